@@ -1,0 +1,161 @@
+//! The arguments of one command as offsets into the bytes they arrived in.
+//!
+//! A request in a receive buffer, a request in a mailbox message and a write in a log entry all look
+//! the same to a command function: one byte area and a row of spans. Nothing is copied to run it.
+
+/// Where one argument lies in its byte area. Offsets and lengths are 32 bits: an area is at most 4 GiB.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Portable,
+    rkyv::bytecheck::CheckBytes,
+)]
+#[rkyv(as = Span)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub struct Span {
+    start: [u8; 4],
+    length: [u8; 4],
+}
+
+impl Span {
+    /// The span of `length` bytes from `start`.
+    #[inline(always)]
+    pub fn new(start: usize, length: usize) -> Span {
+        debug_assert!(start + length <= u32::MAX as usize);
+        Span { start: (start as u32).to_le_bytes(), length: (length as u32).to_le_bytes() }
+    }
+
+    /// First byte.
+    #[inline(always)]
+    pub fn start(self) -> usize {
+        u32::from_le_bytes(self.start) as usize
+    }
+
+    /// Count of bytes.
+    #[inline(always)]
+    pub fn length(self) -> usize {
+        u32::from_le_bytes(self.length) as usize
+    }
+
+    /// One past the last byte.
+    #[inline(always)]
+    pub fn end(self) -> usize {
+        self.start() + self.length()
+    }
+}
+
+/// Arguments of one command, name first. Cheap to copy.
+#[derive(Clone, Copy)]
+pub struct Arguments<'a> {
+    bytes: &'a [u8],
+    spans: &'a [Span],
+}
+
+impl<'a> Arguments<'a> {
+    /// Arguments that lie in `bytes` at `spans`. A span outside `bytes` panics when it is read.
+    #[inline(always)]
+    pub fn new(bytes: &'a [u8], spans: &'a [Span]) -> Arguments<'a> {
+        Arguments { bytes, spans }
+    }
+
+    /// Count of arguments, the command's name included.
+    #[inline(always)]
+    pub fn count(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Argument `i`; 0 is the command's name. Panics when there is none: check the count first.
+    #[inline(always)]
+    pub fn at(&self, i: usize) -> &'a [u8] {
+        let span = self.spans[i];
+        &self.bytes[span.start()..span.end()]
+    }
+
+    /// Argument `i`, or `None` past the end.
+    #[inline(always)]
+    pub fn get(&self, i: usize) -> Option<&'a [u8]> {
+        if i < self.spans.len() { Some(self.at(i)) } else { None }
+    }
+
+    /// The arguments from `first` on.
+    pub fn iter_from(self, first: usize) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone {
+        let rest = self.spans.get(first..).unwrap_or(&[]);
+        rest.iter().map(move |span| &self.bytes[span.start()..span.end()])
+    }
+
+    /// A sub-range of the arguments, `first` taking the place of the name.
+    pub fn tail(self, first: usize) -> Arguments<'a> {
+        Arguments { bytes: self.bytes, spans: &self.spans[first..] }
+    }
+
+    /// Is argument `i` this word, in any case?
+    #[inline]
+    pub fn is(&self, i: usize, word: &str) -> bool {
+        self.get(i).is_some_and(|argument| argument.eq_ignore_ascii_case(word.as_bytes()))
+    }
+}
+
+/// Arguments that own their bytes: queued transactions, inline commands, tests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnedArguments {
+    bytes: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+impl OwnedArguments {
+    /// Appends one argument.
+    pub fn push(&mut self, argument: &[u8]) {
+        self.spans.push(Span::new(self.bytes.len(), argument.len()));
+        self.bytes.extend_from_slice(argument);
+    }
+
+    /// Removes all arguments and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.spans.clear();
+    }
+
+    /// Borrows the arguments.
+    pub fn borrow(&self) -> Arguments<'_> {
+        Arguments::new(&self.bytes, &self.spans)
+    }
+
+    /// Bytes held.
+    pub fn size(&self) -> usize {
+        self.bytes.len() + self.spans.len() * size_of::<Span>()
+    }
+}
+
+impl<'a> FromIterator<&'a [u8]> for OwnedArguments {
+    fn from_iter<I: IntoIterator<Item = &'a [u8]>>(arguments: I) -> OwnedArguments {
+        let mut owned = OwnedArguments::default();
+        for argument in arguments {
+            owned.push(argument);
+        }
+        owned
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_slices_of_their_area() {
+        let owned: OwnedArguments = [b"SET".as_slice(), b"", b"value"].into_iter().collect();
+        let arguments = owned.borrow();
+        assert_eq!(arguments.count(), 3);
+        assert_eq!(arguments.at(1), b"");
+        assert_eq!(arguments.get(3), None);
+        assert!(arguments.is(0, "set"));
+        assert_eq!(arguments.iter_from(1).collect::<Vec<_>>(), [b"".as_slice(), b"value"]);
+        assert_eq!(arguments.tail(1).at(1), b"value");
+        assert_eq!(arguments.iter_from(9).len(), 0);
+    }
+}

@@ -1,0 +1,218 @@
+//! The payload of a Raft entry: every write of one shard's turn.
+//!
+//! One flat archive: a row of operations, a row of argument spans and one byte area that the spans
+//! point into, so that applying reads the entry in place. Encoded with rkyv (little endian, unaligned);
+//! `docs/formats.md` shows the bytes.
+
+use crate::arguments::{Arguments, Span};
+use crate::ids::DatabaseIndex;
+use crate::keyspace::KeyHash;
+
+/// One operation of a batch.
+#[derive(
+    Clone, Copy, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Portable, rkyv::bytecheck::CheckBytes,
+)]
+#[rkyv(as = Operation)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub struct Operation {
+    first_key: [u8; 8],
+    spans_start: [u8; 4],
+    spans_count: [u8; 4],
+    slot: [u8; 2],
+    command: [u8; 2],
+    database: u8,
+}
+
+impl Operation {
+    /// Stable number of the command.
+    #[inline(always)]
+    pub fn command(&self) -> u16 {
+        u16::from_le_bytes(self.command)
+    }
+
+    /// Database that it runs in.
+    #[inline(always)]
+    pub fn database(&self) -> DatabaseIndex {
+        DatabaseIndex(self.database)
+    }
+
+    /// Hash of its first key; meaningless for a command without keys.
+    #[inline(always)]
+    pub fn first_key(&self) -> KeyHash {
+        KeyHash::from_parts(u16::from_le_bytes(self.slot), u64::from_le_bytes(self.first_key))
+    }
+}
+
+/// Gathers the operations of a turn. Reused from turn to turn without allocating.
+#[derive(rkyv::Archive, rkyv::Serialize)]
+pub struct BatchBuilder {
+    /// Leader's clock in milliseconds since the Unix epoch, never going back.
+    leader_time_ms: i64,
+    /// Random bits that make commands with chance in them agree on all replicas.
+    seed: u64,
+    operations: Vec<Operation>,
+    spans: Vec<Span>,
+    bytes: Vec<u8>,
+}
+
+impl Default for BatchBuilder {
+    fn default() -> BatchBuilder {
+        BatchBuilder {
+            leader_time_ms: 0,
+            seed: 0,
+            operations: Vec::new(),
+            spans: Vec::new(),
+            bytes: Vec::new(),
+        }
+    }
+}
+
+impl BatchBuilder {
+    /// Appends one operation, copying its arguments. Returns its position in the batch.
+    /// Cost: one copy of the arguments.
+    #[inline]
+    pub fn push(
+        &mut self,
+        command: u16,
+        database: DatabaseIndex,
+        first_key: KeyHash,
+        arguments: Arguments<'_>,
+    ) -> usize {
+        let spans_start = self.spans.len();
+        for argument in arguments.iter_from(0) {
+            self.spans.push(Span::new(self.bytes.len(), argument.len()));
+            self.bytes.extend_from_slice(argument);
+        }
+        self.operations.push(Operation {
+            first_key: first_key.hash().to_le_bytes(),
+            spans_start: (spans_start as u32).to_le_bytes(),
+            spans_count: ((self.spans.len() - spans_start) as u32).to_le_bytes(),
+            slot: (first_key.slot().number() as u16).to_le_bytes(),
+            command: command.to_le_bytes(),
+            database: database.0,
+        });
+        self.operations.len() - 1
+    }
+
+    /// Count of operations.
+    #[inline(always)]
+    pub fn count(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// Bytes of arguments gathered.
+    #[inline(always)]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Operation `i` and its arguments.
+    #[inline(always)]
+    pub fn operation(&self, i: usize) -> (&Operation, Arguments<'_>) {
+        operation(&self.operations, &self.spans, &self.bytes, i)
+    }
+
+    /// Archives the batch. The builder keeps its operations until [`BatchBuilder::clear`].
+    /// Cost: one allocation, one copy of the byte area; about 160 ns for 100 SETs of 64 bytes.
+    pub fn encode(&mut self, leader_time_ms: i64, seed: u64) -> Vec<u8> {
+        self.leader_time_ms = leader_time_ms;
+        self.seed = seed;
+        let size = self.bytes.len()
+            + self.spans.len() * size_of::<Span>()
+            + self.operations.len() * size_of::<Operation>()
+            + 64;
+        rkyv::api::high::to_bytes_in::<_, rkyv::rancor::Error>(&*self, Vec::with_capacity(size))
+            .expect("a vector grows and plain fields always archive")
+    }
+
+    /// Forgets the operations and keeps up to [`crate::limits::BATCH_MEMORY_KEPT_BYTES`] of memory.
+    pub fn clear(&mut self) {
+        self.operations.clear();
+        self.spans.clear();
+        self.bytes.clear();
+        self.bytes.shrink_to(crate::limits::BATCH_MEMORY_KEPT_BYTES);
+        self.spans.shrink_to(crate::limits::BATCH_MEMORY_KEPT_BYTES / size_of::<Span>());
+    }
+}
+
+/// A batch read in place from an entry's bytes.
+#[derive(Clone, Copy)]
+pub struct Batch<'a> {
+    archived: &'a ArchivedBatchBuilder,
+}
+
+impl<'a> Batch<'a> {
+    /// Checks the structure of `bytes` and reads it in place.
+    /// Errors: the bytes are not a batch (a log record whose checksum is right never is).
+    pub fn read(bytes: &'a [u8]) -> Result<Batch<'a>, rkyv::rancor::Error> {
+        let archived = rkyv::access::<ArchivedBatchBuilder, rkyv::rancor::Error>(bytes)?;
+        Ok(Batch { archived })
+    }
+
+    /// Leader's time when it was proposed, milliseconds since the Unix epoch.
+    pub fn leader_time_ms(&self) -> i64 {
+        self.archived.leader_time_ms.to_native()
+    }
+
+    /// Random bits chosen by the leader.
+    pub fn seed(&self) -> u64 {
+        self.archived.seed.to_native()
+    }
+
+    /// Count of operations.
+    pub fn count(&self) -> usize {
+        self.archived.operations.len()
+    }
+
+    /// Operation `i` and its arguments.
+    #[inline(always)]
+    pub fn operation(&self, i: usize) -> (&'a Operation, Arguments<'a>) {
+        operation(&self.archived.operations, &self.archived.spans, &self.archived.bytes, i)
+    }
+}
+
+#[inline(always)]
+fn operation<'a>(
+    operations: &'a [Operation],
+    spans: &'a [Span],
+    bytes: &'a [u8],
+    i: usize,
+) -> (&'a Operation, Arguments<'a>) {
+    let operation = &operations[i];
+    let start = u32::from_le_bytes(operation.spans_start) as usize;
+    let end = start + u32::from_le_bytes(operation.spans_count) as usize;
+    (operation, Arguments::new(bytes, &spans[start..end]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arguments::OwnedArguments;
+
+    #[test]
+    fn a_batch_reads_back_in_place() {
+        let mut builder = BatchBuilder::default();
+        for n in 0..3u8 {
+            let owned: OwnedArguments = [b"set".as_slice(), &[n], b"value"].into_iter().collect();
+            let at = builder.push(7, DatabaseIndex(n), KeyHash::from_parts(5, 99), owned.borrow());
+            assert_eq!(at, n as usize);
+        }
+        let bytes = builder.encode(1234, 42);
+        for start in 0..3 {
+            // Any alignment will do.
+            let mut moved = vec![0; start];
+            moved.extend_from_slice(&bytes);
+            let batch = Batch::read(&moved[start..]).expect("just encoded");
+            assert_eq!((batch.leader_time_ms(), batch.seed(), batch.count()), (1234, 42, 3));
+            let (operation, arguments) = batch.operation(2);
+            assert_eq!(operation.command(), 7);
+            assert_eq!(operation.database(), DatabaseIndex(2));
+            assert_eq!(operation.first_key(), KeyHash::from_parts(5, 99));
+            assert_eq!(arguments.at(2), b"value");
+        }
+        assert!(Batch::read(&bytes[..bytes.len() - 1]).is_err());
+        builder.clear();
+        assert_eq!(builder.count(), 0);
+    }
+}

@@ -1,0 +1,12 @@
+//! The shard engine of ringraft.
+//!
+//! A shard is a keyspace, a Raft group, a log and snapshots, run as a synchronous state machine: time,
+//! chance, disk and network are arguments. This crate knows nothing of RESP, sockets, commands or
+//! threads: it replicates opaque commands and keeps items.
+
+pub mod arguments;
+pub mod batch;
+pub mod ids;
+pub mod keyspace;
+pub mod limits;
+pub mod slot;

@@ -1,0 +1,316 @@
+//! The command table: one row and one function per command.
+//!
+//! Each family file opens with its rows, functions below in the same order. Gates (arity, password,
+//! memory, state) read only the row and never name a command.
+
+pub mod refusal;
+
+use crate::resp::reply::Reply;
+use refusal::{Outcome, Refusal};
+use ringraft_shards::arguments::Arguments;
+use ringraft_shards::keyspace::{Edit, Key, KeyHash, KeyHasher, View};
+
+/// One request as a command function sees it.
+pub struct Call<'a> {
+    /// The row.
+    pub command: &'static Command,
+    /// Arguments, name first. Their count fits the row's arity.
+    pub arguments: Arguments<'a>,
+    /// Hash of the first key, computed once by the router.
+    pub first_key: KeyHash,
+    /// Hashes the other keys.
+    pub hasher: KeyHasher,
+    /// Random bits: the same on every replica for a write.
+    pub seed: u64,
+}
+
+impl<'a> Call<'a> {
+    /// Argument `i`; 0 is the name. The arity check makes the fixed ones safe.
+    #[inline(always)]
+    pub fn at(&self, i: usize) -> &'a [u8] {
+        self.arguments.at(i)
+    }
+
+    /// Count of arguments, name included.
+    #[inline(always)]
+    pub fn count(&self) -> usize {
+        self.arguments.count()
+    }
+
+    /// Argument `i` as a key. The first key's hash is at hand; others are hashed here.
+    #[inline]
+    pub fn key(&self, i: usize) -> Key<'a> {
+        let bytes = self.arguments.at(i);
+        if self.command.keys.first == i {
+            Key::new(bytes, self.first_key)
+        } else {
+            Key::new(bytes, self.hasher.hash(bytes))
+        }
+    }
+
+    /// Argument `i` as a 64-bit integer by Redis' strict rules (no spaces, no `+`, no leading zeros).
+    /// Errors: [`Refusal::NotAnInteger`].
+    pub fn integer(&self, i: usize) -> Result<i64, Refusal> {
+        crate::numbers::parse_integer(self.arguments.at(i)).ok_or(Refusal::NotAnInteger)
+    }
+}
+
+/// How many arguments a command takes, its name included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arity {
+    /// Just so many.
+    Exactly(usize),
+    /// So many or more.
+    AtLeast(usize),
+}
+
+impl Arity {
+    /// Does a request of `count` arguments fit?
+    #[inline(always)]
+    pub fn fits(self, count: usize) -> bool {
+        match self {
+            Arity::Exactly(n) => count == n,
+            Arity::AtLeast(n) => count >= n,
+        }
+    }
+
+    /// Redis' form: negative means at least.
+    pub fn number(self) -> i64 {
+        match self {
+            Arity::Exactly(n) => n as i64,
+            Arity::AtLeast(n) => -(n as i64),
+        }
+    }
+}
+
+/// Where a command's keys stand among its arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keys {
+    /// Position of the first key; 0 when the command has none.
+    pub first: usize,
+    /// Position of the last key; negative counts from the end (-1 is the last argument).
+    pub last: isize,
+    /// Distance between keys.
+    pub step: usize,
+}
+
+impl Keys {
+    /// No keys.
+    pub const NONE: Keys = Keys { first: 0, last: 0, step: 0 };
+    /// The first argument.
+    pub const FIRST: Keys = Keys { first: 1, last: 1, step: 1 };
+    /// The first two arguments.
+    pub const TWO: Keys = Keys { first: 1, last: 2, step: 1 };
+    /// Every argument.
+    pub const ALL: Keys = Keys { first: 1, last: -1, step: 1 };
+    /// Every argument after the first.
+    pub const FROM_SECOND: Keys = Keys { first: 2, last: -1, step: 1 };
+    /// The second argument.
+    pub const SECOND: Keys = Keys { first: 2, last: 2, step: 1 };
+    /// Keys and values in turn.
+    pub const PAIRS: Keys = Keys { first: 1, last: -1, step: 2 };
+
+    /// Positions of the keys in a request of `count` arguments.
+    pub fn positions(self, count: usize) -> impl Iterator<Item = usize> + Clone {
+        let last = if self.last < 0 { count as isize + self.last } else { self.last };
+        let end = if self.first == 0 { 0 } else { (last + 1).max(0) as usize };
+        (self.first..end.min(count)).step_by(self.step.max(1))
+    }
+}
+
+/// What runs a command.
+#[derive(Clone, Copy)]
+pub enum Run {
+    /// Reads the keyspace of one shard.
+    Read(fn(&Call<'_>, &View<'_>, &mut Reply<'_>) -> Outcome),
+    /// Changes the keyspace of one shard, through its log.
+    Write(fn(&Call<'_>, &mut Edit<'_>, &mut Reply<'_>) -> Outcome),
+}
+
+/// How the replies of several shards become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gather {
+    /// Arrays with one element per key, put back into the order of the keys.
+    InOrder,
+    /// Integers, added up.
+    Sum,
+    /// `+OK` from all, or the first error.
+    AllOk,
+    /// Sorted arrays of keys, merged under the command's LIMIT (KEYS).
+    SortedKeys,
+    /// One of the replies that are not null, by chance (RANDOMKEY).
+    AnyPresent,
+    /// Shard after shard in slot order until enough is found (SCAN).
+    Cursor,
+}
+
+/// How a command reaches the shards that own its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// To the one shard that owns all its keys.
+    One,
+    /// Each key to its shard; the parts run side by side.
+    Split(Gather),
+    /// To every shard.
+    Everywhere(Gather),
+}
+
+/// Which group COMMAND DOCS and the ACL categories put a command in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Strings.
+    String,
+    /// Bits of strings.
+    Bitmap,
+    /// Keys of any type.
+    Generic,
+    /// The connection itself.
+    Connection,
+    /// The server as a whole.
+    Server,
+    /// MULTI and its companions.
+    Transactions,
+    /// The Raft groups.
+    Raft,
+}
+
+/// Facts about a command that gates and COMMAND INFO read. Built by the methods of [`Command`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Changes data.
+    pub write: bool,
+    /// Only reads data.
+    pub readonly: bool,
+    /// May grow memory: refused when `maxmemory` is reached and nothing can be evicted.
+    pub grows: bool,
+    /// Constant or logarithmic time.
+    pub fast: bool,
+    /// For operators.
+    pub admin: bool,
+    /// Allowed before AUTH.
+    pub no_auth: bool,
+    /// Not allowed inside MULTI.
+    pub no_multi: bool,
+    /// Not shown to MONITOR.
+    pub no_monitor: bool,
+    /// A reply that may differ from call to call on the same data.
+    pub random_reply: bool,
+    /// Not counted by SLOWLOG.
+    pub no_slowlog: bool,
+}
+
+/// One row of the command table.
+pub struct Command {
+    /// Lower-case name; a subcommand's is only the second word.
+    pub name: &'static str,
+    /// Arguments it takes, name included.
+    pub arity: Arity,
+    /// Where its keys are.
+    pub keys: Keys,
+    /// What runs it.
+    pub run: Run,
+    /// How it reaches the shards.
+    pub spread: Spread,
+    /// Facts for gates.
+    pub flags: Flags,
+    /// Its group.
+    pub group: Group,
+    /// Redis version that introduced it.
+    pub since: &'static str,
+    /// One line for COMMAND DOCS and `docs/commands.md`.
+    pub summary: &'static str,
+}
+
+/// A row that reads the keyspace.
+pub const fn read(
+    name: &'static str,
+    arity: Arity,
+    keys: Keys,
+    run: fn(&Call<'_>, &View<'_>, &mut Reply<'_>) -> Outcome,
+) -> Command {
+    let mut command = row(name, arity, keys, Run::Read(run));
+    command.flags.readonly = true;
+    command
+}
+
+/// A row that changes the keyspace through the log.
+pub const fn write(
+    name: &'static str,
+    arity: Arity,
+    keys: Keys,
+    run: fn(&Call<'_>, &mut Edit<'_>, &mut Reply<'_>) -> Outcome,
+) -> Command {
+    let mut command = row(name, arity, keys, Run::Write(run));
+    command.flags.write = true;
+    command
+}
+
+const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command {
+    Command {
+        name,
+        arity,
+        keys,
+        run,
+        spread: Spread::One,
+        flags: Flags {
+            write: false,
+            readonly: false,
+            grows: false,
+            fast: false,
+            admin: false,
+            no_auth: false,
+            no_multi: false,
+            no_monitor: false,
+            random_reply: false,
+            no_slowlog: false,
+        },
+        group: Group::Generic,
+        since: "1.0.0",
+        summary: "",
+    }
+}
+
+impl Command {
+    /// Constant or logarithmic time.
+    pub const fn fast(mut self) -> Command {
+        self.flags.fast = true;
+        self
+    }
+
+    /// May grow memory.
+    pub const fn grows(mut self) -> Command {
+        self.flags.grows = true;
+        self
+    }
+
+    /// Its reply may differ from call to call on the same data.
+    pub const fn random_reply(mut self) -> Command {
+        self.flags.random_reply = true;
+        self
+    }
+
+    /// Each key goes to its own shard.
+    pub const fn split(mut self, gather: Gather) -> Command {
+        self.spread = Spread::Split(gather);
+        self
+    }
+
+    /// Every shard runs it.
+    pub const fn everywhere(mut self, gather: Gather) -> Command {
+        self.spread = Spread::Everywhere(gather);
+        self
+    }
+
+    /// Its group, the Redis version that introduced it, and one line about it.
+    pub const fn about(
+        mut self,
+        group: Group,
+        since: &'static str,
+        summary: &'static str,
+    ) -> Command {
+        self.group = group;
+        self.since = since;
+        self.summary = summary;
+        self
+    }
+}

@@ -1,0 +1,2 @@
+//! ringraft.
+fn main() {}

@@ -1,0 +1,3 @@
+//! The Redis serialization protocol: requests in, replies out.
+
+pub mod reply;
