@@ -1,3 +1,5 @@
 //! The Redis serialization protocol: requests in, replies out.
 
+pub mod parse;
+pub mod quoting;
 pub mod reply;

@@ -275,13 +275,24 @@ impl Edit<'_> {
         unimplemented!()
     }
     /// Sets a string, whatever was there. Cost: one allocation, or none when the new item fits the old one's memory.
-    pub fn set_string(&mut self, _key: &Key<'_>, _value: &[u8], _form: StringForm, _expiry: Expiry) {
+    pub fn set_string(
+        &mut self,
+        _key: &Key<'_>,
+        _value: &[u8],
+        _form: StringForm,
+        _expiry: Expiry,
+    ) {
         unimplemented!()
     }
     /// The bytes of a string, resized to `length` (cut, or filled with zeros; never less than nothing), for
     /// writing in place; a missing key is created without deadline. The form becomes [`StringForm::Raw`]
     /// unless `form` says otherwise. `None` when the key holds another type.
-    pub fn string_mut(&mut self, _key: &Key<'_>, _length: usize, _form: StringForm) -> Option<&mut [u8]> {
+    pub fn string_mut(
+        &mut self,
+        _key: &Key<'_>,
+        _length: usize,
+        _form: StringForm,
+    ) -> Option<&mut [u8]> {
         unimplemented!()
     }
     /// Removes an item. Was there one?

@@ -1,0 +1,47 @@
+//! Bounds of the server, and what happens when one is reached.
+
+/// Arguments of one request; more is a protocol error and the connection is closed.
+pub const ARGUMENTS_MAX: usize = 1024 * 1024;
+
+/// Length of an inline request or of a length line; more is a protocol error.
+pub const INLINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Arguments of a request before AUTH, when a password is set.
+pub const UNAUTHENTICATED_ARGUMENTS_MAX: usize = 10;
+
+/// Length of one argument before AUTH, when a password is set.
+pub const UNAUTHENTICATED_BULK_BYTES_MAX: usize = 16 * 1024;
+
+/// Size of one provided receive buffer. A request larger than this is assembled in the connection.
+pub const RECEIVE_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Provided receive buffers per core (a power of two). When all are taken, receiving waits for the turn's end.
+pub const RECEIVE_BUFFER_COUNT: usize = 512;
+
+/// Completions taken from the ring in one turn; the rest waits for the next turn.
+pub const COMPLETIONS_PER_TURN_MAX: usize = 256;
+
+/// Requests taken from one connection in one turn. The rest of its input waits while the others have
+/// their turn, so that a deep pipeline starves nobody.
+pub const REQUESTS_PER_CONNECTION_TURN_MAX: usize = 1024;
+
+/// Local reads that are looked up together in stages (hash, prefetch, execute).
+pub const READS_PER_STAGE: usize = 64;
+
+/// Unsent reply bytes above which a connection's requests are no longer read.
+pub const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
+
+/// Buffer memory that an idle connection keeps.
+pub const IDLE_BUFFER_KEPT_BYTES: usize = 1024;
+
+/// Messages in a core's mailbox. A sender that finds it full keeps the message and tries again next turn.
+pub const MAILBOX_MESSAGES_MAX: usize = 1024;
+
+/// Requests of one connection that may be unfinished; more wait unparsed until some are done.
+pub const UNFINISHED_REQUESTS_MAX: u32 = 16 * 1024;
+
+/// Size of one write batch of a shard; a larger one is closed and proposed before the turn ends.
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
+
+const _: () = assert!(RECEIVE_BUFFER_COUNT.is_power_of_two() && RECEIVE_BUFFER_COUNT <= 32768);
+const _: () = assert!(UNAUTHENTICATED_BULK_BYTES_MAX <= INLINE_BYTES_MAX);

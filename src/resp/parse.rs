@@ -1,0 +1,401 @@
+//! Splits a stream of bytes into requests.
+//!
+//! One pass, nothing copied: a request becomes spans of the buffer it lies in. A request that is not all
+//! there leaves its progress behind, so that no byte is looked at twice however small the pieces in which
+//! it arrives; the connection then keeps the bytes from the request's start on and calls again.
+//!
+//! Knows nothing of commands, connections or sockets.
+
+use crate::limits::{
+    ARGUMENTS_MAX, INLINE_BYTES_MAX, UNAUTHENTICATED_ARGUMENTS_MAX, UNAUTHENTICATED_BULK_BYTES_MAX,
+};
+use ringraft_shards::arguments::Span;
+
+/// What a request may be refused for by its form. `Display` is the text after `-ERR `.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    /// An inline request without a newline in 64 KiB.
+    #[error("Protocol error: too big inline request")]
+    InlineTooBig,
+    /// An inline request with an open quote.
+    #[error("Protocol error: unbalanced quotes in request")]
+    UnbalancedQuotes,
+    /// A `*` line without an end in 64 KiB.
+    #[error("Protocol error: too big mbulk count string")]
+    CountLineTooBig,
+    /// A count that is no number or too large.
+    #[error("Protocol error: invalid multibulk length")]
+    InvalidCount,
+    /// More arguments than a client may send before AUTH.
+    #[error("Protocol error: unauthenticated multibulk length")]
+    UnauthenticatedCount,
+    /// A `$` line without an end in 64 KiB.
+    #[error("Protocol error: too big bulk count string")]
+    LengthLineTooBig,
+    /// An argument that does not start with `$`.
+    #[error("Protocol error: expected '$', got '{}'", .0.escape_ascii())]
+    ExpectedDollar(u8),
+    /// A length that is no number, negative or too large.
+    #[error("Protocol error: invalid bulk length")]
+    InvalidLength,
+    /// A longer argument than a client may send before AUTH.
+    #[error("Protocol error: unauthenticated bulk length")]
+    UnauthenticatedLength,
+}
+
+/// What the bytes at a position hold.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A whole request: its spans were appended; it ends before this position.
+    Request(usize),
+    /// Nothing to run (an empty line or an empty array) up to this position.
+    Nothing(usize),
+    /// An inline request with quotes or escapes, ending before this position: decode it with
+    /// [`decode_inline`].
+    QuotedInline(usize),
+    /// The request is not all there.
+    Incomplete,
+}
+
+/// Bounds that depend on the connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Longest argument (`proto-max-bulk-len`).
+    pub bulk_bytes_max: usize,
+    /// Has the client still to authenticate?
+    pub unauthenticated: bool,
+}
+
+/// Progress within a request that is not all there. Positions count from the request's first byte.
+#[derive(Debug, Default)]
+struct Partial {
+    position: usize,
+    remaining: usize,
+    spans: Vec<Span>,
+}
+
+/// The parser of one connection.
+#[derive(Debug, Default)]
+pub struct Parser {
+    partial: Option<Box<Partial>>,
+    /// Bytes from the request's start without which nothing more can be parsed.
+    needed: usize,
+}
+
+impl Parser {
+    /// Bytes from the request's start without which calling again is in vain; a hint to reserve memory.
+    pub fn needed(&self) -> usize {
+        self.needed
+    }
+
+    /// Parses the request that starts at `start` and appends its spans, which count from `input`'s first byte.
+    /// After [`Step::Incomplete`] the next call must be given the same bytes from the request's start and more.
+    /// Errors: the stream is not RESP; nothing after it can be trusted and the connection is closed.
+    #[inline]
+    pub fn next(
+        &mut self,
+        input: &[u8],
+        start: usize,
+        bounds: Bounds,
+        spans: &mut Vec<Span>,
+    ) -> Result<Step, ProtocolError> {
+        let available = input.len() - start;
+        if available < self.needed || available == 0 {
+            return Ok(Step::Incomplete);
+        }
+        self.needed = 0;
+        if self.partial.is_some() {
+            return self.resume(input, start, bounds, spans);
+        }
+        if input[start] != b'*' {
+            return inline(input, start, spans);
+        }
+        let Some((count, position)) = number_line(input, start + 1) else {
+            return match input[start..].iter().position(|&b| b == b'\n') {
+                None if available <= INLINE_BYTES_MAX => Ok(Step::Incomplete),
+                None => Err(ProtocolError::CountLineTooBig),
+                Some(_) => Err(ProtocolError::InvalidCount),
+            };
+        };
+        if count > ARGUMENTS_MAX as i64 {
+            return Err(ProtocolError::InvalidCount);
+        }
+        if count <= 0 {
+            return Ok(Step::Nothing(position));
+        }
+        if bounds.unauthenticated && count as usize > UNAUTHENTICATED_ARGUMENTS_MAX {
+            return Err(ProtocolError::UnauthenticatedCount);
+        }
+        let first = spans.len();
+        let mut remaining = count as usize;
+        match self.arguments(input, start, position, &mut remaining, bounds, spans)? {
+            Progress::Done(end) => Ok(Step::Request(end)),
+            Progress::Stopped(position) => {
+                let spans = spans.drain(first..);
+                let spans = spans.map(|s| Span::new(s.start() - start, s.length())).collect();
+                let position = position - start;
+                self.partial = Some(Box::new(Partial { position, remaining, spans }));
+                Ok(Step::Incomplete)
+            }
+        }
+    }
+
+    fn resume(
+        &mut self,
+        input: &[u8],
+        start: usize,
+        bounds: Bounds,
+        spans: &mut Vec<Span>,
+    ) -> Result<Step, ProtocolError> {
+        let mut partial = self.partial.take().expect("the caller looked");
+        let (position, mut remaining) = (start + partial.position, partial.remaining);
+        let first = spans.len();
+        let progress = self.arguments(input, start, position, &mut remaining, bounds, spans)?;
+        let relative = spans.drain(first..).map(|s| Span::new(s.start() - start, s.length()));
+        partial.spans.extend(relative);
+        match progress {
+            Progress::Done(end) => {
+                spans
+                    .extend(partial.spans.iter().map(|s| Span::new(s.start() + start, s.length())));
+                Ok(Step::Request(end))
+            }
+            Progress::Stopped(position) => {
+                partial.position = position - start;
+                partial.remaining = remaining;
+                self.partial = Some(partial);
+                Ok(Step::Incomplete)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn arguments(
+        &mut self,
+        input: &[u8],
+        start: usize,
+        mut position: usize,
+        remaining: &mut usize,
+        bounds: Bounds,
+        spans: &mut Vec<Span>,
+    ) -> Result<Progress, ProtocolError> {
+        while *remaining > 0 {
+            match input.get(position) {
+                Some(b'$') => {}
+                Some(&other) => return Err(ProtocolError::ExpectedDollar(other)),
+                None => return Ok(Progress::Stopped(position)),
+            }
+            let Some((length, data)) = number_line(input, position + 1) else {
+                let rest = &input[position..];
+                return match rest.iter().position(|&b| b == b'\n') {
+                    None if rest.len() <= INLINE_BYTES_MAX => Ok(Progress::Stopped(position)),
+                    None => Err(ProtocolError::LengthLineTooBig),
+                    Some(_) => Err(ProtocolError::InvalidLength),
+                };
+            };
+            if length < 0 || length > bounds.bulk_bytes_max as i64 {
+                return Err(ProtocolError::InvalidLength);
+            }
+            let length = length as usize;
+            if bounds.unauthenticated && length > UNAUTHENTICATED_BULK_BYTES_MAX {
+                return Err(ProtocolError::UnauthenticatedLength);
+            }
+            let end = data + length + 2;
+            if end > input.len() {
+                self.needed = end - start;
+                return Ok(Progress::Stopped(position));
+            }
+            spans.push(Span::new(data, length));
+            position = end;
+            *remaining -= 1;
+        }
+        Ok(Progress::Done(position))
+    }
+}
+
+enum Progress {
+    Done(usize),
+    Stopped(usize),
+}
+
+/// A decimal number that ends with CR LF, and the position after it. `None`: not all there, or no number.
+/// A scalar loop: for the one to three digits of most lengths it beats a search for CR.
+#[inline(always)]
+fn number_line(input: &[u8], start: usize) -> Option<(i64, usize)> {
+    let mut value: i64 = 0;
+    let mut position = start;
+    let negative = input.get(position) == Some(&b'-');
+    if negative {
+        position += 1;
+    }
+    let digits = position;
+    loop {
+        let &byte = input.get(position)?;
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            if byte != b'\r' || position == digits || position - digits > 18 {
+                return None;
+            }
+            if position - digits > 1 && input[digits] == b'0' {
+                return None;
+            }
+            return (*input.get(position + 1)? == b'\n')
+                .then_some((if negative { -value } else { value }, position + 2));
+        }
+        value = value.wrapping_mul(10).wrapping_add(i64::from(digit));
+        position += 1;
+    }
+}
+
+fn inline(input: &[u8], start: usize, spans: &mut Vec<Span>) -> Result<Step, ProtocolError> {
+    let rest = &input[start..];
+    let Some(newline) = memchr::memchr(b'\n', rest) else {
+        return if rest.len() > INLINE_BYTES_MAX {
+            Err(ProtocolError::InlineTooBig)
+        } else {
+            Ok(Step::Incomplete)
+        };
+    };
+    if newline > INLINE_BYTES_MAX {
+        return Err(ProtocolError::InlineTooBig);
+    }
+    let end = start + newline + 1;
+    let line = rest[..newline].strip_suffix(b"\r").unwrap_or(&rest[..newline]);
+    if memchr::memchr2(b'"', b'\'', line).is_some() {
+        return Ok(Step::QuotedInline(end));
+    }
+    let first = spans.len();
+    let mut position = 0;
+    for word in line.split(|&b| is_space(b)) {
+        if !word.is_empty() {
+            spans.push(Span::new(start + position, word.len()));
+        }
+        position += word.len() + 1;
+    }
+    Ok(if spans.len() == first { Step::Nothing(end) } else { Step::Request(end) })
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c | 0)
+}
+
+/// The arguments of an inline request by the quoting rules of redis-cli: `"..."` with `\n \r \t \b \a \xHH`
+/// and escaped quotes, `'...'` with `\'`. Rewritten as a RESP array, so that it can be parsed like any other.
+/// Errors: [`ProtocolError::UnbalancedQuotes`].
+pub fn decode_inline(line: &[u8]) -> Result<Vec<u8>, ProtocolError> {
+    let words = crate::resp::quoting::split_words(line).ok_or(ProtocolError::UnbalancedQuotes)?;
+    let mut request = Vec::with_capacity(line.len() + 16 * words.len() + 16);
+    let mut reply = crate::resp::reply::Reply::new(&mut request, Default::default());
+    reply.array(words.len());
+    for word in &words {
+        reply.bulk(word);
+    }
+    Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BOUNDS: Bounds = Bounds { bulk_bytes_max: 512 << 20, unauthenticated: false };
+
+    /// Parses `input` arriving in pieces that end at `cuts`, as a connection would.
+    fn parse(input: &[u8], cuts: &[usize]) -> Result<Vec<Vec<Vec<u8>>>, ProtocolError> {
+        let mut parser = Parser::default();
+        let mut requests = Vec::new();
+        let mut start = 0;
+        for &cut in cuts.iter().chain([&input.len()]) {
+            loop {
+                let mut spans = Vec::new();
+                match parser.next(&input[..cut], start, BOUNDS, &mut spans)? {
+                    Step::Request(end) => {
+                        start = end;
+                        let argument = |s: &Span| input[s.start()..s.end()].to_vec();
+                        requests.push(spans.iter().map(argument).collect());
+                    }
+                    Step::Nothing(end) => start = end,
+                    Step::QuotedInline(end) => {
+                        let decoded = decode_inline(&input[start..end])?;
+                        requests.extend(parse(&decoded, &[])?);
+                        start = end;
+                    }
+                    Step::Incomplete => break,
+                }
+            }
+        }
+        Ok(requests)
+    }
+
+    #[test]
+    fn requests_are_found_wherever_the_stream_is_cut() {
+        let input =
+            b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*0\r\nPING\r\n\r\n*3\r\n$3\r\nSET\r\n$0\r\n\r\n$4\r\n\r\n\r\n\r\n";
+        let whole = parse(input, &[]).expect("valid");
+        assert_eq!(whole.len(), 3);
+        assert_eq!(whole[2], [b"SET".to_vec(), b"".to_vec(), b"\r\n\r\n".to_vec()]);
+        for first in 0..input.len() {
+            for second in first..input.len() {
+                assert_eq!(parse(input, &[first, second]).as_ref(), Ok(&whole));
+            }
+        }
+        let every: Vec<usize> = (0..input.len()).collect();
+        assert_eq!(parse(input, &every), Ok(whole));
+    }
+
+    #[test]
+    fn errors_have_redis_texts() {
+        for (input, text) in [
+            ("*1\r\nGET\r\n", "Protocol error: expected '$', got 'G'"),
+            ("*abc\r\n", "Protocol error: invalid multibulk length"),
+            ("*1048577\r\n", "Protocol error: invalid multibulk length"),
+            ("*1\r\n$-1\r\n", "Protocol error: invalid bulk length"),
+            ("*1\r\n$536870913\r\n", "Protocol error: invalid bulk length"),
+            ("*1\r\n$99999999999999999999\r\n", "Protocol error: invalid bulk length"),
+            ("GET \"a\r\n", "Protocol error: unbalanced quotes in request"),
+        ] {
+            let error = parse(input.as_bytes(), &[]).expect_err(input);
+            assert_eq!(error.to_string(), text, "{input:?}");
+        }
+        let long = "a".repeat(INLINE_BYTES_MAX + 1);
+        assert_eq!(parse(long.as_bytes(), &[]), Err(ProtocolError::InlineTooBig));
+        let long = format!("*{}", "1".repeat(INLINE_BYTES_MAX + 1));
+        assert_eq!(parse(long.as_bytes(), &[]), Err(ProtocolError::CountLineTooBig));
+        let long = format!("*1\r\n${}", "1".repeat(INLINE_BYTES_MAX + 1));
+        assert_eq!(parse(long.as_bytes(), &[]), Err(ProtocolError::LengthLineTooBig));
+    }
+
+    #[test]
+    fn before_auth_less_is_taken() {
+        let bounds = Bounds { unauthenticated: true, ..BOUNDS };
+        let mut parser = Parser::default();
+        let error = parser.next(b"*11\r\n", 0, bounds, &mut Vec::new());
+        assert_eq!(error, Err(ProtocolError::UnauthenticatedCount));
+        let error = parser.next(b"*2\r\n$16385\r\n", 0, bounds, &mut Vec::new());
+        assert_eq!(error, Err(ProtocolError::UnauthenticatedLength));
+    }
+
+    #[test]
+    fn inline_words_may_be_quoted() {
+        let requests = parse(b"SET  \"a b\\x41\\n\" 'it\\'s'\r\n", &[]).expect("valid");
+        assert_eq!(requests, [[b"SET".to_vec(), b"a bA\n".to_vec(), b"it's".to_vec()]]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_parse_or_are_refused(input in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&input, &[]);
+        }
+
+        #[test]
+        fn a_request_reads_back(arguments in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 1..10), cut in 0usize..300) {
+            let mut input = Vec::new();
+            let mut reply = crate::resp::reply::Reply::new(&mut input, Default::default());
+            reply.array(arguments.len());
+            for argument in &arguments {
+                reply.bulk(argument);
+            }
+            let cut = cut.min(input.len());
+            prop_assert_eq!(parse(&input, &[cut]), Ok(vec![arguments]));
+        }
+    }
+}
