@@ -2,5 +2,6 @@
 
 pub mod commands;
 pub mod limits;
+pub mod net;
 pub mod numbers;
 pub mod resp;

@@ -1,0 +1,46 @@
+//! Listening sockets: one per core and address, sharing the port.
+
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+
+/// Connections that may wait for their accept.
+const BACKLOG: i32 = 1024;
+
+/// Opens a listening socket that shares its port with those of the other cores. Accepted sockets inherit
+/// TCP_NODELAY and the keep-alive.
+/// Errors: the address is in use by another process, not this machine's, or not allowed.
+pub fn listen(address: SocketAddr, keepalive_seconds: u64) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if keepalive_seconds > 0 {
+        let time = std::time::Duration::from_secs(keepalive_seconds);
+        let third = time / 3;
+        let keepalive = socket2::TcpKeepalive::new()
+            .with_time(time)
+            .with_interval(third.max(std::time::Duration::from_secs(1)))
+            .with_retries(3);
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// Is the address free? SO_REUSEPORT would let two servers of one user share it unnoticed, so the first
+/// thing a starting server does is to bind without it.
+/// Errors: as [`listen`].
+pub fn probe(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1)
+}

@@ -1,0 +1,4 @@
+//! Sockets: the ring of a core, its listeners, and what Linux needs to be told about them.
+
+pub mod listener;
+pub mod ring;

@@ -1,0 +1,417 @@
+//! The socket ring of one core.
+//!
+//! One io_uring per core, used by its thread alone. Accepting and receiving are multishot operations
+//! armed once; received bytes lie in provided buffers that are given back at the turn's end. Replies do
+//! not come this way: `send(2)` costs less than a submission (architecture brief, section 2).
+//!
+//! What an older kernel lacks is left out feature by feature; [`Ring::features`] says what is in use.
+//! Knows nothing of connections or RESP: a [`Token`] says whose completion it is.
+
+#![allow(unsafe_code)] // Kernel memory is shared with the ring: provided buffers and submissions.
+
+use crate::limits::{RECEIVE_BUFFER_BYTES, RECEIVE_BUFFER_COUNT};
+use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+const SUBMISSION_ENTRIES: u32 = 1024;
+const COMPLETION_ENTRIES: u32 = 8192;
+const BUFFER_GROUP: u16 = 1;
+
+/// What a completion is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A connection was accepted.
+    Accept,
+    /// Bytes were received.
+    Receive,
+    /// A socket takes bytes again.
+    Writable,
+    /// Another core rang.
+    Wake,
+    /// A log write or sync ended.
+    Disk,
+    /// A cancellation was carried out.
+    Cancel,
+}
+
+/// An operation and the number of the thing it belongs to (connection, listener, disk operation).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// What was asked for.
+    pub operation: Operation,
+    /// For whom.
+    pub index: u32,
+}
+
+impl Token {
+    /// An operation for the thing with this number.
+    pub fn new(operation: Operation, index: u32) -> Token {
+        Token { operation, index }
+    }
+
+    fn pack(self) -> u64 {
+        (self.operation as u64) << 32 | u64::from(self.index)
+    }
+
+    fn unpack(data: u64) -> Token {
+        let operation = match data >> 32 {
+            0 => Operation::Accept,
+            1 => Operation::Receive,
+            2 => Operation::Writable,
+            3 => Operation::Wake,
+            4 => Operation::Disk,
+            5 => Operation::Cancel,
+            other => panic!("the kernel returned user data {other} that was never submitted"),
+        };
+        Token { operation, index: data as u32 }
+    }
+}
+
+/// One completion.
+#[derive(Clone, Copy, Debug)]
+pub struct Completion {
+    /// Whose.
+    pub token: Token,
+    /// Bytes, a descriptor, or a negative errno.
+    pub result: i32,
+    /// Will the same submission complete again?
+    pub more: bool,
+    /// The provided buffer that holds the bytes.
+    pub buffer: Option<u16>,
+}
+
+/// Kernel features that the ring uses when they are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// IORING_SETUP_DEFER_TASKRUN (Linux 6.1): completions never interrupt the core.
+    pub defer_taskrun: bool,
+    /// Multishot receive (Linux 6.0).
+    pub multishot_receive: bool,
+    /// Multishot accept (Linux 5.19).
+    pub multishot_accept: bool,
+}
+
+impl Features {
+    /// All of them.
+    pub const ALL: Features =
+        Features { defer_taskrun: true, multishot_receive: true, multishot_accept: true };
+}
+
+impl std::fmt::Display for Features {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = |on: bool, name: &'static str| if on { name } else { "" };
+        let words = [
+            word(self.defer_taskrun, "defer-taskrun"),
+            word(self.multishot_receive, "multishot-receive"),
+            word(self.multishot_accept, "multishot-accept"),
+            "provided-buffers",
+        ];
+        let mut first = true;
+        for word in words.into_iter().filter(|w| !w.is_empty()) {
+            write!(f, "{}{word}", if first { "" } else { "," })?;
+            first = false;
+        }
+        Ok(())
+    }
+}
+
+/// The ring and its provided buffers.
+pub struct Ring {
+    ring: IoUring,
+    buffers: Buffers,
+    features: Features,
+}
+
+impl Ring {
+    /// Sets up a ring on the thread that will use it, leaving out what `wanted` leaves out and what the
+    /// kernel does not know.
+    /// Errors: io_uring is missing or forbidden, or memory cannot be locked.
+    pub fn new(wanted: Features) -> io::Result<Ring> {
+        let mut features = wanted;
+        let ring = match features.defer_taskrun.then(|| build(true)) {
+            Some(Ok(ring)) => ring,
+            Some(Err(error)) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
+            _ => {
+                features.defer_taskrun = false;
+                build(false)?
+            }
+        };
+        let buffers = Buffers::register(&ring)?;
+        Ok(Ring { ring, buffers, features })
+    }
+
+    /// What is in use.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Takes connections from a listening socket, until an accept completes without `more`.
+    pub fn accept(&mut self, listener: RawFd, index: u32) {
+        let token = Token::new(Operation::Accept, index);
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        let fd = Fd(listener);
+        self.submit(
+            token,
+            if self.features.multishot_accept {
+                opcode::AcceptMulti::new(fd).flags(flags).build()
+            } else {
+                let null = std::ptr::null_mut();
+                opcode::Accept::new(fd, null, null.cast()).flags(flags).build()
+            },
+        );
+    }
+
+    /// Receives from a socket, until a receive completes without `more`.
+    pub fn receive(&mut self, socket: RawFd, index: u32) {
+        let token = Token::new(Operation::Receive, index);
+        let fd = Fd(socket);
+        self.submit(
+            token,
+            if self.features.multishot_receive {
+                opcode::RecvMulti::new(fd, BUFFER_GROUP).build()
+            } else {
+                opcode::Recv::new(fd, std::ptr::null_mut(), RECEIVE_BUFFER_BYTES as u32)
+                    .buf_group(BUFFER_GROUP)
+                    .build()
+                    .flags(squeue::Flags::BUFFER_SELECT)
+            },
+        );
+    }
+
+    /// Ends an operation early; it completes with ECANCELED unless it was quicker.
+    pub fn cancel(&mut self, token: Token) {
+        let entry = opcode::AsyncCancel::new(token.pack()).build();
+        self.submit(Token::new(Operation::Cancel, token.index), entry);
+    }
+
+    /// Completes once when the socket takes bytes again.
+    pub fn poll_writable(&mut self, socket: RawFd, index: u32) {
+        let entry = opcode::PollAdd::new(Fd(socket), libc::POLLOUT as u32).build();
+        self.submit(Token::new(Operation::Writable, index), entry);
+    }
+
+    /// Completes whenever the eventfd is written.
+    pub fn poll_wake(&mut self, eventfd: RawFd) {
+        let entry = opcode::PollAdd::new(Fd(eventfd), libc::POLLIN as u32).multi(true).build();
+        self.submit(Token::new(Operation::Wake, 0), entry);
+    }
+
+    /// Writes `bytes` at `offset` of a file.
+    ///
+    /// # Safety
+    /// `bytes` must stay where it is, unchanged, until the operation completes.
+    pub unsafe fn write(
+        &mut self,
+        file: RawFd,
+        bytes: *const u8,
+        length: u32,
+        offset: u64,
+        index: u32,
+    ) {
+        let entry = opcode::Write::new(Fd(file), bytes, length).offset(offset).build();
+        self.submit(Token::new(Operation::Disk, index), entry);
+    }
+
+    /// Makes what was written to a file durable (fdatasync).
+    pub fn sync(&mut self, file: RawFd, index: u32) {
+        let flags = io_uring::types::FsyncFlags::DATASYNC;
+        let entry = opcode::Fsync::new(Fd(file)).flags(flags).build();
+        self.submit(Token::new(Operation::Disk, index), entry);
+    }
+
+    fn submit(&mut self, token: Token, entry: squeue::Entry) {
+        let entry = entry.user_data(token.pack());
+        // SAFETY: every operation above refers to descriptors and memory that outlive it: provided buffers
+        // and the eventfd live as long as the ring, sockets are shut down and their operations awaited
+        // before they are closed, and `write` passes its condition on to its caller.
+        while unsafe { self.ring.submission().push(&entry) }.is_err() {
+            self.ring.submit().expect("the kernel takes submissions from a healthy ring");
+        }
+    }
+
+    /// Hands submissions to the kernel and lets it post completions; waits for one if there is none, at most
+    /// for `wait`. Cost: one system call, none when there is nothing to submit, nothing pending and no wait.
+    /// Errors: none that a running server can meet; they are returned for the caller to die on.
+    pub fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        const GET_EVENTS: u32 = 1;
+        let (submitter, mut submissions, completions) = self.ring.split();
+        submissions.sync();
+        let result = match wait {
+            Some(time) if completions.is_empty() => {
+                let time = Timespec::from(time);
+                let arguments = SubmitArgs::new().timespec(&time);
+                submitter.submit_with_args(1, &arguments)
+            }
+            _ => {
+                let count = submissions.len() as u32;
+                if count == 0 && !submissions.taskrun() && !submissions.cq_overflow() {
+                    return Ok(());
+                }
+                // SAFETY: no argument is passed, and submissions satisfy their own conditions.
+                unsafe { submitter.enter::<libc::sigset_t>(count, 0, GET_EVENTS, None) }
+            }
+        };
+        match result {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Takes up to `count` completions.
+    pub fn take(&mut self, count: usize, out: &mut Vec<Completion>) {
+        out.extend(self.ring.completion().take(count).map(|entry| Completion {
+            token: Token::unpack(entry.user_data()),
+            result: entry.result(),
+            more: cqueue::more(entry.flags()),
+            buffer: cqueue::buffer_select(entry.flags()),
+        }));
+    }
+
+    /// The bytes of a provided buffer that a receive of `length` bytes filled.
+    #[inline(always)]
+    pub fn buffer(&self, buffer: u16, length: usize) -> &[u8] {
+        self.buffers.bytes(buffer, length)
+    }
+
+    /// Gives provided buffers back to the kernel.
+    pub fn recycle(&mut self, buffers: impl Iterator<Item = u16>) {
+        self.buffers.recycle(buffers);
+    }
+}
+
+fn build(defer: bool) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder.setup_cqsize(COMPLETION_ENTRIES).setup_taskrun_flag().dontfork();
+    if defer {
+        builder.setup_single_issuer().setup_defer_taskrun();
+    } else {
+        builder.setup_coop_taskrun();
+    }
+    builder.build(SUBMISSION_ENTRIES)
+}
+
+/// Memory that the kernel receives into, and the ring of free buffers it takes from.
+struct Buffers {
+    entries: *mut BufRingEntry,
+    data: *mut u8,
+    tail: u16,
+}
+
+impl Buffers {
+    fn register(ring: &IoUring) -> io::Result<Buffers> {
+        let entries = map(RECEIVE_BUFFER_COUNT * size_of::<BufRingEntry>())?.cast::<BufRingEntry>();
+        let data = map(RECEIVE_BUFFER_COUNT * RECEIVE_BUFFER_BYTES)?;
+        // SAFETY: the mapping is page aligned, large enough for the entries, and never unmapped.
+        unsafe {
+            let submitter = ring.submitter();
+            let count = RECEIVE_BUFFER_COUNT as u16;
+            submitter.register_buf_ring_with_flags(entries as u64, count, BUFFER_GROUP, 0)?;
+        }
+        let mut buffers = Buffers { entries, data, tail: 0 };
+        buffers.recycle(0..RECEIVE_BUFFER_COUNT as u16);
+        Ok(buffers)
+    }
+
+    fn bytes(&self, buffer: u16, length: usize) -> &[u8] {
+        assert!(usize::from(buffer) < RECEIVE_BUFFER_COUNT && length <= RECEIVE_BUFFER_BYTES);
+        // SAFETY: the buffer lies within the mapping, and the kernel filled it and does not touch it again
+        // before it is recycled, which needs `&mut self`.
+        unsafe {
+            let start = self.data.add(usize::from(buffer) * RECEIVE_BUFFER_BYTES);
+            std::slice::from_raw_parts(start, length)
+        }
+    }
+
+    fn recycle(&mut self, buffers: impl Iterator<Item = u16>) {
+        const MASK: u16 = RECEIVE_BUFFER_COUNT as u16 - 1;
+        for buffer in buffers {
+            assert!(usize::from(buffer) < RECEIVE_BUFFER_COUNT);
+            // SAFETY: the masked tail is within the entries, the buffer within the data, and the kernel reads
+            // an entry only after the tail below is published.
+            unsafe {
+                let entry = &mut *self.entries.add(usize::from(self.tail & MASK));
+                entry.set_addr(self.data.add(usize::from(buffer) * RECEIVE_BUFFER_BYTES) as u64);
+                entry.set_len(RECEIVE_BUFFER_BYTES as u32);
+                entry.set_bid(buffer);
+            }
+            self.tail = self.tail.wrapping_add(1);
+        }
+        // SAFETY: the tail lies in the first entry's unused field; the kernel reads it with acquire.
+        unsafe {
+            let tail = BufRingEntry::tail(self.entries).cast_mut().cast::<AtomicU16>();
+            (*tail).store(self.tail, Ordering::Release);
+        }
+    }
+}
+
+fn map(length: usize) -> io::Result<*mut u8> {
+    // SAFETY: an anonymous private mapping at an address of the kernel's choice.
+    let address = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(address.cast()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    fn next(ring: &mut Ring) -> Completion {
+        let mut completions = Vec::new();
+        while completions.is_empty() {
+            ring.enter(Some(Duration::from_secs(10))).expect("a healthy ring");
+            ring.take(1, &mut completions);
+        }
+        completions[0]
+    }
+
+    fn check(features: Features) {
+        let mut ring = Ring::new(features).expect("io_uring");
+        assert_eq!(ring.features(), features);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        ring.accept(listener.as_raw_fd(), 7);
+        let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("open");
+        let accepted = next(&mut ring);
+        assert_eq!(accepted.token, Token::new(Operation::Accept, 7));
+        assert_eq!(accepted.more, features.multishot_accept);
+        ring.receive(accepted.result, 9);
+        for text in ["hello", "again"] {
+            client.write_all(text.as_bytes()).expect("open");
+            let received = next(&mut ring);
+            assert_eq!(received.token, Token::new(Operation::Receive, 9));
+            let buffer = received.buffer.expect("a provided buffer");
+            assert_eq!(ring.buffer(buffer, received.result as usize), text.as_bytes());
+            ring.recycle([buffer].into_iter());
+            if !received.more {
+                ring.receive(accepted.result, 9);
+            }
+        }
+        drop(client);
+        assert_eq!(next(&mut ring).result, 0);
+    }
+
+    #[test]
+    fn accepts_and_receives_with_every_set_of_features() {
+        check(Features::ALL);
+        check(Features { defer_taskrun: false, ..Features::ALL });
+        check(Features { multishot_receive: false, ..Features::ALL });
+        check(Features { defer_taskrun: false, multishot_receive: false, multishot_accept: false });
+    }
+}
