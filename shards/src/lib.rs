@@ -9,4 +9,5 @@ pub mod batch;
 pub mod ids;
 pub mod keyspace;
 pub mod limits;
+pub mod rdb;
 pub mod slot;

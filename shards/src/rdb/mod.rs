@@ -1,0 +1,74 @@
+//! Values and items in Redis' RDB encodings: DUMP payloads and the items of snapshot files.
+//!
+//! Written are the plain types of RDB version 6, which every Redis since 2.6 and every Codis reads; read is
+//! what servers up to [`VERSION_READ`] write for the types that exist here. Decoding trusts nothing: a
+//! damaged or hostile input ends in a [`DecodeError`] that names the fault and its offset, never in a
+//! panic or in an allocation that the input's size does not justify. Files, their framing and their
+//! checksums are not the business of this module.
+
+pub mod checksum;
+mod encoding;
+mod item;
+mod lzf;
+mod payload;
+mod value;
+
+pub use item::{ItemRecord, read_item, write_item};
+pub use payload::{PayloadError, read_payload, write_payload};
+pub use value::DecodedValue;
+
+/// RDB version that is written.
+pub const VERSION_WRITTEN: u16 = 6;
+
+/// Newest RDB version that is read: Redis 7.2's.
+pub const VERSION_READ: u16 = 11;
+
+/// Bytes that could not be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{fault} at byte {offset}")]
+pub struct DecodeError {
+    /// What is wrong.
+    pub fault: Fault,
+    /// Where, counted from the start of the bytes that were given.
+    pub offset: usize,
+}
+
+impl DecodeError {
+    /// Would more bytes help? True only when all bytes that are there made sense.
+    pub fn is_truncated(&self) -> bool {
+        matches!(self.fault, Fault::Truncated { .. })
+    }
+}
+
+/// What is wrong with an encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The bytes end too early.
+    #[error("the input ends: {needed} bytes needed, {present} there")]
+    Truncated {
+        /// Bytes that the encoding asks for here.
+        needed: usize,
+        /// Bytes that are left.
+        present: usize,
+    },
+    /// A length byte that has no meaning.
+    #[error("unknown length encoding 0x{0:02x}")]
+    UnknownLength(u8),
+    /// A length that this machine or a string may not have.
+    #[error("length {0} is too large")]
+    LengthTooLarge(u64),
+    /// Compressed data that contradicts itself or its lengths.
+    #[error("damaged LZF data")]
+    Compression,
+    /// A value type that is not known or not supported.
+    #[error("unknown value type {0}")]
+    UnknownType(u8),
+    /// A field in front of an item whose value has no meaning.
+    #[error("item field 0x{opcode:02x} cannot be {value}")]
+    ItemField {
+        /// The field.
+        opcode: u8,
+        /// Its value.
+        value: u8,
+    },
+}
