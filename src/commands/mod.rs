@@ -125,6 +125,8 @@ pub enum Run {
     Read(fn(&Call<'_>, &View<'_>, &mut Reply<'_>) -> Outcome),
     /// Changes the keyspace of one shard, through its log.
     Write(fn(&Call<'_>, &mut Edit<'_>, &mut Reply<'_>) -> Outcome),
+    /// Nothing itself: the second word names one of these rows.
+    Container(&'static [Command]),
 }
 
 /// How the replies of several shards become one.
@@ -197,13 +199,17 @@ pub struct Flags {
     pub random_reply: bool,
     /// Not counted by SLOWLOG.
     pub no_slowlog: bool,
+    /// Proposed by the leader alone: no client finds it.
+    pub internal: bool,
 }
 
 /// One row of the command table.
 pub struct Command {
     /// Lower-case name; a subcommand's is only the second word.
     pub name: &'static str,
-    /// Arguments it takes, name included.
+    /// The first word of a subcommand; empty otherwise.
+    pub parent: &'static str,
+    /// Arguments it takes, name included (both words of a subcommand).
     pub arity: Arity,
     /// Where its keys are.
     pub keys: Keys,
@@ -245,9 +251,15 @@ pub const fn write(
     command
 }
 
+/// A row whose second word names one of `subcommands`.
+pub const fn container(name: &'static str, subcommands: &'static [Command]) -> Command {
+    row(name, Arity::AtLeast(2), Keys::NONE, Run::Container(subcommands))
+}
+
 const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command {
     Command {
         name,
+        parent: "",
         arity,
         keys,
         run,
@@ -263,6 +275,7 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
             no_monitor: false,
             random_reply: false,
             no_slowlog: false,
+            internal: false,
         },
         group: Group::Generic,
         since: "1.0.0",
@@ -286,6 +299,18 @@ impl Command {
     /// Its reply may differ from call to call on the same data.
     pub const fn random_reply(mut self) -> Command {
         self.flags.random_reply = true;
+        self
+    }
+
+    /// Proposed by the leader alone: no client finds it.
+    pub const fn internal(mut self) -> Command {
+        self.flags.internal = true;
+        self
+    }
+
+    /// A subcommand of `parent`.
+    pub const fn of(mut self, parent: &'static str) -> Command {
+        self.parent = parent;
         self
     }
 
