@@ -173,6 +173,16 @@ impl Keyspace {
     }
 }
 
+/// What is remembered of accesses to items: the eviction policy decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessClock {
+    /// When the last one was (LRU policies, and no policy).
+    #[default]
+    Recency,
+    /// About how many there were (LFU policies).
+    Frequency,
+}
+
 /// Reads one database at one time.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
@@ -202,6 +212,10 @@ impl<'a> View<'a> {
     /// The hasher.
     pub fn hasher(&self) -> KeyHasher {
         self.keyspace.hasher
+    }
+    /// What the access bits of items mean at present.
+    pub fn access_clock(&self) -> AccessClock {
+        unimplemented!()
     }
     /// The item of a key, counted as an access (LRU/LFU clock) unless the session said NO-TOUCH.
     pub fn get(&self, _key: &Key<'_>) -> Option<Item<'a>> {
@@ -314,6 +328,18 @@ impl Edit<'_> {
     }
     /// Sets the logarithmic access count (RESTORE FREQ).
     pub fn set_frequency(&mut self, _key: &Key<'_>, _frequency: u8) {
+        unimplemented!()
+    }
+    /// Removes an item that is past its deadline, which [`Edit::remove`] takes for absent. Was there one?
+    pub fn remove_expired(&mut self, _key: &Key<'_>) -> bool {
+        unimplemented!()
+    }
+    /// Exchanges the items of two databases.
+    pub fn swap(&mut self, _one: DatabaseIndex, _other: DatabaseIndex) {
+        unimplemented!()
+    }
+    /// Removes every item of every database. Returns how many there were.
+    pub fn clear_all(&mut self) -> u64 {
         unimplemented!()
     }
     /// Removes every item of this database. Returns how many there were.
