@@ -43,5 +43,14 @@ pub const UNFINISHED_REQUESTS_MAX: u32 = 16 * 1024;
 /// Size of one write batch of a shard; a larger one is closed and proposed before the turn ends.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 
+/// Items that SCAN looks at when its client names no COUNT.
+pub const SCAN_COUNT_DEFAULT: usize = 10;
+
+/// Keys of a page of KEYS when its client names no LIMIT. Without any word after the pattern there is no limit.
+pub const KEYS_LIMIT_DEFAULT: usize = 500;
+
+/// Items that PDEL looks at before it deletes what it found among them: bounds the names held in memory.
+pub const PATTERN_DELETE_COUNT: usize = 1024;
+
 const _: () = assert!(RECEIVE_BUFFER_COUNT.is_power_of_two() && RECEIVE_BUFFER_COUNT <= 32768);
 const _: () = assert!(UNAUTHENTICATED_BULK_BYTES_MAX <= INLINE_BYTES_MAX);

@@ -3,7 +3,14 @@
 //! Each family file opens with its rows, functions below in the same order. Gates (arity, password,
 //! memory, state) read only the row and never name a command.
 
+pub mod database;
+pub mod dump;
+pub mod expire;
+pub mod keys;
+pub mod object;
+pub mod pattern;
 pub mod refusal;
+pub mod scan;
 
 use crate::resp::reply::Reply;
 use refusal::{Outcome, Refusal};

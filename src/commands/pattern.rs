@@ -1,0 +1,217 @@
+//! Commands that choose keys by what they or their values look like: KEYS, PDEL, DELIF.
+//!
+//! KEYS answers in bytewise order. Alone it is Redis' command and walks the whole database; with a word
+//! after the pattern it is a page: it uses the ordered index and reads only from its start to its limit.
+
+use std::borrow::Cow;
+use std::ops::Bound;
+
+use memchr::memmem;
+
+use super::refusal::{Outcome, Refusal};
+use super::{Arity, Call, Command, Gather, Group, Keys, read, write};
+use crate::glob::Glob;
+use crate::limits::{KEYS_LIMIT_DEFAULT, PATTERN_DELETE_COUNT};
+use crate::numbers::parse_integer;
+use crate::resp::reply::Reply;
+use ringraft_shards::arguments::Arguments;
+use ringraft_shards::keyspace::{Edit, Item, Key, KeyRange, ScanPosition, View};
+
+/// Rows of this file.
+pub const COMMANDS: &[Command] = &[
+    read("keys", Arity::AtLeast(2), Keys::NONE, keys).everywhere(Gather::SortedKeys).about(
+        Group::Generic,
+        "1.0.0",
+        "Keys that match a pattern, in order; pages of them.",
+    ),
+    write("pdel", Arity::Exactly(2), Keys::NONE, pdel).everywhere(Gather::Sum).about(
+        Group::Generic,
+        "7.2.0",
+        "Deletes the keys that match a pattern.",
+    ),
+    write("delif", Arity::AtLeast(3), Keys::FROM_SECOND, delif).split(Gather::Sum).about(
+        Group::Generic,
+        "7.2.0",
+        "Deletes those of the keys whose value contains a text.",
+    ),
+];
+
+/// A page of KEYS: all arguments of the command, read.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// What keys must match.
+    pub pattern: &'a [u8],
+    /// The page begins just after this key, in its direction.
+    pub pivot: Option<&'a [u8]>,
+    /// Most keys in it.
+    pub limit: usize,
+    /// From the last key to the first.
+    pub descending: bool,
+    /// Each key is followed by its value: null for one that is no string.
+    pub with_values: bool,
+    /// Was there a word after the pattern? Only then is it a page and has a limit.
+    pub paged: bool,
+}
+
+impl<'a> Page<'a> {
+    /// Reads the arguments of KEYS; the last of contradicting words counts.
+    pub fn of(arguments: Arguments<'a>) -> Result<Page<'a>, Refusal> {
+        let paged = arguments.count() > 2;
+        let mut page = Page {
+            pattern: arguments.at(1),
+            pivot: None,
+            limit: if paged { KEYS_LIMIT_DEFAULT } else { usize::MAX },
+            descending: false,
+            with_values: false,
+            paged,
+        };
+        let mut i = 2;
+        while i < arguments.count() {
+            if arguments.is(i, "desc") {
+                page.descending = true;
+            } else if arguments.is(i, "withvalues") {
+                page.with_values = true;
+            } else {
+                let value = arguments.get(i + 1).ok_or(Refusal::Syntax)?;
+                if arguments.is(i, "pivot") {
+                    page.pivot = Some(value);
+                } else if arguments.is(i, "limit") {
+                    let limit = parse_integer(value).ok_or(Refusal::Syntax)?;
+                    page.limit = usize::try_from(limit).map_err(|_| Refusal::Syntax)?;
+                } else {
+                    return Err(Refusal::Syntax);
+                }
+                i += 1;
+            }
+            i += 1;
+        }
+        Ok(page)
+    }
+}
+
+/// Does this KEYS read the ordered index? Then the database must have one before it runs.
+pub fn wants_order(arguments: Arguments<'_>) -> bool {
+    Page::of(arguments).is_ok_and(|page| page.paged && page.limit > 0)
+}
+
+fn keys(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let page = Page::of(call.arguments)?;
+    let glob = Glob::new(page.pattern);
+    let items = if page.paged { ordered_items(view, &page, &glob) } else { all_items(view, &glob) };
+    reply.array(if page.with_values { 2 * items.len() } else { items.len() });
+    for item in items {
+        reply.bulk(item.key());
+        if page.with_values {
+            match item.string() {
+                Some(value) => reply.bulk(value),
+                None => reply.null(),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Cost: the keys between the page's start and its last key.
+fn ordered_items<'a>(view: &View<'a>, page: &Page<'_>, glob: &Glob<'_>) -> Vec<Item<'a>> {
+    let mut items = Vec::new();
+    let (mut start, mut end) = glob.range();
+    match page.pivot {
+        Some(pivot) if page.descending => end = least(end, pivot),
+        Some(pivot) => start = greatest(start, pivot),
+        None => {}
+    }
+    if page.limit == 0 || is_empty(&start, &end) {
+        return items;
+    }
+    let range = KeyRange {
+        start: start.as_ref().map(|bytes| bytes.as_ref()),
+        end: end.as_ref().map(|bytes| bytes.as_ref()),
+        descending: page.descending,
+    };
+    view.ordered(range, &mut |item| {
+        if glob.matches(item.key()) {
+            items.push(item);
+        }
+        items.len() < page.limit
+    });
+    items
+}
+
+/// Cost: a walk over the database, and the sorting of what matches.
+fn all_items<'a>(view: &View<'a>, glob: &Glob<'_>) -> Vec<Item<'a>> {
+    let mut items = Vec::new();
+    let start = ScanPosition { slot: 0, hash: 0 };
+    let rest = view.scan(start, usize::MAX, &mut |item| {
+        if glob.matches(item.key()) {
+            items.push(item);
+        }
+    });
+    debug_assert!(rest.is_none(), "a scan without bound ends at the end");
+    items.sort_unstable_by_key(|item| item.key());
+    items
+}
+
+type Limit<'a> = Bound<Cow<'a, [u8]>>;
+
+/// The lower bound that leaves out `pivot` and all below it, and whatever `start` leaves out.
+fn greatest<'a>(start: Limit<'a>, pivot: &'a [u8]) -> Limit<'a> {
+    match &start {
+        Bound::Included(bytes) if bytes.as_ref() > pivot => start,
+        Bound::Excluded(bytes) if bytes.as_ref() >= pivot => start,
+        _ => Bound::Excluded(Cow::Borrowed(pivot)),
+    }
+}
+
+/// The upper bound that leaves out `pivot` and all above it, and whatever `end` leaves out.
+fn least<'a>(end: Limit<'a>, pivot: &'a [u8]) -> Limit<'a> {
+    match &end {
+        Bound::Included(bytes) if bytes.as_ref() < pivot => end,
+        Bound::Excluded(bytes) if bytes.as_ref() <= pivot => end,
+        _ => Bound::Excluded(Cow::Borrowed(pivot)),
+    }
+}
+
+/// Can no key lie between the bounds?
+fn is_empty(start: &Limit<'_>, end: &Limit<'_>) -> bool {
+    match (start, end) {
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+        (Bound::Included(start), Bound::Included(end)) => start > end,
+        (
+            Bound::Included(start) | Bound::Excluded(start),
+            Bound::Included(end) | Bound::Excluded(end),
+        ) => start >= end,
+    }
+}
+
+fn pdel(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let glob = Glob::new(call.at(1));
+    let mut count = 0;
+    let mut position = Some(ScanPosition { slot: 0, hash: 0 });
+    let mut found: Vec<Vec<u8>> = Vec::new();
+    while let Some(from) = position {
+        position = edit.view().scan(from, PATTERN_DELETE_COUNT, &mut |item| {
+            if glob.matches(item.key()) {
+                found.push(item.key().to_vec());
+            }
+        });
+        for key in found.drain(..) {
+            count += i64::from(edit.remove(&Key::new(&key, call.hasher.hash(&key))));
+        }
+    }
+    reply.integer(count);
+    Ok(())
+}
+
+fn delif(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let text = memmem::Finder::new(call.at(1));
+    let mut count = 0;
+    for i in call.command.keys.positions(call.count()) {
+        let key = call.key(i);
+        let value = edit.view().peek(&key).and_then(|item| item.string());
+        if value.is_some_and(|value| text.find(value).is_some()) {
+            count += i64::from(edit.remove(&key));
+        }
+    }
+    reply.integer(count);
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! Walking through a database piece by piece: SCAN and RANDOMKEY.
+//!
+//! A cursor is a place, not a state: slot and lower bound of the hash, so it is good on every replica and
+//! after a restart. The slots of a shard are walked in ascending order; the router goes on with the next
+//! shard where [`Cursor::END`] is answered too early.
+
+use super::keys::type_name;
+use super::refusal::{Outcome, Refusal};
+use super::{Arity, Call, Command, Gather, Group, Keys, read};
+use crate::glob::Glob;
+use crate::limits::SCAN_COUNT_DEFAULT;
+use crate::numbers::parse_integer;
+use crate::resp::reply::Reply;
+use ringraft_shards::arguments::Arguments;
+use ringraft_shards::keyspace::{ScanPosition, View};
+use ringraft_shards::slot::SLOT_COUNT;
+
+/// Rows of this file.
+pub const COMMANDS: &[Command] = &[
+    read("scan", Arity::AtLeast(2), Keys::NONE, scan)
+        .everywhere(Gather::Cursor)
+        .random_reply()
+        .about(Group::Generic, "2.8.0", "Some keys of the database, and where to go on."),
+    read("randomkey", Arity::Exactly(1), Keys::NONE, randomkey)
+        .everywhere(Gather::AnyPresent)
+        .random_reply()
+        .about(Group::Generic, "1.0.0", "Any key of the database."),
+];
+
+/// Where a SCAN goes on: `slot << 48 | top 48 bits of the hash`. 0 is both the start and the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor(pub u64);
+
+const HASH_BITS: u32 = 48;
+
+impl Cursor {
+    /// Nothing is left (and, from a client, the start).
+    pub const END: Cursor = Cursor(0);
+
+    /// The cursor that goes on at `position`; `None` means that there is nothing to go on with.
+    pub fn new(position: Option<ScanPosition>) -> Cursor {
+        position.map_or(Cursor::END, |position| {
+            debug_assert!(position.slot < SLOT_COUNT && position.hash >> HASH_BITS == 0);
+            Cursor((position.slot as u64) << HASH_BITS | position.hash)
+        })
+    }
+
+    /// The cursor of a SCAN's arguments: digits of a 64-bit number.
+    pub fn of(arguments: Arguments<'_>) -> Result<Cursor, Refusal> {
+        let digits = arguments.get(1).unwrap_or_default();
+        let text =
+            std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
+        let number = text.and_then(|text| text.parse().ok());
+        number.map(Cursor).ok_or(Refusal::text("ERR invalid cursor"))
+    }
+
+    /// Where it goes on; `None` for a cursor past the last slot, which SCAN never gave.
+    pub fn position(self) -> Option<ScanPosition> {
+        let slot = (self.0 >> HASH_BITS) as usize;
+        let hash = self.0 & ((1 << HASH_BITS) - 1);
+        (slot < SLOT_COUNT).then_some(ScanPosition { slot, hash })
+    }
+}
+
+/// Options of a SCAN.
+#[derive(Clone, Debug)]
+pub struct ScanOptions<'a> {
+    /// About how many keys to look at.
+    pub count: usize,
+    /// Only keys that match.
+    pub pattern: Option<Glob<'a>>,
+    /// Only values of this type.
+    pub type_name: Option<&'a [u8]>,
+}
+
+impl<'a> ScanOptions<'a> {
+    /// Reads the words after the cursor.
+    pub fn of(arguments: Arguments<'a>) -> Result<ScanOptions<'a>, Refusal> {
+        let mut options = ScanOptions { count: SCAN_COUNT_DEFAULT, pattern: None, type_name: None };
+        let mut i = 2;
+        while let Some(value) = arguments.get(i + 1) {
+            if arguments.is(i, "count") {
+                let count = parse_integer(value).ok_or(Refusal::NotAnInteger)?;
+                options.count = usize::try_from(count).map_err(|_| Refusal::Syntax)?;
+                if options.count == 0 {
+                    return Err(Refusal::Syntax);
+                }
+            } else if arguments.is(i, "match") {
+                options.pattern = Some(Glob::new(value));
+            } else if arguments.is(i, "type") {
+                options.type_name = Some(value);
+            } else {
+                return Err(Refusal::Syntax);
+            }
+            i += 2;
+        }
+        if i == arguments.count() { Ok(options) } else { Err(Refusal::Syntax) }
+    }
+}
+
+/// Answers for one shard, from the cursor's slot to the shard's last one at most.
+fn scan(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let cursor = Cursor::of(call.arguments)?;
+    let options = ScanOptions::of(call.arguments)?;
+    let mut keys: Vec<&[u8]> = Vec::new();
+    let next = cursor.position().and_then(|position| {
+        view.scan(position, options.count, &mut |item| {
+            let wanted = options.pattern.as_ref().is_none_or(|glob| glob.matches(item.key()))
+                && options.type_name.is_none_or(|wanted| {
+                    type_name(item.value()).as_bytes().eq_ignore_ascii_case(wanted)
+                });
+            if wanted {
+                keys.push(item.key());
+            }
+        })
+    });
+    reply.array(2);
+    reply.bulk_integer(Cursor::new(next).0 as i64);
+    reply.array(keys.len());
+    for key in keys {
+        reply.bulk(key);
+    }
+    Ok(())
+}
+
+fn randomkey(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
+    match view.random(call.seed) {
+        Some(item) => reply.bulk(item.key()),
+        None => reply.null(),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringraft_shards::arguments::OwnedArguments;
+
+    #[test]
+    fn cursors_are_places() {
+        for (slot, hash) in [(0, 0), (0, 1), (1023, 0), (1023, (1 << HASH_BITS) - 1), (5, 77)] {
+            let position = ScanPosition { slot, hash };
+            let cursor = Cursor::new(Some(position));
+            assert_eq!(cursor.position(), Some(position));
+            let digits = cursor.0.to_string();
+            let owned: OwnedArguments =
+                [b"scan".as_slice(), digits.as_bytes()].into_iter().collect();
+            assert_eq!(Cursor::of(owned.borrow()), Ok(cursor));
+        }
+        assert_eq!(Cursor::new(None), Cursor::END);
+        assert_eq!(Cursor(1024 << HASH_BITS).position(), None);
+    }
+
+    #[test]
+    fn cursors_are_digits() {
+        for text in ["", "x", "-1", "+1", " 1", "18446744073709551616"] {
+            let owned: OwnedArguments = [b"scan".as_slice(), text.as_bytes()].into_iter().collect();
+            assert!(Cursor::of(owned.borrow()).is_err(), "{text:?}");
+        }
+    }
+}
