@@ -11,3 +11,4 @@ pub mod keyspace;
 pub mod limits;
 pub mod rdb;
 pub mod slot;
+pub mod snapshot;

@@ -45,6 +45,11 @@ pub fn write_item(out: &mut Vec<u8>, database: DatabaseIndex, item: Item<'_>) {
     write_parts(out, database, item.deadline(), item.string_form(), item.key(), item.value());
 }
 
+/// Appends an item that was read elsewhere. Cost: one copy of key and value.
+pub fn write_record(out: &mut Vec<u8>, item: &ItemRecord<'_>) {
+    write_parts(out, item.database, item.deadline, item.form, &item.key, item.value.borrow());
+}
+
 fn write_parts(
     out: &mut Vec<u8>,
     database: DatabaseIndex,
@@ -113,10 +118,6 @@ pub fn read_item<'a>(input: &mut &'a [u8]) -> Result<ItemRecord<'a>, DecodeError
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    fn write_record(out: &mut Vec<u8>, item: &ItemRecord<'_>) {
-        write_parts(out, item.database, item.deadline, item.form, &item.key, item.value.borrow());
-    }
 
     fn record(key: &'static [u8], value: &'static [u8]) -> ItemRecord<'static> {
         ItemRecord {

@@ -13,7 +13,7 @@ mod lzf;
 mod payload;
 mod value;
 
-pub use item::{ItemRecord, read_item, write_item};
+pub use item::{ItemRecord, read_item, write_item, write_record};
 pub use payload::{PayloadError, read_payload, write_payload};
 pub use value::DecodedValue;
 

@@ -1,0 +1,32 @@
+//! Snapshots: the items of one shard at one index, in one file.
+//!
+//! `state.ring` is a header, chunks of items in RDB encodings, and a footer; `meta.json` beside it says
+//! the same for people and tools. Both lie in `snapshots/<term>-<index>/`, a name that exists only once
+//! everything in it is synced. The one idea: every byte is covered by a checksum, and none is used
+//! before its checksum was checked. `docs/formats.md` shows the bytes.
+//!
+//! Everything here is synchronous. The writer turns items into bytes and knows nothing of files; the
+//! functions that touch files block, and say so: call them off the core's thread or before it serves.
+
+pub mod directory;
+pub mod error;
+pub mod footer;
+pub mod header;
+pub mod load;
+pub mod meta;
+pub mod reader;
+pub mod recover;
+pub mod transfer;
+pub mod writer;
+
+mod cursor;
+#[cfg(test)]
+mod tests;
+
+pub use directory::{PendingSnapshot, SnapshotDirectory};
+pub use error::{Flaw, ReadError, SnapshotError};
+pub use header::{Header, Membership, SlotRange};
+pub use meta::Meta;
+pub use reader::SnapshotReader;
+pub use transfer::{IncomingSnapshot, SnapshotFile};
+pub use writer::SnapshotWriter;
