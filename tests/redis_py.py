@@ -1,0 +1,180 @@
+"""Basic use of redis-py, a real client library, against the real binary: RESP2 and RESP3.
+
+Run by tests/run as `python tests/redis_py.py PATH_TO_SERVER [ARGUMENT...]`. Starts the server on a free
+port with a directory of its own and kills it by its pid at the end.
+"""
+
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import redis
+
+PATIENCE_SECONDS = 60
+
+
+class Server:
+    """The process under test; its output is kept for the message of a failure."""
+
+    def __init__(self, command):
+        self.directory = tempfile.TemporaryDirectory()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.process = subprocess.Popen(
+            [*command, "--port", str(self.port), "--dir", self.directory.name],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines = []
+        self.ready = threading.Event()
+        threading.Thread(target=self._collect, daemon=True).start()
+        if not self.ready.wait(PATIENCE_SECONDS) or self.process.poll() is not None:
+            self.stop()
+            sys.exit("the server did not start:\n" + "\n".join(self.lines))
+
+    def _collect(self):
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            if "ready" in line.lower():
+                self.ready.set()
+        self.ready.set()
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+        self.directory.cleanup()
+
+
+def eventually(what, condition):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+
+
+def strings(r):
+    assert r.set("a", "1") is True
+    assert r.get("a") == b"1"
+    assert r.get("missing") is None
+    assert r.incr("a") == 2 and r.incrby("a", 40) == 42 and r.decr("a") == 41
+    assert r.incrbyfloat("f", 1.5) == 1.5
+    assert r.append("s", "abc") == 3 and r.strlen("s") == 3 and r.getrange("s", 1, 2) == b"bc"
+    assert r.set("a", "x", nx=True) is None and r.set("new", "x", nx=True) is True
+    assert r.set("a", "y", get=True) == b"41"
+    assert r.mset({"k1": "v1", "k2": "v2", "k3": "v3"}) is True
+    assert r.mget("k1", "missing", "k3") == [b"v1", None, b"v3"]
+    assert r.setbit("bits", 7, 1) == 0 and r.bitcount("bits") == 1
+
+
+def expiry(r):
+    r.set("t", "1", ex=100)
+    assert 0 < r.ttl("t") <= 100 and 0 < r.pttl("t") <= 100_000
+    assert r.persist("t") == 1 and r.ttl("t") == -1
+    assert r.expire("t", 50) == 1 and r.ttl("missing") == -2
+    assert r.pexpire("t", 1) == 1
+    eventually("t expires", lambda: r.get("t") is None)
+
+
+def keys(r):
+    r.flushall()
+    names = {f"name:{index}".encode() for index in range(500)}
+    for name in names:
+        r.set(name, "x")
+    assert r.dbsize() == 500
+    assert set(r.scan_iter(match="name:*", count=50)) == names
+    assert set(r.keys("name:1*")) == {name for name in names if name.startswith(b"name:1")}
+    assert r.exists("name:1", "name:2", "missing") == 2
+    assert r.type("name:1") in (b"string", "string")
+    assert r.delete("name:1", "name:2", "missing") == 2
+    assert r.unlink("name:3") == 1
+    assert r.dbsize() == 497
+    assert r.randomkey() in names
+    payload = r.dump("name:4")
+    assert r.restore("copy", 0, payload) and r.get("copy") == b"x"
+    assert r.flushdb() is True and r.dbsize() == 0
+
+
+def pipelines(r):
+    with r.pipeline(transaction=False) as pipe:
+        for index in range(10_000):
+            pipe.set(f"p{index}", index).get(f"p{index}")
+        replies = pipe.execute()
+    assert replies[0::2] == [True] * 10_000
+    assert [int(value) for value in replies[1::2]] == list(range(10_000))
+
+
+def transactions(r):
+    with r.pipeline(transaction=True) as pipe:
+        replies = pipe.set("{tag}a", 1).incr("{tag}a").get("{tag}a").execute()
+    assert replies == [True, 2, b"2"]
+
+    def double(pipe):
+        value = int(pipe.get("{tag}a"))
+        pipe.multi()
+        pipe.set("{tag}a", value * 2)
+
+    assert r.transaction(double, "{tag}a") == [True]
+    assert r.get("{tag}a") == b"4"
+    with r.pipeline() as pipe:
+        pipe.watch("{tag}a")
+        r.set("{tag}a", "other")
+        pipe.multi()
+        pipe.set("{tag}a", "lost")
+        try:
+            pipe.execute()
+            raise AssertionError("a watched key was changed, and yet the transaction ran")
+        except redis.WatchError:
+            pass
+    assert r.get("{tag}a") == b"other"
+
+
+def connection(r):
+    assert r.ping() is True and r.echo("hello") == b"hello"
+    assert r.client_setname("tester") is True
+    clients = r.client_list()
+    assert any(client["name"] == "tester" for client in clients), clients
+    assert r.client_id() in [int(client["id"]) for client in clients]
+    assert r.config_get("maxmemory") == {"maxmemory": "0"}
+    assert r.config_set("maxmemory-policy", "noeviction") is True
+    info = r.info()
+    assert "used_memory" in info and "connected_clients" in info and "redis_version" in info, info
+    assert r.info("keyspace")["db0"]["keys"] == r.dbsize()
+    assert len(r.time()) == 2
+    try:
+        r.execute_command("NOSUCHCOMMAND")
+        raise AssertionError("an unknown command was accepted")
+    except redis.ResponseError as error:
+        assert "unknown command" in str(error), error
+
+
+def databases(r, port, protocol):
+    other = redis.Redis(port=port, db=3, protocol=protocol)
+    other.set("only-here", "3")
+    assert r.get("only-here") is None and other.dbsize() == 1
+    other.flushdb()
+
+
+def main():
+    server = Server(sys.argv[1:])
+    try:
+        for protocol in (2, 3):
+            r = redis.Redis(port=server.port, protocol=protocol, socket_timeout=PATIENCE_SECONDS)
+            r.flushall()
+            for part in (strings, expiry, keys, pipelines, transactions, connection):
+                part(r)
+            databases(r, server.port, protocol)
+            print(f"redis-py {redis.__version__}, RESP{protocol}: ok")
+    except BaseException:
+        print("--- the server printed:\n" + "\n".join(server.lines) + "\n---", file=sys.stderr)
+        raise
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    main()
