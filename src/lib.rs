@@ -1,8 +1,12 @@
 //! Ringraft: a Redis-compatible key/value server, thread per core on io_uring, a Raft group per shard.
 
 pub mod commands;
+pub mod files;
 pub mod glob;
 pub mod limits;
 pub mod net;
+pub mod node;
 pub mod numbers;
+pub mod options;
 pub mod resp;
+pub mod settings;

@@ -54,3 +54,23 @@ pub const PATTERN_DELETE_COUNT: usize = 1024;
 
 const _: () = assert!(RECEIVE_BUFFER_COUNT.is_power_of_two() && RECEIVE_BUFFER_COUNT <= 32768);
 const _: () = assert!(UNAUTHENTICATED_BULK_BYTES_MAX <= INLINE_BYTES_MAX);
+
+/// Locked memory of one core: glommio's three rings with 64 KiB of registered memory each (80 KiB apiece at depth 128),
+/// the socket ring (64 KiB of submissions, 128 KiB of completions, 4 KiB of index) and its buffer list (8 KiB). What
+/// cannot be locked is refused at the start.
+pub const LOCKED_BYTES_PER_CORE: u64 = (3 * 80 + 64 + 128 + 4 + 8) * 1024;
+
+/// Locked memory below which glommio refuses to start, whatever it needs.
+pub const LOCKED_BYTES_MIN: u64 = 512 * 1024;
+
+/// Descriptors of the process itself: standard streams, lock, log file, metrics page and its readers.
+pub const OPEN_FILES_OF_PROCESS: u64 = 64;
+
+/// Descriptors of a core: rings, eventfds, listeners.
+pub const OPEN_FILES_PER_CORE: u64 = 16;
+
+/// Descriptors of a shard: segments being written, made ready and read, snapshots.
+pub const OPEN_FILES_PER_SHARD: u64 = 8;
+
+/// Free disk space without which a restart is refused.
+pub const FREE_SPACE_BYTES_MIN: u64 = 1 << 20;

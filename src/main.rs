@@ -1,2 +1,58 @@
-//! ringraft.
-fn main() {}
+//! ringraft: reads the command line, checks the machine, starts the node.
+
+use ringraft::node::{self, Plan, Refusal, banner, logging, signals};
+use ringraft::options::{self, Request};
+use ringraft::settings::Settings;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let result = match options::read(std::env::args_os()) {
+        Ok(Request::Show(text)) => {
+            // Whoever closed the pipe has read enough.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            Ok(())
+        }
+        Ok(Request::Serve(settings)) => serve(*settings),
+        Err(line) => Err(Refusal::option(line)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => {
+            eprintln!("ringraft: {}", refusal.text);
+            ExitCode::from(refusal.exit_code)
+        }
+    }
+}
+
+fn serve(settings: Settings) -> Result<(), Refusal> {
+    let started = Instant::now();
+    signals::abort_on_panic();
+    signals::block();
+    logging::start(settings.log_level, &settings.log_file)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let plan = node::prepare(settings, now.as_millis() as u64)?;
+    for line in banner::starting(&plan) {
+        tracing::info!("{line}");
+    }
+    run(&plan, started)
+}
+
+fn run(plan: &Plan, started: Instant) -> Result<(), Refusal> {
+    let (stop, stopped) = mpsc::channel();
+    let watching = signals::watch(move |event| match event {
+        signals::Event::Stop(name) => stop.send(name).unwrap_or_default(),
+        signals::Event::ReopenLog => logging::reopen(),
+    });
+    watching.map_err(|error| Refusal::failure(format!("cannot start a thread: {error}")))?;
+    tracing::info!("{}", banner::ready(plan, started.elapsed()));
+    if let Ok(name) = stopped.recv() {
+        tracing::info!("{name}: stopping");
+    }
+    Ok(())
+}

@@ -1,0 +1,361 @@
+//! The data directory of a `store` node: who uses it, and which cluster it belongs to.
+//!
+//! `lock` holds the process id of its user and is locked (flock) as long as that process lives, whatever becomes of it.
+//! `cluster.json` says what was decided when the directory was created and can never change: identities, the count of
+//! shards, the seed of the key hash. It is written once, atomically, and carries a checksum.
+//! A `cache` node has an [`Identity`] but no directory: it touches no disk.
+
+use super::Refusal;
+use crate::files;
+use ringraft_shards::ids::{ClusterId, NodeId};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// The version of `cluster.json` and of the directory's layout that this program writes, and the newest it reads.
+pub const FORMAT: u32 = 1;
+
+/// The only slot scheme there is.
+pub const SLOT_SCHEME: &str = "crc32-1024";
+
+const CLUSTER_FILE: &str = "cluster.json";
+const LOCK_FILE: &str = "lock";
+
+/// What was decided when the cluster was created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// Count of shards.
+    pub shard_count: u16,
+    /// Seed of the hash of keys.
+    pub key_hash_seed: u64,
+    /// When, in milliseconds since the Unix epoch.
+    pub created_ms: u64,
+}
+
+impl Identity {
+    /// A new cluster of one node.
+    pub fn create(shard_count: u16, now_ms: u64) -> Identity {
+        Identity {
+            cluster: ClusterId(u128::from(random()) << 64 | u128::from(random())),
+            node: NodeId(1),
+            shard_count,
+            key_hash_seed: random(),
+            created_ms: now_ms,
+        }
+    }
+}
+
+fn random() -> u64 {
+    getrandom::u64().expect("the kernel has random numbers once it has booted")
+}
+
+/// A data directory in use by this process.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    identity: Identity,
+    is_new: bool,
+    /// Held for its lock.
+    _lock: File,
+}
+
+impl Directory {
+    /// Opens the directory, or creates it with `shards`, or `shards_default` of them when none are asked for.
+    /// Errors: it cannot be written, is in use, damaged, newer than this program or of another shard count.
+    pub fn open(
+        path: &Path,
+        shards: Option<u16>,
+        shards_default: u16,
+        now_ms: u64,
+    ) -> Result<Directory, Refusal> {
+        let shown = path.display();
+        let fails = |doing: &str, error: io::Error| unusable(path, doing, &error);
+        fs::create_dir_all(path).map_err(|error| fails("create", error))?;
+        let lock = lock(path)?;
+        let cluster_file = path.join(CLUSTER_FILE);
+        let (identity, is_new) = match fs::read_to_string(&cluster_file) {
+            Ok(text) => (read(&text, &cluster_file)?, false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let identity = Identity::create(shards.unwrap_or(shards_default), now_ms);
+                files::replace(&cluster_file, write(&identity).as_bytes())
+                    .map_err(|error| fails("write to", error))?;
+                let path = fs::canonicalize(path).map_err(|error| fails("find", error))?;
+                files::sync_folder_of(&path).map_err(|error| fails("write to", error))?;
+                (identity, true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(damaged(&cluster_file, "it is not text"));
+            }
+            Err(error) => return Err(fails("read", error)),
+        };
+        if let Some(shards) = shards.filter(|shards| *shards != identity.shard_count) {
+            return Err(Refusal::failure(format!(
+                "directory {shown} was created with {} shards, --shards asks for {shards}: leave out --shards or use another \
+                 directory with --dir",
+                identity.shard_count
+            )));
+        }
+        Ok(Directory { path: path.into(), identity, is_new, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whose it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Was it created by this start?
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+}
+
+/// Takes the directory for this process. Writing the process id also shows that the disk takes data.
+fn lock(path: &Path) -> Result<File, Refusal> {
+    let fails = |doing: &str, error: io::Error| unusable(path, doing, &error);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let mut file = options.open(path.join(LOCK_FILE)).map_err(|error| fails("write to", error))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let holder = match file.read_to_string(&mut holder) {
+                Ok(_) if !holder.trim().is_empty() => format!("process {}", holder.trim()),
+                _ => "another process".to_string(),
+            };
+            return Err(Refusal::failure(format!(
+                "directory {} is in use by {holder}: stop it or choose another directory with --dir",
+                path.display()
+            )));
+        }
+        Err(TryLockError::Error(error)) => return Err(fails("lock", error)),
+    }
+    let mut record = || {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())?;
+        file.sync_all()
+    };
+    record().map_err(|error| fails("write to", error))?;
+    Ok(file)
+}
+
+/// Why a directory cannot be used, from an error of the system.
+pub fn unusable(path: &Path, doing: &str, error: &io::Error) -> Refusal {
+    let remedy = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "give this user write permission or choose another with --dir"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "mount it writable or choose another with --dir",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free some space or choose another disk with --dir"
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "a file is in the way: remove it or choose another with --dir"
+        }
+        _ => "repair it or choose another with --dir",
+    };
+    Refusal::failure(format!("cannot {doing} directory {}: {error}: {remedy}", path.display()))
+}
+
+fn damaged(file: &Path, cause: &str) -> Refusal {
+    Refusal::failure(format!(
+        "{} is damaged ({cause}): restore it from a backup, or move the directory away to start empty",
+        file.display()
+    ))
+}
+
+/// `cluster.json`. Numbers of 64 bits and more are hexadecimal text: JSON readers round them.
+#[derive(Serialize, Deserialize)]
+struct ClusterFile {
+    format: u32,
+    cluster_id: String,
+    node_id: u64,
+    shard_count: u16,
+    key_hash_seed: String,
+    slot_scheme: String,
+    created_ms: u64,
+    /// CRC-32 of the fields above, each as text with a newline after it.
+    crc32: String,
+}
+
+impl ClusterFile {
+    fn checksum(&self) -> String {
+        let fields = format!(
+            "{}\n{}\n{}\n{}\n{}\n{}\n{}\n",
+            self.format,
+            self.cluster_id,
+            self.node_id,
+            self.shard_count,
+            self.key_hash_seed,
+            self.slot_scheme,
+            self.created_ms
+        );
+        format!("{:08x}", crc32fast::hash(fields.as_bytes()))
+    }
+}
+
+fn write(identity: &Identity) -> String {
+    let mut file = ClusterFile {
+        format: FORMAT,
+        cluster_id: identity.cluster.to_string(),
+        node_id: identity.node.0,
+        shard_count: identity.shard_count,
+        key_hash_seed: format!("{:016x}", identity.key_hash_seed),
+        slot_scheme: SLOT_SCHEME.to_string(),
+        created_ms: identity.created_ms,
+        crc32: String::new(),
+    };
+    file.crc32 = file.checksum();
+    serde_json::to_string_pretty(&file).expect("plain fields become JSON") + "\n"
+}
+
+fn read(text: &str, place: &Path) -> Result<Identity, Refusal> {
+    // The version comes first: a newer format may differ in everything else.
+    let value: serde_json::Value =
+        serde_json::from_str(text).map_err(|error| damaged(place, &error.to_string()))?;
+    let format = value.get("format").and_then(serde_json::Value::as_u64);
+    let format = format.ok_or_else(|| damaged(place, "it has no format number"))?;
+    if format > u64::from(FORMAT) {
+        return Err(Refusal::failure(format!(
+            "{} has format {format}, this ringraft reads formats up to {FORMAT}: use the newer ringraft that wrote it",
+            place.display()
+        )));
+    }
+    let file: ClusterFile =
+        serde_json::from_value(value).map_err(|error| damaged(place, &error.to_string()))?;
+    if file.crc32 != file.checksum() {
+        return Err(damaged(place, "its checksum is wrong"));
+    }
+    let cluster = u128::from_str_radix(&file.cluster_id, 16);
+    let seed = u64::from_str_radix(&file.key_hash_seed, 16);
+    match (cluster, seed, file.slot_scheme == SLOT_SCHEME) {
+        (Ok(cluster), Ok(key_hash_seed), true) if file.shard_count > 0 && file.node_id > 0 => {
+            Ok(Identity {
+                cluster: ClusterId(cluster),
+                node: NodeId(file.node_id),
+                shard_count: file.shard_count,
+                key_hash_seed,
+                created_ms: file.created_ms,
+            })
+        }
+        _ => Err(damaged(place, "a field has no sensible value")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a scratch directory")
+    }
+
+    fn refusal(path: &Path, shards: Option<u16>) -> String {
+        Directory::open(path, shards, 2, 0).expect_err("to be refused").text
+    }
+
+    #[test]
+    fn created_once_then_the_same() {
+        let folder = scratch();
+        let path = folder.path().join("deep/data");
+        let first = Directory::open(&path, None, 3, 1_700_000_000_000).expect("created");
+        assert!(first.is_new());
+        let identity = first.identity().clone();
+        assert_eq!((identity.shard_count, identity.created_ms), (3, 1_700_000_000_000));
+        drop(first);
+        let again = Directory::open(&path, Some(3), 8, 5).expect("opened");
+        assert!(!again.is_new());
+        assert_eq!(*again.identity(), identity);
+    }
+
+    #[test]
+    fn one_user_at_a_time() {
+        let folder = scratch();
+        let held = Directory::open(folder.path(), None, 1, 0).expect("created");
+        let text = refusal(folder.path(), None);
+        let expected = format!("is in use by process {}: stop it or choose", std::process::id());
+        assert!(text.contains(&expected), "{text}");
+        drop(held);
+        assert!(Directory::open(folder.path(), None, 1, 0).is_ok());
+    }
+
+    #[test]
+    fn another_shard_count_is_refused_with_both_numbers() {
+        let folder = scratch();
+        drop(Directory::open(folder.path(), Some(4), 1, 0).expect("created"));
+        let text = refusal(folder.path(), Some(5));
+        assert!(
+            text.contains("was created with 4 shards, --shards asks for 5: leave out"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn foreign_files_are_left_alone() {
+        let folder = scratch();
+        fs::write(folder.path().join("notes.txt"), "mine").expect("writable");
+        drop(Directory::open(folder.path(), None, 1, 0).expect("created"));
+        assert_eq!(fs::read(folder.path().join("notes.txt")).expect("there"), b"mine");
+    }
+
+    #[test]
+    fn every_damaged_byte_is_refused() {
+        let folder = scratch();
+        drop(Directory::open(folder.path(), Some(2), 1, 77).expect("created"));
+        let path = folder.path().join(CLUSTER_FILE);
+        let good = fs::read(&path).expect("there");
+        let identity = read(std::str::from_utf8(&good).expect("text"), &path).expect("whole");
+        for i in 0..good.len() - 1 {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[i] ^= 1 << bit;
+                match std::str::from_utf8(&bad).map(|text| read(text, &path)) {
+                    // Blanks between the fields mean nothing.
+                    Ok(Ok(read)) => assert_eq!(read, identity, "byte {i} bit {bit}"),
+                    Ok(Err(refusal)) => assert!(!refusal.text.contains('\n'), "{}", refusal.text),
+                    Err(_) => {}
+                }
+            }
+            assert!(
+                read(std::str::from_utf8(&good[..i]).expect("text"), &path).is_err(),
+                "cut at {i}"
+            );
+        }
+        fs::write(&path, b"\xff\xfe").expect("writable");
+        assert!(refusal(folder.path(), None).contains("is damaged (it is not text)"));
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_name() {
+        let folder = scratch();
+        fs::write(folder.path().join(CLUSTER_FILE), "{\"format\": 7, \"new\": []}")
+            .expect("writable");
+        let text = refusal(folder.path(), None);
+        assert!(
+            text.contains("cluster.json has format 7, this ringraft reads formats up to 1"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_named() {
+        let folder = scratch();
+        let path = folder.path().join("data");
+        fs::write(&path, "").expect("writable");
+        for path in [path.clone(), path.join("below")] {
+            let text = refusal(&path, None);
+            assert!(text.contains("a file is in the way"), "{text}");
+        }
+    }
+}

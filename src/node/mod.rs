@@ -1,0 +1,97 @@
+//! The process around the cores: what is checked, opened and decided before the first of them starts.
+
+pub mod banner;
+pub mod checks;
+pub mod cpus;
+pub mod directory;
+pub mod logging;
+pub mod signals;
+
+use crate::settings::values::Mode;
+use crate::settings::{SettingError, Settings};
+use directory::{Directory, Identity};
+
+/// Why the server does not start: one line with what is wrong, why, and what to do.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The line.
+    pub text: String,
+    /// What the process exits with: 2 when the options are wrong, 1 when the machine is.
+    pub exit_code: u8,
+}
+
+impl Refusal {
+    /// The machine does not allow it.
+    pub fn failure(text: impl Into<String>) -> Refusal {
+        Refusal { text: text.into(), exit_code: 1 }
+    }
+
+    /// The options make no sense.
+    pub fn option(text: impl Into<String>) -> Refusal {
+        Refusal { text: text.into(), exit_code: 2 }
+    }
+}
+
+/// Everything decided before the first core starts.
+#[derive(Debug)]
+pub struct Plan {
+    /// The settings, with shards and cores filled in.
+    pub settings: Settings,
+    /// The cpu of each core.
+    pub cpus: Vec<usize>,
+    /// Which cluster this is, and how many shards it has.
+    pub identity: Identity,
+    /// The data directory, locked; `None` in `cache` mode.
+    pub directory: Option<Directory>,
+}
+
+/// Checks the machine and opens the data directory. `now_ms` is the time since the Unix epoch.
+/// Errors: the first thing that stands in the way.
+pub fn prepare(mut settings: Settings, now_ms: u64) -> Result<Plan, Refusal> {
+    checks::io_uring()?;
+    let allowed = cpus::allowed();
+    let asked = settings.cores.clone();
+    let mut cpus = cpus::choose(asked.as_deref(), &allowed, settings.shards)?;
+    let shards_default = cpus.len().min(ringraft_shards::slot::SLOT_COUNT) as u16;
+    let directory = match settings.mode {
+        Mode::Store => {
+            Some(Directory::open(&settings.dir, settings.shards, shards_default, now_ms)?)
+        }
+        Mode::Cache => None,
+    };
+    let identity = match &directory {
+        Some(directory) => directory.identity().clone(),
+        None => Identity::create(settings.shards.unwrap_or(shards_default), now_ms),
+    };
+    if let Some(directory) = &directory {
+        checks::free_space(directory, settings.segment_size)?;
+    }
+    if asked.is_none() {
+        cpus.truncate(usize::from(identity.shard_count));
+    }
+    checks::locked_memory(cpus.len())?;
+    checks::open_files(&mut settings, cpus.len(), identity.shard_count)?;
+    checks::ports(&settings)?;
+    settings.shards = Some(identity.shard_count);
+    settings.cores = Some(cpus.clone());
+    Ok(Plan { settings, cpus, identity, directory })
+}
+
+/// Does what a change of settings entails for the process as a whole; to be called once per change, before the
+/// cores are told.
+/// Errors: the system does not allow it, and nothing was done.
+pub fn apply(old: &Settings, new: &Settings) -> Result<(), SettingError> {
+    if new.maxclients > old.maxclients {
+        let cores = new.cores.as_ref().map_or(1, Vec::len);
+        checks::raise_maxclients(new.maxclients, cores, new.shards.unwrap_or(1)).map_err(|possible| {
+            let cause = format!(
+                "The operating system is not able to handle the specified number of clients, try with {possible}"
+            );
+            SettingError::Value("maxclients", cause)
+        })?;
+    }
+    if new.log_level != old.log_level {
+        logging::set_level(new.log_level);
+    }
+    Ok(())
+}

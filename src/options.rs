@@ -1,0 +1,240 @@
+//! The command line, made from the table of settings: `ringraft [OPTIONS]` starts a server.
+//!
+//! The file that `--config` names is read first; the command line wins over it. Whatever is refused is
+//! refused with one line.
+
+use crate::settings::Settings;
+use crate::settings::file;
+use crate::settings::table::{Kind, Setting, TABLE};
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq)]
+pub enum Request {
+    /// Run a server.
+    Serve(Box<Settings>),
+    /// Show a text (`--help`, `--version`) and be done.
+    Show(String),
+}
+
+/// The text after `ringraft` in `--version` and in the first line of the log.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Reads the command line, program name first, and the file it names.
+/// Errors: one line that says what is wrong.
+pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, String> {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) if !error.use_stderr() => return Ok(Request::Show(error.to_string())),
+        Err(error) => return Err(one_line(&error)),
+    };
+    settings(&matches).map(|settings| Request::Serve(Box::new(settings)))
+}
+
+fn settings(matches: &ArgMatches) -> Result<Settings, String> {
+    let mut settings = Settings::default();
+    if let Some(file) = path(matches, "config") {
+        file::load(&file, &mut settings)?;
+    }
+    for row in TABLE.iter().filter(|row| row.is_option()) {
+        if let Some(value) = matches.get_one::<String>(row.name) {
+            settings
+                .set_row(row, value)
+                .map_err(|cause| format!("option --{} '{value}': {cause}", row.name))?;
+        }
+    }
+    settings.settle();
+    settings.check().map_err(|(name, cause)| {
+        let (row, _) = Setting::find(name).expect("check speaks of rows");
+        let value = row.kind.get(&settings);
+        format!("{name} = {value} contradicts another setting: {cause}")
+    })?;
+    Ok(settings)
+}
+
+fn path(matches: &ArgMatches, name: &str) -> Option<PathBuf> {
+    matches.get_one::<PathBuf>(name).cloned()
+}
+
+/// The whole command line as clap knows it.
+fn command() -> Command {
+    let file = |name: &'static str| {
+        Arg::new(name).value_name("FILE").value_parser(clap::value_parser!(PathBuf))
+    };
+    Command::new("ringraft")
+        .version(VERSION)
+        .about(
+            "A Redis-compatible key/value server: one thread per core on io_uring, every write in a Raft log.\n\
+             Without options it serves 127.0.0.1:6379 on every allowed core and keeps its data in ./data.",
+        )
+        .after_help(AFTER_HELP)
+        .args(TABLE.iter().filter(|row| row.is_option()).map(|row| {
+            Arg::new(row.name)
+                .long(row.name)
+                .aliases(row.names().skip(1))
+                .value_name(row.value_name)
+                .help(help(row))
+                .help_heading(row.group)
+                .allow_hyphen_values(matches!(row.kind, Kind::Integer { min: ..0, .. }))
+                .action(ArgAction::Set)
+                .value_parser(clap::value_parser!(String))
+        }))
+        .mut_args(|arg| match TABLE.iter().find(|row| arg.get_id() == row.name) {
+            Some(row) => arg.short(row.short),
+            None => arg,
+        })
+        .arg(file("config").long("config").short('c').help(
+            "Read settings from a TOML file with the names below, such as port = 6380; options given here win",
+        ))
+}
+
+const AFTER_HELP: &str = "\
+SIZE is a number of bytes or has a unit: 1k is 1000, 1kb is 1024; so with m, mb, g, gb.
+
+Example: a cache of 2 GB on the first four cpus, for other machines too
+  ringraft --mode cache --maxmemory 2gb --maxmemory-policy allkeys-lru --cores 0-3 --bind 0.0.0.0 --requirepass S";
+
+fn help(row: &Setting) -> StyledStr {
+    let choices = match row.kind {
+        // The help of `mode` explains both words.
+        Kind::Word { words, .. } if row.name != "mode" => format!(": {}", words()),
+        _ => String::new(),
+    };
+    let default = match row.default_text() {
+        text if text.is_empty() => "none".to_string(),
+        text => text,
+    };
+    format!("{}{choices} [default: {default}]", row.help).into()
+}
+
+/// clap's refusals are paragraphs; the first line says it all but for the suggestion.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let mut line = first.strip_prefix("error: ").unwrap_or(first).to_string();
+    let suggestion = match error.get(ContextKind::SuggestedArg) {
+        Some(ContextValue::String(name)) => Some(name.clone()),
+        Some(ContextValue::Strings(names)) => names.first().cloned(),
+        _ => None,
+    };
+    if let Some(name) = suggestion {
+        line += &format!("; did you mean {name}?");
+    }
+    line + " (ringraft --help)"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::values::{Fsync, Mode};
+
+    fn run(line: &str) -> Result<Request, String> {
+        let words = ["ringraft"].into_iter().chain(line.split_ascii_whitespace());
+        read(words.map(OsString::from))
+    }
+
+    fn serve(line: &str) -> Settings {
+        match run(line) {
+            Ok(Request::Serve(settings)) => *settings,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn clap_finds_no_fault() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn defaults() {
+        assert_eq!(serve(""), Settings::default());
+    }
+
+    #[test]
+    fn every_option_is_taken_under_every_name() {
+        for row in TABLE.iter().filter(|row| row.is_option()) {
+            let value = row.kind.get(&Settings::default());
+            for name in row.names() {
+                let argument = OsString::from(format!("--{name}={value}"));
+                match read([OsString::from("ringraft"), argument]) {
+                    Ok(Request::Serve(settings)) => assert!(settings.is_given(row.name), "{name}"),
+                    other => panic!("--{name}={value}: {other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn help_names_every_option_and_its_default() {
+        let Ok(Request::Show(help)) = run("--help") else { panic!("--help shows a text") };
+        for row in TABLE {
+            let shown = help.contains(&format!("--{} <{}>", row.name, row.value_name));
+            assert_eq!(shown, row.is_option(), "{}", row.name);
+        }
+        for text in ["[default: 6379]", "[default: 512mb]", "[default: ./data]", "Example"] {
+            assert!(help.contains(text), "{text}\n{help}");
+        }
+        let Ok(Request::Show(version)) = run("--version") else { panic!("--version shows a text") };
+        assert_eq!(version, format!("ringraft {VERSION}\n"));
+    }
+
+    #[test]
+    fn values_arrive() {
+        let settings =
+            serve("-p 7000 --shards 4 --cores 0-1,3 --maxmemory 1gb --durability medium");
+        assert_eq!((settings.port, settings.shards, settings.maxmemory), (7000, Some(4), 1 << 30));
+        assert_eq!(settings.cores, Some(vec![0, 1, 3]));
+        assert_eq!(settings.fsync, Fsync::Everysec);
+        assert_eq!(serve("--slowlog-log-slower-than -1").slowlog_log_slower_than, -1);
+        let cache = serve("--mode cache");
+        assert_eq!((cache.mode, cache.fsync, cache.snapshot_interval), (Mode::Cache, Fsync::No, 0));
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let folder = tempfile::tempdir().expect("a scratch directory");
+        let path = folder.path().join("ringraft.toml");
+        std::fs::write(&path, "port = 7000\ntimeout = 9\n").expect("writable");
+        let settings = serve(&format!("--config {} --port 7001", path.display()));
+        assert_eq!((settings.port, settings.timeout), (7001, 9));
+        assert_eq!(settings.config_file, Some(path));
+    }
+
+    #[test]
+    fn refusals_are_one_line() {
+        for (line, start) in [
+            ("--prot 1", "unexpected argument '--prot' found; did you mean --port?"),
+            ("serve", "unexpected argument 'serve' found"),
+            ("--port", "a value is required for '--port <N>' but none was supplied"),
+            ("--port 1 --port 2", "the argument '--port <N>' cannot be used multiple times"),
+            ("--port x", "option --port 'x': argument couldn't be parsed into an integer"),
+            ("--shards 0", "option --shards '0': argument must be between 1 and 1024 inclusive"),
+            (
+                "--shards 1025",
+                "option --shards '1025': argument must be between 1 and 1024 inclusive",
+            ),
+            ("--maxmemory lots", "option --maxmemory 'lots': argument must be a memory value"),
+            ("--cores 3-1", "option --cores '3-1': '3-1' is no cpu number or range such as 0-3"),
+            (
+                "--mode both",
+                "option --mode 'both': argument(s) must be one of the following: store, cache",
+            ),
+            (
+                "--mode cache --fsync always",
+                "fsync = always contradicts another setting: mode cache keeps nothing on disk",
+            ),
+            ("--mode cache --segment-size 1mb", "segment-size = 1048576 contradicts"),
+            ("--metrics-port 6379", "metrics-port = 6379 contradicts"),
+            ("--config /nowhere/at.toml", "/nowhere/at.toml: "),
+        ] {
+            let refusal = run(line).expect_err(line);
+            assert!(refusal.starts_with(start), "{line}: {refusal}");
+            assert!(!refusal.contains('\n'), "{line}: {refusal}");
+        }
+        assert_eq!(serve("--mode cache --fsync no").fsync, Fsync::No);
+    }
+}

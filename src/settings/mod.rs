@@ -1,0 +1,383 @@
+//! The settings of a server: what the command line, the file and CONFIG say.
+//!
+//! One table of rows ([`table`]) serves all three, so that a setting has one name, one range and one text
+//! everywhere. [`Settings`] is plain data: each core holds its own copy and is sent changes. Knows nothing
+//! of threads or sockets: what a change entails outside (log level, open files) is `node::apply`'s.
+
+pub mod file;
+pub mod table;
+pub mod values;
+
+use crate::glob::Glob;
+use crate::net::ring::Features;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use table::{Setting, TABLE};
+use values::{BufferLimits, Fsync, LogLevel, MaxmemoryPolicy, Mode};
+
+/// Every setting's value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Addresses to listen on; never empty.
+    pub bind: Vec<IpAddr>,
+    /// Port for clients.
+    pub port: u16,
+    /// Where data is kept in `store` mode.
+    pub dir: PathBuf,
+    /// Count of shards; `None` until the data directory or the cores decide it.
+    pub shards: Option<u16>,
+    /// The cpus that cores are pinned to; `None` until they are chosen from the allowed ones.
+    pub cores: Option<Vec<usize>>,
+    /// Whether data is kept on disk.
+    pub mode: Mode,
+    /// When the log is synced; `No` in `cache` mode.
+    pub fsync: Fsync,
+    /// Size of one log segment.
+    pub segment_size: u64,
+    /// Bytes of a shard's log after which a snapshot is taken.
+    pub snapshot_log_bytes: u64,
+    /// Seconds between snapshots of a shard that was written to; 0 is never.
+    pub snapshot_interval: u32,
+    /// Memory above which items are evicted or writes refused; 0 is no limit.
+    pub maxmemory: u64,
+    /// What goes when `maxmemory` is reached.
+    pub maxmemory_policy: MaxmemoryPolicy,
+    /// Items looked at for each eviction.
+    pub maxmemory_samples: u32,
+    /// The password of AUTH; empty is none.
+    pub requirepass: String,
+    /// Connections at a time.
+    pub maxclients: u32,
+    /// Seconds after which an idle connection is closed; 0 is never.
+    pub timeout: u32,
+    /// Seconds of silence after which the kernel probes a connection; 0 is never.
+    pub tcp_keepalive: u32,
+    /// Unsent reply bytes that close a connection.
+    pub client_output_buffer_limit: BufferLimits,
+    /// Unfinished request bytes that close a connection.
+    pub client_query_buffer_limit: u64,
+    /// Length of one argument or value.
+    pub proto_max_bulk_len: u64,
+    /// Port of the Prometheus page; 0 is none.
+    pub metrics_port: u16,
+    /// Microseconds from which a command is kept by SLOWLOG; negative is never.
+    pub slowlog_log_slower_than: i64,
+    /// Commands that SLOWLOG keeps.
+    pub slowlog_max_len: u64,
+    /// Which events are logged.
+    pub log_level: LogLevel,
+    /// Where they go; empty is standard error.
+    pub log_file: PathBuf,
+    /// Microseconds that a core looks for work before it sleeps.
+    pub spin_us: u32,
+    /// What the socket rings may use.
+    pub ring_features: Features,
+    /// The file that was read at the start and that CONFIG REWRITE writes.
+    pub config_file: Option<PathBuf>,
+    /// Names of rows given on the command line, in the file or by CONFIG SET.
+    given: BTreeSet<&'static str>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            bind: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            port: 6379,
+            dir: "./data".into(),
+            shards: None,
+            cores: None,
+            mode: Mode::Store,
+            fsync: Fsync::Always,
+            segment_size: 16 << 20,
+            snapshot_log_bytes: 256 << 20,
+            snapshot_interval: 3600,
+            maxmemory: 0,
+            maxmemory_policy: MaxmemoryPolicy::Noeviction,
+            maxmemory_samples: 5,
+            requirepass: String::new(),
+            maxclients: 10_000,
+            timeout: 0,
+            tcp_keepalive: 300,
+            client_output_buffer_limit: BufferLimits::DEFAULT,
+            client_query_buffer_limit: 1 << 30,
+            proto_max_bulk_len: 512 << 20,
+            metrics_port: 0,
+            slowlog_log_slower_than: 10_000,
+            slowlog_max_len: 128,
+            log_level: LogLevel::Info,
+            log_file: PathBuf::new(),
+            spin_us: 0,
+            ring_features: Features::ALL,
+            config_file: None,
+            given: BTreeSet::new(),
+        }
+    }
+}
+
+/// Why CONFIG SET refuses. `Display` is Redis' text, code word included.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    /// No setting has this name.
+    #[error("ERR Unknown option or number of arguments for CONFIG SET - '{0}'")]
+    Unknown(String),
+    /// Fixed at the start.
+    #[error(
+        "ERR CONFIG SET failed (possibly related to argument '{0}') - can't set immutable config"
+    )]
+    Immutable(&'static str),
+    /// Named twice in one CONFIG SET.
+    #[error("ERR CONFIG SET failed (possibly related to argument '{0}') - duplicate parameter")]
+    Duplicate(&'static str),
+    /// A value that does not fit: the setting's name and the cause.
+    #[error("ERR CONFIG SET failed (possibly related to argument '{0}') - {1}")]
+    Value(&'static str, String),
+}
+
+impl Settings {
+    /// The settings whose names match one of the globs, ignoring case, as CONFIG GET shows them: each once, in the
+    /// table's order, under Redis' name too where that differs.
+    pub fn get(&self, patterns: &[&[u8]]) -> Vec<(&'static str, String)> {
+        let patterns: Vec<Vec<u8>> = patterns.iter().map(|p| p.to_ascii_lowercase()).collect();
+        let globs: Vec<Glob<'_>> = patterns.iter().map(|pattern| Glob::new(pattern)).collect();
+        let mut found = Vec::new();
+        for row in TABLE {
+            for name in [Some(row.name), row.redis_name].into_iter().flatten() {
+                if globs.iter().any(|glob| glob.matches(name.as_bytes())) {
+                    found.push((name, row.kind.get(self)));
+                }
+            }
+        }
+        found
+    }
+
+    /// Changes settings at run time: all of the pairs or, when one is refused, none.
+    /// Errors: the first refusal; unknown, immutable and repeated names before values, as in Redis.
+    pub fn set(&mut self, pairs: &[(&[u8], &[u8])]) -> Result<(), SettingError> {
+        let mut rows: Vec<(&Setting, &'static str)> = Vec::with_capacity(pairs.len());
+        for (name, _) in pairs {
+            let unknown = || SettingError::Unknown(String::from_utf8_lossy(name).into_owned());
+            let name = std::str::from_utf8(name).map_err(|_| unknown())?;
+            let (row, spelling) = Setting::find(name).ok_or_else(unknown)?;
+            if !row.at_run_time {
+                return Err(SettingError::Immutable(spelling));
+            }
+            if rows.iter().any(|(other, _)| other.name == row.name) {
+                return Err(SettingError::Duplicate(spelling));
+            }
+            rows.push((row, spelling));
+        }
+        let mut changed = self.clone();
+        for ((row, spelling), (_, value)) in rows.iter().zip(pairs) {
+            let value = std::str::from_utf8(value)
+                .map_err(|_| SettingError::Value(spelling, "argument must be UTF-8".into()))?;
+            changed.set_row(row, value).map_err(|cause| SettingError::Value(spelling, cause))?;
+        }
+        changed.check().map_err(|(name, cause)| SettingError::Value(name, cause))?;
+        *self = changed;
+        Ok(())
+    }
+
+    /// Sets one setting, whether or not it may change at run time.
+    /// Errors: why the value does not fit.
+    pub fn set_row(&mut self, row: &'static Setting, value: &str) -> Result<(), String> {
+        row.kind.set(self, value)?;
+        self.given.insert(row.name);
+        Ok(())
+    }
+
+    /// Was this setting given, or is it at its default?
+    pub fn is_given(&self, name: &str) -> bool {
+        self.given.contains(name)
+    }
+
+    /// Where clients connect.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.bind.iter().map(|ip| SocketAddr::new(*ip, self.port))
+    }
+
+    /// Where the Prometheus page is; none without `metrics-port`.
+    pub fn metrics_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let port = self.metrics_port;
+        self.bind.iter().filter(move |_| port != 0).map(move |ip| SocketAddr::new(*ip, port))
+    }
+
+    /// What no single row can see: settings that contradict each other.
+    /// Errors: a setting's name and why it cannot be so.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.mode == Mode::Cache {
+            let contradictions = [
+                ("fsync", self.fsync != Fsync::No),
+                ("snapshot-interval", self.snapshot_interval != 0),
+                ("snapshot-log-bytes", self.is_given("snapshot-log-bytes")),
+                ("segment-size", self.is_given("segment-size")),
+            ];
+            if let Some((name, _)) = contradictions.iter().find(|(_, contradicts)| *contradicts) {
+                return Err((name, "mode cache keeps nothing on disk".into()));
+            }
+        }
+        if self.metrics_port == self.port {
+            return Err(("metrics-port", format!("port {} is the clients' already", self.port)));
+        }
+        Ok(())
+    }
+
+    /// Gives what was not given the value that `cache` mode implies, so that CONFIG GET tells the truth.
+    pub fn settle(&mut self) {
+        if self.mode == Mode::Cache {
+            if !self.is_given("fsync") {
+                self.fsync = Fsync::No;
+            }
+            if !self.is_given("snapshot-interval") {
+                self.snapshot_interval = 0;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(settings: &mut Settings, words: &str) -> Result<(), String> {
+        let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+        let pairs: Vec<(&[u8], &[u8])> = words.chunks_exact(2).map(|p| (p[0], p[1])).collect();
+        settings.set(&pairs).map_err(|error| error.to_string())
+    }
+
+    fn get(settings: &Settings, name: &str) -> String {
+        let found = settings.get(&[name.as_bytes()]);
+        assert_eq!(found.len(), 1, "{name}");
+        found[0].1.clone()
+    }
+
+    #[test]
+    fn refusals_read_as_in_redis() {
+        const OF: &str = "ERR CONFIG SET failed (possibly related to argument";
+        let mut settings = Settings::default();
+        let before = settings.clone();
+        for (words, text) in [
+            (
+                "foo bar",
+                "ERR Unknown option or number of arguments for CONFIG SET - 'foo'".to_string(),
+            ),
+            ("maxmemory abc", format!("{OF} 'maxmemory') - argument must be a memory value")),
+            ("maxmemory 1.5gb", format!("{OF} 'maxmemory') - argument must be a memory value")),
+            ("maxmemory -1", format!("{OF} 'maxmemory') - argument must be a memory value")),
+            ("port 99", format!("{OF} 'port') - can't set immutable config")),
+            ("DIR /", format!("{OF} 'dir') - can't set immutable config")),
+            ("databases 4", format!("{OF} 'databases') - can't set immutable config")),
+            ("appendonly no", format!("{OF} 'appendonly') - can't set immutable config")),
+            ("maxmemory 1 maxmemory 2", format!("{OF} 'maxmemory') - duplicate parameter")),
+            ("fsync no appendfsync no", format!("{OF} 'appendfsync') - duplicate parameter")),
+            (
+                "maxmemory 1 timeout x",
+                format!("{OF} 'timeout') - argument couldn't be parsed into an integer"),
+            ),
+            (
+                "timeout -1",
+                format!("{OF} 'timeout') - argument must be between 0 and 2147483647 inclusive"),
+            ),
+            (
+                "maxclients 0",
+                format!("{OF} 'maxclients') - argument must be between 1 and 4294967295 inclusive"),
+            ),
+            (
+                "proto-max-bulk-len 1000",
+                format!(
+                    "{OF} 'proto-max-bulk-len') - argument must be between 1048576 and 9223372036854775807 inclusive"
+                ),
+            ),
+            (
+                "appendfsync maybe",
+                format!(
+                    "{OF} 'appendfsync') - argument(s) must be one of the following: everysec, always, no"
+                ),
+            ),
+            ("save abc", format!("{OF} 'save') - Invalid save parameters")),
+        ] {
+            assert_eq!(set(&mut settings, words), Err(text), "{words}");
+            assert_eq!(settings, before, "{words} changed something");
+        }
+        let not_text: (&[u8], &[u8]) = (b"requirepass", b"\xff");
+        assert!(settings.set(&[not_text]).is_err());
+    }
+
+    #[test]
+    fn changes_show() {
+        let mut settings = Settings::default();
+        for (words, name, value) in [
+            ("maxmemory 1kb", "maxmemory", "1024"),
+            ("MAXMEMORY-policy AllKeys-LFU", "maxmemory-policy", "allkeys-lfu"),
+            ("appendfsync everysec", "fsync", "everysec"),
+            ("fsync no", "appendfsync", "no"),
+            ("timeout 5 maxclients 7", "timeout", "5"),
+            ("slowlog-log-slower-than -1", "slowlog-log-slower-than", "-1"),
+            ("loglevel notice", "log-level", "info"),
+            ("snapshot-interval 60", "save", "60 1"),
+            ("snapshot-interval 0", "save", ""),
+            ("requirepass secret", "requirepass", "secret"),
+        ] {
+            assert_eq!(set(&mut settings, words), Ok(()), "{words}");
+            assert_eq!(get(&settings, name), value, "{words}");
+        }
+        assert_eq!(settings.set(&[(b"save", b"900 1")]), Ok(()));
+        assert_eq!(settings.snapshot_interval, 900);
+        assert_eq!(settings.set(&[(b"save", b"")]), Ok(()));
+        assert_eq!(settings.snapshot_interval, 0);
+    }
+
+    #[test]
+    fn patterns_find_each_name_once() {
+        let settings = Settings::default();
+        let names = |patterns: &[&[u8]]| -> Vec<&str> {
+            settings.get(patterns).into_iter().map(|(name, _)| name).collect()
+        };
+        assert_eq!(
+            names(&[b"maxmemory", b"MAX*", b"nothing"]),
+            ["maxclients", "maxmemory", "maxmemory-policy", "maxmemory-samples"]
+        );
+        assert_eq!(names(&[b"*sync"]), ["fsync", "appendfsync"]);
+        assert_eq!(names(&[b"data"]), Vec::<&str>::new());
+        assert!(names(&[b"*"]).len() > 30);
+    }
+
+    #[test]
+    fn questions_of_tools_get_true_answers() {
+        let mut settings = Settings::default();
+        for (name, value) in [
+            ("save", "3600 1"),
+            ("appendonly", "yes"),
+            ("appendfsync", "always"),
+            ("databases", "16"),
+        ] {
+            assert_eq!(get(&settings, name), value);
+        }
+        settings.mode = Mode::Cache;
+        settings.settle();
+        for (name, value) in [("save", ""), ("appendonly", "no"), ("appendfsync", "no")] {
+            assert_eq!(get(&settings, name), value);
+        }
+        let refusal = set(&mut settings, "fsync always").expect_err("there is no disk");
+        assert!(refusal.ends_with("- mode cache keeps nothing on disk"), "{refusal}");
+        assert_eq!(set(&mut settings, "fsync no"), Ok(()));
+    }
+
+    #[test]
+    fn every_row_reads_back_what_it_prints() {
+        let defaults = Settings::default();
+        for row in TABLE {
+            let text = row.kind.get(&defaults);
+            let mut settings = defaults.clone();
+            if row.kind.set(&mut settings, &text).is_ok() {
+                assert_eq!(settings, defaults, "{} {text:?}", row.name);
+            } else {
+                assert!(
+                    !row.at_run_time && row.help.is_empty(),
+                    "{} refuses its own {text:?}",
+                    row.name
+                );
+            }
+        }
+    }
+}

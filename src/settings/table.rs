@@ -1,0 +1,593 @@
+//! The table of settings: one row each for the command line, the file, CONFIG and `--help`.
+
+use super::Settings;
+use super::values::{
+    Fsync, LogLevel, MaxmemoryPolicy, Mode, RingFeature, Word, cpus_text, items, join,
+    parse_addresses, parse_cpus, parse_size, size_text, words,
+};
+use crate::net::ring::Features;
+use ringraft_shards::limits::DATABASE_COUNT;
+use std::path::PathBuf;
+
+/// One row.
+pub struct Setting {
+    /// Its name in all places; with two dashes before it on the command line.
+    pub name: &'static str,
+    /// Redis' name for it, where that differs.
+    pub redis_name: Option<&'static str>,
+    /// Names that kvnode and RedRaft used.
+    pub other_names: &'static [&'static str],
+    /// Letter on the command line.
+    pub short: Option<char>,
+    /// Heading in `--help`.
+    pub group: &'static str,
+    /// What stands for the value in `--help`.
+    pub value_name: &'static str,
+    /// One line for `--help`. Empty in rows that CONFIG alone knows.
+    pub help: &'static str,
+    /// How it is read and written.
+    pub kind: Kind,
+    /// May CONFIG SET change it?
+    pub at_run_time: bool,
+}
+
+/// How a setting is read and written as text.
+pub enum Kind {
+    /// A whole number within bounds.
+    Integer {
+        /// Least value.
+        min: i64,
+        /// Greatest value.
+        max: i64,
+        /// Reads it.
+        get: fn(&Settings) -> i64,
+        /// Writes it; the value is within bounds.
+        set: fn(&mut Settings, i64),
+    },
+    /// Bytes, with Redis' units.
+    Size {
+        /// Least value.
+        min: u64,
+        /// Reads it.
+        get: fn(&Settings) -> u64,
+        /// Writes it; the value is not below `min`.
+        set: fn(&mut Settings, u64),
+    },
+    /// One of several words.
+    Word {
+        /// The words, for `--help`.
+        words: fn() -> String,
+        /// Reads it.
+        get: fn(&Settings) -> &'static str,
+        /// Writes it.
+        set: fn(&mut Settings, &str) -> Result<(), String>,
+    },
+    /// Any other text.
+    Text {
+        /// Reads it.
+        get: fn(&Settings) -> String,
+        /// Writes it.
+        set: fn(&mut Settings, &str) -> Result<(), String>,
+    },
+    /// Follows from other settings; only shown.
+    Shown {
+        /// Reads it.
+        get: fn(&Settings) -> String,
+    },
+}
+
+/// Largest number of seconds and of counts, as in Redis.
+const INT_MAX: i64 = i32::MAX as i64;
+
+/// Shards of a cluster: one slot each at least.
+const SHARDS_MAX: i64 = ringraft_shards::slot::SLOT_COUNT as i64;
+
+/// Every setting, in the order of `--help` and CONFIG GET.
+pub const TABLE: &[Setting] = &[
+    text("bind", |s| join(s.bind.iter(), " "), |s, v| parse_addresses(v).map(|to| s.bind = to))
+        .help(NETWORK, "ADDR", "IP addresses to listen on, separated by commas"),
+    integer("port", 1, 65535, |s| s.port.into(), |s, v| s.port = v as u16).short('p').help(
+        NETWORK,
+        "N",
+        "Port for clients",
+    ),
+    integer(
+        "maxclients",
+        1,
+        u32::MAX as i64,
+        |s| s.maxclients.into(),
+        |s, v| s.maxclients = v as u32,
+    )
+    .help(NETWORK, "N", "Connections at a time; more are refused")
+    .at_run_time(),
+    integer("timeout", 0, INT_MAX, |s| s.timeout.into(), |s, v| s.timeout = v as u32)
+        .help(NETWORK, "SECONDS", "Close connections idle for so long; 0 never does")
+        .at_run_time(),
+    integer(
+        "tcp-keepalive",
+        0,
+        INT_MAX,
+        |s| s.tcp_keepalive.into(),
+        |s, v| s.tcp_keepalive = v as u32,
+    )
+    .help(NETWORK, "SECONDS", "Let the kernel probe silent connections; 0 never does")
+    .at_run_time(),
+    text(
+        "requirepass",
+        |s| s.requirepass.clone(),
+        |s, v| {
+            s.requirepass = v.into();
+            Ok(())
+        },
+    )
+    .help(NETWORK, "PASSWORD", "Password that clients must send by AUTH; empty for none")
+    .at_run_time(),
+    integer("metrics-port", 0, 65535, |s| s.metrics_port.into(), |s, v| s.metrics_port = v as u16)
+        .help(NETWORK, "N", "Port of the Prometheus page; 0 for none"),
+    text(
+        "cores",
+        |s| s.cores.as_deref().map_or(AUTO.into(), cpus_text),
+        |s, v| {
+            s.cores = if v == AUTO { None } else { Some(parse_cpus(v)?) };
+            Ok(())
+        },
+    )
+    .help(
+        CORES,
+        "LIST",
+        "Cpus to use, such as 0-3,6; auto takes the allowed ones, at most one per shard",
+    ),
+    text(
+        "shards",
+        |s| s.shards.map_or(AUTO.into(), |n| n.to_string()),
+        |s, v| {
+            s.shards = if v == AUTO { None } else { Some(in_range(v, 1, SHARDS_MAX)? as u16) };
+            Ok(())
+        },
+    )
+    .help(
+        CORES,
+        "N",
+        "Parts of the keyspace, fixed when the directory is created; auto is one per core",
+    ),
+    integer("spin-us", 0, 1_000_000, |s| s.spin_us.into(), |s, v| s.spin_us = v as u32)
+        .help(CORES, "MICROSECONDS", "Look for work so long before a core sleeps")
+        .at_run_time(),
+    text("ring-features", ring_features, set_ring_features).help(
+        CORES,
+        "LIST",
+        "Kernel features to do without: no-defer-taskrun, no-multishot-recv, no-multishot-accept",
+    ),
+    word("mode", words::<Mode>, |s| s.mode.word(), |s, v| Mode::from_word(v).map(|to| s.mode = to))
+        .help(STORAGE, "MODE", "store: every acknowledged write is on disk; cache: nothing is"),
+    text("dir", |s| s.dir.display().to_string(), set_dir).also(&["data"]).help(
+        STORAGE,
+        "DIR",
+        "Data directory; created on the first start",
+    ),
+    word(
+        "fsync",
+        words::<Fsync>,
+        |s| s.fsync.word(),
+        |s, v| Fsync::from_word(v).map(|to| s.fsync = to),
+    )
+    .redis("appendfsync")
+    .also(&["durability"])
+    .help(STORAGE, "WHEN", "When the log is synced, before the reply or later")
+    .at_run_time(),
+    size("segment-size", 1 << 20, |s| s.segment_size, |s, v| s.segment_size = v).help(
+        STORAGE,
+        "SIZE",
+        "Size of one segment of a shard's log",
+    ),
+    size("snapshot-log-bytes", 1 << 20, |s| s.snapshot_log_bytes, |s, v| s.snapshot_log_bytes = v)
+        .help(STORAGE, "SIZE", "Take a snapshot when a shard's log has grown by so much")
+        .at_run_time(),
+    integer(
+        "snapshot-interval",
+        0,
+        INT_MAX,
+        |s| s.snapshot_interval.into(),
+        |s, v| {
+            s.snapshot_interval = v as u32;
+        },
+    )
+    .help(
+        STORAGE,
+        "SECONDS",
+        "And when so much time has passed and something was written; 0 never does",
+    )
+    .at_run_time(),
+    size("maxmemory", 0, |s| s.maxmemory, |s, v| s.maxmemory = v)
+        .help(MEMORY, "SIZE", "Memory at which items are evicted or writes refused; 0 for no limit")
+        .at_run_time(),
+    word(
+        "maxmemory-policy",
+        words::<MaxmemoryPolicy>,
+        |s| s.maxmemory_policy.word(),
+        |s, v| MaxmemoryPolicy::from_word(v).map(|to| s.maxmemory_policy = to),
+    )
+    .help(MEMORY, "POLICY", "What is evicted then")
+    .at_run_time(),
+    integer(
+        "maxmemory-samples",
+        1,
+        INT_MAX,
+        |s| s.maxmemory_samples.into(),
+        |s, v| {
+            s.maxmemory_samples = v as u32;
+        },
+    )
+    .help(MEMORY, "N", "Items compared for each eviction")
+    .at_run_time(),
+    text(
+        "client-output-buffer-limit",
+        |s| s.client_output_buffer_limit.to_string(),
+        |s, v| s.client_output_buffer_limit.change(v).map(|to| s.client_output_buffer_limit = to),
+    )
+    .help(
+        MEMORY,
+        "LIMITS",
+        "Unsent replies that close a connection: class, hard, soft, seconds, ...",
+    )
+    .at_run_time(),
+    size(
+        "client-query-buffer-limit",
+        1 << 20,
+        |s| s.client_query_buffer_limit,
+        |s, v| {
+            s.client_query_buffer_limit = v;
+        },
+    )
+    .help(MEMORY, "SIZE", "Unfinished request that closes a connection")
+    .at_run_time(),
+    size("proto-max-bulk-len", 1 << 20, |s| s.proto_max_bulk_len, |s, v| s.proto_max_bulk_len = v)
+        .help(MEMORY, "SIZE", "Longest argument or value")
+        .at_run_time(),
+    word(
+        "log-level",
+        words::<LogLevel>,
+        |s| s.log_level.word(),
+        |s, v| LogLevel::from_word(v).map(|to| s.log_level = to),
+    )
+    .redis("loglevel")
+    .help(EVENTS, "LEVEL", "Which events are logged")
+    .at_run_time(),
+    text(
+        "log-file",
+        |s| s.log_file.display().to_string(),
+        |s, v| {
+            s.log_file = PathBuf::from(v);
+            Ok(())
+        },
+    )
+    .redis("logfile")
+    .help(EVENTS, "FILE", "Where they go, opened again on SIGHUP; empty for standard error"),
+    integer(
+        "slowlog-log-slower-than",
+        -1,
+        i64::MAX,
+        |s| s.slowlog_log_slower_than,
+        |s, v| {
+            s.slowlog_log_slower_than = v;
+        },
+    )
+    .help(EVENTS, "MICROSECONDS", "SLOWLOG keeps commands that took so long; -1 keeps none")
+    .at_run_time(),
+    integer(
+        "slowlog-max-len",
+        0,
+        i64::MAX,
+        |s| s.slowlog_max_len as i64,
+        |s, v| {
+            s.slowlog_max_len = v as u64;
+        },
+    )
+    .help(EVENTS, "N", "Commands that SLOWLOG keeps")
+    .at_run_time(),
+    text("save", save, set_save).at_run_time(),
+    shown("appendonly", |s| if s.mode == Mode::Store { "yes" } else { "no" }.into()),
+    shown("databases", |_| DATABASE_COUNT.to_string()),
+];
+
+const NETWORK: &str = "Network";
+const CORES: &str = "Cores";
+const STORAGE: &str = "Storage";
+const MEMORY: &str = "Memory";
+const EVENTS: &str = "Events";
+
+/// The value of settings that the start decides.
+const AUTO: &str = "auto";
+
+const fn row(name: &'static str, kind: Kind) -> Setting {
+    Setting {
+        name,
+        redis_name: None,
+        other_names: &[],
+        short: None,
+        group: "",
+        value_name: "",
+        help: "",
+        kind,
+        at_run_time: false,
+    }
+}
+
+const fn integer(
+    name: &'static str,
+    min: i64,
+    max: i64,
+    get: fn(&Settings) -> i64,
+    set: fn(&mut Settings, i64),
+) -> Setting {
+    row(name, Kind::Integer { min, max, get, set })
+}
+
+const fn size(
+    name: &'static str,
+    min: u64,
+    get: fn(&Settings) -> u64,
+    set: fn(&mut Settings, u64),
+) -> Setting {
+    row(name, Kind::Size { min, get, set })
+}
+
+const fn word(
+    name: &'static str,
+    words: fn() -> String,
+    get: fn(&Settings) -> &'static str,
+    set: fn(&mut Settings, &str) -> Result<(), String>,
+) -> Setting {
+    row(name, Kind::Word { words, get, set })
+}
+
+const fn text(
+    name: &'static str,
+    get: fn(&Settings) -> String,
+    set: fn(&mut Settings, &str) -> Result<(), String>,
+) -> Setting {
+    row(name, Kind::Text { get, set })
+}
+
+const fn shown(name: &'static str, get: fn(&Settings) -> String) -> Setting {
+    row(name, Kind::Shown { get })
+}
+
+impl Setting {
+    const fn help(
+        mut self,
+        group: &'static str,
+        value_name: &'static str,
+        help: &'static str,
+    ) -> Setting {
+        self.group = group;
+        self.value_name = value_name;
+        self.help = help;
+        self
+    }
+
+    const fn short(mut self, letter: char) -> Setting {
+        self.short = Some(letter);
+        self
+    }
+
+    const fn redis(mut self, name: &'static str) -> Setting {
+        self.redis_name = Some(name);
+        self
+    }
+
+    const fn also(mut self, names: &'static [&'static str]) -> Setting {
+        self.other_names = names;
+        self
+    }
+
+    const fn at_run_time(mut self) -> Setting {
+        self.at_run_time = true;
+        self
+    }
+
+    /// Does the command line and the file know it, or CONFIG alone?
+    pub fn is_option(&self) -> bool {
+        !self.help.is_empty()
+    }
+
+    /// Every name it goes by, its own first.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        [self.name].into_iter().chain(self.redis_name).chain(self.other_names.iter().copied())
+    }
+
+    /// The row of a name in any case of letters, and that name as the table spells it.
+    pub fn find(name: &str) -> Option<(&'static Setting, &'static str)> {
+        TABLE.iter().find_map(|row| {
+            let spelling = row.names().find(|known| known.eq_ignore_ascii_case(name))?;
+            Some((row, spelling))
+        })
+    }
+
+    /// Its default as `--help` shows it.
+    pub fn default_text(&self) -> String {
+        match self.kind {
+            Kind::Size { get, .. } => size_text(get(&Settings::default())),
+            _ => self.kind.get(&Settings::default()),
+        }
+    }
+}
+
+impl Kind {
+    /// The value as CONFIG GET shows it.
+    pub fn get(&self, settings: &Settings) -> String {
+        match self {
+            Kind::Integer { get, .. } => get(settings).to_string(),
+            Kind::Size { get, .. } => get(settings).to_string(),
+            Kind::Word { get, .. } => get(settings).to_string(),
+            Kind::Text { get, .. } | Kind::Shown { get } => get(settings),
+        }
+    }
+
+    /// Reads a value.
+    /// Errors: why it does not fit, in Redis' words.
+    pub fn set(&self, settings: &mut Settings, value: &str) -> Result<(), String> {
+        match self {
+            Kind::Integer { min, max, set, .. } => set(settings, in_range(value, *min, *max)?),
+            Kind::Size { min, set, .. } => {
+                let bytes = parse_size(value).ok_or("argument must be a memory value")?;
+                if bytes < *min || bytes > i64::MAX as u64 {
+                    return Err(format!(
+                        "argument must be between {min} and {} inclusive",
+                        i64::MAX
+                    ));
+                }
+                set(settings, bytes);
+            }
+            Kind::Word { set, .. } | Kind::Text { set, .. } => set(settings, value)?,
+            Kind::Shown { .. } => return Err("can't set immutable config".into()),
+        }
+        Ok(())
+    }
+}
+
+fn in_range(value: &str, min: i64, max: i64) -> Result<i64, String> {
+    let number = crate::numbers::parse_integer(value.as_bytes())
+        .ok_or("argument couldn't be parsed into an integer")?;
+    if (min..=max).contains(&number) {
+        Ok(number)
+    } else {
+        Err(format!("argument must be between {min} and {max} inclusive"))
+    }
+}
+
+fn set_dir(settings: &mut Settings, value: &str) -> Result<(), String> {
+    if value.is_empty() {
+        return Err("argument must be a path".into());
+    }
+    settings.dir = PathBuf::from(value);
+    Ok(())
+}
+
+fn ring_features(settings: &Settings) -> String {
+    let mut features = settings.ring_features;
+    let off = RingFeature::WORDS.iter().filter(|(_, feature)| !*feature.place(&mut features));
+    join(off.map(|(word, _)| word), ",")
+}
+
+fn set_ring_features(settings: &mut Settings, value: &str) -> Result<(), String> {
+    let mut features = Features::ALL;
+    for item in items(value) {
+        *RingFeature::from_word(item)?.place(&mut features) = false;
+    }
+    settings.ring_features = features;
+    Ok(())
+}
+
+/// Our schedule in the words of Redis' `save`: one point, after any change.
+fn save(settings: &Settings) -> String {
+    match settings.snapshot_interval {
+        0 => String::new(),
+        seconds => format!("{seconds} 1"),
+    }
+}
+
+fn set_save(settings: &mut Settings, value: &str) -> Result<(), String> {
+    let parts: Vec<&str> = value.split_ascii_whitespace().collect();
+    settings.snapshot_interval = match parts[..] {
+        [] => 0,
+        [seconds, "1"] => {
+            in_range(seconds, 1, INT_MAX).map_err(|_| "Invalid save parameters")? as u32
+        }
+        _ => return Err("Invalid save parameters".into()),
+    };
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_spelled_alike() {
+        let mut seen = std::collections::HashSet::new();
+        for name in TABLE.iter().flat_map(Setting::names) {
+            assert!(seen.insert(name), "{name} twice");
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{name}");
+        }
+    }
+
+    #[test]
+    fn rows_are_either_options_or_config_alone() {
+        for row in TABLE {
+            assert_eq!(row.is_option(), !row.group.is_empty(), "{}", row.name);
+            assert_eq!(row.is_option(), !row.value_name.is_empty(), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn bounds_hold_at_both_ends() {
+        for row in TABLE {
+            let mut settings = Settings::default();
+            match row.kind {
+                Kind::Integer { min, max, get, .. } => {
+                    for value in [min, max] {
+                        assert_eq!(row.kind.set(&mut settings, &value.to_string()), Ok(()));
+                        assert_eq!(get(&settings), value, "{}", row.name);
+                    }
+                    for value in [i128::from(min) - 1, i128::from(max) + 1] {
+                        assert!(row.kind.set(&mut settings, &value.to_string()).is_err());
+                    }
+                }
+                Kind::Size { min, get, .. } => {
+                    for value in [min, i64::MAX as u64] {
+                        assert_eq!(row.kind.set(&mut settings, &value.to_string()), Ok(()));
+                        assert_eq!(get(&settings), value, "{}", row.name);
+                    }
+                    assert!(row.kind.set(&mut settings, "9223372036854775808").is_err());
+                    assert!(
+                        min == 0 || row.kind.set(&mut settings, &(min - 1).to_string()).is_err()
+                    );
+                }
+                Kind::Word { words, .. } => {
+                    for word in words().split(", ") {
+                        assert_eq!(row.kind.set(&mut settings, word), Ok(()));
+                        assert_eq!(row.kind.get(&settings), word);
+                    }
+                }
+                Kind::Text { .. } | Kind::Shown { .. } => {}
+            }
+        }
+    }
+
+    #[test]
+    fn lists_and_automatic_values() {
+        let mut settings = Settings::default();
+        for (name, value, shown) in [
+            ("cores", "0-1,4", "0-1,4"),
+            ("cores", "auto", "auto"),
+            ("shards", "1024", "1024"),
+            ("shards", "auto", "auto"),
+            ("bind", "127.0.0.1,::1", "127.0.0.1 ::1"),
+            (
+                "ring-features",
+                "no-multishot-accept no-defer-taskrun",
+                "no-defer-taskrun,no-multishot-accept",
+            ),
+            ("ring-features", "", ""),
+        ] {
+            let (row, _) = Setting::find(name).expect(name);
+            assert_eq!(row.kind.set(&mut settings, value), Ok(()), "{name} {value}");
+            assert_eq!(row.kind.get(&settings), shown, "{name} {value}");
+        }
+        for (name, value) in [
+            ("cores", ""),
+            ("shards", "0"),
+            ("shards", "1025"),
+            ("bind", "somewhere"),
+            ("bind", ""),
+            ("dir", ""),
+            ("ring-features", "no-electricity"),
+            ("save", "60 5"),
+            ("save", "0 1"),
+        ] {
+            let (row, _) = Setting::find(name).expect(name);
+            assert!(row.kind.set(&mut settings, value).is_err(), "{name} {value}");
+        }
+    }
+}
