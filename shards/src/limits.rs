@@ -21,3 +21,37 @@ pub const SNAPSHOT_META_BYTES_MAX: u64 = 1 << 20;
 
 /// Complete snapshots that a shard keeps; older ones are removed once a new one is published.
 pub const SNAPSHOT_KEPT_COUNT: usize = 2;
+
+/// Items per bucket of eight, in percent, beyond which a table grows.
+pub const TABLE_LOAD_MAX_PERCENT: usize = 80;
+
+/// Items per bucket of eight, in percent, below which a table shrinks.
+pub const TABLE_LOAD_MIN_PERCENT: usize = 30;
+
+/// A table of up to so many buckets is resized at once (about 40 us); a larger one bit by bit.
+pub const TABLE_BUCKETS_AT_ONCE: usize = 256;
+
+/// Buckets that a write moves while its table is resized bit by bit. A table that has just grown takes
+/// 2.5 writes per old bucket before it is full again, so the move is over by then.
+pub const TABLE_BUCKETS_PER_WRITE: usize = 2;
+
+/// Buckets that one call of a scan looks at, per item asked for, before it returns with fewer.
+pub const SCAN_BUCKETS_PER_ITEM: usize = 10;
+
+/// Tries to find a random item fairly; after these the next best is taken.
+pub const RANDOM_TRIES: usize = 64;
+
+/// An ordered index of keys that nobody used for so long is let go.
+pub const ORDER_IDLE_MS: i64 = 60_000;
+
+/// Items sampled for each eviction (`maxmemory-samples`).
+pub const EVICTION_SAMPLES: usize = 5;
+
+/// Best candidates for eviction that are remembered.
+pub const EVICTION_POOL_COUNT: usize = 16;
+
+/// Minutes without access that lower an item's access count by one (`lfu-decay-time`).
+pub const FREQUENCY_DECAY_MINUTES: u64 = 1;
+
+/// How much rarer each step up of an access count gets (`lfu-log-factor`).
+pub const FREQUENCY_LOG_FACTOR: u64 = 10;

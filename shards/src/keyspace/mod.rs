@@ -4,8 +4,47 @@
 //! time, so that an item past its deadline is absent to both. Everything here is deterministic: what an
 //! edit does depends on the items, its arguments and its time alone.
 
+#![allow(unsafe_code)] // Lends out items; every other unsafe block is in the files that say why.
+
+mod access;
+mod bucket;
+mod cut;
+mod database;
+mod digest;
+mod edit;
+mod evict;
+mod expire;
+mod item;
+#[cfg(test)]
+mod model;
+mod ordered;
+mod rubble;
+mod size_class;
+mod table;
+mod view;
+mod watch;
+
+pub use access::AccessClock;
+pub use edit::Edit;
+pub use evict::{EvictionPolicy, UnknownPolicy};
+pub use expire::Sweep;
+pub use item::Item;
+pub use view::{ScanPosition, View};
+
 use crate::ids::{DatabaseIndex, Deadline};
+use crate::limits::DATABASE_COUNT;
 use crate::slot::{SLOT_COUNT, Slot};
+use access::Accesses;
+use bucket::Entry;
+use cut::Cut;
+use database::Database;
+use evict::EvictionPool;
+use expire::SweepPosition;
+use item::RawItem;
+use rapidhash::v3::{RapidSecrets, rapidhash_v3_micro_inline};
+use rubble::Rubble;
+use std::ptr::NonNull;
+use watch::Watches;
 
 /// Hash of one key: its slot, and 64 further bits that place it within the slot's table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,19 +76,25 @@ impl KeyHash {
 /// Hashes keys. All replicas of a cluster share one seed, recorded when the cluster is created.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyHasher {
-    seed: u64,
+    secrets: RapidSecrets,
 }
 
 impl KeyHasher {
     /// A hasher with this seed.
     pub fn new(seed: u64) -> KeyHasher {
-        KeyHasher { seed }
+        KeyHasher { secrets: RapidSecrets::seed(seed) }
     }
 
     /// Hashes one key. Cost: a CRC-32 and a 64-bit hash, about 10 ns for 16 bytes.
     #[inline]
-    pub fn hash(self, key: &[u8]) -> KeyHash {
-        KeyHash { slot: Slot::of_key(key), hash: self.seed }
+    pub fn hash(&self, key: &[u8]) -> KeyHash {
+        KeyHash { slot: Slot::of_key(key), hash: self.place(key) }
+    }
+
+    /// The hash that places a key within its slot's table.
+    #[inline(always)]
+    fn place(&self, key: &[u8]) -> u64 {
+        rapidhash_v3_micro_inline::<true, false>(key, &self.secrets)
     }
 }
 
@@ -108,155 +153,6 @@ pub enum Value<'a> {
     String(&'a [u8]),
 }
 
-/// One item, borrowed.
-#[derive(Clone, Copy)]
-pub struct Item<'a> {
-    todo: std::marker::PhantomData<&'a ()>,
-}
-
-impl<'a> Item<'a> {
-    /// The key.
-    pub fn key(&self) -> &'a [u8] {
-        unimplemented!()
-    }
-    /// The value.
-    pub fn value(&self) -> Value<'a> {
-        unimplemented!()
-    }
-    /// The bytes of a string; `None` for another type.
-    pub fn string(&self) -> Option<&'a [u8]> {
-        unimplemented!()
-    }
-    /// How OBJECT ENCODING sees a string.
-    pub fn string_form(&self) -> StringForm {
-        unimplemented!()
-    }
-    /// When it ends; `None` for never.
-    pub fn deadline(&self) -> Option<Deadline> {
-        unimplemented!()
-    }
-    /// Bytes of memory it takes, allocator's rounding and its place in the table included.
-    pub fn size(&self) -> usize {
-        unimplemented!()
-    }
-    /// Seconds since it was last read or written, at `now_ms` (LRU policies and no policy).
-    pub fn idle_seconds(&self, _now_ms: i64) -> u64 {
-        unimplemented!()
-    }
-    /// Logarithmic access count (LFU policies), decayed to `now_ms`.
-    pub fn frequency(&self, _now_ms: i64) -> u8 {
-        unimplemented!()
-    }
-}
-
-/// One shard's items, all databases.
-pub struct Keyspace {
-    hasher: KeyHasher,
-}
-
-impl Keyspace {
-    /// Empty.
-    pub fn new(hasher: KeyHasher) -> Keyspace {
-        Keyspace { hasher }
-    }
-    /// The hasher that places its keys.
-    pub fn hasher(&self) -> KeyHasher {
-        self.hasher
-    }
-    /// For reading `database` at `now_ms` (milliseconds since the Unix epoch).
-    pub fn view(&self, _database: DatabaseIndex, _now_ms: i64) -> View<'_> {
-        unimplemented!()
-    }
-    /// For changing `database` at `now_ms`.
-    pub fn edit(&mut self, _database: DatabaseIndex, _now_ms: i64) -> Edit<'_> {
-        unimplemented!()
-    }
-}
-
-/// What is remembered of accesses to items: the eviction policy decides.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AccessClock {
-    /// When the last one was (LRU policies, and no policy).
-    #[default]
-    Recency,
-    /// About how many there were (LFU policies).
-    Frequency,
-}
-
-/// Reads one database at one time.
-#[derive(Clone, Copy)]
-pub struct View<'a> {
-    keyspace: &'a Keyspace,
-    database: DatabaseIndex,
-    now_ms: i64,
-}
-
-/// A position of a scan: a slot and a lower bound of the hash within it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ScanPosition {
-    /// The slot to go on with.
-    pub slot: usize,
-    /// Lower bound of the top 48 bits of the hash.
-    pub hash: u64,
-}
-
-impl<'a> View<'a> {
-    /// The time of this view, milliseconds since the Unix epoch.
-    pub fn now_ms(&self) -> i64 {
-        self.now_ms
-    }
-    /// The database.
-    pub fn database(&self) -> DatabaseIndex {
-        self.database
-    }
-    /// The hasher.
-    pub fn hasher(&self) -> KeyHasher {
-        self.keyspace.hasher
-    }
-    /// What the access bits of items mean at present.
-    pub fn access_clock(&self) -> AccessClock {
-        unimplemented!()
-    }
-    /// The item of a key, counted as an access (LRU/LFU clock) unless the session said NO-TOUCH.
-    pub fn get(&self, _key: &Key<'_>) -> Option<Item<'a>> {
-        unimplemented!()
-    }
-    /// The item of a key, not counted as an access.
-    pub fn peek(&self, _key: &Key<'_>) -> Option<Item<'a>> {
-        unimplemented!()
-    }
-    /// A view of another database at the same time.
-    pub fn of_database(&self, _database: DatabaseIndex) -> View<'a> {
-        unimplemented!()
-    }
-    /// Count of keys, those past their deadline but not yet deleted included (as Redis' DBSIZE).
-    pub fn count(&self) -> u64 {
-        unimplemented!()
-    }
-    /// Any one item that has not expired, chosen by the random bits; `None` when there is none.
-    pub fn random(&self, _seed: u64) -> Option<Item<'a>> {
-        unimplemented!()
-    }
-    /// Visits items from `from` on, in (slot, hash) order, whole buckets at a time, until at least
-    /// `count` were visited. Returns where to go on, or `None` at the end of this shard's last slot.
-    /// Every item present from the first call to the last is visited at least once, whatever grows or
-    /// shrinks in between. Expired items are not visited.
-    pub fn scan(
-        &self,
-        _from: ScanPosition,
-        _count: usize,
-        _visit: &mut dyn FnMut(Item<'a>),
-    ) -> Option<ScanPosition> {
-        unimplemented!()
-    }
-    /// Visits the items whose keys are in a range of bytewise order, ascending or descending, until
-    /// `visit` returns false. Uses the ordered index of this database, which is built on first use
-    /// and kept up to date from then on.
-    pub fn ordered(&self, _range: KeyRange<'_>, _visit: &mut dyn FnMut(Item<'a>) -> bool) {
-        unimplemented!()
-    }
-}
-
 /// A range of keys in bytewise order.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyRange<'a> {
@@ -268,82 +164,186 @@ pub struct KeyRange<'a> {
     pub descending: bool,
 }
 
-/// Changes one database at one time. Reads too, through [`Edit::view`].
-pub struct Edit<'a> {
-    keyspace: &'a mut Keyspace,
-    database: DatabaseIndex,
-    now_ms: i64,
+/// One shard's items, all databases.
+pub struct Keyspace {
+    hasher: KeyHasher,
+    databases: Box<[Database]>,
+    /// Bytes of items, tables and indexes.
+    used: usize,
+    accesses: Accesses,
+    /// What the mark bit of an item is that no cut waits for.
+    mark: bool,
+    cut: Option<Box<Cut>>,
+    rubble: Rubble,
+    watches: Watches,
+    pool: EvictionPool,
+    sweep: SweepPosition,
 }
 
-impl Edit<'_> {
-    /// For reading. The same rules of expiry hold.
-    pub fn view(&self) -> View<'_> {
-        View { keyspace: self.keyspace, database: self.database, now_ms: self.now_ms }
+// SAFETY: the pointers inside lead to memory that the keyspace alone owns; views and edits borrow it.
+unsafe impl Send for Keyspace {}
+
+impl Keyspace {
+    /// Empty.
+    pub fn new(hasher: KeyHasher) -> Keyspace {
+        Keyspace {
+            hasher,
+            databases: (0..DATABASE_COUNT).map(|_| Database::default()).collect(),
+            used: 0,
+            accesses: Accesses::default(),
+            mark: false,
+            cut: None,
+            rubble: Rubble::default(),
+            watches: Watches::default(),
+            pool: EvictionPool::default(),
+            sweep: SweepPosition::default(),
+        }
     }
-    /// The time of this edit, milliseconds since the Unix epoch (the leader's, on every replica).
-    pub fn now_ms(&self) -> i64 {
-        self.now_ms
+
+    /// The hasher that places its keys.
+    pub fn hasher(&self) -> KeyHasher {
+        self.hasher
     }
-    /// An edit of another database at the same time.
-    pub fn of_database(&mut self, _database: DatabaseIndex) -> Edit<'_> {
-        unimplemented!()
+
+    /// For reading `database` at `now_ms` (milliseconds since the Unix epoch).
+    #[inline(always)]
+    pub fn view(&self, database: DatabaseIndex, now_ms: i64) -> View<'_> {
+        View { keyspace: self, database, now_ms }
     }
-    /// Sets a string, whatever was there. Cost: one allocation, or none when the new item fits the old one's memory.
-    pub fn set_string(
-        &mut self,
-        _key: &Key<'_>,
-        _value: &[u8],
-        _form: StringForm,
-        _expiry: Expiry,
-    ) {
-        unimplemented!()
+
+    /// For changing `database` at `now_ms`.
+    #[inline(always)]
+    pub fn edit(&mut self, database: DatabaseIndex, now_ms: i64) -> Edit<'_> {
+        Edit { keyspace: self, database, now_ms }
     }
-    /// The bytes of a string, resized to `length` (cut, or filled with zeros; never less than nothing), for
-    /// writing in place; a missing key is created without deadline. The form becomes [`StringForm::Raw`]
-    /// unless `form` says otherwise. `None` when the key holds another type.
-    pub fn string_mut(
-        &mut self,
-        _key: &Key<'_>,
-        _length: usize,
-        _form: StringForm,
-    ) -> Option<&mut [u8]> {
-        unimplemented!()
+
+    /// What is remembered of accesses from now on. Bits written under the other clock are misread until
+    /// the next access to their item, as in Redis.
+    pub fn set_access_clock(&mut self, clock: AccessClock) {
+        self.accesses.clock = clock;
     }
-    /// Removes an item. Was there one?
-    pub fn remove(&mut self, _key: &Key<'_>) -> bool {
-        unimplemented!()
+
+    /// Bytes that items, tables and indexes take from the allocator, what is cleared and not yet freed included.
+    pub fn used_bytes(&self) -> usize {
+        self.used
     }
-    /// Sets or clears the deadline of an item. Is there one? A deadline that has passed removes the item.
-    pub fn set_deadline(&mut self, _key: &Key<'_>, _deadline: Option<Deadline>) -> bool {
-        unimplemented!()
+
+    /// Count of items of a database, expired ones that are not deleted yet included.
+    pub fn count(&self, database: DatabaseIndex) -> u64 {
+        self.databases[database.0 as usize].count
     }
-    /// Copies an item of any type with its deadline to another key, maybe in another database,
-    /// replacing what is there. Is there a source?
-    pub fn copy(&mut self, _from: &Key<'_>, _database: DatabaseIndex, _to: &Key<'_>) -> bool {
-        unimplemented!()
+
+    /// Count of items of a database that have a deadline.
+    pub fn expiring_count(&self, database: DatabaseIndex) -> u64 {
+        self.databases[database.0 as usize].expiring
     }
-    /// Counts as an access (TOUCH, OBJECT FREQ) and tells watchers, without a change.
-    pub fn set_idle(&mut self, _key: &Key<'_>, _idle_seconds: u64) {
-        unimplemented!()
+
+    /// Count of items of a database in one slot.
+    pub fn slot_count(&self, database: DatabaseIndex, slot: Slot) -> u64 {
+        let table = self.databases[database.0 as usize].table(slot);
+        table.map_or(0, |table| table.count() as u64)
     }
-    /// Sets the logarithmic access count (RESTORE FREQ).
-    pub fn set_frequency(&mut self, _key: &Key<'_>, _frequency: u8) {
-        unimplemented!()
+
+    /// The databases that have items.
+    pub fn databases_in_use(&self) -> impl Iterator<Item = DatabaseIndex> + '_ {
+        let numbers = (0..self.databases.len()).map(|n| DatabaseIndex(n as u8));
+        numbers.filter(|&database| self.count(database) > 0)
     }
-    /// Removes an item that is past its deadline, which [`Edit::remove`] takes for absent. Was there one?
-    pub fn remove_expired(&mut self, _key: &Key<'_>) -> bool {
-        unimplemented!()
+
+    /// Frees about `bucket_budget` buckets of what was cleared, and clears up after an aborted cut. Is there
+    /// more to do? To be called each turn while it says so.
+    pub fn free_some(&mut self, bucket_budget: usize) -> bool {
+        let rubble = self.rubble.free_some(bucket_budget, &mut self.used);
+        let cut = self.walk_aborted_cut(bucket_budget);
+        rubble || cut
     }
-    /// Exchanges the items of two databases.
-    pub fn swap(&mut self, _one: DatabaseIndex, _other: DatabaseIndex) {
-        unimplemented!()
+
+    /// First stage of a lookup ahead of its use: fetches the table of a hash into the cache.
+    #[inline(always)]
+    pub fn prefetch_table(&self, database: DatabaseIndex, hash: KeyHash) {
+        if let Some(table) = self.databases[database.0 as usize].table(hash.slot()) {
+            bucket::prefetch(std::ptr::from_ref(table).cast());
+        }
     }
-    /// Removes every item of every database. Returns how many there were.
-    pub fn clear_all(&mut self) -> u64 {
-        unimplemented!()
+
+    /// Second stage: fetches the bucket of a hash. Reads the table.
+    #[inline(always)]
+    pub fn prefetch_bucket(&self, database: DatabaseIndex, hash: KeyHash) {
+        if let Some(table) = self.databases[database.0 as usize].table(hash.slot()) {
+            table.prefetch_bucket(hash.hash());
+        }
     }
-    /// Removes every item of this database. Returns how many there were.
-    pub fn clear(&mut self) -> u64 {
-        unimplemented!()
+
+    /// Third stage: fetches the item of a hash. Reads the table and the bucket.
+    #[inline(always)]
+    pub fn prefetch_item(&self, database: DatabaseIndex, hash: KeyHash) {
+        if let Some(table) = self.databases[database.0 as usize].table(hash.slot()) {
+            table.prefetch_item(hash.hash());
+        }
     }
+
+    /// Takes all items out of a database. Returns how many there were.
+    fn detach(&mut self, database: DatabaseIndex) -> u64 {
+        let number = database.0 as usize;
+        let detached = std::mem::take(&mut self.databases[number]);
+        if let Some(order) = detached.order {
+            self.rubble.push_order(order);
+        }
+        let row = match (detached.row, &mut self.cut) {
+            (Some(row), Some(cut)) => cut.detach(number, row),
+            (row, _) => row,
+        };
+        if let Some(row) = row {
+            self.rubble.push_row(row);
+        }
+        detached.count
+    }
+
+    /// Frees an item that left its table, or leaves it to the cut that waits for it.
+    #[inline(always)]
+    fn retire(&mut self, database: DatabaseIndex, item: RawItem) {
+        if item.mark() != self.mark
+            && let Some(cut) = &mut self.cut
+            && cut.save(database, item)
+        {
+            return;
+        }
+        self.used -= free_item(item);
+    }
+}
+
+impl Drop for Keyspace {
+    fn drop(&mut self) {
+        // Indexes hold pointers to items and go before them.
+        self.databases.iter_mut().for_each(|database| database.order = None);
+    }
+}
+
+/// The item of a place that a lookup gave.
+#[inline(always)]
+fn item_at(place: NonNull<Entry>) -> RawItem {
+    // SAFETY: places come from lookups and are used before the next change of their table.
+    unsafe { place.read() }.item()
+}
+
+/// Lends out an item that is in a table or kept by a cut.
+#[inline(always)]
+fn borrow_item<'a>(item: RawItem) -> Item<'a> {
+    // SAFETY: views borrow the keyspace for `'a`, which keeps tables and items as they are; edits and cuts
+    // use the item before they change or free it.
+    unsafe { item.borrow() }
+}
+
+/// Lends out the value of an item for writing.
+#[inline(always)]
+fn borrow_value_mut<'a>(item: RawItem) -> &'a mut [u8] {
+    // SAFETY: called by edits alone, whose exclusive borrow of the keyspace the result inherits.
+    unsafe { item.value_mut() }
+}
+
+/// Frees an item that is in no table any more. Returns the bytes of its allocation.
+#[inline(always)]
+fn free_item(item: RawItem) -> usize {
+    // SAFETY: the callers took it out of its table, of the rubble or of the cut, and forget it.
+    unsafe { item.free() }
 }

@@ -1,0 +1,93 @@
+//! Digests of what a keyspace holds, independent of the order in which it came there.
+//!
+//! Each item is hashed to 160 bits, and the hashes are added: equal items, equal digest. Replicas at one index
+//! agree, whatever their seeds, their tables' sizes and their access clocks.
+
+use super::item::{Item, RawItem};
+use super::{Keyspace, Value, View};
+use crate::ids::DatabaseIndex;
+use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
+
+/// One independent hash per lane of the digest; fixed for ever, as digests of different builds are compared.
+static LANES: [RapidSecrets; 3] = [
+    RapidSecrets::seed(0x64696731),
+    RapidSecrets::seed(0x64696732),
+    RapidSecrets::seed(0x64696733),
+];
+
+/// A sum of hashes. All zeros for nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sum {
+    lanes: [u64; 3],
+}
+
+impl Sum {
+    fn add(&mut self, fields: &[&[u8]], numbers: [u64; 2]) {
+        for (lane, secrets) in self.lanes.iter_mut().zip(&LANES) {
+            let mut hash = 0u64;
+            for field in fields {
+                let words = [hash, rapidhash_v3_seeded(field, secrets), field.len() as u64];
+                hash = hash_words(&words, secrets);
+            }
+            *lane = lane.wrapping_add(hash_words(&[hash, numbers[0], numbers[1]], secrets));
+        }
+    }
+
+    /// The first 20 of its 24 bytes: as many as DEBUG DIGEST prints.
+    fn bytes(self) -> [u8; 20] {
+        let mut bytes = [0; 20];
+        let all = self.lanes.iter().flat_map(|lane| lane.to_le_bytes());
+        bytes.iter_mut().zip(all).for_each(|(to, from)| *to = from);
+        bytes
+    }
+}
+
+fn hash_words(words: &[u64; 3], secrets: &RapidSecrets) -> u64 {
+    let mut bytes = [0; 24];
+    for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
+    rapidhash_v3_seeded(&bytes, secrets)
+}
+
+fn deadline_number(item: &Item<'_>) -> u64 {
+    // The one time that no deadline has stands for none.
+    item.deadline().map_or(i64::MIN, |deadline| deadline.0) as u64
+}
+
+fn add_database(sum: &mut Sum, keyspace: &Keyspace, database: DatabaseIndex) {
+    keyspace.databases[database.0 as usize].each_item(&mut |raw: RawItem| {
+        let item = super::borrow_item(raw);
+        let Value::String(value) = item.value();
+        sum.add(&[item.key(), value], [deadline_number(&item), u64::from(database.0)]);
+    });
+}
+
+impl Keyspace {
+    /// Digest of all keys, values and deadlines of one database, expired items that are not deleted yet included.
+    /// Cost: reads everything.
+    pub fn digest(&self, database: DatabaseIndex) -> [u8; 20] {
+        let mut sum = Sum::default();
+        add_database(&mut sum, self, database);
+        sum.bytes()
+    }
+
+    /// Digest of all databases. Digests of shards add up to the digest of the whole.
+    pub fn digest_all(&self) -> [u8; 20] {
+        let mut sum = Sum::default();
+        for database in 0..self.databases.len() {
+            add_database(&mut sum, self, DatabaseIndex(database as u8));
+        }
+        sum.bytes()
+    }
+}
+
+impl View<'_> {
+    /// Digest of an item's value and deadline, not of its key (DEBUG DIGEST-VALUE).
+    pub fn digest_value(&self, item: &Item<'_>) -> [u8; 20] {
+        let mut sum = Sum::default();
+        let Value::String(value) = item.value();
+        sum.add(&[value], [deadline_number(item), 0]);
+        sum.bytes()
+    }
+}

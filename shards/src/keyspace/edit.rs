@@ -1,0 +1,257 @@
+//! Changing a database at one time.
+//!
+//! Every function meets an item past its deadline by removing it first: what an edit does depends on its
+//! own time, not on when the sweep came by. Changes in place happen only to items that no cut waits for.
+
+use super::access;
+use super::bucket::Entry;
+use super::item::{Frame, RawItem};
+use super::view::View;
+use super::{Expiry, Key, Keyspace, StringForm};
+use crate::ids::{DatabaseIndex, Deadline};
+use crate::limits::DATABASE_COUNT;
+use std::ptr::NonNull;
+
+/// Changes one database at one time. Reads too, through [`Edit::view`].
+pub struct Edit<'a> {
+    pub(super) keyspace: &'a mut Keyspace,
+    pub(super) database: DatabaseIndex,
+    pub(super) now_ms: i64,
+}
+
+impl Edit<'_> {
+    /// For reading. The same rules of expiry hold.
+    pub fn view(&self) -> View<'_> {
+        View { keyspace: self.keyspace, database: self.database, now_ms: self.now_ms }
+    }
+
+    /// The time of this edit, milliseconds since the Unix epoch (the leader's, on every replica).
+    pub fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    /// An edit of another database at the same time.
+    pub fn of_database(&mut self, database: DatabaseIndex) -> Edit<'_> {
+        Edit { keyspace: self.keyspace, database, now_ms: self.now_ms }
+    }
+
+    /// Sets a string, whatever was there. A deadline that has passed removes it.
+    /// Cost: one allocation, or none when the new item fits the old one's memory.
+    #[inline]
+    pub fn set_string(&mut self, key: &Key<'_>, value: &[u8], form: StringForm, expiry: Expiry) {
+        let found = self.find_live(key);
+        let deadline = match (expiry, found) {
+            (Expiry::Never, _) | (Expiry::Keep, None) => None,
+            (Expiry::Keep, Some((_, item))) => item.deadline(),
+            (Expiry::At(deadline), _) if self.now_ms > deadline.0 => {
+                if let Some((place, _)) = found {
+                    self.take(key, place);
+                    self.keyspace.watches.changed(self.database, key.bytes());
+                }
+                return;
+            }
+            (Expiry::At(deadline), _) => Some(deadline),
+        };
+        let frame = Frame {
+            form,
+            deadline,
+            mark: self.keyspace.mark,
+            access: self.next_access(found),
+            key_length: key.bytes().len(),
+            value_length: value.len(),
+        };
+        match found {
+            Some((place, item))
+                if item.mark() == self.keyspace.mark
+                    && item.allocation_size() == frame.allocation_size() =>
+            {
+                let had_deadline = item.has_deadline();
+                item.rewrite(&frame, key.bytes(), value);
+                if had_deadline != item.has_deadline() {
+                    self.keyspace.databases[self.database.0 as usize].replace(
+                        key.hash().slot(),
+                        place,
+                        had_deadline,
+                        item,
+                    );
+                }
+            }
+            _ => self.put(key, found, RawItem::new(&frame, key.bytes(), value)),
+        }
+        self.keyspace.watches.changed(self.database, key.bytes());
+    }
+
+    /// The bytes of a string, resized to `length` (cut, or filled with zeros), for writing in place; a
+    /// missing key is created without deadline. `None` when the key holds another type.
+    /// Cost: no allocation while the length stays within its size class, else one and a copy; as
+    /// classes are a fifth apart, appending byte by byte copies each byte about five times.
+    pub fn string_mut(
+        &mut self,
+        key: &Key<'_>,
+        length: usize,
+        form: StringForm,
+    ) -> Option<&mut [u8]> {
+        let found = self.find_live(key);
+        let frame = Frame {
+            form,
+            deadline: found.and_then(|(_, item)| item.deadline()),
+            mark: self.keyspace.mark,
+            access: self.next_access(found),
+            key_length: key.bytes().len(),
+            value_length: length,
+        };
+        let item = match found {
+            Some((_, item)) if item.mark() == self.keyspace.mark && item.resize(&frame) => item,
+            _ => {
+                let old = found.and_then(|(_, item)| super::borrow_item(item).string());
+                let old = old.unwrap_or_default();
+                let kept = &old[..length.min(old.len())];
+                let item = RawItem::new_filled(&frame, key.bytes(), kept);
+                self.put(key, found, item);
+                item
+            }
+        };
+        self.keyspace.watches.changed(self.database, key.bytes());
+        Some(super::borrow_value_mut(item))
+    }
+
+    /// Removes an item. Was there one?
+    pub fn remove(&mut self, key: &Key<'_>) -> bool {
+        let Some((place, _)) = self.find_live(key) else { return false };
+        self.take(key, place);
+        self.keyspace.watches.changed(self.database, key.bytes());
+        true
+    }
+
+    /// Removes an item that is past its deadline, which [`Edit::remove`] takes for absent. Was there one?
+    pub fn remove_expired(&mut self, key: &Key<'_>) -> bool {
+        let count = self.view().count();
+        self.find_live(key);
+        self.view().count() < count
+    }
+
+    /// Sets or clears the deadline of an item. Is there one? A deadline that is not in the future
+    /// removes the item.
+    pub fn set_deadline(&mut self, key: &Key<'_>, deadline: Option<Deadline>) -> bool {
+        let Some((place, old)) = self.find_live(key) else { return false };
+        match (deadline, old.deadline()) {
+            (None, None) => return true,
+            (Some(deadline), _) if deadline.0 <= self.now_ms => self.take(key, place),
+            (Some(deadline), Some(_)) if old.mark() == self.keyspace.mark => {
+                old.set_deadline(deadline);
+            }
+            _ => {
+                let frame = Frame { deadline, mark: self.keyspace.mark, ..old.frame() };
+                let value = super::borrow_item(old).string().unwrap_or_default();
+                let item = RawItem::new(&frame, key.bytes(), value);
+                self.put(key, Some((place, old)), item);
+            }
+        }
+        self.keyspace.watches.changed(self.database, key.bytes());
+        true
+    }
+
+    /// Copies an item of any type with its deadline to another key, maybe in another database,
+    /// replacing what is there. Is there a source?
+    pub fn copy(&mut self, from: &Key<'_>, database: DatabaseIndex, to: &Key<'_>) -> bool {
+        let Some((_, source)) = self.find_live(from) else { return false };
+        if database == self.database && from.bytes() == to.bytes() {
+            return true;
+        }
+        let frame = Frame {
+            mark: self.keyspace.mark,
+            access: self.keyspace.accesses.next(source.access(), self.now_ms),
+            key_length: to.bytes().len(),
+            ..source.frame()
+        };
+        let value = super::borrow_item(source).string().unwrap_or_default();
+        let item = RawItem::new(&frame, to.bytes(), value);
+        let mut target = self.of_database(database);
+        let found = target.find_live(to);
+        target.put(to, found, item);
+        target.keyspace.watches.changed(database, to.bytes());
+        true
+    }
+
+    /// Makes an item look idle for so long (RESTORE IDLETIME). No change to watchers.
+    pub fn set_idle(&mut self, key: &Key<'_>, idle_seconds: u64) {
+        if let Some((_, item)) = self.find_live(key) {
+            item.set_access(access::idle_since(idle_seconds, self.now_ms));
+        }
+    }
+
+    /// Sets the logarithmic access count (RESTORE FREQ). No change to watchers.
+    pub fn set_frequency(&mut self, key: &Key<'_>, frequency: u8) {
+        if let Some((_, item)) = self.find_live(key) {
+            item.set_access(access::with_frequency(frequency, self.now_ms));
+        }
+    }
+
+    /// Exchanges the items of two databases.
+    pub fn swap(&mut self, one: DatabaseIndex, other: DatabaseIndex) {
+        if one == other {
+            return;
+        }
+        let keyspace = &mut *self.keyspace;
+        keyspace.watched_databases_change(&[one, other], self.now_ms);
+        keyspace.databases.swap(one.0 as usize, other.0 as usize);
+        keyspace.pool.clear();
+        if let Some(cut) = &mut keyspace.cut {
+            cut.swap(one.0 as usize, other.0 as usize);
+        }
+    }
+
+    /// Removes every item of every database. Returns how many there were.
+    pub fn clear_all(&mut self) -> u64 {
+        (0..DATABASE_COUNT).map(|n| self.of_database(DatabaseIndex(n as u8)).clear()).sum()
+    }
+
+    /// Removes every item of this database. Returns how many there were.
+    /// Cost: none that depends on the count; [`Keyspace::free_some`] frees the memory.
+    pub fn clear(&mut self) -> u64 {
+        self.keyspace.watched_databases_change(&[self.database], self.now_ms);
+        self.keyspace.detach(self.database)
+    }
+
+    /// The place and item of a key. An item past its deadline is removed.
+    #[inline(always)]
+    fn find_live(&mut self, key: &Key<'_>) -> Option<(NonNull<Entry>, RawItem)> {
+        let place = self.keyspace.databases[self.database.0 as usize].find(key)?;
+        let item = super::item_at(place);
+        if item.expired(self.now_ms) {
+            self.take(key, place);
+            self.keyspace.watches.removed_expired(self.database, key.bytes());
+            return None;
+        }
+        Some((place, item))
+    }
+
+    #[inline(always)]
+    fn next_access(&self, found: Option<(NonNull<Entry>, RawItem)>) -> u32 {
+        match found {
+            Some((_, item)) => self.keyspace.accesses.next(item.access(), self.now_ms),
+            None => self.keyspace.accesses.fresh(self.now_ms),
+        }
+    }
+
+    /// Puts a new item where the key's old one was found, or in where none was.
+    fn put(&mut self, key: &Key<'_>, found: Option<(NonNull<Entry>, RawItem)>, item: RawItem) {
+        let keyspace = &mut *self.keyspace;
+        let database = &mut keyspace.databases[self.database.0 as usize];
+        keyspace.used += item.allocation_size();
+        match found {
+            Some((place, old)) => {
+                database.replace(key.hash().slot(), place, old.has_deadline(), item);
+                keyspace.retire(self.database, old);
+            }
+            None => database.insert(key.hash(), item, &keyspace.hasher, &mut keyspace.used),
+        }
+    }
+
+    fn take(&mut self, key: &Key<'_>, place: NonNull<Entry>) {
+        let keyspace = &mut *self.keyspace;
+        let database = &mut keyspace.databases[self.database.0 as usize];
+        let item = database.remove(key.hash(), place, &keyspace.hasher, &mut keyspace.used);
+        keyspace.retire(self.database, item);
+    }
+}

@@ -1,0 +1,507 @@
+//! One item: key, value and deadline in one allocation.
+//!
+//! ```text
+//! header  u64   bits 0-1 string form, 2 has a deadline, 3 cut mark, 4-7 type (0: string),
+//!               8-31 access clock, 32-47 key length, 48-63 value length
+//! deadline i64  when bit 2 is set
+//! key length u32, value length u32: each only when its 16 bits in the header are all ones
+//! key bytes, value bytes
+//! ```
+//!
+//! The allocation's size is the class of its length ([`size_class`]), so its capacity is known without
+//! being stored. The header changes under shared references (access clock, cut mark), therefore no
+//! reference to it is ever made: it is read and written through the pointer, by one thread.
+#![allow(unsafe_code)] // An item has no fixed shape: its fields are found by offset in one allocation.
+
+use super::size_class::size_class;
+use super::{StringForm, Value};
+use crate::ids::Deadline;
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+const HEADER_SIZE: usize = 8;
+const FORM_MASK: u64 = 0b11;
+const DEADLINE_BIT: u64 = 1 << 2;
+const MARK_BIT: u64 = 1 << 3;
+const ACCESS_SHIFT: u32 = 8;
+const ACCESS_MASK: u64 = 0xff_ffff << ACCESS_SHIFT;
+const KEY_SHIFT: u32 = 32;
+const VALUE_SHIFT: u32 = 48;
+/// A length field of this value means that the length follows in 32 bits.
+const LONG: usize = 0xffff;
+/// What an item costs in the table beside its allocation.
+const PLACE_SIZE: usize = 8;
+
+/// All of an item but its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame {
+    pub(super) form: StringForm,
+    pub(super) deadline: Option<Deadline>,
+    pub(super) mark: bool,
+    pub(super) access: u32,
+    pub(super) key_length: usize,
+    pub(super) value_length: usize,
+}
+
+impl Frame {
+    /// Bytes of an item of this frame, before rounding.
+    #[inline(always)]
+    fn size(&self) -> usize {
+        self.key_start() + self.key_length + self.value_length
+    }
+
+    /// Bytes that an item of this frame takes from the allocator.
+    #[inline(always)]
+    pub(super) fn allocation_size(&self) -> usize {
+        size_class(self.size())
+    }
+
+    #[inline(always)]
+    fn key_start(&self) -> usize {
+        key_start(self.deadline.is_some(), self.key_length, self.value_length)
+    }
+}
+
+#[inline(always)]
+fn key_start(has_deadline: bool, key_length: usize, value_length: usize) -> usize {
+    HEADER_SIZE
+        + if has_deadline { 8 } else { 0 }
+        + if key_length >= LONG { 4 } else { 0 }
+        + if value_length >= LONG { 4 } else { 0 }
+}
+
+/// Pointer to an item's allocation. Whoever holds one knows that the item is alive: it is in a table, in
+/// rubble or saved for a cut. Aligned to 8.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct RawItem(NonNull<u8>);
+
+impl RawItem {
+    /// The item at `pointer`.
+    ///
+    /// # Safety
+    /// `pointer` came from [`RawItem::pointer`] of an item that lives as long as the result is used.
+    #[inline(always)]
+    pub(super) unsafe fn from_pointer(pointer: NonNull<u8>) -> RawItem {
+        RawItem(pointer)
+    }
+
+    /// The allocation.
+    #[inline(always)]
+    pub(super) fn pointer(self) -> NonNull<u8> {
+        self.0
+    }
+
+    /// A new item. Cost: one allocation and one copy.
+    pub(super) fn new(frame: &Frame, key: &[u8], value: &[u8]) -> RawItem {
+        let item = RawItem::allocate(frame);
+        item.write(frame, key);
+        item.write_value(frame, 0, value);
+        item
+    }
+
+    /// A new item whose value is `start` and then zeros, up to the frame's length.
+    pub(super) fn new_filled(frame: &Frame, key: &[u8], start: &[u8]) -> RawItem {
+        let item = RawItem::allocate(frame);
+        item.write(frame, key);
+        item.write_value(frame, 0, start);
+        item.write_zeros(frame, start.len());
+        item
+    }
+
+    fn allocate(frame: &Frame) -> RawItem {
+        let layout = layout_of(frame.allocation_size());
+        // SAFETY: a size class is never 0.
+        let pointer = unsafe { alloc(layout) };
+        match NonNull::new(pointer) {
+            Some(pointer) => RawItem(pointer),
+            None => handle_alloc_error(layout),
+        }
+    }
+
+    /// Gives the memory back. Returns how many bytes the allocation had.
+    ///
+    /// # Safety
+    /// Nobody uses the item afterwards.
+    pub(super) unsafe fn free(self) -> usize {
+        let size = self.allocation_size();
+        // SAFETY: allocated by `allocate` with the class of its frame's size, and every change in place
+        // keeps the class (`rewrite`, `resize`).
+        unsafe { dealloc(self.0.as_ptr(), layout_of(size)) };
+        size
+    }
+
+    /// Makes it another item of the same key in the same memory. The frame's allocation size must be
+    /// this one's.
+    #[inline(always)]
+    pub(super) fn rewrite(self, frame: &Frame, key: &[u8], value: &[u8]) {
+        debug_assert_eq!(self.allocation_size(), frame.allocation_size());
+        self.write(frame, key);
+        self.write_value(frame, 0, value);
+    }
+
+    /// Changes the length of the value in place, filling with zeros. The frame has the same class, the
+    /// same deadline and the same kind of lengths; false, and nothing done, when it has not.
+    pub(super) fn resize(self, frame: &Frame) -> bool {
+        let old = self.frame();
+        if frame.allocation_size() != old.allocation_size() || frame.key_start() != old.key_start()
+        {
+            return false;
+        }
+        self.write_head(frame);
+        self.write_zeros(frame, old.value_length);
+        true
+    }
+
+    /// Writes all but the value.
+    #[inline(always)]
+    fn write(self, frame: &Frame, key: &[u8]) {
+        debug_assert_eq!(key.len(), frame.key_length);
+        self.write_head(frame);
+        let start = frame.key_start();
+        // SAFETY: the allocation holds `frame.size()` bytes, of which the key is a part; `key` is
+        // the caller's memory, never this item's.
+        unsafe {
+            std::ptr::copy_nonoverlapping(key.as_ptr(), self.0.as_ptr().add(start), key.len());
+        }
+    }
+
+    #[inline(always)]
+    fn write_head(self, frame: &Frame) {
+        let mut header = frame.form as u64
+            | (u64::from(frame.access) << ACCESS_SHIFT) & ACCESS_MASK
+            | (frame.key_length.min(LONG) as u64) << KEY_SHIFT
+            | (frame.value_length.min(LONG) as u64) << VALUE_SHIFT;
+        if frame.mark {
+            header |= MARK_BIT;
+        }
+        let mut at = HEADER_SIZE;
+        // SAFETY: all offsets lie before `key_start`, inside the allocation; it is aligned to 8, the
+        // deadline is at 8, and the lengths that follow are at multiples of 4.
+        unsafe {
+            let base = self.0.as_ptr();
+            if let Some(deadline) = frame.deadline {
+                header |= DEADLINE_BIT;
+                base.add(at).cast::<i64>().write(deadline.0);
+                at += 8;
+            }
+            for length in [frame.key_length, frame.value_length] {
+                if length >= LONG {
+                    let length = u32::try_from(length).expect("strings are at most 512 MB");
+                    base.add(at).cast::<u32>().write(length);
+                    at += 4;
+                }
+            }
+        }
+        debug_assert_eq!(at, frame.key_start());
+        self.set_header(header);
+    }
+
+    #[inline(always)]
+    fn write_value(self, frame: &Frame, from: usize, value: &[u8]) {
+        assert!(from + value.len() <= frame.value_length);
+        // SAFETY: within the value of this allocation, as asserted; `value` is the caller's memory or
+        // another item's.
+        unsafe {
+            let to = self.0.as_ptr().add(frame.key_start() + frame.key_length + from);
+            std::ptr::copy_nonoverlapping(value.as_ptr(), to, value.len());
+        }
+    }
+
+    fn write_zeros(self, frame: &Frame, from: usize) {
+        if from < frame.value_length {
+            // SAFETY: within the value of this allocation.
+            unsafe {
+                let to = self.0.as_ptr().add(frame.key_start() + frame.key_length + from);
+                std::ptr::write_bytes(to, 0, frame.value_length - from);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn header(self) -> u64 {
+        // SAFETY: alive, 8 bytes at least, aligned to 8; all writes are by this thread.
+        unsafe { self.0.as_ptr().cast::<u64>().read() }
+    }
+
+    #[inline(always)]
+    fn set_header(self, header: u64) {
+        // SAFETY: as for reading; no reference covers the header.
+        unsafe { self.0.as_ptr().cast::<u64>().write(header) }
+    }
+
+    /// Reads back what it was written with.
+    #[inline(always)]
+    pub(super) fn frame(self) -> Frame {
+        let header = self.header();
+        let mut key_length = (header >> KEY_SHIFT) as usize & LONG;
+        let mut value_length = (header >> VALUE_SHIFT) as usize;
+        if key_length == LONG || value_length == LONG {
+            let mut at = if header & DEADLINE_BIT != 0 { HEADER_SIZE + 8 } else { HEADER_SIZE };
+            // SAFETY: a length field of all ones says that the 32-bit length is there.
+            unsafe {
+                if key_length == LONG {
+                    key_length = self.0.as_ptr().add(at).cast::<u32>().read() as usize;
+                    at += 4;
+                }
+                if value_length == LONG {
+                    value_length = self.0.as_ptr().add(at).cast::<u32>().read() as usize;
+                }
+            }
+        }
+        Frame {
+            form: match header & FORM_MASK {
+                0 => StringForm::Automatic,
+                1 => StringForm::Text,
+                _ => StringForm::Raw,
+            },
+            deadline: self.deadline(),
+            mark: header & MARK_BIT != 0,
+            access: ((header & ACCESS_MASK) >> ACCESS_SHIFT) as u32,
+            key_length,
+            value_length,
+        }
+    }
+
+    /// Bytes taken from the allocator.
+    #[inline(always)]
+    pub(super) fn allocation_size(self) -> usize {
+        self.frame().allocation_size()
+    }
+
+    #[inline(always)]
+    pub(super) fn has_deadline(self) -> bool {
+        self.header() & DEADLINE_BIT != 0
+    }
+
+    #[inline(always)]
+    pub(super) fn deadline(self) -> Option<Deadline> {
+        if self.has_deadline() {
+            // SAFETY: the bit says that it is there, at offset 8 of an allocation aligned to 8.
+            Some(Deadline(unsafe { self.0.as_ptr().add(HEADER_SIZE).cast::<i64>().read() }))
+        } else {
+            None
+        }
+    }
+
+    /// Moves the deadline of an item that has one.
+    pub(super) fn set_deadline(self, deadline: Deadline) {
+        assert!(self.has_deadline());
+        // SAFETY: there is room for it, as asserted; no reference covers it.
+        unsafe { self.0.as_ptr().add(HEADER_SIZE).cast::<i64>().write(deadline.0) }
+    }
+
+    /// Is it past its deadline? Redis' rule: at the deadline itself it still exists.
+    #[inline(always)]
+    pub(super) fn expired(self, now_ms: i64) -> bool {
+        match self.deadline() {
+            Some(deadline) => now_ms > deadline.0,
+            None => false,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn mark(self) -> bool {
+        self.header() & MARK_BIT != 0
+    }
+
+    pub(super) fn set_mark(self, mark: bool) {
+        let header = self.header() & !MARK_BIT;
+        self.set_header(if mark { header | MARK_BIT } else { header });
+    }
+
+    /// The 24 bits of the access clock.
+    #[inline(always)]
+    pub(super) fn access(self) -> u32 {
+        ((self.header() & ACCESS_MASK) >> ACCESS_SHIFT) as u32
+    }
+
+    /// Sets the access clock; the line is dirtied only by a change.
+    #[inline(always)]
+    pub(super) fn set_access(self, access: u32) {
+        let header = self.header();
+        let changed = header & !ACCESS_MASK | (u64::from(access) << ACCESS_SHIFT) & ACCESS_MASK;
+        if changed != header {
+            self.set_header(changed);
+        }
+    }
+
+    /// The item as a reader sees it.
+    ///
+    /// # Safety
+    /// The item lives for `'a`, and its key, value and deadline do not change meanwhile.
+    #[inline(always)]
+    pub(super) unsafe fn borrow<'a>(self) -> Item<'a> {
+        Item { raw: self, alive: PhantomData }
+    }
+
+    /// The value, for writing.
+    ///
+    /// # Safety
+    /// The item lives for `'a`, and nobody else looks at its value meanwhile.
+    pub(super) unsafe fn value_mut<'a>(self) -> &'a mut [u8] {
+        let frame = self.frame();
+        // SAFETY: these are the bytes of the value, written when the item was made.
+        unsafe {
+            let start = self.0.as_ptr().add(frame.key_start() + frame.key_length);
+            std::slice::from_raw_parts_mut(start, frame.value_length)
+        }
+    }
+}
+
+fn layout_of(size: usize) -> Layout {
+    Layout::from_size_align(size, 8).expect("sizes of items are far below the address space")
+}
+
+/// One item, borrowed.
+#[derive(Clone, Copy)]
+pub struct Item<'a> {
+    raw: RawItem,
+    alive: PhantomData<&'a [u8]>,
+}
+
+impl<'a> Item<'a> {
+    /// The key.
+    #[inline(always)]
+    pub fn key(&self) -> &'a [u8] {
+        let frame = self.raw.frame();
+        // SAFETY: these are the bytes of the key, alive and unchanged for `'a`.
+        unsafe {
+            let start = self.raw.0.as_ptr().add(frame.key_start());
+            std::slice::from_raw_parts(start, frame.key_length)
+        }
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> &'a [u8] {
+        let frame = self.raw.frame();
+        // SAFETY: these are the bytes of the value, alive and unchanged for `'a`.
+        unsafe {
+            let start = self.raw.0.as_ptr().add(frame.key_start() + frame.key_length);
+            std::slice::from_raw_parts(start, frame.value_length)
+        }
+    }
+
+    /// The value.
+    #[inline(always)]
+    pub fn value(&self) -> Value<'a> {
+        Value::String(self.bytes())
+    }
+
+    /// The bytes of a string; `None` for another type.
+    #[inline(always)]
+    pub fn string(&self) -> Option<&'a [u8]> {
+        Some(self.bytes())
+    }
+
+    /// How OBJECT ENCODING sees a string.
+    pub fn string_form(&self) -> StringForm {
+        self.raw.frame().form
+    }
+
+    /// When it ends; `None` for never.
+    #[inline(always)]
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.raw.deadline()
+    }
+
+    /// Bytes of memory it takes, allocator's rounding and its place in the table included.
+    pub fn size(&self) -> usize {
+        self.raw.allocation_size() + PLACE_SIZE
+    }
+
+    /// Seconds since it was last read or written, at `now_ms` (LRU policies and no policy).
+    pub fn idle_seconds(&self, now_ms: i64) -> u64 {
+        super::access::idle_seconds(self.raw.access(), now_ms)
+    }
+
+    /// Logarithmic access count (LFU policies), decayed to `now_ms`.
+    pub fn frequency(&self, now_ms: i64) -> u8 {
+        super::access::frequency(self.raw.access(), now_ms)
+    }
+}
+
+impl std::fmt::Debug for Item<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Item")
+            .field("key", &self.key().escape_ascii().to_string())
+            .field("value_length", &self.bytes().len())
+            .field("deadline", &self.deadline())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(key: &[u8], value: &[u8], deadline: Option<Deadline>) {
+        let frame = Frame {
+            form: StringForm::Text,
+            deadline,
+            mark: true,
+            access: 0x123456,
+            key_length: key.len(),
+            value_length: value.len(),
+        };
+        let raw = RawItem::new(&frame, key, value);
+        // SAFETY: freed at the end of this function only.
+        let item = unsafe { raw.borrow() };
+        assert_eq!(item.key(), key);
+        assert_eq!(item.value(), Value::String(value));
+        assert_eq!(item.deadline(), deadline);
+        assert_eq!(item.string_form(), StringForm::Text);
+        assert_eq!((raw.access(), raw.mark()), (0x123456, true));
+        raw.set_access(0xfedcba);
+        raw.set_mark(false);
+        assert_eq!((raw.access(), raw.mark()), (0xfedcba, false));
+        assert_eq!((item.key(), item.string()), (key, Some(value)));
+        let size = raw.allocation_size();
+        assert_eq!(item.size(), size + 8);
+        // SAFETY: not used afterwards.
+        assert_eq!(unsafe { raw.free() }, size);
+    }
+
+    #[test]
+    fn an_item_reads_back_at_every_kind_of_length() {
+        let bytes: Vec<u8> = (0..70_000u32).map(|n| n as u8).collect();
+        for key_length in [0, 1, 16, 65_534, 65_535, 65_536] {
+            for value_length in [0, 1, 8, 65_534, 65_535, 65_536, 70_000] {
+                for deadline in [None, Some(Deadline(-5)), Some(Deadline(i64::MAX))] {
+                    check(&bytes[..key_length], &bytes[..value_length], deadline);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_of_16_and_a_value_of_8_bytes_take_32() {
+        let mut frame = Frame {
+            form: StringForm::Automatic,
+            deadline: None,
+            mark: false,
+            access: 0,
+            key_length: 16,
+            value_length: 8,
+        };
+        assert_eq!(frame.size(), 32);
+        frame.deadline = Some(Deadline(1));
+        assert_eq!(frame.size(), 40);
+    }
+
+    #[test]
+    fn an_item_exists_at_its_deadline_and_not_after() {
+        let frame = Frame {
+            form: StringForm::Automatic,
+            deadline: Some(Deadline(100)),
+            mark: false,
+            access: 0,
+            key_length: 1,
+            value_length: 0,
+        };
+        let raw = RawItem::new(&frame, b"k", b"");
+        assert!(!raw.expired(99) && !raw.expired(100) && raw.expired(101));
+        // SAFETY: not used afterwards.
+        unsafe { raw.free() };
+    }
+}

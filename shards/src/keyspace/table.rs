@@ -1,0 +1,504 @@
+//! The table of one slot in one database.
+//!
+//! An array of buckets in the order of the hash: bucket `i` of `n` holds the positions (top 48 bits of the hash)
+//! from `i/n` to `(i+1)/n` of their range. Any `n` will do, and the order of positions survives every
+//! change of `n`; scans, sweeps and cuts are therefore just positions.
+//!
+//! A resize builds a second array and moves the old one's buckets in order. A small table is moved at
+//! once, a larger one a few buckets per write; below the frontier (`moved` buckets of the old array) the
+//! new array holds, above it the old one. The new array's memory is initialized as the frontier
+//! reaches it, so that no step is long, whatever the size.
+#![allow(unsafe_code)] // Raw arrays: half-initialized while a resize is on, entries shared with readers.
+
+use super::KeyHasher;
+use super::bucket::{BUCKET_SIZE, BUCKET_WIDTH, Bucket, Chain, Entry, prefetch, tag_of};
+use super::item::RawItem;
+use super::size_class::size_class;
+use crate::limits::{
+    TABLE_BUCKETS_AT_ONCE, TABLE_BUCKETS_PER_WRITE, TABLE_LOAD_MAX_PERCENT, TABLE_LOAD_MIN_PERCENT,
+};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+
+/// One past the last position.
+pub(super) const POSITION_END: u64 = 1 << 48;
+
+/// How far ahead of a move items are fetched into the cache, in buckets.
+const PREFETCH_DISTANCE: usize = 2;
+
+/// Items of one slot in one database. One cache line.
+#[repr(align(64))]
+pub(super) struct Table {
+    /// The array that new items go to; null when the table is empty.
+    buckets: *mut Bucket,
+    /// The array being moved from; null when no resize is on.
+    old: *mut Bucket,
+    bucket_count: u32,
+    old_count: u32,
+    /// Buckets of the old array that were moved.
+    moved: u32,
+    count: usize,
+    expiring: usize,
+}
+
+const _: () = assert!(size_of::<Table>() == 64);
+const _: () = assert!(TABLE_LOAD_MIN_PERCENT * 2 < TABLE_LOAD_MAX_PERCENT);
+
+impl Default for Table {
+    fn default() -> Table {
+        Table {
+            buckets: std::ptr::null_mut(),
+            old: std::ptr::null_mut(),
+            bucket_count: 0,
+            old_count: 0,
+            moved: 0,
+            count: 0,
+            expiring: 0,
+        }
+    }
+}
+
+impl Table {
+    /// Count of items.
+    #[inline(always)]
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Count of items with a deadline.
+    #[inline(always)]
+    pub(super) fn expiring(&self) -> usize {
+        self.expiring
+    }
+
+    /// The entry of a key. Cost: one cache miss for the bucket, one for the item.
+    #[inline(always)]
+    pub(super) fn find(&self, hash: u64, key: &[u8]) -> Option<NonNull<Entry>> {
+        self.chain(hash)?.find(tag_of(hash), key)
+    }
+
+    /// Adds an item whose key is not here.
+    pub(super) fn insert(
+        &mut self,
+        hash: u64,
+        item: RawItem,
+        hasher: &KeyHasher,
+        used: &mut usize,
+    ) {
+        if self.buckets.is_null() {
+            self.buckets = allocate(1, used);
+            self.bucket_count = 1;
+            // SAFETY: just allocated for one bucket.
+            unsafe { self.buckets.write(Bucket::EMPTY) };
+        } else if !self.old.is_null() {
+            self.move_buckets(TABLE_BUCKETS_PER_WRITE, hasher, used);
+        } else if self.count >= capacity(self.bucket_count as usize) {
+            self.resize(grown(self.bucket_count as usize), hasher, used);
+        }
+        let chain = self.chain(hash).expect("there is an array");
+        if chain.push(Entry::new(tag_of(hash), item)) {
+            *used += BUCKET_SIZE;
+        }
+        self.count += 1;
+        self.expiring += usize::from(item.has_deadline());
+    }
+
+    /// Puts another item in the place of one with the same key.
+    #[inline]
+    pub(super) fn replace(&mut self, place: NonNull<Entry>, item: RawItem) {
+        // SAFETY: `place` is in this table, which is borrowed exclusively.
+        unsafe {
+            let entry = place.read();
+            self.expiring -= usize::from(entry.has_deadline());
+            self.expiring += usize::from(item.has_deadline());
+            place.write(entry.with_item(item));
+        }
+    }
+
+    /// Takes out the item at a place that [`Table::find`] gave for this hash.
+    pub(super) fn remove(
+        &mut self,
+        hash: u64,
+        place: NonNull<Entry>,
+        hasher: &KeyHasher,
+        used: &mut usize,
+    ) -> RawItem {
+        // SAFETY: `place` is in this table, which is borrowed exclusively.
+        let entry = unsafe { place.read() };
+        if self.chain(hash).expect("it holds the place").take(place) {
+            *used -= BUCKET_SIZE;
+        }
+        self.count -= 1;
+        self.expiring -= usize::from(entry.has_deadline());
+        if self.count == 0 {
+            self.free_arrays(used);
+        } else if !self.old.is_null() {
+            self.move_buckets(TABLE_BUCKETS_PER_WRITE, hasher, used);
+        } else if self.bucket_count > 1
+            && self.count * 100 < self.bucket_count as usize * BUCKET_WIDTH * TABLE_LOAD_MIN_PERCENT
+        {
+            let wanted = self.count * 2 * 100 / TABLE_LOAD_MAX_PERCENT / BUCKET_WIDTH;
+            let to = array_count(wanted.max(1));
+            if to < self.bucket_count as usize {
+                self.resize(to, hasher, used);
+            }
+        }
+        entry.item()
+    }
+
+    /// The chain that a position falls into, and the first position after it. `None` when the table
+    /// is empty.
+    #[inline]
+    pub(super) fn chain_at(&self, position: u64) -> Option<(Chain, u64)> {
+        if self.buckets.is_null() {
+            return None;
+        }
+        let count = self.bucket_count as usize;
+        if !self.old.is_null() {
+            let old_count = self.old_count as usize;
+            let i = index_of(position, old_count);
+            if i >= self.moved as usize {
+                // SAFETY: buckets of the old array from `moved` on hold its items.
+                let chain = unsafe { Chain::new(NonNull::new_unchecked(self.old.add(i))) };
+                return Some((chain, start_of(i + 1, old_count)));
+            }
+            let i = index_of(position, count);
+            let end = start_of(i + 1, count).min(start_of(self.moved as usize, old_count));
+            // SAFETY: the new array is initialized below the frontier.
+            return Some((unsafe { Chain::new(NonNull::new_unchecked(self.buckets.add(i))) }, end));
+        }
+        let i = index_of(position, count);
+        // SAFETY: `i` is below the count; without a resize all of the array is initialized.
+        let chain = unsafe { Chain::new(NonNull::new_unchecked(self.buckets.add(i))) };
+        Some((chain, start_of(i + 1, count)))
+    }
+
+    /// Fetches items of the bucket that a position falls into into the cache, for walks.
+    #[inline(always)]
+    pub(super) fn prefetch_items_at(&self, position: u64) {
+        if position < POSITION_END
+            && let Some((chain, _)) = self.chain_at(position)
+        {
+            chain.prefetch_items();
+        }
+    }
+
+    /// Takes all items out of the chain that a position falls into, and returns the first position after
+    /// it. For tables that are being freed: the counts are not kept.
+    pub(super) fn drain_at(
+        &mut self,
+        position: u64,
+        used: &mut usize,
+        mut take: impl FnMut(RawItem),
+    ) -> u64 {
+        let Some((chain, next)) = self.chain_at(position) else { return POSITION_END };
+        *used -= chain.drain(|entry| take(entry.item())) * BUCKET_SIZE;
+        next
+    }
+
+    /// Frees the arrays of a table whose items were all taken out.
+    pub(super) fn free_arrays(&mut self, used: &mut usize) {
+        for (array, count) in [(self.buckets, self.bucket_count), (self.old, self.old_count)] {
+            if !array.is_null() {
+                // SAFETY: allocated with this count, and its chains are empty.
+                unsafe { free(array, count as usize, used) };
+            }
+        }
+        (self.buckets, self.old) = (std::ptr::null_mut(), std::ptr::null_mut());
+        (self.bucket_count, self.old_count, self.moved) = (0, 0, 0);
+        (self.count, self.expiring) = (0, 0);
+    }
+
+    /// Fetches the bucket of a hash into the cache. The table itself should be there.
+    #[inline(always)]
+    pub(super) fn prefetch_bucket(&self, hash: u64) {
+        if let Some(head) = self.head(hash) {
+            prefetch(head.as_ptr().cast());
+        }
+    }
+
+    /// Fetches the item of a hash into the cache. The bucket should be there.
+    #[inline(always)]
+    pub(super) fn prefetch_item(&self, hash: u64) {
+        if let Some(chain) = self.chain(hash) {
+            chain.prefetch_match(tag_of(hash));
+        }
+    }
+
+    #[inline(always)]
+    fn chain(&self, hash: u64) -> Option<Chain> {
+        // SAFETY: `head` gives initialized buckets of the array that holds this hash.
+        self.head(hash).map(|head| unsafe { Chain::new(head) })
+    }
+
+    #[inline(always)]
+    fn head(&self, hash: u64) -> Option<NonNull<Bucket>> {
+        let position = position_of(hash);
+        if !self.old.is_null() {
+            let i = index_of(position, self.old_count as usize);
+            if i >= self.moved as usize {
+                // SAFETY: an index is below its count.
+                return Some(unsafe { NonNull::new_unchecked(self.old.add(i)) });
+            }
+        }
+        let array = NonNull::new(self.buckets)?;
+        // SAFETY: as above.
+        Some(unsafe { array.add(index_of(position, self.bucket_count as usize)) })
+    }
+
+    /// Starts to move everything into an array of `count` buckets; a small table is done with at once.
+    fn resize(&mut self, count: usize, hasher: &KeyHasher, used: &mut usize) {
+        debug_assert!(self.old.is_null());
+        self.old = self.buckets;
+        self.old_count = self.bucket_count;
+        self.moved = 0;
+        self.buckets = allocate(count, used);
+        self.bucket_count = u32::try_from(count).expect("a table has fewer than 2^32 buckets");
+        let at_once = self.old_count as usize <= TABLE_BUCKETS_AT_ONCE;
+        self.move_buckets(if at_once { usize::MAX } else { TABLE_BUCKETS_PER_WRITE }, hasher, used);
+    }
+
+    /// Moves up to `budget` buckets of the old array. Cost: about 20 ns per item.
+    fn move_buckets(&mut self, budget: usize, hasher: &KeyHasher, used: &mut usize) {
+        let old_count = self.old_count as usize;
+        let end = (self.moved as usize).saturating_add(budget).min(old_count);
+        for i in self.moved as usize..end {
+            let ahead = i + PREFETCH_DISTANCE;
+            if ahead < old_count {
+                // SAFETY: a bucket of the old array that was not moved yet.
+                unsafe { Chain::new(NonNull::new_unchecked(self.old.add(ahead))) }.prefetch_items();
+            }
+            self.move_bucket(i, hasher, used);
+        }
+        if end == old_count {
+            // SAFETY: allocated with this count; all chains were drained.
+            unsafe { free(self.old, old_count, used) };
+            self.old = std::ptr::null_mut();
+            (self.old_count, self.moved) = (0, 0);
+        }
+    }
+
+    fn move_bucket(&mut self, i: usize, hasher: &KeyHasher, used: &mut usize) {
+        let (count, old_count) = (self.bucket_count as usize, self.old_count as usize);
+        let start = start_of(i, old_count);
+        let first = if start == 0 { 0 } else { index_of(start - 1, count) + 1 };
+        let last = index_of(start_of(i + 1, old_count) - 1, count);
+        for fresh in first..=last {
+            // SAFETY: below the count; nothing was ever here, the frontier only now reaches it.
+            unsafe { self.buckets.add(fresh).write(Bucket::EMPTY) };
+        }
+        // SAFETY: bucket `i` of the old array was not moved before; `moved` says so.
+        let chain = unsafe { Chain::new(NonNull::new_unchecked(self.old.add(i))) };
+        self.moved = i as u32 + 1;
+        let buckets = self.buckets;
+        let mut allocated = 0;
+        let freed = chain.drain(|entry| {
+            let item = entry.item();
+            // SAFETY: the item is alive; the borrow ends with the statement.
+            let hash = hasher.place(unsafe { item.borrow() }.key());
+            let to = index_of(position_of(hash), count);
+            debug_assert!(to <= last);
+            // SAFETY: the new array is initialized up to `last`, and no other reference into it is held.
+            let chain = unsafe { Chain::new(NonNull::new_unchecked(buckets.add(to))) };
+            allocated += usize::from(chain.push(entry));
+        });
+        *used += allocated * BUCKET_SIZE;
+        *used -= freed * BUCKET_SIZE;
+    }
+}
+
+impl Drop for Table {
+    /// Frees the items too.
+    fn drop(&mut self) {
+        // The account does not outlive the keyspace; wrapping keeps it out of the way.
+        let mut used = usize::MAX / 2;
+        let mut position = 0;
+        while position < POSITION_END {
+            position = self.drain_at(position, &mut used, |item| {
+                // SAFETY: taken out of the table, so nobody else has it.
+                unsafe { item.free() };
+            });
+        }
+        self.free_arrays(&mut used);
+    }
+}
+
+/// The position of a hash: its top 48 bits.
+#[inline(always)]
+pub(super) fn position_of(hash: u64) -> u64 {
+    hash >> 16
+}
+
+/// The bucket, of `count`, that holds a position.
+#[inline(always)]
+fn index_of(position: u64, count: usize) -> usize {
+    ((u128::from(position) * count as u128) >> 48) as usize
+}
+
+/// The first position of bucket `i` of `count`.
+#[inline(always)]
+fn start_of(i: usize, count: usize) -> u64 {
+    if i < 1 << 15 {
+        ((i as u64) << 48).div_ceil(count as u64)
+    } else {
+        ((i as u128) << 48).div_ceil(count as u128) as u64
+    }
+}
+
+/// Items that an array of `count` buckets takes before it grows.
+#[inline(always)]
+fn capacity(count: usize) -> usize {
+    if count == 1 { BUCKET_WIDTH } else { count * BUCKET_WIDTH * TABLE_LOAD_MAX_PERCENT / 100 }
+}
+
+/// The next larger count: every second of the allocator's classes, a factor of 1.33 to 1.5 beyond small counts.
+/// Every class would save 3 % of the table's memory and double the moves.
+fn grown(count: usize) -> usize {
+    array_count(array_count(count + 1) + 1)
+}
+
+/// Count of buckets that the allocator gives when asked for this many.
+fn array_count(count: usize) -> usize {
+    size_class(count * BUCKET_SIZE) / BUCKET_SIZE
+}
+
+fn array_layout(count: usize) -> Layout {
+    Layout::array::<Bucket>(count).expect("tables are far smaller than the address space")
+}
+
+/// Memory for `count` buckets, not initialized.
+fn allocate(count: usize, used: &mut usize) -> *mut Bucket {
+    let layout = array_layout(count);
+    debug_assert_eq!(size_class(layout.size()), layout.size());
+    // SAFETY: the count is never 0.
+    let array = unsafe { alloc(layout) };
+    if array.is_null() {
+        handle_alloc_error(layout);
+    }
+    *used += layout.size();
+    array.cast()
+}
+
+/// # Safety
+/// `allocate` gave `array` for this count, and nobody uses it any more.
+unsafe fn free(array: *mut Bucket, count: usize, used: &mut usize) {
+    let layout = array_layout(count);
+    // SAFETY: the caller's word.
+    unsafe { dealloc(array.cast(), layout) };
+    *used -= layout.size();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::StringForm;
+    use crate::keyspace::item::Frame;
+
+    fn item(key: &[u8]) -> RawItem {
+        let frame = Frame {
+            form: StringForm::Automatic,
+            deadline: None,
+            mark: false,
+            access: 0,
+            key_length: key.len(),
+            value_length: 0,
+        };
+        RawItem::new(&frame, key, b"")
+    }
+
+    #[test]
+    fn positions_and_buckets_agree_for_every_count() {
+        for count in (1..200).chain([1 << 15, 40_000, 100_003, (1 << 32) - 1]) {
+            for i in (0..count.min(300)).chain([count / 2, count - 1]) {
+                let start = start_of(i, count);
+                assert_eq!(index_of(start, count), i);
+                if start > 0 {
+                    assert_eq!(index_of(start - 1, count), i - 1);
+                }
+            }
+            assert_eq!(start_of(count, count), POSITION_END);
+        }
+    }
+
+    #[test]
+    fn growth_is_by_a_third_at_least_and_a_half_at_most() {
+        let mut count = 8;
+        while count < 1 << 20 {
+            let next = grown(count);
+            assert!(next * 3 >= count * 4 && next * 2 <= count * 3, "{count} to {next}");
+            count = next;
+        }
+    }
+
+    /// Fills and empties one table; every item is found at every moment, and walks by position meet all.
+    fn check(count: usize) {
+        let hasher = KeyHasher::new(count as u64);
+        let mut used = 0;
+        let mut table = Table::default();
+        let keys: Vec<Vec<u8>> = (0..count).map(|n| format!("key:{n}").into_bytes()).collect();
+        let walk = |table: &Table| {
+            let (mut position, mut met) = (0, 0);
+            while let Some((chain, next)) = table.chain_at(position) {
+                assert!(next > position);
+                met += chain.entries().count();
+                position = next;
+                if position == POSITION_END {
+                    break;
+                }
+            }
+            met
+        };
+        let mut resizing = 0;
+        for (n, key) in keys.iter().enumerate() {
+            let hash = hasher.place(key);
+            assert!(table.find(hash, key).is_none());
+            table.insert(hash, item(key), &hasher, &mut used);
+            resizing += usize::from(!table.old.is_null());
+            let probe = &keys[(n * 7919) % (n + 1)];
+            assert!(table.find(hasher.place(probe), probe).is_some());
+            if n % (count / 50 + 1) == 0 {
+                assert_eq!(walk(&table), n + 1);
+            }
+        }
+        assert_eq!(
+            resizing > 0,
+            count > capacity(TABLE_BUCKETS_AT_ONCE) + 200,
+            "larger tables grow bit by bit"
+        );
+        for (n, key) in keys.iter().enumerate() {
+            let hash = hasher.place(key);
+            let place = table.find(hash, key).expect("inserted");
+            let removed = table.remove(hash, place, &hasher, &mut used);
+            // SAFETY: taken out.
+            unsafe { removed.free() };
+            assert!(table.find(hash, key).is_none());
+            let probe = &keys[n + (n * 7919) % (count - n)];
+            assert_eq!(table.find(hasher.place(probe), probe).is_some(), probe != key);
+            if n % (count / 50 + 1) == 0 {
+                assert_eq!(walk(&table), count - n - 1);
+            }
+        }
+        assert_eq!((table.count(), used), (0, 0), "an empty table holds no memory");
+        assert!(table.buckets.is_null());
+    }
+
+    #[test]
+    fn a_table_grows_and_shrinks_without_losing_anything() {
+        for count in [1, 7, 8, 9, 10, 100, 3000] {
+            check(count);
+        }
+        check(if cfg!(miri) { 200 } else { 30_000 });
+    }
+
+    #[test]
+    fn a_dropped_table_frees_its_items() {
+        let hasher = KeyHasher::new(1);
+        let (mut used, mut table) = (0, Table::default());
+        for n in 0..500u32 {
+            let key = n.to_le_bytes();
+            table.insert(hasher.place(&key), item(&key), &hasher, &mut used);
+        }
+        assert_eq!(table.count(), 500);
+        drop(table); // Miri and the leak checker of CI see to the rest.
+    }
+}

@@ -1,0 +1,160 @@
+//! Reading a database at one time.
+
+use super::access::AccessClock;
+use super::database::Database;
+use super::evict::mix;
+use super::item::{Item, RawItem};
+use super::table::POSITION_END;
+use super::{Key, KeyHasher, Keyspace};
+use crate::ids::DatabaseIndex;
+use crate::limits::{RANDOM_TRIES, SCAN_BUCKETS_PER_ITEM};
+use crate::slot::SLOT_COUNT;
+
+/// Reads one database at one time.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    pub(super) keyspace: &'a Keyspace,
+    pub(super) database: DatabaseIndex,
+    pub(super) now_ms: i64,
+}
+
+/// A position of a scan: a slot and a lower bound of the hash within it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ScanPosition {
+    /// The slot to go on with.
+    pub slot: usize,
+    /// Lower bound of the top 48 bits of the hash.
+    pub hash: u64,
+}
+
+impl<'a> View<'a> {
+    /// The time of this view, milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    /// The database.
+    pub fn database(&self) -> DatabaseIndex {
+        self.database
+    }
+
+    /// The hasher.
+    pub fn hasher(&self) -> KeyHasher {
+        self.keyspace.hasher
+    }
+
+    /// What the access bits of items mean at present.
+    pub fn access_clock(&self) -> AccessClock {
+        self.keyspace.accesses.clock
+    }
+
+    /// The item of a key, counted as an access (LRU/LFU clock) unless the session said NO-TOUCH.
+    /// Cost: two cache misses, none of them when prefetched; no allocation.
+    #[inline]
+    pub fn get(&self, key: &Key<'_>) -> Option<Item<'a>> {
+        let item = self.live(key)?;
+        self.keyspace.accesses.touch(item, self.now_ms);
+        Some(super::borrow_item(item))
+    }
+
+    /// The item of a key, not counted as an access.
+    #[inline]
+    pub fn peek(&self, key: &Key<'_>) -> Option<Item<'a>> {
+        self.live(key).map(super::borrow_item)
+    }
+
+    #[inline(always)]
+    fn live(&self, key: &Key<'_>) -> Option<RawItem> {
+        let item = super::item_at(self.database_ref().find(key)?);
+        if item.expired(self.now_ms) { None } else { Some(item) }
+    }
+
+    /// A view of another database at the same time.
+    pub fn of_database(&self, database: DatabaseIndex) -> View<'a> {
+        View { database, ..*self }
+    }
+
+    /// Count of keys, those past their deadline but not yet deleted included (as Redis' DBSIZE).
+    pub fn count(&self) -> u64 {
+        self.database_ref().count
+    }
+
+    #[inline(always)]
+    pub(super) fn database_ref(&self) -> &'a Database {
+        &self.keyspace.databases[self.database.0 as usize]
+    }
+
+    /// Any one item that has not expired, chosen by the random bits; `None` when there is none.
+    /// Cost: a walk over the slots' counts (about 1 us) and a few cache misses, unless most items
+    /// have expired.
+    pub fn random(&self, seed: u64) -> Option<Item<'a>> {
+        let database = self.database_ref();
+        let row = database.row.as_ref()?;
+        let mut chance = seed;
+        // Every item is as likely as any other: a chain is taken by position, one of 16 ranks in it by
+        // chance, and a rank that is not there is another try.
+        for _ in 0..RANDOM_TRIES {
+            let slot = database.slot_of_rank(chance.checked_rem(database.count)?, false)?;
+            chance = mix(chance);
+            let (chain, _) = row[slot].chain_at(chance >> 16)?;
+            if let Some(entry) = chain.entries().nth(chance as usize % 16)
+                && !entry.item().expired(self.now_ms)
+            {
+                return Some(super::borrow_item(entry.item()));
+            }
+            chance = mix(chance);
+        }
+        // Few items or few alive: the first from a random slot on.
+        let start = chance as usize % SLOT_COUNT;
+        let from = ScanPosition { slot: start, hash: 0 };
+        self.first_live(from).or_else(|| self.first_live(ScanPosition::default()))
+    }
+
+    fn first_live(&self, from: ScanPosition) -> Option<Item<'a>> {
+        let (mut next, mut found) = (Some(from), None);
+        while let Some(at) = next
+            && found.is_none()
+        {
+            next = self.scan(at, 1, &mut |item| found = Some(item));
+        }
+        found
+    }
+
+    /// Visits items from `from` on, in (slot, hash) order, whole buckets at a time, until at least
+    /// `count` were visited or [`SCAN_BUCKETS_PER_ITEM`] times as many buckets looked at. Returns where to
+    /// go on, or `None` at the end of this shard's last slot.
+    /// Every item present from the first call to the last is visited at least once, whatever grows or
+    /// shrinks in between. Expired items are not visited.
+    pub fn scan(
+        &self,
+        from: ScanPosition,
+        count: usize,
+        visit: &mut dyn FnMut(Item<'a>),
+    ) -> Option<ScanPosition> {
+        let database = self.database_ref();
+        let row = database.row.as_ref()?;
+        let (mut at, mut visited, mut buckets) = (from, 0, 0);
+        loop {
+            let slot = database.used_slots.next(at.slot)?;
+            if slot != at.slot {
+                at = ScanPosition { slot, hash: 0 };
+            }
+            if visited >= count || buckets >= count.saturating_mul(SCAN_BUCKETS_PER_ITEM) {
+                return Some(at);
+            }
+            let (chain, next) = row[slot].chain_at(at.hash.min(POSITION_END - 1))?;
+            row[slot].prefetch_items_at(next);
+            buckets += 1;
+            for entry in chain.entries() {
+                if !entry.item().expired(self.now_ms) {
+                    visited += 1;
+                    visit(super::borrow_item(entry.item()));
+                }
+            }
+            at.hash = next;
+            if next == POSITION_END {
+                at = ScanPosition { slot: slot + 1, hash: 0 };
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Keys that transactions watch, and a version of each that grows with every change.
+//!
+//! A key past its deadline counts as absent: that it expires is a change, that an expired item is deleted later
+//! is none. While nobody watches, a change costs one predictable branch.
+
+use super::{Key, Keyspace};
+use crate::ids::DatabaseIndex;
+use crate::limits::DATABASE_COUNT;
+use std::collections::HashMap;
+
+struct Watched {
+    version: u64,
+    watchers: usize,
+    /// The item was there and past its deadline when somebody last looked.
+    expired: bool,
+}
+
+/// All watched keys.
+pub(super) struct Watches {
+    keys: [HashMap<Box<[u8]>, Watched>; DATABASE_COUNT],
+    count: usize,
+    last_version: u64,
+}
+
+impl Default for Watches {
+    fn default() -> Watches {
+        Watches { keys: std::array::from_fn(|_| HashMap::new()), count: 0, last_version: 0 }
+    }
+}
+
+impl Watches {
+    /// A key changed.
+    #[inline(always)]
+    pub(super) fn changed(&mut self, database: DatabaseIndex, key: &[u8]) {
+        if self.count > 0 {
+            self.bump(database, key);
+        }
+    }
+
+    #[cold]
+    fn bump(&mut self, database: DatabaseIndex, key: &[u8]) {
+        if let Some(watched) = self.keys[database.0 as usize].get_mut(key) {
+            self.last_version += 1;
+            watched.version = self.last_version;
+            watched.expired = false;
+        }
+    }
+
+    /// An item past its deadline was deleted.
+    #[inline(always)]
+    pub(super) fn removed_expired(&mut self, database: DatabaseIndex, key: &[u8]) {
+        if self.count > 0
+            && let Some(watched) = self.keys[database.0 as usize].get_mut(key)
+            && !std::mem::take(&mut watched.expired)
+        {
+            self.bump(database, key);
+        }
+    }
+
+    fn look(&mut self, database: DatabaseIndex, key: &[u8], expired: bool) -> Option<u64> {
+        let watched = self.keys[database.0 as usize].get_mut(key)?;
+        if expired && !watched.expired {
+            self.last_version += 1;
+            watched.version = self.last_version;
+            watched.expired = true;
+        }
+        Some(watched.version)
+    }
+}
+
+impl Keyspace {
+    /// Begins to watch a key, once more if it is watched already. Returns its version.
+    pub fn watch(&mut self, database: DatabaseIndex, key: &Key<'_>, now_ms: i64) -> u64 {
+        let expired = self.is_expired(database, key, now_ms);
+        let watches = &mut self.watches;
+        let keys = &mut watches.keys[database.0 as usize];
+        if let Some(watched) = keys.get_mut(key.bytes()) {
+            watched.watchers += 1;
+        } else {
+            watches.count += 1;
+            watches.last_version += 1;
+            let watched = Watched { version: watches.last_version, watchers: 1, expired };
+            keys.insert(key.bytes().into(), watched);
+        }
+        watches.look(database, key.bytes(), expired).expect("it is watched")
+    }
+
+    /// Ends one watch of a key.
+    pub fn unwatch(&mut self, database: DatabaseIndex, key: &[u8]) {
+        let keys = &mut self.watches.keys[database.0 as usize];
+        let watched = keys.get_mut(key).expect("every watch ends once");
+        watched.watchers -= 1;
+        if watched.watchers == 0 {
+            keys.remove(key);
+            self.watches.count -= 1;
+        }
+    }
+
+    /// The version of a watched key at this time: another one than before when it has changed, expired
+    /// or been deleted since. `None` when nobody watches it.
+    pub fn watch_version(
+        &mut self,
+        database: DatabaseIndex,
+        key: &Key<'_>,
+        now_ms: i64,
+    ) -> Option<u64> {
+        let expired = self.is_expired(database, key, now_ms);
+        self.watches.look(database, key.bytes(), expired)
+    }
+
+    /// All items of some databases are about to go or to be exchanged: their watched keys that have items in one
+    /// of them change. With one database alone, a key that had expired when it was watched stays as it was.
+    pub(super) fn watched_databases_change(&mut self, databases: &[DatabaseIndex], now_ms: i64) {
+        if self.watches.count == 0 {
+            return;
+        }
+        for &database in databases {
+            let watched = &self.watches.keys[database.0 as usize];
+            let keys: Vec<_> = watched.iter().map(|(key, w)| (key.clone(), w.expired)).collect();
+            for (bytes, was_expired) in keys {
+                let key = Key::new(&bytes, self.hasher.hash(&bytes));
+                let alive = |&at: &DatabaseIndex| self.view(at, now_ms).peek(&key).is_some();
+                let expired = !was_expired && self.is_expired(database, &key, now_ms);
+                if expired || databases.iter().any(alive) {
+                    self.watches.changed(database, &bytes);
+                }
+            }
+        }
+    }
+
+    fn is_expired(&self, database: DatabaseIndex, key: &Key<'_>, now_ms: i64) -> bool {
+        let place = self.databases[database.0 as usize].find(key);
+        place.is_some_and(|place| super::item_at(place).expired(now_ms))
+    }
+}
