@@ -52,6 +52,9 @@ pub const KEYS_LIMIT_DEFAULT: usize = 500;
 /// Items that PDEL looks at before it deletes what it found among them: bounds the names held in memory.
 pub const PATTERN_DELETE_COUNT: usize = 1024;
 
+/// Length of a string value (`proto-max-bulk-len`); a command that would make a longer one is refused.
+pub const STRING_BYTES_MAX: usize = 512 << 20;
+
 const _: () = assert!(RECEIVE_BUFFER_COUNT.is_power_of_two() && RECEIVE_BUFFER_COUNT <= 32768);
 const _: () = assert!(UNAUTHENTICATED_BULK_BYTES_MAX <= INLINE_BYTES_MAX);
 

@@ -8,9 +8,12 @@ pub mod dump;
 pub mod expire;
 pub mod keys;
 pub mod object;
+pub mod options;
 pub mod pattern;
 pub mod refusal;
 pub mod scan;
+pub mod string;
+pub mod table;
 
 use crate::resp::reply::Reply;
 use refusal::{Outcome, Refusal};
@@ -55,6 +58,16 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// The string at key argument `i`, counted as an access; `None` when there is no such key.
+    /// Errors: [`Refusal::WrongType`].
+    #[inline]
+    pub fn string<'v>(&self, i: usize, view: &View<'v>) -> Result<Option<&'v [u8]>, Refusal> {
+        match view.get(&self.key(i)) {
+            None => Ok(None),
+            Some(item) => item.string().map(Some).ok_or(Refusal::WrongType),
+        }
+    }
+
     /// Argument `i` as a 64-bit integer by Redis' strict rules (no spaces, no `+`, no leading zeros).
     /// Errors: [`Refusal::NotAnInteger`].
     pub fn integer(&self, i: usize) -> Result<i64, Refusal> {
@@ -69,6 +82,8 @@ pub enum Arity {
     Exactly(usize),
     /// So many or more.
     AtLeast(usize),
+    /// The name and one or more pairs.
+    Pairs,
 }
 
 impl Arity {
@@ -78,6 +93,7 @@ impl Arity {
         match self {
             Arity::Exactly(n) => count == n,
             Arity::AtLeast(n) => count >= n,
+            Arity::Pairs => count >= 3 && count % 2 == 1,
         }
     }
 
@@ -86,6 +102,7 @@ impl Arity {
         match self {
             Arity::Exactly(n) => n as i64,
             Arity::AtLeast(n) => -(n as i64),
+            Arity::Pairs => -3,
         }
     }
 }
@@ -211,7 +228,10 @@ pub struct Flags {
 }
 
 /// One row of the command table.
+#[derive(Clone, Copy)]
 pub struct Command {
+    /// Its number in log entries, given by [`table`].
+    pub number: u16,
     /// Lower-case name; a subcommand's is only the second word.
     pub name: &'static str,
     /// The first word of a subcommand; empty otherwise.
@@ -265,6 +285,7 @@ pub const fn container(name: &'static str, subcommands: &'static [Command]) -> C
 
 const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command {
     Command {
+        number: 0,
         name,
         parent: "",
         arity,

@@ -1,0 +1,206 @@
+//! Options that several commands share: conditions and expiries of SET and GETEX.
+
+use super::Call;
+use super::refusal::Refusal;
+use ringraft_shards::ids::Deadline;
+use ringraft_shards::keyspace::Expiry;
+
+/// What must hold for a value to be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing.
+    Always,
+    /// NX: there is no such key.
+    Absent,
+    /// XX: there is such a key.
+    Present,
+}
+
+/// A time as EX, PX, EXAT or PXAT gave it, not yet looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenTime<'a> {
+    /// The number's text.
+    pub text: &'a [u8],
+    /// What it counts.
+    pub unit: TimeUnit,
+}
+
+/// What a given time counts: its unit, and whether from now on or from the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// EX.
+    Seconds,
+    /// PX.
+    Milliseconds,
+    /// EXAT.
+    UnixSeconds,
+    /// PXAT.
+    UnixMilliseconds,
+}
+
+impl TimeUnit {
+    /// The unit that an option's name stands for, in any case.
+    fn named(word: &[u8]) -> Option<TimeUnit> {
+        const NAMES: [(&[u8], TimeUnit); 4] = [
+            (b"EX", TimeUnit::Seconds),
+            (b"PX", TimeUnit::Milliseconds),
+            (b"EXAT", TimeUnit::UnixSeconds),
+            (b"PXAT", TimeUnit::UnixMilliseconds),
+        ];
+        NAMES.iter().find(|(name, _)| word.eq_ignore_ascii_case(name)).map(|&(_, unit)| unit)
+    }
+}
+
+impl GivenTime<'_> {
+    /// The point in time that is meant; `now_ms` is the leader's, so that all replicas agree.
+    /// Errors: no integer; not positive, before or after the addition; too large. `command` is named in the text.
+    pub fn deadline(&self, command: &'static str, now_ms: i64) -> Result<Deadline, Refusal> {
+        let number = crate::numbers::parse_integer(self.text).ok_or(Refusal::NotAnInteger)?;
+        let milliseconds = match self.unit {
+            TimeUnit::Seconds | TimeUnit::UnixSeconds => number.checked_mul(1000),
+            TimeUnit::Milliseconds | TimeUnit::UnixMilliseconds => Some(number),
+        };
+        let start_ms = match self.unit {
+            TimeUnit::Seconds | TimeUnit::Milliseconds => now_ms,
+            TimeUnit::UnixSeconds | TimeUnit::UnixMilliseconds => 0,
+        };
+        milliseconds
+            .filter(|&milliseconds| milliseconds > 0)
+            .and_then(|milliseconds| milliseconds.checked_add(start_ms))
+            .map(Deadline)
+            .ok_or(Refusal::InvalidExpire(command))
+    }
+}
+
+/// What a request wants to become of the deadline. At most one of its kinds may be given; the same kind
+/// again replaces the first, as in Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenExpiry<'a> {
+    /// Nothing was said.
+    Unsaid,
+    /// KEEPTTL.
+    Keep,
+    /// PERSIST.
+    Persist,
+    /// EX, PX, EXAT or PXAT.
+    Time(GivenTime<'a>),
+}
+
+/// The options of SET.
+#[derive(Clone, Copy, Debug)]
+pub struct SetOptions<'a> {
+    /// NX, XX.
+    pub condition: Condition,
+    /// GET: the old value is the reply.
+    pub get: bool,
+    expiry: GivenExpiry<'a>,
+}
+
+impl<'a> SetOptions<'a> {
+    /// Reads the arguments after key and value. Cost without options: one comparison.
+    /// Errors: [`Refusal::Syntax`] for an unknown option, or two that contradict.
+    pub fn parse(call: &Call<'a>) -> Result<SetOptions<'a>, Refusal> {
+        let mut options =
+            SetOptions { condition: Condition::Always, get: false, expiry: GivenExpiry::Unsaid };
+        let mut at = 3;
+        while at < call.count() {
+            let word = call.at(at);
+            if word.eq_ignore_ascii_case(b"NX") && options.condition != Condition::Present {
+                options.condition = Condition::Absent;
+            } else if word.eq_ignore_ascii_case(b"XX") && options.condition != Condition::Absent {
+                options.condition = Condition::Present;
+            } else if word.eq_ignore_ascii_case(b"GET") {
+                options.get = true;
+            } else if word.eq_ignore_ascii_case(b"KEEPTTL") {
+                options.expiry = options.expiry.replaced_by(GivenExpiry::Keep)?;
+            } else {
+                options.expiry = options.expiry.replaced_by(take_time(call, at)?)?;
+                at += 1;
+            }
+            at += 1;
+        }
+        Ok(options)
+    }
+
+    /// What becomes of the deadline when the value is set. Errors: as [`GivenTime::deadline`].
+    pub fn expiry(&self, command: &'static str, now_ms: i64) -> Result<Expiry, Refusal> {
+        Ok(match self.expiry {
+            GivenExpiry::Unsaid | GivenExpiry::Persist => Expiry::Never,
+            GivenExpiry::Keep => Expiry::Keep,
+            GivenExpiry::Time(time) => Expiry::At(time.deadline(command, now_ms)?),
+        })
+    }
+}
+
+impl<'a> GivenExpiry<'a> {
+    /// Reads the options of GETEX, the arguments after the key.
+    /// Errors: [`Refusal::Syntax`] for an unknown option, or two that contradict.
+    pub fn parse(call: &Call<'a>) -> Result<GivenExpiry<'a>, Refusal> {
+        let mut expiry = GivenExpiry::Unsaid;
+        let mut at = 2;
+        while at < call.count() {
+            if call.arguments.is(at, "PERSIST") {
+                expiry = expiry.replaced_by(GivenExpiry::Persist)?;
+                at += 1;
+            } else {
+                expiry = expiry.replaced_by(take_time(call, at)?)?;
+                at += 2;
+            }
+        }
+        Ok(expiry)
+    }
+
+    fn replaced_by(self, next: GivenExpiry<'a>) -> Result<GivenExpiry<'a>, Refusal> {
+        use GivenExpiry::{Keep, Persist, Time, Unsaid};
+        match (self, next) {
+            (Unsaid, _) | (Keep, Keep) | (Persist, Persist) => Ok(next),
+            (Time(old), Time(new)) if old.unit == new.unit => Ok(next),
+            _ => Err(Refusal::Syntax),
+        }
+    }
+}
+
+/// An option that names a unit, and its number after it.
+fn take_time<'a>(call: &Call<'a>, at: usize) -> Result<GivenExpiry<'a>, Refusal> {
+    match (TimeUnit::named(call.at(at)), call.arguments.get(at + 1)) {
+        (Some(unit), Some(text)) => Ok(GivenExpiry::Time(GivenTime { text, unit })),
+        _ => Err(Refusal::Syntax),
+    }
+}
+
+/// A range of positions whose ends both belong to it, of a string of `size` bytes or bits: negative ends
+/// count from the end, and what lies outside is cut off. `None` when nothing is left.
+pub fn range_within(start: i64, end: i64, size: i64) -> Option<(i64, i64)> {
+    // Redis sets an end before the string to its first position, but not when both ends stand in the
+    // wrong order already.
+    if start < 0 && end < 0 && start > end {
+        return None;
+    }
+    let from_start = |at: i64| if at < 0 { at.saturating_add(size).max(0) } else { at };
+    let (start, end) = (from_start(start), from_start(end).min(size - 1));
+    (start <= end).then_some((start, end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_cut_as_redis_does() {
+        for (start, end, size, expected) in [
+            (0, -1, 3, Some((0, 2))),
+            (-2, -1, 3, Some((1, 2))),
+            (0, -10, 3, Some((0, 0))),
+            (-5, -10, 3, None),
+            (-10, -5, 3, Some((0, 0))),
+            (2, 1, 3, None),
+            (3, 9, 3, None),
+            (0, i64::MAX, 3, Some((0, 2))),
+            (i64::MIN, i64::MAX, 3, Some((0, 2))),
+            (0, -1, 0, None),
+            (0, 0, 0, None),
+        ] {
+            assert_eq!(range_within(start, end, size), expected, "{start} {end} {size}");
+        }
+    }
+}
