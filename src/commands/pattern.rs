@@ -120,7 +120,7 @@ fn ordered_items<'a>(view: &View<'a>, page: &Page<'_>, glob: &Glob<'_>) -> Vec<I
         Some(pivot) => start = greatest(start, pivot),
         None => {}
     }
-    if page.limit == 0 || is_empty(&start, &end) {
+    if page.limit == 0 {
         return items;
     }
     let range = KeyRange {
@@ -168,18 +168,6 @@ fn least<'a>(end: Limit<'a>, pivot: &'a [u8]) -> Limit<'a> {
         Bound::Included(bytes) if bytes.as_ref() < pivot => end,
         Bound::Excluded(bytes) if bytes.as_ref() <= pivot => end,
         _ => Bound::Excluded(Cow::Borrowed(pivot)),
-    }
-}
-
-/// Can no key lie between the bounds?
-fn is_empty(start: &Limit<'_>, end: &Limit<'_>) -> bool {
-    match (start, end) {
-        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
-        (Bound::Included(start), Bound::Included(end)) => start > end,
-        (
-            Bound::Included(start) | Bound::Excluded(start),
-            Bound::Included(end) | Bound::Excluded(end),
-        ) => start >= end,
     }
 }
 
