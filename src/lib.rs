@@ -3,6 +3,7 @@
 pub mod commands;
 pub mod files;
 pub mod glob;
+pub mod kvnode_state;
 pub mod limits;
 pub mod net;
 pub mod node;
@@ -10,3 +11,4 @@ pub mod numbers;
 pub mod options;
 pub mod resp;
 pub mod settings;
+pub mod snapshot_print;

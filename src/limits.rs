@@ -55,6 +55,13 @@ pub const PATTERN_DELETE_COUNT: usize = 1024;
 /// Length of a string value (`proto-max-bulk-len`); a command that would make a longer one is refused.
 pub const STRING_BYTES_MAX: usize = 512 << 20;
 
+/// Longest key or value in kvnode's `state.bin`: as long as a request's argument may be. A longer one is
+/// taken for damage.
+pub const KVNODE_STRING_BYTES_MAX: u64 = 512 << 20;
+
+/// Buffer of `ringraft snapshot print` before its output.
+pub const PRINT_BUFFER_BYTES: usize = 64 * 1024;
+
 const _: () = assert!(RECEIVE_BUFFER_COUNT.is_power_of_two() && RECEIVE_BUFFER_COUNT <= 32768);
 const _: () = assert!(UNAUTHENTICATED_BULK_BYTES_MAX <= INLINE_BYTES_MAX);
 

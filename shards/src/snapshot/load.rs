@@ -4,13 +4,8 @@ use std::io::Read;
 
 use super::error::ReadError;
 use super::reader::SnapshotReader;
-use crate::ids::DatabaseIndex;
 use crate::keyspace::{Expiry, Key, Keyspace};
 use crate::rdb::DecodedValue;
-
-/// The time of loading: before every deadline. Whether an item has expired is decided by the leader's
-/// time when it is next looked at, so one past its deadline is loaded like any other.
-const LOAD_TIME_MS: i64 = i64::MIN;
 
 /// How far a snapshot is loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,16 +27,18 @@ pub fn load_chunk<R: Read>(
     progress: &mut Progress,
 ) -> Result<bool, ReadError> {
     let hasher = keyspace.hasher();
+    let leader_time_ms = reader.header().leader_time_ms;
     let more = match reader.read_chunk()? {
         Some(mut chunk) => {
-            let mut edit = keyspace.edit(DatabaseIndex(0), LOAD_TIME_MS);
             while let Some(item) = chunk.next_item()? {
                 let key = Key::new(&item.key, hasher.hash(&item.key));
                 let expiry = item.deadline.map_or(Expiry::Never, Expiry::At);
+                // An item past its deadline is loaded too, hence set before it: the snapshot's index
+                // decides what is there, and the leader's time, later on, what has expired.
+                let now_ms = item.deadline.map_or(leader_time_ms, |at| at.0.min(leader_time_ms));
+                let mut edit = keyspace.edit(item.database, now_ms);
                 match item.value {
-                    DecodedValue::String(value) => {
-                        edit.of_database(item.database).set_string(&key, &value, item.form, expiry)
-                    }
+                    DecodedValue::String(value) => edit.set_string(&key, &value, item.form, expiry),
                 }
                 progress.items += 1;
             }

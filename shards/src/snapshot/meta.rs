@@ -2,11 +2,18 @@
 //!
 //! It says nothing that `state.ring` does not say; where the two disagree, the snapshot is refused.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
+use super::directory::META_FILE;
+use super::error::{Flaw, ReadError, SnapshotError};
 use super::footer::Footer;
 use super::header::{FORMAT_VERSION, Header, Membership};
 use crate::ids::NodeId;
+use crate::limits::SNAPSHOT_META_BYTES_MAX;
 
 /// The contents of `meta.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +108,18 @@ impl Meta {
         text
     }
 
+    /// Checks the `meta.json` that lies beside a state file.
+    pub fn check_beside(&self, state: &Path) -> Result<(), SnapshotError> {
+        let path = state.with_file_name(META_FILE);
+        let checked = read_bounded(&path)
+            .map_err(|error| format!("cannot be read: {error}"))
+            .and_then(|text| self.check(&text));
+        checked.map_err(|what| {
+            let source = ReadError::damaged(0, Flaw::Meta { what });
+            SnapshotError::Unreadable { path, source }
+        })
+    }
+
     /// Checks the text of a `meta.json` against what it must say.
     /// Errors: what is wrong, to follow the words "meta.json".
     pub fn check(&self, text: &[u8]) -> Result<(), String> {
@@ -121,6 +140,13 @@ impl Meta {
             None => "differs from the file".to_string(),
         })
     }
+}
+
+/// Reads a small file, up to [`SNAPSHOT_META_BYTES_MAX`].
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)?.take(SNAPSHOT_META_BYTES_MAX).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -7,13 +7,12 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::directory::{META_FILE, PendingSnapshot, SnapshotDirectory, SnapshotName};
+use super::directory::{PendingSnapshot, SnapshotDirectory, SnapshotName};
 use super::error::{Flaw, ReadError, SnapshotError};
 use super::footer::Footer;
 use super::header::Header;
 use super::meta::Meta;
 use super::reader::SnapshotReader;
-use crate::limits::SNAPSHOT_META_BYTES_MAX;
 
 /// A complete snapshot, open. Stays readable when it is pruned meanwhile.
 #[derive(Debug)]
@@ -29,14 +28,7 @@ impl SnapshotFile {
     /// Opens `state.ring` at `path`: header, footer, size and `meta.json` agree. Items are not read.
     pub fn open(path: &Path) -> Result<SnapshotFile, SnapshotError> {
         let opened = SnapshotFile::open_alone(path)?;
-        let meta_path = path.with_file_name(META_FILE);
-        let wrong = |what| SnapshotError::Unreadable {
-            path: meta_path.clone(),
-            source: ReadError::damaged(0, Flaw::Meta { what }),
-        };
-        let text =
-            read_bounded(&meta_path).map_err(|error| wrong(format!("unreadable: {error}")))?;
-        opened.meta().check(&text).map_err(wrong)?;
+        opened.meta().check_beside(path)?;
         Ok(opened)
     }
 
@@ -233,12 +225,4 @@ impl std::io::Read for AtOffset {
         self.offset += count as u64;
         Ok(count)
     }
-}
-
-/// Reads a small file, up to [`SNAPSHOT_META_BYTES_MAX`].
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut text = Vec::new();
-    File::open(path)?.take(SNAPSHOT_META_BYTES_MAX).read_to_end(&mut text)?;
-    Ok(text)
 }
