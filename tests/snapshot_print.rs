@@ -200,7 +200,7 @@ fn kvnode_meta_is_checked() {
     assert_eq!(printed(&file).0, "*3 $3 SET $1 a $1 1 ");
     meta(packed.len() + 1, &good);
     let (out, error) = refused(&file);
-    assert!(out.is_empty() && error.contains("the size is 47 where meta.json says 48"), "{error}");
+    assert!(out.is_empty() && error.contains("the size is 42 where meta.json says 43"), "{error}");
     meta(packed.len(), "AAAAAAAAAAA=");
     let (out, error) = refused(&file);
     assert!(out.is_empty() && error.contains("where meta.json says 0000000000000000"), "{error}");
@@ -271,12 +271,12 @@ fn redis_takes_what_is_printed() {
 fn random_items(chance: &mut Chance) -> Vec<Record> {
     (0..3_000)
         .map(|i: u32| {
-            let mut key = chance.bytes(chance.below(20));
+            let mut key = chance.some_bytes(20);
             key.extend_from_slice(&i.to_be_bytes());
             let value = match chance.below(3) {
                 0 => chance.next().to_string().into_bytes(),
                 1 => (chance.below(500) as i64 - 250).to_string().into_bytes(),
-                _ => chance.bytes(chance.below(300)),
+                _ => chance.some_bytes(300),
             };
             let deadline = (chance.below(3) == 0).then(|| FUTURE_MS + chance.below(1 << 40) as i64);
             item(chance.below(16) as u8, &key, &value, deadline)
@@ -298,6 +298,12 @@ impl Chance {
 
     fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
+    }
+
+    /// Fewer bytes than the limit.
+    fn some_bytes(&mut self, limit: usize) -> Vec<u8> {
+        let count = self.below(limit);
+        self.bytes(count)
     }
 
     fn bytes(&mut self, count: usize) -> Vec<u8> {
@@ -325,7 +331,7 @@ impl Redis {
             );
         let output = BufReader::new(child.stdout.take().expect("piped"));
         let ready =
-            output.lines().map_while(Result::ok).any(|line| line.contains("Ready to accept"));
+            output.lines().map_while(Result::ok).any(|line| line.contains("ready to accept"));
         assert!(ready, "redis-server did not start");
         Redis { child, socket }
     }
