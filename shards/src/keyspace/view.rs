@@ -90,11 +90,11 @@ impl<'a> View<'a> {
     pub fn random(&self, seed: u64) -> Option<Item<'a>> {
         let database = self.database_ref();
         let row = database.row.as_ref()?;
+        let slot = database.slot_of_rank(seed.checked_rem(database.count)?, false)?;
         let mut chance = seed;
-        // Every item is as likely as any other: a chain is taken by position, one of 16 ranks in it by
-        // chance, and a rank that is not there is another try.
+        // Every item of the slot is as likely as any other: a chain is taken by position, one of 16
+        // ranks in it by chance, and a rank that is not there is another try.
         for _ in 0..RANDOM_TRIES {
-            let slot = database.slot_of_rank(chance.checked_rem(database.count)?, false)?;
             chance = mix(chance);
             let (chain, _) = row[slot].chain_at(chance >> 16)?;
             if let Some(entry) = chain.entries().nth(chance as usize % 16)
@@ -102,7 +102,6 @@ impl<'a> View<'a> {
             {
                 return Some(super::borrow_item(entry.item()));
             }
-            chance = mix(chance);
         }
         // Few items or few alive: the first from a random slot on.
         let start = chance as usize % SLOT_COUNT;
