@@ -8,6 +8,9 @@
 use std::borrow::Cow;
 use std::ops::Bound;
 
+/// One end of a range of texts.
+type Edge<'a> = Bound<Cow<'a, [u8]>>;
+
 /// A pattern, its literal beginning split off.
 #[derive(Clone, Debug)]
 pub struct Glob<'a> {
@@ -48,7 +51,7 @@ impl<'a> Glob<'a> {
     }
 
     /// Bounds in bytewise order between which all matches lie.
-    pub fn range(&self) -> (Bound<Cow<'a, [u8]>>, Bound<Cow<'a, [u8]>>) {
+    pub fn range(&self) -> (Edge<'a>, Edge<'a>) {
         let start = Bound::Included(self.prefix.clone());
         if self.rest.is_empty() {
             return (start.clone(), start);

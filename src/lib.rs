@@ -1,7 +1,9 @@
 //! Ringraft: a Redis-compatible key/value server, thread per core on io_uring, a Raft group per shard.
 
 pub mod commands;
+pub mod core;
 pub mod files;
+
 pub mod glob;
 pub mod kvnode_state;
 pub mod limits;

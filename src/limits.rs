@@ -84,3 +84,20 @@ pub const OPEN_FILES_PER_SHARD: u64 = 8;
 
 /// Free disk space without which a restart is refused.
 pub const FREE_SPACE_BYTES_MIN: u64 = 1 << 20;
+/// Entries of one shard on their way to the disk; what comes meanwhile gathers for the next.
+pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+
+/// Requests after which a connection is judged for a move to another core.
+pub const MOVE_VOTES_MIN: u32 = 256;
+
+/// Share of a connection's keys that must belong to another core for it to move there, in percent.
+pub const MOVE_SHARE_PERCENT: u64 = 90;
+
+/// Least time between two moves of a connection, milliseconds.
+pub const MOVE_INTERVAL_MS: i64 = 1000;
+
+/// Buckets that one round of the search for expired items looks at.
+pub const EXPIRE_BUCKETS_PER_TICK: usize = 2048;
+
+/// Rounds per tick at most, while many of the items found have expired.
+pub const EXPIRE_ROUNDS_PER_TICK_MAX: usize = 16;

@@ -1,11 +1,11 @@
 //! ringraft: reads the command line, checks the machine, starts the node.
 
+use ringraft::node::run::Node;
 use ringraft::node::{self, Plan, Refusal, banner, logging, signals};
 use ringraft::options::{self, Request};
 use ringraft::settings::Settings;
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::mpsc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 #[global_allocator]
@@ -44,15 +44,18 @@ fn serve(settings: Settings) -> Result<(), Refusal> {
 }
 
 fn run(plan: &Plan, started: Instant) -> Result<(), Refusal> {
-    let (stop, stopped) = mpsc::channel();
+    let node = Node::start(plan, started)?;
+    let stop = node.stopper();
     let watching = signals::watch(move |event| match event {
-        signals::Event::Stop(name) => stop.send(name).unwrap_or_default(),
+        signals::Event::Stop(name) => {
+            tracing::info!("{name}: stopping");
+            stop();
+        }
         signals::Event::ReopenLog => logging::reopen(),
     });
     watching.map_err(|error| Refusal::failure(format!("cannot start a thread: {error}")))?;
     tracing::info!("{}", banner::ready(plan, started.elapsed()));
-    if let Ok(name) = stopped.recv() {
-        tracing::info!("{name}: stopping");
-    }
+    node.wait()?;
+    tracing::info!("stopped");
     Ok(())
 }

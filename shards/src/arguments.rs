@@ -94,6 +94,11 @@ impl<'a> Arguments<'a> {
         Arguments { bytes: self.bytes, spans: &self.spans[first..] }
     }
 
+    /// The first `count` arguments.
+    pub fn first(self, count: usize) -> Arguments<'a> {
+        Arguments { bytes: self.bytes, spans: &self.spans[..count] }
+    }
+
     /// Is argument `i` this word, in any case?
     #[inline]
     pub fn is(&self, i: usize, word: &str) -> bool {

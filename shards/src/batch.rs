@@ -45,7 +45,7 @@ impl Operation {
 }
 
 /// Gathers the operations of a turn. Reused from turn to turn without allocating.
-#[derive(rkyv::Archive, rkyv::Serialize)]
+#[derive(Default, rkyv::Archive, rkyv::Serialize)]
 pub struct BatchBuilder {
     /// Leader's clock in milliseconds since the Unix epoch, never going back.
     leader_time_ms: i64,
@@ -54,18 +54,6 @@ pub struct BatchBuilder {
     operations: Vec<Operation>,
     spans: Vec<Span>,
     bytes: Vec<u8>,
-}
-
-impl Default for BatchBuilder {
-    fn default() -> BatchBuilder {
-        BatchBuilder {
-            leader_time_ms: 0,
-            seed: 0,
-            operations: Vec::new(),
-            spans: Vec::new(),
-            bytes: Vec::new(),
-        }
-    }
 }
 
 impl BatchBuilder {

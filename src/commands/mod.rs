@@ -3,9 +3,11 @@
 //! Each family file opens with its rows, functions below in the same order. Gates (arity, password,
 //! memory, state) read only the row and never name a command.
 
+pub mod connection;
 pub mod database;
 pub mod dump;
 pub mod expire;
+pub mod info;
 pub mod keys;
 pub mod object;
 pub mod options;
@@ -15,6 +17,8 @@ pub mod scan;
 pub mod string;
 pub mod table;
 
+use crate::core::Desk;
+use crate::core::shard::Bench;
 use crate::resp::reply::Reply;
 use refusal::{Outcome, Refusal};
 use ringraft_shards::arguments::Arguments;
@@ -151,6 +155,21 @@ pub enum Run {
     Write(fn(&Call<'_>, &mut Edit<'_>, &mut Reply<'_>) -> Outcome),
     /// Nothing itself: the second word names one of these rows.
     Container(&'static [Command]),
+    /// Needs nothing but its arguments.
+    Plain(fn(&Call<'_>, &mut Reply<'_>) -> Outcome),
+    /// Runs on the core of the connection, with all that the core has.
+    Session(fn(&mut Desk<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>),
+    /// Runs beside the items of one shard, outside its log: it changes no item.
+    Shard(fn(&mut Bench<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>),
+}
+
+/// Is the reply written?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Yes.
+    Now,
+    /// It will come: other cores or the disk have a part in it.
+    Later,
 }
 
 /// How the replies of several shards become one.
@@ -283,6 +302,34 @@ pub const fn container(name: &'static str, subcommands: &'static [Command]) -> C
     row(name, Arity::AtLeast(2), Keys::NONE, Run::Container(subcommands))
 }
 
+/// A row that needs nothing but its arguments.
+pub const fn plain(
+    name: &'static str,
+    arity: Arity,
+    run: fn(&Call<'_>, &mut Reply<'_>) -> Outcome,
+) -> Command {
+    row(name, arity, Keys::NONE, Run::Plain(run))
+}
+
+/// A row that runs on the core of the connection.
+pub const fn session(
+    name: &'static str,
+    arity: Arity,
+    run: fn(&mut Desk<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>,
+) -> Command {
+    row(name, arity, Keys::NONE, Run::Session(run))
+}
+
+/// A row that runs beside the items of a shard, outside its log.
+pub const fn shard(
+    name: &'static str,
+    arity: Arity,
+    keys: Keys,
+    run: fn(&mut Bench<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>,
+) -> Command {
+    row(name, arity, keys, Run::Shard(run))
+}
+
 const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command {
     Command {
         number: 0,
@@ -327,6 +374,32 @@ impl Command {
     /// Its reply may differ from call to call on the same data.
     pub const fn random_reply(mut self) -> Command {
         self.flags.random_reply = true;
+        self
+    }
+
+    /// For operators.
+    pub const fn admin(mut self) -> Command {
+        self.flags.admin = true;
+        self.flags.no_monitor = true;
+        self
+    }
+
+    /// Allowed before AUTH.
+    pub const fn no_auth(mut self) -> Command {
+        self.flags.no_auth = true;
+        self
+    }
+
+    /// Not allowed inside MULTI.
+    pub const fn no_multi(mut self) -> Command {
+        self.flags.no_multi = true;
+        self
+    }
+
+    /// Not shown to MONITOR and SLOWLOG.
+    pub const fn unseen(mut self) -> Command {
+        self.flags.no_monitor = true;
+        self.flags.no_slowlog = true;
         self
     }
 

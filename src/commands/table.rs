@@ -6,7 +6,9 @@
 //! name is longer than 16 bytes.
 
 use super::refusal::Refusal;
-use super::{Command, Run, database, dump, expire, keys, object, pattern, scan, string};
+use super::{
+    Command, Run, connection, database, dump, expire, keys, object, pattern, scan, string,
+};
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
 use std::borrow::Cow;
@@ -21,6 +23,8 @@ const FAMILIES: &[&[Command]] = &[
     database::COMMANDS,
     object::COMMANDS,
     dump::COMMANDS,
+    connection::COMMANDS,
+    crate::core::transaction::COMMANDS,
 ];
 
 /// Every command's name at the position that is its number; a subcommand's is `parent|name`. Log entries
@@ -79,6 +83,20 @@ const NUMBERED: &[&str] = &[
     "object|refcount",
     "dump",
     "restore",
+    "ping",
+    "echo",
+    "quit",
+    "reset",
+    "select",
+    "auth",
+    "hello",
+    "multi",
+    "exec",
+    "discard",
+    "watch",
+    "unwatch",
+    "run-queued",
+    "watch-key",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.
@@ -130,6 +148,11 @@ fn find_under(parent: u16, name: &[u8]) -> Option<&'static Command> {
         }
         at = (at + 1) % PLACE_COUNT;
     }
+}
+
+/// The row of a command that no client can name. Panics when there is none.
+pub fn internal(name: &str) -> &'static Command {
+    ROWS.iter().find(|row| row.flags.internal && row.name == name).expect("a row of this server")
 }
 
 /// The row that log entries call `number`.

@@ -2,4 +2,5 @@
 
 pub mod parse;
 pub mod quoting;
+pub mod read;
 pub mod reply;

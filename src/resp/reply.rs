@@ -31,6 +31,11 @@ impl<'a> Reply<'a> {
         self.protocol
     }
 
+    /// Goes on in another protocol (HELLO, RESET).
+    pub fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+    }
+
     /// `+OK`.
     #[inline]
     pub fn ok(&mut self) {

@@ -22,7 +22,12 @@ pub struct Edit<'a> {
 impl Edit<'_> {
     /// For reading. The same rules of expiry hold.
     pub fn view(&self) -> View<'_> {
-        View { keyspace: self.keyspace, database: self.database, now_ms: self.now_ms }
+        View {
+            keyspace: self.keyspace,
+            database: self.database,
+            now_ms: self.now_ms,
+            touches: true,
+        }
     }
 
     /// The time of this edit, milliseconds since the Unix epoch (the leader's, on every replica).

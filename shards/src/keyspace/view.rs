@@ -16,6 +16,8 @@ pub struct View<'a> {
     pub(super) keyspace: &'a Keyspace,
     pub(super) database: DatabaseIndex,
     pub(super) now_ms: i64,
+    /// Does a read count as an access?
+    pub(super) touches: bool,
 }
 
 /// A position of a scan: a slot and a lower bound of the hash within it.
@@ -53,7 +55,9 @@ impl<'a> View<'a> {
     #[inline]
     pub fn get(&self, key: &Key<'_>) -> Option<Item<'a>> {
         let item = self.live(key)?;
-        self.keyspace.accesses.touch(item, self.now_ms);
+        if self.touches {
+            self.keyspace.accesses.touch(item, self.now_ms);
+        }
         Some(super::borrow_item(item))
     }
 
@@ -67,6 +71,11 @@ impl<'a> View<'a> {
     fn live(&self, key: &Key<'_>) -> Option<RawItem> {
         let item = super::item_at(self.database_ref().find(key)?);
         if item.expired(self.now_ms) { None } else { Some(item) }
+    }
+
+    /// The same, without counting reads as accesses (CLIENT NO-TOUCH).
+    pub fn untouched(&self) -> View<'a> {
+        View { touches: false, ..*self }
     }
 
     /// A view of another database at the same time.

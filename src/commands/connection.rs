@@ -1,0 +1,198 @@
+//! Commands of the connection itself: who speaks, in which protocol, in which database.
+
+use super::refusal::{Outcome, Refusal};
+use super::{Answer, Arity, Call, Command, Group, plain, session};
+use crate::core::Desk;
+use crate::core::session::Session;
+use crate::resp::reply::{Protocol, Reply};
+use ringraft_shards::ids::DatabaseIndex;
+use ringraft_shards::limits::DATABASE_COUNT;
+
+/// Rows of this file.
+pub const COMMANDS: &[Command] = &[
+    plain("ping", Arity::AtLeast(1), ping).fast().about(
+        Group::Connection,
+        "1.0.0",
+        "Answers PONG, or its argument.",
+    ),
+    plain("echo", Arity::Exactly(2), echo).fast().about(
+        Group::Connection,
+        "1.0.0",
+        "Answers its argument.",
+    ),
+    session("quit", Arity::AtLeast(1), quit).fast().no_auth().no_multi().about(
+        Group::Connection,
+        "1.0.0",
+        "Closes the connection.",
+    ),
+    session("reset", Arity::Exactly(1), reset).fast().no_auth().no_multi().about(
+        Group::Connection,
+        "6.2.0",
+        "Makes the connection as new.",
+    ),
+    session("select", Arity::Exactly(2), select).fast().about(
+        Group::Connection,
+        "1.0.0",
+        "Chooses the database.",
+    ),
+    session("auth", Arity::AtLeast(2), auth).fast().no_auth().unseen().about(
+        Group::Connection,
+        "1.0.0",
+        "Gives the password.",
+    ),
+    session("hello", Arity::AtLeast(1), hello).fast().no_auth().unseen().about(
+        Group::Connection,
+        "6.0.0",
+        "Chooses the protocol, and may give password and name.",
+    ),
+];
+
+fn ping(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
+    match call.count() {
+        1 => reply.simple("PONG"),
+        2 => reply.bulk(call.at(1)),
+        _ => return Err(Refusal::Arity("ping".into())),
+    }
+    Ok(())
+}
+
+fn echo(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
+    reply.bulk(call.at(1));
+    Ok(())
+}
+
+fn quit(desk: &mut Desk<'_>, _call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    desk.connection().close_after_replies = true;
+    reply.ok();
+    Ok(Answer::Now)
+}
+
+fn reset(desk: &mut Desk<'_>, _call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    desk.core.forget_watched(desk.index);
+    desk.core.stop_monitoring(desk.index);
+    let authenticated = desk.core.settings.requirepass.is_empty();
+    *desk.session() = Session { authenticated, ..Session::default() };
+    reply.set_protocol(Protocol::Resp2);
+    reply.simple("RESET");
+    Ok(Answer::Now)
+}
+
+fn select(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    let index = call.integer(1).map_err(|_| Refusal::text("ERR invalid DB index"))?;
+    match u8::try_from(index) {
+        Ok(index) if usize::from(index) < DATABASE_COUNT => {
+            desk.session().database = DatabaseIndex(index);
+            reply.ok();
+            Ok(Answer::Now)
+        }
+        _ => Err(Refusal::text("ERR DB index is out of range")),
+    }
+}
+
+const WRONG_PASSWORD: Refusal =
+    Refusal::text("WRONGPASS invalid username-password pair or user is disabled.");
+
+fn auth(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    match call.count() {
+        2 if desk.core.settings.requirepass.is_empty() => {
+            return Err(Refusal::text(
+                "ERR AUTH <password> called without any password configured for the default user. \
+                 Are you sure your configuration is correct?",
+            ));
+        }
+        2 => log_in(desk, b"default", call.at(1))?,
+        3 => log_in(desk, call.at(1), call.at(2))?,
+        _ => return Err(Refusal::Syntax),
+    }
+    reply.ok();
+    Ok(Answer::Now)
+}
+
+fn log_in(desk: &mut Desk<'_>, user: &[u8], password: &[u8]) -> Outcome {
+    let expected = desk.core.settings.requirepass.as_bytes();
+    let right = expected.is_empty() || same_in_constant_time(expected, password);
+    if user != b"default" || !right {
+        return Err(WRONG_PASSWORD);
+    }
+    desk.session().authenticated = true;
+    Ok(())
+}
+
+/// Compares without telling by its duration how much was right.
+fn same_in_constant_time(a: &[u8], b: &[u8]) -> bool {
+    let differences = a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b));
+    differences == 0 && a.len() == b.len()
+}
+
+fn hello(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    let mut protocol = desk.session().protocol;
+    if call.count() > 1 {
+        let version = call
+            .integer(1)
+            .map_err(|_| Refusal::text("ERR Protocol version is not an integer or out of range"))?;
+        protocol = match version {
+            2 => Protocol::Resp2,
+            3 => Protocol::Resp3,
+            _ => return Err(Refusal::text("NOPROTO unsupported protocol version")),
+        };
+    }
+    let mut name = None;
+    let mut i = 2;
+    while i < call.count() {
+        let left = call.count() - i - 1;
+        if call.arguments.is(i, "auth") && left >= 2 {
+            log_in(desk, call.at(i + 1), call.at(i + 2))?;
+            i += 3;
+        } else if call.arguments.is(i, "setname") && left >= 1 {
+            name = Some(call.at(i + 1));
+            i += 2;
+        } else {
+            let word = String::from_utf8_lossy(call.at(i)).into_owned();
+            return Err(Refusal::Text(format!("ERR Syntax error in HELLO option '{word}'").into()));
+        }
+    }
+    if !desk.session().authenticated {
+        return Err(Refusal::text(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
+             HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
+             select the RESP protocol version at the same time",
+        ));
+    }
+    if let Some(name) = name {
+        desk.session().name = checked_name(name)?.to_vec();
+    }
+    desk.session().protocol = protocol;
+    reply.set_protocol(protocol);
+    greet(desk, reply);
+    Ok(Answer::Now)
+}
+
+fn greet(desk: &mut Desk<'_>, reply: &mut Reply<'_>) {
+    reply.map(7);
+    reply.bulk(b"server");
+    reply.bulk(b"redis");
+    reply.bulk(b"version");
+    reply.bulk(crate::commands::info::REDIS_VERSION.as_bytes());
+    reply.bulk(b"proto");
+    reply.integer(if reply.protocol() == Protocol::Resp3 { 3 } else { 2 });
+    reply.bulk(b"id");
+    reply.integer(desk.connection().id as i64);
+    reply.bulk(b"mode");
+    reply.bulk(b"standalone");
+    reply.bulk(b"role");
+    reply.bulk(b"master");
+    reply.bulk(b"modules");
+    reply.array(0);
+}
+
+/// A name for a client: no spaces, no control characters.
+/// Errors: Redis' text for one that has them.
+pub fn checked_name(name: &[u8]) -> Result<&[u8], Refusal> {
+    if name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
+        Ok(name)
+    } else {
+        Err(Refusal::text(
+            "ERR Client names cannot contain spaces, newlines or special characters.",
+        ))
+    }
+}

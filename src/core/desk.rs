@@ -1,0 +1,177 @@
+//! What a session command may use: its core, its connection, and all other cores through questions.
+
+use crate::commands::refusal::Refusal;
+use crate::commands::{Answer, Call};
+use crate::core::Core;
+use crate::core::answers::Target;
+use crate::core::connection::{Connection, Hold};
+use crate::core::gather::{Findings, GatherState, Merge};
+use crate::core::mailbox::Mail;
+use crate::core::session::Session;
+use crate::resp::reply::{Protocol, Reply};
+use ringraft_shards::arguments::OwnedArguments;
+use std::any::Any;
+
+/// The place where a session command works.
+pub struct Desk<'a> {
+    /// The core.
+    pub core: &'a mut Core,
+    /// The connection's number on it.
+    pub index: u32,
+    /// Whom the reply is for.
+    pub target: Target,
+}
+
+impl Desk<'_> {
+    /// The connection.
+    pub fn connection(&mut self) -> &mut Connection {
+        self.core.answers.connections.at_mut(self.index)
+    }
+
+    /// Its session.
+    pub fn session(&mut self) -> &mut Session {
+        &mut self.connection().session
+    }
+
+    /// Asks every core and answers when all have replied. Further requests of the connection wait.
+    pub fn ask_cores<T: Send + 'static>(
+        &mut self,
+        ask: impl Fn(&mut Core) -> T + Clone + Send + 'static,
+        conclude: impl FnOnce(&mut Core, Vec<T>, &mut Reply<'_>) + 'static,
+    ) -> Result<Answer, Refusal> {
+        let target = self.target;
+        let protocol = self.session().protocol;
+        self.connection().hold = Hold::Answer;
+        self.core.ask_cores(target, protocol, ask, conclude);
+        Ok(Answer::Later)
+    }
+}
+
+impl Core {
+    /// Asks every core; the conclusion is written to `target` when all have replied.
+    pub fn ask_cores<T: Send + 'static>(
+        &mut self,
+        target: Target,
+        protocol: Protocol,
+        ask: impl Fn(&mut Core) -> T + Clone + Send + 'static,
+        conclude: impl FnOnce(&mut Core, Vec<T>, &mut Reply<'_>) + 'static,
+    ) {
+        let conclude = move |core: &mut Core, findings: Findings, reply: &mut Reply<'_>| {
+            let findings = findings.into_iter().map(|finding| {
+                *finding.downcast::<T>().expect("every core was asked the same question")
+            });
+            let findings = findings.collect();
+            conclude(core, findings, reply);
+        };
+        let core_count = self.core_count();
+        let gather = self.answers.gathers.insert(GatherState {
+            target,
+            protocol,
+            merge: Merge::Cores {
+                findings: (0..core_count).map(|_| None).collect(),
+                conclude: Box::new(conclude),
+            },
+            parts: Vec::new(),
+            missing: core_count,
+            arguments: OwnedArguments::default(),
+            scanned_slot: None,
+        });
+        let asker = self.id;
+        for core in 0..core_count as u16 {
+            if core == self.id {
+                let finding = ask(self);
+                self.find(gather, core, Box::new(finding));
+            } else {
+                let ask = ask.clone();
+                let task = move |there: &mut Core| {
+                    let finding: Box<dyn Any + Send> = Box::new(ask(there));
+                    let reply = move |here: &mut Core| here.find(gather, core, finding);
+                    there.answers.outboxes[usize::from(asker)].push(Mail::Task(Box::new(reply)));
+                };
+                self.answers.outboxes[usize::from(core)].push(Mail::Task(Box::new(task)));
+            }
+        }
+    }
+
+    fn find(&mut self, gather: u32, core: u16, finding: Box<dyn Any + Send>) {
+        let state = self.answers.gathers.at_mut(gather);
+        if let Merge::Cores { findings, .. } = &mut state.merge {
+            findings[usize::from(core)] = Some(finding);
+        }
+        state.missing -= 1;
+        if state.missing == 0 {
+            self.answers.complete.push(gather);
+        }
+    }
+
+    /// Merges the parts of commands whose last part has come.
+    pub(super) fn complete_gathers(&mut self) {
+        while let Some(index) = self.answers.complete.pop() {
+            let gather = self.answers.gathers.remove(index);
+            self.conclude(gather);
+        }
+    }
+
+    fn conclude(&mut self, mut gather: GatherState) {
+        let mut out = Vec::new();
+        let mut reply = Reply::new(&mut out, gather.protocol);
+        let refusal = gather.refusal().map(<[u8]>::to_vec);
+        match (gather.merge, refusal) {
+            (Merge::Transaction { .. } | Merge::Shards(_) | Merge::Scan { .. }, Some(refusal)) => {
+                reply.raw(&refusal);
+            }
+            (Merge::Shards(rule), None) => {
+                let seed = self.chance.bits();
+                super::gather::merge_shards(
+                    rule,
+                    &gather.parts,
+                    &gather.arguments,
+                    seed,
+                    &mut reply,
+                );
+            }
+            (Merge::Scan { count, database }, None) => {
+                gather.merge = Merge::Scan { count, database };
+                return self.continue_scan(gather, count, database);
+            }
+            (Merge::Transaction { replies }, None) => {
+                let part = gather.parts.first().map_or(&b"*0\r\n"[..], |p| &p.reply);
+                super::gather::merge_transaction(&replies, part, &mut reply);
+            }
+            (Merge::Watch(watched), refusal) => {
+                self.conclude_watch(gather.target, watched, &gather.parts, refusal, &mut reply);
+            }
+            (Merge::Cores { findings, conclude }, _) => {
+                let findings = findings.into_iter().map(|f| f.expect("none is missing")).collect();
+                conclude(self, findings, &mut reply);
+            }
+        }
+        self.answers.write_here(gather.target, |to| to.extend_from_slice(&out));
+        self.release_hold(gather.target);
+    }
+
+    /// Lets a connection go on that waited for an answer.
+    pub fn release_hold(&mut self, target: Target) {
+        if let Target::Connection { index, .. } = target {
+            let connection = self.answers.connections.at_mut(index);
+            if connection.hold == Hold::Answer {
+                connection.hold = Hold::None;
+                if !connection.runnable {
+                    connection.runnable = true;
+                    self.runnable.push(index);
+                }
+            }
+        }
+    }
+}
+
+/// The reply of a session command: now, or from elsewhere later.
+pub fn run_session(
+    run: fn(&mut Desk<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>,
+    desk: &mut Desk<'_>,
+    call: &Call<'_>,
+    out: &mut Vec<u8>,
+    protocol: Protocol,
+) -> Result<Answer, Refusal> {
+    run(desk, call, &mut Reply::new(out, protocol))
+}

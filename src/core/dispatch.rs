@@ -1,0 +1,466 @@
+//! The slow path of a request: every gate, every kind of command.
+//!
+//! Its arguments are copied once, so that commands may use the core and the connection freely. The gates
+//! are asked in Redis' order: is there such a command, does its arity fit, may the client, is a
+//! transaction open, is the server paused.
+
+use crate::commands::pattern::wants_order;
+use crate::commands::refusal::Refusal;
+use crate::commands::scan::{Cursor, ScanOptions};
+use crate::commands::{Answer, Call, Command, Gather, Run, Spread, table};
+use crate::core::Core;
+use crate::core::answers::{Origin, Target};
+use crate::core::connection::Hold;
+use crate::core::desk::{Desk, run_session};
+use crate::core::gather::{GatherState, Merge, Part};
+use crate::core::intake::{OUT_OF_MEMORY, forward};
+use crate::core::session::{Queued, ReplyMode};
+use crate::core::shard::Request;
+use crate::resp::reply::Reply;
+use ringraft_shards::arguments::{Arguments, OwnedArguments};
+use ringraft_shards::ids::{DatabaseIndex, ShardId};
+use ringraft_shards::keyspace::KeyHash;
+use std::time::Instant;
+
+/// What an unauthenticated client is told.
+const NO_AUTH: &str = "NOAUTH Authentication required.";
+
+/// What a multi-key command is told whose keys live in different shards.
+const CROSS_SHARD: &str =
+    "CROSSSLOT Keys in request don't hash to the same shard; give them one {hash tag}";
+
+/// One piece of a command for one shard.
+pub(super) struct Piece {
+    /// Where it goes.
+    pub(super) shard: ShardId,
+    /// Hash of its first key.
+    pub(super) first_key: KeyHash,
+    /// Its arguments; `None` for all of the command's.
+    pub(super) arguments: Option<OwnedArguments>,
+    /// Positions of its keys among the command's.
+    pub(super) keys: Vec<u32>,
+}
+
+impl Core {
+    /// Takes a request of any kind.
+    pub(super) fn dispatch(&mut self, index: u32, arguments: OwnedArguments) {
+        // What was taken on the hot path comes first.
+        let mode = self.answers.connections.at(index).session.reply_mode;
+        if mode == ReplyMode::SkipNext {
+            self.answers.connections.at_mut(index).session.reply_mode = ReplyMode::On;
+        }
+        let looked_up = find_row(arguments.borrow());
+        let pauses = looked_up.as_ref().is_ok_and(|command| self.is_paused_for(command));
+        if pauses {
+            return self.hold_back(index, &arguments);
+        }
+        let target = if mode == ReplyMode::On {
+            let sequence = self.answers.connections.at_mut(index).replies.expect();
+            Target::Connection { index, sequence }
+        } else {
+            self.answers.connections.at_mut(index).muted_once = true;
+            Target::Nobody
+        };
+        let session = &self.answers.connections.at(index).session;
+        let checked = looked_up.and_then(|command| {
+            if !session.authenticated && !command.flags.no_auth {
+                return Err(Refusal::text(NO_AUTH));
+            }
+            if self.stop_sent && command.name != "shutdown" {
+                return Err(Refusal::text("ERR the server is shutting down"));
+            }
+            Ok(command)
+        });
+        match checked {
+            Ok(command) => {
+                if self.answers.connections.at(index).session.transaction.is_some()
+                    && !command.flags.no_multi
+                {
+                    return self.queue(index, target, command, arguments);
+                }
+                self.show_to_monitors(index, command, arguments.borrow());
+                self.start(index, target, command, arguments);
+            }
+            Err(refusal) => {
+                if let Ok(command) = find_row(arguments.borrow()) {
+                    self.stats.commands[usize::from(command.number)].rejected += 1;
+                }
+                if let Some(transaction) =
+                    &mut self.answers.connections.at_mut(index).session.transaction
+                {
+                    transaction.refused = true;
+                }
+                self.refuse(index, target, &refusal, arguments.borrow());
+            }
+        }
+    }
+
+    fn is_paused_for(&self, command: &Command) -> bool {
+        self.pause.until_ms > self.turn.now_ms
+            && !command.flags.admin
+            && command.name != "client"
+            && (self.pause.all || command.flags.write || command.name == "exec")
+    }
+
+    /// Puts a request back into the connection's input until the pause is over.
+    fn hold_back(&mut self, index: u32, arguments: &OwnedArguments) {
+        let mut request = Vec::new();
+        let mut reply = Reply::new(&mut request, Default::default());
+        reply.array(arguments.borrow().count());
+        for argument in arguments.borrow().iter_from(0) {
+            reply.bulk(argument);
+        }
+        let connection = self.answers.connections.at_mut(index);
+        connection.hold = Hold::Pause;
+        connection.held_back = request;
+    }
+
+    fn refuse(&mut self, index: u32, target: Target, refusal: &Refusal, arguments: Arguments<'_>) {
+        let protocol = self.answers.connections.at(index).session.protocol;
+        let stats = &mut self.stats;
+        let unknown = *refusal == UNKNOWN;
+        self.answers.write_here(target, |out| {
+            let start = out.len();
+            let mut reply = Reply::new(out, protocol);
+            if unknown {
+                *stats.errors.entry("ERR".to_string()).or_default() += 1;
+                table::refuse_unknown(arguments, &mut reply);
+            } else {
+                stats.refuse(&refusal.to_string(), start, &mut reply);
+            }
+        });
+    }
+
+    fn queue(
+        &mut self,
+        index: u32,
+        target: Target,
+        command: &'static Command,
+        arguments: OwnedArguments,
+    ) {
+        let transaction = &mut self.answers.connections.at_mut(index).session.transaction;
+        let transaction = transaction.as_mut().expect("the caller looked");
+        transaction.queued.push(Queued { command, arguments });
+        self.answers.write_here(target, |out| out.extend_from_slice(b"+QUEUED\r\n"));
+    }
+
+    /// Starts a command that passed the gates.
+    pub(super) fn start(
+        &mut self,
+        index: u32,
+        target: Target,
+        command: &'static Command,
+        arguments: OwnedArguments,
+    ) {
+        match command.run {
+            Run::Session(_) | Run::Plain(_) => {
+                let clock = Instant::now();
+                let mut out = Vec::new();
+                let outcome = self.run_here(index, target, command, arguments.borrow(), &mut out);
+                if outcome == Ok(Answer::Now) {
+                    self.answers.write_here(target, |to| to.extend_from_slice(&out));
+                } else if let Err(refusal) = outcome {
+                    self.stats.commands[usize::from(command.number)].failed += 1;
+                    self.refuse(index, target, &refusal, arguments.borrow());
+                }
+                self.count_one(command, clock, index, arguments.borrow());
+            }
+            Run::Read(_) | Run::Write(_) | Run::Shard(_) => {
+                let database = self.answers.connections.at(index).session.database;
+                if let Err(refusal) =
+                    self.send_to_shards(index, target, database, command, arguments)
+                {
+                    self.refuse(index, target, &refusal, Arguments::new(&[], &[]));
+                }
+            }
+            Run::Container(_) => unreachable!("a container's subcommand was looked up"),
+        }
+    }
+
+    /// Runs a command of the session or of nothing, writing its reply to `out`.
+    pub(super) fn run_here(
+        &mut self,
+        index: u32,
+        target: Target,
+        command: &'static Command,
+        arguments: Arguments<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Answer, Refusal> {
+        let protocol = self.answers.connections.at(index).session.protocol;
+        let call = Call {
+            command,
+            arguments,
+            first_key: KeyHash::default(),
+            hasher: self.router.hasher(),
+            seed: self.chance.bits(),
+        };
+        match command.run {
+            Run::Session(run) => {
+                run_session(run, &mut Desk { core: self, index, target }, &call, out, protocol)
+            }
+            Run::Plain(run) => run(&call, &mut Reply::new(out, protocol)).map(|()| Answer::Now),
+            _ => unreachable!("the caller looked"),
+        }
+    }
+
+    fn count_one(
+        &mut self,
+        command: &'static Command,
+        clock: Instant,
+        index: u32,
+        arguments: Arguments<'_>,
+    ) {
+        let took = self.stats.count(command, 1, clock).duration_since(clock);
+        let threshold = self.settings.slowlog_log_slower_than;
+        if threshold >= 0 && took.as_micros() as i64 >= threshold && !command.flags.no_slowlog {
+            let client =
+                self.answers.connections.get(index).map(|c| (c.peer, c.session.name.clone()));
+            let now_ms = self.turn.now_ms;
+            self.slowlog.add(now_ms, took, arguments, client, self.settings.slowlog_max_len);
+        }
+    }
+
+    /// Sends a command to the shards that it concerns.
+    /// Errors: it needs several shards at once and is not of a kind that spreads.
+    fn send_to_shards(
+        &mut self,
+        index: u32,
+        target: Target,
+        database: DatabaseIndex,
+        command: &'static Command,
+        arguments: OwnedArguments,
+    ) -> Result<(), Refusal> {
+        let connection = self.answers.connections.at_mut(index);
+        let mut origin = Origin {
+            core: self.id,
+            target,
+            protocol: connection.session.protocol,
+            rides: true,
+            no_touch: connection.session.no_touch,
+        };
+        if let (Run::Write(_), Target::Connection { sequence, .. }) = (command.run, target) {
+            connection.last_write = Some(sequence);
+        }
+        let view = arguments.borrow();
+        if command.spread == Spread::Everywhere(Gather::Cursor) {
+            return self.start_scan(origin, database, command, arguments);
+        }
+        let pieces = self.pieces(command, view)?;
+        let merge = match command.spread {
+            Spread::Split(gather) | Spread::Everywhere(gather) => gather,
+            Spread::One => {
+                debug_assert_eq!(pieces.len(), 1);
+                Gather::AllOk
+            }
+        };
+        if merge == Gather::SortedKeys && wants_order(view) {
+            for piece in &pieces {
+                self.order_shard(piece.shard, database);
+            }
+        }
+        let gather = (pieces.len() > 1).then(|| {
+            self.answers.gathers.insert(GatherState {
+                target,
+                protocol: origin.protocol,
+                merge: Merge::Shards(merge),
+                parts: pieces.iter().map(|_| Part::default()).collect(),
+                missing: pieces.len(),
+                arguments: arguments.clone(),
+                scanned_slot: None,
+            })
+        });
+        for (part, piece) in pieces.into_iter().enumerate() {
+            if let Some(index) = gather {
+                origin.target = Target::Gather { index, part: part as u16 };
+                self.answers.gathers.at_mut(index).parts[part].keys = piece.keys;
+            }
+            let own = piece.arguments.as_ref().map_or(view, OwnedArguments::borrow);
+            let request =
+                Request { command, origin, database, first_key: piece.first_key, arguments: own };
+            self.forward(piece.shard, &request);
+        }
+        Ok(())
+    }
+
+    /// The database's ordered index must be there before a page of KEYS is read from it.
+    fn order_shard(&mut self, shard: ShardId, database: DatabaseIndex) {
+        let place = self.router.place(shard);
+        let now_ms = self.turn.now_ms;
+        let order = move |core: &mut Core| {
+            core.shards[usize::from(place.local)].keep_order(database, now_ms);
+        };
+        if place.core == self.id {
+            order(self);
+        } else {
+            let task = crate::core::mailbox::Mail::Task(Box::new(order));
+            self.answers.outboxes[usize::from(place.core)].push(task);
+        }
+    }
+
+    /// Sends a request to its shard, here or elsewhere.
+    pub(super) fn forward(&mut self, shard: ShardId, request: &Request<'_>) {
+        let mut refused = None;
+        forward(
+            &self.router,
+            self.id,
+            &mut self.shards,
+            &mut self.answers.outboxes,
+            &mut self.stats,
+            shard,
+            request,
+            &mut refused,
+        );
+        if let Some(origin) = refused {
+            self.answer_error(origin, OUT_OF_MEMORY);
+        }
+    }
+
+    /// Which shards a command concerns, and with which of its arguments.
+    /// Errors: its keys are in different shards and it does not spread, or a pair is incomplete.
+    pub(super) fn pieces(
+        &self,
+        command: &'static Command,
+        arguments: Arguments<'_>,
+    ) -> Result<Vec<Piece>, Refusal> {
+        let all = |shard| Piece {
+            shard,
+            first_key: KeyHash::default(),
+            arguments: None,
+            keys: Vec::new(),
+        };
+        if let Spread::Everywhere(_) = command.spread {
+            return Ok((0..self.router.shard_count()).map(|n| all(ShardId(n as u16))).collect());
+        }
+        let step = command.keys.step;
+        let mut pieces: Vec<Piece> = Vec::new();
+        for (nth, i) in command.keys.positions(arguments.count()).enumerate() {
+            if i + step > arguments.count() {
+                return Err(Refusal::Arity(command.full_name()));
+            }
+            let hash = self.router.hash(arguments.at(i));
+            let shard = self.router.shard(hash);
+            match pieces.iter_mut().find(|piece| piece.shard == shard) {
+                Some(piece) => piece.keys.push(nth as u32),
+                None => pieces.push(Piece {
+                    shard,
+                    first_key: hash,
+                    arguments: None,
+                    keys: vec![nth as u32],
+                }),
+            }
+        }
+        match pieces.len() {
+            // A command that names no key here (OBJECT HELP) is any shard's.
+            0 => return Ok(vec![all(ShardId(0))]),
+            1 => return Ok(pieces),
+            _ if command.spread == Spread::One => return Err(Refusal::text(CROSS_SHARD)),
+            _ => {}
+        }
+        let first = command.keys.first;
+        for piece in &mut pieces {
+            let mut own: OwnedArguments = arguments.iter_from(0).take(first).collect();
+            for &nth in &piece.keys {
+                let start = first + nth as usize * step;
+                (start..start + step).for_each(|i| own.push(arguments.at(i)));
+            }
+            piece.arguments = Some(own);
+        }
+        Ok(pieces)
+    }
+
+    fn start_scan(
+        &mut self,
+        origin: Origin,
+        database: DatabaseIndex,
+        command: &'static Command,
+        arguments: OwnedArguments,
+    ) -> Result<(), Refusal> {
+        let cursor = Cursor::of(arguments.borrow())?;
+        let count = ScanOptions::of(arguments.borrow())?.count;
+        let shard = cursor.position().map_or(ShardId(0), |p| self.router.shard_of_slot(p.slot));
+        let index = self.answers.gathers.insert(GatherState {
+            target: origin.target,
+            protocol: origin.protocol,
+            merge: Merge::Scan { count, database: database.0 },
+            parts: vec![Part::default()],
+            missing: 1,
+            arguments: arguments.clone(),
+            scanned_slot: None,
+        });
+        let origin = Origin { target: Target::Gather { index, part: 0 }, ..origin };
+        let first_key = KeyHash::default();
+        let arguments = arguments.borrow();
+        self.forward(shard, &Request { command, origin, database, first_key, arguments });
+        Ok(())
+    }
+
+    /// A shard's part of a SCAN has come: answers, or goes on with the next shard.
+    pub(super) fn continue_scan(&mut self, mut gather: GatherState, count: usize, database: u8) {
+        let mut found = Vec::new();
+        let mut next = Cursor::END;
+        for part in &gather.parts {
+            let mut elements = crate::resp::read::Elements::of(&part.reply);
+            let digits = elements.next().map_or(&b""[..], super::gather::bulk_of);
+            next =
+                Cursor(std::str::from_utf8(digits).ok().and_then(|d| d.parse().ok()).unwrap_or(0));
+            let keys = elements.next().unwrap_or(b"*0\r\n");
+            found.extend(crate::resp::read::Elements::of(keys).map(<[u8]>::to_vec));
+        }
+        let asked = Cursor::of(gather.arguments.borrow()).unwrap_or(Cursor::END);
+        let slot = gather.scanned_slot.unwrap_or(asked.position().map_or(0, |p| p.slot));
+        let shard = self.router.shard_of_slot(slot);
+        let following = ShardId(shard.0 + 1);
+        if next == Cursor::END && usize::from(following.0) < self.router.shard_count() {
+            let slot = self.router.first_slot(following);
+            next = Cursor::new(Some(ringraft_shards::keyspace::ScanPosition { slot, hash: 0 }));
+            if found.len() < count {
+                let mut arguments = OwnedArguments::default();
+                let text = next.0.to_string();
+                for (i, argument) in gather.arguments.borrow().iter_from(0).enumerate() {
+                    arguments.push(if i == 1 { text.as_bytes() } else { argument });
+                }
+                let command = table::find(b"scan").expect("the row that was run");
+                gather.scanned_slot = Some(slot);
+                gather.parts.push(Part::default());
+                gather.missing = 1;
+                gather.merge = Merge::Scan { count, database };
+                let (protocol, part) = (gather.protocol, gather.parts.len() as u16 - 1);
+                let index = self.answers.gathers.insert(gather);
+                let origin = Origin {
+                    core: self.id,
+                    target: Target::Gather { index, part },
+                    protocol,
+                    rides: true,
+                    no_touch: true,
+                };
+                let (database, first_key) = (DatabaseIndex(database), KeyHash::default());
+                let arguments = arguments.borrow();
+                let request = Request { command, origin, database, first_key, arguments };
+                return self.forward(following, &request);
+            }
+        }
+        self.answers.write_here(gather.target, |out| {
+            let mut reply = Reply::new(out, gather.protocol);
+            reply.array(2);
+            reply.bulk_integer(next.0 as i64);
+            reply.array(found.len());
+            for key in &found {
+                reply.raw(key);
+            }
+        });
+    }
+}
+
+/// Stands for the text that lists the arguments of an unknown command.
+const UNKNOWN: Refusal = Refusal::text("ERR unknown command");
+
+/// The row of a request, its subcommand's where it has one.
+/// Errors: no such command or subcommand, or the wrong number of arguments.
+pub fn find_row(arguments: Arguments<'_>) -> Result<&'static Command, Refusal> {
+    let command = match table::resolve(arguments) {
+        Some(command) if !command.flags.internal => command,
+        _ => return Err(UNKNOWN),
+    };
+    command.check_arity(arguments.count())?;
+    Ok(command)
+}

@@ -1,0 +1,307 @@
+//! The life of a connection: accepted, receiving, held back, moved, closed, released.
+
+use crate::core::Core;
+use crate::core::connection::{Connection, Hold, Kind};
+use crate::core::mailbox::Mail;
+use crate::core::turn::Source;
+use crate::limits::{MOVE_INTERVAL_MS, MOVE_SHARE_PERCENT, MOVE_VOTES_MIN, OUTPUT_PAUSE_BYTES};
+use crate::net::ring::{Completion, Operation, Token};
+use crate::resp::parse::ProtocolError;
+use crate::resp::reply::Reply;
+use socket2::Socket;
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::atomic::Ordering;
+
+impl Core {
+    /// A listening socket has accepted a connection.
+    #[allow(unsafe_code)]
+    pub(super) fn accepted(&mut self, completion: &Completion) {
+        let listener = completion.token.index;
+        let kind = self.listeners[listener as usize].1;
+        if completion.result >= 0 {
+            // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+            let socket = unsafe { Socket::from_raw_fd(completion.result) };
+            self.admit_connection(socket, kind);
+        } else if !self.stop_sent {
+            let error = std::io::Error::from_raw_os_error(-completion.result);
+            tracing::warn!(%error, "a connection could not be accepted");
+        }
+        if !completion.more && !self.stop_sent {
+            if completion.result >= 0 || !is_out_of_files(-completion.result) {
+                self.arm_listener(listener);
+            } else {
+                // Accepting again at once would fail at once: the next tick tries.
+                self.silent_listeners.push(listener);
+            }
+        }
+    }
+
+    pub(super) fn arm_listener(&mut self, listener: u32) {
+        let socket = self.listeners[listener as usize].0.as_raw_fd();
+        self.ring.accept(socket, listener);
+    }
+
+    fn admit_connection(&mut self, socket: Socket, kind: Kind) {
+        let count = self.shared.connection_count.fetch_add(1, Ordering::Relaxed);
+        if count >= self.settings.maxclients || self.stop_sent {
+            self.shared.connection_count.fetch_sub(1, Ordering::Relaxed);
+            self.stats.rejected_connections += 1;
+            let text = b"-ERR max number of clients reached\r\n";
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            // The client may be gone already; there is nobody to tell then.
+            let _ = socket.send_with_flags(text, flags);
+            return;
+        }
+        self.stats.total_connections += 1;
+        let id = self.shared.next_connection_id.fetch_add(1, Ordering::Relaxed);
+        let mut connection = Connection::new(id, socket, kind, self.turn.now_ms);
+        connection.session.authenticated = self.settings.requirepass.is_empty();
+        connection.may_move_ms = self.turn.now_ms + MOVE_INTERVAL_MS;
+        self.install(Box::new(connection));
+    }
+
+    fn install(&mut self, connection: Box<Connection>) -> u32 {
+        let socket = connection.socket.as_raw_fd();
+        let index = self.answers.connections.insert(connection);
+        self.answers.connections.at_mut(index).receiving = true;
+        self.ring.receive(socket, index);
+        index
+    }
+
+    /// Bytes have come, or the client has gone.
+    pub(super) fn receive_completed(&mut self, completion: &Completion) {
+        let index = completion.token.index;
+        let connection = self.answers.connections.at_mut(index);
+        if !completion.more {
+            connection.receiving = false;
+            connection.cancelling = false;
+        }
+        match completion.result {
+            count if count > 0 => {
+                let buffer = completion.buffer.expect("a receive into provided buffers has one");
+                self.received(index, buffer, count as usize);
+            }
+            0 => {
+                connection.ended = true;
+                if connection.replies.unfinished() == 0 {
+                    self.close(index);
+                } else {
+                    connection.close_after_replies = true;
+                }
+            }
+            error if matches!(-error, libc::ENOBUFS | libc::ECANCELED | libc::EINTR) => {}
+            _ => self.close(index),
+        }
+        self.after_receive(index);
+    }
+
+    /// Arms the next receive, moves the connection, or releases it.
+    fn after_receive(&mut self, index: u32) {
+        let Some(connection) = self.answers.connections.get_mut(index) else { return };
+        if connection.receiving {
+            return;
+        }
+        if connection.closed {
+            self.release(index);
+        } else if connection.hold == Hold::Moving {
+            self.finish_move(index);
+        } else {
+            self.regulate(index);
+        }
+    }
+
+    /// Starts or stops receiving, as the connection's unsent replies and unparsed input demand.
+    pub(super) fn regulate(&mut self, index: u32) {
+        let bound = OUTPUT_PAUSE_BYTES.max(2 * crate::limits::RECEIVE_BUFFER_BYTES);
+        let connection = self.answers.connections.at_mut(index);
+        let full = connection.replies.waiting_bytes() > OUTPUT_PAUSE_BYTES
+            || connection.hold != Hold::None && connection.unparsed() > bound
+            || connection.runnable && connection.unparsed() > bound;
+        if connection.closed || connection.ended || connection.hold == Hold::Moving {
+            return;
+        }
+        let socket = connection.socket.as_raw_fd();
+        if full && connection.receiving && !connection.cancelling {
+            connection.cancelling = true;
+            self.ring.cancel(Token::new(Operation::Receive, index));
+        } else if !full && !connection.receiving {
+            connection.receiving = true;
+            self.ring.receive(socket, index);
+        }
+    }
+
+    /// Goes on with input left from an earlier turn.
+    pub(super) fn resume(&mut self, index: u32) {
+        let Some(connection) = self.answers.connections.get_mut(index) else { return };
+        connection.runnable = false;
+        if connection.hold == Hold::Pause {
+            if self.pause.until_ms > self.turn.now_ms {
+                return;
+            }
+            connection.hold = Hold::None;
+            let mut input = std::mem::take(&mut connection.held_back);
+            input.extend_from_slice(&connection.input[connection.input_start..]);
+            connection.input = input;
+            connection.input_start = 0;
+        }
+        if self.may_parse(index) {
+            self.parse(index, Source::Input(index));
+        }
+        if self.answers.connections.get(index).is_some() {
+            self.regulate(index);
+        }
+    }
+
+    /// Answers garbage with an error and closes the connection after it.
+    pub(super) fn refuse_protocol(&mut self, index: u32, error: &ProtocolError) {
+        let connection = self.answers.connections.at_mut(index);
+        let sequence = connection.replies.expect();
+        let protocol = connection.session.protocol;
+        connection.close_after_replies = true;
+        let target = crate::core::answers::Target::Connection { index, sequence };
+        let stats = &mut self.stats;
+        self.answers.write_here(target, |out| {
+            let start = out.len();
+            stats.refuse(&format!("ERR {error}"), start, &mut Reply::new(out, protocol));
+        });
+        self.turn.consumed.push(index);
+        let connection = self.answers.connections.at_mut(index);
+        connection.input_start = connection.input.len();
+    }
+
+    /// Closes a connection whose request grew past the bound.
+    pub(super) fn close_for_query_limit(&mut self, index: u32) {
+        let connection = self.answers.connections.at(index);
+        tracing::warn!(
+            client = connection.id,
+            bytes = connection.unparsed(),
+            "closing a client whose request exceeds client-query-buffer-limit"
+        );
+        self.stats.query_limit_disconnections += 1;
+        self.close(index);
+    }
+
+    /// Closes a connection. It is released when the ring and the shards are done with it.
+    pub(super) fn close(&mut self, index: u32) {
+        let connection = self.answers.connections.at_mut(index);
+        if connection.closed {
+            return;
+        }
+        connection.closed = true;
+        connection.replies.discard();
+        self.shared.connection_count.fetch_sub(1, Ordering::Relaxed);
+        // Ends the receive in the ring, which holds the socket open. It may be closed already.
+        let _ = connection.socket.shutdown(Shutdown::Both);
+        if connection.receiving && !connection.cancelling {
+            connection.cancelling = true;
+            self.ring.cancel(Token::new(Operation::Receive, index));
+        }
+        self.stop_monitoring(index);
+        self.forget_watched(index);
+        self.release(index);
+    }
+
+    /// Frees a closed connection once nothing refers to it. Requests of this turn may still lie in its
+    /// input: that happens at the turn's end.
+    pub(super) fn release(&mut self, index: u32) {
+        if self.answers.connections.at(index).is_released() {
+            self.turn.released.push(index);
+        }
+    }
+
+    /// Frees what was released in this turn.
+    pub(super) fn free_released(&mut self) {
+        let mut released = std::mem::take(&mut self.turn.released);
+        released.sort_unstable();
+        released.dedup();
+        for index in released {
+            if self.answers.connections.get(index).is_some_and(|c| c.is_released() && !c.dirty) {
+                self.answers.connections.remove(index);
+            }
+        }
+    }
+
+    /// Moves a connection to the core that owns nearly all of its keys, at a request boundary.
+    pub(super) fn consider_move(&mut self, index: u32) {
+        let now_ms = self.turn.now_ms;
+        let connection = self.answers.connections.at_mut(index);
+        let (core, surplus) = connection.favourite;
+        let votes = std::mem::take(&mut connection.votes);
+        connection.favourite.1 = 0;
+        let quiet = connection.unparsed() == 0
+            && connection.replies.unfinished() == 0
+            && connection.replies.unsent().is_empty()
+            && connection.session.transaction.is_none()
+            && connection.session.watched.is_empty()
+            && !connection.session.monitor
+            && !connection.blocked
+            && !connection.closed
+            && !connection.close_after_replies
+            && connection.hold == Hold::None
+            && connection.kind == Kind::Client;
+        // The surplus of the majority vote is at least twice the majority's share minus one.
+        let clear = u64::from(surplus) * 100 >= u64::from(votes) * (2 * MOVE_SHARE_PERCENT - 100);
+        if core != self.id && clear && quiet && now_ms >= connection.may_move_ms {
+            connection.hold = Hold::Moving;
+            if connection.receiving {
+                connection.cancelling = true;
+                self.ring.cancel(Token::new(Operation::Receive, index));
+            } else {
+                self.finish_move(index);
+            }
+        }
+    }
+
+    /// Connections that had enough requests to be judged.
+    pub(super) fn consider_moves(&mut self) {
+        let judged: Vec<u32> = self
+            .answers
+            .connections
+            .iter()
+            .filter(|(_, c)| c.votes >= MOVE_VOTES_MIN)
+            .map(|(index, _)| index)
+            .collect();
+        for index in judged {
+            self.consider_move(index);
+        }
+    }
+
+    fn finish_move(&mut self, index: u32) {
+        let connection = self.answers.connections.at_mut(index);
+        let core = connection.favourite.0;
+        if connection.replies.unfinished() > 0 || !connection.replies.unsent().is_empty() {
+            connection.hold = Hold::None;
+            return self.regulate(index);
+        }
+        self.stats.moved_connections += 1;
+        self.turn.moving.push((index, core));
+    }
+
+    /// Hands over the connections that move, at the turn's end.
+    pub(super) fn send_moved(&mut self) {
+        for (index, core) in std::mem::take(&mut self.turn.moving) {
+            let mut connection = self.answers.connections.remove(index);
+            connection.compact_input();
+            self.answers.outboxes[usize::from(core)].push(Mail::Connection(connection));
+        }
+    }
+
+    /// Takes over a connection from another core.
+    pub(super) fn adopt(&mut self, mut connection: Box<Connection>) {
+        connection.hold = Hold::None;
+        connection.dirty = false;
+        connection.runnable = false;
+        connection.may_move_ms = self.turn.now_ms + MOVE_INTERVAL_MS;
+        let index = self.install(connection);
+        let connection = self.answers.connections.at_mut(index);
+        if connection.unparsed() > 0 {
+            connection.runnable = true;
+            self.runnable.push(index);
+        }
+    }
+}
+
+fn is_out_of_files(errno: i32) -> bool {
+    matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
+}

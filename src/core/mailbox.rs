@@ -1,0 +1,239 @@
+//! Messages between cores.
+//!
+//! Each core has one bounded mailbox. In a turn a core gathers what it has for another core and sends it as
+//! one message; when the mailbox is full the message waits in the sender's outbox, which grows no further
+//! than its connections' bounds allow. An awake core is never signalled: a core says that it sleeps before
+//! it does, looks into its mailbox once more, and only then is rung by eventfd.
+
+use crate::core::Core;
+use crate::core::answers::{Origin, Target};
+use crate::core::connection::Connection;
+use crate::limits::MAILBOX_MESSAGES_MAX;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use ringraft_shards::batch::BatchBuilder;
+use ringraft_shards::ids::ShardId;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+/// One message.
+pub enum Mail {
+    /// Requests for shards of the receiver.
+    Requests(Box<Requests>),
+    /// Replies to requests of the receiver's connections.
+    Replies(Box<RepliesMail>),
+    /// A connection that moves to the receiver.
+    Connection(Box<Connection>),
+    /// Something to do on the receiver, for commands that concern all cores.
+    Task(Box<dyn FnOnce(&mut Core) + Send>),
+}
+
+/// The requests that one core has for another in one turn.
+#[derive(Default)]
+pub struct Requests {
+    /// Their commands and arguments.
+    pub batch: BatchBuilder,
+    /// For each of them, where it goes and where its reply goes.
+    pub routes: Vec<(ShardId, Origin)>,
+}
+
+/// The replies that one core has for another in one turn.
+#[derive(Default)]
+pub struct RepliesMail {
+    /// RESP bytes of all of them.
+    pub bytes: Vec<u8>,
+    /// For each of them, whose it is and its length.
+    pub targets: Vec<(Target, u32)>,
+}
+
+/// The way into a core, as others see it.
+#[derive(Clone)]
+pub struct MailboxSender {
+    sender: Sender<Mail>,
+    bell: Arc<Bell>,
+}
+
+/// Wakes a sleeping core.
+pub struct Bell {
+    eventfd: OwnedFd,
+    asleep: AtomicBool,
+}
+
+impl Bell {
+    #[allow(unsafe_code)]
+    fn new() -> std::io::Result<Bell> {
+        // SAFETY: eventfd takes no pointers; the descriptor it returns is owned by nobody else.
+        let eventfd = unsafe {
+            let fd = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
+            if fd < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(fd)
+        };
+        Ok(Bell { eventfd, asleep: AtomicBool::new(false) })
+    }
+
+    #[allow(unsafe_code)]
+    fn ring(&self) {
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: eight bytes are read from an array of eight.
+        unsafe { libc::write(self.eventfd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    /// Takes back what was rung.
+    #[allow(unsafe_code)]
+    pub fn silence(&self) {
+        let mut count = [0u8; 8];
+        // SAFETY: eight bytes are written to an array of eight.
+        unsafe { libc::read(self.eventfd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    }
+
+    /// The descriptor that becomes readable.
+    pub fn descriptor(&self) -> i32 {
+        self.eventfd.as_raw_fd()
+    }
+}
+
+impl MailboxSender {
+    /// Sends a message, and wakes the core when it sleeps.
+    /// Errors: the mailbox is full; the message comes back.
+    pub fn send(&self, mail: Mail) -> Result<(), Mail> {
+        self.sender.try_send(mail).map_err(|error| match error {
+            TrySendError::Full(mail) | TrySendError::Disconnected(mail) => mail,
+        })?;
+        // Pairs with the fence in `Mailbox::sleep`: either this sees the sleeper or it sees the message.
+        fence(Ordering::SeqCst);
+        if self.bell.asleep.load(Ordering::Relaxed) {
+            self.bell.ring();
+        }
+        Ok(())
+    }
+}
+
+/// The receiving end, owned by its core.
+pub struct Mailbox {
+    receiver: Receiver<Mail>,
+    bell: Arc<Bell>,
+}
+
+impl Mailbox {
+    /// A mailbox and the way into it.
+    /// Errors: no descriptor for its bell.
+    pub fn new() -> std::io::Result<(Mailbox, MailboxSender)> {
+        let (sender, receiver) = bounded(MAILBOX_MESSAGES_MAX);
+        let bell = Arc::new(Bell::new()?);
+        Ok((Mailbox { receiver, bell: bell.clone() }, MailboxSender { sender, bell }))
+    }
+
+    /// Its bell.
+    pub fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    /// The next message. Cost: half a nanosecond when there is none.
+    pub fn take(&self) -> Option<Mail> {
+        if self.receiver.is_empty() { None } else { self.receiver.try_recv().ok() }
+    }
+
+    /// Announces that the core is about to sleep. False: there is mail, stay awake.
+    pub fn sleep(&self) -> bool {
+        self.bell.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if self.receiver.is_empty() {
+            return true;
+        }
+        self.wake();
+        false
+    }
+
+    /// The core is awake again.
+    pub fn wake(&self) {
+        self.bell.asleep.store(false, Ordering::Relaxed);
+    }
+}
+
+/// What a core has for another one.
+#[derive(Default)]
+pub struct Outbox {
+    /// Requests of this turn.
+    pub requests: Box<Requests>,
+    /// Replies of this turn.
+    pub replies: Box<RepliesMail>,
+    /// Messages that found the mailbox full, and others in order.
+    waiting: std::collections::VecDeque<Mail>,
+}
+
+impl Outbox {
+    /// Adds a message behind those that wait.
+    pub fn push(&mut self, mail: Mail) {
+        self.close();
+        self.waiting.push_back(mail);
+    }
+
+    /// Appends a reply.
+    #[inline]
+    pub fn reply(&mut self, target: Target, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.replies.bytes.len();
+        write(&mut self.replies.bytes);
+        self.replies.targets.push((target, (self.replies.bytes.len() - start) as u32));
+    }
+
+    fn close(&mut self) {
+        if self.requests.batch.count() > 0 {
+            self.waiting.push_back(Mail::Requests(std::mem::take(&mut self.requests)));
+        }
+        if !self.replies.targets.is_empty() {
+            self.waiting.push_back(Mail::Replies(std::mem::take(&mut self.replies)));
+        }
+    }
+
+    /// Does a message wait for a full mailbox?
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Sends what there is, as far as the mailbox takes it. Returns how many messages went.
+    pub fn flush(&mut self, to: &MailboxSender) -> u64 {
+        self.close();
+        let mut count = 0;
+        while let Some(mail) = self.waiting.pop_front() {
+            if let Err(mail) = to.send(mail) {
+                self.waiting.push_front(mail);
+                break;
+            }
+            count += 1;
+        }
+        count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_mailbox_gives_the_message_back_and_order_is_kept() {
+        let (mailbox, sender) = Mailbox::new().expect("an eventfd");
+        let mut outbox = Outbox::default();
+        for n in 0..MAILBOX_MESSAGES_MAX + 2 {
+            outbox.reply(Target::Gather { index: n as u32, part: 0 }, |out| out.push(b'x'));
+            outbox.close();
+        }
+        assert_eq!(outbox.flush(&sender), MAILBOX_MESSAGES_MAX as u64);
+        assert!(outbox.is_waiting());
+        let mut expected = 0;
+        let mut take = |mailbox: &Mailbox| {
+            while let Some(Mail::Replies(replies)) = mailbox.take() {
+                assert_eq!(replies.targets[0].0, Target::Gather { index: expected, part: 0 });
+                expected += 1;
+            }
+            expected as usize
+        };
+        assert_eq!(take(&mailbox), MAILBOX_MESSAGES_MAX);
+        assert_eq!(outbox.flush(&sender), 2);
+        assert!(!outbox.is_waiting());
+        assert!(!mailbox.sleep(), "there is mail");
+        assert_eq!(take(&mailbox), MAILBOX_MESSAGES_MAX + 2);
+        assert!(mailbox.sleep());
+    }
+}

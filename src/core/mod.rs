@@ -1,0 +1,360 @@
+//! One core: a pinned thread and all it owns.
+//!
+//! A core runs turns. A turn takes what the ring has completed and what other cores have sent, parses it
+//! all, runs the reads in stages, proposes the writes of each shard as one entry, and sends every
+//! connection's replies at once. Nothing is shared with other cores but mailboxes and a few counters, and
+//! no lock is taken on a request's path.
+
+pub mod answers;
+pub mod connection;
+pub mod desk;
+mod dispatch;
+mod drive;
+pub mod gather;
+pub mod group;
+mod intake;
+mod lifecycle;
+pub mod mailbox;
+mod monitor;
+mod output;
+pub mod replies;
+pub mod router;
+pub mod session;
+pub mod shard;
+pub mod slab;
+pub mod slowlog;
+pub mod stats;
+pub mod storage;
+mod tick;
+pub mod transaction;
+pub mod turn;
+
+pub use desk::Desk;
+
+use crate::net::ring::{Completion, Operation, Ring};
+use crate::settings::Settings;
+use answers::Answers;
+use mailbox::{Mail, Mailbox, MailboxSender};
+use router::Router;
+use shard::LocalShard;
+use slowlog::SlowLog;
+use socket2::Socket;
+use stats::Stats;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use storage::Storage;
+use turn::Turn;
+
+/// What all cores of a process share: counters and flags that are read now and then.
+pub struct Shared {
+    /// The next connection's id.
+    pub next_connection_id: AtomicU64,
+    /// Connections open.
+    pub connection_count: AtomicU32,
+    /// Connections that MONITOR.
+    pub monitor_count: AtomicU32,
+    /// Has SHUTDOWN or a signal asked the process to end?
+    pub stopping: AtomicBool,
+    /// When the process started, milliseconds since the Unix epoch.
+    pub started_ms: i64,
+    /// Forty hexadecimal digits that tell this run of the process from others.
+    pub run_id: String,
+    /// The cluster's id.
+    pub cluster_id: u128,
+    /// Was the settings' file changed by CONFIG REWRITE or is it as it was read?
+    pub features: crate::net::ring::Features,
+}
+
+/// A source of chance for choices that need not be repeated (RANDOMKEY, SCAN's luck).
+pub struct Chance(u64);
+
+impl Chance {
+    /// From any seed.
+    pub fn new(seed: u64) -> Chance {
+        Chance(seed | 1)
+    }
+
+    /// Random bits (xorshift64*).
+    #[inline(always)]
+    pub fn bits(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}
+
+/// Clients that CLIENT PAUSE holds back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pause {
+    /// Until when, milliseconds since the Unix epoch.
+    pub until_ms: i64,
+    /// All requests, or only those that write?
+    pub all: bool,
+}
+
+/// A core.
+pub struct Core {
+    /// Its number, from 0.
+    pub id: u16,
+    /// The cpu it is pinned to.
+    pub cpu: usize,
+    /// Its copy of the settings.
+    pub settings: Settings,
+    /// What all cores share.
+    pub shared: Arc<Shared>,
+    /// Which shard owns what, and where it lives.
+    pub router: Router,
+    /// Its shards.
+    pub shards: Vec<LocalShard>,
+    /// Its counters.
+    pub stats: Stats,
+    /// Its slow commands.
+    pub slowlog: SlowLog,
+    /// Connections, gathers and outboxes.
+    pub answers: Answers,
+    /// Random bits.
+    pub chance: Chance,
+    /// Files of its shards.
+    pub storage: Storage,
+    /// CLIENT PAUSE.
+    pub pause: Pause,
+    /// DEBUG SET-ACTIVE-EXPIRE.
+    pub active_expire: bool,
+    ring: Ring,
+    mailbox: Mailbox,
+    mailboxes: Vec<MailboxSender>,
+    listeners: Vec<(Socket, connection::Kind)>,
+    turn: Turn,
+    /// Connections with input left from an earlier turn.
+    runnable: Vec<u32>,
+    /// Must every request take the slow path (monitors, a pause, the end)?
+    gate_closed: bool,
+    next_tick: Instant,
+    /// Listeners that found no descriptor for another connection.
+    silent_listeners: Vec<u32>,
+    stop_sent: bool,
+    failure: Option<String>,
+    output: crate::core::group::Output,
+}
+
+/// What a core is made of.
+pub struct Parts {
+    /// Its number.
+    pub id: u16,
+    /// Its cpu.
+    pub cpu: usize,
+    /// Its settings.
+    pub settings: Settings,
+    /// What all share.
+    pub shared: Arc<Shared>,
+    /// The slot table.
+    pub router: Router,
+    /// Its shards, recovered.
+    pub shards: Vec<LocalShard>,
+    /// Files of its shards.
+    pub storage: Storage,
+    /// Its ring, made on its thread.
+    pub ring: Ring,
+    /// Its mailbox.
+    pub mailbox: Mailbox,
+    /// The ways to all cores, its own included.
+    pub mailboxes: Vec<MailboxSender>,
+    /// Its listening sockets.
+    pub listeners: Vec<(Socket, connection::Kind)>,
+    /// Random bits.
+    pub seed: u64,
+}
+
+/// Between two ticks: Raft's clock, expiry, timeouts.
+pub const TICK: Duration = Duration::from_millis(100);
+
+impl Core {
+    /// A core that is ready to run.
+    pub fn new(parts: Parts) -> Core {
+        let core_count = parts.mailboxes.len();
+        let slowlog = SlowLog::default();
+        Core {
+            id: parts.id,
+            cpu: parts.cpu,
+            settings: parts.settings,
+            shared: parts.shared,
+            router: parts.router,
+            shards: parts.shards,
+            stats: Stats::default(),
+            slowlog,
+            answers: Answers::new(parts.id, core_count),
+            chance: Chance::new(parts.seed),
+            storage: parts.storage,
+            pause: Pause::default(),
+            active_expire: true,
+            ring: parts.ring,
+            mailbox: parts.mailbox,
+            mailboxes: parts.mailboxes,
+            listeners: parts.listeners,
+            turn: Turn::default(),
+            runnable: Vec::new(),
+            gate_closed: false,
+            next_tick: Instant::now(),
+            silent_listeners: Vec::new(),
+            stop_sent: false,
+            failure: None,
+            output: Default::default(),
+        }
+    }
+
+    /// Count of cores.
+    pub fn core_count(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// The time of this turn, milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> i64 {
+        self.turn.now_ms
+    }
+
+    /// Runs turns until the process is to end. Returns why, if it is for a failure.
+    pub async fn run(&mut self) -> Result<(), String> {
+        self.arm();
+        self.start_shards();
+        let mut completions = Vec::new();
+        while self.failure.is_none() {
+            let busy = self.turn(&mut completions);
+            if self.has_stopped() {
+                return Ok(());
+            }
+            if self.storage.background_count() > 0 {
+                // Files of snapshots are glommio's: let it run, and do not sleep long.
+                glommio::yield_if_needed().await;
+                glommio::executor().yield_task_queue_now().await;
+                if !busy {
+                    self.sleep(Duration::from_micros(500));
+                }
+            } else if !busy {
+                self.sleep(self.next_tick.saturating_duration_since(Instant::now()));
+            }
+        }
+        Err(self.failure.take().expect("the loop's condition"))
+    }
+
+    fn arm(&mut self) {
+        self.ring.poll_wake(self.mailbox.bell().descriptor());
+        for (index, (socket, _)) in self.listeners.iter().enumerate() {
+            use std::os::fd::AsRawFd;
+            self.ring.accept(socket.as_raw_fd(), index as u32);
+        }
+    }
+
+    /// Waits for the ring, at most for `time`.
+    fn sleep(&mut self, time: Duration) {
+        if !self.mailbox.sleep() {
+            return;
+        }
+        let result = self.ring.enter(Some(time));
+        self.mailbox.wake();
+        if let Err(error) = result {
+            self.failure = Some(format!("the socket ring failed: {error}"));
+        }
+    }
+
+    /// One turn. True when there is more to do at once.
+    fn turn(&mut self, completions: &mut Vec<Completion>) -> bool {
+        if let Err(error) = self.ring.enter(None) {
+            self.failure = Some(format!("the socket ring failed: {error}"));
+            return false;
+        }
+        self.begin_turn();
+        completions.clear();
+        self.ring.take(crate::limits::COMPLETIONS_PER_TURN_MAX, completions);
+        let mut busy = !completions.is_empty();
+        for completion in completions.iter() {
+            self.complete(completion);
+        }
+        while let Some(mail) = self.mailbox.take() {
+            busy = true;
+            self.take_mail(mail);
+        }
+        for index in std::mem::take(&mut self.runnable) {
+            self.resume(index);
+        }
+        self.run_stage();
+        if Instant::now() >= self.next_tick {
+            self.next_tick = Instant::now() + TICK;
+            self.tick();
+        }
+        self.drive_shards();
+        self.complete_gathers();
+        self.send_moved();
+        self.flush();
+        self.free_released();
+        busy |= !self.runnable.is_empty() || self.has_work();
+        busy
+    }
+
+    fn begin_turn(&mut self) {
+        self.turn.now_ms = wall_clock_ms();
+        self.stats.now_ms = self.turn.now_ms;
+        self.stats.turns += 1;
+        let paused = self.pause.until_ms > self.turn.now_ms;
+        self.gate_closed = paused
+            || self.stop_sent
+            || self.shared.monitor_count.load(Ordering::Relaxed) > 0
+            || self.settings.slowlog_log_slower_than == 0;
+    }
+
+    fn complete(&mut self, completion: &Completion) {
+        match completion.token.operation {
+            Operation::Accept => self.accepted(completion),
+            Operation::Receive => self.receive_completed(completion),
+            Operation::Writable => self.writable(completion.token.index),
+            Operation::Wake => {
+                self.mailbox.bell().silence();
+                if !completion.more {
+                    self.ring.poll_wake(self.mailbox.bell().descriptor());
+                }
+            }
+            Operation::Disk => self.disk_completed(completion),
+            Operation::Cancel => {}
+        }
+    }
+
+    fn take_mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Requests(requests) => self.take_requests(requests),
+            Mail::Replies(replies) => {
+                let mut start = 0;
+                for (target, length) in &replies.targets {
+                    let end = start + *length as usize;
+                    let bytes = &replies.bytes[start..end];
+                    self.answers.write_here(*target, |out| out.extend_from_slice(bytes));
+                    start = end;
+                }
+            }
+            Mail::Connection(connection) => self.adopt(connection),
+            Mail::Task(task) => task(self),
+        }
+    }
+
+    /// Does something on every core, this one included.
+    pub fn everywhere(&mut self, task: impl Fn(&mut Core) + Clone + Send + 'static) {
+        for core in 0..self.core_count() {
+            if core == usize::from(self.id) {
+                task(self);
+            } else {
+                self.answers.outboxes[core].push(Mail::Task(Box::new(task.clone())));
+            }
+        }
+    }
+
+    /// Ends the process for a reason that no client is to blame for.
+    pub fn fail(&mut self, reason: String) {
+        self.failure.get_or_insert(reason);
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub fn wall_clock_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as i64)
+}

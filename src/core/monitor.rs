@@ -1,0 +1,71 @@
+//! MONITOR: shows the requests of all cores to the connections that asked for it.
+
+use crate::commands::Command;
+use crate::core::Core;
+use crate::resp::quoting::quote_into;
+use ringraft_shards::arguments::Arguments;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+impl Core {
+    /// Shows a request to every monitor. Cost without monitors: nothing, the hot path does not come here.
+    pub(super) fn show_to_monitors(
+        &mut self,
+        index: u32,
+        command: &Command,
+        arguments: Arguments<'_>,
+    ) {
+        let nobody = self.shared.monitor_count.load(Ordering::Relaxed) == 0;
+        if nobody || command.flags.no_monitor {
+            return;
+        }
+        let connection = self.answers.connections.at(index);
+        let peer = connection.peer.map_or_else(|| "?:0".to_string(), |peer| peer.to_string());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut line = format!(
+            "+{}.{:06} [{} {peer}]",
+            now.as_secs(),
+            now.subsec_micros(),
+            connection.session.database.0
+        )
+        .into_bytes();
+        for argument in arguments.iter_from(0) {
+            line.push(b' ');
+            quote_into(argument, &mut line);
+        }
+        line.extend_from_slice(b"\r\n");
+        let line: Arc<[u8]> = line.into();
+        self.everywhere(move |core| core.feed_monitors(&line));
+    }
+
+    /// Begins to show every request to a connection.
+    pub fn start_monitoring(&mut self, index: u32) {
+        let session = &mut self.answers.connections.at_mut(index).session;
+        if !std::mem::replace(&mut session.monitor, true) {
+            self.shared.monitor_count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends it.
+    pub fn stop_monitoring(&mut self, index: u32) {
+        let session = &mut self.answers.connections.at_mut(index).session;
+        if std::mem::replace(&mut session.monitor, false) {
+            self.shared.monitor_count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn feed_monitors(&mut self, line: &[u8]) {
+        let monitors: Vec<u32> = self
+            .answers
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.session.monitor && !connection.closed)
+            .map(|(index, _)| index)
+            .collect();
+        for index in monitors {
+            self.answers.connections.at_mut(index).replies.push().extend_from_slice(line);
+            self.answers.mark_dirty(index);
+        }
+    }
+}

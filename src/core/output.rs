@@ -1,0 +1,120 @@
+//! Sending: all replies of a turn in one `send(2)` per connection.
+
+use crate::core::Core;
+use crate::core::connection::Connection;
+use crate::core::mailbox::Outbox;
+use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
+
+impl Core {
+    /// Sends what the turn has written, and gives back what it has used.
+    pub(super) fn flush(&mut self) {
+        for (core, outbox) in self.answers.outboxes.iter_mut().enumerate() {
+            self.stats.messages += outbox.flush(&self.mailboxes[core]);
+        }
+        let mut dirty = std::mem::take(&mut self.answers.dirty);
+        for index in dirty.drain(..) {
+            if let Some(connection) = self.answers.connections.get_mut(index) {
+                connection.dirty = false;
+                self.send(index);
+            }
+        }
+        self.answers.dirty = dirty;
+        for index in std::mem::take(&mut self.turn.consumed) {
+            if let Some(connection) = self.answers.connections.get_mut(index) {
+                connection.compact_input();
+            }
+        }
+        let mut used = std::mem::take(&mut self.turn.used_buffers);
+        if !used.is_empty() {
+            self.ring.recycle(used.drain(..));
+        }
+        self.turn.used_buffers = used;
+        self.turn.mail.clear();
+        self.turn.spans.clear();
+    }
+
+    /// Is mail waiting for a full mailbox?
+    pub(super) fn has_unsent_mail(&self) -> bool {
+        self.answers.outboxes.iter().any(Outbox::is_waiting)
+    }
+
+    /// Sends what a connection has to send, as far as its socket takes it. Cost: one system call.
+    pub(super) fn send(&mut self, index: u32) {
+        let connection = self.answers.connections.at_mut(index);
+        if connection.blocked || connection.closed {
+            if connection.closed {
+                connection.replies.discard();
+                self.release(index);
+            } else {
+                self.check_output_limits(index);
+            }
+            return;
+        }
+        while !connection.replies.unsent().is_empty() {
+            match send_some(connection) {
+                Ok(count) => {
+                    self.stats.output_bytes += count as u64;
+                    connection.replies.sent(count);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    connection.blocked = true;
+                    let socket = connection.socket.as_raw_fd();
+                    self.ring.poll_writable(socket, index);
+                    return self.check_output_limits(index);
+                }
+                Err(_) => return self.close(index),
+            }
+        }
+        connection.replies.shrink();
+        connection.over_soft_limit_since_ms = None;
+        let finished = connection.replies.unfinished() == 0;
+        if connection.close_after_replies && finished {
+            return self.close(index);
+        }
+        if connection.unparsed() > 0 && !connection.runnable && self.may_parse(index) {
+            let connection = self.answers.connections.at_mut(index);
+            connection.runnable = true;
+            self.runnable.push(index);
+        }
+        self.regulate(index);
+    }
+
+    /// A blocked socket takes bytes again.
+    pub(super) fn writable(&mut self, index: u32) {
+        let connection = self.answers.connections.at_mut(index);
+        connection.blocked = false;
+        if connection.closed { self.release(index) } else { self.answers.mark_dirty(index) }
+    }
+
+    /// Closes a connection that has read too slowly for its class's limits.
+    fn check_output_limits(&mut self, index: u32) {
+        let limit = self.settings.client_output_buffer_limit.normal;
+        let connection = self.answers.connections.at_mut(index);
+        let waiting = connection.replies.waiting_bytes() as u64;
+        let now_ms = self.turn.now_ms;
+        let hard = limit.hard_bytes > 0 && waiting > limit.hard_bytes;
+        let mut soft = false;
+        if limit.soft_bytes > 0 && waiting > limit.soft_bytes {
+            let since = *connection.over_soft_limit_since_ms.get_or_insert(now_ms);
+            soft = now_ms - since > limit.soft_seconds as i64 * 1000;
+        } else {
+            connection.over_soft_limit_since_ms = None;
+        }
+        if hard || soft {
+            tracing::warn!(
+                client = connection.id,
+                bytes = waiting,
+                "closing a client that reads its replies too slowly"
+            );
+            self.stats.output_limit_disconnections += 1;
+            self.close(index);
+        }
+    }
+}
+
+fn send_some(connection: &Connection) -> std::io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    connection.socket.send_with_flags(connection.replies.unsent(), flags)
+}

@@ -1,0 +1,159 @@
+//! Replies of one connection, sent in the order of its requests whatever the order they are finished in.
+//!
+//! A reply whose turn it is goes straight into the output. One that is early is parked in a side buffer
+//! until the replies before it are there. Without early replies nothing is copied and nothing allocated.
+
+use crate::limits::IDLE_BUFFER_KEPT_BYTES;
+use std::collections::VecDeque;
+
+/// Output of a connection and the replies still missing from it.
+#[derive(Debug, Default)]
+pub struct Replies {
+    /// Bytes to send, in order.
+    out: Vec<u8>,
+    /// How many of them were sent.
+    sent: usize,
+    /// The sequence number that the next request gets.
+    next: u32,
+    /// The sequence number of the reply that is to be written next.
+    head: u32,
+    /// Early replies: element `i` is that of `head + 1 + i`, its place in `side` once it is written.
+    parked: VecDeque<Option<std::ops::Range<usize>>>,
+    side: Vec<u8>,
+}
+
+impl Replies {
+    /// Takes the sequence number of a new request.
+    #[inline(always)]
+    pub fn expect(&mut self) -> u32 {
+        let sequence = self.next;
+        self.next = self.next.wrapping_add(1);
+        sequence
+    }
+
+    /// Requests whose reply is not written or parked behind one that is not.
+    #[inline(always)]
+    pub fn unfinished(&self) -> u32 {
+        self.next.wrapping_sub(self.head)
+    }
+
+    /// Is the reply of a request, and every one before it, in the output?
+    #[inline(always)]
+    pub fn is_written(&self, sequence: u32) -> bool {
+        (sequence.wrapping_sub(self.head) as i32) < 0
+    }
+
+    /// Writes the reply of a request. Each request is written once.
+    #[inline(always)]
+    pub fn write(&mut self, sequence: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        if sequence == self.head {
+            write(&mut self.out);
+            self.advance();
+        } else {
+            self.park(sequence, write);
+        }
+    }
+
+    #[inline(always)]
+    fn advance(&mut self) {
+        self.head = self.head.wrapping_add(1);
+        if !self.parked.is_empty() {
+            self.unpark();
+        }
+    }
+
+    fn unpark(&mut self) {
+        while let Some(Some(range)) = self.parked.pop_front() {
+            self.out.extend_from_slice(&self.side[range]);
+            self.head = self.head.wrapping_add(1);
+        }
+        if self.parked.is_empty() {
+            self.side.clear();
+            self.side.shrink_to(IDLE_BUFFER_KEPT_BYTES);
+        }
+    }
+
+    fn park(&mut self, sequence: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let place = sequence.wrapping_sub(self.head) as usize - 1;
+        let start = self.side.len();
+        write(&mut self.side);
+        if self.parked.len() <= place {
+            self.parked.resize(place + 1, None);
+        }
+        assert!(self.parked[place].is_none(), "request {sequence} was answered twice");
+        self.parked[place] = Some(start..self.side.len());
+    }
+
+    /// Writes what answers no request (MONITOR's lines), after all replies written so far.
+    pub fn push(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// Bytes to send.
+    #[inline(always)]
+    pub fn unsent(&self) -> &[u8] {
+        &self.out[self.sent..]
+    }
+
+    /// Bytes of memory that wait to be sent, parked ones included.
+    #[inline(always)]
+    pub fn waiting_bytes(&self) -> usize {
+        self.out.len() - self.sent + self.side.len()
+    }
+
+    /// Notes that `count` bytes were sent.
+    #[inline(always)]
+    pub fn sent(&mut self, count: usize) {
+        self.sent += count;
+        if self.sent == self.out.len() {
+            self.out.clear();
+            self.sent = 0;
+        } else if self.sent > self.out.len() / 2 {
+            self.out.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
+    /// Drops what would be sent.
+    pub fn discard(&mut self) {
+        self.out = Vec::new();
+        self.sent = 0;
+    }
+
+    /// Gives memory back when there is nothing to send.
+    pub fn shrink(&mut self) {
+        if self.out.is_empty() {
+            self.out.shrink_to(IDLE_BUFFER_KEPT_BYTES);
+        }
+    }
+
+    /// Bytes of memory held.
+    pub fn memory(&self) -> usize {
+        self.out.capacity() + self.side.capacity() + self.parked.capacity() * 24
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn replies_leave_in_request_order(order in Just((0u32..20).collect::<Vec<_>>()).prop_shuffle()) {
+            let mut replies = Replies { next: u32::MAX - 5, head: u32::MAX - 5, ..Replies::default() };
+            let first = replies.head;
+            for n in 0..20u32 {
+                prop_assert_eq!(replies.expect(), first.wrapping_add(n));
+            }
+            for (done, n) in order.iter().enumerate() {
+                replies.write(first.wrapping_add(*n), |out| out.push(*n as u8));
+                let ready = (0..20).take_while(|n| order[..=done].contains(n)).count();
+                prop_assert_eq!(replies.unfinished() as usize, 20 - ready);
+                prop_assert_eq!(replies.unsent(), (0..ready as u8).collect::<Vec<_>>());
+            }
+            replies.sent(20);
+            prop_assert_eq!(replies.waiting_bytes(), 0);
+        }
+    }
+}

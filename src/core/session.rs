@@ -1,0 +1,83 @@
+//! What a connection has agreed with the server: database, protocol, password, transaction.
+
+use crate::commands::Command;
+use crate::resp::reply::Protocol;
+use ringraft_shards::arguments::OwnedArguments;
+use ringraft_shards::ids::{DatabaseIndex, ShardId};
+
+/// Which replies the client wants to see (CLIENT REPLY).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplyMode {
+    /// All.
+    #[default]
+    On,
+    /// None until CLIENT REPLY ON.
+    Off,
+    /// Not that of the next request.
+    SkipNext,
+}
+
+/// State of one connection that commands read and change.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// Chosen by SELECT.
+    pub database: DatabaseIndex,
+    /// Chosen by HELLO.
+    pub protocol: Protocol,
+    /// Has the client given the password, or is there none?
+    pub authenticated: bool,
+    /// CLIENT SETNAME.
+    pub name: Vec<u8>,
+    /// CLIENT SETINFO LIB-NAME.
+    pub library_name: Vec<u8>,
+    /// CLIENT SETINFO LIB-VER.
+    pub library_version: Vec<u8>,
+    /// CLIENT REPLY.
+    pub reply_mode: ReplyMode,
+    /// CLIENT NO-EVICT.
+    pub no_evict: bool,
+    /// CLIENT NO-TOUCH.
+    pub no_touch: bool,
+    /// MONITOR.
+    pub monitor: bool,
+    /// The commands queued since MULTI.
+    pub transaction: Option<Box<Transaction>>,
+    /// Keys under WATCH.
+    pub watched: Vec<Watched>,
+}
+
+/// Commands queued between MULTI and EXEC.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    /// In the order they came.
+    pub queued: Vec<Queued>,
+    /// Was one of them refused when it was queued? Then EXEC aborts.
+    pub refused: bool,
+}
+
+/// One queued command.
+pub struct Queued {
+    /// Its row.
+    pub command: &'static Command,
+    /// Its arguments.
+    pub arguments: OwnedArguments,
+}
+
+impl std::fmt::Debug for Queued {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.command.name)
+    }
+}
+
+/// One key under WATCH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// The shard that owns it.
+    pub shard: ShardId,
+    /// The database it was watched in.
+    pub database: DatabaseIndex,
+    /// The key.
+    pub key: Vec<u8>,
+    /// Its version when WATCH was called, as the shard counts.
+    pub version: u64,
+}

@@ -1,0 +1,606 @@
+//! One shard as its core drives it: items, Raft group, and the requests that wait for the log.
+//!
+//! Every write of a turn joins one set, which becomes one Raft entry. While entries are on their way to
+//! the disk the next set gathers. A read that must see a write before it rides in the same set and runs at
+//! its place when the entry is applied. Replies are written where requests are executed, in that order.
+
+use crate::commands::expire::{EVICT_KEYS, EXPIRE_KEYS};
+use crate::commands::refusal::Outcome;
+use crate::commands::table;
+use crate::commands::{Answer, Call, Command, Run};
+use crate::core::answers::{Answers, Origin};
+use crate::core::group::{Entry, Group, ProposeError};
+use crate::core::session::Watched;
+use crate::core::stats::Stats;
+use crate::limits::{ENTRIES_IN_FLIGHT_MAX, READS_PER_STAGE};
+use crate::resp::reply::Reply;
+use ringraft_shards::arguments::{Arguments, OwnedArguments};
+use ringraft_shards::batch::{Batch, BatchBuilder, Operation};
+use ringraft_shards::ids::{DatabaseIndex, Index, ShardId, Term};
+use ringraft_shards::keyspace::{EvictionPolicy, Key, KeyHash, Keyspace};
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// One request that waits for its place in the shard's order.
+#[derive(Clone, Copy)]
+struct Waiting {
+    command: &'static Command,
+    origin: Origin,
+    /// Is it part of the entry, or does it ride along?
+    proposed: bool,
+    /// Its place among the proposed or the riding ones.
+    place: u32,
+}
+
+/// Requests that will be proposed together.
+#[derive(Default)]
+struct Set {
+    /// Writes: the entry.
+    batch: BatchBuilder,
+    /// Reads that wait for writes before them.
+    riders: BatchBuilder,
+    /// All of them in order.
+    order: Vec<Waiting>,
+    /// Versions that watched keys must still have when everything before is applied. A set with a guard is
+    /// one transaction alone.
+    guard: Option<Vec<Watched>>,
+}
+
+impl Set {
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.batch.clear();
+        self.riders.clear();
+        self.order.clear();
+        self.guard = None;
+    }
+}
+
+/// A set on its way through the log.
+struct Flight {
+    index: Index,
+    term: Term,
+    set: Set,
+}
+
+/// A shard and everything that waits on it.
+pub struct LocalShard {
+    /// Which shard.
+    pub id: ShardId,
+    /// Its items.
+    pub keyspace: Keyspace,
+    /// Its Raft group.
+    pub group: Group,
+    sets: VecDeque<Set>,
+    flights: VecDeque<Flight>,
+    spare: Vec<Set>,
+    /// Time of the last entry: time never goes back.
+    last_time_ms: i64,
+    chance: u64,
+    /// Its share of `maxmemory`; 0 is no limit.
+    pub memory_limit: u64,
+    /// What goes when it is reached.
+    pub eviction_policy: EvictionPolicy,
+    /// Bytes of items whose eviction is proposed but not applied.
+    evicting_bytes: u64,
+}
+
+/// A shard as a command of kind [`Run::Shard`] sees it.
+pub struct Bench<'a> {
+    /// The shard.
+    pub shard: &'a mut LocalShard,
+    /// Who asked: kept by commands that answer later.
+    pub origin: Origin,
+    /// The request's database.
+    pub database: DatabaseIndex,
+    /// Milliseconds since the Unix epoch.
+    pub now_ms: i64,
+}
+
+/// A request for a shard, with its arguments borrowed from wherever they lie.
+pub struct Request<'a> {
+    /// Its row.
+    pub command: &'static Command,
+    /// Who asked.
+    pub origin: Origin,
+    /// Its database.
+    pub database: DatabaseIndex,
+    /// Hash of its first key.
+    pub first_key: KeyHash,
+    /// Its arguments.
+    pub arguments: Arguments<'a>,
+}
+
+impl LocalShard {
+    /// A shard whose items and group were recovered.
+    pub fn new(id: ShardId, keyspace: Keyspace, group: Group, chance: u64) -> LocalShard {
+        LocalShard {
+            id,
+            keyspace,
+            group,
+            sets: VecDeque::new(),
+            flights: VecDeque::new(),
+            spare: Vec::new(),
+            last_time_ms: 0,
+            chance: chance | 1,
+            memory_limit: 0,
+            eviction_policy: EvictionPolicy::default(),
+            evicting_bytes: 0,
+        }
+    }
+
+    /// Random bits (xorshift64*): for the leader's choices, which travel in the entry.
+    pub fn random(&mut self) -> u64 {
+        self.chance ^= self.chance >> 12;
+        self.chance ^= self.chance << 25;
+        self.chance ^= self.chance >> 27;
+        self.chance.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// The time for reads and entries: the clock's, but never before that of an entry.
+    pub fn time(&self, now_ms: i64) -> i64 {
+        now_ms.max(self.last_time_ms)
+    }
+
+    /// Must a request that waits for earlier writes wait here?
+    #[inline(always)]
+    pub fn is_quiet(&self) -> bool {
+        self.flights.is_empty() && self.sets.iter().all(Set::is_empty)
+    }
+
+    /// Is there something to propose?
+    pub fn has_gathered(&self) -> bool {
+        self.sets.iter().any(|set| !set.is_empty())
+    }
+
+    /// Requests that wait.
+    pub fn waiting_count(&self) -> usize {
+        let flying = self.flights.iter().map(|flight| flight.set.order.len());
+        flying.chain(self.sets.iter().map(|set| set.order.len())).sum()
+    }
+
+    /// Appends a write to the entry that gathers. Cost: one copy of its arguments.
+    #[inline]
+    pub fn gather_write(&mut self, request: &Request<'_>) {
+        let number = request.command.number;
+        let set = self.open_set();
+        let place =
+            set.batch.push(number, request.database, request.first_key, request.arguments) as u32;
+        let (command, origin) = (request.command, request.origin);
+        set.order.push(Waiting { command, origin, proposed: true, place });
+    }
+
+    /// Appends a transaction that runs only if watched keys did not change.
+    pub fn gather_guarded(&mut self, request: &Request<'_>, guard: Vec<Watched>) {
+        if !self.open_set().is_empty() {
+            let fresh = self.spare.pop().unwrap_or_default();
+            self.sets.push_back(fresh);
+        }
+        self.gather_write(request);
+        self.sets.back_mut().expect("just written").guard = Some(guard);
+    }
+
+    /// Appends a read behind the writes it must see.
+    pub fn gather_rider(&mut self, request: &Request<'_>) {
+        let number = request.command.number;
+        let set = self.open_set();
+        let place =
+            set.riders.push(number, request.database, request.first_key, request.arguments) as u32;
+        let (command, origin) = (request.command, request.origin);
+        set.order.push(Waiting { command, origin, proposed: false, place });
+    }
+
+    #[inline]
+    fn open_set(&mut self) -> &mut Set {
+        if self.sets.back().is_none_or(|set| set.guard.is_some()) {
+            let fresh = self.spare.pop().unwrap_or_default();
+            self.sets.push_back(fresh);
+        }
+        self.sets.back_mut().expect("just pushed")
+    }
+
+    /// Bytes gathered for the next entry.
+    pub fn gathered_bytes(&self) -> usize {
+        self.sets.back().map_or(0, |set| set.batch.size())
+    }
+
+    /// Proposes what was gathered, as far as the pipeline allows.
+    pub fn propose(&mut self, now_ms: i64, answers: &mut Answers, stats: &mut Stats) {
+        while let Some(set) = self.sets.front() {
+            if set.is_empty() || self.flights.len() >= ENTRIES_IN_FLIGHT_MAX {
+                return;
+            }
+            if set.guard.is_some() && !self.flights.is_empty() {
+                return;
+            }
+            let mut set = self.sets.pop_front().expect("just seen");
+            if let Some(guard) = set.guard.take()
+                && !self.resolve_guard(&guard, now_ms)
+            {
+                let origin = set.order[0].origin;
+                answers.write(origin, |out| Reply::new(out, origin.protocol).null_array());
+                self.recycle(set);
+                continue;
+            }
+            self.propose_set(set, now_ms, answers, stats);
+        }
+    }
+
+    /// Have the watched keys not changed? Ends the interest in them.
+    fn resolve_guard(&mut self, guard: &[Watched], now_ms: i64) -> bool {
+        let now_ms = self.time(now_ms);
+        let unchanged = guard.iter().all(|watched| {
+            let key = Key::new(&watched.key, self.keyspace.hasher().hash(&watched.key));
+            let version = self.keyspace.watch_version(watched.database, &key, now_ms);
+            version == Some(watched.version)
+        });
+        for watched in guard {
+            self.keyspace.unwatch(watched.database, &watched.key);
+        }
+        unchanged
+    }
+
+    fn propose_set(&mut self, set: Set, now_ms: i64, answers: &mut Answers, stats: &mut Stats) {
+        if set.batch.count() == 0 {
+            match self.flights.back() {
+                // Reads alone: behind the last entry on its way, or at once.
+                Some(last) => {
+                    let (index, term) = (last.index, last.term);
+                    self.flights.push_back(Flight { index, term, set });
+                }
+                None => self.run_set(set, None, answers, stats),
+            }
+            return;
+        }
+        let mut set = set;
+        self.last_time_ms = self.time(now_ms);
+        let seed = self.random();
+        let data = set.batch.encode(self.last_time_ms, seed);
+        match self.group.propose(data) {
+            Ok(proposal) => {
+                self.flights.push_back(Flight { index: proposal.index, term: proposal.term, set });
+            }
+            Err(error) => self.refuse(set, &error, answers),
+        }
+    }
+
+    /// Answers every write of a set with an error; reads still run.
+    fn refuse(&mut self, set: Set, error: &ProposeError, answers: &mut Answers) {
+        let text = error.reply();
+        for waiting in &set.order {
+            let origin = waiting.origin;
+            answers.write(origin, |out| Reply::new(out, origin.protocol).error(&text));
+        }
+        self.recycle(set);
+    }
+
+    /// Applies a committed entry and answers those who wait for it.
+    /// Panics when the entry is not a batch: its checksum was right, so the writer was wrong.
+    pub fn apply(&mut self, entry: &Entry, answers: &mut Answers, stats: &mut Stats) {
+        while let Some(flight) = self.flights.front() {
+            if flight.index >= entry.index {
+                break;
+            }
+            let flight = self.flights.pop_front().expect("just seen");
+            self.lose(flight.set, answers);
+        }
+        if !entry.data.is_empty() {
+            let batch = Batch::read(&entry.data).expect("a committed entry is a batch");
+            self.last_time_ms = self.last_time_ms.max(batch.leader_time_ms());
+            let ours = self
+                .flights
+                .front()
+                .is_some_and(|flight| flight.index == entry.index && flight.term == entry.term);
+            if ours {
+                let flight = self.flights.pop_front().expect("just seen");
+                self.run_set(flight.set, Some(batch), answers, stats);
+            } else {
+                self.replay(batch, stats);
+            }
+        }
+        self.run_reads_behind(entry.index, answers, stats);
+        if self.flights.is_empty() {
+            self.evicting_bytes = 0;
+        }
+    }
+
+    /// Runs the sets of reads that waited for this entry.
+    fn run_reads_behind(&mut self, index: Index, answers: &mut Answers, stats: &mut Stats) {
+        while let Some(flight) = self.flights.front() {
+            if flight.index > index || flight.set.batch.count() > 0 {
+                break;
+            }
+            let flight = self.flights.pop_front().expect("just seen");
+            self.run_set(flight.set, None, answers, stats);
+        }
+    }
+
+    /// Answers those whose entry was replaced by another leader's.
+    fn lose(&mut self, set: Set, answers: &mut Answers) {
+        for waiting in &set.order {
+            let origin = waiting.origin;
+            answers.write(origin, |out| {
+                Reply::new(out, origin.protocol).error("leadership lost while committing log");
+            });
+        }
+        self.recycle(set);
+    }
+
+    /// Applies a batch that nobody waits for: recovery, or a follower.
+    pub fn replay(&mut self, batch: Batch<'_>, stats: &mut Stats) {
+        let time = batch.leader_time_ms();
+        self.last_time_ms = self.last_time_ms.max(time);
+        let mut discarded = Vec::new();
+        for start in (0..batch.count()).step_by(READS_PER_STAGE) {
+            let end = batch.count().min(start + READS_PER_STAGE);
+            prefetch(&self.keyspace, (start..end).map(|i| batch.operation(i).0));
+            for i in start..end {
+                let (operation, arguments) = batch.operation(i);
+                let command = numbered(operation.command());
+                let seed = seed_of(batch.seed(), i);
+                discarded.clear();
+                let mut reply = Reply::new(&mut discarded, Default::default());
+                run_write(
+                    &mut self.keyspace,
+                    command,
+                    operation,
+                    arguments,
+                    time,
+                    seed,
+                    &mut reply,
+                )
+                .unwrap_or_default();
+            }
+        }
+        stats.replayed_operations += batch.count() as u64;
+    }
+
+    /// Runs a set in order: its writes from the entry, its reads from beside it.
+    fn run_set(
+        &mut self,
+        set: Set,
+        batch: Option<Batch<'_>>,
+        answers: &mut Answers,
+        stats: &mut Stats,
+    ) {
+        let time = batch.map_or(self.time(stats.now_ms), |batch| batch.leader_time_ms());
+        let batch_seed = batch.map_or(0, |batch| batch.seed());
+        let fetch = |waiting: &Waiting| {
+            let place = waiting.place as usize;
+            match (waiting.proposed, &batch) {
+                (true, Some(batch)) => batch.operation(place),
+                (true, None) => unreachable!("a set with writes is run with its entry"),
+                (false, _) => set.riders.operation(place),
+            }
+        };
+        let mut clock = Instant::now();
+        for stage in set.order.chunks(READS_PER_STAGE) {
+            prefetch(&self.keyspace, stage.iter().map(|waiting| fetch(waiting).0));
+            for run in stage.chunk_by(|a, b| std::ptr::eq(a.command, b.command)) {
+                for waiting in run {
+                    let (operation, arguments) = fetch(waiting);
+                    let seed = seed_of(batch_seed, waiting.place as usize);
+                    let (command, origin) = (waiting.command, waiting.origin);
+                    if matches!(command.run, Run::Shard(_)) {
+                        self.tend(operation, command, origin, arguments, answers, stats);
+                        continue;
+                    }
+                    let keyspace = &mut self.keyspace;
+                    answers.write(origin, |out| {
+                        let start = out.len();
+                        let mut reply = Reply::new(out, origin.protocol);
+                        let outcome = if waiting.proposed {
+                            run_write(
+                                keyspace, command, operation, arguments, time, seed, &mut reply,
+                            )
+                        } else {
+                            let request = Request {
+                                command,
+                                origin,
+                                database: operation.database(),
+                                first_key: operation.first_key(),
+                                arguments,
+                            };
+                            run_read(keyspace, &request, time, seed, &mut reply)
+                        };
+                        stats.finish(outcome, command, start, &mut reply);
+                    });
+                }
+                clock = stats.count(run[0].command, run.len() as u64, clock);
+            }
+        }
+        self.recycle(set);
+    }
+
+    fn recycle(&mut self, mut set: Set) {
+        set.clear();
+        if self.spare.len() < ENTRIES_IN_FLIGHT_MAX {
+            self.spare.push(set);
+        }
+    }
+
+    /// Runs a command that works beside the items.
+    fn tend(
+        &mut self,
+        operation: &Operation,
+        command: &'static Command,
+        origin: Origin,
+        arguments: Arguments<'_>,
+        answers: &mut Answers,
+        stats: &mut Stats,
+    ) {
+        let Run::Shard(run) = command.run else {
+            unreachable!("the caller looked");
+        };
+        let seed = self.random();
+        let (first_key, hasher) = (operation.first_key(), self.keyspace.hasher());
+        let call = Call { command, arguments, first_key, hasher, seed };
+        let (database, now_ms) = (operation.database(), self.time(stats.now_ms));
+        let mut out = Vec::new();
+        let mut reply = Reply::new(&mut out, origin.protocol);
+        let mut bench = Bench { shard: self, origin, database, now_ms };
+        match run(&mut bench, &call, &mut reply) {
+            Ok(Answer::Later) => return,
+            Ok(Answer::Now) => {}
+            Err(refusal) => stats.finish(Err(refusal), command, 0, &mut reply),
+        }
+        answers.write(origin, |to| to.extend_from_slice(&out));
+    }
+}
+
+/// Makes the seeds of a batch's operations differ (splitmix64's increment).
+fn seed_of(batch_seed: u64, place: usize) -> u64 {
+    batch_seed.wrapping_add((place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+fn prefetch<'a>(keyspace: &Keyspace, operations: impl Iterator<Item = &'a Operation> + Clone) {
+    for operation in operations.clone() {
+        keyspace.prefetch_bucket(operation.database(), operation.first_key());
+    }
+    for operation in operations {
+        keyspace.prefetch_item(operation.database(), operation.first_key());
+    }
+}
+
+#[inline]
+fn run_write(
+    keyspace: &mut Keyspace,
+    command: &'static Command,
+    operation: &Operation,
+    arguments: Arguments<'_>,
+    time: i64,
+    seed: u64,
+    reply: &mut Reply<'_>,
+) -> Outcome {
+    let hasher = keyspace.hasher();
+    let first_key = operation.first_key();
+    let call = Call { command, arguments, first_key, hasher, seed };
+    let mut edit = keyspace.edit(operation.database(), time);
+    match command.run {
+        Run::Write(run) => run(&call, &mut edit, reply),
+        Run::Read(run) => run(&call, &edit.view(), reply),
+        _ => unreachable!("only reads and writes are replicated"),
+    }
+}
+
+/// Runs a read on the items as they are.
+#[inline(always)]
+pub fn run_read(
+    keyspace: &Keyspace,
+    request: &Request<'_>,
+    time: i64,
+    seed: u64,
+    reply: &mut Reply<'_>,
+) -> Outcome {
+    let Run::Read(run) = request.command.run else {
+        unreachable!("the router sends only reads here");
+    };
+    let call = Call {
+        command: request.command,
+        arguments: request.arguments,
+        first_key: request.first_key,
+        hasher: keyspace.hasher(),
+        seed,
+    };
+    let view = keyspace.view(request.database, time);
+    run(&call, &if request.origin.no_touch { view.untouched() } else { view }, reply)
+}
+
+/// The row that an operation names. Panics when there is none: an entry of a newer server was accepted.
+pub fn numbered(number: u16) -> &'static Command {
+    table::by_number(number).expect("entries name commands of this version or older")
+}
+
+/// Items looked at for one write's evictions before it is refused.
+const EVICTIONS_PER_WRITE_MAX: usize = 16;
+
+impl LocalShard {
+    /// Gathers a request for its place in the shard's order. False: it would grow memory past the bound
+    /// and nothing can be evicted.
+    #[inline]
+    pub fn admit(&mut self, request: &Request<'_>, stats: &mut Stats) -> bool {
+        if !matches!(request.command.run, Run::Write(_)) {
+            self.gather_rider(request);
+            return true;
+        }
+        if request.command.flags.grows && !self.has_room(stats) {
+            return false;
+        }
+        self.gather_write(request);
+        true
+    }
+
+    /// Is there room to grow? Proposes evictions when there is not, as the policy says.
+    #[inline]
+    pub fn has_room(&mut self, stats: &mut Stats) -> bool {
+        let limit = self.memory_limit;
+        limit == 0 || self.used_bytes() <= limit || self.evict(stats)
+    }
+
+    /// Bytes that its items take, less those whose eviction is under way.
+    pub fn used_bytes(&self) -> u64 {
+        (self.keyspace.used_bytes() as u64).saturating_sub(self.evicting_bytes)
+    }
+
+    #[cold]
+    fn evict(&mut self, stats: &mut Stats) -> bool {
+        let now_ms = self.time(stats.now_ms);
+        for _ in 0..EVICTIONS_PER_WRITE_MAX {
+            if self.used_bytes() <= self.memory_limit {
+                return true;
+            }
+            let seed = self.random();
+            let policy = self.eviction_policy;
+            let Some((database, key)) = self.keyspace.eviction_candidate(policy, now_ms, seed)
+            else {
+                return false;
+            };
+            let key_hash = self.keyspace.hasher().hash(&key);
+            let view = self.keyspace.view(database, now_ms);
+            let size = view.peek(&Key::new(&key, key_hash)).map_or(0, |item| item.size());
+            self.evicting_bytes += size as u64;
+            stats.evicted_keys += 1;
+            self.gather_own(EVICT_KEYS, database, key_hash, &key);
+        }
+        // Eviction goes on with the next write: memory shrinks faster than writes let it grow.
+        true
+    }
+
+    fn gather_own(&mut self, name: &str, database: DatabaseIndex, first_key: KeyHash, key: &[u8]) {
+        let command = table::internal(name);
+        let owned: OwnedArguments = [name.as_bytes(), key].into_iter().collect();
+        let (origin, arguments) = (Origin::NOBODY, owned.borrow());
+        self.gather_write(&Request { command, origin, database, first_key, arguments });
+    }
+
+    /// Proposes the deletion of items past their deadline, while a good share of those looked at are.
+    pub fn expire(&mut self, now_ms: i64, buckets: usize, rounds_max: usize, stats: &mut Stats) {
+        if !self.group.is_leader() || !self.is_quiet() {
+            return;
+        }
+        let now_ms = self.time(now_ms);
+        for _ in 0..rounds_max {
+            let mut found = Vec::new();
+            let swept = self.keyspace.collect_expired(now_ms, buckets, &mut |database, item| {
+                found.push((database, item.key().to_vec()));
+            });
+            for (database, key) in &found {
+                let key_hash = self.keyspace.hasher().hash(key);
+                self.gather_own(EXPIRE_KEYS, *database, key_hash, key);
+            }
+            stats.expired_keys += found.len() as u64;
+            // Redis' measure: go on while more than a tenth of those with a deadline have expired.
+            if swept.expired * 10 <= swept.expiring {
+                return;
+            }
+        }
+    }
+
+    /// Keeps a sorted index of a database, for pages of KEYS.
+    pub fn keep_order(&mut self, database: DatabaseIndex, now_ms: i64) {
+        self.keyspace.order(database, now_ms);
+    }
+}

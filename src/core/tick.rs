@@ -1,0 +1,89 @@
+//! What a core does ten times a second: Raft's clock, expiry, idle timeouts, moves, snapshots.
+
+use crate::core::Core;
+use crate::core::connection::Hold;
+use crate::limits::{EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX};
+use std::sync::atomic::Ordering;
+
+impl Core {
+    pub(super) fn tick(&mut self) {
+        let now_ms = self.turn.now_ms;
+        for shard in &mut self.shards {
+            shard.group.tick();
+            if self.active_expire {
+                let stats = &mut self.stats;
+                shard.expire(now_ms, EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX, stats);
+            }
+            shard.keyspace.drop_idle_orders(now_ms);
+        }
+        for listener in std::mem::take(&mut self.silent_listeners) {
+            self.arm_listener(listener);
+        }
+        self.end_pause();
+        self.close_idle();
+        self.consider_moves();
+        self.schedule_snapshots();
+        if self.shared.stopping.load(Ordering::Acquire) && !self.stop_sent {
+            self.begin_stop();
+        }
+    }
+
+    /// Lets connections go on that CLIENT PAUSE held back.
+    pub(super) fn end_pause(&mut self) {
+        if self.pause.until_ms > self.turn.now_ms {
+            return;
+        }
+        for (index, connection) in self.answers.connections.iter_mut() {
+            if connection.hold == Hold::Pause && !connection.runnable {
+                connection.runnable = true;
+                self.runnable.push(index);
+            }
+        }
+    }
+
+    fn close_idle(&mut self) {
+        let timeout_ms = i64::from(self.settings.timeout) * 1000;
+        if timeout_ms == 0 {
+            return;
+        }
+        let now_ms = self.turn.now_ms;
+        let idle: Vec<u32> = self
+            .answers
+            .connections
+            .iter()
+            .filter(|(_, c)| now_ms - c.active_ms > timeout_ms)
+            .filter(|(_, c)| !c.closed && !c.session.monitor && c.replies.unfinished() == 0)
+            .map(|(index, _)| index)
+            .collect();
+        for index in idle {
+            self.close(index);
+        }
+    }
+
+    /// Begins to stop, as SHUTDOWN or a signal asks.
+    pub fn stop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        if !self.stop_sent {
+            self.begin_stop();
+        }
+    }
+
+    /// Stops in order: no new connections and requests; what is under way is finished and answered.
+    pub(super) fn begin_stop(&mut self) {
+        self.stop_sent = true;
+        for (socket, _) in &self.listeners {
+            // Ends the accept in the ring. A listener that is closed already is as good.
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
+    /// Is everything finished that was under way when the end began?
+    pub(super) fn has_stopped(&self) -> bool {
+        self.stop_sent
+            && self.shards.iter().all(|shard| shard.is_quiet())
+            && self.answers.gathers.count() == 0
+            && self.answers.dirty.is_empty()
+            && !self.has_unsent_mail()
+            && self.storage.is_idle()
+    }
+}

@@ -1,0 +1,430 @@
+//! MULTI, EXEC, DISCARD and WATCH.
+//!
+//! A transaction is one operation of one shard: its commands travel together in one entry and are applied
+//! together. Commands of the session itself (SELECT, PING) run when EXEC does, and their replies are put
+//! back in between. Watched keys are versions that the shard's leader counts; it compares them when everything
+//! before the transaction is applied, and proposes it only if none has changed.
+
+use crate::commands::refusal::{Outcome, Refusal};
+use crate::commands::{
+    Answer, Arity, Call, Command, Group, Keys, Run, Spread, session, shard, table, write,
+};
+use crate::core::Core;
+use crate::core::answers::{Origin, Target};
+use crate::core::desk::Desk;
+use crate::core::gather::{GatherState, Merge, Part};
+use crate::core::session::{Queued, Transaction, Watched};
+use crate::core::shard::{Bench, Request};
+use crate::resp::reply::Reply;
+use ringraft_shards::arguments::{Arguments, OwnedArguments};
+use ringraft_shards::ids::{DatabaseIndex, ShardId};
+use ringraft_shards::keyspace::{Edit, KeyHash};
+
+/// Rows of this file.
+pub const COMMANDS: &[Command] = &[
+    session("multi", Arity::Exactly(1), multi).no_multi().fast().about(
+        Group::Transactions,
+        "1.2.0",
+        "Queues the commands that follow until EXEC.",
+    ),
+    session("exec", Arity::Exactly(1), exec).no_multi().unseen().about(
+        Group::Transactions,
+        "1.2.0",
+        "Runs the queued commands as one.",
+    ),
+    session("discard", Arity::Exactly(1), discard).no_multi().fast().about(
+        Group::Transactions,
+        "2.0.0",
+        "Forgets the queued commands and the watched keys.",
+    ),
+    session("watch", Arity::AtLeast(2), watch).no_multi().fast().about(
+        Group::Transactions,
+        "2.2.0",
+        "Lets the next EXEC run only if these keys have not changed.",
+    ),
+    session("unwatch", Arity::Exactly(1), unwatch).fast().about(
+        Group::Transactions,
+        "2.2.0",
+        "Forgets the watched keys.",
+    ),
+    write(RUN, Arity::AtLeast(2), Keys::NONE, run).internal().about(
+        Group::Transactions,
+        "7.2.0",
+        "The commands of a transaction.",
+    ),
+    shard(REGISTER, Arity::Exactly(2), Keys::FIRST, register).internal().about(
+        Group::Transactions,
+        "7.2.0",
+        "Watches one key of a shard.",
+    ),
+];
+
+const RUN: &str = "run-queued";
+const REGISTER: &str = "watch-key";
+
+fn multi(desk: &mut Desk<'_>, _call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    if desk.session().transaction.is_some() {
+        return Err(Refusal::text("ERR MULTI calls can not be nested"));
+    }
+    desk.session().transaction = Some(Box::new(Transaction::default()));
+    reply.ok();
+    Ok(Answer::Now)
+}
+
+fn discard(
+    desk: &mut Desk<'_>,
+    _call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    if desk.session().transaction.take().is_none() {
+        return Err(Refusal::text("ERR DISCARD without MULTI"));
+    }
+    desk.core.forget_watched(desk.index);
+    reply.ok();
+    Ok(Answer::Now)
+}
+
+fn unwatch(
+    desk: &mut Desk<'_>,
+    _call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    desk.core.forget_watched(desk.index);
+    reply.ok();
+    Ok(Answer::Now)
+}
+
+fn watch(desk: &mut Desk<'_>, call: &Call<'_>, _reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    if desk.session().transaction.is_some() {
+        return Err(Refusal::text("ERR WATCH inside MULTI is not allowed"));
+    }
+    let database = desk.session().database;
+    let keys: Vec<&[u8]> = call.arguments.iter_from(1).collect();
+    let core = &mut *desk.core;
+    let watched: Vec<(KeyHash, Watched)> = keys
+        .iter()
+        .map(|key| {
+            let hash = core.router.hash(key);
+            let shard = core.router.shard(hash);
+            (hash, Watched { shard, database, key: key.to_vec(), version: 0 })
+        })
+        .collect();
+    let protocol = core.answers.connections.at(desk.index).session.protocol;
+    let index = core.answers.gathers.insert(GatherState {
+        target: desk.target,
+        protocol,
+        merge: Merge::Watch(watched.iter().map(|(_, w)| w.clone()).collect()),
+        parts: keys.iter().map(|_| Part::default()).collect(),
+        missing: keys.len(),
+        arguments: OwnedArguments::default(),
+        scanned_slot: None,
+    });
+    core.answers.connections.at_mut(desk.index).hold = super::connection::Hold::Answer;
+    let command = table::internal(REGISTER);
+    for (part, (first_key, watched)) in watched.iter().enumerate() {
+        let target = Target::Gather { index, part: part as u16 };
+        let origin = Origin { core: core.id, target, protocol, rides: true, no_touch: true };
+        let owned: OwnedArguments =
+            [REGISTER.as_bytes(), watched.key.as_slice()].into_iter().collect();
+        let (first_key, arguments) = (*first_key, owned.borrow());
+        let request = Request { command, origin, database, first_key, arguments };
+        core.forward(watched.shard, &request);
+    }
+    Ok(Answer::Later)
+}
+
+fn register(
+    bench: &mut Bench<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    let version = bench.shard.keyspace.watch(bench.database, &call.key(1), bench.now_ms);
+    reply.integer(version as i64);
+    Ok(Answer::Now)
+}
+
+fn exec(desk: &mut Desk<'_>, _call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    let Some(transaction) = desk.session().transaction.take() else {
+        return Err(Refusal::text("ERR EXEC without MULTI"));
+    };
+    let watched = std::mem::take(&mut desk.session().watched);
+    let outcome = if transaction.refused {
+        Err(Refusal::text("EXECABORT Transaction discarded because of previous errors."))
+    } else {
+        execute(desk, &transaction.queued, &watched, reply)
+    };
+    // A transaction on its way takes its watches along.
+    if outcome != Ok(Answer::Later) {
+        desk.core.unwatch(watched);
+    }
+    outcome
+}
+
+/// Runs what concerns the session, sends the rest to its shard.
+fn execute(
+    desk: &mut Desk<'_>,
+    queued: &[Queued],
+    watched: &[Watched],
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    let shard = shard_of(desk.core, queued, watched)?;
+    let mut replies = Vec::with_capacity(queued.len());
+    let mut packed = Packed::default();
+    for Queued { command, arguments } in queued {
+        match command.run {
+            Run::Read(_) | Run::Write(_) => {
+                packed.push(command, desk.session().database, arguments.borrow());
+                replies.push(None);
+            }
+            Run::Session(_) | Run::Plain(_) => {
+                let mut out = Vec::new();
+                let (index, protocol) = (desk.index, desk.session().protocol);
+                let outcome =
+                    desk.core.run_here(index, desk.target, command, arguments.borrow(), &mut out);
+                match outcome {
+                    Ok(Answer::Now) => {}
+                    Ok(Answer::Later) => unreachable!("refused when it was queued"),
+                    Err(refusal) => Reply::new(&mut out, protocol).error(&refusal.to_string()),
+                }
+                replies.push(Some(out));
+            }
+            Run::Shard(_) | Run::Container(_) => unreachable!("refused when it was queued"),
+        }
+    }
+    if packed.count == 0 && watched.is_empty() {
+        reply.array(replies.len());
+        for own in replies.into_iter().flatten() {
+            reply.raw(&own);
+        }
+        return Ok(Answer::Now);
+    }
+    let Some(shard) = shard else { unreachable!("keys or watches have a shard") };
+    send(desk, shard, replies, packed, watched);
+    Ok(Answer::Later)
+}
+
+fn send(
+    desk: &mut Desk<'_>,
+    shard: ShardId,
+    replies: Vec<Option<Vec<u8>>>,
+    packed: Packed,
+    watched: &[Watched],
+) {
+    let protocol = desk.session().protocol;
+    let core = &mut *desk.core;
+    let index = core.answers.gathers.insert(GatherState {
+        target: desk.target,
+        protocol,
+        merge: Merge::Transaction { replies },
+        parts: vec![Part::default()],
+        missing: 1,
+        arguments: OwnedArguments::default(),
+        scanned_slot: None,
+    });
+    let connection = core.answers.connections.at_mut(desk.index);
+    if let Target::Connection { sequence, .. } = desk.target {
+        connection.last_write = Some(sequence);
+    }
+    let target = Target::Gather { index, part: 0 };
+    let origin = Origin { core: core.id, target, protocol, rides: true, no_touch: true };
+    let place = core.router.place(shard);
+    let guard = (!watched.is_empty()).then(|| watched.to_vec());
+    let arguments = packed.arguments;
+    let deliver = move |core: &mut Core| {
+        let command = table::internal(RUN);
+        let (database, first_key) = (DatabaseIndex(0), KeyHash::default());
+        let request =
+            Request { command, origin, database, first_key, arguments: arguments.borrow() };
+        core.admit_transaction(usize::from(place.local), &request, guard);
+    };
+    if place.core == core.id {
+        deliver(core);
+    } else {
+        let task = super::mailbox::Mail::Task(Box::new(deliver));
+        core.answers.outboxes[usize::from(place.core)].push(task);
+    }
+}
+
+/// The one shard that a transaction concerns; `None` when it concerns none.
+/// Errors: several do, or a command cannot be part of a transaction.
+fn shard_of(
+    core: &Core,
+    queued: &[Queued],
+    watched: &[Watched],
+) -> Result<Option<ShardId>, Refusal> {
+    const SEVERAL: Refusal = Refusal::text(
+        "CROSSSLOT Keys in transaction don't hash to the same shard; give them one {hash tag}",
+    );
+    let mut shard = None;
+    let mut join = |other: ShardId| match shard.replace(other) {
+        Some(before) if before != other => Err(SEVERAL),
+        _ => Ok(()),
+    };
+    for watched in watched {
+        join(watched.shard)?;
+    }
+    for Queued { command, arguments } in queued {
+        match command.run {
+            Run::Session(_) | Run::Plain(_) => {}
+            Run::Read(_) | Run::Write(_) if matches!(command.spread, Spread::Everywhere(_)) => {
+                if core.router.shard_count() > 1 {
+                    let name = command.full_name();
+                    let text = format!(
+                        "CROSSSLOT {name} concerns every shard and cannot be part of a transaction of one"
+                    );
+                    return Err(Refusal::Text(text.into()));
+                }
+                join(ShardId(0))?;
+            }
+            Run::Read(_) | Run::Write(_) => {
+                for piece in core.pieces(command, arguments.borrow())? {
+                    join(piece.shard)?;
+                }
+            }
+            Run::Shard(_) | Run::Container(_) => {
+                let text = format!("ERR {} cannot be part of a transaction", command.full_name());
+                return Err(Refusal::Text(text.into()));
+            }
+        }
+    }
+    Ok(shard)
+}
+
+/// The commands of a transaction as the arguments of one operation: for each, its number, database and
+/// count of arguments in eight bytes, then its arguments.
+struct Packed {
+    arguments: OwnedArguments,
+    count: usize,
+}
+
+impl Default for Packed {
+    fn default() -> Packed {
+        Packed { arguments: [RUN.as_bytes()].into_iter().collect(), count: 0 }
+    }
+}
+
+impl Packed {
+    fn push(&mut self, command: &Command, database: DatabaseIndex, arguments: Arguments<'_>) {
+        let mut head = [0; 8];
+        head[..2].copy_from_slice(&command.number.to_le_bytes());
+        head[2] = database.0;
+        head[4..].copy_from_slice(&(arguments.count() as u32).to_le_bytes());
+        self.arguments.push(&head);
+        arguments.iter_from(0).for_each(|argument| self.arguments.push(argument));
+        self.count += 1;
+    }
+}
+
+/// Applies a transaction: each command in order, each with its own reply.
+fn run(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let mut count = 0;
+    each_queued(call.arguments, |_, _, _| count += 1);
+    reply.array(count);
+    let mut nth = 0u64;
+    each_queued(call.arguments, |number, database, arguments| {
+        let command = super::shard::numbered(number);
+        let first = command.keys.first;
+        let first_key = arguments.get(first).filter(|_| first > 0);
+        nth += 1;
+        let inner = Call {
+            command,
+            arguments,
+            first_key: first_key.map_or(KeyHash::default(), |key| call.hasher.hash(key)),
+            hasher: call.hasher,
+            seed: call.seed.wrapping_add(nth.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        };
+        let start = reply.size();
+        let mut edit = edit.of_database(database);
+        let outcome = match command.run {
+            Run::Write(run) => run(&inner, &mut edit, reply),
+            Run::Read(run) => run(&inner, &edit.view(), reply),
+            _ => unreachable!("EXEC packs reads and writes"),
+        };
+        if let Err(refusal) = outcome {
+            reply.truncate(start);
+            reply.error(&refusal.to_string());
+        }
+    });
+    Ok(())
+}
+
+fn each_queued<'a>(
+    packed: Arguments<'a>,
+    mut visit: impl FnMut(u16, DatabaseIndex, Arguments<'a>),
+) {
+    let mut at = 1;
+    while let Some(head) = packed.get(at) {
+        let head: [u8; 8] = head.try_into().expect("EXEC packs eight bytes");
+        let count = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        let arguments = packed.tail(at + 1).first(count);
+        visit(u16::from_le_bytes([head[0], head[1]]), DatabaseIndex(head[2]), arguments);
+        at += 1 + count;
+    }
+}
+
+impl Core {
+    /// Gathers a transaction that arrived at its shard.
+    fn admit_transaction(
+        &mut self,
+        local: usize,
+        request: &Request<'_>,
+        guard: Option<Vec<Watched>>,
+    ) {
+        let mut grows = false;
+        each_queued(request.arguments, |number, _, _| {
+            grows |= super::shard::numbered(number).flags.grows;
+        });
+        let shard = &mut self.shards[local];
+        if grows && !shard.has_room(&mut self.stats) {
+            return self.answer_error(request.origin, super::intake::OUT_OF_MEMORY);
+        }
+        match guard {
+            Some(guard) => shard.gather_guarded(request, guard),
+            None => shard.gather_write(request),
+        }
+    }
+
+    /// Ends a connection's interest in the keys it watches.
+    pub fn forget_watched(&mut self, index: u32) {
+        let watched = std::mem::take(&mut self.answers.connections.at_mut(index).session.watched);
+        self.unwatch(watched);
+    }
+
+    fn unwatch(&mut self, watched: Vec<Watched>) {
+        for watched in watched {
+            let place = self.router.place(watched.shard);
+            let forget = move |core: &mut Core| {
+                let shard = &mut core.shards[usize::from(place.local)];
+                shard.keyspace.unwatch(watched.database, &watched.key);
+            };
+            if place.core == self.id {
+                forget(self);
+            } else {
+                let task = super::mailbox::Mail::Task(Box::new(forget));
+                self.answers.outboxes[usize::from(place.core)].push(task);
+            }
+        }
+    }
+
+    /// The versions of watched keys have come.
+    pub(super) fn conclude_watch(
+        &mut self,
+        target: Target,
+        watched: Vec<Watched>,
+        parts: &[Part],
+        refusal: Option<Vec<u8>>,
+        reply: &mut Reply<'_>,
+    ) {
+        if let Some(refusal) = refusal {
+            return reply.raw(&refusal);
+        }
+        reply.ok();
+        let Target::Connection { index, .. } = target else { return };
+        for (mut watched, part) in watched.into_iter().zip(parts) {
+            let digits = part.reply.strip_prefix(b":").unwrap_or_default().trim_ascii_end();
+            let version = crate::numbers::parse_integer(digits).expect("a shard's own integer");
+            watched.version = version as u64;
+            self.answers.connections.at_mut(index).session.watched.push(watched);
+        }
+    }
+}

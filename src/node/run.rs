@@ -1,0 +1,225 @@
+//! Starts the cores, waits for them, ends them.
+
+use super::{Plan, Refusal, checks};
+use crate::core::group::Group;
+use crate::core::mailbox::{Mailbox, MailboxSender};
+use crate::core::router::Router;
+use crate::core::shard::LocalShard;
+use crate::core::storage::Storage;
+use crate::core::{Core, Parts, Shared, connection, wall_clock_ms};
+use crate::net::listener;
+use crate::net::ring::Ring;
+use glommio::{LocalExecutorBuilder, Placement};
+use ringraft_shards::ids::ShardId;
+use ringraft_shards::keyspace::{KeyHasher, Keyspace};
+use socket2::Socket;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, Barrier, mpsc};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// Memory that glommio registers for its own file operations, per ring; the log does not use it.
+const EXECUTOR_IO_MEMORY_BYTES: usize = 64 << 10;
+
+/// A running node.
+pub struct Node {
+    threads: Vec<JoinHandle<Result<(), String>>>,
+    shared: Arc<Shared>,
+    mailboxes: Vec<MailboxSender>,
+}
+
+/// What one core's thread is given.
+struct Seat {
+    id: u16,
+    cpu: usize,
+    mailbox: Mailbox,
+    listeners: Vec<(Socket, connection::Kind)>,
+}
+
+impl Node {
+    /// Starts all cores, recovers their shards, and returns when they serve.
+    /// Errors: a listening socket, a ring or the recovery of a shard fails.
+    pub fn start(plan: &Plan, started: Instant) -> Result<Node, Refusal> {
+        let core_count = plan.cpus.len();
+        let shared = Arc::new(Shared {
+            next_connection_id: AtomicU64::new(1),
+            connection_count: AtomicU32::new(0),
+            monitor_count: AtomicU32::new(0),
+            stopping: AtomicBool::new(false),
+            started_ms: wall_clock_ms(),
+            run_id: run_id()?,
+            cluster_id: plan.identity.cluster.0,
+            features: plan.settings.ring_features,
+        });
+        let hasher = KeyHasher::new(plan.identity.key_hash_seed);
+        let router = Router::new(hasher, usize::from(plan.identity.shard_count), core_count);
+        let mut mailboxes = Vec::new();
+        let mut seats = Vec::new();
+        for (id, &cpu) in plan.cpus.iter().enumerate() {
+            let (mailbox, sender) = Mailbox::new().map_err(|error| {
+                Refusal::failure(format!("cannot create an eventfd for core {id}: {error}"))
+            })?;
+            mailboxes.push(sender);
+            let listeners = listeners(plan, id)?;
+            seats.push(Seat { id: id as u16, cpu, mailbox, listeners });
+        }
+        let (report, reports) = mpsc::channel();
+        let gate = Arc::new(Barrier::new(core_count));
+        let mut threads = Vec::new();
+        for seat in seats {
+            let start = CoreStart {
+                settings: plan.settings.clone(),
+                directory: plan.directory.as_ref().map(|d| d.path().to_path_buf()),
+                shared: shared.clone(),
+                router: router.clone(),
+                mailboxes: mailboxes.clone(),
+                report: report.clone(),
+                gate: gate.clone(),
+            };
+            let name = format!("core-{}", seat.id);
+            let thread = std::thread::Builder::new().name(name).spawn(move || start.run(seat));
+            threads
+                .push(thread.map_err(|error| {
+                    Refusal::failure(format!("cannot start a thread: {error}"))
+                })?);
+        }
+        drop(report);
+        for _ in 0..core_count {
+            match reports.recv() {
+                Ok(Ok(())) => {}
+                Ok(Err(text)) => return Err(Refusal::failure(text)),
+                Err(_) => return Err(Refusal::failure("a core ended while it started")),
+            }
+        }
+        let _ = started;
+        Ok(Node { threads, shared, mailboxes })
+    }
+
+    /// Asks all cores to stop in order.
+    pub fn stopper(&self) -> impl Fn() + Send + use<> {
+        let (shared, mailboxes) = (self.shared.clone(), self.mailboxes.clone());
+        move || {
+            shared.stopping.store(true, std::sync::atomic::Ordering::Release);
+            for mailbox in &mailboxes {
+                let stop = crate::core::mailbox::Mail::Task(Box::new(Core::stop));
+                // A full mailbox means an awake core, which sees the flag at its next tick.
+                let _ = mailbox.send(stop);
+            }
+        }
+    }
+
+    /// Waits until all cores have ended.
+    /// Errors: why one of them failed.
+    pub fn wait(self) -> Result<(), Refusal> {
+        let mut result = Ok(());
+        for thread in self.threads {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(text)) => result = Err(Refusal::failure(text)),
+                Err(_) => result = Err(Refusal::failure("a core panicked")),
+            }
+        }
+        result
+    }
+}
+
+/// The listening sockets of one core: one for each address, and the metrics page on the first core.
+fn listeners(plan: &Plan, core: usize) -> Result<Vec<(Socket, connection::Kind)>, Refusal> {
+    let settings = &plan.settings;
+    let keepalive = u64::from(settings.tcp_keepalive);
+    let mut listeners = Vec::new();
+    let mut listen = |port: u16, option: &str, kind| {
+        for &ip in &settings.bind {
+            let address = SocketAddr::new(ip, port);
+            let socket = listener::listen(address, keepalive)
+                .map_err(|error| checks::listening_refused(address, option, &error))?;
+            listeners.push((socket, kind));
+        }
+        Ok(())
+    };
+    listen(settings.port, "--port", connection::Kind::Client)?;
+    if settings.metrics_port != 0 && core == 0 {
+        listen(settings.metrics_port, "--metrics-port", connection::Kind::Metrics)?;
+    }
+    Ok(listeners)
+}
+
+fn run_id() -> Result<String, Refusal> {
+    let mut bytes = [0; 20];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Refusal::failure(format!("cannot read random bytes: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+struct CoreStart {
+    settings: crate::settings::Settings,
+    directory: Option<std::path::PathBuf>,
+    shared: Arc<Shared>,
+    router: Router,
+    mailboxes: Vec<MailboxSender>,
+    report: mpsc::Sender<Result<(), String>>,
+    gate: Arc<Barrier>,
+}
+
+impl CoreStart {
+    /// The life of a core's thread.
+    fn run(self, seat: Seat) -> Result<(), String> {
+        let cpu = core_affinity::CoreId { id: seat.cpu };
+        if !core_affinity::set_for_current(cpu) {
+            return self.give_up(format!("cannot pin core {} to cpu {}", seat.id, seat.cpu));
+        }
+        let executor = LocalExecutorBuilder::new(Placement::Unbound)
+            .io_memory(EXECUTOR_IO_MEMORY_BYTES)
+            .make();
+        match executor {
+            Ok(executor) => executor.run(self.live(seat)),
+            Err(error) => self.give_up(format!("cannot start the executor of a core: {error}")),
+        }
+    }
+
+    fn give_up(self, text: String) -> Result<(), String> {
+        // The starter may have given up already because of another core.
+        let _ = self.report.send(Err(text.clone()));
+        Err(text)
+    }
+
+    async fn live(self, seat: Seat) -> Result<(), String> {
+        let ring = match Ring::new(self.settings.ring_features) {
+            Ok(ring) => ring,
+            Err(error) => {
+                return self.give_up(format!("cannot set up a socket ring: {error}"));
+            }
+        };
+        let mut seed = [0; 8];
+        if let Err(error) = getrandom::fill(&mut seed) {
+            return self.give_up(format!("cannot read random bytes: {error}"));
+        }
+        let seed = u64::from_le_bytes(seed);
+        let hasher = self.router.hasher();
+        let shards: Vec<ShardId> = self.router.shards_of_core(seat.id).collect();
+        let shards = shards
+            .into_iter()
+            .map(|id| LocalShard::new(id, Keyspace::new(hasher), Group::default(), seed))
+            .collect();
+        let _ = &self.directory;
+        let mut core = Core::new(Parts {
+            id: seat.id,
+            cpu: seat.cpu,
+            settings: self.settings,
+            shared: self.shared,
+            router: self.router,
+            shards,
+            storage: Storage::default(),
+            ring,
+            mailbox: seat.mailbox,
+            mailboxes: self.mailboxes,
+            listeners: seat.listeners,
+            seed,
+        });
+        self.gate.wait();
+        // Nobody listens when another core failed to start.
+        let _ = self.report.send(Ok(()));
+        core.run().await
+    }
+}
