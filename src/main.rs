@@ -4,7 +4,9 @@ use ringraft::node::run::Node;
 use ringraft::node::{self, Plan, Refusal, banner, logging, signals};
 use ringraft::options::{self, Request};
 use ringraft::settings::Settings;
+use ringraft::snapshot_print;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +20,7 @@ fn main() -> ExitCode {
             let _ = std::io::stdout().write_all(text.as_bytes());
             Ok(())
         }
+        Ok(Request::PrintSnapshot(file)) => print_snapshot(&file),
         Ok(Request::Serve(settings)) => serve(*settings),
         Err(line) => Err(Refusal::option(line)),
     };
@@ -28,6 +31,14 @@ fn main() -> ExitCode {
             ExitCode::from(refusal.exit_code)
         }
     }
+}
+
+/// Nothing but commands goes to the output, so that it can be piped on; the count goes to standard error.
+fn print_snapshot(file: &Path) -> Result<(), Refusal> {
+    let printed = snapshot_print::print(file, &mut std::io::stdout().lock());
+    let counts = printed.map_err(|error| Refusal::failure(error.to_string()))?;
+    eprintln!("ringraft: {} items printed, {} passed over", counts.items, counts.skipped);
+    Ok(())
 }
 
 fn serve(settings: Settings) -> Result<(), Refusal> {

@@ -1,4 +1,5 @@
-//! The command line, made from the table of settings: `ringraft [OPTIONS]` starts a server.
+//! The command line, made from the table of settings: `ringraft [OPTIONS]` starts a server, `ringraft snapshot print
+//! FILE` reads a snapshot and starts none.
 //!
 //! The file that `--config` names is read first; the command line wins over it. Whatever is refused is
 //! refused with one line.
@@ -7,7 +8,7 @@ use crate::settings::Settings;
 use crate::settings::file;
 use crate::settings::table::{Kind, Setting, TABLE};
 use clap::builder::StyledStr;
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,6 +18,8 @@ use std::path::PathBuf;
 pub enum Request {
     /// Run a server.
     Serve(Box<Settings>),
+    /// Write a snapshot's contents as RESP commands.
+    PrintSnapshot(PathBuf),
     /// Show a text (`--help`, `--version`) and be done.
     Show(String),
 }
@@ -32,6 +35,13 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, St
         Err(error) if !error.use_stderr() => return Ok(Request::Show(error.to_string())),
         Err(error) => return Err(one_line(&error)),
     };
+    if let Some((_, snapshot)) = matches.subcommand() {
+        let print = snapshot.subcommand_matches("print").expect("clap demands the subcommand");
+        return Ok(Request::PrintSnapshot(path(print, "file").expect("clap demands the file")));
+    }
+    if let Some(file) = path(&matches, "parse-snapshot") {
+        return Ok(Request::PrintSnapshot(file));
+    }
     settings(&matches).map(|settings| Request::Serve(Box::new(settings)))
 }
 
@@ -65,6 +75,13 @@ fn command() -> Command {
     let file = |name: &'static str| {
         Arg::new(name).value_name("FILE").value_parser(clap::value_parser!(PathBuf))
     };
+    let print = Command::new("print")
+        .about("Write a snapshot as RESP commands for redis-cli --pipe")
+        .arg(file("file").required(true).help("A ringraft snapshot or kvnode's state.bin"));
+    let snapshot = Command::new("snapshot")
+        .about("Look into snapshot files")
+        .subcommand_required(true)
+        .subcommand(print);
     Command::new("ringraft")
         .version(VERSION)
         .about(
@@ -72,6 +89,9 @@ fn command() -> Command {
              Without options it serves 127.0.0.1:6379 on every allowed core and keeps its data in ./data.",
         )
         .after_help(AFTER_HELP)
+        .args_conflicts_with_subcommands(true)
+        .disable_help_subcommand(true)
+        .subcommand(snapshot)
         .args(TABLE.iter().filter(|row| row.is_option()).map(|row| {
             Arg::new(row.name)
                 .long(row.name)
@@ -90,6 +110,7 @@ fn command() -> Command {
         .arg(file("config").long("config").short('c').help(
             "Read settings from a TOML file with the names below, such as port = 6380; options given here win",
         ))
+        .arg(file("parse-snapshot").long("parse-snapshot").help("The same as snapshot print FILE"))
 }
 
 const AFTER_HELP: &str = "\
@@ -116,6 +137,12 @@ fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
     let mut line = first.strip_prefix("error: ").unwrap_or(first).to_string();
+    if error.kind() == ErrorKind::MissingRequiredArgument
+        || error.kind() == ErrorKind::MissingSubcommand
+        || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    {
+        line = "snapshot: say what to do: ringraft snapshot print FILE".to_string();
+    }
     let suggestion = match error.get(ContextKind::SuggestedArg) {
         Some(ContextValue::String(name)) => Some(name.clone()),
         Some(ContextValue::Strings(names)) => names.first().cloned(),
@@ -195,6 +222,13 @@ mod tests {
     }
 
     #[test]
+    fn snapshots_are_printed() {
+        for line in ["snapshot print a/b.snap", "--parse-snapshot a/b.snap"] {
+            assert_eq!(run(line), Ok(Request::PrintSnapshot("a/b.snap".into())), "{line}");
+        }
+    }
+
+    #[test]
     fn the_command_line_wins_over_the_file() {
         let folder = tempfile::tempdir().expect("a scratch directory");
         let path = folder.path().join("ringraft.toml");
@@ -208,7 +242,7 @@ mod tests {
     fn refusals_are_one_line() {
         for (line, start) in [
             ("--prot 1", "unexpected argument '--prot' found; did you mean --port?"),
-            ("serve", "unexpected argument 'serve' found"),
+            ("serve", "unrecognized subcommand 'serve'"),
             ("--port", "a value is required for '--port <N>' but none was supplied"),
             ("--port 1 --port 2", "the argument '--port <N>' cannot be used multiple times"),
             ("--port x", "option --port 'x': argument couldn't be parsed into an integer"),
@@ -230,6 +264,9 @@ mod tests {
             ("--mode cache --segment-size 1mb", "segment-size = 1048576 contradicts"),
             ("--metrics-port 6379", "metrics-port = 6379 contradicts"),
             ("--config /nowhere/at.toml", "/nowhere/at.toml: "),
+            ("snapshot", "snapshot: say what to do"),
+            ("snapshot print", "snapshot: say what to do"),
+            ("--port 1 snapshot print x", ""),
         ] {
             let refusal = run(line).expect_err(line);
             assert!(refusal.starts_with(start), "{line}: {refusal}");

@@ -55,6 +55,7 @@ fn wrong_options_end_with_2() {
         ("--mode cache --fsync always", "fsync = always contradicts another setting: mode cache"),
         ("--cores 0-4000", "option --cores 0-4000: cpu "),
         ("--config missing.toml", "missing.toml: No such file"),
+        ("snapshot", "snapshot: say what to do"),
     ] {
         let text = refusal(folder.path(), line, 2);
         assert!(text.starts_with(start), "{line}: {text}");
