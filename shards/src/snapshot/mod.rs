@@ -21,6 +21,8 @@ pub mod writer;
 
 mod cursor;
 #[cfg(test)]
+mod cut_tests;
+#[cfg(test)]
 mod tests;
 
 pub use directory::{PendingSnapshot, SnapshotDirectory};
