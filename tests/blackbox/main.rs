@@ -1,0 +1,14 @@
+//! Black-box tests: the real binary over real sockets, one module per theme.
+//!
+//! One test program for all of them, so that the binary under test is linked and the support code
+//! compiled once. `RINGRAFT_BINARY=PATH` runs the same tests against another build, a release one
+//! for instance. Nothing here waits for time to pass: every wait is for a condition and is bounded.
+
+mod crash;
+mod harness;
+mod keys;
+mod memory;
+mod protocol;
+mod restart;
+mod support;
+mod tools;
