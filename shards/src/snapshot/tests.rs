@@ -9,7 +9,7 @@ use super::directory::{META_FILE, SnapshotName};
 use super::footer::{ChunkHeader, Footer};
 use super::header::tests::example;
 use super::*;
-use crate::ids::{ClusterId, DatabaseIndex, Deadline, Index, ShardId, Term};
+use crate::ids::{ClusterId, DatabaseIndex, Deadline, Index, NodeId, ShardId, Term};
 use crate::keyspace::StringForm;
 use crate::limits::{DATABASE_COUNT, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_KEPT_COUNT};
 use crate::rdb::{DecodedValue, ItemRecord};
@@ -292,6 +292,35 @@ fn a_bad_arrival_leaves_nothing() {
     }
     let incoming = IncomingSnapshot::begin(&directory, name, 5).expect("new");
     incoming.finish().expect_err("nothing arrived");
+}
+
+/// `docs/formats.md` shows a file byte by byte: it is this one.
+#[test]
+fn the_worked_example_is_what_is_written() {
+    let header = Header {
+        shard: ShardId(0),
+        term: Term(2),
+        index: Index(7),
+        leader_time_ms: 1_700_000_000_000,
+        membership: Membership { voters: vec![NodeId(1)], ..Membership::default() },
+        ..example()
+    };
+    let items =
+        [record(0, "greeting", "hello", None), record(1, "n", "10", Some(1_800_000_000_000))];
+    let (file, meta) = write(header, &items);
+    let document = include_str!("../../../docs/formats.md");
+    let block = |title: &str| {
+        let after = document.split_once(title).expect("the example's title").1;
+        after.split("```").nth(1).expect("a fenced block").split_once('\n').expect("lines").1
+    };
+    let mut shown = Vec::new();
+    for line in block("The bytes of `state.ring`:").lines() {
+        let bytes = line.split("  ").next().expect("bytes first").split(' ');
+        shown.extend(bytes.map(|byte| u8::from_str_radix(byte, 16).expect("two digits")));
+    }
+    let hexadecimal = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x} ")).collect::<String>();
+    assert_eq!(hexadecimal(&shown), hexadecimal(&file));
+    assert_eq!(meta.check(block("The `meta.json` beside it:").as_bytes()), Ok(()));
 }
 
 proptest! {
