@@ -6,9 +6,13 @@
 
 pub mod arguments;
 pub mod batch;
+pub mod disk;
 pub mod ids;
 pub mod keyspace;
 pub mod limits;
+pub mod log;
+pub mod raft;
+pub mod random;
 pub mod rdb;
 pub mod slot;
 pub mod snapshot;

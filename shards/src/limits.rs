@@ -55,3 +55,63 @@ pub const FREQUENCY_DECAY_MINUTES: u64 = 1;
 
 /// How much rarer each step up of an access count gets (`lfu-log-factor`).
 pub const FREQUENCY_LOG_FACTOR: u64 = 10;
+/// Size of a log segment unless configured otherwise.
+pub const LOG_SEGMENT_BYTES: u64 = 64 << 20;
+
+/// Longest log record, which is the longest single write; a larger entry is spread over several records.
+pub const LOG_RECORD_BYTES_MAX: usize = 4 << 20;
+
+/// Log writes in flight; what comes meanwhile gathers into the next one.
+pub const LOG_WRITES_IN_FLIGHT_MAX: usize = 4;
+
+/// Bytes of log writes in flight; when it is reached the next write waits.
+pub const LOG_WRITE_BYTES_IN_FLIGHT_MAX: usize = 16 << 20;
+
+/// Buffers of finished log writes that are kept for the next ones.
+pub const LOG_BUFFERS_KEPT: usize = 8;
+
+/// A buffer of a finished log write with more room than this is given back instead of kept.
+pub const LOG_BUFFER_KEPT_BYTES: usize = 1 << 20;
+
+/// Files of compacted segments that are kept to become new segments; more are removed.
+pub const LOG_FREE_FILES_KEPT: usize = 2;
+
+/// Room at the end of the last segment that proposals leave for votes and terms when the disk is full.
+pub const LOG_RESERVE_BYTES: u64 = 64 << 10;
+
+/// Distance in the log between two remembered places of entries; reading an old entry scans at most that much.
+pub const LOG_MARK_BYTES: u64 = 64 << 10;
+
+/// Ticks before a failed piece of file work (a new segment on a full disk) is tried again.
+pub const FILE_WORK_RETRY_TICKS: u32 = 10;
+
+/// Piece in which a new file is filled with zeros.
+pub const ZERO_FILL_CHUNK_BYTES: usize = 1 << 20;
+
+/// Ticks without a leader before an election, unless configured otherwise.
+pub const RAFT_ELECTION_TICKS: usize = 10;
+
+/// Ticks between heartbeats, unless configured otherwise.
+pub const RAFT_HEARTBEAT_TICKS: usize = 2;
+
+/// Entries in one append message; more go into the next one. A single larger entry is sent alone.
+pub const RAFT_MESSAGE_BYTES_MAX: u64 = 1 << 20;
+
+/// Appends under way to one follower; when it is reached the follower waits.
+pub const RAFT_MESSAGES_IN_FLIGHT_MAX: usize = 64;
+
+/// Proposals not committed yet; when it is reached proposals are refused as busy.
+pub const RAFT_UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
+const _: () = assert!(RAFT_UNCOMMITTED_BYTES_MAX >= RAFT_MESSAGE_BYTES_MAX);
+
+/// Committed entries handed out at a time; the rest comes with the next turn of the loop.
+pub const RAFT_COMMITTED_BYTES_PER_POLL: u64 = 16 << 20;
+
+/// Applied entries kept in memory for followers; older ones are read back from the log.
+pub const RAFT_ENTRY_CACHE_BYTES: u64 = 16 << 20;
+
+/// Log kept on disk for followers that lag; one that needs more gets a snapshot.
+pub const RAFT_RETAINED_BYTES_MAX: u64 = 512 << 20;
+
+/// Reads under confirmation at a time; more are asked to come again.
+pub const RAFT_READS_PENDING_MAX: usize = 1024;

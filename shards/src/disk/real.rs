@@ -1,0 +1,132 @@
+//! Files of the operating system.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::{Disk, DiskError, DiskResult, FileInfo};
+use crate::limits::ZERO_FILL_CHUNK_BYTES;
+
+/// A directory of the operating system.
+#[derive(Clone, Debug)]
+pub struct RealDisk {
+    directory: PathBuf,
+}
+
+impl RealDisk {
+    /// The files of `directory`, which is created with its parents when it is not there.
+    pub fn open(directory: &Path) -> DiskResult<RealDisk> {
+        let disk = RealDisk { directory: directory.to_path_buf() };
+        fs::create_dir_all(directory).map_err(|source| DiskError {
+            operation: "create",
+            file: directory.display().to_string(),
+            source,
+        })?;
+        Ok(disk)
+    }
+
+    /// Path of a file.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn run<T>(
+        &self,
+        operation: &'static str,
+        name: &str,
+        work: impl FnOnce(&Path) -> io::Result<T>,
+    ) -> DiskResult<T> {
+        let path = self.path(name);
+        work(&path).map_err(|source| DiskError {
+            operation,
+            file: path.display().to_string(),
+            source,
+        })
+    }
+}
+
+impl Disk for RealDisk {
+    fn place(&self) -> String {
+        self.directory.display().to_string()
+    }
+
+    fn list(&self) -> DiskResult<Vec<FileInfo>> {
+        self.run("list", "", |path| {
+            let mut files = Vec::new();
+            for entry in fs::read_dir(path)? {
+                let entry = entry?;
+                let metadata = entry.metadata()?;
+                if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
+                    files.push(FileInfo { name, bytes: metadata.len() });
+                }
+            }
+            Ok(files)
+        })
+    }
+
+    fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> DiskResult<()> {
+        self.run("read", name, |path| File::open(path)?.read_exact_at(buffer, offset))
+    }
+
+    fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> DiskResult<()> {
+        self.run("write", name, |path| {
+            OpenOptions::new().write(true).open(path)?.write_all_at(bytes, offset)
+        })
+    }
+
+    fn create_zeroed(&self, name: &str, bytes: u64) -> DiskResult<()> {
+        self.run("create", name, |path| {
+            let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+            let zeros = vec![0; ZERO_FILL_CHUNK_BYTES.min(bytes as usize)];
+            let mut offset = 0;
+            while offset < bytes {
+                let chunk = &zeros[..zeros.len().min((bytes - offset) as usize)];
+                file.write_all_at(chunk, offset)?;
+                offset += chunk.len() as u64;
+            }
+            Ok(())
+        })
+    }
+
+    fn sync(&self, name: &str) -> DiskResult<()> {
+        self.run("sync", name, |path| OpenOptions::new().write(true).open(path)?.sync_all())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> DiskResult<()> {
+        self.run("rename", from, |path| fs::rename(path, self.path(to)))
+    }
+
+    fn remove(&self, name: &str) -> DiskResult<()> {
+        self.run("remove", name, |path| fs::remove_file(path))
+    }
+
+    fn sync_directory(&self) -> DiskResult<()> {
+        self.run("sync", "", |path| File::open(path)?.sync_all())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_come_and_go() {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let disk = RealDisk::open(&scratch.path().join("a/b")).expect("created");
+        disk.create_zeroed("one", 3000).expect("created");
+        disk.write_at("one", 10, b"hello").expect("written");
+        disk.sync("one").expect("synced");
+        let mut bytes = [1; 7];
+        disk.read_at("one", 9, &mut bytes).expect("read");
+        assert_eq!(&bytes, b"\0hello\0");
+        disk.rename("one", "two").expect("renamed");
+        disk.sync_directory().expect("synced");
+        assert_eq!(disk.list().expect("listed"), [FileInfo { name: "two".into(), bytes: 3000 }]);
+        let missing = disk.read_at("one", 0, &mut bytes).expect_err("gone");
+        assert!(missing.to_string().starts_with("cannot read "), "{missing}");
+        assert!(disk.read_at("two", 2999, &mut bytes).is_err(), "past the end");
+        disk.remove("two").expect("removed");
+        assert!(disk.list().expect("listed").is_empty());
+    }
+}

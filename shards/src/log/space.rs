@@ -1,0 +1,117 @@
+//! Segments ahead of need: one spare is always ready or in the making, compacted files are used again.
+
+use std::collections::VecDeque;
+
+use super::LogOptions;
+use super::files::{FileAction, FileWork, free_file_name};
+use super::format::SegmentHeader;
+use crate::disk::DiskResult;
+use crate::limits::{FILE_WORK_RETRY_TICKS, LOG_FREE_FILES_KEPT};
+use crate::random::Random;
+
+/// The spare segment, the free files and the work on files that is to be done, in order.
+pub(super) struct Space {
+    /// The next segment, ready to be written.
+    spare: Option<SegmentHeader>,
+    /// Files that were segments.
+    free: Vec<String>,
+    work: VecDeque<FileWork>,
+    /// The front of `work` is out under this number.
+    running: Option<u64>,
+    next_id: u64,
+    /// Ticks until the front of `work`, which failed, is tried again.
+    rest_ticks: u32,
+    /// Why the front of `work` failed.
+    failure: Option<String>,
+    chance: Random,
+}
+
+impl Space {
+    pub(super) fn new(spare: Option<SegmentHeader>, free: Vec<String>, chance: Random) -> Space {
+        Space {
+            spare,
+            free,
+            work: VecDeque::new(),
+            running: None,
+            next_id: 1,
+            rest_ticks: 0,
+            failure: None,
+            chance,
+        }
+    }
+
+    /// Sees to it that segment `sequence` is ready or in the making.
+    pub(super) fn request(&mut self, sequence: u64, options: &LogOptions) {
+        let asked = |work: &FileWork| matches!(work, FileWork::Prepare { .. });
+        if self.spare.is_some() || self.work.iter().any(asked) {
+            return;
+        }
+        let header = SegmentHeader {
+            identity: options.identity,
+            sequence,
+            salt: self.chance.bits(),
+            block_bytes: options.block_bytes as u32,
+            segment_bytes: options.segment_bytes,
+        };
+        self.work.push_back(FileWork::Prepare { header, from: None });
+    }
+
+    pub(super) fn take_spare(&mut self) -> Option<SegmentHeader> {
+        self.spare.take()
+    }
+
+    /// Queues that a segment is taken away, before any segment is made: its room may be what is missing.
+    pub(super) fn release(&mut self, sequence: u64, reusable: bool, sync: Vec<String>) {
+        let kept = |work: &&FileWork| matches!(work, FileWork::Release { keep: Some(_), .. });
+        let kept = self.free.len() + self.work.iter().filter(kept).count();
+        let keep = (reusable && kept < LOG_FREE_FILES_KEPT).then(|| free_file_name(sequence));
+        let first_prepare = self.work.iter().enumerate().position(|(i, work)| {
+            matches!(work, FileWork::Prepare { .. }) && !(i == 0 && self.running.is_some())
+        });
+        let at = first_prepare.unwrap_or(self.work.len());
+        self.work.insert(at, FileWork::Release { sequence, keep, sync });
+        if at == 0 {
+            // It is not the release that failed.
+            self.rest_ticks = 0;
+        }
+    }
+
+    pub(super) fn take_action(&mut self) -> Option<FileAction> {
+        if self.running.is_some() || self.rest_ticks > 0 {
+            return None;
+        }
+        let work = self.work.front_mut()?;
+        if let FileWork::Prepare { from: from @ None, .. } = work {
+            *from = self.free.pop();
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        self.running = Some(id);
+        Some(FileAction { id, work: work.clone() })
+    }
+
+    pub(super) fn action_done(&mut self, id: u64, result: DiskResult<()>) {
+        assert_eq!(self.running.take(), Some(id), "file action {id} is not the one that is out");
+        if let Err(error) = result {
+            self.failure = Some(error.to_string());
+            self.rest_ticks = FILE_WORK_RETRY_TICKS;
+            return;
+        }
+        match self.work.pop_front().expect("the running one is in front") {
+            FileWork::Prepare { header, .. } => {
+                self.spare = Some(header);
+                self.failure = None;
+            }
+            FileWork::Release { keep, .. } => self.free.extend(keep),
+        }
+    }
+
+    pub(super) fn tick(&mut self) {
+        self.rest_ticks = self.rest_ticks.saturating_sub(1);
+    }
+
+    /// Why no next segment is there and none could be made; `None` when all is well.
+    pub(super) fn blocked(&self) -> Option<&str> {
+        if self.spare.is_some() { None } else { self.failure.as_deref() }
+    }
+}

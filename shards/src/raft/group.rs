@@ -1,0 +1,481 @@
+//! The group's state and its inputs. What comes out is in `drive.rs`.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use protobuf::Message as _;
+use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType};
+use raft::{RawNode, SnapshotStatus, StateRole};
+
+use super::config::GroupConfig;
+use super::membership::{Membership, MembershipChange, SnapshotPoint, to_raft_change};
+use super::output::{
+    GroupFailure, PeerMessage, PeerProgress, Proposal, ProposeError, ReadError, Role, Status,
+    StepError,
+};
+use super::store::Store;
+use crate::disk::DiskResult;
+use crate::ids::{Index, NodeId, Term};
+use crate::limits::RAFT_READS_PENDING_MAX;
+use crate::log::{AlignedBuffer, WriteTicket};
+use crate::random::Random;
+
+/// The Raft group of a shard, as one member sees it. See the module's description.
+pub struct Group {
+    pub(super) config: GroupConfig,
+    pub(super) node: RawNode<Store>,
+    /// Readies that raft-rs does not know to be persisted, in order.
+    pub(super) unpersisted: VecDeque<Unpersisted>,
+    /// Proposals of this node whose fate is open.
+    pub(super) proposals: VecDeque<Proposal>,
+    /// Does an index appear in `proposals` behind an equal or greater one?
+    pub(super) proposals_disordered: bool,
+    /// Contexts of reads under way.
+    pub(super) reads: Vec<u64>,
+    /// Members since an index; the first is valid at the applied index.
+    pub(super) memberships: VecDeque<(u64, Membership)>,
+    /// Changes of members that are committed, to be taken in.
+    pub(super) changes: Vec<(u64, ConfChangeV2)>,
+    /// Term and vote as queued for the log last.
+    pub(super) saved: (u64, u64),
+    /// Log parts up to this count must be durable before a leader's messages go.
+    pub(super) saved_part: u64,
+    /// Term and role after the last call into raft-rs: when they change it has drawn a timeout, which is replaced.
+    pub(super) observed: (u64, StateRole),
+    /// What the driver reported.
+    pub(super) applied: u64,
+    /// Campaign as soon as everything committed is applied: nobody else can.
+    pub(super) eager: bool,
+    pub(super) failure: Option<GroupFailure>,
+    chance: Random,
+}
+
+/// A ready on its way to the disk.
+pub(super) struct Unpersisted {
+    pub(super) number: u64,
+    /// It is persisted when so many log parts are durable.
+    pub(super) parts: u64,
+    /// Go when it is.
+    pub(super) messages: Vec<Message>,
+}
+
+impl Group {
+    pub(super) fn assemble(
+        config: GroupConfig,
+        node: RawNode<Store>,
+        members: Membership,
+        applied: u64,
+        saved: (u64, u64),
+        chance: Random,
+    ) -> Group {
+        let eager = members.voters == [config.node.0] && !members.is_joint();
+        let saved_part = node.store().log.as_ref().map_or(0, |log| log.appended());
+        let mut group = Group {
+            config,
+            node,
+            unpersisted: VecDeque::new(),
+            proposals: VecDeque::new(),
+            proposals_disordered: false,
+            reads: Vec::new(),
+            memberships: VecDeque::from([(applied, members)]),
+            changes: Vec::new(),
+            saved,
+            saved_part,
+            observed: (u64::MAX, StateRole::Follower),
+            applied,
+            eager,
+            failure: None,
+            chance,
+        };
+        group.observe();
+        group
+    }
+
+    /// Time passes. Call at a fixed rate, then poll.
+    pub fn tick(&mut self) {
+        if let Some(log) = &mut self.node.mut_store().log {
+            log.tick();
+        }
+        if self.failure.is_some() || self.must_not_campaign() {
+            return;
+        }
+        self.node.tick();
+        self.leave_joint();
+        self.observe();
+    }
+
+    /// Takes a message from a peer; then poll.
+    pub fn step(&mut self, message: PeerMessage) -> Result<(), StepError> {
+        if let Some(failure) = &self.failure {
+            return Err(StepError::Failed(failure.clone()));
+        }
+        let message = message.0;
+        if message.to != self.config.node.0 {
+            return Err(StepError::WrongNode(NodeId(message.to)));
+        }
+        self.check_message(&message)?;
+        // Answers of nodes that were removed meanwhile are errors to raft-rs; they mean nothing.
+        let _ = self.node.step(message);
+        self.observe();
+        Ok(())
+    }
+
+    /// Proposes a batch, which becomes one entry; then poll. Returns its place: it is committed when an entry
+    /// with that index and term is; see also [`Output::lost`](super::Output::lost). `data` is not empty.
+    /// Cost: no copy; no allocation but raft-rs' growing queues.
+    pub fn propose(&mut self, data: impl Into<Bytes>) -> Result<Proposal, ProposeError> {
+        let data = data.into();
+        assert!(!data.is_empty(), "an empty entry means something else");
+        self.check_leader()?;
+        if let Some(log) = &self.node.store().log
+            && let Some(cause) = log.refuses(data.len())
+        {
+            return Err(ProposeError::DiskFull(cause.to_string()));
+        }
+        // What raft-rs does with a proposed message, without the message.
+        let entry = Entry { data, ..Entry::default() };
+        if !self.node.raft.append_entry(&mut [entry]) {
+            return Err(ProposeError::Busy);
+        }
+        self.node.raft.bcast_append();
+        Ok(self.note_proposal())
+    }
+
+    /// Proposes a change of members; then poll. Several steps at once become a joint change, which ends by itself.
+    /// A new voter should be a learner first, until its progress is near the leader's.
+    pub fn propose_membership(
+        &mut self,
+        changes: &[MembershipChange],
+    ) -> Result<Proposal, ProposeError> {
+        self.check_leader()?;
+        if self.node.raft.has_pending_conf() || self.membership().is_joint() || changes.is_empty() {
+            return Err(ProposeError::MembershipPending);
+        }
+        self.propose_change(&to_raft_change(changes))
+    }
+
+    /// Asks whether this node still leads, so that a read can be served: answered by `read_ready` or
+    /// `read_failed` with the context, which must be unique among reads under way. One call per batch of reads is
+    /// enough. Lost messages are made up for with the next heartbeat.
+    pub fn read_index(&mut self, context: u64) -> Result<(), ReadError> {
+        if let Some(failure) = &self.failure {
+            return Err(ReadError::Failed(failure.clone()));
+        }
+        if self.role() != Role::Leader {
+            return Err(ReadError::NotLeader { leader: self.leader() });
+        }
+        // raft-rs would drop it without a word.
+        if !self.node.raft.commit_to_current_term() || self.reads.len() >= RAFT_READS_PENDING_MAX {
+            return Err(ReadError::NotReady);
+        }
+        debug_assert!(!self.reads.contains(&context), "read context {context} is under way");
+        self.reads.push(context);
+        self.node.read_index(context.to_le_bytes().to_vec());
+        Ok(())
+    }
+
+    /// Stands for election now, if this node may; then poll.
+    pub fn campaign(&mut self) {
+        if self.failure.is_none() && !self.must_not_campaign() {
+            // Refused by raft-rs when changes of members wait to be applied.
+            let _ = self.node.campaign();
+            self.observe();
+        }
+    }
+
+    /// Hands leadership to a voter; then poll. Proposals are refused until it is done or an election
+    /// timeout has passed.
+    pub fn transfer_leader(&mut self, to: NodeId) -> Result<(), ProposeError> {
+        self.check_leader()?;
+        self.node.transfer_leader(to.0);
+        Ok(())
+    }
+
+    /// A write of the log is done, as the sync policy promises; then poll.
+    pub fn written(&mut self, ticket: WriteTicket, buffer: AlignedBuffer) {
+        if self.failure.is_none()
+            && let Some(log) = &mut self.node.mut_store().log
+        {
+            log.written(ticket, buffer);
+        }
+    }
+
+    /// With lazy syncs: everything up to this write is on the disk.
+    pub fn synced(&mut self, ticket: WriteTicket) {
+        if let Some(log) = &mut self.node.mut_store().log {
+            log.synced(ticket);
+        }
+    }
+
+    /// A write or sync of the log failed: the group stops for good. What is on the disk is not known any more
+    /// (a second sync may lie), so only a restart, which reads it, can go on.
+    pub fn write_failed(&mut self, ticket: WriteTicket, message: &str) {
+        let message = format!("record {}: {message}", ticket.0);
+        let failure = GroupFailure::LogWrite { shard: self.config.shard.0, message };
+        self.failure.get_or_insert(failure);
+    }
+
+    /// The result of a piece of work on files; then poll.
+    pub fn file_action_done(&mut self, id: u64, result: DiskResult<()>) {
+        if let Some(log) = &mut self.node.mut_store().log {
+            log.file_action_done(id, result);
+        }
+    }
+
+    /// The driver has applied everything up to `index`, or installed a snapshot at it; then poll.
+    /// Cost: constant per entry.
+    #[inline]
+    pub fn applied(&mut self, index: Index) {
+        debug_assert!(index.0 >= self.applied, "applied goes forward");
+        self.applied = index.0;
+        self.advance_applied();
+    }
+
+    /// The snapshot that covers everything up to `through` is durable and what a restart would load: what the log
+    /// has up to there may go, but for what followers need. Pass the index of an older snapshot to be able to fall
+    /// back to it.
+    pub fn compact(&mut self, through: Index) {
+        let through = through.0.min(self.node.raft.raft_log.applied);
+        let mut needed = through;
+        if self.role() == Role::Leader {
+            for (&id, progress) in self.node.raft.prs().iter() {
+                if id != self.config.node.0 && progress.recent_active {
+                    needed = needed.min(progress.matched);
+                }
+            }
+        }
+        let store = self.node.mut_store();
+        store.compact(needed);
+        let log_bytes = store.log.as_ref().map_or(0, |log| log.disk_bytes());
+        if log_bytes > self.config.retained_bytes_max {
+            store.compact(through);
+        }
+    }
+
+    /// The point at which a snapshot taken now lies: the applied index. Write it into the snapshot's metadata.
+    pub fn snapshot_point(&self) -> SnapshotPoint {
+        let term = self.node.raft.raft_log.term(self.applied);
+        let since = self.memberships.iter().rev().find(|(since, _)| *since <= self.applied);
+        SnapshotPoint {
+            index: self.applied,
+            term: term.expect("the term of the applied index is kept"),
+            membership: since.expect("the first is valid at the applied index").1.clone(),
+        }
+    }
+
+    /// There is a snapshot that can be sent to followers. `token` is handed to their drivers.
+    pub fn snapshot_taken(&mut self, point: SnapshotPoint, token: impl Into<Bytes>) {
+        self.node.mut_store().set_snapshot(point, token.into());
+    }
+
+    /// The transfer of a snapshot to a peer has ended. Must be called for every snapshot message, else the peer gets
+    /// nothing any more.
+    pub fn snapshot_sent(&mut self, to: NodeId, delivered: bool) {
+        let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.node.report_snapshot(to.0, status);
+    }
+
+    /// The connection to a peer is lost: what was under way may not have arrived.
+    pub fn unreachable(&mut self, peer: NodeId) {
+        self.node.report_unreachable(peer.0);
+    }
+
+    /// What this member is.
+    #[inline]
+    pub fn role(&self) -> Role {
+        match self.node.raft.state {
+            StateRole::Leader => Role::Leader,
+            StateRole::Follower => Role::Follower,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+        }
+    }
+
+    /// Who leads, if known.
+    pub fn leader(&self) -> Option<NodeId> {
+        Some(NodeId(self.node.raft.leader_id)).filter(|leader| leader.0 != 0)
+    }
+
+    /// Term.
+    pub fn term(&self) -> Term {
+        Term(self.node.raft.term)
+    }
+
+    /// Last index that is committed.
+    pub fn commit_index(&self) -> Index {
+        Index(self.node.raft.raft_log.committed)
+    }
+
+    /// Last index that the driver reported as applied.
+    pub fn applied_index(&self) -> Index {
+        Index(self.applied)
+    }
+
+    /// Last index in the log.
+    pub fn last_index(&self) -> Index {
+        Index(self.node.raft.raft_log.last_index())
+    }
+
+    /// The members, as of the last change that is committed here.
+    pub fn membership(&self) -> &Membership {
+        &self.memberships.back().expect("never empty").1
+    }
+
+    /// Has the leader committed in its term, so that reads can be confirmed?
+    pub fn is_ready_to_read(&self) -> bool {
+        self.role() == Role::Leader && self.node.raft.commit_to_current_term()
+    }
+
+    /// Is nothing under way that a later poll will report of without a new input?
+    pub fn is_idle(&self) -> bool {
+        let log_idle = self.node.store().log.as_ref().is_none_or(|log| log.is_idle());
+        log_idle && self.unpersisted.is_empty() && !self.node.has_ready()
+    }
+
+    /// Why the group stopped, if it did.
+    pub fn failure(&self) -> Option<&GroupFailure> {
+        self.failure.as_ref()
+    }
+
+    /// Facts for people.
+    pub fn status(&self) -> Status {
+        let store = self.node.store();
+        let snapshot = store.snapshot_point();
+        Status {
+            role: self.role(),
+            term: self.term(),
+            leader: self.leader(),
+            commit_index: self.commit_index(),
+            applied_index: self.applied_index(),
+            last_index: self.last_index(),
+            last_term: Term(self.node.raft.raft_log.last_term()),
+            first_index: Index(store.base().0 + 1),
+            snapshot_index: snapshot.map_or(Index(0), SnapshotPoint::index),
+            snapshot_term: snapshot.map_or(Term(0), SnapshotPoint::term),
+            log_bytes: store.log.as_ref().map_or(0, |log| log.disk_bytes()),
+            cache_bytes: store.cache_bytes(),
+        }
+    }
+
+    /// The members and how far they are, by id.
+    pub fn peers(&self) -> Vec<PeerProgress> {
+        let members = self.membership();
+        let leads = self.role() == Role::Leader;
+        let mut peers: Vec<_> = self
+            .node
+            .raft
+            .prs()
+            .iter()
+            .map(|(&id, progress)| PeerProgress {
+                node: NodeId(id),
+                voter: members.voters.contains(&id),
+                matched: Index(if leads { progress.matched } else { 0 }),
+                active: id == self.config.node.0 || (leads && progress.recent_active),
+                in_snapshot: leads && progress.state == raft::ProgressState::Snapshot,
+            })
+            .collect();
+        peers.sort_by_key(|peer| peer.node);
+        peers
+    }
+
+    fn check_leader(&self) -> Result<(), ProposeError> {
+        if let Some(failure) = &self.failure {
+            return Err(ProposeError::Failed(failure.clone()));
+        }
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader || raft.prs().get(raft.id).is_none() {
+            return Err(ProposeError::NotLeader { leader: self.leader() });
+        }
+        if raft.lead_transferee.is_some() {
+            return Err(ProposeError::Transferring);
+        }
+        Ok(())
+    }
+
+    /// Refuses what no honest peer sends; some of it would bring raft-rs down.
+    fn check_message(&mut self, message: &Message) -> Result<(), StepError> {
+        use MessageType::*;
+        match message.msg_type {
+            MsgAppend if !message.entries.is_empty() => {
+                let follows =
+                    |(i, entry): (usize, &Entry)| entry.index == message.index + 1 + i as u64;
+                if !message.entries.iter().enumerate().all(follows) {
+                    return Err(StepError::Refused("append with a gap".into()));
+                }
+                let bytes = message.entries.iter().map(|entry| entry.data.len()).sum();
+                let log = self.node.store().log.as_ref();
+                if let Some(cause) = log.and_then(|log| log.refuses(bytes)) {
+                    return Err(StepError::DiskFull(cause.to_string()));
+                }
+            }
+            MsgHeartbeat => {
+                let last = self.last_index().0;
+                if message.term >= self.node.raft.term && message.commit > last {
+                    let shard = self.config.shard.0;
+                    let acknowledged = message.commit;
+                    let failure = GroupFailure::LostEntries { shard, last, acknowledged };
+                    self.failure = Some(failure.clone());
+                    return Err(StepError::Failed(failure));
+                }
+            }
+            MsgAppend
+            | MsgAppendResponse
+            | MsgRequestVote
+            | MsgRequestVoteResponse
+            | MsgSnapshot
+            | MsgHeartbeatResponse
+            | MsgTimeoutNow
+            | MsgRequestPreVote
+            | MsgRequestPreVoteResponse => {}
+            MsgHup | MsgBeat | MsgPropose | MsgUnreachable | MsgSnapStatus | MsgCheckQuorum
+            | MsgTransferLeader | MsgReadIndex | MsgReadIndexResp => {
+                return Err(StepError::Refused(format!("{:?}", message.msg_type)));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn propose_change(
+        &mut self,
+        change: &ConfChangeV2,
+    ) -> Result<Proposal, ProposeError> {
+        let data = change.write_to_bytes().expect("encoding into memory does not fail");
+        let mut entry = Entry { data: data.into(), ..Entry::default() };
+        entry.set_entry_type(EntryType::EntryConfChangeV2);
+        let mut message = Message { from: self.config.node.0, ..Message::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        message.set_entries(vec![entry].into());
+        match self.node.raft.step(message) {
+            Ok(()) => Ok(self.note_proposal()),
+            Err(_) => Err(ProposeError::Busy),
+        }
+    }
+
+    fn note_proposal(&mut self) -> Proposal {
+        let index = self.last_index();
+        let proposal = Proposal { term: self.term(), index };
+        if self.proposals.back().is_some_and(|last| last.index >= index) {
+            self.proposals_disordered = true;
+        }
+        self.proposals.push_back(proposal);
+        proposal
+    }
+
+    /// A sole voter wins the moment it campaigns, and raft-rs asserts that a winner has persisted its whole log.
+    fn must_not_campaign(&self) -> bool {
+        let raft = &self.node.raft;
+        raft.state != StateRole::Leader
+            && raft.raft_log.persisted != raft.raft_log.last_index()
+            && raft.prs().is_singleton()
+    }
+
+    /// raft-rs draws election timeouts from a source that no seed governs; replaces every one that it drew.
+    pub(super) fn observe(&mut self) {
+        let now = (self.node.raft.term, self.node.raft.state);
+        if now != self.observed {
+            self.observed = now;
+            let ticks = self.config.election_ticks;
+            let timeout = ticks + self.chance.below(ticks as u64) as usize;
+            self.node.raft.set_randomized_election_timeout(timeout);
+        }
+    }
+}

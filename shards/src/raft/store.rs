@@ -1,0 +1,262 @@
+//! The log as raft-rs sees it: terms of all entries, the recent ones in memory, older ones read back.
+//!
+//! Invariant: everything above `cache_base` is in memory, and only entries that are applied and durable are dropped
+//! from there; so only sending to a follower that lags ever reads the disk.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
+
+use super::membership::SnapshotPoint;
+use crate::log::Log;
+
+/// raft-rs' storage.
+pub(super) struct Store {
+    /// `None` keeps everything in memory.
+    pub(super) log: Option<Log>,
+    initial: RaftState,
+    /// Index and term of the entry before the first one.
+    base: (u64, u64),
+    /// Index of the entry before the first one in memory.
+    cache_base: u64,
+    cache: VecDeque<Entry>,
+    cache_bytes: u64,
+    last: (u64, u64),
+    /// First index and term of each run of entries with one term, from `base` on.
+    terms: Vec<(u64, u64)>,
+    /// The newest snapshot that can be sent, with the driver's bytes about it.
+    snapshot: Option<(SnapshotPoint, bytes::Bytes)>,
+    snapshot_wanted: Cell<bool>,
+    read_failure: RefCell<Option<String>>,
+}
+
+/// What the store begins with.
+pub(super) struct Begin {
+    pub(super) log: Option<Log>,
+    pub(super) base: (u64, u64),
+    pub(super) last: (u64, u64),
+    pub(super) terms: Vec<(u64, u64)>,
+    /// The last entries, up to `last`.
+    pub(super) entries: VecDeque<Entry>,
+    pub(super) hard_state: HardState,
+    pub(super) members: ConfState,
+}
+
+/// Memory of an entry: also one without data has a price.
+fn held_bytes(entry: &Entry) -> u64 {
+    (size_of::<Entry>() + entry.data.len()) as u64
+}
+
+impl Store {
+    pub(super) fn new(begin: Begin) -> Store {
+        let cache_bytes = begin.entries.iter().map(held_bytes).sum();
+        let cache_base = begin.entries.front().map_or(begin.last.0, |entry| entry.index - 1);
+        Store {
+            log: begin.log,
+            initial: RaftState::new(begin.hard_state, begin.members),
+            base: begin.base,
+            cache_base,
+            cache: begin.entries,
+            cache_bytes,
+            last: begin.last,
+            terms: begin.terms,
+            snapshot: None,
+            snapshot_wanted: Cell::new(false),
+            read_failure: RefCell::new(None),
+        }
+    }
+
+    /// Takes entries over from a ready, replacing what conflicts, and queues them for writing.
+    /// Cost: one reference count per entry and holder.
+    pub(super) fn append(&mut self, entries: Vec<Entry>) {
+        let Some(first) = entries.first() else { return };
+        let index = first.index;
+        assert!(index > self.base.0 && index <= self.last.0 + 1, "entry {index} leaves a gap");
+        assert!(index > self.cache_base, "entry {index} replaces one that was applied");
+        while self.last.0 >= index {
+            let dropped = self.cache.pop_back().expect("above cache_base everything is in memory");
+            self.cache_bytes -= held_bytes(&dropped);
+            self.last.0 -= 1;
+        }
+        while self.terms.len() > 1 && self.terms.last().is_some_and(|run| run.0 >= index) {
+            self.terms.pop();
+        }
+        let previous_term = self.terms.last().map_or(0, |run| run.1);
+        if let Some(log) = &mut self.log {
+            log.append(&entries, previous_term);
+        }
+        for entry in entries {
+            if self.terms.last().is_none_or(|run| run.1 != entry.term) {
+                self.terms.push((entry.index, entry.term));
+            }
+            self.last = (entry.index, entry.term);
+            self.cache_bytes += held_bytes(&entry);
+            self.cache.push_back(entry);
+        }
+    }
+
+    /// A snapshot takes the place of all entries.
+    pub(super) fn reset(&mut self, index: u64, term: u64) {
+        self.base = (index, term);
+        self.last = (index, term);
+        self.terms = vec![(index, term)];
+        self.cache.clear();
+        self.cache_bytes = 0;
+        self.cache_base = index;
+        if let Some(log) = &mut self.log {
+            log.reset(index, term);
+        }
+    }
+
+    /// Drops entries up to `through` from memory, oldest first, while more than `keep_bytes` are there. Without
+    /// a log on disk they are gone. Cost: constant per entry dropped.
+    pub(super) fn trim(&mut self, through: u64, keep_bytes: u64) {
+        while self.cache_base < through && (self.cache_bytes > keep_bytes || keep_bytes == 0) {
+            let Some(entry) = self.cache.pop_front() else { break };
+            self.cache_bytes -= held_bytes(&entry);
+            self.cache_base = entry.index;
+        }
+        if self.log.is_none() && self.cache_base > self.base.0 {
+            self.set_base(self.cache_base);
+        }
+    }
+
+    /// Gives up segments of the log that hold only entries up to `through`, which are applied.
+    pub(super) fn compact(&mut self, through: u64) {
+        if let Some(log) = &mut self.log
+            && let Some(base) = log.compact(through)
+            && base > self.base.0
+        {
+            while self.cache_base < base {
+                let entry = self.cache.pop_front().expect("above cache_base all is in memory");
+                self.cache_bytes -= held_bytes(&entry);
+                self.cache_base = entry.index;
+            }
+            self.set_base(base);
+        }
+    }
+
+    fn set_base(&mut self, index: u64) {
+        let term = self.term_of(index).expect("the new base is in the log");
+        self.base = (index, term);
+        let run = self.terms.partition_point(|run| run.0 <= index);
+        self.terms.drain(..run.saturating_sub(1));
+        if let Some(first) = self.terms.first_mut() {
+            *first = (index, term);
+        }
+    }
+
+    fn term_of(&self, index: u64) -> Option<u64> {
+        if index < self.base.0 || index > self.last.0 {
+            return None;
+        }
+        // Nearly always the last run.
+        let run = self.terms.iter().rev().find(|run| run.0 <= index);
+        Some(run.map_or(0, |run| run.1))
+    }
+
+    pub(super) fn base(&self) -> (u64, u64) {
+        self.base
+    }
+
+    pub(super) fn cache_bytes(&self) -> u64 {
+        self.cache_bytes
+    }
+
+    pub(super) fn set_snapshot(&mut self, point: SnapshotPoint, token: bytes::Bytes) {
+        self.snapshot = Some((point, token));
+    }
+
+    pub(super) fn snapshot_point(&self) -> Option<&SnapshotPoint> {
+        self.snapshot.as_ref().map(|(point, _)| point)
+    }
+
+    /// Did raft-rs ask for a snapshot in vain since the last call?
+    pub(super) fn take_snapshot_wanted(&self) -> bool {
+        self.snapshot_wanted.take()
+    }
+
+    pub(super) fn take_read_failure(&self) -> Option<String> {
+        // A look first: this runs with every poll.
+        if self.read_failure.borrow().is_none() { None } else { self.read_failure.take() }
+    }
+
+    fn cached(&self, low: u64, high: u64, bytes_max: u64) -> Vec<Entry> {
+        let start = (low - self.cache_base - 1) as usize;
+        let end = (high - self.cache_base - 1) as usize;
+        let mut bytes = 0;
+        let mut entries = Vec::with_capacity((end - start).min(64));
+        for entry in self.cache.range(start..end) {
+            bytes += held_bytes(entry);
+            if !entries.is_empty() && bytes > bytes_max {
+                break;
+            }
+            entries.push(entry.clone());
+        }
+        entries
+    }
+}
+
+impl Storage for Store {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(self.initial.clone())
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        assert!(high <= self.last.0 + 1, "entries up to {high} of {}", self.last.0);
+        let bytes_max = max_size.into().unwrap_or(u64::MAX);
+        if low <= self.base.0 {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        if low > self.cache_base {
+            return Ok(self.cached(low, high, bytes_max));
+        }
+        let log = self.log.as_ref().expect("without a log on disk the base moves with the memory");
+        log.read(low, high.min(self.cache_base + 1), bytes_max).map_err(|error| {
+            assert!(context.can_async(), "only sending reads the disk: {error}");
+            *self.read_failure.borrow_mut() = Some(error.to_string());
+            Error::Store(StorageError::LogTemporarilyUnavailable)
+        })
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        self.term_of(index).ok_or(Error::Store(if index < self.base.0 {
+            StorageError::Compacted
+        } else {
+            StorageError::Unavailable
+        }))
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.base.0 + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last.0)
+    }
+
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        match &self.snapshot {
+            Some((point, token)) if point.index >= request_index.max(self.base.0) => {
+                let mut snapshot = Snapshot { data: token.clone(), ..Snapshot::default() };
+                let metadata = snapshot.mut_metadata();
+                metadata.index = point.index;
+                metadata.term = point.term;
+                metadata.set_conf_state(point.membership.to_raft());
+                Ok(snapshot)
+            }
+            _ => {
+                self.snapshot_wanted.set(true);
+                Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+            }
+        }
+    }
+}

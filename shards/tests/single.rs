@@ -1,0 +1,267 @@
+//! A group of one voter against a memory disk: the path of a write, restarts, a full disk, failing writes.
+
+mod common;
+
+use common::{Node, options};
+use ringraft_shards::ids::{Index, NodeId, ShardId};
+use ringraft_shards::raft::{EntryKind, Group, GroupConfig, Output, ProposeError, ReadError, Role};
+use ringraft_shards::random::Random;
+
+#[test]
+fn in_memory_a_proposal_is_committed_in_the_poll_that_follows() {
+    let config = GroupConfig::new(NodeId(1), ShardId(0), vec![NodeId(1)]);
+    let mut group = Group::open(config, None, None, 7).expect("opens");
+    let mut out = Output::default();
+    group.poll(&mut out);
+    assert!(out.role_changed && group.role() == Role::Leader);
+    assert_eq!(out.committed.len(), 1);
+    assert_eq!(out.committed[0].kind, EntryKind::Empty);
+    group.applied(out.committed[0].index);
+    for n in 0..100u8 {
+        let proposal = group.propose(vec![n; 10]).expect("leads");
+        out.clear();
+        group.poll(&mut out);
+        assert_eq!(out.committed.len(), 1);
+        let entry = &out.committed[0];
+        assert_eq!((entry.index, entry.term), (proposal.index, proposal.term));
+        assert_eq!((entry.kind, &entry.data[..]), (EntryKind::Command, &[n; 10][..]));
+        assert!(out.messages.is_empty() && out.writes.is_empty() && out.lost.is_empty());
+        group.applied(entry.index);
+        assert!(group.is_idle());
+    }
+    assert_eq!(group.status().cache_bytes, 0, "nobody needs applied entries");
+    group.read_index(5).expect("leads");
+    out.clear();
+    group.poll(&mut out);
+    assert_eq!((out.read_ready[0].context, out.read_ready[0].index), (5, group.commit_index()));
+}
+
+#[test]
+fn with_a_log_a_proposal_is_committed_when_its_write_is_reported() {
+    let mut node = Node::new(1, &[1]);
+    node.start(1).expect("an empty directory");
+    assert!(node.writes.is_empty() && node.file_action.is_some(), "the first segment comes first");
+    assert_eq!(
+        node.group().propose("early".as_bytes()),
+        Err(ProposeError::NotLeader { leader: None })
+    );
+    node.settle();
+    assert!(node.is_leader());
+    node.group().propose("a".as_bytes()).expect("leads");
+    node.poll();
+    assert_eq!(node.writes.len(), 1);
+    node.group().propose("b".as_bytes()).expect("leads");
+    node.poll();
+    assert_eq!(node.writes.len(), 2, "writes overlap");
+    assert!(node.applied().is_empty());
+    // The second one ends first: nothing is known to be durable yet.
+    node.finish_write(1);
+    node.poll();
+    assert!(node.applied().is_empty());
+    node.finish_write(0);
+    node.poll();
+    assert_eq!(node.applied(), [b"a", b"b"]);
+}
+
+#[test]
+fn what_comes_while_all_writes_are_in_flight_becomes_one_record() {
+    let mut node = Node::new(1, &[1]);
+    node.start(1).expect("an empty directory");
+    node.settle();
+    for n in 0..20u8 {
+        node.group().propose(vec![n + 1]).expect("leads");
+        node.poll();
+    }
+    assert_eq!(node.writes.len(), node.options.writes_in_flight_max);
+    while !node.writes.is_empty() {
+        node.finish_write(0);
+    }
+    node.poll();
+    assert_eq!(node.writes.len(), 1, "sixteen entries in one");
+    node.settle();
+    assert_eq!(node.applied().len(), 20);
+}
+
+#[test]
+fn everything_acknowledged_is_there_after_every_restart() {
+    for seed in 0..40 {
+        let mut chance = Random::new(seed);
+        let mut node = Node::new(1, &[1]);
+        node.snapshot_every = if seed % 2 == 0 { 30 } else { 0 };
+        let mut proposed: Vec<Vec<u8>> = Vec::new();
+        let mut acknowledged = 0;
+        for _ in 0..12 {
+            node.start(seed).expect("the log is good");
+            assert!(node.applied().len() >= acknowledged || !node.is_leader());
+            node.settle();
+            assert!(node.applied().len() >= acknowledged, "seed {seed}");
+            for (have, want) in node.applied().iter().zip(&proposed) {
+                assert_eq!(have, want, "seed {seed}");
+            }
+            // What was not acknowledged may be there or not; go on from what is.
+            proposed.truncate(node.applied().len());
+            for _ in 0..chance.below(60) {
+                let size = 1 + chance.below(if chance.below(10) == 0 { 9000 } else { 300 });
+                let data = vec![chance.bits() as u8; size as usize];
+                if node.group().propose(data.clone()).is_ok() {
+                    proposed.push(data);
+                }
+                node.poll();
+                for _ in 0..chance.below(4) {
+                    if !node.writes.is_empty() {
+                        let at = chance.below(node.writes.len() as u64) as usize;
+                        node.finish_write(at);
+                    }
+                    if chance.below(3) == 0 {
+                        node.finish_file_action();
+                    }
+                    node.poll();
+                }
+            }
+            acknowledged = node.applied().len();
+            let power = chance.below(3) > 0;
+            node.crash(power.then_some(&mut chance));
+        }
+        assert!(acknowledged > 50, "seed {seed}: {acknowledged}");
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_service_resumes_with_room() {
+    let mut node = Node::new(1, &[1]);
+    node.start(1).expect("an empty directory");
+    node.settle();
+    node.disk.set_capacity(Some(2 * node.options.segment_bytes));
+    let mut refused = None;
+    let mut taken = 0;
+    for _ in 0..400 {
+        match node.propose(&[1; 200]) {
+            Ok(_) => taken += 1,
+            Err(error) => {
+                refused = Some(error);
+                break;
+            }
+        }
+    }
+    let Some(ProposeError::DiskFull(cause)) = refused else { panic!("{refused:?}") };
+    assert!(cause.contains("cannot create") && cause.contains("No space left"), "{cause}");
+    assert_eq!(node.applied().len(), taken, "all that was taken is done");
+    node.group().read_index(1).expect("reads go on");
+    node.poll();
+    assert_eq!(node.reads_ready.len(), 1);
+    // It survives a restart in this condition.
+    node.crash(None);
+    node.start(2).expect("the log is good");
+    node.settle();
+    assert_eq!(node.applied().len(), taken);
+    assert!(node.is_leader(), "votes have a reserve");
+    // Room: a snapshot makes the oldest segment free, which becomes the next one.
+    node.take_snapshot();
+    for _ in 0..20 {
+        node.group().tick();
+        node.settle();
+    }
+    node.propose(&[2; 200]).expect("there is room again");
+    assert_eq!(node.applied().len(), taken + 1);
+}
+
+#[test]
+fn a_failed_write_stops_the_group_for_good() {
+    let mut node = Node::new(1, &[1]);
+    node.start(1).expect("an empty directory");
+    node.settle();
+    node.propose(b"a").expect("leads");
+    node.disk.fail("write", 0);
+    node.group().propose("b".as_bytes()).expect("leads");
+    node.poll();
+    node.poll();
+    assert!(node.failures[0].starts_with("shard 3: the log cannot be written: "));
+    assert!(matches!(node.group().propose("c".as_bytes()), Err(ProposeError::Failed(_))));
+    assert!(matches!(node.group().read_index(1), Err(ReadError::Failed(_))));
+    node.crash(None);
+    node.start(2).expect("what was written is good");
+    node.settle();
+    assert_eq!(node.applied(), [b"a"]);
+}
+
+#[test]
+fn entries_larger_than_a_segment_are_spread_over_records() {
+    let mut node = Node::new(1, &[1]);
+    node.start(1).expect("an empty directory");
+    node.settle();
+    let large: Vec<u8> = (0..50_000u32).map(|n| (n * 7) as u8).collect();
+    node.propose(b"before").expect("leads");
+    node.propose(&large).expect("leads");
+    node.propose(b"after").expect("leads");
+    for _ in 0..2 {
+        assert_eq!(node.applied(), [b"before".as_slice(), &large, b"after"]);
+        node.crash(None);
+        node.start(2).expect("the log is good");
+        node.settle();
+    }
+}
+
+#[test]
+fn compacted_segments_are_used_again_and_the_log_stays_small() {
+    let mut node = Node::new(1, &[1]);
+    node.snapshot_every = 20;
+    node.start(1).expect("an empty directory");
+    node.settle();
+    for n in 0..1500u32 {
+        node.propose(&[n as u8; 300]).expect("leads");
+    }
+    assert!(node.group().status().log_bytes <= 3 * node.options.segment_bytes);
+    let files = common_files(&node);
+    assert!(files.len() <= 6, "{files:?}");
+    assert!(files.iter().any(|name| name.ends_with(".free")), "{files:?}");
+    for seed in 0..10 {
+        node.crash(None);
+        node.start(seed).expect("the log is good");
+        node.settle();
+        assert_eq!(node.applied().len() as u64, 1500 + seed);
+        node.propose(b"more").expect("leads");
+    }
+}
+
+#[test]
+fn another_block_size_begins_a_new_segment() {
+    let mut node = Node::new(1, &[1]);
+    node.start(1).expect("an empty directory");
+    node.settle();
+    node.propose(b"a").expect("leads");
+    node.crash(None);
+    node.options.block_bytes = 1024;
+    node.start(1).expect("the log is good");
+    node.settle();
+    node.propose(b"b").expect("leads");
+    node.crash(None);
+    node.options = options(1);
+    node.start(1).expect("the log is good");
+    node.settle();
+    assert_eq!(node.applied(), [b"a", b"b"]);
+}
+
+#[test]
+fn a_snapshot_that_the_log_does_not_reach_is_refused() {
+    let mut node = Node::new(1, &[1]);
+    node.snapshot_every = 10;
+    node.start(1).expect("an empty directory");
+    node.settle();
+    for _ in 0..200 {
+        node.propose(&[1; 300]).expect("leads");
+    }
+    node.crash(None);
+    let good = node.snapshot.take();
+    let error = node.start(1).expect_err("the beginning is missing").to_string();
+    assert!(error.contains("the newest readable snapshot ends at entry 0"), "{error}");
+    node.snapshot = good;
+    node.start(1).expect("with it all is well");
+    node.settle();
+    assert_eq!(node.applied().len(), 200);
+    assert_eq!(node.group().applied_index(), Index(node.group().commit_index().0));
+}
+
+fn common_files(node: &Node) -> Vec<String> {
+    use ringraft_shards::disk::Disk;
+    node.disk.list().expect("listed").into_iter().map(|file| file.name).collect()
+}
