@@ -55,6 +55,7 @@ pub const FREQUENCY_DECAY_MINUTES: u64 = 1;
 
 /// How much rarer each step up of an access count gets (`lfu-log-factor`).
 pub const FREQUENCY_LOG_FACTOR: u64 = 10;
+
 /// Size of a log segment unless configured otherwise.
 pub const LOG_SEGMENT_BYTES: u64 = 64 << 20;
 
