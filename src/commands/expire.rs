@@ -219,8 +219,40 @@ fn evict_keys(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Ou
     let mut count = 0;
     for i in call.command.keys.positions(call.count()) {
         let key = call.key(i);
-        count += i64::from(edit.remove(&key) || edit.remove_expired(&key));
+        count += i64::from(edit.remove_expired(&key) || edit.remove(&key));
     }
     reply.integer(count);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::tests::Runner;
+
+    #[test]
+    fn only_what_is_past_its_deadline_expires() {
+        let mut runner = Runner::default();
+        runner.run(&["SET", "late", "value", "PX", "10"]);
+        runner.run(&["SET", "early", "value", "PX", "1000"]);
+        runner.run(&["SET", "always", "value"]);
+        runner.now_ms += 11;
+        assert_eq!(runner.run(&["DBSIZE"]), b":3\r\n");
+        assert_eq!(runner.run(&[EXPIRE_KEYS, "late", "early", "always", "nosuch"]), b":1\r\n");
+        assert_eq!(runner.run(&["DBSIZE"]), b":2\r\n");
+        assert_eq!(runner.run(&[EVICT_KEYS, "early", "nosuch"]), b":1\r\n");
+        assert_eq!(runner.run(&["DBSIZE"]), b":1\r\n");
+        // Evicting takes what has expired, too.
+        runner.run(&["PEXPIRE", "always", "10"]);
+        runner.now_ms += 11;
+        assert_eq!(runner.run(&[EVICT_KEYS, "always"]), b":1\r\n");
+        assert_eq!(runner.run(&["DBSIZE"]), b":0\r\n");
+    }
+
+    #[test]
+    fn clients_do_not_find_the_rows_of_the_leader() {
+        for name in [EXPIRE_KEYS, EVICT_KEYS] {
+            assert!(crate::commands::table::find(name.as_bytes()).is_none());
+        }
+    }
 }

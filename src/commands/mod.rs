@@ -16,6 +16,8 @@ pub mod refusal;
 pub mod scan;
 pub mod string;
 pub mod table;
+#[cfg(test)]
+mod tests;
 
 use crate::core::Desk;
 use crate::core::shard::Bench;

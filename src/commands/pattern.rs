@@ -203,3 +203,76 @@ fn delif(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome
     reply.integer(count);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::tests::{Runner, bulks};
+    use proptest::prelude::*;
+    use ringraft_shards::arguments::OwnedArguments;
+
+    /// What a page is, straight from its definition.
+    fn naive<'a>(keys: &'a [String], page: &Page<'_>) -> Vec<&'a [u8]> {
+        let glob = Glob::new(page.pattern);
+        let mut keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        if page.descending {
+            keys.reverse();
+        }
+        keys.retain(|key| {
+            let beyond = |pivot| if page.descending { *key < pivot } else { *key > pivot };
+            glob.matches(key) && page.pivot.is_none_or(beyond)
+        });
+        keys.truncate(page.limit);
+        keys
+    }
+
+    proptest! {
+        #[test]
+        fn pages_are_right_with_and_without_an_index(
+            keys in prop::collection::vec("[ab\u{ff}]{0,4}", 0..30),
+            removed in prop::collection::vec("[ab]{0,2}", 0..5),
+            pattern in "[ab]{0,2}[*?a\u{ff}]{0,2}",
+            pivot in prop::option::of("[ab\u{ff}]{0,3}"),
+            limit in prop::option::of(0..8usize),
+            descending: bool,
+            indexed: bool,
+        ) {
+            let mut runner = Runner::default();
+            if indexed {
+                runner.order();
+            }
+            for key in &keys {
+                runner.run(&["SET", key, "value"]);
+            }
+            for key in &removed {
+                runner.run(&["DEL", key]);
+            }
+            let mut words = vec!["KEYS", &pattern];
+            let digits = limit.map(|limit| limit.to_string());
+            words.extend(digits.iter().flat_map(|digits| ["LIMIT", digits]));
+            words.extend(descending.then_some("DESC"));
+            words.extend(pivot.iter().flat_map(|pivot| ["PIVOT", pivot]));
+            let owned = words.iter().map(|word| word.as_bytes()).collect::<OwnedArguments>();
+            let page = Page::of(owned.borrow()).expect("a right request");
+            prop_assert_eq!(wants_order(owned.borrow()), words.len() > 2 && limit != Some(0));
+            let kept: Vec<String> =
+                keys.into_iter().filter(|key| !removed.contains(key)).collect();
+            let reply = runner.run(&words);
+            prop_assert_eq!(bulks(&reply), naive(&kept, &page));
+        }
+    }
+
+    #[test]
+    fn many_keys_are_deleted_in_parts() {
+        let mut runner = Runner::default();
+        for n in 0..3 * PATTERN_DELETE_COUNT {
+            runner.run(&["SET", &format!("key:{n}"), "value"]);
+        }
+        runner.run(&["SET", "other", "value"]);
+        let expected = format!(":{}\r\n", 3 * PATTERN_DELETE_COUNT);
+        assert_eq!(runner.run(&["PDEL", "key:*"]), expected.as_bytes());
+        assert_eq!(bulks(&runner.run(&["KEYS", "*"])), [b"other"]);
+    }
+}

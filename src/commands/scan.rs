@@ -134,6 +134,7 @@ fn randomkey(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::tests::{Runner, bulks};
     use ringraft_shards::arguments::OwnedArguments;
 
     #[test]
@@ -157,5 +158,69 @@ mod tests {
             let owned: OwnedArguments = [b"scan".as_slice(), text.as_bytes()].into_iter().collect();
             assert!(Cursor::of(owned.borrow()).is_err(), "{text:?}");
         }
+    }
+
+    /// Scans to the end; calls `between` after every part.
+    fn scan_all(runner: &mut Runner, mut between: impl FnMut(&mut Runner, usize)) -> Vec<Vec<u8>> {
+        let mut found = Vec::new();
+        let mut cursor = b"0".to_vec();
+        for part in 0.. {
+            let digits = String::from_utf8(cursor).expect("digits");
+            let reply = runner.run(&["SCAN", &digits, "COUNT", "7"]);
+            let mut bulks = bulks(&reply).into_iter();
+            cursor = bulks.next().expect("a cursor").to_vec();
+            found.extend(bulks.map(<[u8]>::to_vec));
+            if cursor == b"0" {
+                break;
+            }
+            between(runner, part);
+        }
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn a_scan_finds_every_key_once() {
+        let mut runner = Runner::default();
+        let mut keys: Vec<Vec<u8>> = (0..5000).map(|n| format!("key:{n}").into_bytes()).collect();
+        for key in &keys {
+            runner.run(&["SET", std::str::from_utf8(key).expect("text"), "value"]);
+        }
+        keys.sort_unstable();
+        assert_eq!(scan_all(&mut runner, |_, _| {}), keys);
+    }
+
+    #[test]
+    fn a_scan_finds_what_stays_while_tables_grow_and_shrink() {
+        // One slot, so that its table is resized many times.
+        let mut runner = Runner::default();
+        for n in 0..500 {
+            runner.run(&["SET", &format!("stays:{n}{{tag}}"), "value"]);
+        }
+        let mut found = scan_all(&mut runner, |runner, part| {
+            for n in 0..50 {
+                if part < 60 {
+                    runner.run(&["SET", &format!("{part}:{n}{{tag}}"), "value"]);
+                }
+                if part >= 30 {
+                    runner.run(&["DEL", &format!("{}:{n}{{tag}}", part - 30)]);
+                }
+            }
+        });
+        found.retain(|key| key.starts_with(b"stays:"));
+        found.dedup();
+        assert_eq!(found.len(), 500);
+    }
+
+    #[test]
+    fn any_key_may_be_the_random_one() {
+        let mut runner = Runner::default();
+        for key in ["a", "b", "c"] {
+            runner.run(&["SET", key, "value"]);
+        }
+        let mut seen: Vec<Vec<u8>> = (0..200).map(|_| runner.run(&["RANDOMKEY"])).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 3);
     }
 }
