@@ -8,8 +8,8 @@
 use std::borrow::Cow;
 use std::ops::Bound;
 
-/// One end of a range of texts.
-type Edge<'a> = Bound<Cow<'a, [u8]>>;
+/// One end of a range of keys in bytewise order.
+pub type Limit<'a> = Bound<Cow<'a, [u8]>>;
 
 /// A pattern, its literal beginning split off.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ impl<'a> Glob<'a> {
     }
 
     /// Bounds in bytewise order between which all matches lie.
-    pub fn range(&self) -> (Edge<'a>, Edge<'a>) {
+    pub fn range(&self) -> (Limit<'a>, Limit<'a>) {
         let start = Bound::Included(self.prefix.clone());
         if self.rest.is_empty() {
             return (start.clone(), start);

@@ -10,7 +10,7 @@ use memchr::memmem;
 
 use super::refusal::{Outcome, Refusal};
 use super::{Arity, Call, Command, Gather, Group, Keys, read, write};
-use crate::glob::Glob;
+use crate::glob::{Glob, Limit};
 use crate::limits::{KEYS_LIMIT_DEFAULT, PATTERN_DELETE_COUNT};
 use crate::numbers::parse_integer;
 use crate::resp::reply::Reply;
@@ -150,8 +150,6 @@ fn all_items<'a>(view: &View<'a>, glob: &Glob<'_>) -> Vec<Item<'a>> {
     items.sort_unstable_by_key(|item| item.key());
     items
 }
-
-type Limit<'a> = Bound<Cow<'a, [u8]>>;
 
 /// The lower bound that leaves out `pivot` and all below it, and whatever `start` leaves out.
 fn greatest<'a>(start: Limit<'a>, pivot: &'a [u8]) -> Limit<'a> {
