@@ -101,3 +101,15 @@ pub const EXPIRE_BUCKETS_PER_TICK: usize = 2048;
 
 /// Rounds per tick at most, while many of the items found have expired.
 pub const EXPIRE_ROUNDS_PER_TICK_MAX: usize = 16;
+
+/// Least `--segment-size`: room for one record of the largest size. Less is refused.
+pub const SEGMENT_BYTES_MIN: u64 = 8 << 20;
+
+/// Greatest `--segment-size`: recovery and recycling work segment by segment. More is refused.
+pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+
+/// `--segment-size` is rounded up to whole steps: whole blocks of any disk.
+pub const SEGMENT_BYTES_STEP: u64 = 1 << 20;
+
+const _: () = assert!(SEGMENT_BYTES_MIN > BATCH_BYTES_MAX as u64);
+const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(SEGMENT_BYTES_STEP));

@@ -1,5 +1,6 @@
 //! The real program refuses with one line, the right exit code, and says what to do.
 
+use ringraft::settings::table::TABLE;
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -53,6 +54,7 @@ fn wrong_options_end_with_2() {
         ("--shards 0", "option --shards '0': argument must be between 1 and 1024 inclusive"),
         ("--shards 1025", "option --shards '1025': "),
         ("--mode cache --fsync always", "fsync = always contradicts another setting: mode cache"),
+        ("--segment-size 1mb", "option --segment-size '1mb': argument must be between 8388608 and"),
         ("--cores 0-4000", "option --cores 0-4000: cpu "),
         ("--config missing.toml", "missing.toml: No such file"),
         ("snapshot", "snapshot: say what to do"),
@@ -131,7 +133,7 @@ fn another_shard_count_is_refused() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("some port is free");
     let port = taken.local_addr().expect("bound").port();
     // The port is looked at after the directory, so this start creates it and ends.
-    let text = refusal(folder.path(), &format!("--shards 3 --segment-size 1mb --port {port}"), 1);
+    let text = refusal(folder.path(), &format!("--shards 3 --segment-size 8mb --port {port}"), 1);
     assert!(text.starts_with(&format!("cannot listen on 127.0.0.1:{port}: ")), "{text}");
     assert!(
         text.ends_with("another process listens there: stop it or choose another port with --port")
@@ -231,4 +233,33 @@ fn a_cache_touches_no_disk_and_stops_in_order() {
     let names: Vec<_> = fs::read_dir(folder.path()).expect("readable").collect();
     assert_eq!(names.len(), 1, "only the log: {names:?}");
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+}
+
+/// The rows of the table in docs/operations.md, made from the settings.
+fn option_rows() -> String {
+    let mut text = String::new();
+    for row in TABLE.iter().filter(|row| row.is_option()) {
+        let others: Vec<String> = row.names().skip(1).map(|name| format!(", `{name}`")).collect();
+        let default = row.default_text();
+        let default = if default.is_empty() { "none".to_string() } else { format!("`{default}`") };
+        let changes = if row.at_run_time { "yes" } else { "no" };
+        let names = format!("`{}`{}", row.name, others.concat());
+        text += &format!("| {names} | {default} | {changes} | {} |\n", row.help);
+    }
+    text
+}
+
+#[test]
+fn the_operations_page_lists_every_option() {
+    const HEAD: &str = "|---|---|---|---|\n";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
+    let page = fs::read_to_string(&path).expect("the page is there");
+    let start = page.find(HEAD).expect("the page has the table") + HEAD.len();
+    let end = start + page[start..].find("\n\n").expect("the table ends") + 1;
+    let rows = option_rows();
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, page[..start].to_string() + &rows + &page[end..]).expect("writable");
+    } else {
+        assert_eq!(&page[start..end], rows, "run it again with UPDATE=1");
+    }
 }

@@ -6,6 +6,7 @@
 use super::Settings;
 use super::table::{Kind, Setting, TABLE};
 use super::values::join;
+use crate::commands::refusal::Refusal;
 use std::io;
 use std::path::Path;
 use toml_edit::{Document, DocumentMut, Item, Value};
@@ -59,6 +60,12 @@ pub enum RewriteError {
     /// Someone has made it unreadable meanwhile.
     #[error("ERR Rewriting config file: it is no longer TOML: {0}")]
     Malformed(String),
+}
+
+impl From<RewriteError> for Refusal {
+    fn from(error: RewriteError) -> Refusal {
+        Refusal::Text(error.to_string().into())
+    }
 }
 
 /// Writes the settings back into the file they came from. Lines whose value still holds stay as they are, comments and

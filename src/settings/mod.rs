@@ -8,6 +8,7 @@ pub mod file;
 pub mod table;
 pub mod values;
 
+use crate::commands::refusal::Refusal;
 use crate::glob::Glob;
 use crate::net::ring::Features;
 use std::collections::BTreeSet;
@@ -132,6 +133,12 @@ pub enum SettingError {
     /// A value that does not fit: the setting's name and the cause.
     #[error("ERR CONFIG SET failed (possibly related to argument '{0}') - {1}")]
     Value(&'static str, String),
+}
+
+impl From<SettingError> for Refusal {
+    fn from(error: SettingError) -> Refusal {
+        Refusal::Text(error.to_string().into())
+    }
 }
 
 impl Settings {

@@ -5,6 +5,7 @@ use super::values::{
     Fsync, LogLevel, MaxmemoryPolicy, Mode, RingFeature, Word, cpus_text, items, join,
     parse_addresses, parse_cpus, parse_size, size_text, words,
 };
+use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_BYTES_STEP};
 use crate::net::ring::Features;
 use ringraft_shards::limits::DATABASE_COUNT;
 use std::path::PathBuf;
@@ -48,9 +49,11 @@ pub enum Kind {
     Size {
         /// Least value.
         min: u64,
+        /// Greatest value.
+        max: u64,
         /// Reads it.
         get: fn(&Settings) -> u64,
-        /// Writes it; the value is not below `min`.
+        /// Writes it; the value is within bounds.
         set: fn(&mut Settings, u64),
     },
     /// One of several words.
@@ -175,11 +178,16 @@ pub const TABLE: &[Setting] = &[
     .also(&["durability"])
     .help(STORAGE, "WHEN", "When the log is synced, before the reply or later")
     .at_run_time(),
-    size("segment-size", 1 << 20, |s| s.segment_size, |s, v| s.segment_size = v).help(
-        STORAGE,
-        "SIZE",
-        "Size of one segment of a shard's log",
-    ),
+    row(
+        "segment-size",
+        Kind::Size {
+            min: SEGMENT_BYTES_MIN,
+            max: SEGMENT_BYTES_MAX,
+            get: |s| s.segment_size,
+            set: |s, v| s.segment_size = v.next_multiple_of(SEGMENT_BYTES_STEP),
+        },
+    )
+    .help(STORAGE, "SIZE", "Size of one segment of a shard's log"),
     size("snapshot-log-bytes", 1 << 20, |s| s.snapshot_log_bytes, |s, v| s.snapshot_log_bytes = v)
         .help(STORAGE, "SIZE", "Take a snapshot when a shard's log has grown by so much")
         .at_run_time(),
@@ -329,7 +337,7 @@ const fn size(
     get: fn(&Settings) -> u64,
     set: fn(&mut Settings, u64),
 ) -> Setting {
-    row(name, Kind::Size { min, get, set })
+    row(name, Kind::Size { min, max: i64::MAX as u64, get, set })
 }
 
 const fn word(
@@ -534,12 +542,12 @@ mod tests {
                         assert!(row.kind.set(&mut settings, &value.to_string()).is_err());
                     }
                 }
-                Kind::Size { min, get, .. } => {
-                    for value in [min, i64::MAX as u64] {
+                Kind::Size { min, max, get, .. } => {
+                    for value in [min, max] {
                         assert_eq!(row.kind.set(&mut settings, &value.to_string()), Ok(()));
                         assert_eq!(get(&settings), value, "{}", row.name);
                     }
-                    assert!(row.kind.set(&mut settings, "9223372036854775808").is_err());
+                    assert!(row.kind.set(&mut settings, &(max + 1).to_string()).is_err());
                     assert!(
                         min == 0 || row.kind.set(&mut settings, &(min - 1).to_string()).is_err()
                     );
