@@ -12,7 +12,7 @@
 //! # Text after a mark is a comment.
 //! > SET key "a value\x00" PX 1500
 //! +OK
-//! @advance 1500ms
+//! @advance 1501ms
 //! > GET key
 //! $-1
 //! ```
