@@ -1,5 +1,7 @@
 //! Numbers as Redis reads and prints them.
 
+pub mod long_double;
+
 /// A 64-bit integer by Redis' strict rules: digits with an optional `-`, no `+`, no spaces, no leading
 /// zeros, no `-0`.
 pub fn parse_integer(text: &[u8]) -> Option<i64> {

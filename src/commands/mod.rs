@@ -3,12 +3,16 @@
 //! Each family file opens with its rows, functions below in the same order. Gates (arity, password,
 //! memory, state) read only the row and never name a command.
 
+pub mod bit;
+pub mod bitfield;
 pub mod connection;
+pub mod counter;
 pub mod database;
 pub mod dump;
 pub mod expire;
 pub mod info;
 pub mod keys;
+pub mod lcs;
 pub mod object;
 pub mod options;
 pub mod pattern;

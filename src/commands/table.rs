@@ -7,7 +7,8 @@
 
 use super::refusal::Refusal;
 use super::{
-    Command, Run, connection, database, dump, expire, keys, object, pattern, scan, string,
+    Command, Run, bit, bitfield, connection, counter, database, dump, expire, keys, lcs, object,
+    pattern, scan, string,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -16,6 +17,10 @@ use std::borrow::Cow;
 /// The rows of every family. Those of a container follow it.
 const FAMILIES: &[&[Command]] = &[
     string::COMMANDS,
+    counter::COMMANDS,
+    lcs::COMMANDS,
+    bit::COMMANDS,
+    bitfield::COMMANDS,
     keys::COMMANDS,
     expire::COMMANDS,
     scan::COMMANDS,
@@ -97,6 +102,19 @@ const NUMBERED: &[&str] = &[
     "unwatch",
     "run-queued",
     "watch-key",
+    "incr",
+    "decr",
+    "incrby",
+    "decrby",
+    "incrbyfloat",
+    "lcs",
+    "setbit",
+    "getbit",
+    "bitcount",
+    "bitpos",
+    "bitop",
+    "bitfield",
+    "bitfield_ro",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.
@@ -369,7 +387,7 @@ const fn index() -> [Place; PLACE_COUNT] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::Keys;
+    use crate::commands::{Keys, Spread};
     use crate::resp::reply::Protocol;
     use ringraft_shards::arguments::OwnedArguments;
 
@@ -430,6 +448,9 @@ mod tests {
                 Run::Read(_) => assert!(row.flags.readonly && !row.flags.write, "{}", row.name),
                 Run::Write(_) => assert!(row.flags.write && !row.flags.readonly, "{}", row.name),
                 Run::Container(subcommands) => assert!(!subcommands.is_empty(), "{}", row.name),
+                Run::Plain(_) | Run::Session(_) | Run::Shard(_) => {
+                    assert!(!row.flags.write && row.spread == Spread::One, "{}", row.name);
+                }
             }
         }
     }

@@ -144,6 +144,7 @@ impl Server for Redis {
 /// Facts of rows that are not as in Redis, and why.
 const ROWS_THAT_DIFFER: &[(&str, &str, &str)] = &[
     ("keys", "arity and keys", "words that bound and order the page may follow the pattern"),
+    ("watch", "arity and keys", "the session sends each key to its shard itself"),
     ("object|help", "readonly", "it runs where the other subcommands run"),
 ];
 
