@@ -173,8 +173,8 @@ pub enum SnapshotError {
     },
     /// Between the best snapshot and the log entries are missing.
     #[error(
-        "shard {shard} cannot be recovered: its log begins at index {log_first_index} and {}; the entries before it are nowhere on this disk. {}Restore {} from a copy, or remove the shard's directory on this node and let it join the cluster again; `ringraft snapshot print FILE` shows what a snapshot still holds",
-        match best_index { Some(index) => format!("its best snapshot ends at index {index}"), None => "it has no usable snapshot".to_string() },
+        "shard {shard} cannot be recovered: its log begins after entry {log_begins_after} and {}; the entries between are nowhere on this disk. {}Restore {} from a copy, or remove the shard's directory on this node and let it join the cluster again; `ringraft snapshot print FILE` shows what a snapshot still holds",
+        match index { Some(index) => format!("its newest good snapshot ends at entry {index}"), None => "it has no good snapshot".to_string() },
         damage.iter().map(|text| format!("{text}. ")).collect::<String>(),
         directory.display()
     )]
@@ -183,10 +183,10 @@ pub enum SnapshotError {
         shard: ShardId,
         /// Where its snapshots lie.
         directory: PathBuf,
-        /// The first entry of the log.
-        log_first_index: Index,
+        /// Index before the log's first entry.
+        log_begins_after: Index,
         /// The newest good snapshot.
-        best_index: Option<Index>,
+        index: Option<Index>,
         /// One text per damaged snapshot: file, offset, flaw.
         damage: Vec<String>,
     },

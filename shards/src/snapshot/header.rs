@@ -5,7 +5,7 @@
 
 use super::cursor::Cursor;
 use super::error::{Flaw, ReadError};
-use crate::ids::{ClusterId, Index, NodeId, ShardId, Term};
+use crate::ids::{ClusterId, Index, ShardId, Term};
 use crate::limits::SNAPSHOT_HEADER_BYTES_MAX;
 use crate::slot::{SLOT_COUNT, Slot};
 
@@ -36,44 +36,22 @@ impl SlotRange {
 }
 
 /// The members of a shard's group, as raft-rs' `ConfState` has them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Membership {
-    /// Voters.
-    pub voters: Vec<NodeId>,
-    /// Replicas without a vote.
-    pub learners: Vec<NodeId>,
+    /// Nodes whose votes count.
+    pub voters: Vec<u64>,
+    /// Nodes that receive the log and have no vote.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learners: Vec<u64>,
     /// Voters of the configuration that a joint one leaves.
-    pub voters_outgoing: Vec<NodeId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub voters_outgoing: Vec<u64>,
     /// Voters that become learners when the joint configuration is left.
-    pub learners_next: Vec<NodeId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learners_next: Vec<u64>,
     /// The joint configuration is left by itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub auto_leave: bool,
-}
-
-impl From<&raft::eraftpb::ConfState> for Membership {
-    fn from(state: &raft::eraftpb::ConfState) -> Membership {
-        let ids = |ids: &[u64]| ids.iter().map(|&id| NodeId(id)).collect();
-        Membership {
-            voters: ids(&state.voters),
-            learners: ids(&state.learners),
-            voters_outgoing: ids(&state.voters_outgoing),
-            learners_next: ids(&state.learners_next),
-            auto_leave: state.auto_leave,
-        }
-    }
-}
-
-impl From<&Membership> for raft::eraftpb::ConfState {
-    fn from(membership: &Membership) -> raft::eraftpb::ConfState {
-        let ids = |ids: &[NodeId]| ids.iter().map(|id| id.0).collect::<Vec<_>>();
-        let mut state = raft::eraftpb::ConfState::default();
-        state.set_voters(ids(&membership.voters));
-        state.set_learners(ids(&membership.learners));
-        state.set_voters_outgoing(ids(&membership.voters_outgoing));
-        state.set_learners_next(ids(&membership.learners_next));
-        state.set_auto_leave(membership.auto_leave);
-        state
-    }
 }
 
 /// What a snapshot is of. The same on every node: nothing in it names the one that wrote it.
@@ -128,7 +106,7 @@ impl Header {
             out.extend_from_slice(&(range.last.number() as u16).to_le_bytes());
         }
         for node in lists.into_iter().flatten() {
-            out.extend_from_slice(&node.0.to_le_bytes());
+            out.extend_from_slice(&node.to_le_bytes());
         }
         let length = out.len() + 4;
         assert!(length <= SNAPSHOT_HEADER_BYTES_MAX, "a header of {length} bytes");
@@ -231,7 +209,7 @@ impl Header {
         for (list, &count) in lists.into_iter().zip(&counts[1..]) {
             for _ in 0..count {
                 let Some(node) = cursor.u64() else { return Ok(None) };
-                list.push(NodeId(node));
+                list.push(node);
             }
         }
         Ok(Some(header))
@@ -253,9 +231,9 @@ pub(crate) mod tests {
             created_ms: 1_700_000_000_000,
             leader_time_ms: 1_700_000_000_001,
             membership: Membership {
-                voters: vec![NodeId(1), NodeId(2), NodeId(3)],
-                learners: vec![NodeId(4)],
-                voters_outgoing: vec![NodeId(1)],
+                voters: vec![1, 2, 3],
+                learners: vec![4],
+                voters_outgoing: vec![1],
                 learners_next: vec![],
                 auto_leave: true,
             },
@@ -269,8 +247,6 @@ pub(crate) mod tests {
         let prefix = bytes.first_chunk().expect("longer than its prefix");
         assert_eq!(Header::length(prefix).expect("good"), bytes.len());
         assert_eq!(Header::decode(&bytes).expect("good"), header);
-        let state = raft::eraftpb::ConfState::from(&header.membership);
-        assert_eq!(Membership::from(&state), header.membership);
     }
 
     #[test]

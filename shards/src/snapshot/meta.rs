@@ -12,7 +12,6 @@ use super::directory::META_FILE;
 use super::error::{Flaw, ReadError, SnapshotError};
 use super::footer::Footer;
 use super::header::{FORMAT_VERSION, Header, Membership};
-use crate::ids::NodeId;
 use crate::limits::SNAPSHOT_META_BYTES_MAX;
 
 /// The contents of `meta.json`.
@@ -45,38 +44,7 @@ pub struct Meta {
     /// Leader's time of the last entry applied.
     pub leader_time_ms: i64,
     /// The group's members.
-    pub conf_state: MetaMembership,
-}
-
-/// Members in `meta.json`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MetaMembership {
-    /// Voters.
-    pub voters: Vec<u64>,
-    /// Learners.
-    pub learners: Vec<u64>,
-    /// Voters of the configuration being left.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub voters_outgoing: Vec<u64>,
-    /// Voters that become learners.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub learners_next: Vec<u64>,
-    /// Is a joint configuration left by itself?
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub auto_leave: bool,
-}
-
-impl From<&Membership> for MetaMembership {
-    fn from(members: &Membership) -> MetaMembership {
-        let numbers = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
-        MetaMembership {
-            voters: numbers(&members.voters),
-            learners: numbers(&members.learners),
-            voters_outgoing: numbers(&members.voters_outgoing),
-            learners_next: numbers(&members.learners_next),
-            auto_leave: members.auto_leave,
-        }
-    }
+    pub conf_state: Membership,
 }
 
 impl Meta {
@@ -97,7 +65,7 @@ impl Meta {
             slots: header.slots.iter().map(|range| (slot(range.first), slot(range.last))).collect(),
             created_ms: header.created_ms,
             leader_time_ms: header.leader_time_ms,
-            conf_state: MetaMembership::from(&header.membership),
+            conf_state: header.membership.clone(),
         }
     }
 
