@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use tempfile::TempDir;
 
 fn scratch() -> TempDir {
@@ -212,8 +212,21 @@ fn a_log_file_that_cannot_be_written_is_refused() {
     assert!(text.starts_with("cannot write log file missing/log: No such file"), "{text}");
 }
 
+/// Waits until a log holds a text; the server must not end before.
+fn wait_for(log: &Path, text: &str, server: &mut Child) {
+    while !fs::read_to_string(log).unwrap_or_default().contains(text) {
+        assert!(server.try_wait().expect("ours").is_none(), "it ended before '{text}'");
+        std::thread::yield_now();
+    }
+}
+
+fn send(signal: &str, server: &Child) {
+    let kill = Command::new("kill").args([signal, &server.id().to_string()]).status();
+    assert!(kill.expect("kill exists").success());
+}
+
 #[test]
-fn a_cache_touches_no_disk_and_stops_in_order() {
+fn a_cache_touches_no_disk_rotates_its_log_and_stops_in_order() {
     let folder = scratch();
     let port = free_port();
     let log = folder.path().join("log");
@@ -222,16 +235,21 @@ fn a_cache_touches_no_disk_and_stops_in_order() {
         .args(["--mode", "cache", "--log-file", "log", "--port", &port.to_string()])
         .spawn()
         .expect("the program starts");
-    // Waits for a condition: the line that says it serves.
-    while !fs::read_to_string(&log).unwrap_or_default().contains("ready on") {
-        assert!(server.try_wait().expect("ours").is_none(), "it stopped");
+    wait_for(&log, "ready on", &mut server);
+    fs::rename(&log, folder.path().join("log.1")).expect("ours");
+    send("-HUP", &server);
+    while !log.exists() {
         std::thread::yield_now();
     }
-    let pid = server.id().to_string();
-    assert!(Command::new("kill").arg(&pid).status().expect("kill exists").success());
+    send("-TERM", &server);
     assert_eq!(server.wait().expect("ours").code(), Some(0));
-    let names: Vec<_> = fs::read_dir(folder.path()).expect("readable").collect();
-    assert_eq!(names.len(), 1, "only the log: {names:?}");
+    assert!(fs::read_to_string(&log).expect("opened again").contains("SIGTERM: stopping"));
+    let mut names: Vec<_> = fs::read_dir(folder.path())
+        .expect("readable")
+        .map(|entry| entry.expect("readable").file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["log", "log.1"]);
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
 }
 

@@ -116,3 +116,18 @@ impl Write for Writer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_switched_off_costs_a_level_check() {
+        start(LogLevel::Info, Path::new("")).expect("standard error needs no opening");
+        assert_eq!(LevelFilter::current(), LevelFilter::INFO);
+        set_level(LogLevel::Debug);
+        assert_eq!(LevelFilter::current(), LevelFilter::DEBUG);
+        set_level(LogLevel::Quiet);
+        assert_eq!(LevelFilter::current(), LevelFilter::OFF);
+    }
+}
