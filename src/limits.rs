@@ -28,8 +28,12 @@ pub const REQUESTS_PER_CONNECTION_TURN_MAX: usize = 1024;
 /// Local reads that are looked up together in stages (hash, prefetch, execute).
 pub const READS_PER_STAGE: usize = 64;
 
-/// Unsent reply bytes above which a connection's requests are no longer read.
+/// Unsent reply bytes above which a connection's requests are no longer executed.
 pub const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
+
+/// Bytes of requests that a connection may have waiting behind unread replies; above it nothing more is
+/// received until the client reads. A client that writes more than this before it reads waits for ever.
+pub const INPUT_WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// Buffer memory that an idle connection keeps.
 pub const IDLE_BUFFER_KEPT_BYTES: usize = 1024;

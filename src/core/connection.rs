@@ -156,10 +156,12 @@ impl Connection {
         if self.input_start == self.input.len() {
             self.input.clear();
             self.input.shrink_to(IDLE_BUFFER_KEPT_BYTES);
-        } else {
+            self.input_start = 0;
+        } else if self.input_start > self.input.len() / 2 {
+            // Not at every turn: each byte of a long input is moved once at most, on average.
             self.input.drain(..self.input_start);
+            self.input_start = 0;
         }
-        self.input_start = 0;
     }
 
     /// Bytes of memory it holds.

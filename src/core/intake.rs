@@ -114,13 +114,9 @@ impl Core {
                 Ok(Step::Nothing(end)) => position = end,
                 Ok(Step::QuotedInline(end)) => match decode_inline(&input[position..end]) {
                     Ok(request) => {
-                        let rest = input[end..].to_vec();
                         self.run_stage();
-                        let connection = self.answers.connections.at_mut(index);
-                        connection.input = request;
-                        connection.input.extend_from_slice(&rest);
-                        connection.input_start = 0;
-                        (source, position) = (Source::Input(index), 0);
+                        position = self.put_before_rest(index, source, end, &request);
+                        source = Source::Input(index);
                     }
                     Err(error) => return self.refuse_protocol(index, &error),
                 },
@@ -129,6 +125,24 @@ impl Core {
             }
         }
         self.keep_rest(index, source, position, budget == 0);
+    }
+
+    /// Puts a decoded inline request in front of the input's rest, over what is parsed already where that has
+    /// the room, so that a long input of such requests is not copied for each of them. Returns where it starts.
+    fn put_before_rest(&mut self, index: u32, source: Source, end: usize, request: &[u8]) -> usize {
+        let connection = self.answers.connections.at_mut(index);
+        if let Source::Buffer(buffer, length) = source {
+            let rest = &self.ring.buffer(buffer, usize::from(length))[end..];
+            connection.input = [request, rest].concat();
+            connection.input_start = 0;
+        } else if let Some(start) = end.checked_sub(request.len()) {
+            connection.input[start..end].copy_from_slice(request);
+            connection.input_start = start;
+        } else {
+            connection.input.splice(..end, request.iter().copied());
+            connection.input_start = 0;
+        }
+        connection.input_start
     }
 
     /// Keeps what was not parsed.

@@ -4,7 +4,10 @@ use crate::core::Core;
 use crate::core::connection::{Connection, Hold, Kind};
 use crate::core::mailbox::Mail;
 use crate::core::turn::Source;
-use crate::limits::{MOVE_INTERVAL_MS, MOVE_SHARE_PERCENT, MOVE_VOTES_MIN, OUTPUT_PAUSE_BYTES};
+use crate::limits::{
+    INPUT_WAITING_BYTES_MAX, MOVE_INTERVAL_MS, MOVE_SHARE_PERCENT, MOVE_VOTES_MIN,
+    OUTPUT_PAUSE_BYTES,
+};
 use crate::net::ring::{Completion, Operation, Token};
 use crate::resp::parse::ProtocolError;
 use crate::resp::reply::Reply;
@@ -100,6 +103,9 @@ impl Core {
     fn after_receive(&mut self, index: u32) {
         let Some(connection) = self.answers.connections.get_mut(index) else { return };
         if connection.receiving {
+            if connection.unparsed() > INPUT_WAITING_BYTES_MAX {
+                self.regulate(index);
+            }
             return;
         }
         if connection.closed {
@@ -115,7 +121,10 @@ impl Core {
     pub(super) fn regulate(&mut self, index: u32) {
         let bound = OUTPUT_PAUSE_BYTES.max(2 * crate::limits::RECEIVE_BUFFER_BYTES);
         let connection = self.answers.connections.at_mut(index);
-        let full = connection.replies.waiting_bytes() > OUTPUT_PAUSE_BYTES
+        // A client may write a whole batch before it reads a reply: what waits behind unread replies is
+        // received all the same, up to a bound, or neither side would ever go on.
+        let unread = connection.replies.waiting_bytes() > OUTPUT_PAUSE_BYTES;
+        let full = unread && connection.unparsed() > INPUT_WAITING_BYTES_MAX
             || connection.hold != Hold::None && connection.unparsed() > bound
             || connection.runnable && connection.unparsed() > bound;
         if connection.closed || connection.ended || connection.hold == Hold::Moving {

@@ -367,7 +367,8 @@ impl LocalShard {
         stats: &mut Stats,
     ) {
         let time = batch.map_or(self.time(stats.now_ms), |batch| batch.leader_time_ms());
-        let batch_seed = batch.map_or(0, |batch| batch.seed());
+        // Reads alone need no agreement with other replicas: any chance will do.
+        let batch_seed = batch.map_or_else(|| self.random(), |batch| batch.seed());
         let fetch = |waiting: &Waiting| {
             let place = waiting.place as usize;
             match (waiting.proposed, &batch) {

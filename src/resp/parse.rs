@@ -33,7 +33,7 @@ pub enum ProtocolError {
     #[error("Protocol error: too big bulk count string")]
     LengthLineTooBig,
     /// An argument that does not start with `$`.
-    #[error("Protocol error: expected '$', got '{}'", .0.escape_ascii())]
+    #[error("Protocol error: expected '$', got '{}'", printable(*.0))]
     ExpectedDollar(u8),
     /// A length that is no number, negative or too large.
     #[error("Protocol error: invalid bulk length")]
@@ -41,6 +41,11 @@ pub enum ProtocolError {
     /// A longer argument than a client may send before AUTH.
     #[error("Protocol error: unauthenticated bulk length")]
     UnauthenticatedLength,
+}
+
+/// A byte for an error's text, which must stay on one line.
+fn printable(byte: u8) -> char {
+    if matches!(byte, b'\r' | b'\n') { ' ' } else { char::from(byte) }
 }
 
 /// What the bytes at a position hold.
