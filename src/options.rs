@@ -261,7 +261,7 @@ mod tests {
                 "--mode cache --fsync always",
                 "fsync = always contradicts another setting: mode cache keeps nothing on disk",
             ),
-            ("--mode cache --segment-size 1mb", "segment-size = 1048576 contradicts"),
+            ("--mode cache --segment-size 8mb", "segment-size = 8388608 contradicts"),
             ("--metrics-port 6379", "metrics-port = 6379 contradicts"),
             ("--config /nowhere/at.toml", "/nowhere/at.toml: "),
             ("snapshot", "snapshot: say what to do"),

@@ -437,13 +437,10 @@ impl Kind {
     pub fn set(&self, settings: &mut Settings, value: &str) -> Result<(), String> {
         match self {
             Kind::Integer { min, max, set, .. } => set(settings, in_range(value, *min, *max)?),
-            Kind::Size { min, set, .. } => {
+            Kind::Size { min, max, set, .. } => {
                 let bytes = parse_size(value).ok_or("argument must be a memory value")?;
-                if bytes < *min || bytes > i64::MAX as u64 {
-                    return Err(format!(
-                        "argument must be between {min} and {} inclusive",
-                        i64::MAX
-                    ));
+                if !(*min..=*max).contains(&bytes) {
+                    return Err(format!("argument must be between {min} and {max} inclusive"));
                 }
                 set(settings, bytes);
             }
@@ -571,6 +568,7 @@ mod tests {
             ("cores", "auto", "auto"),
             ("shards", "1024", "1024"),
             ("shards", "auto", "auto"),
+            ("segment-size", "9000000", "9437184"),
             ("bind", "127.0.0.1,::1", "127.0.0.1 ::1"),
             (
                 "ring-features",
