@@ -354,8 +354,7 @@ impl Core {
                 None => whole,
             };
             let start = self.turn.spans.len();
-            let name = self.turn.spans[first];
-            self.turn.spans.push(name);
+            self.turn.spans.extend_from_within(first..first + command.keys.first);
             for &nth in &keys {
                 self.turn
                     .spans

@@ -72,6 +72,9 @@ fn many_keys_in_one_command() {
         assert_eq!(client.say("DEL key1 key1 key2 missing"), Value::Integer(2));
         assert_eq!(client.say("UNLINK key3 key4 key5 missing"), Value::Integer(3));
         assert_eq!(client.say("DBSIZE"), Value::Integer(995));
+        // The text before the keys goes along to every shard.
+        assert_eq!(client.say("DELIF key10 key10 key11 key100 key101 missing"), Value::Integer(3));
+        assert_eq!(client.say("DBSIZE"), Value::Integer(992));
         assert_eq!(client.say("MSETNX {t}1 a {t}2 b"), Value::Integer(1));
         assert!(client.say("MSET a b c").is_error());
         // The last value of a key named twice wins.
