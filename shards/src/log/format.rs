@@ -279,12 +279,12 @@ impl PartWriter<'_> {
     }
 
     /// Appends the founding members.
-    pub(super) fn founding(&mut self, voters: &[u64], learners: &[u64]) {
+    pub(super) fn founding(&mut self, voters: &[NodeId], learners: &[NodeId]) {
         self.head(KIND_FOUNDING, 0, 8 + 8 * (voters.len() + learners.len()));
         self.buffer.extend_from_slice(&(voters.len() as u32).to_le_bytes());
         self.buffer.extend_from_slice(&(learners.len() as u32).to_le_bytes());
         for id in voters.iter().chain(learners) {
-            self.buffer.extend_from_slice(&id.to_le_bytes());
+            self.buffer.extend_from_slice(&id.0.to_le_bytes());
         }
     }
 
@@ -386,7 +386,7 @@ mod tests {
         writer.state(&state);
         writer.entry(2, 3, 12, b"some data", 5, 4);
         writer.reset(100, 4);
-        writer.founding(&[1, 2], &[3]);
+        writer.founding(&[NodeId(1), NodeId(2)], &[NodeId(3)]);
         let parts = writer.count;
         let head =
             RecordHeader { salt: 77, number: 8, synced: 6, commit: 9, parts, ..Default::default() };

@@ -21,7 +21,7 @@ use super::space::Space;
 use super::write::{Log, Resume, Segment};
 use super::{LogIdentity, LogOptions};
 use crate::disk::Disk;
-use crate::ids::Index;
+use crate::ids::{Index, NodeId};
 use crate::limits::ZERO_FILL_CHUNK_BYTES;
 use crate::random::{Random, mix};
 
@@ -29,9 +29,9 @@ use crate::random::{Random, mix};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Founding {
     /// Voters.
-    pub voters: Vec<u64>,
+    pub voters: Vec<NodeId>,
     /// Learners.
-    pub learners: Vec<u64>,
+    pub learners: Vec<NodeId>,
 }
 
 /// Where a log was cut.
@@ -102,11 +102,15 @@ pub fn recover(
         let scan = reader.scan(header, &mut replay)?;
         done += header.segment_bytes;
         progress(done, total);
-        let next_starts = match found.headers.get(i + 1) {
-            Some(next) => reader
-                .first_record(next)?
-                .is_some_and(|first| scan.records > 0 && replay.next_record == Some(first.number)),
-            None => false,
+        let goes_on = match found.headers.get(i + 1) {
+            Some(next) if scan.records > 0 && !scan.live_behind => {
+                match reader.first_record(next)? {
+                    Some(first) => replay.next_record == Some(first.number),
+                    // The spare, or damage in the first record: its own scan tells.
+                    None => true,
+                }
+            }
+            _ => false,
         };
         if scan.records > 0 {
             let first_record = replay.next_record.expect("records were read") - scan.records;
@@ -116,7 +120,7 @@ pub fn recover(
                 scan.end,
             ));
         }
-        if !next_starts || scan.live_behind {
+        if !goes_on {
             end = Some((i, scan));
             break;
         }

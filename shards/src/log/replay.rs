@@ -8,6 +8,7 @@ use super::format::{Part, RecordHeader, SegmentHeader, StatePart, read_part, u64
 use super::marks::{Marks, PartialEntry};
 use super::recover::Founding;
 use super::write::Segment;
+use crate::ids::NodeId;
 
 /// The state after the records so far. A later record wins over an earlier one.
 pub(super) struct Replay {
@@ -80,7 +81,8 @@ impl Replay {
                     self.truncations.push((place.0, index));
                 }
                 Part::Founding { voters, learners } => {
-                    let ids = |bytes: &[u8]| bytes.chunks(8).map(|id| u64_at(id, 0)).collect();
+                    let ids =
+                        |bytes: &[u8]| bytes.chunks(8).map(|id| NodeId(u64_at(id, 0))).collect();
                     self.founding = Some(Founding { voters: ids(voters), learners: ids(learners) });
                     self.restart((1, 1));
                 }

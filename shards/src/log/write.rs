@@ -21,6 +21,7 @@ use super::marks::{Marks, ReadBackError};
 use super::space::Space;
 use super::{AlignedBuffer, LogOptions, SyncPolicy};
 use crate::disk::{Disk, DiskResult};
+use crate::ids::NodeId;
 use crate::limits::{LOG_BUFFER_KEPT_BYTES, LOG_BUFFERS_KEPT, LOG_RESERVE_BYTES};
 
 /// Names a write. Later writes have greater tickets.
@@ -53,7 +54,7 @@ enum Pending {
     Entry { entry: Entry, previous_term: u64 },
     State { term: u64, vote: u64 },
     Reset { index: u64, term: u64 },
-    Founding { voters: Vec<u64>, learners: Vec<u64> },
+    Founding { voters: Vec<NodeId>, learners: Vec<NodeId> },
 }
 
 impl Pending {
@@ -180,7 +181,8 @@ impl Log {
     }
 
     /// Queues the founding members.
-    pub fn found(&mut self, voters: Vec<u64>, learners: Vec<u64>) {
+    pub fn found(&mut self, voters: &[NodeId], learners: &[NodeId]) {
+        let (voters, learners) = (voters.to_vec(), learners.to_vec());
         self.push(Pending::Founding { voters, learners });
     }
 

@@ -5,12 +5,12 @@ use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message};
 use raft::{Ready, StateRole};
 
 use super::group::{Group, Unpersisted};
-use super::membership::Membership;
 use super::output::{
     CommittedEntry, EntryKind, GroupFailure, Output, PeerMessage, ReadReady, Role,
     SnapshotToInstall,
 };
 use crate::ids::{Index, Term};
+use crate::snapshot::Membership;
 
 impl Group {
     /// Collects all that is to be done now into `out`, which the caller has emptied.
@@ -143,13 +143,13 @@ impl Group {
     fn take_snapshot(&mut self, ready: &Ready, out: &mut Output) {
         let install = SnapshotToInstall::from_raft(ready.snapshot());
         let point = &install.point;
-        self.node.mut_store().reset(point.index, point.term);
+        self.node.mut_store().reset(point.index.0, point.term.0);
         self.memberships.clear();
-        self.memberships.push_back((point.index, point.membership.clone()));
+        self.memberships.push_back((point.index.0, point.membership.clone()));
         out.membership_changed = true;
         // What this poll had for applying is in the snapshot.
         out.committed.clear();
-        let within = |proposal: &super::Proposal| proposal.index.0 <= point.index;
+        let within = |proposal: &super::Proposal| proposal.index <= point.index;
         out.unknown.extend(self.proposals.iter().copied().filter(within));
         self.proposals.retain(|proposal| !within(proposal));
         out.install = Some(install);
@@ -208,7 +208,7 @@ impl Group {
         for (index, change) in std::mem::take(&mut self.changes) {
             match self.node.apply_conf_change(&change) {
                 Ok(state) => {
-                    self.memberships.push_back((index, Membership::from_raft(&state)));
+                    self.memberships.push_back((index, Membership::sorted(&state)));
                     out.membership_changed = true;
                 }
                 // Every member refuses it alike: it does not fit the members that it was committed under.
@@ -218,9 +218,7 @@ impl Group {
                 ),
             }
         }
-        let members = self.membership();
-        let id = self.config.node.0;
-        let votes = members.voters.contains(&id) || members.voters_outgoing.contains(&id);
+        let votes = self.membership().votes(self.config.node);
         if self.node.raft.state == StateRole::Leader && !votes {
             // raft-rs would let a removed leader go on.
             let term = self.node.raft.term;

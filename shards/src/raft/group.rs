@@ -8,7 +8,7 @@ use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType};
 use raft::{RawNode, SnapshotStatus, StateRole};
 
 use super::config::GroupConfig;
-use super::membership::{Membership, MembershipChange, SnapshotPoint, to_raft_change};
+use super::membership::{MembershipChange, SnapshotPoint, to_raft_change};
 use super::output::{
     GroupFailure, PeerMessage, PeerProgress, Proposal, ProposeError, ReadError, Role, Status,
     StepError,
@@ -19,6 +19,7 @@ use crate::ids::{Index, NodeId, Term};
 use crate::limits::RAFT_READS_PENDING_MAX;
 use crate::log::{AlignedBuffer, WriteTicket};
 use crate::random::Random;
+use crate::snapshot::Membership;
 
 /// The Raft group of a shard, as one member sees it. See the module's description.
 pub struct Group {
@@ -68,7 +69,7 @@ impl Group {
         saved: (u64, u64),
         chance: Random,
     ) -> Group {
-        let eager = members.voters == [config.node.0] && !members.is_joint();
+        let eager = members.voters == [config.node] && !members.is_joint();
         let saved_part = node.store().log.as_ref().map_or(0, |log| log.appended());
         let mut group = Group {
             config,
@@ -257,8 +258,8 @@ impl Group {
         let term = self.node.raft.raft_log.term(self.applied);
         let since = self.memberships.iter().rev().find(|(since, _)| *since <= self.applied);
         SnapshotPoint {
-            index: self.applied,
-            term: term.expect("the term of the applied index is kept"),
+            index: Index(self.applied),
+            term: Term(term.expect("the term of the applied index is kept")),
             membership: since.expect("the first is valid at the applied index").1.clone(),
         }
     }
@@ -349,8 +350,8 @@ impl Group {
             last_index: self.last_index(),
             last_term: Term(self.node.raft.raft_log.last_term()),
             first_index: Index(store.base().0 + 1),
-            snapshot_index: snapshot.map_or(Index(0), SnapshotPoint::index),
-            snapshot_term: snapshot.map_or(Term(0), SnapshotPoint::term),
+            snapshot_index: snapshot.map_or(Index(0), |point| point.index),
+            snapshot_term: snapshot.map_or(Term(0), |point| point.term),
             log_bytes: store.log.as_ref().map_or(0, |log| log.disk_bytes()),
             cache_bytes: store.cache_bytes(),
         }
@@ -367,7 +368,7 @@ impl Group {
             .iter()
             .map(|(&id, progress)| PeerProgress {
                 node: NodeId(id),
-                voter: members.voters.contains(&id),
+                voter: members.votes(NodeId(id)),
                 matched: Index(if leads { progress.matched } else { 0 }),
                 active: id == self.config.node.0 || (leads && progress.recent_active),
                 in_snapshot: leads && progress.state == raft::ProgressState::Snapshot,

@@ -5,32 +5,17 @@ use raft::eraftpb::{
 };
 
 use crate::ids::{Index, NodeId, Term};
-
-/// The members of a group. Serializable, so that a snapshot's metadata can carry it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Membership {
-    /// Nodes whose votes count.
-    pub voters: Vec<u64>,
-    /// Nodes that receive the log and have no vote.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub learners: Vec<u64>,
-    /// During a joint change: the voters before it, a majority of which is needed too.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub voters_outgoing: Vec<u64>,
-    /// During a joint change: voters that become learners at its end.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub learners_next: Vec<u64>,
-    /// Does the joint change end by itself?
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub auto_leave: bool,
-}
+use crate::snapshot::Membership;
 
 impl Membership {
     /// Is the node a member of any kind?
     pub fn contains(&self, node: NodeId) -> bool {
-        [&self.voters, &self.learners, &self.voters_outgoing]
-            .iter()
-            .any(|ids| ids.contains(&node.0))
+        [&self.voters, &self.learners, &self.voters_outgoing].iter().any(|ids| ids.contains(&node))
+    }
+
+    /// Does the node have a vote, by the old members or by the new?
+    pub fn votes(&self, node: NodeId) -> bool {
+        self.voters.contains(&node) || self.voters_outgoing.contains(&node)
     }
 
     /// Is a joint change under way?
@@ -38,31 +23,14 @@ impl Membership {
         !self.voters_outgoing.is_empty()
     }
 
-    pub(super) fn from_raft(state: &ConfState) -> Membership {
-        // raft-rs keeps hash sets; order here must not depend on them.
-        let sorted = |ids: &[u64]| {
-            let mut ids = ids.to_vec();
-            ids.sort_unstable();
-            ids
-        };
-        Membership {
-            voters: sorted(&state.voters),
-            learners: sorted(&state.learners),
-            voters_outgoing: sorted(&state.voters_outgoing),
-            learners_next: sorted(&state.learners_next),
-            auto_leave: state.auto_leave,
-        }
-    }
-
-    pub(super) fn to_raft(&self) -> ConfState {
-        ConfState {
-            voters: self.voters.clone(),
-            learners: self.learners.clone(),
-            voters_outgoing: self.voters_outgoing.clone(),
-            learners_next: self.learners_next.clone(),
-            auto_leave: self.auto_leave,
-            ..ConfState::default()
-        }
+    /// The members by ascending id: raft-rs keeps hash sets, and nothing may depend on their order.
+    pub(super) fn sorted(state: &ConfState) -> Membership {
+        let mut members = Membership::from(state);
+        members.voters.sort_unstable();
+        members.learners.sort_unstable();
+        members.voters_outgoing.sort_unstable();
+        members.learners_next.sort_unstable();
+        members
     }
 }
 
@@ -95,24 +63,12 @@ pub(super) fn to_raft_change(changes: &[MembershipChange]) -> ConfChangeV2 {
 }
 
 /// A snapshot's place in the log: everything up to `index` is in it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotPoint {
     /// Index of the last entry in the snapshot.
-    pub index: u64,
+    pub index: Index,
     /// Term of that entry.
-    pub term: u64,
+    pub term: Term,
     /// Members as of that entry.
     pub membership: Membership,
-}
-
-impl SnapshotPoint {
-    /// Index of the last entry in the snapshot.
-    pub fn index(&self) -> Index {
-        Index(self.index)
-    }
-
-    /// Term of that entry.
-    pub fn term(&self) -> Term {
-        Term(self.term)
-    }
 }

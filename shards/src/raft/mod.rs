@@ -34,7 +34,7 @@ mod store;
 
 pub use config::GroupConfig;
 pub use group::Group;
-pub use membership::{Membership, MembershipChange, SnapshotPoint};
+pub use membership::{MembershipChange, SnapshotPoint};
 pub use output::{
     CommittedEntry, EntryKind, GroupFailure, OpenError, Output, PeerMessage, PeerProgress,
     Proposal, ProposeError, ReadError, ReadReady, Role, SnapshotToInstall, Status, StepError,

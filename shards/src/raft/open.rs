@@ -7,16 +7,17 @@
 use std::collections::VecDeque;
 
 use raft::RawNode;
-use raft::eraftpb::HardState;
+use raft::eraftpb::{ConfState, HardState};
 
 use super::config::GroupConfig;
 use super::group::Group;
 use super::logger::logger;
-use super::membership::{Membership, SnapshotPoint};
+use super::membership::SnapshotPoint;
 use super::output::OpenError;
 use super::store::{Begin, Store};
 use crate::log::{Log, RecoverError, RecoveredLog};
 use crate::random::Random;
+use crate::snapshot::Membership;
 
 /// Index and term that every founder begins after.
 const FOUNDED_AT: (u64, u64) = (1, 1);
@@ -71,11 +72,7 @@ impl Group {
     ) -> Result<Group, OpenError> {
         let start = match (log, snapshot) {
             (None, None) => found(&config, None),
-            (None, Some(point)) => {
-                let mut start = Start::at(None, (point.index, point.term), point.membership);
-                start.applied = point.index;
-                start
-            }
+            (None, Some(point)) => Start::at(None, (point.index.0, point.term.0), point.membership),
             (Some(recovered), None) if recovered.is_empty() => found(&config, Some(recovered.log)),
             (Some(recovered), None) => resume(recovered)?,
             (Some(recovered), Some(point)) => resume_behind(recovered, point)?,
@@ -96,7 +93,7 @@ impl Group {
             terms: start.terms,
             entries: start.entries,
             hard_state,
-            members: start.members.to_raft(),
+            members: ConfState::from(&start.members),
         });
         let node = RawNode::new(&config.to_raft(applied), store, &logger(config.shard.0))
             .map_err(|error| OpenError::Settings(error.to_string()))?;
@@ -106,13 +103,12 @@ impl Group {
 
 /// A new group, or a node that waits to be invited into one.
 fn found(config: &GroupConfig, mut log: Option<Log>) -> Start {
-    let ids = |nodes: &[crate::ids::NodeId]| nodes.iter().map(|node| node.0).collect::<Vec<_>>();
-    let (voters, learners) = (ids(&config.voters), ids(&config.learners));
+    let (voters, learners) = (config.voters.clone(), config.learners.clone());
     if voters.is_empty() {
         return Start::at(log, (0, 0), Membership::default());
     }
     if let Some(log) = &mut log {
-        log.found(voters.clone(), learners.clone());
+        log.found(&voters, &learners);
         log.set_state(FOUNDED_AT.1, 0);
     }
     Start::at(log, FOUNDED_AT, Membership { voters, learners, ..Membership::default() })
@@ -136,20 +132,21 @@ fn resume(recovered: RecoveredLog) -> Result<Start, OpenError> {
 
 /// A log and a snapshot.
 fn resume_behind(recovered: RecoveredLog, point: SnapshotPoint) -> Result<Start, OpenError> {
-    if !recovered.is_empty() && recovered.base.0 > point.index {
-        return Err(uncovered(&recovered, point.index));
+    if !recovered.is_empty() && recovered.base.0 > point.index.0 {
+        return Err(uncovered(&recovered, point.index.0));
     }
-    let run = recovered.terms.iter().rev().find(|run| run.0 <= point.index);
-    let fits = point.index <= recovered.last.0 && run.is_some_and(|run| run.1 == point.term);
+    let run = recovered.terms.iter().rev().find(|run| run.0 <= point.index.0);
+    let fits = point.index.0 <= recovered.last.0 && run.is_some_and(|run| run.1 == point.term.0);
     if fits {
-        return Ok(begin(recovered, point.membership, point.index));
+        return Ok(begin(recovered, point.membership, point.index.0));
     }
     // The node stopped between receiving the snapshot and saying so in the log, or the end of the log was
     // never synced. What the snapshot holds is committed; what the log holds beyond it does not fit.
     let (term, vote) = (recovered.term, recovered.vote);
     let mut log = recovered.log;
-    log.reset(point.index, point.term);
-    let mut start = Start::at(Some(log), (point.index, point.term), point.membership);
+    let base = (point.index.0, point.term.0);
+    log.reset(base.0, base.1);
+    let mut start = Start::at(Some(log), base, point.membership);
     if term >= start.term {
         (start.term, start.vote) = (term, vote);
     } else if let Some(log) = &mut start.log {

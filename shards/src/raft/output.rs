@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use raft::eraftpb::{Message, MessageType};
 
-use super::membership::{Membership, SnapshotPoint};
+use super::membership::SnapshotPoint;
 use crate::ids::{Index, NodeId, Term};
 use crate::log::{FileAction, LogWrite};
+use crate::snapshot::Membership;
 
 /// What the driver has to do after a poll, in the order of the fields. Reuse it: [`Output::clear`] keeps the memory.
 #[derive(Debug, Default)]
@@ -100,9 +101,10 @@ pub struct SnapshotToInstall {
 impl SnapshotToInstall {
     pub(super) fn from_raft(snapshot: &raft::eraftpb::Snapshot) -> SnapshotToInstall {
         let metadata = snapshot.get_metadata();
-        let membership = Membership::from_raft(metadata.get_conf_state());
+        let membership = Membership::sorted(metadata.get_conf_state());
+        let (index, term) = (Index(metadata.index), Term(metadata.term));
         SnapshotToInstall {
-            point: SnapshotPoint { index: metadata.index, term: metadata.term, membership },
+            point: SnapshotPoint { index, term, membership },
             token: snapshot.data.clone(),
         }
     }

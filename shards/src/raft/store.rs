@@ -245,12 +245,12 @@ impl Storage for Store {
 
     fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
         match &self.snapshot {
-            Some((point, token)) if point.index >= request_index.max(self.base.0) => {
+            Some((point, token)) if point.index.0 >= request_index.max(self.base.0) => {
                 let mut snapshot = Snapshot { data: token.clone(), ..Snapshot::default() };
                 let metadata = snapshot.mut_metadata();
-                metadata.index = point.index;
-                metadata.term = point.term;
-                metadata.set_conf_state(point.membership.to_raft());
+                metadata.index = point.index.0;
+                metadata.term = point.term.0;
+                metadata.set_conf_state(ConfState::from(&point.membership));
                 Ok(snapshot)
             }
             _ => {

@@ -107,7 +107,7 @@ impl Node {
     pub fn start(&mut self, seed: u64) -> Result<(), OpenError> {
         self.starts += 1;
         let seed = seed ^ (self.starts << 32) ^ self.id;
-        let keep_after = self.snapshot.as_ref().map_or(Index(0), |(point, _)| point.index());
+        let keep_after = self.snapshot.as_ref().map_or(Index(0), |(point, _)| point.index);
         let disk = Arc::new(self.disk.clone());
         let log = recover(disk, self.options, keep_after, seed, &mut |_, _| {})?;
         let point = self.snapshot.as_ref().map(|(point, _)| point.clone());
@@ -179,7 +179,7 @@ impl Node {
                 let (point, state) = self.snapshot.as_ref().expect("received before the message");
                 assert_eq!(*point, install.point, "the newest one");
                 self.state = state.clone();
-                group.applied(install.point.index());
+                group.applied(install.point.index);
             }
             let again = self.out.more || !self.out.committed.is_empty();
             for entry in self.out.committed.drain(..) {
@@ -207,7 +207,7 @@ impl Node {
         self.snapshot = Some((point.clone(), self.state.clone()));
         self.since_snapshot = 0;
         self.snapshot_wanted = false;
-        let index = point.index();
+        let index = point.index;
         group.snapshot_taken(point, index.to_string());
         group.compact(index);
     }
@@ -367,7 +367,7 @@ impl Cluster {
             let node = self.node(to);
             let newer = |(point, _): &(SnapshotPoint, State)| point.index < install.point.index;
             if node.snapshot.as_ref().is_none_or(newer)
-                && node.group().applied_index().0 < install.point.index
+                && node.group().applied_index() < install.point.index
             {
                 node.snapshot = sent;
             }
