@@ -266,3 +266,22 @@ fn a_node_that_lost_what_it_acknowledged_says_so_and_stops() {
     let failure = &cluster.node(victim).failures[0];
     assert!(failure.contains("this node has lost entries that it had acknowledged"), "{failure}");
 }
+
+#[test]
+fn nothing_applied_is_ever_lost_or_different() {
+    let mut applied = 0;
+    for seed in 0..60 {
+        let mut cluster = Cluster::new(if seed % 5 == 0 { 5 } else { 3 }, seed);
+        cluster.loss = [0, 30, 8][seed as usize % 3];
+        for node in cluster.nodes.values_mut() {
+            node.snapshot_every = [0, 15, 40][seed as usize / 3 % 3];
+        }
+        let faults = [10, 40, 100][seed as usize / 9 % 3];
+        for _ in 0..6000 {
+            cluster.step(faults);
+        }
+        cluster.heal();
+        applied += cluster.history.len();
+    }
+    assert!(applied > 3000, "{applied}");
+}

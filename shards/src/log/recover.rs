@@ -371,7 +371,7 @@ fn judge(
 /// Overwrites a segment with zeros from `from` on, durably.
 fn wipe(disk: &dyn Disk, header: &SegmentHeader, from: u64) -> Result<(), RecoverError> {
     let name = segment_file_name(header.sequence);
-    let zeros = vec![0; ZERO_FILL_CHUNK_BYTES];
+    let zeros = vec![0; ZERO_FILL_CHUNK_BYTES.min((header.segment_bytes - from) as usize)];
     let mut at = from;
     while at < header.segment_bytes {
         let length = zeros.len().min((header.segment_bytes - at) as usize);

@@ -464,3 +464,76 @@ impl Cluster {
         }
     }
 }
+
+/// What can happen to a cluster in one step, by chance.
+impl Cluster {
+    /// One random event: a message, the end of a write, a tick, a proposal, a crash, a restart, a cut link.
+    pub fn step(&mut self, faults: u64) {
+        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        let id = ids[self.chance.below(ids.len() as u64) as usize];
+        let up = self.nodes[&id].group.is_some();
+        match self.chance.below(100) {
+            0..40 => {
+                let links: Vec<_> = self.links.keys().copied().collect();
+                if !links.is_empty() {
+                    let link = links[self.chance.below(links.len() as u64) as usize];
+                    self.deliver(link);
+                }
+            }
+            40..70 if up && !self.nodes[&id].writes.is_empty() => {
+                let at = self.chance.below(self.nodes[&id].writes.len() as u64) as usize;
+                self.node(id).finish_write(at);
+                self.poll(id);
+            }
+            70..75 if up => {
+                self.node(id).finish_file_action();
+                self.poll(id);
+            }
+            75..85 if up => {
+                self.node(id).group().tick();
+                self.poll(id);
+            }
+            85..97 if up => {
+                let size = 1 + self.chance.below(600) as usize;
+                let data = vec![self.chance.bits() as u8; size];
+                let _ = self.node(id).group().propose(data);
+                self.poll(id);
+            }
+            97 if self.chance.below(100) < faults => {
+                if up {
+                    let power = self.chance.below(2) == 0;
+                    self.crash(id, power);
+                } else {
+                    self.start(id);
+                }
+            }
+            98 if self.chance.below(100) < faults => {
+                let other = ids[self.chance.below(ids.len() as u64) as usize];
+                match self.chance.below(3) {
+                    0 => self.cut.push((id, other)),
+                    1 => self.cut.extend([(id, other), (other, id)]),
+                    _ => self.cut.clear(),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends all faults and lets everybody catch up; then nothing that was ever applied may be missing.
+    pub fn heal(&mut self) {
+        self.cut.clear();
+        self.loss = 0;
+        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        for id in ids {
+            if self.nodes[&id].group.is_none() {
+                self.start(id);
+            }
+        }
+        self.settle();
+        self.elect();
+        self.propose(b"the end");
+        self.converge();
+        let node = self.nodes.values().next().expect("some");
+        assert_eq!(node.state.len(), self.history.len(), "seed {}", self.seed);
+    }
+}
