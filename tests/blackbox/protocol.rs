@@ -1,10 +1,11 @@
 //! The protocol over real sockets: deep pipelines, requests in pieces, requests that are wrong, values at
 //! the limit, and clients that misbehave and must hurt only themselves.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::support::client::encode;
-use crate::support::{Client, Server, Value, eventually};
+use crate::support::{Chance, Client, Server, Value, eventually};
 
 /// How long a PING may take while another client misbehaves: generous for a loaded machine, and far
 /// below a stall.
@@ -77,6 +78,97 @@ fn requests_byte_by_byte() {
     ];
     for value in expected {
         assert_eq!(client.read(), value);
+    }
+}
+
+/// Requests of very different sizes, cut into pieces without regard to where one ends: whatever lies in a
+/// receive buffer, straddles two or fills many, replies and values are those of the requests.
+#[test]
+fn requests_in_pieces_of_any_size() {
+    const REQUESTS: u64 = 20_000;
+    let server = Server::start(&["--shards", "2"]);
+    let mut client = server.client();
+    let mut chance = Chance::new("requests_in_pieces_of_any_size");
+    let mut model: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut bytes = Vec::new();
+    let mut expected = Vec::new();
+    for number in 0..REQUESTS {
+        let key = format!("key{}", chance.below(20));
+        match chance.below(5) {
+            0 => {
+                let size = if chance.below(20) == 0 { 100_000 } else { 200 };
+                let value: Vec<u8> =
+                    (0..chance.below(size)).map(|index| (index + number) as u8).collect();
+                bytes.extend(encode(&[b"SET", key.as_bytes(), &value]));
+                model.insert(key, value);
+                expected.push(Value::ok());
+            }
+            1 => {
+                bytes.extend_from_slice(format!("set {key} \"\\x00 {number}\"\r\n").as_bytes());
+                model.insert(key, format!("\0 {number}").into_bytes());
+                expected.push(Value::ok());
+            }
+            2 => {
+                bytes.extend_from_slice(format!("ECHO {number}\r\n\r\n").as_bytes());
+                expected.push(Value::bulk(number.to_string()));
+            }
+            _ => {
+                bytes.extend(encode(&["GET", &key]));
+                expected.push(model.get(&key).map_or(Value::Null, Value::bulk));
+            }
+        }
+    }
+    let mut rest = &bytes[..];
+    let mut pieces = Vec::new();
+    while !rest.is_empty() {
+        let bound = [10, 1000, 40_000, 1_000_000][chance.below(4) as usize];
+        let (piece, after) = rest.split_at(rest.len().min(1 + chance.below(bound) as usize));
+        pieces.push(piece);
+        rest = after;
+    }
+    let replies = client.pipeline_in_pieces(&pieces, expected.len());
+    for (index, (reply, expected)) in replies.iter().zip(&expected).enumerate() {
+        assert_eq!(reply, expected, "request {index}");
+    }
+}
+
+/// Bytes without any meaning, and pieces of valid requests with a byte changed: an error or silence for
+/// that connection, and nothing for the others.
+#[test]
+fn garbage_hurts_only_its_sender() {
+    let server = Server::start(&["--shards", "2"]);
+    let mut other = server.client();
+    let mut chance = Chance::new("garbage_hurts_only_its_sender");
+    assert_eq!(other.say("SET kept value"), Value::ok());
+    let valid =
+        [encode(&["SET", "a", "b"]), encode(&["MGET", "a", "b"]), b"PING\r\n".to_vec()].concat();
+    for round in 0..500 {
+        let mut bytes: Vec<u8> = if round % 2 == 0 {
+            (0..chance.below(2000)).map(|_| chance_byte(&mut chance)).collect()
+        } else {
+            valid.repeat(10)
+        };
+        if !bytes.is_empty() {
+            let place = chance.below(bytes.len() as u64) as usize;
+            bytes[place] = chance_byte(&mut chance);
+        }
+        let mut client = server.client();
+        let _ = client.try_send(&bytes);
+        if chance.below(2) == 0 {
+            client.finish_writing();
+            client.read_to_close();
+        }
+    }
+    assert_eq!(other.say("GET kept"), Value::bulk("value"));
+    assert_responsive(&mut other);
+}
+
+/// Any byte, but those with a meaning in the protocol more often.
+fn chance_byte(chance: &mut Chance) -> u8 {
+    const MEANINGFUL: &[u8] = b"*$\r\n\"'-0129 \\";
+    match chance.below(3) {
+        0 => chance.below(256) as u8,
+        _ => MEANINGFUL[chance.below(MEANINGFUL.len() as u64) as usize],
     }
 }
 

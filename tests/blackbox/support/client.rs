@@ -67,9 +67,15 @@ impl Client {
     /// Writes `bytes` from a second thread while reading `count` replies, as a pipelining client
     /// that cannot dead-lock does.
     pub fn pipeline(&mut self, bytes: &[u8], count: usize) -> Vec<Value> {
+        self.pipeline_in_pieces(&[bytes], count)
+    }
+
+    /// The same, with a system call for each piece.
+    pub fn pipeline_in_pieces(&mut self, pieces: &[&[u8]], count: usize) -> Vec<Value> {
         let mut writer = self.reader.get_ref().try_clone().expect("a second handle");
         std::thread::scope(|scope| {
-            let writing = scope.spawn(move || writer.write_all(bytes));
+            let writing =
+                scope.spawn(move || pieces.iter().try_for_each(|piece| writer.write_all(piece)));
             let replies = (0..count).map(|_| self.read()).collect();
             writing.join().expect("the writer ends").expect("the connection takes bytes");
             replies
