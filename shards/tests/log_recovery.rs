@@ -402,3 +402,34 @@ fn a_recovered_group_knows_its_term_and_vote() {
         assert_eq!(node.group().term().0, term.0 + n);
     }
 }
+
+/// `docs/formats.md` shows a log byte by byte: it is this one.
+#[test]
+fn the_document_shows_these_bytes() {
+    let mut node = Node::new(1, &[1]);
+    node.options.identity.cluster = ClusterId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
+    node.options.identity.shard = ShardId(0);
+    node.start(0).expect("an empty directory");
+    node.settle();
+    node.propose(b"hello").expect("leads");
+    let bytes = node.disk.read_all(&segment_file_name(1));
+    let document = include_str!("../../docs/formats.md");
+    let (_, chapter) = document.split_once("## Log").expect("a chapter on the log");
+    let (_, example) = chapter.split_once("### Example").expect("an example");
+    let shown = example.split("```\n").nth(1).expect("a listing");
+    let mut at = 0;
+    for line in shown.lines().filter(|line| !line.is_empty()) {
+        if let Some(place) = line.strip_prefix("at ") {
+            let next: usize = place.parse().expect("a place");
+            assert!(bytes[at..next].iter().all(|byte| *byte == 0), "zeros up to {next}");
+            at = next;
+            continue;
+        }
+        let hex = line.split("  ").next().expect("bytes first");
+        for byte in hex.split(' ') {
+            assert_eq!(format!("{:02x}", bytes[at]), byte, "at {at}: {line}");
+            at += 1;
+        }
+    }
+    assert!(bytes[at..].iter().all(|byte| *byte == 0), "the example ends at {at}");
+}
