@@ -208,6 +208,37 @@ fn kvnode_meta_is_checked() {
     assert!(refused(&file).1.contains("is not eight bytes in base64"));
 }
 
+#[test]
+fn the_program_prints_commands_and_nothing_else() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let file =
+        write_snapshot(scratch.path(), &[item(0, b"a", b"1", None), item(1, b"b", b"2", None)]);
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringraft"));
+        let output = command.args(arguments).arg(&file).output().expect("the program runs");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let mut expected = Vec::new();
+    print(&file, &mut expected).expect("good");
+    for arguments in [["snapshot", "print"].as_slice(), &["--parse-snapshot"]] {
+        let (code, out, error) = run(arguments);
+        assert_eq!((code, out.as_bytes()), (Some(0), expected.as_slice()), "{error}");
+    }
+    let mut bytes = std::fs::read(&file).expect("readable");
+    bytes.truncate(30);
+    std::fs::write(&file, bytes).expect("writable");
+    for arguments in [["snapshot", "print"].as_slice(), &["--parse-snapshot"]] {
+        let (code, out, error) = run(arguments);
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{error}");
+        assert!(
+            error.contains("state.ring: damaged at byte 16: the file ends within the header"),
+            "{error}"
+        );
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
 fn crc32(bytes: &[u8]) -> u32 {
     crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(bytes)
 }

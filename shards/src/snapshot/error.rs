@@ -215,6 +215,16 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
+    /// Is it a lack of room (disk or quota), which goes away when somebody makes room?
+    pub fn is_full(&self) -> bool {
+        match self {
+            SnapshotError::Io { source, .. } => {
+                matches!(source.raw_os_error(), Some(libc::ENOSPC) | Some(libc::EDQUOT))
+            }
+            _ => false,
+        }
+    }
+
     /// An operating system's error at a path.
     pub(crate) fn io(
         action: &'static str,
@@ -222,5 +232,21 @@ impl SnapshotError {
     ) -> impl FnOnce(std::io::Error) -> SnapshotError {
         let path = path.to_path_buf();
         move |source| SnapshotError::Io { action, path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_other_failures() {
+        let failed = |code| {
+            let source = std::io::Error::from_raw_os_error(code);
+            SnapshotError::io("writing", std::path::Path::new("state.ring"))(source)
+        };
+        assert!(failed(libc::ENOSPC).is_full() && failed(libc::EDQUOT).is_full());
+        assert!(!failed(libc::EIO).is_full());
+        assert!(failed(libc::EIO).to_string().starts_with("writing state.ring: "));
     }
 }

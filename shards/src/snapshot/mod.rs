@@ -5,6 +5,13 @@
 //! everything in it is synced. The one idea: every byte is covered by a checksum, and none is used
 //! before its checksum was checked. `docs/formats.md` shows the bytes.
 //!
+//! Taking one: `begin_cut` on the keyspace, [`SnapshotDirectory::begin`], then turn by turn `cut_step` into
+//! [`SnapshotWriter::push`], with [`SnapshotWriter::take_chunk`] appended to the state file elsewhere; at the end
+//! [`SnapshotWriter::finish`], [`PendingSnapshot::publish`], [`SnapshotDirectory::prune`], and the log may drop
+//! what the oldest snapshot kept covers. Starting from one: [`recover::recover`], then the log from the
+//! snapshot's index on, then [`recover::Recovered::set_aside`], or its `uncovered` when the log does not fit.
+//! Sending one: [`SnapshotFile`] here, [`IncomingSnapshot`] there, then [`load`].
+//!
 //! Everything here is synchronous. The writer turns items into bytes and knows nothing of files; the
 //! functions that touch files block, and say so: call them off the core's thread or before it serves.
 
