@@ -22,8 +22,9 @@ pub const SNAPSHOT_META_BYTES_MAX: u64 = 1 << 20;
 /// Complete snapshots that a shard keeps; older ones are removed once a new one is published.
 pub const SNAPSHOT_KEPT_COUNT: usize = 2;
 
-/// Items per bucket of eight, in percent, beyond which a table grows.
-pub const TABLE_LOAD_MAX_PERCENT: usize = 80;
+/// Items per bucket of eight, in percent, beyond which a table grows. Each slot has its own within this range: tables
+/// that fill alike would all grow in the same moment.
+pub const TABLE_LOAD_MAX_PERCENTS: std::ops::Range<usize> = 70..90;
 
 /// Items per bucket of eight, in percent, below which a table shrinks.
 pub const TABLE_LOAD_MIN_PERCENT: usize = 30;
@@ -37,6 +38,10 @@ pub const TABLE_BUCKETS_PER_WRITE: usize = 2;
 
 /// Buckets that one call of a scan looks at, per item asked for, before it returns with fewer.
 pub const SCAN_BUCKETS_PER_ITEM: usize = 10;
+
+/// Keys in a chunk of an ordered index; a fuller one is split. The search in it is a dozen cache misses, an insert
+/// moves half of it.
+pub const ORDER_CHUNK_KEYS_MAX: usize = 512;
 
 /// Tries to find a random item fairly; after these the next best is taken.
 pub const RANDOM_TRIES: usize = 64;

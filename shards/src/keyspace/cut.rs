@@ -9,6 +9,7 @@
 use super::Keyspace;
 use super::database::Row;
 use super::item::{Item, RawItem};
+use super::lend;
 use super::table::POSITION_END;
 use crate::ids::DatabaseIndex;
 use crate::limits::DATABASE_COUNT;
@@ -89,7 +90,7 @@ impl Cut {
 
     fn free_saved(&mut self, used: &mut usize) {
         for (_, item) in self.saved.drain(..) {
-            *used -= super::free_item(item);
+            *used -= lend::free_item(item);
         }
     }
 }
@@ -129,9 +130,9 @@ impl Keyspace {
     ) -> bool {
         let Some(mut cut) = self.cut.take_if(|cut| !cut.aborted) else { return true };
         for &(database, item) in &cut.saved {
-            out(database, super::borrow_item(item));
+            out(database, lend::borrow_item(item));
         }
-        cut.free_saved(&mut self.used);
+        cut.free_saved(self.used.get_mut());
         let finished = self.walk_cut(&mut cut, bucket_budget, out);
         if !finished {
             self.cut = Some(cut);
@@ -143,7 +144,7 @@ impl Keyspace {
     pub fn abort_cut(&mut self) {
         if let Some(cut) = &mut self.cut {
             cut.aborted = true;
-            cut.free_saved(&mut self.used);
+            cut.free_saved(self.used.get_mut());
         }
     }
 
@@ -192,7 +193,7 @@ impl Keyspace {
                 let item = entry.item();
                 if item.mark() != self.mark {
                     item.set_mark(self.mark);
-                    out(DatabaseIndex(cut.database as u8), super::borrow_item(item));
+                    out(DatabaseIndex(cut.database as u8), lend::borrow_item(item));
                 }
             }
             cut.position = next;

@@ -6,7 +6,10 @@ use super::item::RawItem;
 use super::ordered::Order;
 use super::table::{POSITION_END, Table};
 use super::{Key, KeyHash};
+use crate::limits::TABLE_LOAD_MAX_PERCENTS;
 use crate::slot::{SLOT_COUNT, Slot};
+use std::cell::OnceCell;
+use std::ops::Range;
 use std::ptr::NonNull;
 
 /// One table per slot.
@@ -60,7 +63,8 @@ pub(super) struct Database {
     pub(super) used_slots: SlotSet,
     /// Slots that have items with deadlines.
     pub(super) expiring_slots: SlotSet,
-    pub(super) order: Option<Order>,
+    /// Built by the first view that asks for it.
+    pub(super) order: OnceCell<Order>,
 }
 
 impl Default for Database {
@@ -71,7 +75,7 @@ impl Default for Database {
             expiring: 0,
             used_slots: SlotSet::EMPTY,
             expiring_slots: SlotSet::EMPTY,
-            order: None,
+            order: OnceCell::new(),
         }
     }
 }
@@ -134,14 +138,14 @@ impl Database {
         }
         let row = self.row.get_or_insert_with(empty_row);
         let slot = hash.slot().number();
-        row[slot].insert(hash.hash(), item, hasher, used);
+        row[slot].insert(hash.hash(), item, load_max(slot), hasher, used);
         self.count += 1;
         self.used_slots.set(slot, true);
         if item.has_deadline() {
             self.expiring += 1;
             self.expiring_slots.set(slot, true);
         }
-        if let Some(order) = &mut self.order {
+        if let Some(order) = self.order.get_mut() {
             order.insert(item, used);
         }
     }
@@ -163,7 +167,7 @@ impl Database {
             self.expiring -= u64::from(old_has_deadline);
             self.expiring += u64::from(item.has_deadline());
         }
-        if let Some(order) = &mut self.order {
+        if let Some(order) = self.order.get_mut() {
             order.replace(item);
         }
     }
@@ -185,11 +189,17 @@ impl Database {
             self.expiring -= 1;
             self.expiring_slots.set(slot, table.expiring() > 0);
         }
-        if let Some(order) = &mut self.order {
+        if let Some(order) = self.order.get_mut() {
             order.remove(item, used);
         }
         item
     }
+}
+
+/// How full the buckets of a slot's table get: neighbours in a cycle of 32 differ.
+fn load_max(slot: usize) -> usize {
+    let Range { start, end } = TABLE_LOAD_MAX_PERCENTS;
+    start + slot % 32 * (end - start) / 32
 }
 
 fn empty_row() -> Row {

@@ -4,6 +4,7 @@
 //! agree, whatever their seeds, their tables' sizes and their access clocks.
 
 use super::item::{Item, RawItem};
+use super::lend;
 use super::{Keyspace, Value, View};
 use crate::ids::DatabaseIndex;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
@@ -57,7 +58,7 @@ fn deadline_number(item: &Item<'_>) -> u64 {
 
 fn add_database(sum: &mut Sum, keyspace: &Keyspace, database: DatabaseIndex) {
     keyspace.databases[database.0 as usize].each_item(&mut |raw: RawItem| {
-        let item = super::borrow_item(raw);
+        let item = lend::borrow_item(raw);
         let Value::String(value) = item.value();
         sum.add(&[item.key(), value], [deadline_number(&item), u64::from(database.0)]);
     });
@@ -89,5 +90,49 @@ impl View<'_> {
         let Value::String(value) = item.value();
         sum.add(&[value], [deadline_number(item), 0]);
         sum.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Expiry;
+    use super::super::model::Bench;
+    use super::*;
+    use crate::ids::Deadline;
+
+    #[test]
+    fn a_digest_tells_contents_apart() {
+        let mut bench = Bench::new();
+        let mut seen = vec![];
+        let mut look = |bench: &Bench| {
+            let digest = bench.keyspace.digest_all();
+            assert!(!seen.contains(&digest));
+            seen.push(digest);
+        };
+        look(&bench);
+        assert_eq!(bench.keyspace.digest_all(), [0; 20]);
+        bench.set("ab", "c");
+        look(&bench);
+        bench.set("a", "bc");
+        look(&bench);
+        assert!(bench.remove("ab"));
+        look(&bench);
+        bench.set_until("a", "bc", Expiry::At(Deadline(2_000_000)));
+        look(&bench);
+        bench.set_until("a", "bc", Expiry::At(Deadline(2_000_001)));
+        look(&bench);
+        bench.edit().swap(DatabaseIndex(0), DatabaseIndex(1));
+        look(&bench);
+    }
+
+    #[test]
+    fn a_value_digest_does_not_know_the_key() {
+        let mut bench = Bench::new();
+        for (key, value) in [("a", "1"), ("b", "1"), ("c", "2")] {
+            bench.set(key, value);
+        }
+        let digest = |key| bench.view().digest_value(&bench.get(key).expect("just set"));
+        assert_eq!(digest("a"), digest("b"));
+        assert_ne!(digest("a"), digest("c"));
     }
 }

@@ -6,6 +6,7 @@
 use super::access;
 use super::bucket::Entry;
 use super::item::{Frame, RawItem};
+use super::lend;
 use super::view::View;
 use super::{Expiry, Key, Keyspace, StringForm};
 use crate::ids::{DatabaseIndex, Deadline};
@@ -108,7 +109,7 @@ impl Edit<'_> {
         let item = match found {
             Some((_, item)) if item.mark() == self.keyspace.mark && item.resize(&frame) => item,
             _ => {
-                let old = found.and_then(|(_, item)| super::borrow_item(item).string());
+                let old = found.and_then(|(_, item)| lend::borrow_item(item).string());
                 let old = old.unwrap_or_default();
                 let kept = &old[..length.min(old.len())];
                 let item = RawItem::new_filled(&frame, key.bytes(), kept);
@@ -117,7 +118,7 @@ impl Edit<'_> {
             }
         };
         self.keyspace.watches.changed(self.database, key.bytes());
-        Some(super::borrow_value_mut(item))
+        Some(lend::borrow_value_mut(item))
     }
 
     /// Removes an item. Was there one?
@@ -147,7 +148,7 @@ impl Edit<'_> {
             }
             _ => {
                 let frame = Frame { deadline, mark: self.keyspace.mark, ..old.frame() };
-                let value = super::borrow_item(old).string().unwrap_or_default();
+                let value = lend::borrow_item(old).string().unwrap_or_default();
                 let item = RawItem::new(&frame, key.bytes(), value);
                 self.put(key, Some((place, old)), item);
             }
@@ -169,7 +170,7 @@ impl Edit<'_> {
             key_length: to.bytes().len(),
             ..source.frame()
         };
-        let value = super::borrow_item(source).string().unwrap_or_default();
+        let value = lend::borrow_item(source).string().unwrap_or_default();
         let item = RawItem::new(&frame, to.bytes(), value);
         let mut target = self.of_database(database);
         let found = target.find_live(to);
@@ -222,7 +223,7 @@ impl Edit<'_> {
     #[inline(always)]
     fn find_live(&mut self, key: &Key<'_>) -> Option<(NonNull<Entry>, RawItem)> {
         let place = self.keyspace.databases[self.database.0 as usize].find(key)?;
-        let item = super::item_at(place);
+        let item = lend::item_at(place);
         if item.expired(self.now_ms) {
             self.take(key, place);
             self.keyspace.watches.removed_expired(self.database, key.bytes());
@@ -243,20 +244,102 @@ impl Edit<'_> {
     fn put(&mut self, key: &Key<'_>, found: Option<(NonNull<Entry>, RawItem)>, item: RawItem) {
         let keyspace = &mut *self.keyspace;
         let database = &mut keyspace.databases[self.database.0 as usize];
-        keyspace.used += item.allocation_size();
+        *keyspace.used.get_mut() += item.allocation_size();
         match found {
             Some((place, old)) => {
                 database.replace(key.hash().slot(), place, old.has_deadline(), item);
                 keyspace.retire(self.database, old);
             }
-            None => database.insert(key.hash(), item, &keyspace.hasher, &mut keyspace.used),
+            None => database.insert(key.hash(), item, &keyspace.hasher, keyspace.used.get_mut()),
         }
     }
 
     fn take(&mut self, key: &Key<'_>, place: NonNull<Entry>) {
         let keyspace = &mut *self.keyspace;
         let database = &mut keyspace.databases[self.database.0 as usize];
-        let item = database.remove(key.hash(), place, &keyspace.hasher, &mut keyspace.used);
+        let item = database.remove(key.hash(), place, &keyspace.hasher, keyspace.used.get_mut());
         keyspace.retire(self.database, item);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::Bench;
+    use super::*;
+
+    #[test]
+    fn a_value_of_the_same_class_stays_in_its_memory() {
+        let mut bench = Bench::new();
+        bench.set("key", "12345678");
+        let place = bench.get("key").expect("just set").key().as_ptr();
+        let used = bench.keyspace.used_bytes();
+        for value in ["abcdef", "abcdefg", "12345678901234567890"] {
+            bench.set("key", value);
+            assert_eq!(bench.get("key").expect("just set").string(), Some(value.as_bytes()));
+            assert_eq!(bench.get("key").expect("just set").key().as_ptr(), place);
+            assert_eq!(bench.keyspace.used_bytes(), used);
+        }
+        let deadline = Deadline(bench.now_ms + 1);
+        bench.set_until("key", "12345678", Expiry::At(deadline));
+        assert_eq!(bench.get("key").expect("just set").deadline(), Some(deadline));
+        assert_eq!(bench.keyspace.used_bytes(), used, "a deadline fits the class too");
+        assert_eq!(bench.keyspace.expiring_count(bench.database), 1);
+        bench.set("key", &"x".repeat(100));
+        assert!(bench.keyspace.used_bytes() > used);
+        assert_eq!(bench.keyspace.expiring_count(bench.database), 0);
+    }
+
+    #[test]
+    fn a_string_grows_by_few_moves() {
+        let mut bench = Bench::new();
+        let key = Key::new(b"k", bench.hash("k"));
+        let (mut moves, mut place) = (0, std::ptr::null());
+        for length in 1..=100_000 {
+            let mut edit = bench.edit();
+            let bytes = edit.string_mut(&key, length, StringForm::Raw).expect("only strings");
+            bytes[length - 1] = length as u8;
+            moves += usize::from(bytes.as_ptr() != place);
+            place = bytes.as_ptr();
+        }
+        assert!(moves < 70, "{moves}");
+        let item = bench.get("k").expect("just made");
+        assert_eq!(item.string_form(), StringForm::Raw);
+        let bytes = item.string().expect("only strings");
+        assert!(bytes.iter().zip(1..).all(|(&byte, n)| byte == n as u8));
+    }
+
+    #[test]
+    fn a_deadline_in_the_past_removes() {
+        let mut bench = Bench::new();
+        let key = Key::new(b"k", bench.hash("k"));
+        bench.set("k", "v");
+        let now = Deadline(bench.now_ms);
+        assert!(bench.edit().set_deadline(&key, Some(now)));
+        assert!(bench.get("k").is_none());
+        assert!(!bench.edit().set_deadline(&key, Some(now)));
+        bench.set("k", "v");
+        bench.set_until("k", "w", Expiry::At(Deadline(now.0 - 1)));
+        assert_eq!(bench.view().count(), 0);
+        bench.set_until("k", "w", Expiry::At(now));
+        assert!(bench.get("k").is_some(), "at its deadline an item still exists");
+        bench.now_ms += 1;
+        assert!(bench.get("k").is_none());
+        bench.set_until("k", "v", Expiry::Keep);
+        assert_eq!(bench.get("k").expect("just set").deadline(), None, "nothing to keep");
+    }
+
+    #[test]
+    fn an_access_is_counted_by_get_and_not_by_peek() {
+        let mut bench = Bench::new();
+        bench.set("k", "v");
+        let key = Key::new(b"k", bench.hash("k"));
+        bench.edit().set_idle(&key, 50);
+        bench.now_ms += 10_000;
+        let idle = |bench: &Bench| {
+            bench.view().peek(&key).expect("it is there").idle_seconds(bench.now_ms)
+        };
+        assert_eq!(idle(&bench), 60);
+        assert!(bench.get("k").is_some());
+        assert_eq!(idle(&bench), 0);
     }
 }

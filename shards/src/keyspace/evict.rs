@@ -5,6 +5,7 @@
 
 use super::access::AccessClock;
 use super::item::RawItem;
+use super::lend;
 use super::table::POSITION_END;
 use super::{Key, Keyspace};
 use crate::ids::DatabaseIndex;
@@ -176,17 +177,17 @@ impl Keyspace {
             Some(&(database, item)),
         ) = (policy, sampled.get(mix(seed) as usize % sampled.len().max(1)))
         {
-            return Some((database, super::borrow_item(item).key().to_vec()));
+            return Some((database, lend::borrow_item(item).key().to_vec()));
         }
         for (database, item) in sampled {
             if let Some(score) = policy.score(item, now_ms) {
-                self.pool.offer(score, database, super::borrow_item(item).key());
+                self.pool.offer(score, database, lend::borrow_item(item).key());
             }
         }
         while let Some(best) = self.pool.candidates.pop() {
             let key = Key::new(&best.key, self.hasher.hash(&best.key));
             let place = self.databases[best.database.0 as usize].find(&key);
-            if place.is_some_and(|place| !volatile || super::item_at(place).has_deadline()) {
+            if place.is_some_and(|place| !volatile || lend::item_at(place).has_deadline()) {
                 return Some((best.database, best.key.into_vec()));
             }
         }
@@ -204,22 +205,24 @@ impl Keyspace {
         while let Some(slot) = next_slot
             && sampled.len() < self.pool.samples
         {
-            // Once round the table, from a random position on.
-            let start = mix(seed) >> 16;
-            let (mut position, mut wrapped) = (start, false);
-            while let Some((chain, next)) = row[slot].chain_at(position) {
+            let (table, start) = (&row[slot], mix(seed) >> 16);
+            // Once round the table: from a random position to the end, then up to there.
+            let (mut position, mut end) = (start, POSITION_END);
+            while position < end
+                && sampled.len() < self.pool.samples
+                && let Some((chain, next)) = table.chain_at(position)
+            {
+                if end == start && next > start {
+                    break;
+                }
                 for entry in chain.entries() {
                     if sampled.len() < self.pool.samples && (!volatile || entry.has_deadline()) {
                         sampled.push((database, entry.item()));
                     }
                 }
-                position = if next == POSITION_END { 0 } else { next };
-                wrapped |= next == POSITION_END;
-                if sampled.len() == self.pool.samples || wrapped && position >= start {
-                    break;
-                }
-                if wrapped && next == POSITION_END && start == 0 {
-                    break;
+                position = next;
+                if position == POSITION_END {
+                    (position, end) = (0, start);
                 }
             }
             next_slot = slots.next(slot + 1);
@@ -250,4 +253,82 @@ pub(super) fn mix(seed: u64) -> u64 {
     x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ x >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::Bench;
+    use super::super::{Expiry, Key};
+    use super::*;
+    use crate::ids::Deadline;
+
+    #[test]
+    fn names_read_back() {
+        for (policy, name) in EvictionPolicy::NAMES {
+            assert_eq!(policy.to_string(), name);
+            assert_eq!(name.to_uppercase().parse(), Ok(policy));
+        }
+        assert_eq!("lru".parse::<EvictionPolicy>(), Err(UnknownPolicy));
+    }
+
+    /// Evicts half of 1,000 items; item `n` is the better to keep the higher `n` is. Returns how many of
+    /// the evicted were in the worse half.
+    fn hits(policy: EvictionPolicy) -> usize {
+        let mut bench = Bench::new();
+        bench.keyspace.set_access_clock(policy.access_clock());
+        for n in 0..1000 {
+            let deadline = Deadline(bench.now_ms + 1_000_000 + n * 1000);
+            bench.set_until(&format!("key:{n}"), "v", Expiry::At(deadline));
+        }
+        for n in 0..1000 {
+            let name = format!("key:{n}");
+            let key = Key::new(name.as_bytes(), bench.hash(&name));
+            match policy.access_clock() {
+                AccessClock::Recency => bench.edit().set_idle(&key, 10_000 - n),
+                AccessClock::Frequency => bench.edit().set_frequency(&key, (n / 4) as u8),
+            }
+        }
+        let mut hits = 0;
+        for seed in 0..500 {
+            let candidate = bench.keyspace.eviction_candidate(policy, bench.now_ms, mix(seed));
+            let (_, key) = candidate.expect("items are left");
+            let name = String::from_utf8(key).expect("plain text");
+            assert!(bench.remove(&name));
+            let n: usize = name[4..].parse().expect("a number");
+            hits += usize::from(n < 500);
+        }
+        hits
+    }
+
+    #[test]
+    fn the_worst_go_first() {
+        for (policy, name) in EvictionPolicy::NAMES {
+            match policy {
+                EvictionPolicy::NoEviction => {}
+                EvictionPolicy::AllKeysRandom | EvictionPolicy::VolatileRandom => {
+                    assert!((180..320).contains(&hits(policy)), "{name}");
+                }
+                _ => {
+                    let hits = hits(policy);
+                    assert!(hits > 400, "{name}: {hits} of 500");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn volatile_policies_leave_items_without_deadline() {
+        let mut bench = Bench::new();
+        for n in 0..300 {
+            bench.set(&format!("key:{n}"), "v");
+        }
+        for (policy, _) in EvictionPolicy::NAMES.into_iter().filter(|row| row.0.volatile_only()) {
+            assert_eq!(bench.keyspace.eviction_candidate(policy, bench.now_ms, 5), None);
+        }
+        bench.set_until("short", "v", Expiry::At(Deadline(bench.now_ms + 1)));
+        for (policy, _) in EvictionPolicy::NAMES.into_iter().filter(|row| row.0.volatile_only()) {
+            let candidate = bench.keyspace.eviction_candidate(policy, bench.now_ms, 5);
+            assert_eq!(candidate, Some((bench.database, b"short".to_vec())));
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 use super::Keyspace;
 use super::item::Item;
+use super::lend;
 use super::table::POSITION_END;
 use crate::ids::DatabaseIndex;
 use crate::limits::DATABASE_COUNT;
@@ -63,7 +64,7 @@ impl Keyspace {
                 sweep.expiring += 1;
                 if entry.item().expired(now_ms) {
                     sweep.expired += 1;
-                    found(DatabaseIndex(at.database as u8), super::borrow_item(entry.item()));
+                    found(DatabaseIndex(at.database as u8), lend::borrow_item(entry.item()));
                 }
             }
             at.position = next;
@@ -73,5 +74,50 @@ impl Keyspace {
         }
         self.sweep = at;
         sweep
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Expiry;
+    use super::super::model::Bench;
+    use super::*;
+    use crate::ids::Deadline;
+
+    #[test]
+    fn a_sweep_goes_round_in_steps() {
+        let mut bench = Bench::new();
+        for n in 0..2000 {
+            let expiry = match n % 4 {
+                0 => Expiry::At(Deadline(bench.now_ms + n)),
+                _ => Expiry::Never,
+            };
+            bench.set_until(&format!("{{{}}}{n}", n % 7), "v", expiry);
+        }
+        bench.now_ms += 1000;
+        let mut sum = Sweep::default();
+        let mut found = vec![];
+        while sum.expiring < 500 {
+            let sweep = bench.keyspace.collect_expired(bench.now_ms, 10, &mut |_, item| {
+                found.push(item.key().to_vec());
+            });
+            assert_eq!(sweep.buckets, 10, "a step does not stop early");
+            sum.buckets += sweep.buckets;
+            sum.expiring += sweep.expiring;
+            sum.expired += sweep.expired;
+        }
+        // The last step may have gone a little beyond one round.
+        assert!(sum.expiring < 600 && sum.expired == found.len());
+        found.sort();
+        found.dedup();
+        assert_eq!(found.len(), 250);
+    }
+
+    #[test]
+    fn nothing_with_a_deadline_is_nothing_to_do() {
+        let mut bench = Bench::new();
+        bench.set("k", "v");
+        let sweep = bench.keyspace.collect_expired(bench.now_ms, 10, &mut |_, _| {});
+        assert_eq!(sweep, Sweep::default());
     }
 }

@@ -76,6 +76,9 @@ fn key_start(has_deadline: bool, key_length: usize, value_length: usize) -> usiz
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct RawItem(NonNull<u8>);
 
+// SAFETY: an item belongs to one keyspace, which is used by one thread at a time.
+unsafe impl Send for RawItem {}
+
 impl RawItem {
     /// The item at `pointer`.
     ///

@@ -22,6 +22,50 @@ impl Chance {
     }
 }
 
+/// A keyspace for tests, with keys as plain text.
+pub(super) struct Bench {
+    pub(super) keyspace: Keyspace,
+    pub(super) database: DatabaseIndex,
+    pub(super) now_ms: i64,
+}
+
+impl Bench {
+    pub(super) fn new() -> Bench {
+        let keyspace = Keyspace::new(KeyHasher::new(99));
+        Bench { keyspace, database: DatabaseIndex(0), now_ms: 1_000_000 }
+    }
+
+    pub(super) fn hash(&self, key: &str) -> KeyHash {
+        self.keyspace.hasher.hash(key.as_bytes())
+    }
+
+    pub(super) fn edit(&mut self) -> Edit<'_> {
+        self.keyspace.edit(self.database, self.now_ms)
+    }
+
+    pub(super) fn view(&self) -> View<'_> {
+        self.keyspace.view(self.database, self.now_ms)
+    }
+
+    pub(super) fn set(&mut self, key: &str, value: &str) {
+        self.set_until(key, value, Expiry::Never);
+    }
+
+    pub(super) fn set_until(&mut self, key: &str, value: &str, expiry: Expiry) {
+        let key = Key::new(key.as_bytes(), self.hash(key));
+        self.edit().set_string(&key, value.as_bytes(), StringForm::Automatic, expiry);
+    }
+
+    pub(super) fn remove(&mut self, key: &str) -> bool {
+        let key = Key::new(key.as_bytes(), self.hash(key));
+        self.edit().remove(&key)
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<Item<'_>> {
+        self.view().get(&Key::new(key.as_bytes(), self.hash(key)))
+    }
+}
+
 /// A keyspace, the map that it should agree with, and a cut that may be on.
 struct Model {
     keyspace: Keyspace,
@@ -121,7 +165,7 @@ impl Model {
             780..940 => self.look(database, &key),
             940..970 => self.cut_step(),
             970..980 => self.watch(database, &bytes),
-            980..985 => self.keyspace.order(database, now_ms),
+            980..985 => self.page(database),
             985..993 => self.scan_step(),
             993..994 => {
                 self.forget_scan();
@@ -239,6 +283,32 @@ impl Model {
             Some(item) => assert!(self.live(database, item.key()).is_some()),
             None => assert!(self.live_keys(database).is_empty()),
         }
+    }
+
+    fn page(&mut self, database: DatabaseIndex) {
+        let keys = self.live_keys(database);
+        let (low, high) = (self.random_key(), self.random_key());
+        let (start, end) = match self.chance.below(3) {
+            0 => (Bound::Unbounded, Bound::Excluded(high.as_slice())),
+            1 => (Bound::Excluded(low.as_slice()), Bound::Unbounded),
+            _ => (Bound::Included(low.as_slice()), Bound::Included(high.as_slice())),
+        };
+        let descending = self.chance.below(2) == 0;
+        let mut found = vec![];
+        let view = self.keyspace.view(database, self.now_ms);
+        view.ordered(KeyRange { start, end, descending }, &mut |item| {
+            found.push(item.key().to_vec());
+            found.len() < 700
+        });
+        let range = (start, end);
+        let inside =
+            |key: &&Vec<u8>| std::ops::RangeBounds::<[u8]>::contains(&range, key.as_slice());
+        let mut expected: Vec<_> = keys.iter().filter(inside).cloned().collect();
+        if descending {
+            expected.reverse();
+        }
+        expected.truncate(700);
+        assert_eq!(found, expected);
     }
 
     fn live_keys(&self, database: DatabaseIndex) -> Vec<Vec<u8>> {

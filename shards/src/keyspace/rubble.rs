@@ -4,13 +4,11 @@
 //! whatever the database held.
 
 use super::database::{ROW_SIZE, Row};
+use super::lend;
 use super::ordered::Order;
 use super::table::POSITION_END;
 use crate::slot::SLOT_COUNT;
 use std::collections::VecDeque;
-
-/// Freeing an index's key is this much cheaper than freeing a bucket of items.
-const ORDER_KEYS_PER_BUCKET: usize = 8;
 
 /// Detached tables and indexes.
 #[derive(Default)]
@@ -38,7 +36,7 @@ impl Rubble {
             && let Some(order) = self.orders.front_mut()
         {
             left -= 1;
-            if !order.shed(ORDER_KEYS_PER_BUCKET, used) {
+            if !order.shed(used) {
                 self.orders.pop_front();
             }
         }
@@ -50,7 +48,7 @@ impl Rubble {
                 left -= 1;
                 let mut freed = 0;
                 self.position =
-                    table.drain_at(self.position, used, |item| freed += super::free_item(item));
+                    table.drain_at(self.position, used, |item| freed += lend::free_item(item));
                 *used -= freed;
             } else {
                 self.position = POSITION_END;

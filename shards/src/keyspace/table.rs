@@ -11,11 +11,12 @@
 #![allow(unsafe_code)] // Raw arrays: half-initialized while a resize is on, entries shared with readers.
 
 use super::KeyHasher;
-use super::bucket::{BUCKET_SIZE, BUCKET_WIDTH, Bucket, Chain, Entry, prefetch, tag_of};
+use super::bucket::{BUCKET_SIZE, BUCKET_WIDTH, Bucket, Entry, prefetch, tag_of};
+use super::chain::Chain;
 use super::item::RawItem;
 use super::size_class::size_class;
 use crate::limits::{
-    TABLE_BUCKETS_AT_ONCE, TABLE_BUCKETS_PER_WRITE, TABLE_LOAD_MAX_PERCENT, TABLE_LOAD_MIN_PERCENT,
+    TABLE_BUCKETS_AT_ONCE, TABLE_BUCKETS_PER_WRITE, TABLE_LOAD_MAX_PERCENTS, TABLE_LOAD_MIN_PERCENT,
 };
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -42,7 +43,10 @@ pub(super) struct Table {
 }
 
 const _: () = assert!(size_of::<Table>() == 64);
-const _: () = assert!(TABLE_LOAD_MIN_PERCENT * 2 < TABLE_LOAD_MAX_PERCENT);
+const _: () = assert!(TABLE_LOAD_MIN_PERCENT * 2 < TABLE_LOAD_MAX_PERCENTS.start);
+
+// SAFETY: a table owns its arrays and items, and is used by one thread at a time.
+unsafe impl Send for Table {}
 
 impl Default for Table {
     fn default() -> Table {
@@ -78,10 +82,12 @@ impl Table {
     }
 
     /// Adds an item whose key is not here.
+    /// It grows when its buckets are full to `load_max` percent.
     pub(super) fn insert(
         &mut self,
         hash: u64,
         item: RawItem,
+        load_max: usize,
         hasher: &KeyHasher,
         used: &mut usize,
     ) {
@@ -92,7 +98,7 @@ impl Table {
             unsafe { self.buckets.write(Bucket::EMPTY) };
         } else if !self.old.is_null() {
             self.move_buckets(TABLE_BUCKETS_PER_WRITE, hasher, used);
-        } else if self.count >= capacity(self.bucket_count as usize) {
+        } else if self.count >= capacity(self.bucket_count as usize, load_max) {
             self.resize(grown(self.bucket_count as usize), hasher, used);
         }
         let chain = self.chain(hash).expect("there is an array");
@@ -137,7 +143,7 @@ impl Table {
         } else if self.bucket_count > 1
             && self.count * 100 < self.bucket_count as usize * BUCKET_WIDTH * TABLE_LOAD_MIN_PERCENT
         {
-            let wanted = self.count * 2 * 100 / TABLE_LOAD_MAX_PERCENT / BUCKET_WIDTH;
+            let wanted = self.count * 200 / TABLE_LOAD_MAX_PERCENTS.start / BUCKET_WIDTH;
             let to = array_count(wanted.max(1));
             if to < self.bucket_count as usize {
                 self.resize(to, hasher, used);
@@ -347,8 +353,8 @@ fn start_of(i: usize, count: usize) -> u64 {
 
 /// Items that an array of `count` buckets takes before it grows.
 #[inline(always)]
-fn capacity(count: usize) -> usize {
-    if count == 1 { BUCKET_WIDTH } else { count * BUCKET_WIDTH * TABLE_LOAD_MAX_PERCENT / 100 }
+fn capacity(count: usize, load_max: usize) -> usize {
+    if count == 1 { BUCKET_WIDTH } else { count * BUCKET_WIDTH * load_max / 100 }
 }
 
 /// The next larger count: every second of the allocator's classes, a factor of 1.33 to 1.5 beyond small counts.
@@ -452,7 +458,7 @@ mod tests {
         for (n, key) in keys.iter().enumerate() {
             let hash = hasher.place(key);
             assert!(table.find(hash, key).is_none());
-            table.insert(hash, item(key), &hasher, &mut used);
+            table.insert(hash, item(key), 80, &hasher, &mut used);
             resizing += usize::from(!table.old.is_null());
             let probe = &keys[(n * 7919) % (n + 1)];
             assert!(table.find(hasher.place(probe), probe).is_some());
@@ -462,7 +468,7 @@ mod tests {
         }
         assert_eq!(
             resizing > 0,
-            count > capacity(TABLE_BUCKETS_AT_ONCE) + 200,
+            count > capacity(TABLE_BUCKETS_AT_ONCE, 80) + 200,
             "larger tables grow bit by bit"
         );
         for (n, key) in keys.iter().enumerate() {
@@ -496,7 +502,7 @@ mod tests {
         let (mut used, mut table) = (0, Table::default());
         for n in 0..500u32 {
             let key = n.to_le_bytes();
-            table.insert(hasher.place(&key), item(&key), &hasher, &mut used);
+            table.insert(hasher.place(&key), item(&key), 80, &hasher, &mut used);
         }
         assert_eq!(table.count(), 500);
         drop(table); // Miri and the leak checker of CI see to the rest.

@@ -4,6 +4,7 @@ use super::access::AccessClock;
 use super::database::Database;
 use super::evict::mix;
 use super::item::{Item, RawItem};
+use super::lend;
 use super::table::POSITION_END;
 use super::{Key, KeyHasher, Keyspace};
 use crate::ids::DatabaseIndex;
@@ -58,18 +59,18 @@ impl<'a> View<'a> {
         if self.touches {
             self.keyspace.accesses.touch(item, self.now_ms);
         }
-        Some(super::borrow_item(item))
+        Some(lend::borrow_item(item))
     }
 
     /// The item of a key, not counted as an access.
     #[inline]
     pub fn peek(&self, key: &Key<'_>) -> Option<Item<'a>> {
-        self.live(key).map(super::borrow_item)
+        self.live(key).map(lend::borrow_item)
     }
 
     #[inline(always)]
     fn live(&self, key: &Key<'_>) -> Option<RawItem> {
-        let item = super::item_at(self.database_ref().find(key)?);
+        let item = lend::item_at(self.database_ref().find(key)?);
         if item.expired(self.now_ms) { None } else { Some(item) }
     }
 
@@ -109,7 +110,7 @@ impl<'a> View<'a> {
             if let Some(entry) = chain.entries().nth(chance as usize % 16)
                 && !entry.item().expired(self.now_ms)
             {
-                return Some(super::borrow_item(entry.item()));
+                return Some(lend::borrow_item(entry.item()));
             }
         }
         // Few items or few alive: the first from a random slot on.
@@ -156,7 +157,7 @@ impl<'a> View<'a> {
             for entry in chain.entries() {
                 if !entry.item().expired(self.now_ms) {
                     visited += 1;
-                    visit(super::borrow_item(entry.item()));
+                    visit(lend::borrow_item(entry.item()));
                 }
             }
             at.hash = next;
@@ -164,5 +165,70 @@ impl<'a> View<'a> {
                 at = ScanPosition { slot: slot + 1, hash: 0 };
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Expiry;
+    use super::super::model::Bench;
+    use super::*;
+    use crate::ids::Deadline;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_scan_meets_everything_once_while_nothing_changes() {
+        let mut bench = Bench::new();
+        for n in 0..5000 {
+            bench.set(&format!("key:{n}"), "v");
+            bench.set(&format!("{{t}}{n}"), "v");
+        }
+        let mut met = BTreeMap::new();
+        let mut next = Some(ScanPosition::default());
+        while let Some(at) = next {
+            let mut count = 0;
+            next = bench.view().scan(at, 10, &mut |item| {
+                count += 1;
+                *met.entry(item.key().to_vec()).or_insert(0) += 1;
+            });
+            assert!(next.is_none() || (10..40).contains(&count), "{count}");
+            assert!(next.is_none_or(|next| next > at));
+        }
+        assert_eq!(met.len(), 10_000);
+        assert!(met.values().all(|&times| times == 1));
+    }
+
+    #[test]
+    fn a_scan_of_expired_items_stops_now_and_then() {
+        let mut bench = Bench::new();
+        for n in 0..2000 {
+            bench.set_until(&format!("key:{n}"), "v", Expiry::At(Deadline(bench.now_ms)));
+        }
+        bench.now_ms += 1;
+        let next = bench.view().scan(ScanPosition::default(), 5, &mut |_| panic!("expired"));
+        let slot = next.expect("it gave up early").slot;
+        assert!((40..60).contains(&slot), "{slot}");
+    }
+
+    #[test]
+    fn random_items_are_equally_likely() {
+        let mut bench = Bench::new();
+        assert!(bench.view().random(1).is_none());
+        // One crowded slot and many with one item.
+        for n in 0..300 {
+            bench.set(&format!("{{t}}{n}"), "crowd");
+            bench.set(&format!("key:{n}"), "alone");
+        }
+        bench.set_until("{t}gone", "expired", Expiry::At(Deadline(bench.now_ms - 1)));
+        let mut crowd = 0;
+        let mut times = BTreeMap::new();
+        for seed in 0..30_000 {
+            let item = bench.view().random(mix(seed)).expect("there are items");
+            crowd += usize::from(item.string() == Some(b"crowd"));
+            *times.entry(item.key()).or_insert(0) += 1;
+        }
+        assert!((14_000..16_000).contains(&crowd), "{crowd}");
+        assert_eq!(times.len(), 600);
+        assert!(times.values().all(|&times| (15..110).contains(&times)));
     }
 }

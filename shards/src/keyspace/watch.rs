@@ -3,6 +3,7 @@
 //! A key past its deadline counts as absent: that it expires is a change, that an expired item is deleted later
 //! is none. While nobody watches, a change costs one predictable branch.
 
+use super::lend;
 use super::{Key, Keyspace};
 use crate::ids::DatabaseIndex;
 use crate::limits::DATABASE_COUNT;
@@ -130,6 +131,122 @@ impl Keyspace {
 
     fn is_expired(&self, database: DatabaseIndex, key: &Key<'_>, now_ms: i64) -> bool {
         let place = self.databases[database.0 as usize].find(key);
-        place.is_some_and(|place| super::item_at(place).expired(now_ms))
+        place.is_some_and(|place| lend::item_at(place).expired(now_ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Expiry;
+    use super::super::model::Bench;
+    use super::*;
+    use crate::ids::Deadline;
+
+    /// Does the version change between a watch of `k` and the end of `act`?
+    fn changes(prepare: fn(&mut Bench), act: fn(&mut Bench)) -> bool {
+        let mut bench = Bench::new();
+        prepare(&mut bench);
+        let key = Key::new(b"k", bench.hash("k"));
+        let version = bench.keyspace.watch(bench.database, &key, bench.now_ms);
+        act(&mut bench);
+        let now = bench.keyspace.watch_version(bench.database, &key, bench.now_ms);
+        bench.keyspace.unwatch(bench.database, b"k");
+        assert_eq!(bench.keyspace.watch_version(bench.database, &key, bench.now_ms), None);
+        now.expect("it is watched") != version
+    }
+
+    fn nothing(_: &mut Bench) {}
+
+    fn value(bench: &mut Bench) {
+        bench.set("k", "v");
+    }
+
+    fn short(bench: &mut Bench) {
+        bench.set_until("k", "v", Expiry::At(Deadline(bench.now_ms + 10)));
+    }
+
+    fn expired(bench: &mut Bench) {
+        short(bench);
+        bench.now_ms += 11;
+    }
+
+    fn in_other_database(bench: &mut Bench) {
+        bench.database = DatabaseIndex(1);
+        bench.set("k", "v");
+        bench.database = DatabaseIndex(0);
+    }
+
+    fn sweep(bench: &mut Bench) {
+        let key = Key::new(b"k", bench.hash("k"));
+        bench.edit().remove_expired(&key);
+    }
+
+    #[test]
+    fn a_version_changes_with_every_change() {
+        assert!(!changes(nothing, nothing));
+        assert!(!changes(value, nothing));
+        assert!(changes(nothing, value));
+        assert!(changes(value, value));
+        assert!(changes(value, |bench| assert!(bench.remove("k"))));
+        assert!(!changes(nothing, |bench| assert!(!bench.remove("k"))));
+        assert!(!changes(value, |bench| bench.set("other", "v")));
+        assert!(!changes(value, in_other_database));
+        assert!(changes(value, |bench| {
+            let key = Key::new(b"k", bench.hash("k"));
+            bench.edit().string_mut(&key, 9, super::super::StringForm::Raw);
+        }));
+        let persist = |bench: &mut Bench| {
+            let key = Key::new(b"k", bench.hash("k"));
+            bench.edit().set_deadline(&key, None);
+        };
+        assert!(changes(short, persist));
+        assert!(!changes(value, persist));
+    }
+
+    #[test]
+    fn expiring_is_a_change_and_deleting_the_expired_is_none() {
+        assert!(changes(short, |bench| bench.now_ms += 11));
+        assert!(changes(short, |bench| {
+            bench.now_ms += 11;
+            sweep(bench);
+        }));
+        assert!(!changes(short, |bench| bench.now_ms += 10));
+        assert!(!changes(expired, nothing));
+        assert!(!changes(expired, sweep));
+        assert!(!changes(expired, |bench| assert!(!bench.remove("k"))));
+        assert!(changes(expired, value));
+        assert!(changes(expired, |bench| {
+            sweep(bench);
+            value(bench);
+        }));
+    }
+
+    #[test]
+    fn clearing_and_exchanging_change_what_is_there() {
+        let clear = |bench: &mut Bench| {
+            bench.edit().clear();
+        };
+        assert!(changes(value, clear));
+        assert!(!changes(nothing, clear));
+        assert!(!changes(expired, clear));
+        let swap = |bench: &mut Bench| bench.edit().swap(DatabaseIndex(0), DatabaseIndex(1));
+        assert!(changes(value, swap));
+        assert!(changes(in_other_database, swap));
+        assert!(!changes(nothing, swap));
+    }
+
+    #[test]
+    fn two_watchers_share_a_key() {
+        let mut bench = Bench::new();
+        let key = Key::new(b"k", bench.hash("k"));
+        let one = bench.keyspace.watch(bench.database, &key, bench.now_ms);
+        bench.set("k", "v");
+        let other = bench.keyspace.watch(bench.database, &key, bench.now_ms);
+        assert!(other > one);
+        bench.keyspace.unwatch(bench.database, b"k");
+        let now = bench.keyspace.watch_version(bench.database, &key, bench.now_ms);
+        assert_eq!(now, Some(other));
+        bench.keyspace.unwatch(bench.database, b"k");
+        assert_eq!(bench.keyspace.watches.count, 0);
     }
 }
