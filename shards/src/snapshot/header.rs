@@ -156,7 +156,7 @@ impl Header {
         Ok(length)
     }
 
-    /// Reads a whole header: as many bytes as [`Header::length`] says.
+    /// Reads a whole header: as many bytes as its length field says.
     pub fn decode(bytes: &[u8]) -> Result<Header, ReadError> {
         let too_short = || ReadError::damaged(0, Flaw::Truncated { what: "the header" });
         let (body, recorded) = bytes.split_last_chunk::<4>().ok_or_else(too_short)?;
