@@ -117,3 +117,11 @@ pub const SEGMENT_BYTES_STEP: u64 = 1 << 20;
 
 const _: () = assert!(SEGMENT_BYTES_MIN > BATCH_BYTES_MAX as u64);
 const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(SEGMENT_BYTES_STEP));
+/// Buckets of a snapshot's cut that are handed out in one turn.
+pub const SNAPSHOT_BUCKETS_PER_TURN: usize = 64;
+
+/// Bytes of a snapshot on their way to the disk; with more the cut waits.
+pub const SNAPSHOT_BYTES_IN_FLIGHT_MAX: usize = 2 << 20;
+
+/// Buckets of cleared databases that are freed in one turn.
+pub const FREED_BUCKETS_PER_TURN: usize = 256;

@@ -1,36 +1,127 @@
-//! Drives the Raft groups of a core's shards: proposes what gathered, applies what is committed.
+//! Drives the Raft groups of a core's shards: proposes what has gathered, writes what the log wants written,
+//! applies what is committed.
 
 use crate::core::Core;
+use crate::core::shard::LocalShard;
+use crate::core::storage::{DiskOperation, Done};
+use crate::limits::FREED_BUCKETS_PER_TURN;
+use crate::net::ring::Completion;
+use crate::settings::values::Fsync;
 
 impl Core {
-    pub(super) fn start_shards(&mut self) {}
-
-    /// Proposes what every shard has gathered, and takes what its group has ready.
+    /// Proposes what every shard has gathered, and does what its group asks for.
     pub(super) fn drive_shards(&mut self) {
-        let now_ms = self.turn.now_ms;
+        for done in self.storage.take_done() {
+            match done {
+                Done::FileAction { local, id, result } => {
+                    if let Err(error) = &result {
+                        tracing::error!("shard {}: {error}", self.shards[local].id);
+                    }
+                    self.shards[local].group.file_action_done(id, result);
+                }
+                Done::Snapshot(done) => self.snapshot_done(done),
+                Done::Nothing => {}
+            }
+        }
+        self.drive_snapshots();
+        if self.freeing {
+            let free = |more, shard: &mut LocalShard| {
+                shard.keyspace.free_some(FREED_BUCKETS_PER_TURN) || more
+            };
+            self.freeing = self.shards.iter_mut().fold(false, free);
+        }
         for local in 0..self.shards.len() {
-            loop {
-                let shard = &mut self.shards[local];
-                if shard.has_gathered() {
-                    shard.propose(now_ms, &mut self.answers, &mut self.stats);
+            while self.failure.is_none() && self.drive_shard(local) {}
+        }
+    }
+
+    /// One round with a shard. True when another may find more to do.
+    fn drive_shard(&mut self, local: usize) -> bool {
+        let shard = &mut self.shards[local];
+        if shard.has_gathered() {
+            shard.propose(self.turn.now_ms, &mut self.answers, &mut self.stats);
+        }
+        let mut output = std::mem::take(&mut self.output);
+        output.clear();
+        shard.group.poll(&mut output);
+        if let Some(failure) = &output.failure {
+            self.fail(failure.to_string());
+        }
+        debug_assert!(output.messages.is_empty(), "a group of one has nobody to write to");
+        let mut again = output.more;
+        for write in output.writes.drain(..) {
+            let ticket = write.ticket;
+            let file = write.file_name();
+            match self.storage.start_write(&mut self.ring, local, write, self.settings.fsync) {
+                Ok(None) => {}
+                Ok(Some((ticket, buffer))) => {
+                    shard.group.written(ticket, buffer);
+                    again = true;
                 }
-                shard.group.poll(&mut self.output);
-                if self.output.committed.is_empty() {
-                    break;
+                Err(error) => {
+                    shard.group.write_failed(ticket, &format!("{file}: {error}"));
+                    again = true;
                 }
-                for entry in self.output.committed.drain(..) {
-                    shard.apply(&entry, &mut self.answers, &mut self.stats);
-                    shard.group.applied(entry.index);
-                }
+            }
+        }
+        if let Some(action) = output.file_action.take() {
+            self.storage.start_file_action(local, action);
+        }
+        if output.role_changed {
+            shard.note_role();
+        }
+        again |= !output.committed.is_empty();
+        for entry in &output.committed {
+            shard.apply(entry, &mut self.answers, &mut self.stats);
+        }
+        if let Some(last) = output.committed.last() {
+            shard.group.applied(last.index);
+            shard.note_role();
+        }
+        self.output = output;
+        again || shard.has_room_to_propose()
+    }
+
+    /// A log write or a sync has ended.
+    pub(super) fn disk_completed(&mut self, completion: &Completion) {
+        let (index, result) = (completion.token.index, completion.result);
+        match self.storage.complete(&mut self.ring, index, result, self.settings.fsync) {
+            Ok(None) => {}
+            Ok(Some(DiskOperation::Write { local, write, .. })) => {
+                self.shards[local].group.written(write.ticket, write.buffer);
+            }
+            Ok(Some(DiskOperation::Sync { local, ticket, .. })) => {
+                self.shards[local].group.synced(ticket);
+            }
+            Err((local, ticket, cause)) => {
+                self.shards[local].group.write_failed(ticket, &cause);
             }
         }
     }
 
-    pub(super) fn has_work(&self) -> bool {
-        false
+    /// Starts the syncs of the second, under `--fsync everysec`.
+    pub(super) fn sync_lazily(&mut self) {
+        let now_ms = self.turn.now_ms;
+        match self.settings.fsync {
+            Fsync::Always => {}
+            Fsync::No => self.storage.forget_unsynced(),
+            Fsync::Everysec if now_ms - self.last_sync_ms >= 1000 || self.stop_sent => {
+                self.last_sync_ms = now_ms;
+                if let Err(error) = self.storage.start_syncs(&mut self.ring, self.settings.fsync) {
+                    self.fail(format!("the log cannot be synced: {error}"));
+                }
+            }
+            Fsync::Everysec => {}
+        }
     }
-    pub(super) fn schedule_snapshots(&mut self) {}
-    pub(super) fn disk_completed(&mut self, _completion: &crate::net::ring::Completion) {}
-    pub(super) fn take_metrics_request(&mut self, _index: u32, _source: crate::core::turn::Source) {
+
+    /// Do all shards serve reads and writes?
+    pub(super) fn shards_serve(&self) -> bool {
+        self.shards.iter().all(|shard| shard.serves())
+    }
+
+    /// Is there work that no completion will announce?
+    pub(super) fn has_work(&self) -> bool {
+        self.has_snapshot_work() || self.freeing
     }
 }

@@ -11,7 +11,6 @@ pub mod desk;
 mod dispatch;
 mod drive;
 pub mod gather;
-pub mod group;
 mod intake;
 mod lifecycle;
 pub mod mailbox;
@@ -23,6 +22,7 @@ pub mod session;
 pub mod shard;
 pub mod slab;
 pub mod slowlog;
+pub mod snapshots;
 pub mod stats;
 pub mod storage;
 mod tick;
@@ -35,12 +35,13 @@ use crate::net::ring::{Completion, Operation, Ring};
 use crate::settings::Settings;
 use answers::Answers;
 use mailbox::{Mail, Mailbox, MailboxSender};
+use ringraft_shards::raft::Output;
 use router::Router;
 use shard::LocalShard;
 use slowlog::SlowLog;
 use socket2::Socket;
 use stats::Stats;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use storage::Storage;
@@ -136,7 +137,13 @@ pub struct Core {
     silent_listeners: Vec<u32>,
     stop_sent: bool,
     failure: Option<String>,
-    output: crate::core::group::Output,
+    output: Output,
+    /// When syncs were started last, milliseconds since the Unix epoch.
+    last_sync_ms: i64,
+    /// Is memory of cleared databases still to be freed?
+    freeing: bool,
+    /// Told when the core serves.
+    report: Option<mpsc::Sender<Result<(), String>>>,
 }
 
 /// What a core is made of.
@@ -165,6 +172,8 @@ pub struct Parts {
     pub listeners: Vec<(Socket, connection::Kind)>,
     /// Random bits.
     pub seed: u64,
+    /// Told when the core serves.
+    pub report: mpsc::Sender<Result<(), String>>,
 }
 
 /// Between two ticks: Raft's clock, expiry, timeouts.
@@ -200,7 +209,10 @@ impl Core {
             silent_listeners: Vec::new(),
             stop_sent: false,
             failure: None,
-            output: Default::default(),
+            output: Output::default(),
+            last_sync_ms: 0,
+            freeing: false,
+            report: Some(parts.report),
         }
     }
 
@@ -216,11 +228,13 @@ impl Core {
 
     /// Runs turns until the process is to end. Returns why, if it is for a failure.
     pub async fn run(&mut self) -> Result<(), String> {
-        self.arm();
-        self.start_shards();
+        self.ring.poll_wake(self.mailbox.bell().descriptor());
         let mut completions = Vec::new();
         while self.failure.is_none() {
             let busy = self.turn(&mut completions);
+            if self.report.is_some() && self.shards_serve() {
+                self.open();
+            }
             if self.has_stopped() {
                 return Ok(());
             }
@@ -238,11 +252,14 @@ impl Core {
         Err(self.failure.take().expect("the loop's condition"))
     }
 
-    fn arm(&mut self) {
-        self.ring.poll_wake(self.mailbox.bell().descriptor());
-        for (index, (socket, _)) in self.listeners.iter().enumerate() {
-            use std::os::fd::AsRawFd;
-            self.ring.accept(socket.as_raw_fd(), index as u32);
+    /// Begins to serve: every shard has a leader.
+    fn open(&mut self) {
+        for listener in 0..self.listeners.len() as u32 {
+            self.arm_listener(listener);
+        }
+        if let Some(report) = self.report.take() {
+            // Nobody listens when another core failed to start.
+            let _ = report.send(Ok(()));
         }
     }
 
@@ -283,6 +300,7 @@ impl Core {
             self.next_tick = Instant::now() + TICK;
             self.tick();
         }
+        self.sync_lazily();
         self.drive_shards();
         self.complete_gathers();
         self.send_moved();

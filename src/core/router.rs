@@ -58,7 +58,7 @@ impl Router {
         self.slots[slot]
     }
 
-    /// The first slot of a shard.
+    /// The first slot of a shard; the count of slots for the shard after the last one.
     pub fn first_slot(&self, shard: ShardId) -> usize {
         self.slots.partition_point(|owner| *owner < shard)
     }

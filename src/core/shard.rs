@@ -9,8 +9,9 @@ use crate::commands::refusal::Outcome;
 use crate::commands::table;
 use crate::commands::{Answer, Call, Command, Run};
 use crate::core::answers::{Answers, Origin};
-use crate::core::group::{Entry, Group, ProposeError};
+use ringraft_shards::raft::{CommittedEntry, EntryKind, Group, ProposeError};
 use crate::core::session::Watched;
+use crate::core::snapshots::ShardSnapshots;
 use crate::core::stats::Stats;
 use crate::limits::{ENTRIES_IN_FLIGHT_MAX, READS_PER_STAGE};
 use crate::resp::reply::Reply;
@@ -86,6 +87,10 @@ pub struct LocalShard {
     pub eviction_policy: EvictionPolicy,
     /// Bytes of items whose eviction is proposed but not applied.
     evicting_bytes: u64,
+    /// Its snapshots.
+    pub snapshots: ShardSnapshots,
+    /// Does this node lead it, with everything committed applied?
+    serves: bool,
 }
 
 /// A shard as a command of kind [`Run::Shard`] sees it.
@@ -116,7 +121,14 @@ pub struct Request<'a> {
 
 impl LocalShard {
     /// A shard whose items and group were recovered.
-    pub fn new(id: ShardId, keyspace: Keyspace, group: Group, chance: u64) -> LocalShard {
+    pub fn new(
+        id: ShardId,
+        keyspace: Keyspace,
+        group: Group,
+        snapshots: ShardSnapshots,
+        last_time_ms: i64,
+        chance: u64,
+    ) -> LocalShard {
         LocalShard {
             id,
             keyspace,
@@ -124,11 +136,13 @@ impl LocalShard {
             sets: VecDeque::new(),
             flights: VecDeque::new(),
             spare: Vec::new(),
-            last_time_ms: 0,
+            last_time_ms,
             chance: chance | 1,
             memory_limit: 0,
             eviction_policy: EvictionPolicy::default(),
             evicting_bytes: 0,
+            snapshots,
+            serves: false,
         }
     }
 
@@ -269,7 +283,7 @@ impl LocalShard {
 
     /// Answers every write of a set with an error; reads still run.
     fn refuse(&mut self, set: Set, error: &ProposeError, answers: &mut Answers) {
-        let text = error.reply();
+        let text = refusal_text(error);
         for waiting in &set.order {
             let origin = waiting.origin;
             answers.write(origin, |out| Reply::new(out, origin.protocol).error(&text));
@@ -279,7 +293,7 @@ impl LocalShard {
 
     /// Applies a committed entry and answers those who wait for it.
     /// Panics when the entry is not a batch: its checksum was right, so the writer was wrong.
-    pub fn apply(&mut self, entry: &Entry, answers: &mut Answers, stats: &mut Stats) {
+    pub fn apply(&mut self, entry: &CommittedEntry, answers: &mut Answers, stats: &mut Stats) {
         while let Some(flight) = self.flights.front() {
             if flight.index >= entry.index {
                 break;
@@ -287,8 +301,10 @@ impl LocalShard {
             let flight = self.flights.pop_front().expect("just seen");
             self.lose(flight.set, answers);
         }
-        if !entry.data.is_empty() {
+        if entry.kind == EntryKind::Command {
+            self.snapshots.log_bytes += entry.data.len() as u64;
             let batch = Batch::read(&entry.data).expect("a committed entry is a batch");
+            self.snapshots.changes += batch.count() as u64;
             self.last_time_ms = self.last_time_ms.max(batch.leader_time_ms());
             let ours = self
                 .flights
@@ -510,6 +526,15 @@ pub fn run_read(
     run(&call, &if request.origin.no_touch { view.untouched() } else { view }, reply)
 }
 
+/// What a write answers that was not taken. It had no effect.
+fn refusal_text(error: &ProposeError) -> String {
+    match error {
+        ProposeError::NotLeader { .. } => "ERR leader not known".to_string(),
+        ProposeError::DiskFull(_) => format!("MISCONF {error}"),
+        _ => format!("ERR {error}"),
+    }
+}
+
 /// The row that an operation names. Panics when there is none: an entry of a newer server was accepted.
 pub fn numbered(number: u16) -> &'static Command {
     table::by_number(number).expect("entries name commands of this version or older")
@@ -579,7 +604,7 @@ impl LocalShard {
 
     /// Proposes the deletion of items past their deadline, while a good share of those looked at are.
     pub fn expire(&mut self, now_ms: i64, buckets: usize, rounds_max: usize, stats: &mut Stats) {
-        if !self.group.is_leader() || !self.is_quiet() {
+        if !self.serves || !self.is_quiet() {
             return;
         }
         let now_ms = self.time(now_ms);
@@ -598,6 +623,27 @@ impl LocalShard {
                 return;
             }
         }
+    }
+
+    /// Does this node lead the shard, with everything committed applied?
+    #[inline(always)]
+    pub fn serves(&self) -> bool {
+        self.serves
+    }
+
+    /// Looks whether this node leads.
+    pub fn note_role(&mut self) {
+        self.serves = self.group.is_ready_to_read()
+            && self.group.applied_index() >= self.group.commit_index();
+    }
+
+    /// Is there a set that the pipeline has room for?
+    pub fn has_room_to_propose(&self) -> bool {
+        let next = self.sets.front().filter(|set| !set.is_empty());
+        next.is_some_and(|set| {
+            let room = self.flights.len() < ENTRIES_IN_FLIGHT_MAX;
+            room && (set.guard.is_none() || self.flights.is_empty())
+        })
     }
 
     /// Keeps a sorted index of a database, for pages of KEYS.

@@ -2,7 +2,9 @@
 
 use crate::core::Core;
 use crate::core::connection::Hold;
-use crate::limits::{EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX};
+use crate::limits::{
+    EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX, FREED_BUCKETS_PER_TURN,
+};
 use std::sync::atomic::Ordering;
 
 impl Core {
@@ -15,6 +17,7 @@ impl Core {
                 shard.expire(now_ms, EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX, stats);
             }
             shard.keyspace.drop_idle_orders(now_ms);
+            self.freeing |= shard.keyspace.free_some(FREED_BUCKETS_PER_TURN);
         }
         for listener in std::mem::take(&mut self.silent_listeners) {
             self.arm_listener(listener);

@@ -5,6 +5,7 @@ pub mod checks;
 pub mod cpus;
 pub mod directory;
 pub mod logging;
+pub mod recover;
 pub mod run;
 pub mod signals;
 

@@ -1,26 +1,31 @@
 //! Starts the cores, waits for them, ends them.
 
+use super::banner::{Recovery, ShardProgress};
+use super::recover::Origins;
 use super::{Plan, Refusal, checks};
-use crate::core::group::Group;
 use crate::core::mailbox::{Mailbox, MailboxSender};
 use crate::core::router::Router;
-use crate::core::shard::LocalShard;
 use crate::core::storage::Storage;
 use crate::core::{Core, Parts, Shared, connection, wall_clock_ms};
 use crate::net::listener;
 use crate::net::ring::Ring;
-use glommio::{LocalExecutorBuilder, Placement};
+use crate::settings::values::Fsync;
+use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use ringraft_shards::ids::ShardId;
-use ringraft_shards::keyspace::{KeyHasher, Keyspace};
+use ringraft_shards::keyspace::KeyHasher;
+use ringraft_shards::log::SyncPolicy;
 use socket2::Socket;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use std::sync::{Arc, Barrier, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Memory that glommio registers for its own file operations, per ring; the log does not use it.
 const EXECUTOR_IO_MEMORY_BYTES: usize = 64 << 10;
+
+/// How often the starter looks how far recovery has come.
+const PROGRESS_POLL: Duration = Duration::from_millis(200);
 
 /// A running node.
 pub struct Node {
@@ -65,17 +70,29 @@ impl Node {
             seats.push(Seat { id: id as u16, cpu, mailbox, listeners });
         }
         let (report, reports) = mpsc::channel();
-        let gate = Arc::new(Barrier::new(core_count));
+        let shard_count = usize::from(plan.identity.shard_count);
+        let progress: Arc<Vec<Mutex<ShardProgress>>> =
+            Arc::new((0..shard_count).map(|_| Mutex::default()).collect());
         let mut threads = Vec::new();
         for seat in seats {
             let start = CoreStart {
                 settings: plan.settings.clone(),
-                directory: plan.directory.as_ref().map(|d| d.path().to_path_buf()),
+                origins: Origins {
+                    directory: plan.directory.as_ref().map(|d| d.path().to_path_buf()),
+                    cluster: plan.identity.cluster,
+                    node: plan.identity.node,
+                    hasher,
+                    segment_bytes: plan.settings.segment_size,
+                    sync: match plan.settings.fsync {
+                        Fsync::Always => SyncPolicy::Always,
+                        Fsync::Everysec | Fsync::No => SyncPolicy::Lazy,
+                    },
+                    progress: progress.clone(),
+                },
                 shared: shared.clone(),
                 router: router.clone(),
                 mailboxes: mailboxes.clone(),
                 report: report.clone(),
-                gate: gate.clone(),
             };
             let name = format!("core-{}", seat.id);
             let thread = std::thread::Builder::new().name(name).spawn(move || start.run(seat));
@@ -85,14 +102,24 @@ impl Node {
                 })?);
         }
         drop(report);
-        for _ in 0..core_count {
-            match reports.recv() {
-                Ok(Ok(())) => {}
+        let mut recovery = Recovery::default();
+        let mut ready = 0;
+        while ready < core_count {
+            match reports.recv_timeout(PROGRESS_POLL) {
+                Ok(Ok(())) => ready += 1,
                 Ok(Err(text)) => return Err(Refusal::failure(text)),
-                Err(_) => return Err(Refusal::failure("a core ended while it started")),
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err(Refusal::failure("a core ended while it started"));
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    let far = |shard: &Mutex<ShardProgress>| *shard.lock().expect("no panic");
+                    let shards: Vec<ShardProgress> = progress.iter().map(far).collect();
+                    if let Some(line) = recovery.line(&shards, started.elapsed()) {
+                        tracing::info!("{line}");
+                    }
+                }
             }
         }
-        let _ = started;
         Ok(Node { threads, shared, mailboxes })
     }
 
@@ -154,24 +181,25 @@ fn run_id() -> Result<String, Refusal> {
 
 struct CoreStart {
     settings: crate::settings::Settings,
-    directory: Option<std::path::PathBuf>,
+    origins: Origins,
     shared: Arc<Shared>,
     router: Router,
     mailboxes: Vec<MailboxSender>,
     report: mpsc::Sender<Result<(), String>>,
-    gate: Arc<Barrier>,
 }
 
 impl CoreStart {
     /// The life of a core's thread.
     fn run(self, seat: Seat) -> Result<(), String> {
+        // The helper thread is made before the core is pinned, so that it does not compete for the core's cpu.
+        let executor = LocalExecutorBuilder::new(Placement::Unbound)
+            .io_memory(EXECUTOR_IO_MEMORY_BYTES)
+            .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+            .make();
         let cpu = core_affinity::CoreId { id: seat.cpu };
         if !core_affinity::set_for_current(cpu) {
             return self.give_up(format!("cannot pin core {} to cpu {}", seat.id, seat.cpu));
         }
-        let executor = LocalExecutorBuilder::new(Placement::Unbound)
-            .io_memory(EXECUTOR_IO_MEMORY_BYTES)
-            .make();
         match executor {
             Ok(executor) => executor.run(self.live(seat)),
             Err(error) => self.give_up(format!("cannot start the executor of a core: {error}")),
@@ -196,30 +224,30 @@ impl CoreStart {
             return self.give_up(format!("cannot read random bytes: {error}"));
         }
         let seed = u64::from_le_bytes(seed);
-        let hasher = self.router.hasher();
         let shards: Vec<ShardId> = self.router.shards_of_core(seat.id).collect();
-        let shards = shards
-            .into_iter()
-            .map(|id| LocalShard::new(id, Keyspace::new(hasher), Group::default(), seed))
-            .collect();
-        let _ = &self.directory;
+        let mut storage = Storage::default();
+        let mut recovered = Vec::new();
+        for shard in shards {
+            match self.origins.recover(shard, &mut storage, seed ^ u64::from(shard.0)) {
+                Ok(shard) => recovered.push(shard),
+                Err(text) => return self.give_up(text),
+            }
+        }
         let mut core = Core::new(Parts {
             id: seat.id,
             cpu: seat.cpu,
             settings: self.settings,
             shared: self.shared,
             router: self.router,
-            shards,
-            storage: Storage::default(),
+            shards: recovered,
+            storage,
             ring,
             mailbox: seat.mailbox,
             mailboxes: self.mailboxes,
             listeners: seat.listeners,
             seed,
+            report: self.report,
         });
-        self.gate.wait();
-        // Nobody listens when another core failed to start.
-        let _ = self.report.send(Ok(()));
         core.run().await
     }
 }

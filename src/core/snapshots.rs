@@ -1,0 +1,324 @@
+//! Snapshots of a core's shards while they serve.
+//!
+//! A snapshot is a cut through the keyspace at one index: each turn hands out some more of its items, which the
+//! writer turns into checksummed chunks, and glommio's helper thread writes the chunks. Nothing is forked
+//! and nothing copied but what changes before its turn comes.
+
+use crate::core::Core;
+use crate::core::answers::Origin;
+use crate::core::storage::Done;
+use crate::limits::{SNAPSHOT_BUCKETS_PER_TURN, SNAPSHOT_BYTES_IN_FLIGHT_MAX};
+use crate::resp::reply::Reply;
+use ringraft_shards::ids::{Index, ShardId, Term};
+use ringraft_shards::raft::SnapshotPoint;
+use ringraft_shards::slot::Slot;
+use ringraft_shards::snapshot::directory::SnapshotName;
+use ringraft_shards::snapshot::{
+    Header, Meta, PendingSnapshot, SlotRange, SnapshotDirectory, SnapshotError, SnapshotWriter,
+};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// What a step of a snapshot reports.
+pub struct SnapshotDone {
+    local: usize,
+    result: Result<Step, SnapshotError>,
+}
+
+enum Step {
+    Begun { pending: PendingSnapshot, file: File },
+    Written { bytes: usize },
+    Published,
+}
+
+/// The snapshots of one shard.
+pub struct ShardSnapshots {
+    directory: Option<SnapshotDirectory>,
+    run: Option<Run>,
+    /// Who waits for the next snapshot that is begun.
+    waiting: Vec<Origin>,
+    /// Is one to be begun?
+    wanted: bool,
+    /// Indexes of the snapshots that exist, oldest first.
+    kept: Vec<Index>,
+    /// When the last one was finished, milliseconds since the Unix epoch.
+    pub last_ms: i64,
+    /// Did the last one succeed?
+    pub last_ok: bool,
+    /// How long it took, milliseconds.
+    pub last_duration_ms: i64,
+    /// Bytes of entries applied since the last one was begun.
+    pub log_bytes: u64,
+    /// Operations applied since the last one was begun.
+    pub changes: u64,
+    /// Snapshots finished since start.
+    pub count: u64,
+}
+
+/// A snapshot being written.
+struct Run {
+    point: SnapshotPoint,
+    started_ms: i64,
+    waiters: Vec<Origin>,
+    writer: Option<SnapshotWriter>,
+    pending: Option<PendingSnapshot>,
+    file: Option<Arc<File>>,
+    offset: u64,
+    bytes_in_flight: usize,
+}
+
+impl ShardSnapshots {
+    /// Snapshots in this directory, or none in `cache` mode. `kept` are those that exist, oldest first.
+    pub fn new(directory: Option<SnapshotDirectory>, kept: Vec<Index>, now_ms: i64) -> Self {
+        ShardSnapshots {
+            directory,
+            run: None,
+            waiting: Vec::new(),
+            wanted: false,
+            kept,
+            last_ms: now_ms,
+            last_ok: true,
+            last_duration_ms: -1,
+            log_bytes: 0,
+            changes: 0,
+            count: 0,
+        }
+    }
+
+    /// Is one being written?
+    pub fn is_running(&self) -> bool {
+        self.run.is_some()
+    }
+
+    /// Are there files to write to? Not in `cache` mode.
+    pub fn is_possible(&self) -> bool {
+        self.directory.is_some()
+    }
+
+    /// Asks for one; `waiter` is answered when it is finished.
+    pub fn want(&mut self, waiter: Option<Origin>) {
+        self.wanted = true;
+        self.waiting.extend(waiter);
+    }
+
+    /// Index of the newest.
+    pub fn newest(&self) -> Option<Index> {
+        self.kept.last().copied()
+    }
+}
+
+impl Core {
+    /// Asks for snapshots that are due: by the size of the log, or by the clock.
+    pub(super) fn schedule_snapshots(&mut self) {
+        let interval_ms = i64::from(self.settings.snapshot_interval) * 1000;
+        let now_ms = self.turn.now_ms;
+        for shard in &mut self.shards {
+            let snapshots = &mut shard.snapshots;
+            let large = snapshots.log_bytes > self.settings.snapshot_log_bytes;
+            let old = interval_ms > 0 && now_ms - snapshots.last_ms >= interval_ms;
+            if snapshots.is_possible() && snapshots.changes > 0 && (large || old) {
+                snapshots.wanted = true;
+            }
+        }
+    }
+
+    /// Is a snapshot waiting for the core to go on with it?
+    pub(super) fn has_snapshot_work(&self) -> bool {
+        self.shards.iter().any(|shard| {
+            let running = shard.snapshots.run.as_ref().is_some_and(Run::may_step);
+            running || shard.snapshots.wanted && !shard.snapshots.is_running()
+        })
+    }
+
+    /// Goes on with the snapshots of all shards.
+    pub(super) fn drive_snapshots(&mut self) {
+        for local in 0..self.shards.len() {
+            let snapshots = &mut self.shards[local].snapshots;
+            if snapshots.wanted && snapshots.run.is_none() {
+                self.begin_snapshot(local);
+            }
+            if self.shards[local].snapshots.run.as_ref().is_some_and(Run::may_step) {
+                self.step_snapshot(local);
+            }
+        }
+    }
+
+    fn begin_snapshot(&mut self, local: usize) {
+        let now_ms = self.turn.now_ms;
+        let slots = self.slot_range(self.shards[local].id);
+        let shard = &mut self.shards[local];
+        let Some(directory) = shard.snapshots.directory.clone() else { return };
+        let point = shard.group.snapshot_point();
+        shard.snapshots.wanted = false;
+        if shard.snapshots.newest() == Some(Index(point.index)) || point.index == 0 {
+            // Nothing has changed since the newest one.
+            shard.snapshots.last_ms = now_ms;
+            for waiter in std::mem::take(&mut shard.snapshots.waiting) {
+                self.answers.write(waiter, |out| Reply::new(out, waiter.protocol).ok());
+            }
+            return;
+        }
+        if !shard.keyspace.begin_cut() {
+            shard.snapshots.wanted = true;
+            return;
+        }
+        let header = Header {
+            cluster: directory.cluster(),
+            shard: shard.id,
+            term: Term(point.term),
+            index: Index(point.index),
+            slots: vec![slots],
+            key_hash_seed: shard.keyspace.hasher().seed(),
+            created_ms: now_ms,
+            leader_time_ms: shard.time(0),
+            membership: (&point.membership.to_raft()).into(),
+        };
+        let name = SnapshotName { term: header.term, index: header.index };
+        shard.snapshots.log_bytes = 0;
+        shard.snapshots.changes = 0;
+        shard.snapshots.run = Some(Run {
+            point,
+            started_ms: now_ms,
+            waiters: std::mem::take(&mut shard.snapshots.waiting),
+            writer: Some(SnapshotWriter::new(header)),
+            pending: None,
+            file: None,
+            offset: 0,
+            bytes_in_flight: 0,
+        });
+        let work = move || {
+            let pending = directory.begin(name)?;
+            let path = pending.state_path();
+            let file = File::create(&path)
+                .map_err(|source| SnapshotError::Io { action: "creating", path, source })?;
+            Ok(Step::Begun { pending, file })
+        };
+        self.storage.in_background(work, move |result| {
+            Done::Snapshot(SnapshotDone { local, result })
+        });
+    }
+
+    /// Hands out some more items of the cut, and passes finished chunks on.
+    fn step_snapshot(&mut self, local: usize) {
+        let shard = &mut self.shards[local];
+        let run = shard.snapshots.run.as_mut().expect("the caller looked");
+        let writer = run.writer.as_mut().expect("it is there until the cut is finished");
+        let finished = shard.keyspace.cut_step(SNAPSHOT_BUCKETS_PER_TURN, &mut |database, item| {
+            writer.push(database, item);
+        });
+        let mut chunks = Vec::new();
+        while let Some(chunk) = writer.take_chunk() {
+            chunks.push(chunk);
+        }
+        let file = run.file.clone().expect("steps begin when the file is there");
+        let path = run.pending.as_ref().map(PendingSnapshot::state_path).unwrap_or_default();
+        let mut last = None;
+        if finished {
+            let (chunk, meta) = run.writer.take().expect("just used").finish();
+            chunks.push(chunk);
+            last = run.pending.take().map(|pending| (pending, meta));
+        }
+        for chunk in chunks {
+            let (offset, bytes) = (run.offset, chunk.len());
+            run.offset += bytes as u64;
+            run.bytes_in_flight += bytes;
+            let (file, path) = (file.clone(), path.clone());
+            let work = move || {
+                file.write_all_at(&chunk, offset)
+                    .map_err(|source| SnapshotError::Io { action: "writing", path, source })?;
+                Ok(Step::Written { bytes })
+            };
+            self.storage.in_background(work, move |result| {
+                Done::Snapshot(SnapshotDone { local, result })
+            });
+        }
+        if let Some((pending, meta)) = last {
+            self.publish_snapshot(local, pending, meta);
+        }
+    }
+
+    fn publish_snapshot(&mut self, local: usize, pending: PendingSnapshot, meta: Meta) {
+        let Some(directory) = self.shards[local].snapshots.directory.clone() else { return };
+        let work = move || {
+            pending.publish(&meta)?;
+            directory.prune()?;
+            Ok(Step::Published)
+        };
+        self.storage.in_background(work, move |result| {
+            Done::Snapshot(SnapshotDone { local, result })
+        });
+    }
+
+    /// Takes the report of a step.
+    pub(super) fn snapshot_done(&mut self, done: SnapshotDone) {
+        let snapshots = &mut self.shards[done.local].snapshots;
+        let Some(run) = snapshots.run.as_mut() else { return };
+        match done.result {
+            Ok(Step::Begun { pending, file }) => {
+                run.pending = Some(pending);
+                run.file = Some(Arc::new(file));
+            }
+            Ok(Step::Written { bytes }) => run.bytes_in_flight -= bytes,
+            Ok(Step::Published) => self.finish_snapshot(done.local),
+            Err(error) => self.abandon_snapshot(done.local, &error),
+        }
+    }
+
+    fn finish_snapshot(&mut self, local: usize) {
+        let now_ms = self.turn.now_ms;
+        let shard = &mut self.shards[local];
+        let run = shard.snapshots.run.take().expect("the caller looked");
+        let snapshots = &mut shard.snapshots;
+        snapshots.last_ms = now_ms;
+        snapshots.last_ok = true;
+        snapshots.last_duration_ms = now_ms - run.started_ms;
+        snapshots.count += 1;
+        // The log is kept back to the snapshot before, so that a damaged one can be done without.
+        let fallback = snapshots.newest().unwrap_or(Index(0));
+        snapshots.kept.push(Index(run.point.index));
+        shard.group.compact(fallback);
+        let token = format!("{}-{}", run.point.term, run.point.index).into_bytes();
+        shard.group.snapshot_taken(run.point, token);
+        for waiter in run.waiters {
+            self.answers.write(waiter, |out| Reply::new(out, waiter.protocol).ok());
+        }
+    }
+
+    fn abandon_snapshot(&mut self, local: usize, error: &SnapshotError) {
+        let shard = &mut self.shards[local];
+        tracing::error!("snapshot of shard {}: {error}", shard.id);
+        let run = shard.snapshots.run.take().expect("the caller looked");
+        shard.snapshots.last_ok = false;
+        shard.snapshots.last_ms = self.turn.now_ms;
+        shard.keyspace.abort_cut();
+        if let Some(pending) = run.pending {
+            let report = move |result: Result<(), SnapshotError>| {
+                if let Err(error) = result {
+                    tracing::warn!("{error}");
+                }
+                Done::Nothing
+            };
+            self.storage.in_background(move || pending.abandon(), report);
+        }
+        let text = format!("ERR {error}");
+        for waiter in run.waiters {
+            self.answer_error(waiter, &text);
+        }
+    }
+
+    fn slot_range(&self, shard: ShardId) -> SlotRange {
+        let first = self.router.first_slot(shard);
+        let after = self.router.first_slot(ShardId(shard.0 + 1));
+        let slot = |n| Slot::new(n).expect("the router's slots are slots");
+        SlotRange { first: slot(first), last: slot(after - 1) }
+    }
+}
+
+impl Run {
+    fn may_step(&self) -> bool {
+        self.file.is_some()
+            && self.writer.is_some()
+            && self.bytes_in_flight <= SNAPSHOT_BYTES_IN_FLIGHT_MAX
+    }
+}

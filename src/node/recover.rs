@@ -1,0 +1,155 @@
+//! Brings a shard back from its snapshot and its log.
+//!
+//! The log is read first, without keeping what the oldest snapshot covers: its beginning says which snapshots
+//! it meets. Then the newest good snapshot is loaded, and the group opened behind it; the entries that it
+//! knows to be committed are applied by the core's first turns.
+
+use crate::core::shard::LocalShard;
+use crate::core::snapshots::ShardSnapshots;
+use crate::core::storage::Storage;
+use crate::core::wall_clock_ms;
+use crate::node::banner::ShardProgress;
+use ringraft_shards::disk::RealDisk;
+use ringraft_shards::ids::{ClusterId, Index, NodeId, ShardId};
+use ringraft_shards::keyspace::{KeyHasher, Keyspace};
+use ringraft_shards::log::{LogIdentity, LogOptions, RecoveredLog, SyncPolicy};
+use ringraft_shards::raft::{Group, GroupConfig, Membership, SnapshotPoint};
+use ringraft_shards::snapshot::{Header, SnapshotDirectory, recover as snapshots};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// Log writes are laid out in blocks of this size: every disk in use takes them.
+const BLOCK_BYTES: usize = 4096;
+
+/// What a shard is brought back from.
+pub struct Origins {
+    /// The data directory; `None` in `cache` mode.
+    pub directory: Option<PathBuf>,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// The hasher of keys.
+    pub hasher: KeyHasher,
+    /// Size of new segments.
+    pub segment_bytes: u64,
+    /// What a finished log write promises.
+    pub sync: SyncPolicy,
+    /// Told how far each shard is.
+    pub progress: Arc<Vec<Mutex<ShardProgress>>>,
+}
+
+impl Origins {
+    /// Brings one shard back and adds its files to the core's. Blocks until its data is read.
+    /// Errors: one line that names the file, what is wrong and what to do.
+    pub fn recover(
+        &self,
+        shard: ShardId,
+        storage: &mut Storage,
+        seed: u64,
+    ) -> Result<LocalShard, String> {
+        let config = GroupConfig::new(self.node, shard, vec![self.node]);
+        let Some(directory) = &self.directory else {
+            let group = Group::open(config, None, None, seed).map_err(|e| e.to_string())?;
+            let snapshots = ShardSnapshots::new(None, Vec::new(), wall_clock_ms());
+            let keyspace = Keyspace::new(self.hasher);
+            return Ok(LocalShard::new(shard, keyspace, group, snapshots, 0, seed));
+        };
+        let kept = SnapshotDirectory::open(directory, self.cluster, shard);
+        let kept = kept.map_err(|e| e.to_string())?;
+        let mut indexes: Vec<Index> =
+            kept.list().map_err(|e| e.to_string())?.iter().map(|name| name.index).collect();
+        indexes.sort_unstable();
+        let log_directory = log_directory(directory, shard);
+        std::fs::create_dir_all(&log_directory)
+            .map_err(|error| format!("cannot create {}: {error}", log_directory.display()))?;
+        let disk = RealDisk::open(&log_directory).map_err(|error| error.to_string())?;
+        let disk = Arc::new(disk);
+        let oldest = indexes.first().copied().unwrap_or(Index(0));
+        let mut log = self.read_log(shard, &disk, oldest, seed)?;
+        let first = Index(log.base.0 + 1);
+        let (keyspace, header) = self.load_snapshot(shard, &kept, first)?;
+        if header.is_none() && oldest > Index(0) {
+            log = self.read_log(shard, &disk, Index(0), seed)?;
+        }
+        if let Some(cut) = &log.cut {
+            tracing::info!(
+                "shard {shard}: the log ends at {} offset {}: {}",
+                cut.file,
+                cut.offset,
+                cut.found
+            );
+        }
+        let point = header.as_ref().map(|header| SnapshotPoint {
+            index: header.index.0,
+            term: header.term.0,
+            membership: Membership::from_raft(&(&header.membership).into()),
+        });
+        let group = Group::open(config, Some(log), point, seed).map_err(|e| e.to_string())?;
+        storage.add_shard(log_directory, disk);
+        let last_time_ms = header.map_or(0, |header| header.leader_time_ms);
+        let snapshots = ShardSnapshots::new(Some(kept), indexes, wall_clock_ms());
+        self.tell(shard, |progress| progress.is_done = true);
+        Ok(LocalShard::new(shard, keyspace, group, snapshots, last_time_ms, seed))
+    }
+
+    fn read_log(
+        &self,
+        shard: ShardId,
+        disk: &Arc<RealDisk>,
+        keep_after: Index,
+        seed: u64,
+    ) -> Result<RecoveredLog, String> {
+        let identity = LogIdentity { cluster: self.cluster, node: self.node, shard };
+        let options = LogOptions {
+            block_bytes: BLOCK_BYTES,
+            segment_bytes: self.segment_bytes,
+            sync: self.sync,
+            ..LogOptions::new(identity)
+        };
+        let before = *self.progress[usize::from(shard.0)].lock().expect("no panic holds it");
+        let mut tell = |done, total| {
+            self.tell(shard, |progress| {
+                progress.read_bytes = before.read_bytes + done;
+                progress.total_bytes = before.total_bytes + total;
+            });
+        };
+        ringraft_shards::log::recover(disk.clone(), options, keep_after, seed, &mut tell)
+            .map_err(|error| error.to_string())
+    }
+
+    fn load_snapshot(
+        &self,
+        shard: ShardId,
+        kept: &SnapshotDirectory,
+        log_first_index: Index,
+    ) -> Result<(Keyspace, Option<Header>), String> {
+        let before = *self.progress[usize::from(shard.0)].lock().expect("no panic holds it");
+        let empty = || Keyspace::new(self.hasher);
+        let recovered = snapshots::recover(kept, log_first_index, &empty, &mut |loaded| {
+            self.tell(shard, |progress| {
+                progress.read_bytes = before.read_bytes + loaded.bytes;
+                progress.total_bytes = before.total_bytes + loaded.size;
+            });
+        });
+        let recovered = recovered.map_err(|error| error.to_string())?;
+        for (place, error) in &recovered.damaged {
+            tracing::warn!(
+                "a damaged snapshot was set aside as {}, the one before and the log make up for it: {error}",
+                place.display()
+            );
+        }
+        Ok((recovered.keyspace, recovered.header))
+    }
+
+    fn tell(&self, shard: ShardId, change: impl FnOnce(&mut ShardProgress)) {
+        let mut progress =
+            self.progress[usize::from(shard.0)].lock().expect("no panic holds it");
+        change(&mut progress);
+    }
+}
+
+/// The directory of a shard's log.
+fn log_directory(data: &Path, shard: ShardId) -> PathBuf {
+    data.join(format!("shard-{shard}")).join("log")
+}
