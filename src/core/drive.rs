@@ -45,7 +45,7 @@ impl Core {
         output.clear();
         shard.group.poll(&mut output);
         if let Some(failure) = &output.failure {
-            self.fail(failure.to_string());
+            self.failure.get_or_insert(failure.to_string());
         }
         debug_assert!(output.messages.is_empty(), "a group of one has nobody to write to");
         let mut again = output.more;
@@ -113,6 +113,9 @@ impl Core {
             }
             Fsync::Everysec => {}
         }
+    }
+
+    pub(super) fn take_metrics_request(&mut self, _index: u32, _source: crate::core::turn::Source) {
     }
 
     /// Do all shards serve reads and writes?

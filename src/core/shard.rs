@@ -9,7 +9,6 @@ use crate::commands::refusal::Outcome;
 use crate::commands::table;
 use crate::commands::{Answer, Call, Command, Run};
 use crate::core::answers::{Answers, Origin};
-use ringraft_shards::raft::{CommittedEntry, EntryKind, Group, ProposeError};
 use crate::core::session::Watched;
 use crate::core::snapshots::ShardSnapshots;
 use crate::core::stats::Stats;
@@ -19,6 +18,7 @@ use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::batch::{Batch, BatchBuilder, Operation};
 use ringraft_shards::ids::{DatabaseIndex, Index, ShardId, Term};
 use ringraft_shards::keyspace::{EvictionPolicy, Key, KeyHash, Keyspace};
+use ringraft_shards::raft::{CommittedEntry, EntryKind, Group, ProposeError};
 use std::collections::VecDeque;
 use std::time::Instant;
 

@@ -190,13 +190,15 @@ impl Core {
         let work = move || {
             let pending = directory.begin(name)?;
             let path = pending.state_path();
-            let file = File::create(&path)
-                .map_err(|source| SnapshotError::Io { action: "creating", path, source })?;
+            let file = File::create(&path).map_err(|source| SnapshotError::Io {
+                action: "creating",
+                path,
+                source,
+            })?;
             Ok(Step::Begun { pending, file })
         };
-        self.storage.in_background(work, move |result| {
-            Done::Snapshot(SnapshotDone { local, result })
-        });
+        self.storage
+            .in_background(work, move |result| Done::Snapshot(SnapshotDone { local, result }));
     }
 
     /// Hands out some more items of the cut, and passes finished chunks on.
@@ -225,13 +227,15 @@ impl Core {
             run.bytes_in_flight += bytes;
             let (file, path) = (file.clone(), path.clone());
             let work = move || {
-                file.write_all_at(&chunk, offset)
-                    .map_err(|source| SnapshotError::Io { action: "writing", path, source })?;
+                file.write_all_at(&chunk, offset).map_err(|source| SnapshotError::Io {
+                    action: "writing",
+                    path,
+                    source,
+                })?;
                 Ok(Step::Written { bytes })
             };
-            self.storage.in_background(work, move |result| {
-                Done::Snapshot(SnapshotDone { local, result })
-            });
+            self.storage
+                .in_background(work, move |result| Done::Snapshot(SnapshotDone { local, result }));
         }
         if let Some((pending, meta)) = last {
             self.publish_snapshot(local, pending, meta);
@@ -245,9 +249,8 @@ impl Core {
             directory.prune()?;
             Ok(Step::Published)
         };
-        self.storage.in_background(work, move |result| {
-            Done::Snapshot(SnapshotDone { local, result })
-        });
+        self.storage
+            .in_background(work, move |result| Done::Snapshot(SnapshotDone { local, result }));
     }
 
     /// Takes the report of a step.

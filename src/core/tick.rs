@@ -2,9 +2,7 @@
 
 use crate::core::Core;
 use crate::core::connection::Hold;
-use crate::limits::{
-    EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX, FREED_BUCKETS_PER_TURN,
-};
+use crate::limits::{EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX, FREED_BUCKETS_PER_TURN};
 use std::sync::atomic::Ordering;
 
 impl Core {

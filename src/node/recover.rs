@@ -67,7 +67,8 @@ impl Origins {
         let disk = Arc::new(disk);
         let oldest = indexes.first().copied().unwrap_or(Index(0));
         let mut log = self.read_log(shard, &disk, oldest, seed)?;
-        let first = Index(log.base.0 + 1);
+        // A log that still holds the founding of its group lacks nothing.
+        let first = Index(if log.founding.is_some() { 1 } else { log.base.0 + 1 });
         let (keyspace, header) = self.load_snapshot(shard, &kept, first)?;
         if header.is_none() && oldest > Index(0) {
             log = self.read_log(shard, &disk, Index(0), seed)?;
@@ -143,8 +144,7 @@ impl Origins {
     }
 
     fn tell(&self, shard: ShardId, change: impl FnOnce(&mut ShardProgress)) {
-        let mut progress =
-            self.progress[usize::from(shard.0)].lock().expect("no panic holds it");
+        let mut progress = self.progress[usize::from(shard.0)].lock().expect("no panic holds it");
         change(&mut progress);
     }
 }

@@ -75,13 +75,19 @@ impl KeyHash {
 /// Hashes keys. All replicas of a cluster share one seed, recorded when the cluster is created.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyHasher {
+    seed: u64,
     secrets: RapidSecrets,
 }
 
 impl KeyHasher {
     /// A hasher with this seed.
     pub fn new(seed: u64) -> KeyHasher {
-        KeyHasher { secrets: RapidSecrets::seed(seed) }
+        KeyHasher { seed, secrets: RapidSecrets::seed(seed) }
+    }
+
+    /// The seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// Hashes one key. Cost: a CRC-32 and a 64-bit hash, about 10 ns for 16 bytes.
