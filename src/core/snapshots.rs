@@ -172,7 +172,7 @@ impl Core {
             key_hash_seed: shard.keyspace.hasher().seed(),
             created_ms: now_ms,
             leader_time_ms: shard.time(0),
-            membership: (&point.membership.to_raft()).into(),
+            membership: point.membership.clone(),
         };
         let name = SnapshotName { term: header.term, index: header.index };
         shard.snapshots.log_bytes = 0;

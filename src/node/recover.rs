@@ -1,8 +1,8 @@
 //! Brings a shard back from its snapshot and its log.
 //!
-//! The log is read first, without keeping what the oldest snapshot covers: its beginning says which snapshots
-//! it meets. Then the newest good snapshot is loaded, and the group opened behind it; the entries that it
-//! knows to be committed are applied by the core's first turns.
+//! The newest good snapshot is loaded, then the log is read, without keeping what the snapshot covers, and
+//! the group is opened behind it; the entries that it knows to be committed are applied by the core's first
+//! turns. Nothing on the disk is changed before the log is known to go on where the snapshot ends.
 
 use crate::core::shard::LocalShard;
 use crate::core::snapshots::ShardSnapshots;
@@ -13,8 +13,10 @@ use ringraft_shards::disk::RealDisk;
 use ringraft_shards::ids::{ClusterId, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::{KeyHasher, Keyspace};
 use ringraft_shards::log::{LogIdentity, LogOptions, RecoveredLog, SyncPolicy};
-use ringraft_shards::raft::{Group, GroupConfig, Membership, SnapshotPoint};
-use ringraft_shards::snapshot::{Header, SnapshotDirectory, recover as snapshots};
+use ringraft_shards::raft::{Group, GroupConfig, SnapshotPoint};
+use ringraft_shards::snapshot::SnapshotDirectory;
+use ringraft_shards::snapshot::load::Progress;
+use ringraft_shards::snapshot::recover::{self as snapshots, Recovered};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -65,14 +67,23 @@ impl Origins {
             .map_err(|error| format!("cannot create {}: {error}", log_directory.display()))?;
         let disk = RealDisk::open(&log_directory).map_err(|error| error.to_string())?;
         let disk = Arc::new(disk);
-        let oldest = indexes.first().copied().unwrap_or(Index(0));
-        let mut log = self.read_log(shard, &disk, oldest, seed)?;
+        let recovered = self.load_snapshot(shard, &kept)?;
+        let covered = recovered.header.as_ref().map_or(Index(0), |header| header.index);
+        let log = self.read_log(shard, &disk, covered, seed)?;
         // A log that still holds the founding of its group lacks nothing.
-        let first = Index(if log.founding.is_some() { 1 } else { log.base.0 + 1 });
-        let (keyspace, header) = self.load_snapshot(shard, &kept, first)?;
-        if header.is_none() && oldest > Index(0) {
-            log = self.read_log(shard, &disk, Index(0), seed)?;
+        let begins_after = if log.founding.is_some() { 0 } else { log.base.0 };
+        if begins_after > covered.0 {
+            return Err(recovered.uncovered(&kept, Index(begins_after)).to_string());
         }
+        let aside = recovered.set_aside(&kept).map_err(|e| e.to_string())?;
+        for (damaged, place) in recovered.damaged.iter().zip(aside) {
+            tracing::warn!(
+                "a damaged snapshot was set aside as {}, the one before and the log make up for it: {}",
+                place.display(),
+                damaged.error
+            );
+        }
+        let Recovered { keyspace, header, .. } = recovered;
         if let Some(cut) = &log.cut {
             tracing::info!(
                 "shard {shard}: the log ends at {} offset {}: {}",
@@ -84,7 +95,7 @@ impl Origins {
         let point = header.as_ref().map(|header| SnapshotPoint {
             index: header.index.0,
             term: header.term.0,
-            membership: Membership::from_raft(&(&header.membership).into()),
+            membership: header.membership.clone(),
         });
         let group = Group::open(config, Some(log), point, seed).map_err(|e| e.to_string())?;
         storage.add_shard(log_directory, disk);
@@ -119,28 +130,15 @@ impl Origins {
             .map_err(|error| error.to_string())
     }
 
-    fn load_snapshot(
-        &self,
-        shard: ShardId,
-        kept: &SnapshotDirectory,
-        log_first_index: Index,
-    ) -> Result<(Keyspace, Option<Header>), String> {
-        let before = *self.progress[usize::from(shard.0)].lock().expect("no panic holds it");
+    fn load_snapshot(&self, shard: ShardId, kept: &SnapshotDirectory) -> Result<Recovered, String> {
         let empty = || Keyspace::new(self.hasher);
-        let recovered = snapshots::recover(kept, log_first_index, &empty, &mut |loaded| {
+        let mut tell = |loaded: Progress| {
             self.tell(shard, |progress| {
-                progress.read_bytes = before.read_bytes + loaded.bytes;
-                progress.total_bytes = before.total_bytes + loaded.size;
+                progress.read_bytes = loaded.bytes;
+                progress.total_bytes = loaded.size;
             });
-        });
-        let recovered = recovered.map_err(|error| error.to_string())?;
-        for (place, error) in &recovered.damaged {
-            tracing::warn!(
-                "a damaged snapshot was set aside as {}, the one before and the log make up for it: {error}",
-                place.display()
-            );
-        }
-        Ok((recovered.keyspace, recovered.header))
+        };
+        snapshots::recover(kept, &empty, &mut tell).map_err(|error| error.to_string())
     }
 
     fn tell(&self, shard: ShardId, change: impl FnOnce(&mut ShardProgress)) {

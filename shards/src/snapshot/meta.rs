@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::directory::META_FILE;
 use super::error::{Flaw, ReadError, SnapshotError};
 use super::footer::Footer;
-use super::header::{FORMAT_VERSION, Header, Membership};
+use super::header::{FORMAT_VERSION, Header};
 use crate::limits::SNAPSHOT_META_BYTES_MAX;
+use crate::raft::Membership;
 
 /// The contents of `meta.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
