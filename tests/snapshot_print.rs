@@ -12,9 +12,8 @@ use flate2::write::GzEncoder;
 use ringraft::snapshot_print::{Counts, print};
 use ringraft_shards::ids::{ClusterId, DatabaseIndex, Deadline, Index, ShardId, Term};
 use ringraft_shards::keyspace::StringForm;
-use ringraft_shards::raft::Membership;
 use ringraft_shards::rdb::{DecodedValue, ItemRecord};
-use ringraft_shards::snapshot::{Header, SlotRange, SnapshotWriter};
+use ringraft_shards::snapshot::{Header, Membership, SlotRange, SnapshotWriter};
 
 /// Year 2100, in milliseconds.
 const FUTURE_MS: i64 = 4_102_444_800_000;

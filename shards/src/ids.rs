@@ -1,7 +1,10 @@
 //! Newtypes for the numbers that must not be mixed.
 
 /// One node (process) of a cluster; raft-rs' peer id. Never 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
 pub struct NodeId(pub u64);
 
 /// One cluster: random bits drawn when it is created and recorded in every file that belongs to it.

@@ -9,7 +9,7 @@ use crate::core::answers::Origin;
 use crate::core::storage::Done;
 use crate::limits::{SNAPSHOT_BUCKETS_PER_TURN, SNAPSHOT_BYTES_IN_FLIGHT_MAX};
 use crate::resp::reply::Reply;
-use ringraft_shards::ids::{Index, ShardId, Term};
+use ringraft_shards::ids::{Index, ShardId};
 use ringraft_shards::raft::SnapshotPoint;
 use ringraft_shards::slot::Slot;
 use ringraft_shards::snapshot::directory::SnapshotName;
@@ -151,7 +151,7 @@ impl Core {
         let Some(directory) = shard.snapshots.directory.clone() else { return };
         let point = shard.group.snapshot_point();
         shard.snapshots.wanted = false;
-        if shard.snapshots.newest() == Some(Index(point.index)) || point.index == 0 {
+        if shard.snapshots.newest() == Some(point.index) || point.index == Index(0) {
             // Nothing has changed since the newest one.
             shard.snapshots.last_ms = now_ms;
             for waiter in std::mem::take(&mut shard.snapshots.waiting) {
@@ -166,8 +166,8 @@ impl Core {
         let header = Header {
             cluster: directory.cluster(),
             shard: shard.id,
-            term: Term(point.term),
-            index: Index(point.index),
+            term: point.term,
+            index: point.index,
             slots: vec![slots],
             key_hash_seed: shard.keyspace.hasher().seed(),
             created_ms: now_ms,
@@ -279,9 +279,9 @@ impl Core {
         snapshots.count += 1;
         // The log is kept back to the snapshot before, so that a damaged one can be done without.
         let fallback = snapshots.newest().unwrap_or(Index(0));
-        snapshots.kept.push(Index(run.point.index));
+        snapshots.kept.push(run.point.index);
         shard.group.compact(fallback);
-        let token = format!("{}-{}", run.point.term, run.point.index).into_bytes();
+        let token = format!("{}-{}", run.point.term.0, run.point.index.0).into_bytes();
         shard.group.snapshot_taken(run.point, token);
         for waiter in run.waiters {
             self.answers.write(waiter, |out| Reply::new(out, waiter.protocol).ok());

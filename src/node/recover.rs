@@ -93,8 +93,8 @@ impl Origins {
             );
         }
         let point = header.as_ref().map(|header| SnapshotPoint {
-            index: header.index.0,
-            term: header.term.0,
+            index: header.index,
+            term: header.term,
             membership: header.membership.clone(),
         });
         let group = Group::open(config, Some(log), point, seed).map_err(|e| e.to_string())?;

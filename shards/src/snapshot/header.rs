@@ -5,9 +5,8 @@
 
 use super::cursor::Cursor;
 use super::error::{Flaw, ReadError};
-use crate::ids::{ClusterId, Index, ShardId, Term};
+use crate::ids::{ClusterId, Index, NodeId, ShardId, Term};
 use crate::limits::SNAPSHOT_HEADER_BYTES_MAX;
-use crate::raft::Membership;
 use crate::slot::{SLOT_COUNT, Slot};
 
 /// The first eight bytes of every snapshot.
@@ -33,6 +32,51 @@ impl SlotRange {
     pub fn all() -> SlotRange {
         let slot = |n| Slot::new(n).expect("0 and the last slot are slots");
         SlotRange { first: slot(0), last: slot(SLOT_COUNT - 1) }
+    }
+}
+
+/// The members of a shard's group, as raft-rs' `ConfState` has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Membership {
+    /// Nodes whose votes count.
+    pub voters: Vec<NodeId>,
+    /// Nodes that receive the log and have no vote.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learners: Vec<NodeId>,
+    /// Voters of the configuration that a joint one leaves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub voters_outgoing: Vec<NodeId>,
+    /// Voters that become learners when the joint configuration is left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learners_next: Vec<NodeId>,
+    /// The joint configuration is left by itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub auto_leave: bool,
+}
+
+impl From<&raft::eraftpb::ConfState> for Membership {
+    fn from(state: &raft::eraftpb::ConfState) -> Membership {
+        let nodes = |ids: &[u64]| ids.iter().map(|&id| NodeId(id)).collect();
+        Membership {
+            voters: nodes(&state.voters),
+            learners: nodes(&state.learners),
+            voters_outgoing: nodes(&state.voters_outgoing),
+            learners_next: nodes(&state.learners_next),
+            auto_leave: state.auto_leave,
+        }
+    }
+}
+
+impl From<&Membership> for raft::eraftpb::ConfState {
+    fn from(membership: &Membership) -> raft::eraftpb::ConfState {
+        let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Vec<_>>();
+        let mut state = raft::eraftpb::ConfState::default();
+        state.set_voters(ids(&membership.voters));
+        state.set_learners(ids(&membership.learners));
+        state.set_voters_outgoing(ids(&membership.voters_outgoing));
+        state.set_learners_next(ids(&membership.learners_next));
+        state.set_auto_leave(membership.auto_leave);
+        state
     }
 }
 
@@ -88,7 +132,7 @@ impl Header {
             out.extend_from_slice(&(range.last.number() as u16).to_le_bytes());
         }
         for node in lists.into_iter().flatten() {
-            out.extend_from_slice(&node.to_le_bytes());
+            out.extend_from_slice(&node.0.to_le_bytes());
         }
         let length = out.len() + 4;
         assert!(length <= SNAPSHOT_HEADER_BYTES_MAX, "a header of {length} bytes");
@@ -191,7 +235,7 @@ impl Header {
         for (list, &count) in lists.into_iter().zip(&counts[1..]) {
             for _ in 0..count {
                 let Some(node) = cursor.u64() else { return Ok(None) };
-                list.push(node);
+                list.push(NodeId(node));
             }
         }
         Ok(Some(header))
@@ -213,9 +257,9 @@ pub(crate) mod tests {
             created_ms: 1_700_000_000_000,
             leader_time_ms: 1_700_000_000_001,
             membership: Membership {
-                voters: vec![1, 2, 3],
-                learners: vec![4],
-                voters_outgoing: vec![1],
+                voters: vec![NodeId(1), NodeId(2), NodeId(3)],
+                learners: vec![NodeId(4)],
+                voters_outgoing: vec![NodeId(1)],
                 learners_next: vec![],
                 auto_leave: true,
             },
@@ -229,6 +273,8 @@ pub(crate) mod tests {
         let prefix = bytes.first_chunk().expect("longer than its prefix");
         assert_eq!(Header::length(prefix).expect("good"), bytes.len());
         assert_eq!(Header::decode(&bytes).expect("good"), header);
+        let state = raft::eraftpb::ConfState::from(&header.membership);
+        assert_eq!(Membership::from(&state), header.membership);
     }
 
     #[test]

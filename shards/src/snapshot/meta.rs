@@ -11,9 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::directory::META_FILE;
 use super::error::{Flaw, ReadError, SnapshotError};
 use super::footer::Footer;
-use super::header::{FORMAT_VERSION, Header};
+use super::header::{FORMAT_VERSION, Header, Membership};
 use crate::limits::SNAPSHOT_META_BYTES_MAX;
-use crate::raft::Membership;
 
 /// The contents of `meta.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -34,7 +34,7 @@ mod tests;
 
 pub use directory::{PendingSnapshot, SnapshotDirectory};
 pub use error::{Flaw, ReadError, SnapshotError};
-pub use header::{Header, SlotRange};
+pub use header::{Header, Membership, SlotRange};
 pub use meta::Meta;
 pub use reader::SnapshotReader;
 pub use transfer::{IncomingSnapshot, SnapshotFile};

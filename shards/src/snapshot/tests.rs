@@ -1,6 +1,5 @@
 //! Tests of whole files: round trips, every byte flipped, every length cut.
 
-use crate::raft::Membership;
 use std::borrow::Cow;
 use std::path::Path;
 
@@ -10,7 +9,7 @@ use super::directory::{META_FILE, SnapshotName};
 use super::footer::{ChunkHeader, Footer};
 use super::header::tests::example;
 use super::*;
-use crate::ids::{ClusterId, DatabaseIndex, Deadline, Index, ShardId, Term};
+use crate::ids::{ClusterId, DatabaseIndex, Deadline, Index, NodeId, ShardId, Term};
 use crate::keyspace::StringForm;
 use crate::limits::{DATABASE_COUNT, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_KEPT_COUNT};
 use crate::rdb::{DecodedValue, ItemRecord};
@@ -303,7 +302,7 @@ fn the_worked_example_is_what_is_written() {
         term: Term(2),
         index: Index(7),
         leader_time_ms: 1_700_000_000_000,
-        membership: Membership { voters: vec![1], ..Membership::default() },
+        membership: Membership { voters: vec![NodeId(1)], ..Membership::default() },
         ..example()
     };
     let items =
