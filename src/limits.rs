@@ -1,5 +1,7 @@
 //! Bounds of the server, and what happens when one is reached.
 
+use std::time::Duration;
+
 /// Arguments of one request; more is a protocol error and the connection is closed.
 pub const ARGUMENTS_MAX: usize = 1024 * 1024;
 
@@ -65,6 +67,10 @@ pub const KVNODE_STRING_BYTES_MAX: u64 = 512 << 20;
 
 /// Buffer of `ringraft snapshot print` before its output.
 pub const PRINT_BUFFER_BYTES: usize = 64 * 1024;
+
+/// How long a starting server waits for an address in use to become free, before it gives up: the kernel
+/// closes the sockets that a ring of a killed process holds some milliseconds after the process is gone.
+pub const ADDRESS_RELEASE_TIME_MAX: Duration = Duration::from_secs(1);
 
 const _: () = assert!(RECEIVE_BUFFER_COUNT.is_power_of_two() && RECEIVE_BUFFER_COUNT <= 32768);
 const _: () = assert!(UNAUTHENTICATED_BULK_BYTES_MAX <= INLINE_BYTES_MAX);

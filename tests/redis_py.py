@@ -41,7 +41,7 @@ class Server:
     def _collect(self):
         for line in self.process.stdout:
             self.lines.append(line.rstrip())
-            if "ready" in line.lower():
+            if "ready on " in line or "Ready to accept" in line:
                 self.ready.set()
         self.ready.set()
 

@@ -1,8 +1,10 @@
 //! Listening sockets: one per core and address, sharing the port.
 
+use crate::limits::ADDRESS_RELEASE_TIME_MAX;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 /// Connections that may wait for their accept.
 const BACKLOG: i32 = 1024;
@@ -19,11 +21,11 @@ pub fn listen(address: SocketAddr, keepalive_seconds: u64) -> io::Result<Socket>
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
     if keepalive_seconds > 0 {
-        let time = std::time::Duration::from_secs(keepalive_seconds);
+        let time = Duration::from_secs(keepalive_seconds);
         let third = time / 3;
         let keepalive = socket2::TcpKeepalive::new()
             .with_time(time)
-            .with_interval(third.max(std::time::Duration::from_secs(1)))
+            .with_interval(third.max(Duration::from_secs(1)))
             .with_retries(3);
         socket.set_tcp_keepalive(&keepalive)?;
     }
@@ -32,10 +34,28 @@ pub fn listen(address: SocketAddr, keepalive_seconds: u64) -> io::Result<Socket>
     Ok(socket)
 }
 
+/// Between two tries.
+const RELEASE_POLL: Duration = Duration::from_millis(10);
+
 /// Is the address free? SO_REUSEPORT would let two servers of one user share it unnoticed, so the first
-/// thing a starting server does is to bind without it.
+/// thing a starting server does is to bind without it. An address in use is tried again for a second.
 /// Errors: as [`listen`].
 pub fn probe(address: SocketAddr) -> io::Result<()> {
+    let begin = Instant::now();
+    loop {
+        match probe_once(address) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && begin.elapsed() < ADDRESS_RELEASE_TIME_MAX =>
+            {
+                std::thread::sleep(RELEASE_POLL);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn probe_once(address: SocketAddr) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;

@@ -86,7 +86,11 @@ impl Server {
     pub fn try_launch(&mut self) -> Result<(), Refusal> {
         assert!(self.process.is_none(), "launched twice");
         let mut process = Process::spawn(&mut self.command());
-        if process.output.wait_for("ready") {
+        let ready = match self.program {
+            Program::Ringraft => "ready on ",
+            Program::Redis => "Ready to accept connections",
+        };
+        if process.output.wait_for(ready) {
             self.process = Some(process);
             let port = self.port;
             eventually("a PING is answered", || {
@@ -300,12 +304,9 @@ impl Output {
         });
     }
 
-    /// True when a line with `text` came, in letters of either case; false when the process ended (or was
-    /// silent) without one.
+    /// True when a line with `text` came, false when the process ended (or was silent) without one.
     fn wait_for(&self, text: &str) -> bool {
-        let found = |state: &OutputState| {
-            state.lines.iter().any(|line| line.to_ascii_lowercase().contains(text))
-        };
+        let found = |state: &OutputState| state.lines.iter().any(|line| line.contains(text));
         self.wait_until(|state| found(state) || state.streams_ended == 2) && found(&self.locked())
     }
 
