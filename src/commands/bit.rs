@@ -1,6 +1,6 @@
 //! Strings as rows of bits. Integers within them are in `bitfield.rs`.
 
-use super::options::range_within;
+use super::options::{range_in_order, range_within};
 use super::refusal::{Outcome, Refusal};
 use super::{Arity, Call, Command, Group, Keys, read, write};
 use crate::bits::{self, Join};
@@ -93,17 +93,20 @@ impl Unit {
         }
     }
 
-    /// The bits from `start` to `end` of a string of `size` bytes. `None` when nothing is left.
-    fn range(self, start: i64, end: i64, size: usize) -> Option<(u64, u64)> {
-        let bit_count = match self {
-            Unit::Byte => 1,
-            Unit::Bit => 8,
-        };
-        let (first, last) = range_within(start, end, size as i64 * bit_count)?;
-        Some(match self {
+    /// How many of it a string of `size` bytes has.
+    fn count(self, size: usize) -> i64 {
+        match self {
+            Unit::Byte => size as i64,
+            Unit::Bit => size as i64 * 8,
+        }
+    }
+
+    /// The first and the last bit of a range.
+    fn bits(self, (first, last): (i64, i64)) -> (u64, u64) {
+        match self {
             Unit::Byte => (first as u64 * 8, last as u64 * 8 + 7),
             Unit::Bit => (first as u64, last as u64),
-        })
+        }
     }
 }
 
@@ -115,7 +118,7 @@ fn bitcount(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome 
         _ => return Err(Refusal::Syntax),
     };
     let value = call.string(1, view)?.unwrap_or_default();
-    let range = unit.range(start, end, value.len());
+    let range = range_in_order(start, end, unit.count(value.len())).map(|range| unit.bits(range));
     let count = range.map_or(0, |(first, last)| bits::count_range(value, first, last));
     reply.integer(count as i64);
     Ok(())
@@ -139,7 +142,7 @@ fn bitpos(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
         reply.integer(if bit { -1 } else { 0 });
         return Ok(());
     };
-    let range = unit.range(start, end, value.len());
+    let range = range_within(start, end, unit.count(value.len())).map(|range| unit.bits(range));
     let found = range.and_then(|(first, last)| bits::find(value, bit, first, last));
     let zeros_follow = range.is_some() && !bit && call.count() <= 4;
     reply.integer(match found {

@@ -145,7 +145,11 @@ impl Operation {
         };
         let Some(new) = self.fitted(wanted) else { return reply.null() };
         self.field.write(bytes, new as u64);
-        reply.integer(if let Action::Set(_) = self.action { old } else { self.read(bytes) });
+        reply.integer(if self.is_set() { old } else { self.read(bytes) });
+    }
+
+    fn is_set(&self) -> bool {
+        matches!(self.action, Action::Set(_))
     }
 
     /// The integer to keep for `wanted`; `None` when it fails.
@@ -158,6 +162,11 @@ impl Operation {
         match self.overflow {
             _ if (least..=most).contains(&wanted) => Some(wanted),
             Overflow::Wrap => Some(wanted),
+            // Redis measures the room above `wanted` in 64 bits. Near their smallest integer that room
+            // overflows, and SET then takes the integer for one that is too large.
+            Overflow::Saturate if self.is_set() && most - wanted > i128::from(i64::MAX) => {
+                Some(most)
+            }
             Overflow::Saturate => Some(wanted.clamp(least, most)),
             Overflow::Fail => None,
         }

@@ -170,15 +170,18 @@ fn take_time<'a>(call: &Call<'a>, at: usize) -> Result<GivenExpiry<'a>, Refusal>
 
 /// A range of positions whose ends both belong to it, of a string of `size` bytes or bits: negative ends
 /// count from the end, and what lies outside is cut off. `None` when nothing is left.
+/// An end before the string becomes its first position, so that something may be left even then;
+/// [`range_in_order`] is more careful.
 pub fn range_within(start: i64, end: i64, size: i64) -> Option<(i64, i64)> {
-    // Redis sets an end before the string to its first position, but not when both ends stand in the
-    // wrong order already.
-    if start < 0 && end < 0 && start > end {
-        return None;
-    }
     let from_start = |at: i64| if at < 0 { at.saturating_add(size).max(0) } else { at };
     let (start, end) = (from_start(start), from_start(end).min(size - 1));
     (start <= end).then_some((start, end))
+}
+
+/// As [`range_within`], but nothing is left when both ends count from the end and stand in the wrong order.
+pub fn range_in_order(start: i64, end: i64, size: i64) -> Option<(i64, i64)> {
+    let backwards = start < 0 && end < 0 && start > end;
+    if backwards { None } else { range_within(start, end, size) }
 }
 
 #[cfg(test)]
@@ -200,7 +203,8 @@ mod tests {
             (0, -1, 0, None),
             (0, 0, 0, None),
         ] {
-            assert_eq!(range_within(start, end, size), expected, "{start} {end} {size}");
+            assert_eq!(range_in_order(start, end, size), expected, "{start} {end} {size}");
         }
+        assert_eq!(range_within(-5, -10, 3), Some((0, 0)));
     }
 }

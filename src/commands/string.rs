@@ -251,7 +251,7 @@ fn strlen(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
 fn getrange(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let (start, end) = (call.integer(2)?, call.integer(3)?);
     let value = call.string(1, view)?.unwrap_or_default();
-    let range = super::options::range_within(start, end, value.len() as i64);
+    let range = super::options::range_in_order(start, end, value.len() as i64);
     reply.bulk(range.map_or(b"", |(start, end)| &value[start as usize..=end as usize]));
     Ok(())
 }

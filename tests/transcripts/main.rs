@@ -31,6 +31,7 @@
 //! their length, and what belongs to an aggregate is indented by two spaces. Every file starts with an
 //! empty keyspace.
 
+mod random;
 mod redis;
 mod reply;
 mod script;

@@ -1,0 +1,203 @@
+//! Random requests, run in process and on a real redis-server side by side.
+//!
+//! Only what both must answer alike is made up: no times, and no request that 7.2 answers otherwise
+//! than 7.0. `SEED` chooses the requests; `REQUESTS` how many.
+
+use crate::redis::RedisServer;
+use crate::reply;
+use crate::server::{InProcess, Server};
+
+const REQUESTS: u64 = 20_000;
+
+#[test]
+fn transcripts_of_random_requests_agree_with_redis() {
+    let Some(redis) = RedisServer::start() else {
+        eprintln!("redis-server is not installed: random requests are not compared with it");
+        return;
+    };
+    let number = |name: &str| std::env::var(name).ok()?.parse().ok();
+    let seed = number("SEED")
+        .unwrap_or_else(|| u64::from(std::process::id()) << 32 ^ redis.connect().now_ms() as u64);
+    println!("SEED={seed}");
+    let (mut ours, mut theirs) = (InProcess::new(), redis.connect());
+    let mut dice = Dice { state: seed };
+    let mut history = Vec::new();
+    for _ in 0..number("REQUESTS").unwrap_or(REQUESTS) {
+        let words = dice.request();
+        history.push(format!("{words:?}"));
+        let bytes = |words: &[String]| words.iter().map(|word| word.clone().into_bytes()).collect();
+        let here = reply::render(&ours.execute(bytes(&words)));
+        let there = reply::render(&theirs.execute(bytes(&words)));
+        let start = history.len().saturating_sub(30);
+        assert_eq!(here, there, "SEED={seed}, after\n{}", history[start..].join("\n"));
+    }
+}
+
+/// A stream of random numbers (splitmix64) and what is made of them.
+struct Dice {
+    state: u64,
+}
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.state ^ self.state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn one_of<'a>(&mut self, words: &[&'a str]) -> &'a str {
+        words[self.below(words.len() as u64) as usize]
+    }
+
+    /// A template's words; those with a leading capital stand for something random, `?` words come or not.
+    fn request(&mut self) -> Vec<String> {
+        const TEMPLATES: &[&str] = &[
+            "set Key Value ?Option ?Option",
+            "set Key Value",
+            "set Key Float",
+            "get Key",
+            "setnx Key Value",
+            "getset Key Value",
+            "getdel Key",
+            "getex Key ?Option",
+            "mget Key Key Key",
+            "mset Key Value Key Value",
+            "msetnx Key Value Key Value",
+            "append Key Value",
+            "strlen Key",
+            "getrange Key Index Index",
+            "substr Key Index Index",
+            "setrange Key Offset Value",
+            "incr Key",
+            "decr Key",
+            "incrby Key Integer",
+            "decrby Key Integer",
+            "incrbyfloat Key Float",
+            "incrbyfloat Key Float",
+            "incrbyfloat Key Float",
+            "lcs Key Key ?Lcs ?Lcs ?Lcs",
+            "setbit Key Offset Bit",
+            "getbit Key Offset",
+            "bitcount Key Index Index ?Unit",
+            "bitcount Key",
+            "bitpos Key Bit",
+            "bitpos Key Bit Index",
+            "bitpos Key Bit Index Index ?Unit",
+            "bitop Join Key Key Key",
+            "bitop not Key Key",
+            "bitfield Key ?Overflow ?Field ?Field ?Overflow ?Field",
+            "bitfield_ro Key get Type Place",
+            "del Key",
+            "exists Key Key",
+            "type Key",
+            "object encoding Key",
+            "rename Key Key",
+            "copy Key Key replace",
+        ];
+        let mut words = Vec::new();
+        for word in self.one_of(TEMPLATES).split(' ') {
+            match word.strip_prefix('?') {
+                Some(_) if self.below(2) == 0 => {}
+                Some(word) => self.fill(word, &mut words),
+                None => self.fill(word, &mut words),
+            }
+        }
+        words
+    }
+
+    fn fill(&mut self, word: &str, words: &mut Vec<String>) {
+        let filled = match word {
+            "Key" => self.one_of(&["a", "b", "c", "d"]).to_owned(),
+            "Bit" => self.below(2).to_string(),
+            "Unit" => self.one_of(&["BIT", "byte"]).to_owned(),
+            "Join" => self.one_of(&["and", "OR", "Xor"]).to_owned(),
+            "Option" => self.one_of(&["NX", "xx", "GET", "KEEPTTL", "persist", "EX"]).to_owned(),
+            "Lcs" => self.one_of(&["IDX", "LEN", "WITHMATCHLEN", "MINMATCHLEN", "2"]).to_owned(),
+            "Offset" => self.one_of(&["0", "1", "7", "8", "13", "100", "-1", "x"]).to_owned(),
+            "Place" => self.one_of(&["0", "3", "8", "#0", "#1", "#3", "77", "#", "-1"]).to_owned(),
+            "Index" => match self.below(8) {
+                0 => (self.next() as i64).to_string(),
+                _ => (self.below(40) as i64 - 20).to_string(),
+            },
+            "Integer" => self.integer(),
+            "Float" => self.float(),
+            "Value" => self.value(),
+            "Type" => self.kind(),
+            "Overflow" => {
+                words.push("overflow".to_owned());
+                self.one_of(&["WRAP", "sat", "Fail", "fail", "sat"]).to_owned()
+            }
+            "Field" => {
+                let action = self.one_of(&["get", "set", "incrby"]);
+                words.push(action.to_owned());
+                let kind = self.kind();
+                words.push(kind);
+                self.fill("Place", words);
+                match action {
+                    "get" => return,
+                    _ => self.integer(),
+                }
+            }
+            literal => literal.to_owned(),
+        };
+        words.push(filled);
+    }
+
+    fn kind(&mut self) -> String {
+        let size = self.below(66);
+        format!("{}{size}", self.one_of(&["u", "i"]))
+    }
+
+    fn integer(&mut self) -> String {
+        match self.below(4) {
+            0 => (self.below(40) as i64 - 20).to_string(),
+            1 => (self.next() as i64).to_string(),
+            2 => ((self.next() as i64) >> self.below(64)).to_string(),
+            _ => self.one_of(&["9223372036854775807", "-9223372036854775808", "1x"]).to_owned(),
+        }
+    }
+
+    fn value(&mut self) -> String {
+        match self.below(5) {
+            0 => self.integer(),
+            1 => self.float(),
+            _ => {
+                let size = self.below(60);
+                (0..size).map(|_| self.one_of(&["a", "b", "\u{0}", "\u{7f}", "\u{e9}"])).collect()
+            }
+        }
+    }
+
+    fn digits(&mut self, size_max: u64) -> String {
+        (0..self.below(size_max)).map(|_| char::from(b'0' + self.below(10) as u8)).collect()
+    }
+
+    fn float(&mut self) -> String {
+        let sign = self.one_of(&["", "", "-", "+"]);
+        if self.below(20) == 0 {
+            return format!("{sign}{}", self.one_of(&["inf", "Infinity", "nan", "1e", "0x", "."]));
+        }
+        if self.below(10) == 0 {
+            let (whole, fraction) = (self.next(), self.next() >> self.below(64));
+            let exponent = self.below(200) as i64 - 100;
+            return format!("{sign}0x{whole:X}.{fraction:x}p{exponent}");
+        }
+        let size = [3, 10, 25, 60][self.below(4) as usize];
+        let mut text = format!("{sign}{}", self.digits(size));
+        if self.below(3) > 0 {
+            text.push('.');
+            let size = [3, 10, 25, 60][self.below(4) as usize];
+            text += &self.digits(size);
+        }
+        if self.below(4) == 0 {
+            let span = [10, 60, 9990][self.below(3) as usize];
+            text += &format!("e{}", self.below(span) as i64 - span as i64 / 2);
+        }
+        text
+    }
+}
