@@ -139,7 +139,7 @@ pub fn resolve(arguments: Arguments<'_>) -> Option<&'static Command> {
 }
 
 /// The row of a command by the first word of a request, in any case.
-/// Cost: no allocation, no loop over the name; about 3 ns.
+/// Cost: no allocation, no loop over the name; 4 to 5 ns.
 #[inline]
 pub fn find(name: &[u8]) -> Option<&'static Command> {
     find_under(0, name)
@@ -151,15 +151,15 @@ fn find_under(parent: u16, name: &[u8]) -> Option<&'static Command> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         return None;
     }
-    let (head, tail) = fold(name);
+    let (head, tail) = words_of(name);
     let mut at = home(head, tail, name.len(), parent);
     loop {
         let place = &PLACES[at];
         if place.size == 0 {
             return None;
         }
-        if place.head == head
-            && place.tail == tail
+        if place.head == head | place.head_letters
+            && place.tail == tail | place.tail_letters
             && (place.size as usize, place.parent) == (name.len(), parent)
         {
             return Some(&ROWS[place.number as usize]);
@@ -244,15 +244,21 @@ fn printed(word: &[u8], size: usize) -> &[u8] {
 struct Place {
     head: u64,
     tail: u64,
+    /// 0x20 at every letter of `head`, so that letters, and they alone, match in both cases.
+    head_letters: u64,
+    tail_letters: u64,
     number: u16,
     parent: u16,
     size: u8,
 }
 
-/// The name in lower case as two words that, with its length, are different for different names.
+const EMPTY: Place =
+    Place { head: 0, tail: 0, head_letters: 0, tail_letters: 0, number: 0, parent: 0, size: 0 };
+
+/// The name as two words that, with its length, are different for different names.
 #[inline(always)]
-const fn fold(name: &[u8]) -> (u64, u64) {
-    let (head, tail) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+const fn words_of(name: &[u8]) -> (u64, u64) {
+    match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
         (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
         _ => match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
             (Some(head), Some(tail)) => {
@@ -260,29 +266,30 @@ const fn fold(name: &[u8]) -> (u64, u64) {
             }
             _ => (name[0] as u64 | (name[name.len() / 2] as u64) << 8, name[name.len() - 1] as u64),
         },
-    };
-    (lower(head), lower(tail))
-}
-
-/// Turns the eight bytes of a word to ASCII lower case at once.
-/// With its top bit masked, a byte plus `0x80 - c` carries into the top bit exactly when it is `c` or more.
-#[inline(always)]
-const fn lower(word: u64) -> u64 {
-    const fn all(byte: u8) -> u64 {
-        u64::from_le_bytes([byte; 8])
     }
-    let low = word & all(0x7f);
-    let from_a = low + all(0x80 - b'A');
-    let past_z = low + all(0x80 - (b'Z' + 1));
-    let upper = (from_a ^ past_z) & !word & all(0x80);
-    word | upper >> 2
 }
 
+/// What ASCII letters in lower case have set, and those in upper case have not.
+const CASE: u8 = 0x20;
+
+/// [`CASE`] at every letter of a word in lower case.
+const fn letters_of(word: u64) -> u64 {
+    let mut bytes = word.to_le_bytes();
+    let mut i = 0;
+    while i < bytes.len() {
+        bytes[i] = if bytes[i].is_ascii_lowercase() { CASE } else { 0 };
+        i += 1;
+    }
+    u64::from_le_bytes(bytes)
+}
+
+/// Where to look first; the same for both cases of a letter.
 #[inline(always)]
 const fn home(head: u64, tail: u64, size: usize, parent: u16) -> usize {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mixed =
-        (head ^ tail.rotate_left(29) ^ size as u64 ^ (parent as u64) << 32).wrapping_mul(ODD);
+    const CASES: u64 = u64::from_le_bytes([CASE; 8]);
+    let words = (head | CASES) ^ (tail | CASES).rotate_left(29);
+    let mixed = (words ^ size as u64 ^ (parent as u64) << 32).wrapping_mul(ODD);
     (mixed >> (64 - PLACE_COUNT.trailing_zeros())) as usize
 }
 
@@ -363,21 +370,28 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
 
 const fn index() -> [Place; PLACE_COUNT] {
     let rows = gather();
-    let mut places = [Place { head: 0, tail: 0, number: 0, parent: 0, size: 0 }; PLACE_COUNT];
+    let mut places = [EMPTY; PLACE_COUNT];
     let mut number = 0;
     while number < rows.len() {
         let name = rows[number].name.as_bytes();
         assert!(!name.is_empty() && name.len() <= NAME_BYTES_MAX, "a name does not fit");
         let parent = rows[number].parent;
         let parent = if parent.is_empty() { 0 } else { number_of("", parent) as u16 + 1 };
-        let (head, tail) = fold(name);
+        let (head, tail) = words_of(name);
         let mut at = home(head, tail, name.len(), parent);
         while places[at].size != 0 {
             at = (at + 1) % PLACE_COUNT;
         }
         if !rows[number].flags.internal {
-            places[at] =
-                Place { head, tail, number: number as u16, parent, size: name.len() as u8 };
+            places[at] = Place {
+                head,
+                tail,
+                head_letters: letters_of(head),
+                tail_letters: letters_of(tail),
+                number: number as u16,
+                parent,
+                size: name.len() as u8,
+            };
         }
         number += 1;
     }
