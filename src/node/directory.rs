@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a start waits for the lock of a process that is dead already.
+const DYING_HOLDER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The version of `cluster.json` and of the directory's layout that this program writes, and the newest it reads.
 pub const FORMAT: u32 = 1;
@@ -119,19 +123,45 @@ impl Directory {
     }
 }
 
+/// The process id that the holder of the lock wrote; empty when it has not yet.
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
+    if read.is_ok() { text.trim().to_string() } else { String::new() }
+}
+
+/// Is this process dead or about to be? A killed server holds its lock until the kernel has taken down its rings,
+/// which a quick restart can outrun.
+fn is_dying(process: &str) -> bool {
+    match std::fs::read_to_string(format!("/proc/{process}/stat")) {
+        // The state follows the name, which is in parentheses and may hold anything.
+        Ok(stat) => {
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']))
+        }
+        Err(_) => !process.is_empty(),
+    }
+}
+
 /// Takes the directory for this process. Writing the process id also shows that the disk takes data.
 fn lock(path: &Path) -> Result<File, Refusal> {
     let fails = |doing: &str, error: io::Error| unusable(path, doing, &error);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     let mut file = options.open(path.join(LOCK_FILE)).map_err(|error| fails("write to", error))?;
-    match file.try_lock() {
+    let give_up = Instant::now() + DYING_HOLDER_PATIENCE;
+    match loop {
+        let attempt = file.try_lock();
+        let held = matches!(attempt, Err(TryLockError::WouldBlock));
+        if !held || !is_dying(&holder(&mut file)) || Instant::now() > give_up {
+            break attempt;
+        }
+        std::thread::yield_now();
+    } {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let holder = match file.read_to_string(&mut holder) {
-                Ok(_) if !holder.trim().is_empty() => format!("process {}", holder.trim()),
-                _ => "another process".to_string(),
+            let holder = match holder(&mut file) {
+                holder if holder.is_empty() => "another process".to_string(),
+                holder => format!("process {holder}"),
             };
             return Err(Refusal::failure(format!(
                 "directory {} is in use by {holder}: stop it or choose another directory with --dir",
