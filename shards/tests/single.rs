@@ -2,8 +2,11 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{Node, options};
 use ringraft_shards::ids::{Index, NodeId, ShardId};
+use ringraft_shards::log::recover;
 use ringraft_shards::raft::{EntryKind, Group, GroupConfig, Output, ProposeError, ReadError, Role};
 use ringraft_shards::random::Random;
 
@@ -262,4 +265,40 @@ fn a_snapshot_that_the_log_does_not_reach_is_refused() {
 fn common_files(node: &Node) -> Vec<String> {
     use ringraft_shards::disk::Disk;
     node.disk.list().expect("listed").into_iter().map(|file| file.name).collect()
+}
+
+#[test]
+fn it_works_on_real_files_too() {
+    use ringraft_shards::disk::{Disk, RealDisk};
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let disk = RealDisk::open(&scratch.path().join("log")).expect("created");
+    for start in 1..=3u64 {
+        let log = recover(Arc::new(disk.clone()), options(1), Index(0), start, &mut |_, _| {});
+        let log = log.expect("the log is good");
+        let mut group = Group::open(common::config(1, &[1]), Some(log), None, 1).expect("fits");
+        let mut out = Output::default();
+        let (mut proposed, mut commands) = (0, 0);
+        while commands < start * 200 {
+            if proposed < 200 && group.propose(vec![start as u8; 300]).is_ok() {
+                proposed += 1;
+            }
+            out.clear();
+            group.poll(&mut out);
+            assert_eq!(out.failure, None);
+            for write in out.writes.drain(..) {
+                let name = write.file_name();
+                disk.write_at(&name, write.offset, write.buffer.as_slice()).expect("written");
+                group.written(write.ticket, write.buffer);
+            }
+            if let Some(action) = out.file_action.take() {
+                let result = action.run(&disk);
+                group.file_action_done(action.id, result);
+            }
+            for entry in out.committed.drain(..) {
+                commands += u64::from(entry.kind == EntryKind::Command);
+                group.applied(entry.index);
+            }
+        }
+        assert_eq!(commands, start * 200);
+    }
 }

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use raft::eraftpb::{Entry, EntryType};
 
 use super::files::segment_file_name;
-use super::format::{Part, RECORD_HEADER_BYTES, SegmentHeader, read_part, read_record};
+use super::format::{
+    Part, RECORD_HEADER_BYTES, RecordHeader, SegmentHeader, read_part, read_record,
+};
 use crate::disk::{Disk, DiskError};
 use crate::limits::LOG_MARK_BYTES;
 
@@ -162,7 +164,7 @@ impl Marks {
                 index: wanted,
             };
             let header = header.ok_or_else(damaged)?;
-            let Some(mut parts) = read_one(disk, header, place.1, &mut record)? else {
+            let Some((_, mut parts)) = read_one(disk, header, place.1, &mut record)? else {
                 // The end of this segment's records; the chain goes on in the next one.
                 let next = segments.iter().find(|header| header.sequence == place.0 + 1);
                 place = (place.0 + 1, u64::from(next.ok_or_else(damaged)?.block_bytes));
@@ -193,13 +195,13 @@ impl Marks {
     }
 }
 
-/// Parts of the record at `offset`, or `None` when no valid one is there.
-fn read_one<'a>(
+/// Header and parts of the record at `offset`, or `None` when no valid one is there.
+pub(super) fn read_one<'a>(
     disk: &dyn Disk,
     header: &SegmentHeader,
     offset: u64,
     record: &'a mut Vec<u8>,
-) -> Result<Option<&'a [u8]>, DiskError> {
+) -> Result<Option<(RecordHeader, &'a [u8])>, DiskError> {
     if offset + RECORD_HEADER_BYTES as u64 > header.segment_bytes {
         return Ok(None);
     }
@@ -212,5 +214,5 @@ fn read_one<'a>(
     }
     record.resize(length as usize, 0);
     disk.read_at(&name, offset, record)?;
-    Ok(read_record(record, header.salt).ok().map(|(_, parts)| parts))
+    Ok(read_record(record, header.salt).ok())
 }

@@ -16,6 +16,7 @@ use super::format::{
     FORMAT_VERSION, HEADER_BYTES, HeaderFault, RECORD_HEADER_BYTES, RecordFault, RecordHeader,
     SegmentHeader, read_record, u64_at,
 };
+use super::marks::read_one;
 use super::replay::Replay;
 use super::space::Space;
 use super::write::{Log, Resume, Segment};
@@ -94,7 +95,7 @@ pub fn recover(
     let found = survey(&*disk, &options)?;
     let total = found.headers.iter().map(|header| header.segment_bytes).sum();
     let mut replay = Replay::new(keep_after.0);
-    let mut reader = Reader { disk: &*disk, bytes: Vec::new() };
+    let mut reader = Reader { disk: &*disk, bytes: Vec::new(), loaded: None };
     let mut segments = Vec::new();
     let mut end = None;
     let mut done = 0;
@@ -264,12 +265,17 @@ struct Reader<'a> {
     disk: &'a dyn Disk,
     /// The segment that was read last.
     bytes: Vec<u8>,
+    loaded: Option<u64>,
 }
 
 impl Reader<'_> {
     fn load(&mut self, header: &SegmentHeader) -> Result<(), RecoverError> {
-        self.bytes.resize(header.segment_bytes as usize, 0);
-        self.disk.read_at(&segment_file_name(header.sequence), 0, &mut self.bytes)?;
+        if self.loaded != Some(header.sequence) {
+            self.loaded = None;
+            self.bytes.resize(header.segment_bytes as usize, 0);
+            self.disk.read_at(&segment_file_name(header.sequence), 0, &mut self.bytes)?;
+            self.loaded = Some(header.sequence);
+        }
         Ok(())
     }
 
@@ -308,14 +314,15 @@ impl Reader<'_> {
         Ok(Scan { records, last_index, end: at as u64, found, live_behind })
     }
 
+    /// The record that the segment begins with, if it is valid.
     fn first_record(
         &mut self,
         header: &SegmentHeader,
     ) -> Result<Option<RecordHeader>, RecoverError> {
-        let mut bytes = vec![0; (header.segment_bytes - u64::from(header.block_bytes)) as usize];
-        let name = segment_file_name(header.sequence);
-        self.disk.read_at(&name, u64::from(header.block_bytes), &mut bytes)?;
-        Ok(read_record(&bytes, header.salt).ok().map(|(record, _)| record))
+        let at = u64::from(header.block_bytes);
+        let mut record = Vec::new();
+        let parts = read_one(self.disk, header, at, &mut record)?;
+        Ok(parts.map(|(record, _)| record))
     }
 
     /// All valid records from `from` of the first of these segments on.

@@ -276,9 +276,10 @@ impl Group {
         self.node.report_snapshot(to.0, status);
     }
 
-    /// The connection to a peer is lost: what was under way may not have arrived.
+    /// The connection to a peer is lost: what was under way may not have arrived, a snapshot neither.
     pub fn unreachable(&mut self, peer: NodeId) {
         self.node.report_unreachable(peer.0);
+        self.node.report_snapshot(peer.0, SnapshotStatus::Failure);
     }
 
     /// What this member is.

@@ -12,8 +12,8 @@ use ringraft_shards::log::{
     recover,
 };
 use ringraft_shards::raft::{
-    EntryKind, Group, GroupConfig, OpenError, Output, PeerMessage, Proposal, ProposeError, Role,
-    SnapshotPoint,
+    EntryKind, Group, GroupConfig, MembershipChange, OpenError, Output, PeerMessage, Proposal,
+    ProposeError, Role, SnapshotPoint,
 };
 use ringraft_shards::random::Random;
 
@@ -71,6 +71,8 @@ pub struct Node {
     /// Commands applied between two snapshots; 0 takes none.
     pub snapshot_every: usize,
     pub snapshot_wanted: bool,
+    /// Snapshots of others that were installed.
+    pub installs: usize,
     since_snapshot: usize,
     starts: u64,
     out: Output,
@@ -97,6 +99,7 @@ impl Node {
             failures: Vec::new(),
             snapshot_every: 0,
             snapshot_wanted: false,
+            installs: 0,
             since_snapshot: 0,
             starts: 0,
             out: Output::default(),
@@ -179,6 +182,7 @@ impl Node {
                 let (point, state) = self.snapshot.as_ref().expect("received before the message");
                 assert_eq!(*point, install.point, "the newest one");
                 self.state = state.clone();
+                self.installs += 1;
                 group.applied(install.point.index);
             }
             let again = self.out.more || !self.out.committed.is_empty();
@@ -303,6 +307,12 @@ impl Cluster {
         self.chance.bits();
         self.node(id).crash(power.then_some(&mut chance));
         self.links.retain(|(_, to), _| *to != id);
+        // The others notice that the connection is gone.
+        for node in self.nodes.values_mut() {
+            if let Some(group) = &mut node.group {
+                group.unreachable(NodeId(id));
+            }
+        }
     }
 
     pub fn leader(&self) -> Option<u64> {
@@ -489,11 +499,11 @@ impl Cluster {
                 self.node(id).finish_file_action();
                 self.poll(id);
             }
-            75..85 if up => {
+            75..89 if up => {
                 self.node(id).group().tick();
                 self.poll(id);
             }
-            85..97 if up => {
+            89..97 if up => {
                 let size = 1 + self.chance.below(600) as usize;
                 let data = vec![self.chance.bits() as u8; size];
                 let _ = self.node(id).group().propose(data);
@@ -509,14 +519,40 @@ impl Cluster {
             }
             98 if self.chance.below(100) < faults => {
                 let other = ids[self.chance.below(ids.len() as u64) as usize];
-                match self.chance.below(3) {
+                match self.chance.below(4) {
                     0 => self.cut.push((id, other)),
                     1 => self.cut.extend([(id, other), (other, id)]),
+                    2 => {
+                        self.cut =
+                            ids.iter().flat_map(|&other| [(id, other), (other, id)]).collect()
+                    }
                     _ => self.cut.clear(),
                 }
             }
+            99 if up => self.change_members(id, &ids),
             _ => {}
         }
+    }
+
+    /// Leadership goes to somebody, or votes are taken and given, one at a time or jointly.
+    fn change_members(&mut self, id: u64, ids: &[u64]) {
+        let one = NodeId(ids[self.chance.below(ids.len() as u64) as usize]);
+        let two = NodeId(ids[self.chance.below(ids.len() as u64) as usize]);
+        let choice = self.chance.below(4);
+        let group = self.node(id).group();
+        let changes: &[MembershipChange] = match choice {
+            0 => {
+                let _ = group.transfer_leader(one);
+                &[]
+            }
+            1 if group.membership().voters.len() > 1 => &[MembershipChange::AddLearner(one)],
+            2 if one != two => {
+                &[MembershipChange::AddLearner(one), MembershipChange::AddVoter(two)]
+            }
+            _ => &[MembershipChange::AddVoter(one)],
+        };
+        let _ = group.propose_membership(changes);
+        self.poll(id);
     }
 
     /// Ends all faults and lets everybody catch up; then nothing that was ever applied may be missing.
@@ -530,8 +566,11 @@ impl Cluster {
             }
         }
         self.settle();
-        self.elect();
-        self.propose(b"the end");
+        // Leadership may just be changing hands.
+        self.run_until("a proposal is taken", |cluster| {
+            let leader = cluster.elect();
+            cluster.node(leader).group().propose("the end".as_bytes()).is_ok()
+        });
         self.converge();
         let node = self.nodes.values().next().expect("some");
         assert_eq!(node.state.len(), self.history.len(), "seed {}", self.seed);
