@@ -1,4 +1,353 @@
-//! INFO.
+//! INFO: the server's state and counters as text, in sections.
+//!
+//! Fields have Redis' names where they mean the same; fields of Redis that have no meaning here are left
+//! out. What this server has beyond Redis stands in sections of its own: Cores and Shards.
+
+use super::refusal::Refusal;
+use super::{Answer, Arity, Call, Command, Group, session, table};
+use crate::core::report::Totals;
+use crate::core::{Core, Desk, wall_clock_ms};
+use crate::node::usage;
+use crate::resp::reply::Reply;
+use crate::settings::values::{Mode, Word};
+use std::fmt::{Display, Write};
+use std::sync::atomic::Ordering;
 
 /// The version of Redis whose behaviour this server has.
 pub const REDIS_VERSION: &str = "7.2.0";
+
+/// Rows of this file.
+pub const COMMANDS: &[Command] = &[session("info", Arity::AtLeast(1), info).asks().about(
+    Group::Server,
+    "1.0.0",
+    "State and counters of the server; sections may be named.",
+)];
+
+/// One section.
+struct Section {
+    name: &'static str,
+    title: &'static str,
+    /// Is it shown when no section is named?
+    default: bool,
+    write: fn(&mut Text, &Core, &Totals),
+}
+
+const fn section(
+    name: &'static str,
+    title: &'static str,
+    write: fn(&mut Text, &Core, &Totals),
+) -> Section {
+    Section { name, title, default: true, write }
+}
+
+impl Section {
+    const fn on_demand(mut self) -> Section {
+        self.default = false;
+        self
+    }
+}
+
+/// In the order in which they are shown.
+const SECTIONS: &[Section] = &[
+    section("server", "Server", server),
+    section("clients", "Clients", clients),
+    section("memory", "Memory", memory),
+    section("persistence", "Persistence", persistence),
+    section("stats", "Stats", stats),
+    section("replication", "Replication", replication),
+    section("cpu", "CPU", cpu),
+    section("cores", "Cores", cores),
+    section("shards", "Shards", shards).on_demand(),
+    section("commandstats", "Commandstats", command_stats).on_demand(),
+    section("errorstats", "Errorstats", error_stats),
+    section("latencystats", "Latencystats", latency_stats).on_demand(),
+    section("cluster", "Cluster", cluster),
+    section("keyspace", "Keyspace", keyspace),
+];
+
+/// The text being written.
+struct Text(String);
+
+impl Text {
+    fn field(&mut self, name: impl Display, value: impl Display) {
+        write!(self.0, "{name}:{value}\r\n").expect("text takes all");
+    }
+
+    fn bytes(&mut self, name: &str, bytes: u64) {
+        self.field(name, bytes);
+        self.field(format_args!("{name}_human"), human(bytes));
+    }
+}
+
+fn info(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    let words: Vec<String> = call
+        .arguments
+        .iter_from(1)
+        .map(|word| String::from_utf8_lossy(word).to_ascii_lowercase())
+        .collect();
+    let is_wanted = |section: &Section| {
+        let default = words.is_empty() || words.iter().any(|word| word == "default");
+        let all = words.iter().any(|word| word == "all" || word == "everything");
+        all || default && section.default || words.iter().any(|word| word == section.name)
+    };
+    let wanted: Vec<&'static Section> = SECTIONS.iter().filter(|s| is_wanted(s)).collect();
+    desk.ask_cores(Core::report, move |core, reports, reply| {
+        let totals = Totals::of(reports);
+        let mut text = Text(String::new());
+        for section in wanted {
+            if !text.0.is_empty() {
+                text.0.push_str("\r\n");
+            }
+            write!(text.0, "# {}\r\n", section.title).expect("text takes all");
+            (section.write)(&mut text, core, &totals);
+        }
+        reply.verbatim(&text.0);
+    })
+}
+
+fn server(text: &mut Text, core: &Core, totals: &Totals) {
+    let now_ms = wall_clock_ms();
+    let uptime = (now_ms - core.shared.started_ms) / 1000;
+    text.field("redis_version", REDIS_VERSION);
+    text.field("ringraft_version", env!("CARGO_PKG_VERSION"));
+    text.field("redis_mode", "standalone");
+    text.field("os", operating_system());
+    text.field("arch_bits", usize::BITS);
+    text.field("multiplexing_api", "io_uring");
+    text.field("process_id", std::process::id());
+    text.field("run_id", &core.shared.run_id);
+    text.field("cluster_id", format_args!("{:032x}", core.shared.cluster_id));
+    text.field("tcp_port", core.settings.port);
+    text.field("server_time_usec", now_ms * 1000);
+    text.field("uptime_in_seconds", uptime);
+    text.field("uptime_in_days", uptime / 86400);
+    text.field("hz", 10);
+    text.field("executable", file_name(std::env::current_exe().ok().as_deref()));
+    text.field("config_file", file_name(core.settings.config_file.as_deref()));
+    text.field("mode", core.settings.mode.word());
+    text.field("ring_features", &totals.cores[0].features);
+}
+
+fn operating_system() -> String {
+    let read = |name| std::fs::read_to_string(format!("/proc/sys/kernel/{name}"));
+    let [kind, release] = ["ostype", "osrelease"].map(|name| read(name).unwrap_or_default());
+    format!("{} {} {}", kind.trim(), release.trim(), std::env::consts::ARCH)
+}
+
+fn file_name(path: Option<&std::path::Path>) -> String {
+    path.map_or_else(String::new, |path| path.display().to_string())
+}
+
+fn clients(text: &mut Text, core: &Core, totals: &Totals) {
+    let reports = totals.cores.iter();
+    let input = reports.clone().map(|core| core.largest_buffers.0).max().unwrap_or(0);
+    let output = reports.map(|core| core.largest_buffers.1).max().unwrap_or(0);
+    text.field("connected_clients", totals.sum(|core| core.client_count));
+    text.field("maxclients", core.settings.maxclients);
+    text.field("client_recent_max_input_buffer", input);
+    text.field("client_recent_max_output_buffer", output);
+    text.field("blocked_clients", 0);
+    text.field("paused_clients", totals.sum(|core| core.paused_client_count));
+    text.field("watching_clients", totals.sum(|core| core.watching_client_count));
+    text.field("monitors", core.shared.monitor_count.load(Ordering::Relaxed));
+}
+
+fn memory(text: &mut Text, core: &Core, totals: &Totals) {
+    let memory = usage::memory();
+    let data = totals.data_bytes();
+    let percent = |part: u64, all: u64| format!("{:.2}%", 100.0 * part as f64 / all.max(1) as f64);
+    text.bytes("used_memory", memory.allocated);
+    text.bytes("used_memory_rss", memory.process);
+    text.bytes("used_memory_peak", memory.peak);
+    text.field("used_memory_peak_perc", percent(memory.allocated, memory.peak));
+    text.field("used_memory_overhead", memory.allocated.saturating_sub(data));
+    text.field("used_memory_startup", memory.at_start);
+    text.field("used_memory_dataset", data);
+    let net = memory.allocated.saturating_sub(memory.at_start);
+    text.field("used_memory_dataset_perc", percent(data.min(net), net));
+    text.field("allocator_allocated", memory.allocated);
+    text.field("allocator_active", memory.active);
+    text.field("allocator_resident", memory.resident);
+    text.bytes("total_system_memory", usage::system_memory());
+    text.bytes("maxmemory", core.settings.maxmemory);
+    text.field("maxmemory_policy", core.settings.maxmemory_policy.word());
+    let ratio = |a: u64, b: u64| format!("{:.2}", a as f64 / b.max(1) as f64);
+    text.field("allocator_frag_ratio", ratio(memory.active, memory.allocated));
+    text.field("allocator_frag_bytes", memory.active.saturating_sub(memory.allocated));
+    text.field("allocator_rss_ratio", ratio(memory.resident, memory.active));
+    text.field("allocator_rss_bytes", memory.resident.saturating_sub(memory.active));
+    text.field("rss_overhead_ratio", ratio(memory.process, memory.resident));
+    text.field("rss_overhead_bytes", memory.process as i64 - memory.resident as i64);
+    text.field("mem_fragmentation_ratio", ratio(memory.process, memory.allocated));
+    text.field("mem_fragmentation_bytes", memory.process as i64 - memory.allocated as i64);
+    text.field("mem_clients_normal", totals.sum(|core| core.client_bytes));
+    text.field("mem_allocator", format_args!("jemalloc-{}", usage::allocator_version()));
+}
+
+fn persistence(text: &mut Text, core: &Core, _: &Totals) {
+    text.field("loading", 0);
+    text.field("aof_enabled", u8::from(core.settings.mode == Mode::Store));
+    text.field("fsync", core.settings.fsync.word());
+}
+
+fn stats(text: &mut Text, _: &Core, totals: &Totals) {
+    let stats = &totals.stats;
+    let rate = totals.rate;
+    let kilobytes = |bytes: f64| format!("{:.2}", bytes / 1024.0);
+    text.field("total_connections_received", stats.total_connections);
+    text.field("total_commands_processed", stats.total_commands);
+    text.field("instantaneous_ops_per_sec", rate.commands as u64);
+    text.field("total_net_input_bytes", stats.input_bytes);
+    text.field("total_net_output_bytes", stats.output_bytes);
+    text.field("instantaneous_input_kbps", kilobytes(rate.input_bytes));
+    text.field("instantaneous_output_kbps", kilobytes(rate.output_bytes));
+    text.field("rejected_connections", stats.rejected_connections);
+    text.field("expired_keys", stats.expired_keys);
+    text.field("evicted_keys", stats.evicted_keys);
+    text.field("keyspace_hits", stats.keyspace_hits);
+    text.field("keyspace_misses", stats.keyspace_misses);
+    text.field("total_error_replies", stats.errors.values().sum::<u64>());
+    text.field("client_query_buffer_limit_disconnections", stats.query_limit_disconnections);
+    text.field("client_output_buffer_limit_disconnections", stats.output_limit_disconnections);
+}
+
+fn replication(text: &mut Text, _: &Core, _: &Totals) {
+    text.field("role", "master");
+    text.field("connected_slaves", 0);
+}
+
+fn cpu(text: &mut Text, _: &Core, _: &Totals) {
+    let (kernel, user) = usage::processor_time();
+    text.field("used_cpu_sys", format_args!("{:.6}", kernel.as_secs_f64()));
+    text.field("used_cpu_user", format_args!("{:.6}", user.as_secs_f64()));
+}
+
+fn cores(text: &mut Text, _: &Core, totals: &Totals) {
+    let stats = &totals.stats;
+    let requests = stats.local_requests + stats.hops;
+    let share = stats.local_requests as f64 / requests.max(1) as f64;
+    text.field("cores", totals.cores.len());
+    text.field("local_requests", stats.local_requests);
+    text.field("hops", stats.hops);
+    text.field("local_share", format_args!("{share:.4}"));
+    text.field("messages", stats.messages);
+    text.field("moved_connections", stats.moved_connections);
+    text.field("turns", stats.turns);
+    for core in &totals.cores {
+        let line = format!(
+            "cpu={},clients={},shards={},commands={},hops={},messages={},turns={}",
+            core.cpu,
+            core.client_count,
+            core.shards.len(),
+            core.stats.total_commands,
+            core.stats.hops,
+            core.stats.messages,
+            core.stats.turns
+        );
+        text.field(format_args!("core{}", core.core), line);
+    }
+}
+
+fn shards(text: &mut Text, _: &Core, totals: &Totals) {
+    let shards = totals.shards();
+    text.field("shards", shards.len());
+    for (core, shard) in shards {
+        let line = format!(
+            "core={core},slots={}-{},keys={},used_bytes={},memory_limit={},waiting={},role={}",
+            shard.slots.0,
+            shard.slots.1,
+            shard.key_count(),
+            shard.used_bytes,
+            shard.memory_limit,
+            shard.waiting_count,
+            if shard.leads { "leader" } else { "follower" }
+        );
+        text.field(format_args!("shard{}", shard.id.0), line);
+    }
+}
+
+fn command_stats(text: &mut Text, _: &Core, totals: &Totals) {
+    for row in table::rows().iter().filter(|row| !row.flags.internal) {
+        let stats = &totals.stats.commands[usize::from(row.number)];
+        if stats.calls + stats.rejected + stats.failed == 0 {
+            continue;
+        }
+        let microseconds = stats.nanoseconds / 1000;
+        let each = stats.nanoseconds as f64 / 1000.0 / stats.calls.max(1) as f64;
+        let line = format!(
+            "calls={},usec={microseconds},usec_per_call={each:.2},rejected_calls={},failed_calls={}",
+            stats.calls, stats.rejected, stats.failed
+        );
+        text.field(format_args!("cmdstat_{}", row.full_name()), line);
+    }
+}
+
+fn error_stats(text: &mut Text, _: &Core, totals: &Totals) {
+    for (code, count) in &totals.stats.errors {
+        text.field(format_args!("errorstat_{code}"), format_args!("count={count}"));
+    }
+}
+
+fn latency_stats(text: &mut Text, _: &Core, totals: &Totals) {
+    for row in table::rows().iter().filter(|row| !row.flags.internal) {
+        let Some(latency) = &totals.stats.commands[usize::from(row.number)].latency else {
+            continue;
+        };
+        let at = |quantile| latency.value_at_quantile(quantile) as f64;
+        let line = format!("p50={:.3},p99={:.3},p99.9={:.3}", at(0.5), at(0.99), at(0.999));
+        text.field(format_args!("latency_percentiles_usec_{}", row.full_name()), line);
+    }
+}
+
+fn cluster(text: &mut Text, _: &Core, _: &Totals) {
+    text.field("cluster_enabled", 0);
+}
+
+fn keyspace(text: &mut Text, _: &Core, totals: &Totals) {
+    for database in 0..ringraft_shards::limits::DATABASE_COUNT {
+        let shards = totals.cores.iter().flat_map(|core| &core.shards);
+        let (keys, expires) = shards
+            .map(|shard| shard.keys[database])
+            .fold((0, 0), |sum, own| (sum.0 + own.0, sum.1 + own.1));
+        if keys > 0 {
+            text.field(format_args!("db{database}"), format_args!("keys={keys},expires={expires}"));
+        }
+    }
+}
+
+/// Bytes for people, as Redis prints them: `1.23M`.
+fn human(bytes: u64) -> String {
+    const UNITS: [char; 5] = ['K', 'M', 'G', 'T', 'P'];
+    let mut value = bytes as f64;
+    let mut unit = None;
+    for next in UNITS {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = Some(next);
+    }
+    unit.map_or_else(|| format!("{bytes}B"), |unit| format!("{value:.2}{unit}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_for_people() {
+        for (bytes, text) in
+            [(0, "0B"), (1023, "1023B"), (1024, "1.00K"), (1_469_384, "1.40M"), (7 << 30, "7.00G")]
+        {
+            assert_eq!(human(bytes), text);
+        }
+    }
+
+    #[test]
+    fn sections_have_unique_names() {
+        let mut names: Vec<&str> = SECTIONS.iter().map(|section| section.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), SECTIONS.len());
+    }
+}

@@ -248,6 +248,8 @@ pub struct Flags {
     pub random_reply: bool,
     /// Not counted by SLOWLOG.
     pub no_slowlog: bool,
+    /// Answered by all cores together, hence later: not allowed inside MULTI.
+    pub asks: bool,
     /// Proposed by the leader alone: no client finds it.
     pub internal: bool,
 }
@@ -356,6 +358,7 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
             no_monitor: false,
             random_reply: false,
             no_slowlog: false,
+            asks: false,
             internal: false,
         },
         group: Group::Generic,
@@ -406,6 +409,12 @@ impl Command {
     pub const fn unseen(mut self) -> Command {
         self.flags.no_monitor = true;
         self.flags.no_slowlog = true;
+        self
+    }
+
+    /// Answered by all cores together, hence later: not allowed inside MULTI.
+    pub const fn asks(mut self) -> Command {
+        self.flags.asks = true;
         self
     }
 

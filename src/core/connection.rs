@@ -64,10 +64,10 @@ pub struct Connection {
     pub session: Session,
     /// Row of its last request: the next is likely the same.
     pub last_command: Option<&'static Command>,
+    /// Row of its last request, if that took the slow path.
+    pub last_row: Option<&'static Command>,
     /// Sequence number of its last write.
     pub last_write: Option<u32>,
-    /// Has it ever turned replies off? Then writes may be unfinished that nobody waits for.
-    pub muted_once: bool,
     /// Is a receive armed in the ring?
     pub receiving: bool,
     /// Was its cancellation asked for?
@@ -120,8 +120,8 @@ impl Connection {
             replies: Replies::default(),
             session: Session::default(),
             last_command: None,
+            last_row: None,
             last_write: None,
-            muted_once: false,
             receiving: false,
             cancelling: false,
             blocked: false,
@@ -143,7 +143,7 @@ impl Connection {
     /// May a write of it be unfinished? Then a read must wait for its turn in the shard's order.
     #[inline(always)]
     pub fn has_unfinished_writes(&self) -> bool {
-        self.muted_once || self.last_write.is_some_and(|last| !self.replies.is_written(last))
+        self.last_write.is_some_and(|last| !self.replies.is_written(last))
     }
 
     /// Unparsed input.

@@ -44,30 +44,33 @@ pub(super) struct Piece {
 impl Core {
     /// Takes a request of any kind.
     pub(super) fn dispatch(&mut self, index: u32, arguments: OwnedArguments) {
-        // What was taken on the hot path comes first.
-        let mode = self.answers.connections.at(index).session.reply_mode;
-        if mode == ReplyMode::SkipNext {
-            self.answers.connections.at_mut(index).session.reply_mode = ReplyMode::On;
-        }
         let looked_up = find_row(arguments.borrow());
         let pauses = looked_up.as_ref().is_ok_and(|command| self.is_paused_for(command));
         if pauses {
             return self.hold_back(index, &arguments);
         }
-        let target = if mode == ReplyMode::On {
-            let sequence = self.answers.connections.at_mut(index).replies.expect();
-            Target::Connection { index, sequence }
-        } else {
-            self.answers.connections.at_mut(index).muted_once = true;
-            Target::Nobody
+        let connection = self.answers.connections.at_mut(index);
+        let sequence = match connection.session.reply_mode {
+            ReplyMode::On => connection.replies.expect(),
+            ReplyMode::Off => connection.replies.expect_muted(),
+            ReplyMode::SkipNext => {
+                connection.session.reply_mode = ReplyMode::On;
+                connection.replies.expect_muted()
+            }
         };
-        let session = &self.answers.connections.at(index).session;
+        let target = Target::Connection { index, sequence };
+        connection.last_command = None;
+        connection.last_row = looked_up.as_ref().ok().copied();
+        let session = &connection.session;
         let checked = looked_up.and_then(|command| {
             if !session.authenticated && !command.flags.no_auth {
                 return Err(Refusal::text(NO_AUTH));
             }
             if self.stop_sent && command.name != "shutdown" {
                 return Err(Refusal::text("ERR the server is shutting down"));
+            }
+            if session.transaction.is_some() && command.flags.asks {
+                return Err(Refusal::text("ERR Command not allowed inside a transaction"));
             }
             Ok(command)
         });
@@ -211,12 +214,11 @@ impl Core {
         arguments: Arguments<'_>,
     ) {
         let took = self.stats.count(command, 1, clock).duration_since(clock);
-        let threshold = self.settings.slowlog_log_slower_than;
-        if threshold >= 0 && took.as_micros() as i64 >= threshold && !command.flags.no_slowlog {
+        if self.stats.slowlog.is_slow(took) && !command.flags.no_slowlog {
             let client =
                 self.answers.connections.get(index).map(|c| (c.peer, c.session.name.clone()));
             let now_ms = self.turn.now_ms;
-            self.slowlog.add(now_ms, took, arguments, client, self.settings.slowlog_max_len);
+            self.stats.slowlog.add(now_ms, took, arguments, client);
         }
     }
 

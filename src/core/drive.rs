@@ -115,9 +115,6 @@ impl Core {
         }
     }
 
-    pub(super) fn take_metrics_request(&mut self, _index: u32, _source: crate::core::turn::Source) {
-    }
-
     /// Do all shards serve reads and writes?
     pub(super) fn shards_serve(&self) -> bool {
         self.shards.iter().all(|shard| shard.serves())

@@ -24,7 +24,7 @@ use ringraft_shards::arguments::{Arguments, OwnedArguments, Span};
 use ringraft_shards::batch::Operation;
 use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::KeyHash;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What became of a request on the hot path.
 enum Taken {
@@ -456,7 +456,11 @@ impl Core {
             for read in run {
                 self.run_staged(read);
             }
-            clock = self.stats.count(run[0].command, run.len() as u64, clock);
+            let start = clock;
+            clock = self.stats.count(run[0].command, run.len() as u64, start);
+            if self.stats.slowlog.is_slow(clock - start) {
+                self.note_slow_reads(run, clock - start);
+            }
         }
         self.turn.reads = reads;
         self.turn.reads.clear();
@@ -502,6 +506,31 @@ impl Core {
         });
         if let Source::Input(index) = read.source {
             self.answers.connections.at_mut(index).input = taken;
+        }
+    }
+
+    /// Keeps the last of some reads for SLOWLOG that took long together, or each of them when all are wanted.
+    #[cold]
+    fn note_slow_reads(&mut self, reads: &[StagedRead], took: Duration) {
+        let all = self.stats.slowlog.takes_all();
+        let (first, each) =
+            if all { (0, took / reads.len() as u32) } else { (reads.len() - 1, took) };
+        for read in &reads[first..] {
+            let spans = &self.turn.spans[read.spans.0 as usize..][..read.spans.1 as usize];
+            let arguments = match read.source {
+                Source::Buffer(buffer, length) => {
+                    Arguments::new(self.ring.buffer(buffer, usize::from(length)), spans)
+                }
+                Source::Input(index) => {
+                    Arguments::new(&self.answers.connections.at(index).input, spans)
+                }
+                Source::Mail { message, operation } => {
+                    self.turn.mail[message as usize].batch.operation(operation as usize).1
+                }
+            };
+            let now_ms = self.turn.now_ms;
+            let slowlog = &mut self.stats.slowlog;
+            slowlog.note(read.command, now_ms, each, arguments, read.origin, &self.answers);
         }
     }
 

@@ -5,7 +5,9 @@
 //! connection's replies at once. Nothing is shared with other cores but mailboxes and a few counters, and
 //! no lock is taken on a request's path.
 
+mod adopt;
 pub mod answers;
+pub mod clients;
 pub mod connection;
 pub mod desk;
 mod dispatch;
@@ -14,9 +16,12 @@ pub mod gather;
 mod intake;
 mod lifecycle;
 pub mod mailbox;
+mod metrics;
 mod monitor;
 mod output;
+pub mod rates;
 pub mod replies;
+pub mod report;
 pub mod router;
 pub mod session;
 pub mod shard;
@@ -38,7 +43,6 @@ use mailbox::{Mail, Mailbox, MailboxSender};
 use ringraft_shards::raft::Output;
 use router::Router;
 use shard::LocalShard;
-use slowlog::SlowLog;
 use socket2::Socket;
 use stats::Stats;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -111,14 +115,14 @@ pub struct Core {
     pub shards: Vec<LocalShard>,
     /// Its counters.
     pub stats: Stats,
-    /// Its slow commands.
-    pub slowlog: SlowLog,
     /// Connections, gathers and outboxes.
     pub answers: Answers,
     /// Random bits.
     pub chance: Chance,
     /// Files of its shards.
     pub storage: Storage,
+    /// How fast its counters grow.
+    pub rates: rates::Rates,
     /// CLIENT PAUSE.
     pub pause: Pause,
     /// DEBUG SET-ACTIVE-EXPIRE.
@@ -183,7 +187,6 @@ impl Core {
     /// A core that is ready to run.
     pub fn new(parts: Parts) -> Core {
         let core_count = parts.mailboxes.len();
-        let slowlog = SlowLog::default();
         Core {
             id: parts.id,
             cpu: parts.cpu,
@@ -192,10 +195,10 @@ impl Core {
             router: parts.router,
             shards: parts.shards,
             stats: Stats::default(),
-            slowlog,
             answers: Answers::new(parts.id, core_count),
             chance: Chance::new(parts.seed),
             storage: parts.storage,
+            rates: rates::Rates::default(),
             pause: Pause::default(),
             active_expire: true,
             ring: parts.ring,
@@ -229,6 +232,7 @@ impl Core {
     /// Runs turns until the process is to end. Returns why, if it is for a failure.
     pub async fn run(&mut self) -> Result<(), String> {
         self.ring.poll_wake(self.mailbox.bell().descriptor());
+        self.adopt_settings(self.settings.clone());
         let mut completions = Vec::new();
         while self.failure.is_none() {
             let busy = self.turn(&mut completions);

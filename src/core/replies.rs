@@ -20,6 +20,8 @@ pub struct Replies {
     /// Early replies: element `i` is that of `head + 1 + i`, its place in `side` once it is written.
     parked: VecDeque<Option<std::ops::Range<usize>>>,
     side: Vec<u8>,
+    /// Requests whose replies the client does not want (CLIENT REPLY), in order.
+    muted: VecDeque<u32>,
 }
 
 impl Replies {
@@ -29,6 +31,25 @@ impl Replies {
         let sequence = self.next;
         self.next = self.next.wrapping_add(1);
         sequence
+    }
+
+    /// Takes the sequence number of a request whose reply is not to be sent.
+    pub fn expect_muted(&mut self) -> u32 {
+        let sequence = self.expect();
+        self.muted.push_back(sequence);
+        sequence
+    }
+
+    /// Does not send the reply of a request that is not answered yet and younger than every muted one.
+    pub fn mute(&mut self, sequence: u32) {
+        if self.muted.back() != Some(&sequence) {
+            self.muted.push_back(sequence);
+        }
+    }
+
+    /// Sends the reply of a muted request after all.
+    pub fn unmute(&mut self, sequence: u32) {
+        self.muted.retain(|muted| *muted != sequence);
     }
 
     /// Requests whose reply is not written or parked behind one that is not.
@@ -46,11 +67,32 @@ impl Replies {
     /// Writes the reply of a request. Each request is written once.
     #[inline(always)]
     pub fn write(&mut self, sequence: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        if sequence == self.head {
+        if !self.muted.is_empty() {
+            self.write_unless_muted(sequence, write);
+        } else if sequence == self.head {
             write(&mut self.out);
             self.advance();
         } else {
             self.park(sequence, write);
+        }
+    }
+
+    #[cold]
+    fn write_unless_muted(&mut self, sequence: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let place = self.muted.iter().position(|muted| *muted == sequence);
+        let to = if sequence == self.head { &mut self.out } else { &mut self.side };
+        let start = to.len();
+        write(to);
+        let written = if place.is_some() { Vec::new() } else { to[start..].to_vec() };
+        to.truncate(start);
+        if let Some(place) = place {
+            self.muted.remove(place);
+        }
+        if sequence == self.head {
+            self.out.extend_from_slice(&written);
+            self.advance();
+        } else {
+            self.park(sequence, |to| to.extend_from_slice(&written));
         }
     }
 
@@ -127,9 +169,17 @@ impl Replies {
         }
     }
 
+    /// Bytes that the output buffer can hold without growing.
+    pub fn capacity(&self) -> usize {
+        self.out.capacity()
+    }
+
     /// Bytes of memory held.
     pub fn memory(&self) -> usize {
-        self.out.capacity() + self.side.capacity() + self.parked.capacity() * 24
+        self.out.capacity()
+            + self.side.capacity()
+            + self.parked.capacity() * 24
+            + self.muted.capacity() * 4
     }
 }
 
@@ -137,6 +187,23 @@ impl Replies {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn muted_replies_keep_their_place_but_are_not_sent() {
+        let mut replies = Replies::default();
+        let first = replies.expect_muted();
+        let second = replies.expect();
+        let third = replies.expect_muted();
+        let fourth = replies.expect_muted();
+        replies.write(second, |out| out.push(b'2'));
+        replies.write(third, |out| out.push(b'3'));
+        assert_eq!((replies.unsent(), replies.unfinished()), (&b""[..], 4));
+        replies.write(first, |out| out.push(b'1'));
+        assert_eq!((replies.unsent(), replies.unfinished()), (&b"2"[..], 1));
+        replies.unmute(fourth);
+        replies.write(fourth, |out| out.push(b'4'));
+        assert_eq!((replies.unsent(), replies.unfinished()), (&b"24"[..], 0));
+    }
 
     proptest! {
         #[test]

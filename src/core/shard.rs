@@ -426,7 +426,18 @@ impl LocalShard {
                         stats.finish(outcome, command, start, &mut reply);
                     });
                 }
-                clock = stats.count(run[0].command, run.len() as u64, clock);
+                let start = clock;
+                clock = stats.count(run[0].command, run.len() as u64, start);
+                if stats.slowlog.is_slow(clock - start) {
+                    let all = stats.slowlog.takes_all();
+                    let slow = if all { run } else { &run[run.len() - 1..] };
+                    for waiting in slow {
+                        let (took, arguments) =
+                            ((clock - start) / slow.len() as u32, fetch(waiting).1);
+                        let (command, origin) = (waiting.command, waiting.origin);
+                        stats.slowlog.note(command, time, took, arguments, origin, answers);
+                    }
+                }
             }
         }
         self.recycle(set);
@@ -522,7 +533,7 @@ pub fn run_read(
         hasher: keyspace.hasher(),
         seed,
     };
-    let view = keyspace.view(request.database, time);
+    let view = keyspace.view(request.database, time).counted();
     run(&call, &if request.origin.no_touch { view.untouched() } else { view }, reply)
 }
 

@@ -1,6 +1,8 @@
 //! The slow commands of one core; SLOWLOG merges those of all cores.
 
-use ringraft_shards::arguments::Arguments;
+use crate::commands::Command;
+use crate::core::answers::{Answers, Origin, Target};
+use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,20 +35,77 @@ pub struct SlowCommand {
 }
 
 /// The newest slow commands of a core.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SlowLog {
     commands: VecDeque<SlowCommand>,
+    threshold: Duration,
+    count_max: usize,
+}
+
+impl Default for SlowLog {
+    /// Empty, and never takes one.
+    fn default() -> SlowLog {
+        SlowLog { commands: VecDeque::new(), threshold: Duration::MAX, count_max: 0 }
+    }
 }
 
 impl SlowLog {
-    /// Keeps a command, and no more than `count_max` of them.
+    /// Takes commands from now on that last `threshold_us` or longer (negative: none), and keeps the newest
+    /// `count_max` of them.
+    pub fn configure(&mut self, threshold_us: i64, count_max: u64) {
+        self.threshold = u64::try_from(threshold_us).map_or(Duration::MAX, Duration::from_micros);
+        self.count_max = usize::try_from(count_max).unwrap_or(usize::MAX);
+        self.commands.truncate(self.count_max);
+    }
+
+    /// Is that long enough to be kept?
+    #[inline(always)]
+    pub fn is_slow(&self, duration: Duration) -> bool {
+        duration >= self.threshold
+    }
+
+    /// Must every command be kept, however short?
+    pub fn takes_all(&self) -> bool {
+        self.threshold.is_zero()
+    }
+
+    /// Keeps a command that a shard has run, unless it is the server's own.
+    #[cold]
+    pub fn note(
+        &mut self,
+        command: &Command,
+        time_ms: i64,
+        duration: Duration,
+        arguments: Arguments<'_>,
+        origin: Origin,
+        answers: &Answers,
+    ) {
+        if command.flags.no_slowlog || origin.target == Target::Nobody {
+            return;
+        }
+        let mut client = None;
+        if origin.core == answers.core {
+            let whole = match origin.target {
+                Target::Gather { index, .. } => answers.gathers.get(index).map(|g| g.target),
+                target => Some(target),
+            };
+            if let Some(Target::Connection { index, .. }) = whole {
+                client = answers.connections.get(index).map(|c| (c.peer, c.session.name.clone()));
+            }
+        }
+        // The one command of clients that goes to its shard under another name.
+        let exec: OwnedArguments = [&b"exec"[..]].into_iter().collect();
+        let shown = if command.flags.internal { exec.borrow() } else { arguments };
+        self.add(time_ms, duration, shown, client);
+    }
+
+    /// Keeps a command and, when there are too many, drops the oldest.
     pub fn add(
         &mut self,
         time_ms: i64,
         duration: Duration,
         arguments: Arguments<'_>,
         client: Option<(Option<SocketAddr>, Vec<u8>)>,
-        count_max: u64,
     ) {
         let (peer, name) = client.unwrap_or_default();
         self.commands.push_front(SlowCommand {
@@ -57,7 +116,7 @@ impl SlowLog {
             peer,
             name,
         });
-        self.commands.truncate(usize::try_from(count_max).unwrap_or(usize::MAX));
+        self.commands.truncate(self.count_max);
     }
 
     /// The commands kept, newest first.
@@ -100,10 +159,13 @@ mod tests {
     #[test]
     fn the_newest_are_kept_and_arguments_are_cut() {
         let mut log = SlowLog::default();
+        assert!(!log.is_slow(Duration::from_secs(3600)));
+        log.configure(100, 2);
+        assert!(log.is_slow(Duration::from_micros(100)) && !log.is_slow(Duration::from_micros(99)));
         let long = vec![b'x'; 200];
         let owned: OwnedArguments = std::iter::repeat_n(long.as_slice(), 40).collect();
         for _ in 0..3 {
-            log.add(7, Duration::from_millis(1), owned.borrow(), None, 2);
+            log.add(7, Duration::from_millis(1), owned.borrow(), None);
         }
         let commands: Vec<_> = log.commands().collect();
         assert_eq!(commands.len(), 2);

@@ -2,6 +2,7 @@
 
 use crate::commands::refusal::Outcome;
 use crate::commands::{Command, table};
+use crate::core::slowlog::SlowLog;
 use crate::resp::reply::Reply;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
@@ -66,8 +67,10 @@ pub struct Stats {
     pub output_limit_disconnections: u64,
     /// Connections closed because their request grew too large.
     pub query_limit_disconnections: u64,
-    /// Requests parsed.
+    /// Turns run.
     pub turns: u64,
+    /// Its slow commands. They are kept by [`Stats::reset`] and not added up.
+    pub slowlog: SlowLog,
 }
 
 impl Default for Stats {
@@ -95,6 +98,7 @@ impl Default for Stats {
             output_limit_disconnections: 0,
             query_limit_disconnections: 0,
             turns: 0,
+            slowlog: SlowLog::default(),
         }
     }
 }
@@ -141,6 +145,12 @@ impl Stats {
         reply.error(text);
         let code = text.split(' ').next().unwrap_or("ERR");
         *self.errors.entry(code.to_string()).or_default() += 1;
+    }
+
+    /// Counts from zero again (CONFIG RESETSTAT).
+    pub fn reset(&mut self) {
+        let slowlog = std::mem::take(&mut self.slowlog);
+        *self = Stats { now_ms: self.now_ms, slowlog, ..Stats::default() };
     }
 
     /// Adds the counters of another core.

@@ -10,7 +10,7 @@ impl Core {
         let now_ms = self.turn.now_ms;
         for shard in &mut self.shards {
             shard.group.tick();
-            if self.active_expire {
+            if self.active_expire && self.pause.until_ms <= now_ms {
                 let stats = &mut self.stats;
                 shard.expire(now_ms, EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX, stats);
             }
@@ -19,6 +19,10 @@ impl Core {
         }
         for listener in std::mem::take(&mut self.silent_listeners) {
             self.arm_listener(listener);
+        }
+        self.rates.sample(now_ms, &self.stats);
+        if self.id == 0 {
+            crate::node::usage::note_peak();
         }
         self.end_pause();
         self.close_idle();

@@ -20,15 +20,7 @@ pub fn listen(address: SocketAddr, keepalive_seconds: u64) -> io::Result<Socket>
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
-    if keepalive_seconds > 0 {
-        let time = Duration::from_secs(keepalive_seconds);
-        let third = time / 3;
-        let keepalive = socket2::TcpKeepalive::new()
-            .with_time(time)
-            .with_interval(third.max(Duration::from_secs(1)))
-            .with_retries(3);
-        socket.set_tcp_keepalive(&keepalive)?;
-    }
+    keep_alive(&socket, keepalive_seconds)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
@@ -36,6 +28,21 @@ pub fn listen(address: SocketAddr, keepalive_seconds: u64) -> io::Result<Socket>
 
 /// Between two tries.
 const RELEASE_POLL: Duration = Duration::from_millis(10);
+
+/// Lets the kernel probe connections that a listening socket will accept after so much silence; 0 never does.
+/// Errors: the kernel does not allow it.
+pub fn keep_alive(socket: &Socket, seconds: u64) -> io::Result<()> {
+    if seconds == 0 {
+        return socket.set_keepalive(false);
+    }
+    let time = Duration::from_secs(seconds);
+    let third = time / 3;
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(time)
+        .with_interval(third.max(Duration::from_secs(1)))
+        .with_retries(3);
+    socket.set_tcp_keepalive(&keepalive)
+}
 
 /// Is the address free? SO_REUSEPORT would let two servers of one user share it unnoticed, so the first
 /// thing a starting server does is to bind without it. An address in use is tried again for a second.

@@ -8,6 +8,7 @@ pub mod logging;
 pub mod recover;
 pub mod run;
 pub mod signals;
+pub mod usage;
 
 use crate::settings::values::Mode;
 use crate::settings::{SettingError, Settings};

@@ -28,6 +28,7 @@ impl Edit<'_> {
             database: self.database,
             now_ms: self.now_ms,
             touches: true,
+            counts: false,
         }
     }
 

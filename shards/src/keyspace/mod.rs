@@ -169,6 +169,13 @@ pub struct KeyRange<'a> {
     pub descending: bool,
 }
 
+/// Keys that counted views looked for.
+#[derive(Debug, Default)]
+struct Lookups {
+    hits: Cell<u64>,
+    misses: Cell<u64>,
+}
+
 /// One shard's items, all databases.
 pub struct Keyspace {
     hasher: KeyHasher,
@@ -176,6 +183,7 @@ pub struct Keyspace {
     /// Bytes of items, tables and indexes. Views build indexes.
     used: Cell<usize>,
     accesses: Accesses,
+    lookups: Lookups,
     /// What the mark bit of an item is that no cut waits for.
     mark: bool,
     cut: Option<Box<Cut>>,
@@ -193,6 +201,7 @@ impl Keyspace {
             databases: (0..DATABASE_COUNT).map(|_| Database::default()).collect(),
             used: Cell::new(0),
             accesses: Accesses::default(),
+            lookups: Lookups::default(),
             mark: false,
             cut: None,
             rubble: Rubble::default(),
@@ -210,7 +219,7 @@ impl Keyspace {
     /// For reading `database` at `now_ms` (milliseconds since the Unix epoch).
     #[inline(always)]
     pub fn view(&self, database: DatabaseIndex, now_ms: i64) -> View<'_> {
-        View { keyspace: self, database, now_ms, touches: true }
+        View { keyspace: self, database, now_ms, touches: true, counts: false }
     }
 
     /// For changing `database` at `now_ms`.
@@ -223,6 +232,16 @@ impl Keyspace {
     /// the next access to their item, as in Redis.
     pub fn set_access_clock(&mut self, clock: AccessClock) {
         self.accesses.clock = clock;
+    }
+
+    /// How many keys counted views found, and how many they did not.
+    pub fn lookups(&self) -> (u64, u64) {
+        (self.lookups.hits.get(), self.lookups.misses.get())
+    }
+
+    /// Counts them from zero again.
+    pub fn reset_lookups(&mut self) {
+        self.lookups = Lookups::default();
     }
 
     /// Bytes that items, tables and indexes take from the allocator, what is cleared and not yet freed included.

@@ -19,6 +19,8 @@ pub struct View<'a> {
     pub(super) now_ms: i64,
     /// Does a read count as an access?
     pub(super) touches: bool,
+    /// Are hits and misses counted?
+    pub(super) counts: bool,
 }
 
 /// A position of a scan: a slot and a lower bound of the hash within it.
@@ -70,13 +72,25 @@ impl<'a> View<'a> {
 
     #[inline(always)]
     fn live(&self, key: &Key<'_>) -> Option<RawItem> {
-        let item = lend::item_at(self.database_ref().find(key)?);
-        if item.expired(self.now_ms) { None } else { Some(item) }
+        let found = self.database_ref().find(key).map(lend::item_at);
+        let live = found.filter(|item| !item.expired(self.now_ms));
+        if self.counts {
+            let lookups = &self.keyspace.lookups;
+            let cell = if live.is_some() { &lookups.hits } else { &lookups.misses };
+            cell.set(cell.get() + 1);
+        }
+        live
     }
 
     /// The same, without counting reads as accesses (CLIENT NO-TOUCH).
     pub fn untouched(&self) -> View<'a> {
         View { touches: false, ..*self }
+    }
+
+    /// The same, counting keys found and not found (`keyspace_hits` of INFO).
+    #[inline(always)]
+    pub fn counted(&self) -> View<'a> {
+        View { counts: true, ..*self }
     }
 
     /// A view of another database at the same time.

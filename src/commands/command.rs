@@ -1,0 +1,295 @@
+//! COMMAND: what the server knows of its commands, read off the rows.
+
+use super::help::help;
+use super::refusal::{Outcome, Refusal};
+use super::{Arity, Call, Command, Gather, Group, Run, Spread, container, plain, table};
+use crate::glob::Glob;
+use crate::resp::reply::Reply;
+use ringraft_shards::arguments::Arguments;
+
+/// Rows of this file.
+pub const COMMANDS: &[Command] = &[container("command", COMMAND)
+    .alone(all)
+    .about(Group::Server, "2.8.13", "Describes the commands of the server.")];
+
+const COMMAND: &[Command] = &[
+    row("count", Arity::Exactly(2), count, "2.8.13", "Count of commands."),
+    row("docs", Arity::AtLeast(2), docs, "7.0.0", "Texts about commands."),
+    row("getkeys", Arity::AtLeast(3), getkeys, "2.8.13", "The keys of a whole command."),
+    row(
+        "getkeysandflags",
+        Arity::AtLeast(3),
+        getkeysandflags,
+        "7.0.0",
+        "The keys of a whole command, and what it does with them.",
+    ),
+    row("help", Arity::Exactly(2), help, "5.0.0", "Lists the subcommands."),
+    row("info", Arity::AtLeast(2), info, "2.8.13", "Arity, flags and keys of commands."),
+    row("list", Arity::AtLeast(2), list, "7.0.0", "Names of commands, all or FILTERBY something."),
+];
+
+const fn row(
+    name: &'static str,
+    arity: Arity,
+    run: fn(&Call<'_>, &mut Reply<'_>) -> Outcome,
+    since: &'static str,
+    summary: &'static str,
+) -> Command {
+    plain(name, arity, run).of("command").about(Group::Server, since, summary)
+}
+
+/// The commands that clients can send, containers as one each.
+fn commands() -> impl Iterator<Item = &'static Command> + Clone {
+    table::rows().iter().filter(|row| row.parent.is_empty() && !row.flags.internal)
+}
+
+fn subcommands(row: &Command) -> impl Iterator<Item = &'static Command> + Clone {
+    let (name, is_container) = (row.name, matches!(row.run, Run::Container(_)));
+    table::rows().iter().filter(move |other| is_container && other.parent == name)
+}
+
+/// A command by its full name, `config|get` for a subcommand.
+fn named(name: &[u8]) -> Option<&'static Command> {
+    let row = match name.iter().position(|&byte| byte == b'|') {
+        None => table::find(name),
+        Some(bar) => {
+            let parent = table::find(&name[..bar])?;
+            subcommands(parent).find(|row| row.name.as_bytes().eq_ignore_ascii_case(&name[bar + 1..]))
+        }
+    };
+    row.filter(|row| !row.flags.internal)
+}
+
+fn all(_: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
+    reply.array(commands().count());
+    commands().for_each(|row| describe(row, reply));
+    Ok(())
+}
+
+fn count(_: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
+    reply.integer(commands().count() as i64);
+    Ok(())
+}
+
+fn info(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
+    if call.count() == 2 {
+        return all(call, reply);
+    }
+    reply.array(call.count() - 2);
+    for name in call.arguments.iter_from(2) {
+        match named(name) {
+            Some(row) => describe(row, reply),
+            None => reply.null_array(),
+        }
+    }
+    Ok(())
+}
+
+/// The ten elements of COMMAND INFO.
+fn describe(row: &'static Command, reply: &mut Reply<'_>) {
+    reply.array(10);
+    reply.bulk(row.full_name().as_bytes());
+    reply.integer(row.arity.number());
+    words(&flags(row), "", reply);
+    let keys = row.keys;
+    for number in [keys.first as i64, keys.last as i64, keys.step as i64] {
+        reply.integer(number);
+    }
+    words(&categories(row), "@", reply);
+    let tips = tips(row);
+    reply.set(tips.len());
+    tips.iter().for_each(|tip| reply.bulk(tip.as_bytes()));
+    key_specification(row, reply);
+    reply.array(subcommands(row).count());
+    subcommands(row).for_each(|row| describe(row, reply));
+}
+
+fn words(words: &[&str], before: &str, reply: &mut Reply<'_>) {
+    reply.set(words.len());
+    words.iter().for_each(|word| reply.simple(&format!("{before}{word}")));
+}
+
+fn chosen<const N: usize>(all: [(bool, &'static str); N]) -> Vec<&'static str> {
+    all.into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect()
+}
+
+fn flags(row: &Command) -> Vec<&'static str> {
+    let flags = row.flags;
+    chosen([
+        (flags.write, "write"),
+        (flags.readonly, "readonly"),
+        (flags.grows, "denyoom"),
+        (flags.admin, "admin"),
+        (flags.no_monitor && !flags.admin, "skip_monitor"),
+        (flags.no_slowlog, "skip_slowlog"),
+        (flags.fast, "fast"),
+        (flags.no_auth, "no_auth"),
+        (flags.asks, "no_multi"),
+    ])
+}
+
+/// The categories of ACLs, in Redis' order.
+fn categories(row: &Command) -> Vec<&'static str> {
+    let flags = row.flags;
+    let is_container = matches!(row.run, Run::Container(_));
+    let of_group = |group| row.group == group && !is_container;
+    let everything = matches!(row.spread, Spread::Everywhere(gather)
+        if flags.write || gather == Gather::SortedKeys);
+    let of_all_keys = matches!(row.spread, Spread::Everywhere(_)) && row.group == Group::Server;
+    chosen([
+        (of_group(Group::Generic) || of_all_keys, "keyspace"),
+        (flags.readonly, "read"),
+        (flags.write, "write"),
+        (of_group(Group::String), "string"),
+        (of_group(Group::Bitmap), "bitmap"),
+        (flags.admin, "admin"),
+        (flags.fast, "fast"),
+        (!flags.fast, "slow"),
+        (flags.admin || everything, "dangerous"),
+        (of_group(Group::Connection), "connection"),
+        (of_group(Group::Transactions), "transaction"),
+    ])
+}
+
+fn tips(row: &Command) -> Vec<&'static str> {
+    let spread = |wanted: Gather| {
+        matches!(row.spread, Spread::Split(gather) | Spread::Everywhere(gather) if gather == wanted)
+    };
+    let everywhere = matches!(row.spread, Spread::Everywhere(_));
+    chosen([
+        (row.flags.random_reply, "nondeterministic_output"),
+        (everywhere && row.name != "scan", "request_policy:all_shards"),
+        (row.name == "scan", "request_policy:special"),
+        (matches!(row.spread, Spread::Split(_)), "request_policy:multi_shard"),
+        (spread(Gather::AllOk), "response_policy:all_succeeded"),
+        (spread(Gather::Sum), "response_policy:agg_sum"),
+    ])
+}
+
+/// What a command does with its keys.
+fn key_flags(row: &Command) -> [&'static str; 2] {
+    if row.flags.write { ["RW", "update"] } else { ["RO", "access"] }
+}
+
+fn key_specification(row: &Command, reply: &mut Reply<'_>) {
+    let keys = row.keys;
+    if keys.first == 0 {
+        return reply.set(0);
+    }
+    reply.set(1);
+    reply.map(3);
+    reply.bulk(b"flags");
+    words(&key_flags(row), "", reply);
+    reply.bulk(b"begin_search");
+    reply.map(2);
+    reply.bulk(b"type");
+    reply.bulk(b"index");
+    reply.bulk(b"spec");
+    reply.map(1);
+    reply.bulk(b"index");
+    reply.integer(keys.first as i64);
+    reply.bulk(b"find_keys");
+    reply.map(2);
+    reply.bulk(b"type");
+    reply.bulk(b"range");
+    reply.bulk(b"spec");
+    reply.map(3);
+    reply.bulk(b"lastkey");
+    // Counted from the first key; from the end when it is negative.
+    reply.integer(if keys.last < 0 { keys.last as i64 } else { keys.last as i64 - keys.first as i64 });
+    reply.bulk(b"keystep");
+    reply.integer(keys.step as i64);
+    reply.bulk(b"limit");
+    reply.integer(0);
+}
+
+fn list(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let names = || {
+        let all = commands().flat_map(|row| std::iter::once(row).chain(subcommands(row)));
+        all.map(|row| (row, row.full_name()))
+    };
+    if call.count() == 2 {
+        let all: Vec<_> = commands().collect();
+        reply.array(all.len());
+        all.iter().for_each(|row| reply.bulk(row.name.as_bytes()));
+        return Ok(());
+    }
+    if call.count() != 5 || !call.arguments.is(2, "filterby") {
+        return Err(Refusal::Syntax);
+    }
+    let wanted = call.at(4).to_ascii_lowercase();
+    let found: Vec<_> = if call.arguments.is(3, "module") {
+        Vec::new()
+    } else if call.arguments.is(3, "aclcat") {
+        let of = |row: &Command| categories(row).iter().any(|word| word.as_bytes() == wanted);
+        names().filter(|(row, _)| of(row)).collect()
+    } else if call.arguments.is(3, "pattern") {
+        let glob = Glob::new(&wanted);
+        names().filter(|(_, name)| glob.matches(name.as_bytes())).collect()
+    } else {
+        return Err(Refusal::Syntax);
+    };
+    reply.array(found.len());
+    found.iter().for_each(|(_, name)| reply.bulk(name.as_bytes()));
+    Ok(())
+}
+
+fn getkeys(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let (_, keys) = keys_of(call.arguments.tail(2))?;
+    reply.array(keys.len());
+    keys.iter().for_each(|key| reply.bulk(key));
+    Ok(())
+}
+
+fn getkeysandflags(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let (row, keys) = keys_of(call.arguments.tail(2))?;
+    reply.array(keys.len());
+    for key in keys {
+        reply.array(2);
+        reply.bulk(key);
+        words(&key_flags(row), "", reply);
+    }
+    Ok(())
+}
+
+/// The row of a whole command and its keys.
+/// Errors: there is no such command, its count of arguments is wrong, or it has no keys.
+fn keys_of(arguments: Arguments<'_>) -> Result<(&'static Command, Vec<&[u8]>), Refusal> {
+    let row = table::resolve(arguments).filter(|row| !row.flags.internal);
+    let row = row.ok_or(Refusal::text("ERR Invalid command specified"))?;
+    if row.keys.first == 0 {
+        return Err(Refusal::text("ERR The command has no key arguments"));
+    }
+    if !row.arity.fits(arguments.count()) {
+        return Err(Refusal::text("ERR Invalid number of arguments specified for command"));
+    }
+    let positions = row.keys.positions(arguments.count());
+    Ok((row, positions.map(|at| arguments.at(at)).collect()))
+}
+
+fn docs(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let rows: Vec<&'static Command> = match call.count() {
+        2 => commands().collect(),
+        _ => call.arguments.iter_from(2).filter_map(named).collect(),
+    };
+    reply.map(rows.len());
+    rows.into_iter().for_each(|row| document(row, reply));
+    Ok(())
+}
+
+fn document(row: &'static Command, reply: &mut Reply<'_>) {
+    let count = subcommands(row).count();
+    reply.bulk(row.full_name().as_bytes());
+    reply.map(if count > 0 { 4 } else { 3 });
+    reply.bulk(b"summary");
+    reply.bulk(row.summary.as_bytes());
+    reply.bulk(b"since");
+    reply.bulk(row.since.as_bytes());
+    reply.bulk(b"group");
+    reply.bulk(row.group.name().as_bytes());
+    if count > 0 {
+        reply.bulk(b"subcommands");
+        reply.map(count);
+        subcommands(row).for_each(|row| document(row, reply));
+    }
+}

@@ -1,0 +1,86 @@
+//! CONFIG: the settings of the server while it runs.
+
+use super::help::help;
+use super::refusal::Refusal;
+use super::{Answer, Arity, Call, Command, Group, container, plain, session};
+use crate::core::{Core, Desk};
+use crate::node;
+use crate::resp::reply::Reply;
+use crate::settings::file;
+
+/// Rows of this file.
+pub const COMMANDS: &[Command] = &[container("config", CONFIG).about(
+    Group::Server,
+    "2.0.0",
+    "The settings of the server.",
+)];
+
+const CONFIG: &[Command] = &[
+    session("get", Arity::AtLeast(3), get).of("config").admin().about(
+        Group::Server,
+        "2.0.0",
+        "The settings whose names match one of the patterns.",
+    ),
+    plain("help", Arity::Exactly(2), help).of("config").about(
+        Group::Server,
+        "5.0.0",
+        "Lists the subcommands.",
+    ),
+    session("resetstat", Arity::Exactly(2), resetstat).of("config").admin().asks().about(
+        Group::Server,
+        "2.0.0",
+        "Counts from zero again what INFO shows.",
+    ),
+    session("rewrite", Arity::Exactly(2), rewrite).of("config").admin().about(
+        Group::Server,
+        "2.8.0",
+        "Writes the settings into the file they came from.",
+    ),
+    session("set", Arity::AtLeast(4), set).of("config").admin().asks().about(
+        Group::Server,
+        "2.0.0",
+        "Changes settings: pairs of name and value.",
+    ),
+];
+
+fn get(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    let patterns: Vec<&[u8]> = call.arguments.iter_from(2).collect();
+    let found = desk.core.settings.get(&patterns);
+    reply.map(found.len());
+    for (name, value) in found {
+        reply.bulk(name.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    Ok(Answer::Now)
+}
+
+fn resetstat(desk: &mut Desk<'_>, _: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    desk.ask_cores(Core::reset_stats, |_, _, reply| reply.ok())
+}
+
+fn rewrite(desk: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    match file::rewrite(&desk.core.settings) {
+        Ok(()) => {
+            reply.ok();
+            Ok(Answer::Now)
+        }
+        Err(error) => Err(Refusal::Text(error.to_string().into())),
+    }
+}
+
+/// Checked here, then done on every core.
+fn set(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    if call.count() % 2 == 1 {
+        return Err(Refusal::Syntax);
+    }
+    let words: Vec<&[u8]> = call.arguments.iter_from(2).collect();
+    let pairs: Vec<(&[u8], &[u8])> = words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+    let old = &desk.core.settings;
+    let mut new = old.clone();
+    new.set(&pairs)
+        .and_then(|()| node::apply(old, &new))
+        .map_err(|error| Refusal::Text(error.to_string().into()))?;
+    let pairs: Vec<(Vec<u8>, Vec<u8>)> =
+        pairs.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+    desk.ask_cores(move |core| core.change_settings(&pairs), |_, _, reply| reply.ok())
+}

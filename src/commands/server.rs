@@ -1,0 +1,76 @@
+//! Commands about the server as a whole: its clock, its role, its end, and all that it is asked.
+
+use super::refusal::{Outcome, Refusal};
+use super::{Answer, Arity, Call, Command, Group, plain, session};
+use crate::core::{Core, Desk};
+use crate::resp::reply::Reply;
+use crate::settings::values::Mode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Rows of this file.
+pub const COMMANDS: &[Command] = &[
+    plain("time", Arity::Exactly(1), time).fast().about(
+        Group::Server,
+        "2.6.0",
+        "Seconds since 1970, and microseconds of the current one.",
+    ),
+    session("role", Arity::Exactly(1), role).fast().about(
+        Group::Server,
+        "2.8.12",
+        "What this server is in its cluster.",
+    ),
+    session("monitor", Arity::Exactly(1), monitor).admin().about(
+        Group::Server,
+        "1.0.0",
+        "Shows every request of all clients from now on.",
+    ),
+    session("shutdown", Arity::AtLeast(1), shutdown).admin().asks().about(
+        Group::Server,
+        "1.0.0",
+        "Ends the server in order.",
+    ),
+];
+
+fn time(_: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    reply.array(2);
+    reply.bulk_integer(now.as_secs() as i64);
+    reply.bulk_integer(i64::from(now.subsec_micros()));
+    Ok(())
+}
+
+fn role(_: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    reply.array(3);
+    reply.bulk(b"master");
+    reply.integer(0);
+    reply.array(0);
+    Ok(Answer::Now)
+}
+
+fn monitor(desk: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    desk.core.start_monitoring(desk.index);
+    reply.ok();
+    Ok(Answer::Now)
+}
+
+/// Every acknowledged write is on disk whichever way the server ends, so that SAVE, NOSAVE, NOW and FORCE
+/// change nothing in `store` mode. There is no reply: the connection ends with the server.
+fn shutdown(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    let said = |word: &str| (1..call.count()).any(|i| call.arguments.is(i, word));
+    let known = ["nosave", "save", "now", "force", "abort"];
+    let all_known =
+        (1..call.count()).all(|i| known.iter().any(|word| call.arguments.is(i, word)));
+    let abort = said("abort");
+    if !all_known || abort && call.count() > 2 || said("save") && said("nosave") {
+        return Err(Refusal::Syntax);
+    }
+    if abort {
+        return Err(Refusal::text("ERR No shutdown in progress."));
+    }
+    if said("save") && !said("force") && desk.core.settings.mode == Mode::Cache {
+        return Err(Refusal::text("ERR Errors trying to SHUTDOWN. Check logs."));
+    }
+    tracing::info!("SHUTDOWN: stopping");
+    desk.core.everywhere(Core::stop);
+    Ok(Answer::Later)
+}

@@ -1,0 +1,167 @@
+//! What a core tells about itself: the findings that INFO, MEMORY STATS and the metrics page are made of.
+
+use crate::core::Core;
+use crate::core::connection::Kind;
+use crate::core::rates::Rate;
+use crate::core::stats::Stats;
+use ringraft_shards::ids::{DatabaseIndex, ShardId};
+use ringraft_shards::limits::DATABASE_COUNT;
+
+/// One core's findings.
+pub struct CoreReport {
+    /// Its number.
+    pub core: u16,
+    /// Its cpu.
+    pub cpu: usize,
+    /// Its counters.
+    pub stats: Stats,
+    /// How fast they grow.
+    pub rate: Rate,
+    /// Its shards.
+    pub shards: Vec<ShardReport>,
+    /// Clients connected to it.
+    pub client_count: usize,
+    /// Of those, the ones that CLIENT PAUSE holds back.
+    pub paused_client_count: usize,
+    /// Of those, the ones with watched keys.
+    pub watching_client_count: usize,
+    /// Memory of their buffers.
+    pub client_bytes: usize,
+    /// The largest unparsed request among them, and the largest unsent reply.
+    pub largest_buffers: (usize, usize),
+    /// What its socket ring uses.
+    pub features: String,
+}
+
+/// One shard as its core sees it.
+pub struct ShardReport {
+    /// Which.
+    pub id: ShardId,
+    /// Its slots, first and last.
+    pub slots: (usize, usize),
+    /// Keys, and keys with a deadline, of each database.
+    pub keys: Vec<(u64, u64)>,
+    /// Bytes of items, tables and indexes.
+    pub used_bytes: u64,
+    /// Its share of `maxmemory`; 0 is no limit.
+    pub memory_limit: u64,
+    /// Requests that wait for the log.
+    pub waiting_count: usize,
+    /// Keys found and not found.
+    pub lookups: (u64, u64),
+    /// Does this node lead its group?
+    pub leads: bool,
+}
+
+impl ShardReport {
+    /// Keys of all databases.
+    pub fn key_count(&self) -> u64 {
+        self.keys.iter().map(|(keys, _)| keys).sum()
+    }
+}
+
+impl Core {
+    /// Describes this core and its shards.
+    pub fn report(&self) -> CoreReport {
+        let clients = || {
+            let connections = self.answers.connections.iter();
+            connections.map(|(_, c)| c).filter(|c| c.kind == Kind::Client && !c.closed)
+        };
+        CoreReport {
+            core: self.id,
+            cpu: self.cpu,
+            stats: self.stats.clone(),
+            rate: self.rates.rate(),
+            shards: self.shard_reports(),
+            client_count: clients().count(),
+            paused_client_count: self.paused_clients(),
+            watching_client_count: clients().filter(|c| !c.session.watched.is_empty()).count(),
+            client_bytes: clients().map(|c| c.memory()).sum(),
+            largest_buffers: (
+                clients().map(|c| c.unparsed()).max().unwrap_or(0),
+                clients().map(|c| c.replies.waiting_bytes()).max().unwrap_or(0),
+            ),
+            features: self.ring.features().to_string(),
+        }
+    }
+
+    fn shard_reports(&self) -> Vec<ShardReport> {
+        let databases = (0..DATABASE_COUNT).map(|n| DatabaseIndex(n as u8));
+        let report = |shard: &crate::core::shard::LocalShard| {
+            let first = self.router.first_slot(shard.id);
+            let next = ShardId(shard.id.0 + 1);
+            let end = if usize::from(next.0) < self.router.shard_count() {
+                self.router.first_slot(next)
+            } else {
+                ringraft_shards::slot::SLOT_COUNT
+            };
+            let keyspace = &shard.keyspace;
+            ShardReport {
+                id: shard.id,
+                slots: (first, end - 1),
+                keys: databases
+                    .clone()
+                    .map(|database| (keyspace.count(database), keyspace.expiring_count(database)))
+                    .collect(),
+                used_bytes: shard.used_bytes(),
+                memory_limit: shard.memory_limit,
+                waiting_count: shard.waiting_count(),
+                lookups: keyspace.lookups(),
+                leads: shard.group.is_leader(),
+            }
+        };
+        self.shards.iter().map(report).collect()
+    }
+}
+
+/// What several cores found, added up.
+pub struct Totals {
+    /// The findings, in the order of the cores.
+    pub cores: Vec<CoreReport>,
+    /// All counters together.
+    pub stats: Stats,
+    /// All growth together.
+    pub rate: Rate,
+}
+
+impl Totals {
+    /// Adds up.
+    pub fn of(cores: Vec<CoreReport>) -> Totals {
+        let (mut stats, mut rate) = (Stats::default(), Rate::default());
+        for core in &cores {
+            stats.add(&core.stats);
+            rate += core.rate;
+            for shard in &core.shards {
+                stats.keyspace_hits += shard.lookups.0;
+                stats.keyspace_misses += shard.lookups.1;
+            }
+        }
+        Totals { cores, stats, rate }
+    }
+
+    /// The shards of all cores, in the order of their numbers, each with its core.
+    pub fn shards(&self) -> Vec<(u16, &ShardReport)> {
+        let mut shards: Vec<(u16, &ShardReport)> = self
+            .cores
+            .iter()
+            .flat_map(|core| core.shards.iter().map(move |shard| (core.core, shard)))
+            .collect();
+        shards.sort_by_key(|(_, shard)| shard.id);
+        shards
+    }
+
+    /// A sum over the cores.
+    pub fn sum(&self, of: impl Fn(&CoreReport) -> usize) -> usize {
+        self.cores.iter().map(of).sum()
+    }
+
+    /// Bytes of items, tables and indexes of all shards.
+    pub fn data_bytes(&self) -> u64 {
+        self.cores.iter().flat_map(|core| &core.shards).map(|shard| shard.used_bytes).sum()
+    }
+
+    /// Keys of all shards and databases.
+    pub fn key_count(&self) -> u64 {
+        self.cores.iter().flat_map(|core| &core.shards).map(ShardReport::key_count).sum()
+    }
+}
