@@ -11,11 +11,8 @@ use crate::core::{Core, Desk, Pause};
 use crate::resp::reply::Reply;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[container("client", CLIENT).about(
-    Group::Connection,
-    "2.4.0",
-    "The connections of clients.",
-)];
+pub const COMMANDS: &[Command] =
+    &[container("client", CLIENT).about(Group::Connection, "2.4.0", "The connections of clients.")];
 
 const CLIENT: &[Command] = &[
     row("getname", Arity::Exactly(2), getname, "2.6.9", "Name of this connection."),
@@ -39,7 +36,13 @@ const CLIENT: &[Command] = &[
         .admin()
         .asks(),
     row("reply", Arity::Exactly(3), reply_mode, "3.2.0", "Which replies are sent (ON|OFF|SKIP)."),
-    row("setinfo", Arity::Exactly(4), setinfo, "7.2.0", "Names the client's library (LIB-NAME|LIB-VER)."),
+    row(
+        "setinfo",
+        Arity::Exactly(4),
+        setinfo,
+        "7.2.0",
+        "Names the client's library (LIB-NAME|LIB-VER).",
+    ),
     row("setname", Arity::Exactly(3), setname, "2.6.9", "Names this connection."),
     row("unblock", Arity::AtLeast(3), unblock, "5.0.0", "Ends a command that blocks a client.")
         .admin(),
@@ -238,11 +241,7 @@ fn reply_mode(
     Ok(Answer::Now)
 }
 
-fn setinfo(
-    desk: &mut Desk<'_>,
-    call: &Call<'_>,
-    reply: &mut Reply<'_>,
-) -> Result<Answer, Refusal> {
+fn setinfo(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
     let (attribute, value) = (call.at(2), call.at(3));
     let is_name = attribute.eq_ignore_ascii_case(b"lib-name");
     if !is_name && !attribute.eq_ignore_ascii_case(b"lib-ver") {
@@ -266,11 +265,7 @@ fn setinfo(
     Ok(Answer::Now)
 }
 
-fn setname(
-    desk: &mut Desk<'_>,
-    call: &Call<'_>,
-    reply: &mut Reply<'_>,
-) -> Result<Answer, Refusal> {
+fn setname(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
     desk.session().name = checked_name(call.at(2))?.to_vec();
     reply.ok();
     Ok(Answer::Now)

@@ -8,9 +8,11 @@ use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[container("command", COMMAND)
-    .alone(all)
-    .about(Group::Server, "2.8.13", "Describes the commands of the server.")];
+pub const COMMANDS: &[Command] = &[container("command", COMMAND).alone(all).about(
+    Group::Server,
+    "2.8.13",
+    "Describes the commands of the server.",
+)];
 
 const COMMAND: &[Command] = &[
     row("count", Arity::Exactly(2), count, "2.8.13", "Count of commands."),
@@ -54,7 +56,8 @@ fn named(name: &[u8]) -> Option<&'static Command> {
         None => table::find(name),
         Some(bar) => {
             let parent = table::find(&name[..bar])?;
-            subcommands(parent).find(|row| row.name.as_bytes().eq_ignore_ascii_case(&name[bar + 1..]))
+            subcommands(parent)
+                .find(|row| row.name.as_bytes().eq_ignore_ascii_case(&name[bar + 1..]))
         }
     };
     row.filter(|row| !row.flags.internal)
@@ -152,9 +155,7 @@ fn categories(row: &Command) -> Vec<&'static str> {
 }
 
 fn tips(row: &Command) -> Vec<&'static str> {
-    let spread = |wanted: Gather| {
-        matches!(row.spread, Spread::Split(gather) | Spread::Everywhere(gather) if gather == wanted)
-    };
+    let spread = |wanted: Gather| matches!(row.spread, Spread::Split(gather) | Spread::Everywhere(gather) if gather == wanted);
     let everywhere = matches!(row.spread, Spread::Everywhere(_));
     chosen([
         (row.flags.random_reply, "nondeterministic_output"),
@@ -196,7 +197,11 @@ fn key_specification(row: &Command, reply: &mut Reply<'_>) {
     reply.map(3);
     reply.bulk(b"lastkey");
     // Counted from the first key; from the end when it is negative.
-    reply.integer(if keys.last < 0 { keys.last as i64 } else { keys.last as i64 - keys.first as i64 });
+    reply.integer(if keys.last < 0 {
+        keys.last as i64
+    } else {
+        keys.last as i64 - keys.first as i64
+    });
     reply.bulk(b"keystep");
     reply.integer(keys.step as i64);
     reply.bulk(b"limit");

@@ -9,11 +9,8 @@ use crate::resp::reply::Reply;
 use crate::settings::file;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[container("config", CONFIG).about(
-    Group::Server,
-    "2.0.0",
-    "The settings of the server.",
-)];
+pub const COMMANDS: &[Command] =
+    &[container("config", CONFIG).about(Group::Server, "2.0.0", "The settings of the server.")];
 
 const CONFIG: &[Command] = &[
     session("get", Arity::AtLeast(3), get).of("config").admin().about(

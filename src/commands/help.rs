@@ -11,9 +11,7 @@ pub fn help(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
     let Run::Container(rows) = container.run else { unreachable!("a parent is a container") };
     reply.array(1 + 2 * rows.len());
     let title = parent.to_ascii_uppercase();
-    reply.simple(&format!(
-        "{title} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"
-    ));
+    reply.simple(&format!("{title} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
     for row in rows {
         reply.simple(&row.name.to_ascii_uppercase());
         reply.simple(&format!("    {}", row.summary));

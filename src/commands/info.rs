@@ -91,18 +91,21 @@ fn info(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answe
         all || default && section.default || words.iter().any(|word| word == section.name)
     };
     let wanted: Vec<&'static Section> = SECTIONS.iter().filter(|s| is_wanted(s)).collect();
-    desk.ask_cores(Core::report, move |core, reports, reply| {
-        let totals = Totals::of(reports);
-        let mut text = Text(String::new());
-        for section in wanted {
-            if !text.0.is_empty() {
-                text.0.push_str("\r\n");
+    desk.ask_cores(
+        |core| core.report(),
+        move |core, reports, reply| {
+            let totals = Totals::of(reports);
+            let mut text = Text(String::new());
+            for section in wanted {
+                if !text.0.is_empty() {
+                    text.0.push_str("\r\n");
+                }
+                write!(text.0, "# {}\r\n", section.title).expect("text takes all");
+                (section.write)(&mut text, core, &totals);
             }
-            write!(text.0, "# {}\r\n", section.title).expect("text takes all");
-            (section.write)(&mut text, core, &totals);
-        }
-        reply.verbatim(&text.0);
-    })
+            reply.verbatim(&text.0);
+        },
+    )
 }
 
 fn server(text: &mut Text, core: &Core, totals: &Totals) {

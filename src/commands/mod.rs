@@ -5,11 +5,15 @@
 
 pub mod bit;
 pub mod bitfield;
+pub mod client;
+pub mod command;
+pub mod config;
 pub mod connection;
 pub mod counter;
 pub mod database;
 pub mod dump;
 pub mod expire;
+pub mod help;
 pub mod info;
 pub mod keys;
 pub mod lcs;
@@ -18,6 +22,7 @@ pub mod options;
 pub mod pattern;
 pub mod refusal;
 pub mod scan;
+pub mod server;
 pub mod string;
 pub mod table;
 #[cfg(test)]
@@ -225,6 +230,21 @@ pub enum Group {
     Raft,
 }
 
+impl Group {
+    /// Its name in COMMAND DOCS.
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::String => "string",
+            Group::Bitmap => "bitmap",
+            Group::Generic => "generic",
+            Group::Connection => "connection",
+            Group::Server => "server",
+            Group::Transactions => "transactions",
+            Group::Raft => "raft",
+        }
+    }
+}
+
 /// Facts about a command that gates and COMMAND INFO read. Built by the methods of [`Command`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
@@ -273,6 +293,8 @@ pub struct Command {
     pub spread: Spread,
     /// Facts for gates.
     pub flags: Flags,
+    /// What a container does without a second word.
+    pub alone: Option<fn(&Call<'_>, &mut Reply<'_>) -> Outcome>,
     /// Its group.
     pub group: Group,
     /// Redis version that introduced it.
@@ -361,6 +383,7 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
             asks: false,
             internal: false,
         },
+        alone: None,
         group: Group::Generic,
         since: "1.0.0",
         summary: "",
@@ -427,6 +450,13 @@ impl Command {
     /// A subcommand of `parent`.
     pub const fn of(mut self, parent: &'static str) -> Command {
         self.parent = parent;
+        self
+    }
+
+    /// A container that does something without a second word too.
+    pub const fn alone(mut self, run: fn(&Call<'_>, &mut Reply<'_>) -> Outcome) -> Command {
+        self.arity = Arity::AtLeast(1);
+        self.alone = Some(run);
         self
     }
 

@@ -58,8 +58,7 @@ fn monitor(desk: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<A
 fn shutdown(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
     let said = |word: &str| (1..call.count()).any(|i| call.arguments.is(i, word));
     let known = ["nosave", "save", "now", "force", "abort"];
-    let all_known =
-        (1..call.count()).all(|i| known.iter().any(|word| call.arguments.is(i, word)));
+    let all_known = (1..call.count()).all(|i| known.iter().any(|word| call.arguments.is(i, word)));
     let abort = said("abort");
     if !all_known || abort && call.count() > 2 || said("save") && said("nosave") {
         return Err(Refusal::Syntax);

@@ -2,13 +2,13 @@
 //!
 //! The rows of all families are gathered at compile time into one table, and their names into an open
 //! hash index over two 64-bit words, so that a lookup is a few arithmetic steps and one comparison.
-//! Invariants, checked when the crate is compiled: every row has one number, every number one row, no
-//! name is longer than 16 bytes.
+//! Invariants, checked when the crate is compiled: every row has one number, every number one row. Of names
+//! longer than 16 bytes, which no top-level command has, all bytes are compared.
 
 use super::refusal::Refusal;
 use super::{
-    Command, Run, bit, bitfield, connection, counter, database, dump, expire, keys, lcs, object,
-    pattern, scan, string,
+    Command, Run, bit, bitfield, client, command, config, connection, counter, database, dump,
+    expire, info, keys, lcs, object, pattern, scan, server, string,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -29,6 +29,11 @@ const FAMILIES: &[&[Command]] = &[
     object::COMMANDS,
     dump::COMMANDS,
     connection::COMMANDS,
+    client::COMMANDS,
+    config::COMMANDS,
+    command::COMMANDS,
+    info::COMMANDS,
+    server::COMMANDS,
     crate::core::transaction::COMMANDS,
 ];
 
@@ -115,10 +120,47 @@ const NUMBERED: &[&str] = &[
     "bitop",
     "bitfield",
     "bitfield_ro",
+    "client",
+    "client|getname",
+    "client|help",
+    "client|id",
+    "client|info",
+    "client|kill",
+    "client|list",
+    "client|no-evict",
+    "client|no-touch",
+    "client|pause",
+    "client|reply",
+    "client|setinfo",
+    "client|setname",
+    "client|unblock",
+    "client|unpause",
+    "config",
+    "config|get",
+    "config|help",
+    "config|resetstat",
+    "config|rewrite",
+    "config|set",
+    "command",
+    "command|count",
+    "command|docs",
+    "command|getkeys",
+    "command|getkeysandflags",
+    "command|help",
+    "command|info",
+    "command|list",
+    "info",
+    "time",
+    "role",
+    "monitor",
+    "shutdown",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.
-const NAME_BYTES_MAX: usize = 16;
+const NAME_BYTES_MAX: usize = 24;
+
+/// Length up to which the two words of [`fold`] hold all bytes of a name.
+const FOLDED_BYTES_MAX: usize = 16;
 
 /// Places of the index: a power of two, at least twice the count of commands, so that probes are short.
 const PLACE_COUNT: usize = 512;
@@ -161,6 +203,8 @@ fn find_under(parent: u16, name: &[u8]) -> Option<&'static Command> {
         if place.head == head | place.head_letters
             && place.tail == tail | place.tail_letters
             && (place.size as usize, place.parent) == (name.len(), parent)
+            && (name.len() <= FOLDED_BYTES_MAX
+                || ROWS[place.number as usize].name.as_bytes().eq_ignore_ascii_case(name))
         {
             return Some(&ROWS[place.number as usize]);
         }

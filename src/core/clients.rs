@@ -142,10 +142,8 @@ impl Core {
     pub fn begin_pause(&mut self, pause: Pause) {
         let now_ms = self.now_ms();
         let before = if self.pause.until_ms > now_ms { self.pause } else { Pause::default() };
-        self.pause = Pause {
-            until_ms: before.until_ms.max(pause.until_ms),
-            all: before.all || pause.all,
-        };
+        self.pause =
+            Pause { until_ms: before.until_ms.max(pause.until_ms), all: before.all || pause.all };
         // The rest of this turn's requests is held back too.
         self.gate_closed = true;
     }

@@ -156,7 +156,7 @@ impl Core {
         arguments: OwnedArguments,
     ) {
         match command.run {
-            Run::Session(_) | Run::Plain(_) => {
+            Run::Session(_) | Run::Plain(_) | Run::Container(_) => {
                 let clock = Instant::now();
                 let mut out = Vec::new();
                 let outcome = self.run_here(index, target, command, arguments.borrow(), &mut out);
@@ -176,7 +176,6 @@ impl Core {
                     self.refuse(index, target, &refusal, Arguments::new(&[], &[]));
                 }
             }
-            Run::Container(_) => unreachable!("a container's subcommand was looked up"),
         }
     }
 
@@ -202,6 +201,10 @@ impl Core {
                 run_session(run, &mut Desk { core: self, index, target }, &call, out, protocol)
             }
             Run::Plain(run) => run(&call, &mut Reply::new(out, protocol)).map(|()| Answer::Now),
+            Run::Container(_) => {
+                let run = command.alone.expect("the arity demands a second word of others");
+                run(&call, &mut Reply::new(out, protocol)).map(|()| Answer::Now)
+            }
             _ => unreachable!("the caller looked"),
         }
     }

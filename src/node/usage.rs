@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)] // getrusage, and two calls into the allocator that no safe wrapper has.
 
+use std::ffi::{CStr, c_char, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tikv_jemalloc_ctl::{epoch, stats};
@@ -25,6 +26,9 @@ pub struct Memory {
     /// In allocations when the first core began to serve.
     pub at_start: u64,
 }
+
+/// Longest report of the allocator; what is beyond is cut off.
+const REPORT_BYTES_MAX: usize = 1 << 20;
 
 /// Reads it. Cost: some tens of microseconds.
 pub fn memory() -> Memory {
@@ -101,11 +105,20 @@ pub fn allocator_version() -> String {
 
 /// The allocator's own report.
 pub fn allocator_report() -> String {
-    let mut report = Vec::new();
-    match tikv_jemalloc_ctl::stats_print::stats_print(&mut report, Default::default()) {
-        Ok(()) => String::from_utf8_lossy(&report).into_owned(),
-        Err(error) => error.to_string(),
+    /// Appends a piece of the report to the vector that `to` points to.
+    unsafe extern "C" fn append(to: *mut c_void, piece: *const c_char) {
+        // SAFETY: `to` is the vector below, which nobody else uses meanwhile; pieces end with a zero byte.
+        let (report, piece) = unsafe { (&mut *to.cast::<Vec<u8>>(), CStr::from_ptr(piece)) };
+        let piece = piece.to_bytes();
+        // Not by growing: the allocator must not be entered from here.
+        let room = report.capacity() - report.len();
+        report.extend_from_slice(&piece[..piece.len().min(room)]);
     }
+    let mut report: Vec<u8> = Vec::with_capacity(REPORT_BYTES_MAX);
+    let to = (&raw mut report).cast();
+    // SAFETY: `append` is called before this returns, with `to`; a null pointer stands for no options.
+    unsafe { tikv_jemalloc_sys::malloc_stats_print(Some(append), to, std::ptr::null()) };
+    String::from_utf8_lossy(&report).into_owned()
 }
 
 #[cfg(test)]
