@@ -1,7 +1,7 @@
 //! INFO: the server's state and counters as text, in sections.
 //!
 //! Fields have Redis' names where they mean the same; fields of Redis that have no meaning here are left
-//! out. What this server has beyond Redis stands in sections of its own: Cores and Shards.
+//! out. What this server has beyond Redis stands in sections of its own: Cores, Shards and Raft.
 
 use super::refusal::Refusal;
 use super::{Answer, Arity, Call, Command, Group, session, table};
@@ -58,6 +58,7 @@ const SECTIONS: &[Section] = &[
     section("cpu", "CPU", cpu),
     section("cores", "Cores", cores),
     section("shards", "Shards", shards).on_demand(),
+    section("raft", "Raft", raft).on_demand(),
     section("commandstats", "Commandstats", command_stats).on_demand(),
     section("errorstats", "Errorstats", error_stats),
     section("latencystats", "Latencystats", latency_stats).on_demand(),
@@ -263,9 +264,28 @@ fn shards(text: &mut Text, _: &Core, totals: &Totals) {
             shard.used_bytes,
             shard.memory_limit,
             shard.waiting_count,
-            if shard.leads { "leader" } else { "follower" }
+            shard.role()
         );
         text.field(format_args!("shard{}", shard.id.0), line);
+    }
+}
+
+fn raft(text: &mut Text, _: &Core, totals: &Totals) {
+    for (_, shard) in totals.shards() {
+        let raft = &shard.raft;
+        let line = format!(
+            "role={},term={},commit={},applied={},last={},first={},snapshot={},log_bytes={},cache_bytes={}",
+            shard.role(),
+            raft.term.0,
+            raft.commit_index.0,
+            raft.applied_index.0,
+            raft.last_index.0,
+            raft.first_index.0,
+            raft.snapshot_index.0,
+            raft.log_bytes,
+            raft.cache_bytes
+        );
+        text.field(format_args!("raft{}", shard.id.0), line);
     }
 }
 

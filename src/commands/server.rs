@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[
-    plain("time", Arity::Exactly(1), time).fast().about(
+    plain("time", Arity::Exactly(1), time).fast().random_reply().about(
         Group::Server,
         "2.6.0",
         "Seconds since 1970, and microseconds of the current one.",

@@ -6,6 +6,7 @@ use crate::core::rates::Rate;
 use crate::core::stats::Stats;
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
 use ringraft_shards::limits::DATABASE_COUNT;
+use ringraft_shards::raft::{Role, Status};
 
 /// One core's findings.
 pub struct CoreReport {
@@ -49,11 +50,20 @@ pub struct ShardReport {
     pub waiting_count: usize,
     /// Keys found and not found.
     pub lookups: (u64, u64),
-    /// Does this node lead its group?
-    pub leads: bool,
+    /// Its Raft group.
+    pub raft: Status,
 }
 
 impl ShardReport {
+    /// The role of this node in its group, in a word.
+    pub fn role(&self) -> &'static str {
+        match self.raft.role {
+            Role::Follower => "follower",
+            Role::Candidate => "candidate",
+            Role::Leader => "leader",
+        }
+    }
+
     /// Keys of all databases.
     pub fn key_count(&self) -> u64 {
         self.keys.iter().map(|(keys, _)| keys).sum()
@@ -107,7 +117,7 @@ impl Core {
                 memory_limit: shard.memory_limit,
                 waiting_count: shard.waiting_count(),
                 lookups: keyspace.lookups(),
-                leads: shard.group.is_leader(),
+                raft: shard.group.status(),
             }
         };
         self.shards.iter().map(report).collect()
