@@ -82,7 +82,7 @@ fn info(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
     for name in call.arguments.iter_from(2) {
         match named(name) {
             Some(row) => describe(row, reply),
-            None => reply.null_array(),
+            None => reply.null(),
         }
     }
     Ok(())
@@ -103,7 +103,11 @@ fn describe(row: &'static Command, reply: &mut Reply<'_>) {
     reply.set(tips.len());
     tips.iter().for_each(|tip| reply.bulk(tip.as_bytes()));
     key_specification(row, reply);
-    reply.array(subcommands(row).count());
+    match subcommands(row).count() {
+        // As Redis: a set when there are none.
+        0 => reply.set(0),
+        count => reply.array(count),
+    }
     subcommands(row).for_each(|row| describe(row, reply));
 }
 

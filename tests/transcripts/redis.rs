@@ -145,6 +145,8 @@ impl Server for Redis {
 const ROWS_THAT_DIFFER: &[(&str, &str, &str)] = &[
     ("keys", "arity and keys", "words that bound and order the page may follow the pattern"),
     ("watch", "arity and keys", "the session sends each key to its shard itself"),
+    ("command|getkeys", "arity and keys", "7.0 demands an argument of the command, 7.2 does not"),
+    ("command|getkeysandflags", "arity and keys", "7.0 demands an argument, 7.2 does not"),
     ("object|help", "readonly", "it runs where the other subcommands run"),
 ];
 
