@@ -115,3 +115,57 @@ impl Space {
         if self.spare.is_some() { None } else { self.failure.as_deref() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{DiskError, DiskResult};
+    use crate::ids::{ClusterId, NodeId, ShardId};
+    use crate::log::LogIdentity;
+
+    fn full() -> DiskResult<()> {
+        let source = std::io::Error::from_raw_os_error(libc::ENOSPC);
+        Err(DiskError { operation: "create", file: "x".into(), source })
+    }
+
+    #[test]
+    fn a_release_goes_before_a_segment_that_found_no_room_and_gives_it_its_file() {
+        let identity = LogIdentity { cluster: ClusterId(1), node: NodeId(1), shard: ShardId(0) };
+        let options = LogOptions::new(identity);
+        let mut space = Space::new(None, Vec::new(), Random::new(1));
+        space.request(5, &options);
+        space.request(5, &options);
+        assert_eq!(space.blocked(), None, "in the making");
+        let prepare = space.take_action().expect("asked for");
+        assert_eq!(space.take_action(), None, "one at a time, and asked for once");
+        space.action_done(prepare.id, full());
+        assert!(space.blocked().is_some_and(|cause| cause.contains("cannot create x")));
+        assert_eq!(space.take_action(), None, "it rests");
+        space.release(1, true, Vec::new());
+        let release = space.take_action().expect("another one's failure does not hold it up");
+        assert!(matches!(release.work, FileWork::Release { sequence: 1, keep: Some(_), .. }));
+        space.action_done(release.id, Ok(()));
+        let again = space.take_action().expect("at once");
+        let FileWork::Prepare { header, from } = again.work else { panic!("{again:?}") };
+        assert_eq!((header.sequence, from), (5, Some(free_file_name(1))));
+        space.action_done(again.id, Ok(()));
+        assert_eq!(space.blocked(), None);
+        assert_eq!(space.take_spare(), Some(header));
+    }
+
+    #[test]
+    fn a_failure_is_tried_again_after_a_while() {
+        let identity = LogIdentity { cluster: ClusterId(1), node: NodeId(1), shard: ShardId(0) };
+        let mut space = Space::new(None, Vec::new(), Random::new(1));
+        space.request(5, &LogOptions::new(identity));
+        let first = space.take_action().expect("asked for");
+        space.action_done(first.id, full());
+        for _ in 0..FILE_WORK_RETRY_TICKS {
+            assert_eq!(space.take_action(), None);
+            space.tick();
+        }
+        let second = space.take_action().expect("rested");
+        assert_eq!(second.work, first.work);
+        assert_ne!(second.id, first.id);
+    }
+}

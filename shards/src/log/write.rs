@@ -374,98 +374,16 @@ impl Log {
             commit: self.commit,
             ..RecordHeader::default()
         };
-        let mut writer = PartWriter { buffer: &mut buffer, count: 0 };
+        let writer = PartWriter { buffer: &mut buffer, count: 0 };
+        let mut draft =
+            Draft { segment: header, record: &mut record, writer, limit, has_entries: false };
         if self.offset == u64::from(header.block_bytes) {
             // Every segment begins with the hard state, so that older ones can go.
             self.state.commit = self.commit;
-            writer.state(&self.state);
+            draft.writer.state(&self.state);
         }
-        let mut has_entries = false;
-        while let Some(part) = self.pending.front() {
-            let left = limit - writer.buffer.as_slice().len();
-            let needed = part.bytes() - self.fragment_offset;
-            match part {
-                Pending::Entry { entry, previous_term } => {
-                    let truncates = entry.index <= self.state.last_index;
-                    let first_fragment = self.fragment_offset == 0;
-                    // A record is read as a whole: what truncates may not share one with what it drops.
-                    if first_fragment && truncates && has_entries {
-                        break;
-                    }
-                    let whole = needed <= left;
-                    let heads = PART_HEADER_BYTES + ENTRY_HEADER_BYTES;
-                    if !whole && (!self.is_large(RECORD_HEADER_BYTES + needed) || left <= heads) {
-                        break;
-                    }
-                    let length =
-                        if whole { entry.data.len() - self.fragment_offset } else { left - heads };
-                    let entry_type = entry.entry_type as u8;
-                    let (term, index) = (entry.term, entry.index);
-                    writer.entry(
-                        entry_type,
-                        term,
-                        index,
-                        &entry.data,
-                        self.fragment_offset,
-                        length,
-                    );
-                    if first_fragment {
-                        if !has_entries {
-                            record.previous_index = index - 1;
-                            record.previous_term = *previous_term;
-                        }
-                        has_entries = true;
-                        if truncates {
-                            self.barrier_record = record.number;
-                            for segment in &mut self.segments {
-                                segment.last_index = segment.last_index.min(index - 1);
-                            }
-                            self.marks.truncate(index, header.sequence, self.offset);
-                        } else if record.previous_index == index - 1 {
-                            self.marks.push(index, header.sequence, self.offset);
-                        }
-                        let segment = self.segments.back_mut().expect("the last segment");
-                        segment.last_index = index;
-                        self.state.last_index = index;
-                        self.state.last_term = term;
-                    }
-                    if !whole {
-                        self.fragment_offset += length;
-                        break;
-                    }
-                    self.fragment_offset = 0;
-                }
-                _ if needed > left => break,
-                Pending::State { term, vote } => {
-                    self.state.term = *term;
-                    self.state.vote = *vote;
-                    self.state.commit = self.commit;
-                    writer.state(&self.state);
-                }
-                Pending::Reset { index, term } => {
-                    if has_entries {
-                        break;
-                    }
-                    writer.reset(*index, *term);
-                    self.barrier_record = record.number;
-                    for segment in &mut self.segments {
-                        segment.last_index = segment.last_index.min(*index);
-                    }
-                    self.marks.clear();
-                    self.state.last_index = *index;
-                    self.state.last_term = *term;
-                }
-                Pending::Founding { voters, learners } => {
-                    writer.founding(voters, learners);
-                    self.state.last_index = 1;
-                    self.state.last_term = 1;
-                }
-            }
-            let part = self.pending.pop_front().expect("looked at above");
-            self.pending_bytes -= part.bytes() as u64;
-            self.built += 1;
-        }
-        record.parts = writer.count;
+        while self.put_front(&mut draft) {}
+        record.parts = draft.writer.count;
         assert!(record.parts > 0, "make_room promised that the front part fits");
         seal_record(buffer.as_mut_slice(), &record);
         buffer.pad_to(header.block_bytes as usize);
@@ -483,5 +401,103 @@ impl Log {
         self.in_flight.push_back(InFlight { record: record.number, parts_through, bytes, done });
         self.in_flight_bytes += bytes;
         write
+    }
+
+    /// Puts the front part into the record. `false` when there is none or it does not go in as a whole.
+    fn put_front(&mut self, draft: &mut Draft<'_>) -> bool {
+        let Some(part) = self.pending.pop_front() else { return false };
+        let fits = part.bytes() <= draft.left();
+        let done = match &part {
+            Pending::Entry { entry, previous_term } => self.put_entry(draft, entry, *previous_term),
+            Pending::State { term, vote } if fits => {
+                (self.state.term, self.state.vote) = (*term, *vote);
+                self.state.commit = self.commit;
+                draft.writer.state(&self.state);
+                true
+            }
+            // What replaces entries does not share a record with them: a record is read as a whole.
+            Pending::Reset { index, term } if fits && !draft.has_entries => {
+                draft.writer.reset(*index, *term);
+                self.drop_entries(*index, draft.record.number);
+                self.marks.clear();
+                (self.state.last_index, self.state.last_term) = (*index, *term);
+                true
+            }
+            Pending::Founding { voters, learners } if fits => {
+                draft.writer.founding(voters, learners);
+                (self.state.last_index, self.state.last_term) = (1, 1);
+                true
+            }
+            _ => false,
+        };
+        if done {
+            self.pending_bytes -= part.bytes() as u64;
+            self.built += 1;
+        } else {
+            self.pending.push_front(part);
+        }
+        done
+    }
+
+    /// Puts an entry, or as much of a large one as fits, into the record. `true` when nothing of it is left.
+    fn put_entry(&mut self, draft: &mut Draft<'_>, entry: &Entry, previous_term: u64) -> bool {
+        const HEADS: usize = PART_HEADER_BYTES + ENTRY_HEADER_BYTES;
+        let offset = self.fragment_offset;
+        let truncates = offset == 0 && entry.index <= self.state.last_index;
+        if truncates && draft.has_entries {
+            return false;
+        }
+        let rest = entry.data.len() - offset;
+        let left = draft.left();
+        let whole = HEADS + rest <= left;
+        if !whole && (!self.is_large(RECORD_HEADER_BYTES + HEADS + rest) || left <= HEADS) {
+            return false;
+        }
+        let length = if whole { rest } else { left - HEADS };
+        let entry_type = entry.entry_type as u8;
+        draft.writer.entry(entry_type, entry.term, entry.index, &entry.data, offset, length);
+        if offset == 0 {
+            let segment = draft.segment.sequence;
+            if truncates {
+                self.drop_entries(entry.index - 1, draft.record.number);
+                self.marks.truncate(entry.index, segment, self.offset);
+            } else if !draft.has_entries {
+                self.marks.push(entry.index, segment, self.offset);
+            }
+            if !draft.has_entries {
+                draft.record.previous_index = entry.index - 1;
+                draft.record.previous_term = previous_term;
+            }
+            draft.has_entries = true;
+            self.segments.back_mut().expect("the last segment").last_index = entry.index;
+            (self.state.last_index, self.state.last_term) = (entry.index, entry.term);
+        }
+        self.fragment_offset = if whole { 0 } else { offset + length };
+        whole
+    }
+
+    /// Entries above `left` are dropped by this record. Until it is durable they may be needed again.
+    fn drop_entries(&mut self, left: u64, record: u64) {
+        self.barrier_record = record;
+        for segment in &mut self.segments {
+            segment.last_index = segment.last_index.min(left);
+        }
+    }
+}
+
+/// A record under construction.
+struct Draft<'a> {
+    segment: SegmentHeader,
+    record: &'a mut RecordHeader,
+    writer: PartWriter<'a>,
+    /// Length that it may have.
+    limit: usize,
+    /// Does an entry begin in it?
+    has_entries: bool,
+}
+
+impl Draft<'_> {
+    fn left(&self) -> usize {
+        self.limit - self.writer.buffer.as_slice().len()
     }
 }

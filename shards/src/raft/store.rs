@@ -260,3 +260,81 @@ impl Storage for Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Index, Term};
+
+    fn store() -> Store {
+        Store::new(Begin {
+            log: None,
+            base: (1, 1),
+            last: (1, 1),
+            terms: vec![(1, 1)],
+            entries: VecDeque::new(),
+            hard_state: HardState::default(),
+            members: ConfState::default(),
+        })
+    }
+
+    fn entry(index: u64, term: u64) -> Entry {
+        Entry { index, term, data: vec![term as u8; 100].into(), ..Entry::default() }
+    }
+
+    fn terms(store: &Store) -> Vec<Option<u64>> {
+        (0..=7).map(|index| store.term(index).ok()).collect()
+    }
+
+    #[test]
+    fn what_conflicts_is_replaced_and_terms_follow() {
+        let mut store = store();
+        store.append(vec![entry(2, 1), entry(3, 1), entry(4, 2), entry(5, 2), entry(6, 3)]);
+        let expected = [None, Some(1), Some(1), Some(1), Some(2), Some(2), Some(3), None];
+        assert_eq!(terms(&store), expected);
+        store.append(vec![entry(4, 4)]);
+        assert_eq!(terms(&store)[3..], [Some(1), Some(4), None, None, None]);
+        assert_eq!(store.last_index(), Ok(4));
+        let all = store.entries(2, 5, None, GetEntriesContext::empty(false)).expect("in memory");
+        assert_eq!(all.iter().map(|entry| entry.term).collect::<Vec<_>>(), [1, 1, 4]);
+        let held = store.cache_bytes();
+        store.append(vec![entry(2, 5)]);
+        assert_eq!(store.cache_bytes(), held / 3);
+        assert_eq!(terms(&store)[..4], [None, Some(1), Some(5), None]);
+    }
+
+    #[test]
+    fn memory_is_trimmed_to_what_is_applied_and_may_be_kept() {
+        let mut store = store();
+        store.append((2..=6).map(|index| entry(index, index / 3)).collect());
+        let each = store.cache_bytes() / 5;
+        store.trim(4, 3 * each);
+        assert_eq!((store.base(), store.cache_bytes()), ((3, 1), 3 * each));
+        store.trim(4, 0);
+        assert_eq!(store.base(), (4, 1), "not beyond what is applied");
+        assert_eq!(terms(&store)[3..7], [None, Some(1), Some(1), Some(2)]);
+        let gone = store.entries(4, 6, None, GetEntriesContext::empty(false));
+        assert_eq!(gone, Err(Error::Store(StorageError::Compacted)));
+        let some = store.entries(5, 7, each, GetEntriesContext::empty(false)).expect("there");
+        assert_eq!(some.len(), 1, "bounded in bytes");
+        store.reset(20, 7);
+        assert_eq!((store.base(), store.last_index(), store.cache_bytes()), ((20, 7), Ok(20), 0));
+        assert_eq!(store.term(20), Ok(7));
+    }
+
+    #[test]
+    fn a_snapshot_is_asked_for_once_and_fits() {
+        let mut store = store();
+        let unavailable = Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        assert_eq!(store.snapshot(0, 2), unavailable);
+        assert!(store.take_snapshot_wanted());
+        assert!(!store.take_snapshot_wanted());
+        let point = SnapshotPoint { index: Index(9), term: Term(2), ..SnapshotPoint::default() };
+        store.set_snapshot(point, "token".into());
+        let snapshot = store.snapshot(9, 2).expect("there");
+        assert_eq!((snapshot.get_metadata().index, &snapshot.data[..]), (9, &b"token"[..]));
+        assert_eq!(store.snapshot(10, 2), unavailable, "too old for the one who asks");
+        store.reset(20, 7);
+        assert_eq!(store.snapshot(0, 2), unavailable, "too old to go on from");
+    }
+}
