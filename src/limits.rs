@@ -131,3 +131,6 @@ pub const SNAPSHOT_BYTES_IN_FLIGHT_MAX: usize = 2 << 20;
 
 /// Buckets of cleared databases that are freed in one turn.
 pub const FREED_BUCKETS_PER_TURN: usize = 256;
+
+/// Time since its last request after which a connection's buffers are shrunk, milliseconds.
+pub const IDLE_BUFFERS_KEPT_MS: i64 = 1000;

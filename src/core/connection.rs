@@ -6,7 +6,6 @@
 use crate::commands::Command;
 use crate::core::replies::Replies;
 use crate::core::session::Session;
-use crate::limits::IDLE_BUFFER_KEPT_BYTES;
 use crate::resp::parse::Parser;
 use socket2::Socket;
 use std::net::SocketAddr;
@@ -155,7 +154,6 @@ impl Connection {
     pub fn compact_input(&mut self) {
         if self.input_start == self.input.len() {
             self.input.clear();
-            self.input.shrink_to(IDLE_BUFFER_KEPT_BYTES);
             self.input_start = 0;
         } else if self.input_start > self.input.len() / 2 {
             // Not at every turn: each byte of a long input is moved once at most, on average.

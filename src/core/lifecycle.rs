@@ -5,8 +5,7 @@ use crate::core::connection::{Connection, Hold, Kind};
 use crate::core::mailbox::Mail;
 use crate::core::turn::Source;
 use crate::limits::{
-    INPUT_WAITING_BYTES_MAX, MOVE_INTERVAL_MS, MOVE_SHARE_PERCENT, MOVE_VOTES_MIN,
-    OUTPUT_PAUSE_BYTES,
+    INPUT_WAITING_BYTES_MAX, MOVE_INTERVAL_MS, MOVE_SHARE_PERCENT, OUTPUT_PAUSE_BYTES,
 };
 use crate::net::ring::{Completion, Operation, Token};
 use crate::resp::parse::ProtocolError;
@@ -148,6 +147,9 @@ impl Core {
             if self.pause.until_ms > self.turn.now_ms {
                 return;
             }
+            // Requests of this turn may lie in the input that is about to change.
+            self.run_stage();
+            let connection = self.answers.connections.at_mut(index);
             connection.hold = Hold::None;
             let mut input = std::mem::take(&mut connection.held_back);
             input.extend_from_slice(&connection.input[connection.input_start..]);
@@ -236,8 +238,7 @@ impl Core {
         let now_ms = self.turn.now_ms;
         let connection = self.answers.connections.at_mut(index);
         let (core, surplus) = connection.favourite;
-        let votes = std::mem::take(&mut connection.votes);
-        connection.favourite.1 = 0;
+        let votes = connection.votes;
         let quiet = connection.unparsed() == 0
             && connection.replies.unfinished() == 0
             && connection.replies.unsent().is_empty()
@@ -251,7 +252,11 @@ impl Core {
             && connection.kind == Kind::Client;
         // The surplus of the majority vote is at least twice the majority's share minus one.
         let clear = u64::from(surplus) * 100 >= u64::from(votes) * (2 * MOVE_SHARE_PERCENT - 100);
-        if core != self.id && clear && quiet && now_ms >= connection.may_move_ms {
+        if core == self.id || !clear {
+            connection.votes = 0;
+            connection.favourite.1 = 0;
+        } else if quiet && now_ms >= connection.may_move_ms {
+            connection.votes = 0;
             connection.hold = Hold::Moving;
             if connection.receiving {
                 connection.cancelling = true;
@@ -259,20 +264,6 @@ impl Core {
             } else {
                 self.finish_move(index);
             }
-        }
-    }
-
-    /// Connections that had enough requests to be judged.
-    pub(super) fn consider_moves(&mut self) {
-        let judged: Vec<u32> = self
-            .answers
-            .connections
-            .iter()
-            .filter(|(_, c)| c.votes >= MOVE_VOTES_MIN)
-            .map(|(index, _)| index)
-            .collect();
-        for index in judged {
-            self.consider_move(index);
         }
     }
 

@@ -61,6 +61,8 @@ pub struct Shared {
     pub monitor_count: AtomicU32,
     /// Has SHUTDOWN or a signal asked the process to end?
     pub stopping: AtomicBool,
+    /// Cores that have finished what was under way when the end began.
+    pub stopped_count: AtomicU32,
     /// When the process started, milliseconds since the Unix epoch.
     pub started_ms: i64,
     /// Forty hexadecimal digits that tell this run of the process from others.
@@ -140,6 +142,8 @@ pub struct Core {
     /// Listeners that found no descriptor for another connection.
     silent_listeners: Vec<u32>,
     stop_sent: bool,
+    /// Has this core said that it is through?
+    stop_noted: bool,
     failure: Option<String>,
     output: Output,
     /// When syncs were started last, milliseconds since the Unix epoch.
@@ -211,6 +215,7 @@ impl Core {
             next_tick: Instant::now(),
             silent_listeners: Vec::new(),
             stop_sent: false,
+            stop_noted: false,
             failure: None,
             output: Output::default(),
             last_sync_ms: 0,
@@ -310,7 +315,7 @@ impl Core {
         self.send_moved();
         self.flush();
         self.free_released();
-        busy |= !self.runnable.is_empty() || self.has_work();
+        busy |= !self.runnable.is_empty() || self.has_work() || self.has_unsent_mail();
         busy
     }
 

@@ -3,6 +3,7 @@
 use crate::core::Core;
 use crate::core::connection::Connection;
 use crate::core::mailbox::Outbox;
+use crate::limits::MOVE_VOTES_MIN;
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 
@@ -67,7 +68,6 @@ impl Core {
                 Err(_) => return self.close(index),
             }
         }
-        connection.replies.shrink();
         connection.over_soft_limit_since_ms = None;
         let finished = connection.replies.unfinished() == 0;
         if connection.close_after_replies && finished {
@@ -77,6 +77,10 @@ impl Core {
             let connection = self.answers.connections.at_mut(index);
             connection.runnable = true;
             self.runnable.push(index);
+        }
+        let connection = self.answers.connections.at(index);
+        if finished && connection.votes >= MOVE_VOTES_MIN {
+            self.consider_move(index);
         }
         self.regulate(index);
     }

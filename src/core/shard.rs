@@ -8,11 +8,11 @@ use crate::commands::expire::{EVICT_KEYS, EXPIRE_KEYS};
 use crate::commands::refusal::Outcome;
 use crate::commands::table;
 use crate::commands::{Answer, Call, Command, Run};
-use crate::core::answers::{Answers, Origin};
+use crate::core::answers::{Answers, Origin, Target};
 use crate::core::session::Watched;
 use crate::core::snapshots::ShardSnapshots;
 use crate::core::stats::Stats;
-use crate::limits::{ENTRIES_IN_FLIGHT_MAX, READS_PER_STAGE};
+use crate::limits::{BATCH_BYTES_MAX, ENTRIES_IN_FLIGHT_MAX, READS_PER_STAGE};
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::batch::{Batch, BatchBuilder, Operation};
@@ -87,6 +87,8 @@ pub struct LocalShard {
     pub eviction_policy: EvictionPolicy,
     /// Bytes of items whose eviction is proposed but not applied.
     evicting_bytes: u64,
+    /// Operations of its own (expiry, eviction) that are gathered or under way.
+    own_count: usize,
     /// Its snapshots.
     pub snapshots: ShardSnapshots,
     /// Does this node lead it, with everything committed applied?
@@ -141,6 +143,7 @@ impl LocalShard {
             memory_limit: 0,
             eviction_policy: EvictionPolicy::default(),
             evicting_bytes: 0,
+            own_count: 0,
             snapshots,
             serves: false,
         }
@@ -209,16 +212,12 @@ impl LocalShard {
 
     #[inline]
     fn open_set(&mut self) -> &mut Set {
-        if self.sets.back().is_none_or(|set| set.guard.is_some()) {
+        let full = |set: &Set| set.guard.is_some() || set.batch.size() >= BATCH_BYTES_MAX;
+        if self.sets.back().is_none_or(full) {
             let fresh = self.spare.pop().unwrap_or_default();
             self.sets.push_back(fresh);
         }
         self.sets.back_mut().expect("just pushed")
-    }
-
-    /// Bytes gathered for the next entry.
-    pub fn gathered_bytes(&self) -> usize {
-        self.sets.back().map_or(0, |set| set.batch.size())
     }
 
     /// Proposes what was gathered, as far as the pipeline allows.
@@ -277,18 +276,38 @@ impl LocalShard {
             Ok(proposal) => {
                 self.flights.push_back(Flight { index: proposal.index, term: proposal.term, set });
             }
-            Err(error) => self.refuse(set, &error, answers),
+            Err(error) => self.refuse(set, &error, answers, stats),
         }
     }
 
     /// Answers every write of a set with an error; reads still run.
-    fn refuse(&mut self, set: Set, error: &ProposeError, answers: &mut Answers) {
+    fn refuse(
+        &mut self,
+        mut set: Set,
+        error: &ProposeError,
+        answers: &mut Answers,
+        stats: &mut Stats,
+    ) {
         let text = refusal_text(error);
-        for waiting in &set.order {
+        for waiting in set.order.iter().filter(|waiting| waiting.proposed) {
             let origin = waiting.origin;
-            answers.write(origin, |out| Reply::new(out, origin.protocol).error(&text));
+            self.note_own(origin);
+            answers.write(origin, |out| {
+                let start = out.len();
+                stats.refuse(&text, start, &mut Reply::new(out, origin.protocol));
+            });
         }
-        self.recycle(set);
+        set.order.retain(|waiting| !waiting.proposed);
+        set.batch.clear();
+        self.propose_set(set, stats.now_ms, answers, stats);
+    }
+
+    /// One of the shard's own operations has come to its end.
+    #[inline(always)]
+    fn note_own(&mut self, origin: Origin) {
+        if origin.target == Target::Nobody {
+            self.own_count = self.own_count.saturating_sub(1);
+        }
     }
 
     /// Applies a committed entry and answers those who wait for it.
@@ -338,6 +357,7 @@ impl LocalShard {
     fn lose(&mut self, set: Set, answers: &mut Answers) {
         for waiting in &set.order {
             let origin = waiting.origin;
+            self.note_own(origin);
             answers.write(origin, |out| {
                 Reply::new(out, origin.protocol).error("leadership lost while committing log");
             });
@@ -401,6 +421,7 @@ impl LocalShard {
                     let (operation, arguments) = fetch(waiting);
                     let seed = seed_of(batch_seed, waiting.place as usize);
                     let (command, origin) = (waiting.command, waiting.origin);
+                    self.note_own(origin);
                     if matches!(command.run, Run::Shard(_)) {
                         self.tend(operation, command, origin, arguments, answers, stats);
                         continue;
@@ -610,12 +631,13 @@ impl LocalShard {
         let command = table::internal(name);
         let owned: OwnedArguments = [name.as_bytes(), key].into_iter().collect();
         let (origin, arguments) = (Origin::NOBODY, owned.borrow());
+        self.own_count += 1;
         self.gather_write(&Request { command, origin, database, first_key, arguments });
     }
 
     /// Proposes the deletion of items past their deadline, while a good share of those looked at are.
     pub fn expire(&mut self, now_ms: i64, buckets: usize, rounds_max: usize, stats: &mut Stats) {
-        if !self.serves || !self.is_quiet() {
+        if !self.serves || self.own_count > 0 {
             return;
         }
         let now_ms = self.time(now_ms);

@@ -289,10 +289,20 @@ impl Core {
     }
 
     fn abandon_snapshot(&mut self, local: usize, error: &SnapshotError) {
+        tracing::error!("snapshot of shard {}: {error}", self.shards[local].id);
+        self.shards[local].snapshots.last_ok = false;
+        self.give_up_snapshot(local, &format!("ERR {error}"));
+    }
+
+    /// Ends a snapshot that is being written, if one is; those who wait for it are told why.
+    pub(super) fn give_up_snapshot(&mut self, local: usize, text: &str) {
         let shard = &mut self.shards[local];
-        tracing::error!("snapshot of shard {}: {error}", shard.id);
-        let run = shard.snapshots.run.take().expect("the caller looked");
-        shard.snapshots.last_ok = false;
+        shard.snapshots.wanted = false;
+        let mut waiters = std::mem::take(&mut shard.snapshots.waiting);
+        let Some(run) = shard.snapshots.run.take() else {
+            return waiters.into_iter().for_each(|waiter| self.answer_error(waiter, text));
+        };
+        waiters.extend(run.waiters);
         shard.snapshots.last_ms = self.turn.now_ms;
         shard.keyspace.abort_cut();
         if let Some(pending) = run.pending {
@@ -304,9 +314,8 @@ impl Core {
             };
             self.storage.in_background(move || pending.abandon(), report);
         }
-        let text = format!("ERR {error}");
-        for waiter in run.waiters {
-            self.answer_error(waiter, &text);
+        for waiter in waiters {
+            self.answer_error(waiter, text);
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::core::Core;
 use crate::core::connection::Hold;
 use crate::limits::{EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX, FREED_BUCKETS_PER_TURN};
+use crate::limits::{IDLE_BUFFER_KEPT_BYTES, IDLE_BUFFERS_KEPT_MS};
 use std::sync::atomic::Ordering;
 
 impl Core {
@@ -26,7 +27,7 @@ impl Core {
         }
         self.end_pause();
         self.close_idle();
-        self.consider_moves();
+        self.shrink_idle();
         self.schedule_snapshots();
         if self.shared.stopping.load(Ordering::Acquire) && !self.stop_sent {
             self.begin_stop();
@@ -42,6 +43,19 @@ impl Core {
             if connection.hold == Hold::Pause && !connection.runnable {
                 connection.runnable = true;
                 self.runnable.push(index);
+            }
+        }
+    }
+
+    /// Takes buffer memory back from connections that have not used it lately.
+    fn shrink_idle(&mut self) {
+        let now_ms = self.turn.now_ms;
+        for (_, connection) in self.answers.connections.iter_mut() {
+            if now_ms - connection.active_ms > IDLE_BUFFERS_KEPT_MS {
+                connection.replies.shrink();
+                if connection.input.is_empty() {
+                    connection.input.shrink_to(IDLE_BUFFER_KEPT_BYTES);
+                }
             }
         }
     }
@@ -76,19 +90,38 @@ impl Core {
     /// Stops in order: no new connections and requests; what is under way is finished and answered.
     pub(super) fn begin_stop(&mut self) {
         self.stop_sent = true;
+        for local in 0..self.shards.len() {
+            self.give_up_snapshot(local, "ERR the server is shutting down");
+        }
         for (socket, _) in &self.listeners {
             // Ends the accept in the ring. A listener that is closed already is as good.
             let _ = socket.shutdown(std::net::Shutdown::Both);
         }
     }
 
-    /// Is everything finished that was under way when the end began?
-    pub(super) fn has_stopped(&self) -> bool {
-        self.stop_sent
+    /// Have all cores finished what was under way when the end began? A core that is through stays to
+    /// serve the others until they are too.
+    pub(super) fn has_stopped(&mut self) -> bool {
+        if !self.stop_sent {
+            return false;
+        }
+        if !self.stop_noted && self.is_through() {
+            self.stop_noted = true;
+            self.shared.stopped_count.fetch_add(1, Ordering::AcqRel);
+            // Wakes the others, who may wait for this one alone.
+            self.everywhere(|_| {});
+            self.flush();
+        }
+        self.shared.stopped_count.load(Ordering::Acquire) as usize == self.core_count()
+    }
+
+    fn is_through(&self) -> bool {
+        self.shards.iter().all(|shard| !shard.snapshots.is_running())
             && self.shards.iter().all(|shard| shard.is_quiet())
             && self.answers.gathers.count() == 0
             && self.answers.dirty.is_empty()
             && !self.has_unsent_mail()
             && self.storage.is_idle()
+            && self.answers.connections.iter().all(|(_, c)| c.replies.unfinished() == 0)
     }
 }

@@ -51,6 +51,7 @@ impl Node {
             next_connection_id: AtomicU64::new(1),
             connection_count: AtomicU32::new(0),
             monitor_count: AtomicU32::new(0),
+            stopped_count: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
             started_ms: wall_clock_ms(),
             run_id: run_id()?,
@@ -248,6 +249,13 @@ impl CoreStart {
             seed,
             report: self.report,
         });
-        core.run().await
+        let result = core.run().await;
+        if let Err(text) = &result {
+            // The other cores may hold replies that rest on this one: nobody goes on alone.
+            tracing::error!("{text}");
+            eprintln!("ringraft: {text}");
+            std::process::exit(1);
+        }
+        result
     }
 }
