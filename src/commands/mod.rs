@@ -20,6 +20,8 @@ pub mod lcs;
 pub mod object;
 pub mod options;
 pub mod pattern;
+pub mod persistence;
+pub mod raft;
 pub mod refusal;
 pub mod scan;
 pub mod server;

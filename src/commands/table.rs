@@ -8,7 +8,7 @@
 use super::refusal::Refusal;
 use super::{
     Command, Run, bit, bitfield, client, command, config, connection, counter, database, dump,
-    expire, info, keys, lcs, object, pattern, scan, server, string,
+    expire, info, keys, lcs, object, pattern, persistence, raft, scan, server, string,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -34,6 +34,8 @@ const FAMILIES: &[&[Command]] = &[
     command::COMMANDS,
     info::COMMANDS,
     server::COMMANDS,
+    persistence::COMMANDS,
+    raft::COMMANDS,
     crate::core::transaction::COMMANDS,
 ];
 
@@ -154,6 +156,15 @@ const NUMBERED: &[&str] = &[
     "role",
     "monitor",
     "shutdown",
+    "save",
+    "bgsave",
+    "lastsave",
+    "raftsnapshot",
+    "raftshrinklog",
+    "raftleader",
+    "raftstate",
+    "raftstats",
+    "raftpeers",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

@@ -1,0 +1,97 @@
+//! Snapshots on demand: SAVE, BGSAVE, LASTSAVE, RAFTSNAPSHOT, RAFTSHRINKLOG, DEBUG RELOAD's work on a shard.
+
+use super::refusal::Refusal;
+use super::{Answer, Arity, Call, Command, Gather, Group, Keys, session, shard};
+use crate::core::shard::Bench;
+use crate::core::{Core, Desk};
+use crate::resp::reply::Reply;
+
+/// Rows of this file.
+pub const COMMANDS: &[Command] = &[
+    shard("save", Arity::Exactly(1), Keys::NONE, save)
+        .everywhere(Gather::AllOk)
+        .admin()
+        .no_multi()
+        .about(Group::Server, "1.0.0", "Takes a snapshot of every shard and waits for it."),
+    session("bgsave", Arity::AtLeast(1), bgsave).admin().about(
+        Group::Server,
+        "1.0.0",
+        "Begins a snapshot of every shard.",
+    ),
+    session("lastsave", Arity::Exactly(1), lastsave).fast().asks().about(
+        Group::Server,
+        "1.0.0",
+        "When the oldest of the shards' newest snapshots was finished.",
+    ),
+    shard("raftsnapshot", Arity::Exactly(1), Keys::NONE, raftsnapshot)
+        .everywhere(Gather::AllOk)
+        .admin()
+        .no_multi()
+        .about(Group::Raft, "7.2.0", "Takes a snapshot of every shard and waits for it."),
+    shard("raftshrinklog", Arity::Exactly(1), Keys::NONE, raftsnapshot)
+        .everywhere(Gather::AllOk)
+        .admin()
+        .no_multi()
+        .about(Group::Raft, "7.2.0", "Takes snapshots, so that the logs before them can go."),
+];
+
+const NOTHING_ON_DISK: Refusal =
+    Refusal::text("ERR this server runs in cache mode and keeps nothing on disk");
+
+fn save(
+    bench: &mut Bench<'_>,
+    _call: &Call<'_>,
+    _reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    if !bench.shard.snapshots.is_possible() {
+        return Err(NOTHING_ON_DISK);
+    }
+    bench.shard.snapshots.want(Some(bench.origin));
+    Ok(Answer::Later)
+}
+
+fn raftsnapshot(
+    bench: &mut Bench<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    save(bench, call, reply)
+}
+
+fn bgsave(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    let scheduled = call.arguments.is(1, "schedule");
+    if call.count() > 2 || call.count() == 2 && !scheduled {
+        return Err(Refusal::Syntax);
+    }
+    let core = &mut *desk.core;
+    if core.settings.mode == crate::settings::values::Mode::Cache {
+        return Err(NOTHING_ON_DISK);
+    }
+    let running = core.shards.iter().any(|shard| shard.snapshots.is_running());
+    if running && !scheduled {
+        return Err(Refusal::text("ERR Background save already in progress"));
+    }
+    core.everywhere(|core: &mut Core| {
+        core.shards.iter_mut().for_each(|shard| shard.snapshots.want(None));
+    });
+    let scheduled = running && scheduled;
+    reply.simple(if scheduled {
+        "Background saving scheduled"
+    } else {
+        "Background saving started"
+    });
+    Ok(Answer::Now)
+}
+
+fn lastsave(
+    desk: &mut Desk<'_>,
+    _call: &Call<'_>,
+    _reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    desk.ask_cores(
+        |core| core.shards.iter().map(|shard| shard.snapshots.last_ms).min(),
+        |_, times, reply| {
+            reply.integer(times.into_iter().flatten().min().unwrap_or(0) / 1000);
+        },
+    )
+}
