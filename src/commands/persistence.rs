@@ -35,6 +35,14 @@ pub const COMMANDS: &[Command] = &[
         .about(Group::Raft, "7.2.0", "Takes snapshots, so that the logs before them can go."),
 ];
 
+/// DEBUG RELOAD, for the container of DEBUG.
+pub const RELOAD: Command = shard("reload", Arity::Exactly(2), Keys::NONE, reload)
+    .of("debug")
+    .everywhere(Gather::AllOk)
+    .admin()
+    .no_multi()
+    .about(Group::Server, "1.0.0", "Writes a snapshot in memory and goes on with what it holds.");
+
 const NOTHING_ON_DISK: Refusal =
     Refusal::text("ERR this server runs in cache mode and keeps nothing on disk");
 
@@ -80,6 +88,16 @@ fn bgsave(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result
     } else {
         "Background saving started"
     });
+    Ok(Answer::Now)
+}
+
+fn reload(
+    bench: &mut Bench<'_>,
+    _call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    bench.shard.reload(bench.now_ms).map_err(|cause| Refusal::Text(cause.into()))?;
+    reply.ok();
     Ok(Answer::Now)
 }
 

@@ -3,6 +3,7 @@
 use crate::core::Core;
 use crate::net::listener;
 use crate::settings::Settings;
+use crate::settings::values::Fsync;
 use crate::settings::values::MaxmemoryPolicy;
 use ringraft_shards::keyspace::EvictionPolicy;
 
@@ -16,7 +17,8 @@ impl Core {
             shard.memory_limit = memory_limit;
             shard.eviction_policy = policy;
             shard.keyspace.set_access_clock(policy.access_clock());
-            shard.keyspace.set_eviction_samples(settings.maxmemory_samples as usize);
+            shard.eviction_samples = settings.maxmemory_samples as usize;
+            shard.keyspace.set_eviction_samples(shard.eviction_samples);
         }
         self.stats.slowlog.configure(settings.slowlog_log_slower_than, settings.slowlog_max_len);
         if settings.tcp_keepalive != self.settings.tcp_keepalive {
@@ -26,7 +28,20 @@ impl Core {
                 }
             }
         }
+        if settings.fsync != self.settings.fsync {
+            self.change_fsync(settings.fsync);
+        }
         self.settings = settings;
+    }
+
+    /// Goes on with another fsync mode, once everything written so far is on the disk.
+    fn change_fsync(&mut self, fsync: Fsync) {
+        if let Err(error) = self.storage.change_mode() {
+            return self.fail(format!("the log cannot be synced: {error}"));
+        }
+        for shard in &mut self.shards {
+            shard.group.set_sync_policy(fsync.sync_policy());
+        }
     }
 
     /// Changes some settings, checked before on the core that was asked.

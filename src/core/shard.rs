@@ -85,6 +85,8 @@ pub struct LocalShard {
     pub memory_limit: u64,
     /// What goes when it is reached.
     pub eviction_policy: EvictionPolicy,
+    /// Items looked at for each eviction.
+    pub eviction_samples: usize,
     /// Bytes of items whose eviction is proposed but not applied.
     evicting_bytes: u64,
     /// Operations of its own (expiry, eviction) that are gathered or under way.
@@ -142,6 +144,7 @@ impl LocalShard {
             chance: chance | 1,
             memory_limit: 0,
             eviction_policy: EvictionPolicy::default(),
+            eviction_samples: 1,
             evicting_bytes: 0,
             own_count: 0,
             snapshots,

@@ -6,15 +6,18 @@
 
 use crate::core::Core;
 use crate::core::answers::Origin;
+use crate::core::shard::LocalShard;
 use crate::core::storage::Done;
 use crate::limits::{SNAPSHOT_BUCKETS_PER_TURN, SNAPSHOT_BYTES_IN_FLIGHT_MAX};
 use crate::resp::reply::Reply;
-use ringraft_shards::ids::{Index, ShardId};
+use ringraft_shards::ids::{ClusterId, Index, ShardId};
+use ringraft_shards::keyspace::Keyspace;
 use ringraft_shards::raft::SnapshotPoint;
 use ringraft_shards::slot::Slot;
 use ringraft_shards::snapshot::directory::SnapshotName;
 use ringraft_shards::snapshot::{
-    Header, Meta, PendingSnapshot, SlotRange, SnapshotDirectory, SnapshotError, SnapshotWriter,
+    Header, Meta, PendingSnapshot, SlotRange, SnapshotDirectory, SnapshotError, SnapshotReader,
+    SnapshotWriter,
 };
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -324,6 +327,58 @@ impl Core {
         let after = self.router.first_slot(ShardId(shard.0 + 1));
         let slot = |n| Slot::new(n).expect("the router's slots are slots");
         SlotRange { first: slot(first), last: slot(after - 1) }
+    }
+}
+
+impl LocalShard {
+    /// Writes all items as a snapshot in memory, reads them back and goes on with what was read: a test of the
+    /// format on live data. Watched keys count as changed.
+    /// Errors: a snapshot is being written, or what was read differs; then nothing has changed.
+    pub fn reload(&mut self, now_ms: i64) -> Result<(), String> {
+        const IN_PROGRESS: &str = "ERR Background save already in progress";
+        if self.snapshots.is_running() || !self.keyspace.begin_cut() {
+            return Err(IN_PROGRESS.to_string());
+        }
+        let point = self.group.snapshot_point();
+        let header = Header {
+            cluster: ClusterId(0),
+            shard: self.id,
+            term: point.term,
+            index: point.index,
+            slots: vec![SlotRange::all()],
+            key_hash_seed: self.keyspace.hasher().seed(),
+            created_ms: now_ms,
+            leader_time_ms: self.time(0),
+            membership: point.membership,
+        };
+        let mut writer = SnapshotWriter::new(header);
+        let mut bytes = Vec::new();
+        while !self.keyspace.cut_step(SNAPSHOT_BUCKETS_PER_TURN, &mut |database, item| {
+            writer.push(database, item);
+        }) {
+            while let Some(chunk) = writer.take_chunk() {
+                bytes.extend_from_slice(&chunk);
+            }
+        }
+        while let Some(chunk) = writer.take_chunk() {
+            bytes.extend_from_slice(&chunk);
+        }
+        bytes.extend_from_slice(&writer.finish().0);
+        let mut fresh = Keyspace::new(self.keyspace.hasher());
+        let size = bytes.len() as u64;
+        let load = |keyspace: &mut Keyspace| {
+            let mut reader = SnapshotReader::open(std::io::Cursor::new(bytes), size)?;
+            ringraft_shards::snapshot::load::load(&mut reader, keyspace, &mut |_| {})
+        };
+        load(&mut fresh)
+            .map_err(|error| format!("ERR Error trying to load the snapshot: {error}"))?;
+        if fresh.digest_all() != self.keyspace.digest_all() {
+            return Err("ERR what was read from the snapshot differs from what was written".into());
+        }
+        fresh.set_access_clock(self.eviction_policy.access_clock());
+        fresh.set_eviction_samples(self.eviction_samples);
+        self.keyspace = fresh;
+        Ok(())
     }
 }
 

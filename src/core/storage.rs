@@ -258,6 +258,18 @@ impl Storage {
         Ok(())
     }
 
+    /// Syncs what was written lazily, blocking, and has files opened anew: the fsync mode changes.
+    /// Errors: the first file that cannot be synced.
+    pub fn change_mode(&mut self) -> io::Result<()> {
+        for shard in &mut self.shards {
+            for file in std::mem::take(&mut shard.open).into_values() {
+                file.sync_data()?;
+            }
+            shard.unsynced.clear();
+        }
+        Ok(())
+    }
+
     /// Gives up on syncing: under `--fsync no` nobody waits for it.
     pub fn forget_unsynced(&mut self) {
         self.shards.iter_mut().for_each(|shard| shard.unsynced.clear());

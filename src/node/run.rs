@@ -9,11 +9,9 @@ use crate::core::storage::Storage;
 use crate::core::{Core, Parts, Shared, connection, wall_clock_ms};
 use crate::net::listener;
 use crate::net::ring::Ring;
-use crate::settings::values::Fsync;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::KeyHasher;
-use ringraft_shards::log::SyncPolicy;
 use socket2::Socket;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -84,10 +82,7 @@ impl Node {
                     node: plan.identity.node,
                     hasher,
                     segment_bytes: plan.settings.segment_size,
-                    sync: match plan.settings.fsync {
-                        Fsync::Always => SyncPolicy::Always,
-                        Fsync::Everysec | Fsync::No => SyncPolicy::Lazy,
-                    },
+                    sync: plan.settings.fsync.sync_policy(),
                     progress: progress.clone(),
                 },
                 shared: shared.clone(),

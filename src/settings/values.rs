@@ -5,6 +5,7 @@
 //! `ERR CONFIG SET failed`, the command line and the file their place.
 
 use crate::net::ring::Features;
+use ringraft_shards::log::SyncPolicy;
 use std::fmt::Display;
 use std::net::IpAddr;
 
@@ -60,6 +61,16 @@ pub enum Fsync {
     Everysec,
     /// When the kernel likes.
     No,
+}
+
+impl Fsync {
+    /// What a finished write of the log promises.
+    pub fn sync_policy(self) -> SyncPolicy {
+        match self {
+            Fsync::Always => SyncPolicy::Always,
+            Fsync::Everysec | Fsync::No => SyncPolicy::Lazy,
+        }
+    }
 }
 
 impl Word for Fsync {

@@ -250,6 +250,12 @@ impl Log {
         }
     }
 
+    /// Changes what a report of a write promises, from the next report on. Before it becomes
+    /// [`SyncPolicy::Always`], everything reported so far must be on the disk.
+    pub fn set_sync_policy(&mut self, sync: SyncPolicy) {
+        self.options.sync = sync;
+    }
+
     /// With lazy syncs: everything up to this write is on the disk now.
     pub fn synced(&mut self, ticket: WriteTicket) {
         assert!(ticket.0 <= self.durable_record, "only what was written can be synced");

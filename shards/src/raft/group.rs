@@ -17,7 +17,7 @@ use super::store::Store;
 use crate::disk::DiskResult;
 use crate::ids::{Index, NodeId, Term};
 use crate::limits::RAFT_READS_PENDING_MAX;
-use crate::log::{AlignedBuffer, WriteTicket};
+use crate::log::{AlignedBuffer, SyncPolicy, WriteTicket};
 use crate::random::Random;
 use crate::snapshot::Membership;
 
@@ -198,6 +198,14 @@ impl Group {
             && let Some(log) = &mut self.node.mut_store().log
         {
             log.written(ticket, buffer);
+        }
+    }
+
+    /// Changes what a report of a write promises. Before it becomes [`SyncPolicy::Always`], everything reported so far
+    /// must be on the disk.
+    pub fn set_sync_policy(&mut self, sync: SyncPolicy) {
+        if let Some(log) = &mut self.node.mut_store().log {
+            log.set_sync_policy(sync);
         }
     }
 
