@@ -50,6 +50,7 @@ impl Rubble {
                 self.position =
                     table.drain_at(self.position, used, |item| freed += lend::free_item(item));
                 *used -= freed;
+                table.prefetch_items_at(self.position);
             } else {
                 self.position = POSITION_END;
             }

@@ -25,7 +25,7 @@ use std::ptr::NonNull;
 pub(super) const POSITION_END: u64 = 1 << 48;
 
 /// How far ahead of a move items are fetched into the cache, in buckets.
-const PREFETCH_DISTANCE: usize = 2;
+const PREFETCH_DISTANCE: usize = 4;
 
 /// Items of one slot in one database. One cache line.
 #[repr(align(64))]
