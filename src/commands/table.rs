@@ -7,8 +7,9 @@
 
 use super::refusal::Refusal;
 use super::{
-    Command, Run, bit, bitfield, client, command, config, connection, counter, database, dump,
-    expire, info, keys, lcs, object, pattern, persistence, raft, scan, server, string,
+    Command, Run, bit, bitfield, client, command, config, connection, counter, database, debug,
+    dump, expire, info, keys, latency, lcs, memory, object, pattern, persistence, raft, scan, server,
+    slowlog, string,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -36,6 +37,10 @@ const FAMILIES: &[&[Command]] = &[
     server::COMMANDS,
     persistence::COMMANDS,
     raft::COMMANDS,
+    memory::COMMANDS,
+    slowlog::COMMANDS,
+    latency::COMMANDS,
+    debug::COMMANDS,
     crate::core::transaction::COMMANDS,
 ];
 
@@ -165,6 +170,28 @@ const NUMBERED: &[&str] = &[
     "raftstate",
     "raftstats",
     "raftpeers",
+    "memory",
+    "memory|help",
+    "memory|malloc-stats",
+    "memory|purge",
+    "memory|stats",
+    "memory|usage",
+    "slowlog",
+    "slowlog|get",
+    "slowlog|help",
+    "slowlog|len",
+    "slowlog|reset",
+    "latency",
+    "latency|help",
+    "latency|histogram",
+    "debug",
+    "debug|digest",
+    "debug|digest-value",
+    "debug|help",
+    "debug|object",
+    "debug|protocol",
+    "debug|set-active-expire",
+    "debug|sleep",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

@@ -126,6 +126,15 @@ impl<'a> Reply<'a> {
         });
     }
 
+    /// A double: a bulk string of its shortest digits in RESP2.
+    pub fn double(&mut self, value: f64) {
+        let text = value.to_string();
+        match self.protocol {
+            Protocol::Resp2 => self.bulk(text.as_bytes()),
+            Protocol::Resp3 => self.line(b',', text.as_bytes()),
+        }
+    }
+
     /// Text for people: a verbatim string of type `txt` in RESP3, a bulk string in RESP2.
     pub fn verbatim(&mut self, text: &str) {
         match self.protocol {
@@ -188,6 +197,8 @@ mod tests {
         check(Resp3, |r| r.set(2), "~2\r\n");
         check(Resp2, |r| r.boolean(true), ":1\r\n");
         check(Resp3, |r| r.boolean(false), "#f\r\n");
+        check(Resp2, |r| r.double(3.141), "$5\r\n3.141\r\n");
+        check(Resp3, |r| r.double(-2.0), ",-2\r\n");
         check(Resp2, |r| r.verbatim("hi"), "$2\r\nhi\r\n");
         check(Resp3, |r| r.verbatim("hi"), "=6\r\ntxt:hi\r\n");
         check(Resp2, |r| r.bulk_integer(-7), "$2\r\n-7\r\n");
