@@ -92,6 +92,9 @@ pub const OPEN_FILES_PER_CORE: u64 = 16;
 /// Descriptors of a shard: segments being written, made ready and read, snapshots.
 pub const OPEN_FILES_PER_SHARD: u64 = 8;
 
+/// Head of a request for the metrics page; a longer one is refused and its connection closed.
+pub const METRICS_REQUEST_BYTES_MAX: usize = 8 << 10;
+
 /// Free disk space without which a restart is refused.
 pub const FREE_SPACE_BYTES_MIN: u64 = 1 << 20;
 /// Entries of one shard on their way to the disk; what comes meanwhile gathers for the next.

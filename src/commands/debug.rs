@@ -113,6 +113,7 @@ fn object(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     Ok(())
 }
 
+#[allow(clippy::approx_constant)] // Redis' example of a double.
 fn protocol(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
     let is_resp3 = reply.protocol() == Protocol::Resp3;
     match call.at(2).to_ascii_lowercase().as_slice() {

@@ -12,6 +12,7 @@ pub mod connection;
 pub mod desk;
 mod dispatch;
 mod drive;
+mod exposition;
 pub mod gather;
 mod intake;
 mod lifecycle;

@@ -197,7 +197,7 @@ mod tests {
         check(Resp3, |r| r.set(2), "~2\r\n");
         check(Resp2, |r| r.boolean(true), ":1\r\n");
         check(Resp3, |r| r.boolean(false), "#f\r\n");
-        check(Resp2, |r| r.double(3.141), "$5\r\n3.141\r\n");
+        check(Resp2, |r| r.double(1.25), "$4\r\n1.25\r\n");
         check(Resp3, |r| r.double(-2.0), ",-2\r\n");
         check(Resp2, |r| r.verbatim("hi"), "$2\r\nhi\r\n");
         check(Resp3, |r| r.verbatim("hi"), "=6\r\ntxt:hi\r\n");
