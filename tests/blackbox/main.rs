@@ -10,5 +10,6 @@ mod keys;
 mod memory;
 mod protocol;
 mod restart;
+mod sessions;
 mod support;
 mod tools;
