@@ -71,5 +71,6 @@ fn shutdown(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<A
     }
     tracing::info!("SHUTDOWN: stopping");
     desk.core.everywhere(Core::stop);
-    Ok(Answer::Later)
+    // Answered with nothing: the end waits for nobody's reply.
+    Ok(Answer::Now)
 }

@@ -8,8 +8,8 @@
 use super::refusal::Refusal;
 use super::{
     Command, Run, bit, bitfield, client, command, config, connection, counter, database, debug,
-    dump, expire, info, keys, latency, lcs, memory, object, pattern, persistence, raft, scan, server,
-    slowlog, string,
+    dump, expire, info, keys, latency, lcs, memory, object, pattern, persistence, raft, scan,
+    server, slowlog, string,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;

@@ -85,7 +85,7 @@ impl Core {
                 self.start(index, target, command, arguments);
             }
             Err(refusal) => {
-                if let Ok(command) = find_row(arguments.borrow()) {
+                if let Some(command) = table::resolve(arguments.borrow()) {
                     self.stats.commands[usize::from(command.number)].rejected += 1;
                 }
                 if let Some(transaction) =
