@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::client::encode;
-use crate::support::{Chance, Client, Server, Value};
+use crate::support::{Chance, Client, Server, Value, eventually};
 
 const SHAPES: [&[&str]; 3] =
     [&["--shards", "1"], &["--shards", "4"], &["--shards", "3", "--cores", "0", "--mode", "cache"]];
@@ -232,6 +232,32 @@ fn counters_of_many_connections_add_up() {
         let expected = (CONNECTIONS * EACH / 8).to_string();
         assert_eq!(client.say(&format!("GET n{counter}")), Value::bulk(expected));
     }
+}
+
+/// A connection that uses the keys of one other core is handed over to it, and its client notices nothing.
+#[test]
+fn connections_follow_their_keys() {
+    const PIPELINE: i64 = 50;
+    let server = Server::start(&["--shards", "2", "--cores", "0,1"]);
+    let mut clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
+    let mut counts = [[0_i64; 4]; 4];
+    let mut round = 0;
+    eventually("connections were moved", || {
+        // Each client stays with one tag for some rounds, then turns to another.
+        for (index, client) in clients.iter_mut().enumerate() {
+            let tag = (index + round / 200) % 4;
+            let key = format!("{{tag{tag}}}:{index}");
+            let replies = client
+                .pipeline(&encode(&["INCR", &key]).repeat(PIPELINE as usize), PIPELINE as usize);
+            let count = &mut counts[index][tag];
+            let expected: Vec<Value> =
+                (*count + 1..=*count + PIPELINE).map(Value::Integer).collect();
+            assert_eq!(replies, expected, "{key}");
+            *count += PIPELINE;
+        }
+        round += 1;
+        (round % 100 == 0 && server.info_number("moved_connections") >= 4).then_some(())
+    });
 }
 
 #[test]

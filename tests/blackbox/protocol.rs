@@ -85,14 +85,38 @@ fn requests_byte_by_byte() {
 /// receive buffer, straddles two or fills many, replies and values are those of the requests.
 #[test]
 fn requests_in_pieces_of_any_size() {
-    const REQUESTS: u64 = 20_000;
-    let server = Server::start(&["--shards", "2"]);
-    let mut client = server.client();
     let mut chance = Chance::new("requests_in_pieces_of_any_size");
+    send_in_pieces(&mut Server::start(&["--shards", "2"]).client(), &mut chance, 20_000);
+}
+
+/// The same and more where the kernel's newer features are missing.
+#[test]
+fn kernels_without_some_features() {
+    let mut chance = Chance::new("kernels_without_some_features");
+    let all = "no-defer-taskrun,no-multishot-recv,no-multishot-accept";
+    for missing in ["no-defer-taskrun", "no-multishot-recv", "no-multishot-accept", all] {
+        let mut server = Server::start(&["--shards", "2", "--ring-features", missing]);
+        send_in_pieces(&mut server.client(), &mut chance, 3000);
+        let mut clients: Vec<Client> = (0..100).map(|_| server.client()).collect();
+        for (index, client) in clients.iter_mut().enumerate() {
+            client.send(&encode(&["SET".into(), format!("of:{index}"), index.to_string()]));
+        }
+        for client in &mut clients {
+            assert_eq!(client.read(), Value::ok(), "{missing}");
+        }
+        drop(clients);
+        let keys = server.client().say("DBSIZE");
+        server.restart();
+        assert_eq!(server.client().say("DBSIZE"), keys, "{missing}");
+        assert_eq!(server.client().say("GET of:99"), Value::bulk("99"), "{missing}");
+    }
+}
+
+fn send_in_pieces(client: &mut Client, chance: &mut Chance, requests: u64) {
     let mut model: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let mut bytes = Vec::new();
     let mut expected = Vec::new();
-    for number in 0..REQUESTS {
+    for number in 0..requests {
         let key = format!("key{}", chance.below(20));
         match chance.below(5) {
             0 => {
