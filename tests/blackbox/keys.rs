@@ -238,7 +238,11 @@ fn counters_of_many_connections_add_up() {
 #[test]
 fn connections_follow_their_keys() {
     const PIPELINE: i64 = 50;
-    let server = Server::start(&["--shards", "2", "--cores", "0,1"]);
+    if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() < 2) {
+        println!("skipped: one cpu");
+        return;
+    }
+    let server = Server::start(&["--shards", "2"]);
     let mut clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
     let mut counts = [[0_i64; 4]; 4];
     let mut round = 0;
