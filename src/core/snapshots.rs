@@ -377,6 +377,7 @@ impl LocalShard {
         }
         fresh.set_access_clock(self.eviction_policy.access_clock());
         fresh.set_eviction_samples(self.eviction_samples);
+        fresh.take_watches(&mut self.keyspace);
         self.keyspace = fresh;
         Ok(())
     }

@@ -86,6 +86,16 @@ impl Keyspace {
         watches.look(database, key.bytes(), expired).expect("it is watched")
     }
 
+    /// Takes over the watches of the keyspace whose place this one takes. Every watched key counts as changed.
+    pub fn take_watches(&mut self, from: &mut Keyspace) {
+        self.watches = std::mem::take(&mut from.watches);
+        let watches = &mut self.watches;
+        for watched in watches.keys.iter_mut().flat_map(|keys| keys.values_mut()) {
+            watches.last_version += 1;
+            watched.version = watches.last_version;
+        }
+    }
+
     /// Ends one watch of a key.
     pub fn unwatch(&mut self, database: DatabaseIndex, key: &[u8]) {
         let keys = &mut self.watches.keys[database.0 as usize];
