@@ -135,6 +135,11 @@ impl Mailbox {
         if self.receiver.is_empty() { None } else { self.receiver.try_recv().ok() }
     }
 
+    /// Is there no mail? Cost: half a nanosecond.
+    pub fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+
     /// Announces that the core is about to sleep. False: there is mail, stay awake.
     pub fn sleep(&self) -> bool {
         self.bell.asleep.store(true, Ordering::Relaxed);

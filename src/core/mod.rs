@@ -273,8 +273,16 @@ impl Core {
         }
     }
 
-    /// Waits for the ring, at most for `time`.
+    /// Waits for the ring, at most for `time`. Looks for work for a while first, if the settings say so.
     fn sleep(&mut self, time: Duration) {
+        let spin = Duration::from_micros(self.settings.spin_us.into());
+        let start = Instant::now();
+        while !spin.is_zero() && start.elapsed() < spin {
+            if self.ring.has_work() || !self.mailbox.is_empty() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
         if !self.mailbox.sleep() {
             return;
         }

@@ -122,6 +122,6 @@ impl Core {
             && self.answers.dirty.is_empty()
             && !self.has_unsent_mail()
             && self.storage.is_idle()
-            && self.answers.connections.iter().all(|(_, c)| c.replies.unfinished() == 0)
+            && self.answers.connections.iter().all(|(_, c)| c.closed || c.replies.unfinished() == 0)
     }
 }

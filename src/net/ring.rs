@@ -264,6 +264,11 @@ impl Ring {
         }
     }
 
+    /// Are there completions, or is the kernel waiting to post some?
+    pub fn has_work(&mut self) -> bool {
+        !self.ring.completion().is_empty() || self.ring.submission().taskrun()
+    }
+
     /// Takes up to `count` completions.
     pub fn take(&mut self, count: usize, out: &mut Vec<Completion>) {
         out.extend(self.ring.completion().take(count).map(|entry| Completion {
