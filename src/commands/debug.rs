@@ -38,6 +38,7 @@ const DEBUG: &[Command] = &[
         "6.0.0",
         "A reply of the type that is named.",
     ),
+    super::persistence::RELOAD,
     session("set-active-expire", Arity::Exactly(3), set_active_expire)
         .of("debug")
         .admin()

@@ -6,6 +6,7 @@
 use super::refusal::Refusal;
 use super::{Answer, Arity, Call, Command, Group, session, table};
 use crate::core::report::Totals;
+use crate::core::snapshots::SnapshotReport;
 use crate::core::{Core, Desk, wall_clock_ms};
 use crate::node::usage;
 use crate::resp::reply::Reply;
@@ -188,8 +189,20 @@ fn memory(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("mem_allocator", format_args!("jemalloc-{}", usage::allocator_version()));
 }
 
-fn persistence(text: &mut Text, core: &Core, _: &Totals) {
+fn persistence(text: &mut Text, core: &Core, totals: &Totals) {
+    let shards = totals.cores.iter().flat_map(|core| &core.shards);
+    let snapshots: Vec<SnapshotReport> = shards.map(|shard| shard.snapshots).collect();
+    let seconds = |ms: i64| if ms < 0 { -1 } else { ms / 1000 };
+    let longest = snapshots.iter().map(|s| s.last_duration_ms).max().unwrap_or(-1);
+    let oldest = snapshots.iter().map(|s| s.last_ms).min().unwrap_or(0);
+    let all_ok = snapshots.iter().all(|s| s.last_ok);
     text.field("loading", 0);
+    text.field("rdb_changes_since_last_save", snapshots.iter().map(|s| s.changes).sum::<u64>());
+    text.field("rdb_bgsave_in_progress", u8::from(snapshots.iter().any(|s| s.is_running)));
+    text.field("rdb_last_save_time", oldest / 1000);
+    text.field("rdb_last_bgsave_status", if all_ok { "ok" } else { "err" });
+    text.field("rdb_last_bgsave_time_sec", seconds(longest));
+    text.field("rdb_saves", snapshots.iter().map(|s| s.count).sum::<u64>());
     text.field("aof_enabled", u8::from(core.settings.mode == Mode::Store));
     text.field("fsync", core.settings.fsync.word());
 }
@@ -333,7 +346,12 @@ fn keyspace(text: &mut Text, _: &Core, totals: &Totals) {
             .map(|shard| shard.keys[database])
             .fold((0, 0), |sum, own| (sum.0 + own.0, sum.1 + own.1));
         if keys > 0 {
-            text.field(format_args!("db{database}"), format_args!("keys={keys},expires={expires}"));
+            let shards = totals.cores.iter().flat_map(|core| &core.shards);
+            let averages = shards.map(|shard| shard.average_ttl_ms[database]).filter(|ms| *ms > 0);
+            let (sum, count) = averages.fold((0, 0), |all, ms| (all.0 + ms, all.1 + 1));
+            let average_ms = if expires > 0 { sum / count.max(1) } else { 0 };
+            let line = format_args!("keys={keys},expires={expires},avg_ttl={average_ms}");
+            text.field(format_args!("db{database}"), line);
         }
     }
 }

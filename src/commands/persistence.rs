@@ -107,7 +107,7 @@ fn lastsave(
     _reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
     desk.ask_cores(
-        |core| core.shards.iter().map(|shard| shard.snapshots.last_ms).min(),
+        |core| core.shards.iter().map(|shard| shard.snapshots.report().last_ms).min(),
         |_, times, reply| {
             reply.integer(times.into_iter().flatten().min().unwrap_or(0) / 1000);
         },

@@ -190,6 +190,7 @@ const NUMBERED: &[&str] = &[
     "debug|help",
     "debug|object",
     "debug|protocol",
+    "debug|reload",
     "debug|set-active-expire",
     "debug|sleep",
 ];

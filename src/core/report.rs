@@ -3,6 +3,7 @@
 use crate::core::Core;
 use crate::core::connection::Kind;
 use crate::core::rates::Rate;
+use crate::core::snapshots::SnapshotReport;
 use crate::core::stats::Stats;
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
 use ringraft_shards::limits::DATABASE_COUNT;
@@ -48,8 +49,12 @@ pub struct ShardReport {
     pub memory_limit: u64,
     /// Requests that wait for the log.
     pub waiting_count: usize,
+    /// Milliseconds that keys with a deadline have left on average, for each database.
+    pub average_ttl_ms: Vec<i64>,
     /// Keys found and not found.
     pub lookups: (u64, u64),
+    /// Its snapshots.
+    pub snapshots: SnapshotReport,
     /// Its Raft group.
     pub raft: Status,
 }
@@ -116,7 +121,9 @@ impl Core {
                 used_bytes: shard.used_bytes(),
                 memory_limit: shard.memory_limit,
                 waiting_count: shard.waiting_count(),
+                average_ttl_ms: databases.clone().map(|d| keyspace.average_ttl_ms(d)).collect(),
                 lookups: keyspace.lookups(),
+                snapshots: shard.snapshots.report(),
                 raft: shard.group.status(),
             }
         };

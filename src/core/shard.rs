@@ -324,9 +324,8 @@ impl LocalShard {
             self.lose(flight.set, answers);
         }
         if entry.kind == EntryKind::Command {
-            self.snapshots.log_bytes += entry.data.len() as u64;
             let batch = Batch::read(&entry.data).expect("a committed entry is a batch");
-            self.snapshots.changes += batch.count() as u64;
+            self.snapshots.note_applied(entry.data.len(), batch.count());
             self.last_time_ms = self.last_time_ms.max(batch.leader_time_ms());
             let ours = self
                 .flights

@@ -46,16 +46,33 @@ pub struct ShardSnapshots {
     /// Indexes of the snapshots that exist, oldest first.
     kept: Vec<Index>,
     /// When the last one was finished, milliseconds since the Unix epoch.
-    pub last_ms: i64,
+    last_ms: i64,
     /// Did the last one succeed?
-    pub last_ok: bool,
+    last_ok: bool,
     /// How long it took, milliseconds.
-    pub last_duration_ms: i64,
+    last_duration_ms: i64,
     /// Bytes of entries applied since the last one was begun.
-    pub log_bytes: u64,
+    log_bytes: u64,
+    /// Operations applied since the last one was begun.
+    changes: u64,
+    /// Snapshots finished since start.
+    count: u64,
+}
+
+/// Facts about the snapshots of a shard.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotReport {
+    /// Is one being written?
+    pub is_running: bool,
     /// Operations applied since the last one was begun.
     pub changes: u64,
-    /// Snapshots finished since start.
+    /// When the last one was finished (at first: when the process started), milliseconds since the Unix epoch.
+    pub last_ms: i64,
+    /// Did it succeed?
+    pub last_ok: bool,
+    /// How long it took, milliseconds; negative before the first.
+    pub last_duration_ms: i64,
+    /// Snapshots finished since the process started.
     pub count: u64,
 }
 
@@ -103,6 +120,24 @@ impl ShardSnapshots {
     pub fn want(&mut self, waiter: Option<Origin>) {
         self.wanted = true;
         self.waiting.extend(waiter);
+    }
+
+    /// An entry of so many bytes and operations was applied.
+    pub fn note_applied(&mut self, bytes: usize, operations: usize) {
+        self.log_bytes += bytes as u64;
+        self.changes += operations as u64;
+    }
+
+    /// Facts for INFO.
+    pub fn report(&self) -> SnapshotReport {
+        SnapshotReport {
+            is_running: self.is_running(),
+            changes: self.changes,
+            last_ms: self.last_ms,
+            last_ok: self.last_ok,
+            last_duration_ms: self.last_duration_ms,
+            count: self.count,
+        }
     }
 
     /// Index of the newest.

@@ -31,6 +31,12 @@ pub struct Sweep {
 }
 
 impl Keyspace {
+    /// Milliseconds that the items of a database that have a deadline have left on average: a moving average
+    /// over those that the sweep came by; 0 before it did.
+    pub fn average_ttl_ms(&self, database: DatabaseIndex) -> i64 {
+        self.average_ttl_ms[usize::from(database.0)]
+    }
+
     /// Looks at up to `bucket_budget` buckets of tables that have deadlines, going on where the last call
     /// stopped and going round once at most, and reports each item past its deadline.
     /// Cost: about 10 ns per bucket and 15 ns per item with a deadline.
@@ -62,6 +68,13 @@ impl Keyspace {
             sweep.buckets += 1;
             for entry in chain.entries().filter(|entry| entry.has_deadline()) {
                 sweep.expiring += 1;
+                if let Some(deadline) = entry.item().deadline() {
+                    let left_ms = (deadline.0 - now_ms).max(0);
+                    let average = &mut self.average_ttl_ms[at.database];
+                    // A moving average: one part in sixteen of what is new.
+                    *average =
+                        if *average == 0 { left_ms } else { *average + (left_ms - *average) / 16 };
+                }
                 if entry.item().expired(now_ms) {
                     sweep.expired += 1;
                     found(DatabaseIndex(at.database as u8), lend::borrow_item(entry.item()));

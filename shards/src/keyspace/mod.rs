@@ -191,6 +191,8 @@ pub struct Keyspace {
     watches: Watches,
     pool: EvictionPool,
     sweep: SweepPosition,
+    /// Milliseconds that items with a deadline have left on average, by database, as the sweep sees them.
+    average_ttl_ms: [i64; DATABASE_COUNT],
 }
 
 impl Keyspace {
@@ -208,6 +210,7 @@ impl Keyspace {
             watches: Watches::default(),
             pool: EvictionPool::default(),
             sweep: SweepPosition::default(),
+            average_ttl_ms: [0; DATABASE_COUNT],
         }
     }
 
