@@ -201,10 +201,8 @@ mod tests {
                 let address = 0x0001_fffe_8000 + i * 8;
                 *entry = Entry(std::ptr::without_provenance_mut(tag << TAG_SHIFT | address));
             }
-            for tag in 0..=u16::MAX {
-                if cfg!(miri) && tag % 1021 != 1 && !tags.contains(&(tag as usize)) {
-                    continue;
-                }
+            let step = if cfg!(miri) { 4093 } else { 1 };
+            for tag in (0..=u16::MAX).step_by(step).chain(tags.map(|tag| tag as u16)) {
                 assert_eq!(bucket.matches(tag), bucket.matches_one_by_one(tag), "{tag:#x}");
             }
         }
