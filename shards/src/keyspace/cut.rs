@@ -7,6 +7,7 @@
 //! cleared database is walked in its detached tables; exchanged databases keep the numbers they had.
 
 use super::Keyspace;
+use super::bucket::BUCKET_WIDTH;
 use super::database::Row;
 use super::item::{Item, RawItem};
 use super::lend;
@@ -119,21 +120,23 @@ impl Keyspace {
         self.cut.is_some()
     }
 
-    /// Hands out the next items of the cut: all that edits have displaced since the last step, then those of about
-    /// `bucket_budget` buckets. Each item of the moment when the cut began comes once, with the number
-    /// that its database had then. Returns whether that was the last. What edits displace
-    /// between two steps is kept in memory.
+    /// Hands out the next items of the cut: of those that edits have displaced so far as many as
+    /// `bucket_budget` buckets hold, and those of about `bucket_budget` buckets. Each item of the moment
+    /// when the cut began comes once, with the number that its database had then. Returns whether that
+    /// was the last. What edits displace between two steps is kept in memory: at worst, if no step
+    /// ever comes, all that was there when the cut began.
     pub fn cut_step(
         &mut self,
         bucket_budget: usize,
         out: &mut dyn FnMut(DatabaseIndex, Item<'_>),
     ) -> bool {
         let Some(mut cut) = self.cut.take_if(|cut| !cut.aborted) else { return true };
-        for &(database, item) in &cut.saved {
+        let kept = cut.saved.len().saturating_sub(bucket_budget.max(1) * BUCKET_WIDTH);
+        for (database, item) in cut.saved.drain(kept..) {
             out(database, lend::borrow_item(item));
+            *self.used.get_mut() -= lend::free_item(item);
         }
-        cut.free_saved(self.used.get_mut());
-        let finished = self.walk_cut(&mut cut, bucket_budget, out);
+        let finished = self.walk_cut(&mut cut, bucket_budget, out) && cut.saved.is_empty();
         if !finished {
             self.cut = Some(cut);
         }

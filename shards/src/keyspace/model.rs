@@ -79,6 +79,10 @@ struct Model {
     watches: Vec<(DatabaseIndex, Vec<u8>, u64, bool)>,
     /// A scan under way: what was there all the time, what was met, and where it is.
     scan: Option<(KeySet, KeySet, ScanPosition)>,
+    /// Mostly sets, or mostly removals.
+    growing: bool,
+    /// Steps after which a table was being resized bit by bit, while it grew and while it shrank.
+    resizing: [usize; 2],
 }
 
 fn key_of(keyspace: &Keyspace, bytes: &[u8]) -> KeyHash {
@@ -96,11 +100,14 @@ impl Model {
             cut: None,
             watches: vec![],
             scan: None,
+            growing: true,
+            resizing: [0; 2],
         }
     }
 
     fn random_database(&mut self) -> DatabaseIndex {
-        DatabaseIndex(self.chance.below(3) as u8)
+        let count = if self.key_count < 100 { 3 } else { 2 };
+        DatabaseIndex(self.chance.below(count) as u8)
     }
 
     /// Mostly keys of one slot, so that a table grows and shrinks.
@@ -146,7 +153,12 @@ impl Model {
         self.now_ms += self.chance.below(2) as i64;
         let now_ms = self.now_ms;
         self.forget_absent(&bytes);
-        match self.chance.below(1000) {
+        let roll = match (self.chance.below(1000), self.growing) {
+            (0..350, false) if self.chance.below(10) > 0 => 400,
+            (400..640, true) if self.chance.below(10) > 3 => 0,
+            (roll, _) => roll,
+        };
+        match roll {
             0..350 => self.set(database, &key),
             350..400 => self.resize(database, &key),
             400..640 => {
@@ -167,7 +179,7 @@ impl Model {
             970..980 => self.watch(database, &bytes),
             980..985 => self.page(database),
             985..993 => self.scan_step(),
-            993..994 => {
+            993..994 if self.key_count < 100 || self.chance.below(30) == 0 => {
                 self.forget_scan();
                 let count = self.keyspace.edit(database, now_ms).clear();
                 let before = self.map.len();
@@ -201,6 +213,9 @@ impl Model {
         }
         self.forget_absent(&bytes);
         self.check_key(database, &bytes);
+        let table = self.keyspace.databases[0].table(Slot::of_key(b"{t}"));
+        let resizing = table.is_some_and(|table| table.is_resizing());
+        self.resizing[usize::from(self.growing)] += usize::from(resizing);
     }
 
     fn set(&mut self, database: DatabaseIndex, key: &Key<'_>) {
@@ -531,10 +546,11 @@ impl Model {
     }
 }
 
-fn check(seed: u64, key_count: u64, steps: usize) {
+fn check(seed: u64, key_count: u64, steps: usize, phases: usize) -> [usize; 2] {
     println!("seed {seed}, {key_count} keys");
     let mut model = Model::new(seed, key_count);
     for n in 0..steps {
+        model.growing = n / (steps / phases) % 2 == 0;
         let before = (key_count < 100).then(|| model.map.clone());
         let before_ms = model.now_ms;
         model.step();
@@ -546,7 +562,9 @@ fn check(seed: u64, key_count: u64, steps: usize) {
         }
     }
     model.check_all();
+    let resizing = model.resizing;
     model.finish();
+    resizing
 }
 
 fn random_seed() -> u64 {
@@ -557,13 +575,14 @@ fn random_seed() -> u64 {
 fn few_keys_agree_with_a_map() {
     let seed = random_seed();
     for n in 0..if cfg!(miri) { 1 } else { 4 } {
-        check(seed.wrapping_add(n), 40, if cfg!(miri) { 500 } else { 10_000 });
+        check(seed.wrapping_add(n), 40, if cfg!(miri) { 300 } else { 10_000 }, 4);
     }
 }
 
 #[test]
 fn many_keys_agree_with_a_map() {
     let seed = random_seed();
-    let (keys, steps) = if cfg!(miri) { (300, 1000) } else { (5000, 60_000) };
-    check(seed, keys, steps);
+    let (keys, steps) = if cfg!(miri) { (300, 800) } else { (4000, 100_000) };
+    let resizing = check(seed, keys, steps, 4);
+    assert!(cfg!(miri) || resizing.iter().all(|&steps| steps > 10), "{resizing:?}");
 }

@@ -75,6 +75,12 @@ impl Table {
         self.expiring
     }
 
+    /// Is a resize under way?
+    #[cfg(test)]
+    pub(super) fn is_resizing(&self) -> bool {
+        !self.old.is_null()
+    }
+
     /// The entry of a key. Cost: one cache miss for the bucket, one for the item.
     #[inline(always)]
     pub(super) fn find(&self, hash: u64, key: &[u8]) -> Option<NonNull<Entry>> {
@@ -459,7 +465,7 @@ mod tests {
             let hash = hasher.place(key);
             assert!(table.find(hash, key).is_none());
             table.insert(hash, item(key), 80, &hasher, &mut used);
-            resizing += usize::from(!table.old.is_null());
+            resizing += usize::from(table.is_resizing());
             let probe = &keys[(n * 7919) % (n + 1)];
             assert!(table.find(hasher.place(probe), probe).is_some());
             if n % (count / 50 + 1) == 0 {
