@@ -550,7 +550,7 @@ fn check(seed: u64, key_count: u64, steps: usize, phases: usize) -> [usize; 2] {
     println!("seed {seed}, {key_count} keys");
     let mut model = Model::new(seed, key_count);
     for n in 0..steps {
-        model.growing = n / (steps / phases) % 2 == 0;
+        model.growing = (n / (steps / phases)).is_multiple_of(2);
         let before = (key_count < 100).then(|| model.map.clone());
         let before_ms = model.now_ms;
         model.step();
