@@ -84,6 +84,13 @@ impl Core {
                 self.show_to_monitors(index, command, arguments.borrow());
                 self.start(index, target, command, arguments);
             }
+            Err(_) if is_http(arguments.borrow().at(0)) => {
+                tracing::warn!(
+                    client = self.answers.connections.at(index).id,
+                    "closing a client that speaks HTTP"
+                );
+                self.close(index);
+            }
             Err(refusal) => {
                 if let Some(command) = table::resolve(arguments.borrow()) {
                     self.stats.commands[usize::from(command.number)].rejected += 1;
@@ -454,6 +461,12 @@ impl Core {
             }
         });
     }
+}
+
+/// Is this the first word of a line that a web browser sends? Whatever follows may be a page's doing, and none of
+/// it is to be run.
+fn is_http(word: &[u8]) -> bool {
+    word.eq_ignore_ascii_case(b"post") || word.eq_ignore_ascii_case(b"host:")
 }
 
 /// Stands for the text that lists the arguments of an unknown command.

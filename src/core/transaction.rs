@@ -171,6 +171,7 @@ fn execute(
     let mut replies = Vec::with_capacity(queued.len());
     let mut packed = Packed::default();
     for Queued { command, arguments } in queued {
+        desk.core.show_to_monitors(desk.index, command, arguments.borrow());
         match command.run {
             Run::Read(_) | Run::Write(_) => {
                 packed.push(command, desk.session().database, arguments.borrow());

@@ -208,7 +208,7 @@ fn info_counts_what_happened() {
     let all = client.say("INFO everything").text();
     let has = |line: &str| assert!(all.contains(&format!("\r\n{line}")), "{line} in {all}");
     has("redis_version:7.2.0\r\n");
-    has("db0:keys=100,expires=0\r\n");
+    has("db0:keys=100,expires=0,avg_ttl=0\r\n");
     has("keyspace_hits:100\r\n");
     has("keyspace_misses:100\r\n");
     has("cmdstat_get:calls=200,");
