@@ -19,7 +19,7 @@ const DEBUG: &[Command] = &[
         "1.0.0",
         "Digest of all keys, values and deadlines: equal data, equal digest.",
     ),
-    read("digest-value", Arity::AtLeast(2), Keys::FROM_SECOND, digest_value)
+    read("digest-value", Arity::AtLeast(3), Keys::FROM_SECOND, digest_value)
         .of("debug")
         .split(Gather::InOrder)
         .about(Group::Server, "5.0.0", "Digest of the value of each key."),

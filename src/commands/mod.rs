@@ -266,7 +266,7 @@ pub struct Flags {
     pub admin: bool,
     /// Allowed before AUTH.
     pub no_auth: bool,
-    /// Not allowed inside MULTI.
+    /// Not queued inside MULTI: it runs at once.
     pub no_multi: bool,
     /// Not shown to MONITOR.
     pub no_monitor: bool,
@@ -428,7 +428,7 @@ impl Command {
         self
     }
 
-    /// Not allowed inside MULTI.
+    /// Not queued inside MULTI: it runs at once.
     pub const fn no_multi(mut self) -> Command {
         self.flags.no_multi = true;
         self

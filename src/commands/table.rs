@@ -545,7 +545,8 @@ mod tests {
                 Run::Read(_) => assert!(row.flags.readonly && !row.flags.write, "{}", row.name),
                 Run::Write(_) => assert!(row.flags.write && !row.flags.readonly, "{}", row.name),
                 Run::Container(subcommands) => assert!(!subcommands.is_empty(), "{}", row.name),
-                Run::Plain(_) | Run::Session(_) | Run::Shard(_) => {
+                Run::Shard(_) => assert!(!row.flags.write, "{}", row.name),
+                Run::Plain(_) | Run::Session(_) => {
                     assert!(!row.flags.write && row.spread == Spread::One, "{}", row.name);
                 }
             }

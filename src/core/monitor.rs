@@ -3,7 +3,7 @@
 use crate::commands::Command;
 use crate::core::Core;
 use crate::resp::quoting::quote_into;
-use ringraft_shards::arguments::Arguments;
+use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,8 +16,19 @@ impl Core {
         command: &Command,
         arguments: Arguments<'_>,
     ) {
-        let nobody = self.shared.monitor_count.load(Ordering::Relaxed) == 0;
-        if nobody || command.flags.no_monitor {
+        if !command.flags.no_monitor {
+            self.show_words(index, arguments);
+        }
+    }
+
+    /// Shows that a transaction ends. Its commands were shown one by one.
+    pub(super) fn show_exec(&mut self, index: u32) {
+        let exec: OwnedArguments = [&b"EXEC"[..]].into_iter().collect();
+        self.show_words(index, exec.borrow());
+    }
+
+    fn show_words(&mut self, index: u32, arguments: Arguments<'_>) {
+        if self.shared.monitor_count.load(Ordering::Relaxed) == 0 {
             return;
         }
         let connection = self.answers.connections.at(index);

@@ -62,7 +62,7 @@ pub struct ShardSnapshots {
 /// Facts about the snapshots of a shard.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotReport {
-    /// Is one being written?
+    /// Is one being written, or about to be?
     pub is_running: bool,
     /// Operations applied since the last one was begun.
     pub changes: u64,
@@ -131,7 +131,7 @@ impl ShardSnapshots {
     /// Facts for INFO.
     pub fn report(&self) -> SnapshotReport {
         SnapshotReport {
-            is_running: self.is_running(),
+            is_running: self.wanted || self.is_running(),
             changes: self.changes,
             last_ms: self.last_ms,
             last_ok: self.last_ok,

@@ -153,6 +153,7 @@ fn exec(desk: &mut Desk<'_>, _call: &Call<'_>, reply: &mut Reply<'_>) -> Result<
     } else {
         execute(desk, &transaction.queued, &watched, reply)
     };
+    desk.core.show_exec(desk.index);
     // A transaction on its way takes its watches along.
     if outcome != Ok(Answer::Later) {
         desk.core.unwatch(watched);

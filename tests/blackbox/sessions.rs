@@ -339,6 +339,13 @@ fn monitors_see_what_all_clients_send() {
         let end = format!(r#""SET" "a \"{n}\"" "\x01""#);
         assert!(line.contains(" [0 127.0.0.1:") && line.ends_with(&end), "{line}");
     }
+    for command in ["MULTI", "SET a 1", "EXEC"] {
+        assert!(!clients[0].say(command).is_error());
+    }
+    for shown in ["\"MULTI\"", "\"SET\" \"a\" \"1\"", "\"EXEC\""] {
+        let line = monitor.read().text();
+        assert!(line.ends_with(shown), "{line}");
+    }
     assert_eq!(clients[0].say("CONFIG GET port").elements().len(), 2);
     assert_eq!(clients[0].say("TIME").elements().len(), 2);
     assert!(monitor.read().text().ends_with("\"TIME\""), "CONFIG is not shown");
@@ -349,6 +356,7 @@ fn what_asks_all_cores_is_no_part_of_a_transaction() {
     let server = Server::start(SHAPE);
     let mut client = server.client();
     assert_eq!(client.say("MULTI"), Value::ok());
+    refused(&mut client, "SAVE", "ERR Command not allowed inside a transaction");
     refused(&mut client, "INFO", "ERR Command not allowed inside a transaction");
     assert_eq!(
         client.say("EXEC"),
