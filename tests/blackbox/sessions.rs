@@ -223,7 +223,7 @@ fn info_counts_what_happened() {
     assert!(all.contains("rejected_calls=1,"));
     let some = client.say("INFO keyspace CLIENTS nosuch").text();
     assert!(some.starts_with("# Clients\r\nconnected_clients:1\r\n"), "{some}");
-    assert!(some.ends_with("\r\n\r\n# Keyspace\r\ndb0:keys=100,expires=0\r\n"), "{some}");
+    assert!(some.ends_with("\r\n\r\n# Keyspace\r\ndb0:keys=100,expires=0,avg_ttl=0\r\n"), "{some}");
     assert!(!client.say("INFO").text().contains("# Commandstats"));
     assert_eq!(client.say("INFO nosuch").text(), "");
     assert_eq!(client.say("CONFIG RESETSTAT"), Value::ok());
