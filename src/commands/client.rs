@@ -4,7 +4,6 @@ use super::connection::checked_name;
 use super::help::help;
 use super::refusal::Refusal;
 use super::{Answer, Arity, Call, Command, Group, container, plain, session};
-use crate::core::answers::Target;
 use crate::core::clients::{ClientFilter, ClientType, client_line};
 use crate::core::session::ReplyMode;
 use crate::core::{Core, Desk, Pause};
@@ -219,24 +218,19 @@ fn reply_mode(
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    let mute = |desk: &mut Desk<'_>, mode| {
-        if let Target::Connection { sequence, .. } = desk.target {
-            desk.connection().replies.mute(sequence);
-        }
-        desk.session().reply_mode = mode;
-    };
-    match call.at(2).to_ascii_lowercase().as_slice() {
-        b"on" => {
-            if let Target::Connection { sequence, .. } = desk.target {
-                desk.connection().replies.unmute(sequence);
-            }
-            desk.session().reply_mode = ReplyMode::On;
-            reply.ok();
-        }
-        b"off" => mute(desk, ReplyMode::Off),
-        b"skip" if desk.session().reply_mode == ReplyMode::Off => {}
-        b"skip" => mute(desk, ReplyMode::SkipNext),
+    let mode = desk.session().reply_mode;
+    desk.session().reply_mode = match call.at(2).to_ascii_lowercase().as_slice() {
+        b"on" => ReplyMode::On,
+        b"off" => ReplyMode::Off,
+        b"skip" if mode == ReplyMode::Off => mode,
+        b"skip" => ReplyMode::SkipNext,
         _ => return Err(Refusal::Syntax),
+    };
+    if desk.session().reply_mode == ReplyMode::On {
+        desk.unmute();
+        reply.ok();
+    } else {
+        desk.mute();
     }
     Ok(Answer::Now)
 }

@@ -72,6 +72,8 @@ fn reset(desk: &mut Desk<'_>, _call: &Call<'_>, reply: &mut Reply<'_>) -> Result
     desk.core.stop_monitoring(desk.index);
     let authenticated = desk.core.settings.requirepass.is_empty();
     *desk.session() = Session { authenticated, ..Session::default() };
+    // Its own reply is sent even when CLIENT REPLY had turned replies off.
+    desk.unmute();
     reply.set_protocol(Protocol::Resp2);
     reply.simple("RESET");
     Ok(Answer::Now)

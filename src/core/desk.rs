@@ -33,6 +33,20 @@ impl Desk<'_> {
         &mut self.connection().session
     }
 
+    /// Sends the reply of the command under way although CLIENT REPLY had turned replies off.
+    pub fn unmute(&mut self) {
+        if let Target::Connection { sequence, .. } = self.target {
+            self.connection().replies.unmute(sequence);
+        }
+    }
+
+    /// Does not send the reply of the command under way.
+    pub fn mute(&mut self) {
+        if let Target::Connection { sequence, .. } = self.target {
+            self.connection().replies.mute(sequence);
+        }
+    }
+
     /// Asks every core and answers when all have replied. Further requests of the connection wait.
     pub fn ask_cores<T: Send + 'static>(
         &mut self,

@@ -19,8 +19,11 @@ enum Asked {
         /// Is it GET, not HEAD?
         body: bool,
     },
-    /// Something that does not exist.
-    Unknown,
+    /// Something that does not exist, or only its head.
+    Unknown {
+        /// Is it GET, not HEAD?
+        body: bool,
+    },
     /// A method that is not allowed.
     OtherMethod,
     /// It is no HTTP.
@@ -58,14 +61,15 @@ impl Core {
                 },
             ),
             refused => {
+                let body = refused != Asked::Unknown { body: false };
                 let (status, text) = match refused {
-                    Asked::Unknown => ("404 Not Found", "there is only /metrics\n"),
+                    Asked::Unknown { .. } => ("404 Not Found", "there is only /metrics\n"),
                     Asked::OtherMethod => ("405 Method Not Allowed", "only GET and HEAD\n"),
                     Asked::TooLong => ("431 Request Header Fields Too Large", "too long\n"),
                     _ => ("400 Bad Request", "not an HTTP request\n"),
                 };
                 self.answers.write_here(target, |out| {
-                    respond(&mut Reply::new(out, Protocol::Resp2), status, text, true);
+                    respond(&mut Reply::new(out, Protocol::Resp2), status, text, body);
                 });
             }
         }
@@ -105,7 +109,7 @@ fn read_request(bytes: &[u8]) -> Asked {
     match (method, path) {
         (b"GET", b"/metrics") => Asked::Page { body: true },
         (b"HEAD", b"/metrics") => Asked::Page { body: false },
-        (b"GET" | b"HEAD", _) => Asked::Unknown,
+        (b"GET" | b"HEAD", _) => Asked::Unknown { body: method == b"GET" },
         _ => Asked::OtherMethod,
     }
 }
@@ -121,7 +125,8 @@ mod tests {
             (&b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"[..], Asked::Page { body: true }),
             (b"GET /metrics?x=1 HTTP/1.0\n\n", Asked::Page { body: true }),
             (b"HEAD /metrics HTTP/1.1\r\n\r\n", Asked::Page { body: false }),
-            (b"GET / HTTP/1.1\r\n\r\n", Asked::Unknown),
+            (b"GET / HTTP/1.1\r\n\r\n", Asked::Unknown { body: true }),
+            (b"HEAD / HTTP/1.1\r\n\r\n", Asked::Unknown { body: false }),
             (b"POST /metrics HTTP/1.1\r\n\r\n", Asked::OtherMethod),
             (b"*1\r\n$4\r\nPING\r\n\r\n", Asked::Garbage),
             (b"GET /metrics\r\n\r\n", Asked::Garbage),

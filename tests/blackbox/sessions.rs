@@ -115,6 +115,9 @@ fn replies_are_turned_off_and_on() {
     );
     assert_eq!(client.read(), Value::ok());
     assert_eq!(client.read(), Value::Simple("PONG".into()));
+    client.send(b"CLIENT REPLY OFF\r\nPING\r\nRESET\r\nPING\r\n");
+    assert_eq!(client.read(), Value::Simple("RESET".into()));
+    assert_eq!(client.read(), Value::Simple("PONG".into()));
     refused(&mut client, "CLIENT REPLY FOO", "ERR syntax error");
 }
 
