@@ -70,8 +70,6 @@ pub struct Shared {
     pub run_id: String,
     /// The cluster's id.
     pub cluster_id: u128,
-    /// Was the settings' file changed by CONFIG REWRITE or is it as it was read?
-    pub features: crate::net::ring::Features,
 }
 
 /// A source of chance for choices that need not be repeated (RANDOMKEY, SCAN's luck).

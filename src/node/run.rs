@@ -54,7 +54,6 @@ impl Node {
             started_ms: wall_clock_ms(),
             run_id: run_id()?,
             cluster_id: plan.identity.cluster.0,
-            features: plan.settings.ring_features,
         });
         let hasher = KeyHasher::new(plan.identity.key_hash_seed);
         let router = Router::new(hasher, usize::from(plan.identity.shard_count), core_count);
