@@ -1,18 +1,25 @@
 //! One arm of a comparison: a named server command, started on a free port with a directory of its
-//! own and killed when dropped.
+//! own, killed by its pid when dropped.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::client::call::Caller;
 use crate::cpus::{self, Cpus};
-use crate::load::Connection;
 
-/// How long a server may take from its start to its first PONG.
-const START_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a server may take from its start to its first PONG, loading included.
+const START_TIME_MAX: Duration = Duration::from_secs(600);
+
+/// How long a server may take to end when asked to.
+const STOP_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// Time between two looks whether a server answers: short against what is measured by it.
+const LOOK_EVERY: Duration = Duration::from_micros(500);
 
 /// `name=command line`
 #[derive(Clone, Debug)]
@@ -35,15 +42,28 @@ impl FromStr for ServerCommand {
     }
 }
 
+impl ServerCommand {
+    /// The same command under another name.
+    pub fn renamed(&self, name: impl Into<String>) -> ServerCommand {
+        ServerCommand { name: name.into(), words: self.words.clone() }
+    }
+
+    /// The command line.
+    pub fn line(&self) -> String {
+        self.words.join(" ")
+    }
+}
+
 /// A running server.
 pub struct Arm {
     /// What the tables call it.
     pub name: String,
-    /// Its port on 127.0.0.1.
-    pub port: u16,
+    command: ServerCommand,
+    cpus: Option<Cpus>,
+    port: u16,
     child: Child,
     /// Removed with its content when the arm goes.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Arm {
@@ -51,16 +71,15 @@ impl Arm {
     pub fn start(command: &ServerCommand, cpus: Option<&Cpus>) -> Result<Arm, String> {
         let directory = tempfile::tempdir().map_err(|error| format!("a directory: {error}"))?;
         let port = free_port()?;
-        let mut process = Command::new(&command.words[0]);
-        process
-            .args(&command.words[1..])
-            .args(["--port", &port.to_string(), "--dir"])
-            .arg(directory.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        let child = cpus::on(cpus, || process.spawn())
-            .map_err(|error| format!("{}: {error}", command.words[0]))?;
-        let mut arm = Arm { name: command.name.clone(), port, child, _directory: directory };
+        let child = spawn(command, cpus, port, directory.path())?;
+        let mut arm = Arm {
+            name: command.name.clone(),
+            command: command.clone(),
+            cpus: cpus.cloned(),
+            port,
+            child,
+            directory,
+        };
         arm.wait_until_ready()?;
         Ok(arm)
     }
@@ -70,23 +89,63 @@ impl Arm {
         self.child.id()
     }
 
-    /// A new connection to the server.
-    pub fn connect(&self) -> Result<Connection, String> {
-        Connection::open(self.port)
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
+    /// Its data directory.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A new connection to the server.
+    pub fn connect(&self) -> Result<Caller, String> {
+        Caller::open(self.address())
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) -> Result<(), String> {
+        self.child.kill().map_err(|error| format!("kill {}: {error}", self.name))?;
+        self.child.wait().map_err(|error| format!("{}: {error}", self.name)).map(|_| ())
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop(&mut self) -> Result<(), String> {
+        cpus::terminate(self.pid())?;
+        let begin = Instant::now();
+        while begin.elapsed() < STOP_TIME_MAX {
+            match self.child.try_wait() {
+                Ok(Some(_)) => return Ok(()),
+                Ok(None) => std::thread::sleep(Duration::from_millis(5)),
+                Err(error) => return Err(format!("{}: {error}", self.name)),
+            }
+        }
+        Err(format!("{} did not end within {STOP_TIME_MAX:?} of SIGTERM", self.name))
+    }
+
+    /// Starts the ended server again in its directory; returns the time from its start until it has loaded everything.
+    pub fn restart(&mut self) -> Result<Duration, String> {
+        let begin = Instant::now();
+        self.child = spawn(&self.command, self.cpus.as_ref(), self.port, self.directory.path())?;
+        self.wait_until_ready()?;
+        Ok(begin.elapsed())
+    }
+
+    /// Waits until PING is answered by PONG: a server that loads refuses connections, or answers LOADING.
     fn wait_until_ready(&mut self) -> Result<(), String> {
         let begin = Instant::now();
         while begin.elapsed() < START_TIME_MAX {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(format!("{} ended at its start: {status}", self.name));
             }
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok()
-                && self.connect()?.call(&["PING"])? == "+PONG"
+            if TcpStream::connect(self.address()).is_ok()
+                && let Ok(mut caller) = self.connect()
+                && caller.call(&["PING"]).is_ok_and(|reply| reply == "PONG")
             {
                 return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(LOOK_EVERY);
         }
         Err(format!("{} did not answer within {START_TIME_MAX:?}", self.name))
     }
@@ -97,6 +156,22 @@ impl Drop for Arm {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn spawn(
+    command: &ServerCommand,
+    cpus: Option<&Cpus>,
+    port: u16,
+    directory: &Path,
+) -> Result<Child, String> {
+    let mut process = Command::new(&command.words[0]);
+    process
+        .args(&command.words[1..])
+        .args(["--port", &port.to_string(), "--dir"])
+        .arg(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    cpus::on(cpus, || process.spawn()).map_err(|error| format!("{}: {error}", command.words[0]))
 }
 
 fn free_port() -> Result<u16, String> {

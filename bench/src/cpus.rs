@@ -1,4 +1,4 @@
-//! Lists of cpus (`0`, `0,2`, `0-3,6`) and running something on them.
+//! Lists of cpus (`0`, `0,2`, `0-3,6`), running something on them, and signals to what runs.
 //!
 //! A child inherits the cpus of the thread that starts it, so pinning a child means starting it
 //! from a thread that was pinned first. Nothing needs to run between fork and exec.
@@ -46,6 +46,13 @@ pub fn on<T: Send>(cpus: Option<&Cpus>, start: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// Pins this thread to one of `cpus`; threads with different seats take turns.
+pub fn pin_to_one(cpus: &Cpus, seat: usize) {
+    let id = cpus.0[seat % cpus.0.len()];
+    let pinned = core_affinity::set_for_current(core_affinity::CoreId { id });
+    assert!(pinned, "cpu {id} was allowed when it was asked for");
+}
+
 fn pin(cpus: &Cpus) {
     // SAFETY: cpu_set_t is a plain array of bits; all zeroes is the empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
@@ -58,6 +65,26 @@ fn pin(cpus: &Cpus) {
     let outcome =
         unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
     assert_eq!(outcome, 0, "sched_setaffinity: {}", std::io::Error::last_os_error());
+}
+
+/// Asks a process to end.
+pub fn terminate(pid: u32) -> Result<(), String> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| format!("not a process: {pid}"))?;
+    // SAFETY: kill takes two integers; `pid` is a child of ours that was not waited for, so nobody else has its id.
+    let outcome = unsafe { libc::kill(pid, libc::SIGTERM) };
+    if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().to_string()) }
+}
+
+/// Lets this process open as many connections as the machine allows.
+pub fn raise_open_files() {
+    // SAFETY: rlimit is a plain pair of numbers, filled in by getrlimit and read by setrlimit.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
 }
 
 /// Clock ticks per second of the times in /proc.

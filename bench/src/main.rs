@@ -1,22 +1,25 @@
 //! `ringraft-bench`: the same load against several servers of the same protocol, side by side.
 //!
-//! The one idea: starts the servers itself, pins them and the client to different cpus, interleaves
-//! the runs, and reports cpu per request (which a busy neighbour disturbs little) beside throughput
-//! (which it disturbs a lot). Ratios are taken between neighbouring runs of one round, and their
-//! spread is printed with them. It generates no load of its own beyond filling keys: redis-benchmark
-//! is the client.
+//! The one idea: it starts the servers itself, pins them and its client to different cpus, interleaves the runs, and
+//! reports cpu per request (which a busy neighbour disturbs little) beside throughput (which it disturbs a lot). Ratios
+//! are taken between neighbouring runs of one round, and their spread is printed with them. Replies are verified: a
+//! server that answers wrongly has no speed.
 
 mod arm;
-mod compare;
+mod client;
 mod cpus;
-mod load;
-mod memory;
+mod fill;
+mod machine;
+mod measure;
 mod proc;
 mod report;
+mod scenario;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use measure::{compare, memory, restart, run, snapshot};
 
 /// Compares ringraft with other servers of the same protocol.
 #[derive(Parser)]
@@ -28,16 +31,26 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Measure {
-    /// Throughput, cpu per request and latency of several servers under redis-benchmark
+    /// One scenario against a server that runs already
+    Run(run::Options),
+    /// Throughput, cpu per request and latency of several servers, side by side
     Compare(compare::Options),
     /// Resident memory per key
     Memory(memory::Options),
+    /// Time from a server's start until it has its keys again
+    Restart(restart::Options),
+    /// What snapshots cost the clients meanwhile
+    Snapshot(snapshot::Options),
 }
 
 fn main() -> ExitCode {
+    cpus::raise_open_files();
     let outcome = match Options::parse().command {
+        Measure::Run(options) => run::run(&options),
         Measure::Compare(options) => compare::run(&options),
         Measure::Memory(options) => memory::run(&options),
+        Measure::Restart(options) => restart::run(&options),
+        Measure::Snapshot(options) => snapshot::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

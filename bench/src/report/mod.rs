@@ -1,5 +1,10 @@
 //! Medians, spreads, ratios and aligned tables.
 
+pub mod compared;
+pub mod html;
+mod plot;
+pub mod snapshot_plot;
+
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
@@ -56,6 +61,21 @@ impl Table {
     /// Adds a row.
     pub fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
+    }
+
+    /// As HTML; the first row is the head.
+    pub fn html(&self) -> String {
+        let mut text = String::from("<table>");
+        for (index, row) in self.rows.iter().enumerate() {
+            let tag = if index == 0 { "th" } else { "td" };
+            text.push_str("<tr>");
+            for cell in row {
+                text.push_str(&format!("<{tag}>{}</{tag}>", html::escape(cell)));
+            }
+            text.push_str("</tr>\n");
+        }
+        text.push_str("</table>");
+        text
     }
 }
 

@@ -7,8 +7,12 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::arm::{Arm, ServerCommand};
+use crate::client::operations::Operation;
+use crate::client::plan::Data;
+use crate::client::progress::Progress;
+use crate::client::values::Sizes;
 use crate::cpus::Cpus;
-use crate::load::sized_key;
+use crate::fill;
 use crate::proc;
 use crate::report::{JsonLines, Spread, Table};
 
@@ -88,18 +92,27 @@ fn measure<'a>(
     repeat: usize,
 ) -> Result<Measurement<'a>, String> {
     let arm = Arm::start(server, options.server_cpu.as_ref())?;
+    let data = Data {
+        keys: options.keys,
+        key_size: options.key_size,
+        sizes: Sizes { smallest: options.value_size, largest: options.value_size },
+        ttl_seconds: 86_400,
+    };
+    let mut progress = Progress::new(false);
+    let set = |data: &Data, progress: &mut Progress| {
+        fill::fill(data, Operation::Set, arm.address(), None, progress)
+    };
+    // The connections' own buffers and the server's first-use pages are not memory of keys.
+    set(&Data { keys: 1, ..data }, &mut progress)?;
     let mut connection = arm.connect()?;
-    // The connection's own buffers and the server's first-use pages are not memory of keys.
-    connection.fill(1, options.value_size, |index| sized_key(index, options.key_size))?;
-    connection.call(&["DEL", &sized_key(0, options.key_size)])?;
+    connection.call(&["FLUSHALL"])?;
     let resident_before = proc::resident_bytes(arm.pid())?;
-    connection
-        .fill(options.keys, options.value_size, |index| sized_key(index, options.key_size))?;
+    set(&data, &mut progress)?;
     std::thread::sleep(Duration::from_secs(options.settle_seconds));
     connection.call(&["PING"])?;
     let resident_after = proc::resident_bytes(arm.pid())?;
-    let count = connection.call(&["DBSIZE"])?;
-    if count != format!(":{}", options.keys) {
+    let count = connection.number(&["DBSIZE"])?;
+    if count != options.keys {
         return Err(format!("{} holds {count} keys, not {}", arm.name, options.keys));
     }
     Ok(Measurement {

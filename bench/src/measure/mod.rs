@@ -1,0 +1,9 @@
+//! The measurements, one per subcommand.
+
+pub mod compare;
+pub mod measurement;
+pub mod memory;
+mod redis_benchmark;
+pub mod restart;
+pub mod run;
+pub mod snapshot;
