@@ -16,3 +16,4 @@ pub mod random;
 pub mod rdb;
 pub mod slot;
 pub mod snapshot;
+pub mod transaction;

@@ -122,3 +122,25 @@ pub const RAFT_RETAINED_BYTES_MAX: u64 = 512 << 20;
 
 /// Reads under confirmation at a time; more are asked to come again.
 pub const RAFT_READS_PENDING_MAX: usize = 1024;
+
+/// Transactions that hold or want locks of one shard; more are refused.
+pub const TRANSACTIONS_PER_SHARD_MAX: usize = 1 << 16;
+
+/// Ticks that a transaction may hold or want locks of a shard without preparing.
+pub const TRANSACTION_LOCK_TICKS: u32 = 100;
+
+/// Ticks after which a coordinator gives up: before preparing it aborts, after that it does not know.
+pub const TRANSACTION_COORDINATOR_TICKS: u32 = 100;
+const _: () = assert!(TRANSACTION_COORDINATOR_TICKS <= TRANSACTION_LOCK_TICKS);
+
+/// Ticks between a coordinator's repetitions of a message that was not answered.
+pub const TRANSACTION_REPEAT_TICKS: u32 = 10;
+
+/// Ticks after which a prepared participant asks the others for the decision, and between two such questions.
+pub const TRANSACTION_DOUBT_TICKS: u32 = 20;
+
+/// Ticks between two looks for committed transactions that nobody has declared over.
+pub const TRANSACTION_SWEEP_TICKS: u32 = 100;
+
+/// Outcomes that are forgotten in one record; fewer wait for the next tick.
+pub const TRANSACTION_FORGET_COUNT: usize = 64;

@@ -37,6 +37,11 @@ impl Edit<'_> {
         self.now_ms
     }
 
+    /// What the shard remembers of transactions.
+    pub(crate) fn ledger_mut(&mut self) -> &mut crate::transaction::Ledger {
+        &mut self.keyspace.ledger
+    }
+
     /// An edit of another database at the same time.
     pub fn of_database(&mut self, database: DatabaseIndex) -> Edit<'_> {
         Edit { keyspace: self.keyspace, database, now_ms: self.now_ms }

@@ -34,6 +34,7 @@ pub use view::{ScanPosition, View};
 use crate::ids::{DatabaseIndex, Deadline};
 use crate::limits::DATABASE_COUNT;
 use crate::slot::{SLOT_COUNT, Slot};
+use crate::transaction::Ledger;
 use access::Accesses;
 use cut::Cut;
 use database::Database;
@@ -191,6 +192,8 @@ pub struct Keyspace {
     watches: Watches,
     pool: EvictionPool,
     sweep: SweepPosition,
+    /// Transactions over several shards; see [`crate::transaction`].
+    ledger: Ledger,
     /// Milliseconds that items with a deadline have left on average, by database, as the sweep sees them.
     average_ttl_ms: [i64; DATABASE_COUNT],
 }
@@ -210,6 +213,7 @@ impl Keyspace {
             watches: Watches::default(),
             pool: EvictionPool::default(),
             sweep: SweepPosition::default(),
+            ledger: Ledger::default(),
             average_ttl_ms: [0; DATABASE_COUNT],
         }
     }
@@ -217,6 +221,16 @@ impl Keyspace {
     /// The hasher that places its keys.
     pub fn hasher(&self) -> KeyHasher {
         self.hasher
+    }
+
+    /// What the shard remembers of transactions over several shards.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Puts the ledger of a snapshot in its place.
+    pub fn set_ledger(&mut self, ledger: Ledger) {
+        self.ledger = ledger;
     }
 
     /// For reading `database` at `now_ms` (milliseconds since the Unix epoch).
