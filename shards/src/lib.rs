@@ -10,6 +10,7 @@ pub mod disk;
 pub mod ids;
 pub mod keyspace;
 pub mod limits;
+pub mod link;
 pub mod log;
 pub mod raft;
 pub mod random;

@@ -97,6 +97,19 @@ impl MemoryDisk {
         }
     }
 
+    /// A write fails: each of its sectors is, by chance, old or new, and durable either way.
+    pub fn fail_write(&self, write: WriteInFlight, chance: &mut Random) {
+        let mut state = self.lock();
+        let (file, offset, bytes) = state.in_flight.remove(&write.0).expect("it is in flight");
+        let Some(content) = state.files.get_mut(&file) else { return };
+        for (i, sector) in bytes.chunks(SECTOR_BYTES).enumerate() {
+            if chance.below(2) == 0 {
+                content.write(offset as usize + i * SECTOR_BYTES, sector);
+                content.persist(offset as usize + i * SECTOR_BYTES, sector);
+            }
+        }
+    }
+
     /// The machine loses power: every sector that was not durable is, by chance, old or new, and a first
     /// part of the unsynced changes of names survives.
     pub fn crash(&self, chance: &mut Random) {
@@ -177,6 +190,11 @@ impl MemoryDisk {
             failure: state.failure,
         };
         MemoryDisk { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Bytes that all files together have.
+    pub fn used_bytes(&self) -> u64 {
+        self.lock().used()
     }
 
     /// From now on all files together may have this many bytes.

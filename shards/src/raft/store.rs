@@ -10,6 +10,7 @@ use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::membership::SnapshotPoint;
+use crate::ids::NodeId;
 use crate::log::Log;
 
 /// raft-rs' storage.
@@ -243,9 +244,14 @@ impl Storage for Store {
         Ok(self.last.0)
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        // One that was taken before the receiver became a member does not name it, and it would refuse it for ever.
+        let fits = |point: &SnapshotPoint| {
+            let recent = point.index.0 >= request_index.max(self.base.0);
+            recent && point.membership.contains(NodeId(to))
+        };
         match &self.snapshot {
-            Some((point, token)) if point.index.0 >= request_index.max(self.base.0) => {
+            Some((point, token)) if fits(point) => {
                 let mut snapshot = Snapshot { data: token.clone(), ..Snapshot::default() };
                 let metadata = snapshot.mut_metadata();
                 metadata.index = point.index.0;
@@ -265,6 +271,7 @@ impl Storage for Store {
 mod tests {
     use super::*;
     use crate::ids::{Index, Term};
+    use crate::snapshot::Membership;
 
     fn store() -> Store {
         Store::new(Begin {
@@ -329,11 +336,13 @@ mod tests {
         assert_eq!(store.snapshot(0, 2), unavailable);
         assert!(store.take_snapshot_wanted());
         assert!(!store.take_snapshot_wanted());
-        let point = SnapshotPoint { index: Index(9), term: Term(2), ..SnapshotPoint::default() };
+        let membership = Membership { voters: vec![NodeId(2)], ..Membership::default() };
+        let point = SnapshotPoint { index: Index(9), term: Term(2), membership };
         store.set_snapshot(point, "token".into());
         let snapshot = store.snapshot(9, 2).expect("there");
         assert_eq!((snapshot.get_metadata().index, &snapshot.data[..]), (9, &b"token"[..]));
         assert_eq!(store.snapshot(10, 2), unavailable, "too old for the one who asks");
+        assert_eq!(store.snapshot(9, 3), unavailable, "older than its membership");
         store.reset(20, 7);
         assert_eq!(store.snapshot(0, 2), unavailable, "too old to go on from");
     }

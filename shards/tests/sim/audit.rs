@@ -1,0 +1,148 @@
+//! What the simulator knows and no node does: everything that happened anywhere, and what must never happen.
+
+use std::collections::HashMap;
+
+use raft::eraftpb::MessageType;
+use ringraft_shards::raft::{CommittedEntry, EntryKind, PeerMessage};
+
+/// Sums over the whole run. The maps are only looked up, so their order does not matter.
+#[derive(Default)]
+pub struct Audit {
+    /// The first thing that went wrong.
+    pub failure: Option<String>,
+    /// Term and hash of every entry that was applied anywhere.
+    entries: HashMap<(u16, u64), (u64, u32)>,
+    /// Where each operation was applied.
+    operations: HashMap<(u16, u64), u64>,
+    /// When each operation was executed first.
+    hints: HashMap<u64, u64>,
+    executions: u64,
+    digests: HashMap<(u16, u64), [u8; 20]>,
+    leaders: HashMap<(u16, u64), u64>,
+    votes: HashMap<(u16, u64, u64), u64>,
+    /// Last entry that each replica told a leader it had.
+    acknowledged: HashMap<(u16, u64), u64>,
+    /// Greatest commit index known to anybody.
+    committed: HashMap<u16, u64>,
+}
+
+impl Audit {
+    /// Something went wrong; only the first is kept.
+    pub fn fail(&mut self, message: impl FnOnce() -> String) {
+        if self.failure.is_none() {
+            self.failure = Some(message());
+        }
+    }
+
+    /// A replica applies an entry: the same at this place as everywhere.
+    pub fn entry(&mut self, node: u64, shard: u16, entry: &CommittedEntry) {
+        let hash = crc32fast::hash(&entry.data) ^ u32::from(entry.kind == EntryKind::Membership);
+        let found = (entry.term.0, hash);
+        let known = *self.entries.entry((shard, entry.index.0)).or_insert(found);
+        let committed = self.committed.entry(shard).or_default();
+        *committed = (*committed).max(entry.index.0);
+        if known != found {
+            let index = entry.index;
+            self.fail(|| {
+                format!("shard {shard}: node {node} applies another entry {index} than others")
+            });
+        }
+    }
+
+    /// An operation of an entry is applied: at one place only.
+    pub fn operation(&mut self, shard: u16, operation: u64, index: u64) {
+        let known = *self.operations.entry((shard, operation)).or_insert(index);
+        if known != index {
+            self.fail(|| {
+                format!("shard {shard}: operation #{operation} is in entries {known} and {index}")
+            });
+        }
+        if !self.hints.contains_key(&operation) {
+            self.executed(operation);
+        }
+    }
+
+    /// An operation is executed for its client now.
+    pub fn executed(&mut self, operation: u64) {
+        self.executions += 1;
+        self.hints.insert(operation, self.executions);
+    }
+
+    /// When it was executed, in some count.
+    pub fn hint(&self, operation: u64) -> Option<u64> {
+        self.hints.get(&operation).copied()
+    }
+
+    /// Everybody has the same after the same entry.
+    pub fn digest(&mut self, node: u64, shard: u16, index: u64, digest: [u8; 20]) {
+        if *self.digests.entry((shard, index)).or_insert(digest) != digest {
+            self.fail(|| format!("shard {shard}: node {node} differs after entry {index}"));
+        }
+    }
+
+    /// There is one leader in a term.
+    pub fn leader(&mut self, node: u64, shard: u16, term: u64) -> bool {
+        let mut new = false;
+        let known = *self.leaders.entry((shard, term)).or_insert_with(|| {
+            new = true;
+            node
+        });
+        if known != node {
+            self.fail(|| format!("shard {shard}: nodes {known} and {node} both lead term {term}"));
+        }
+        new
+    }
+
+    /// A message leaves a node: a vote is given once, and what is acknowledged is kept.
+    pub fn message(&mut self, shard: u16, message: &PeerMessage) {
+        let message = &message.0;
+        if message.reject {
+            return;
+        }
+        let (node, to, term) = (message.from, message.to, message.term);
+        match message.msg_type {
+            MessageType::MsgRequestVoteResponse => {
+                let known = *self.votes.entry((shard, node, term)).or_insert(to);
+                if known != to {
+                    self.fail(|| {
+                        format!("shard {shard}: node {node} votes for {known} and {to} in {term}")
+                    });
+                }
+            }
+            MessageType::MsgRequestVote => {
+                let known = *self.votes.entry((shard, node, term)).or_insert(node);
+                if known != node {
+                    self.fail(|| {
+                        format!("shard {shard}: node {node} stands in {term}, voted for {known}")
+                    });
+                }
+            }
+            MessageType::MsgAppendResponse => {
+                let known = self.acknowledged.entry((shard, node)).or_default();
+                *known = (*known).max(message.index);
+            }
+            _ => {}
+        }
+    }
+
+    /// A replica's log ends here now: what it acknowledged beyond was replaced by a leader, which is no loss.
+    pub fn log_ends(&mut self, node: u64, shard: u16, last: u64, commit: u64) {
+        if let Some(acknowledged) = self.acknowledged.get_mut(&(shard, node)) {
+            *acknowledged = (*acknowledged).min(last);
+        }
+        let committed = self.committed.entry(shard).or_default();
+        *committed = (*committed).max(commit);
+    }
+
+    /// A replica is back: what it acknowledged, and is committed, is there.
+    pub fn started(&mut self, node: u64, shard: u16, last: u64) {
+        let acknowledged = self.acknowledged.get(&(shard, node)).copied().unwrap_or_default();
+        let committed = self.committed.get(&shard).copied().unwrap_or_default();
+        let must = acknowledged.min(committed);
+        if last < must {
+            self.fail(|| {
+                format!("shard {shard}: node {node} ends at {last}, but acknowledged {must}")
+            });
+        }
+    }
+}

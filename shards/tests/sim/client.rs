@@ -1,0 +1,342 @@
+//! Clients: each has one command under way, follows redirects, gives up after a while, and remembers what it was told.
+
+use std::collections::BTreeMap;
+
+use ringraft_shards::random::Random;
+
+use crate::checker::{Operation, Outcome};
+use crate::command::{Command, Condition, KeyNumber, Reply};
+use crate::counts::Count;
+use crate::machine::{key_name, shard_of};
+use crate::plan::Plan;
+use crate::request::{Answer, Request, Result};
+use crate::schedule::{Core, Event};
+
+/// Tries of one command go on for so long.
+const PATIENCE_US: u64 = 600_000;
+
+/// The keys of a run.
+pub struct Keys {
+    /// Which shard has each key.
+    shards: Vec<u16>,
+    per_class: u8,
+}
+
+impl Keys {
+    fn new(plan: &Plan) -> Keys {
+        let count = plan.keys_per_class * 3;
+        let shards = (0..count).map(|key| shard_of(&key_name(key), plan.shards)).collect();
+        Keys { shards, per_class: plan.keys_per_class }
+    }
+
+    pub fn all(&self) -> std::ops::Range<KeyNumber> {
+        0..self.shards.len() as u8
+    }
+
+    pub fn shard(&self, key: KeyNumber) -> u16 {
+        self.shards[usize::from(key)]
+    }
+
+    /// A key of a class: 0 registers, 1 counters, 2 lists.
+    fn any(&self, class: u8, chance: &mut Random) -> KeyNumber {
+        class * self.per_class + chance.below(u64::from(self.per_class)) as u8
+    }
+
+    /// Some keys of a class, each once, all in the shard of the first.
+    fn some(&self, class: u8, chance: &mut Random) -> Vec<KeyNumber> {
+        let first = self.any(class, chance);
+        let mut keys = vec![first];
+        for _ in 0..4 {
+            let other = self.any(class, chance);
+            if self.shard(other) == self.shard(first) && !keys.contains(&other) {
+                keys.push(other);
+            }
+        }
+        keys
+    }
+}
+
+/// A command under way.
+struct Pending {
+    /// Its place in the history.
+    at: usize,
+    attempt: u64,
+    shard: u16,
+    called_us: u64,
+}
+
+struct Client {
+    pending: Option<Pending>,
+    /// Whom it takes for the leader of each shard.
+    leaders: Vec<u64>,
+    /// Values it saw last.
+    seen: BTreeMap<KeyNumber, Vec<u8>>,
+    chance: Random,
+    /// Reads every key once, and then no more; has no end of patience.
+    final_reads: Option<Vec<KeyNumber>>,
+}
+
+/// A command in the history; refused ones stay in it without an outcome.
+struct Record {
+    operation: Operation,
+    refused: bool,
+}
+
+/// All clients and their history.
+pub struct Clients {
+    pub keys: Keys,
+    clients: Vec<Client>,
+    history: Vec<Record>,
+    attempts: u64,
+    /// Nodes that they know of.
+    pub nodes: Vec<u64>,
+    /// Is no command begun any more?
+    pub closing: bool,
+}
+
+impl Clients {
+    pub fn new(plan: &Plan) -> Clients {
+        let client = |number: usize| Client {
+            pending: None,
+            leaders: vec![1; usize::from(plan.shards)],
+            seen: BTreeMap::new(),
+            chance: plan.chance(100 + number as u64),
+            final_reads: None,
+        };
+        Clients {
+            keys: Keys::new(plan),
+            clients: (0..=plan.clients).map(client).collect(),
+            history: Vec::new(),
+            attempts: 0,
+            nodes: (1..=plan.nodes).collect(),
+            closing: false,
+        }
+    }
+
+    /// All but the last one begin.
+    pub fn begin(&mut self, core: &mut Core) {
+        for client in 0..self.clients.len() - 1 {
+            let delay_us = core.chance.below(100_000);
+            core.after(delay_us, Event::Client { client });
+        }
+    }
+
+    /// The last one reads everything.
+    pub fn begin_final_reads(&mut self, core: &mut Core) {
+        let client = self.clients.len() - 1;
+        self.clients[client].final_reads = Some(self.keys.all().collect());
+        core.after(0, Event::Client { client });
+    }
+
+    /// Is nothing under way?
+    pub fn are_idle(&self) -> bool {
+        self.clients.iter().all(|client| {
+            client.pending.is_none() && client.final_reads.as_ref().is_none_or(Vec::is_empty)
+        })
+    }
+
+    /// What is under way, for messages.
+    pub fn describe_pending(&self) -> Vec<String> {
+        let pending = self.clients.iter().filter_map(|client| client.pending.as_ref());
+        pending.map(|pending| self.history[pending.at].operation.describe()).collect()
+    }
+
+    /// The history for the checker.
+    pub fn history(&self, core: &Core) -> Vec<Operation> {
+        let kept = self.history.iter().filter(|record| !record.refused);
+        let hinted = |record: &Record| {
+            let mut operation = record.operation.clone();
+            operation.hint = core.audit.hint(operation.number);
+            operation
+        };
+        kept.map(hinted).collect()
+    }
+
+    /// A client goes on: with its command, or with a new one.
+    pub fn go_on(&mut self, client: usize, core: &mut Core) {
+        if self.clients[client].pending.is_none() {
+            let Some(command) = self.next_command(client) else { return };
+            let shard = self.keys.shard(command.keys()[0]);
+            let number = self.history.len() as u64 + 1;
+            core.note(|| format!("client {client} calls #{number} {command}"));
+            let (called, answered) = (core.moment, u64::MAX);
+            let outcome = Outcome::Unknown;
+            let operation = Operation { number, command, called, answered, outcome, hint: None };
+            self.history.push(Record { operation, refused: false });
+            let (at, called_us) = (self.history.len() - 1, core.now_us);
+            self.clients[client].pending = Some(Pending { at, attempt: 0, shard, called_us });
+        }
+        self.try_again(client, core);
+    }
+
+    fn try_again(&mut self, client: usize, core: &mut Core) {
+        self.attempts += 1;
+        let attempt = self.attempts;
+        let state = &mut self.clients[client];
+        let Some(pending) = &mut state.pending else { return };
+        pending.attempt = attempt;
+        let shard = pending.shard;
+        let operation = &self.history[pending.at].operation;
+        let request = Request {
+            client,
+            attempt,
+            operation: operation.number,
+            shard,
+            command: operation.command.clone(),
+        };
+        // Whoever led once is asked again now and then, so that one who wrongly believes to lead is found out.
+        let node = if state.chance.below(10) == 0 {
+            self.nodes[state.chance.below(self.nodes.len() as u64) as usize]
+        } else {
+            state.leaders[usize::from(shard)]
+        };
+        let timeout_us = 40_000 + state.chance.below(200_000);
+        core.after(timeout_us, Event::Timeout { client, attempt });
+        if let Some(delay_us) = core.client_delay() {
+            core.after(delay_us, Event::Request { node, request: Box::new(request) });
+        }
+    }
+
+    /// An answer arrives.
+    pub fn answered(&mut self, client: usize, answer: Answer, core: &mut Core) {
+        let state = &mut self.clients[client];
+        let attempt = answer.origin.attempt;
+        let Some(pending) = state.pending.take_if(|pending| pending.attempt == attempt) else {
+            return;
+        };
+        let operation = &mut self.history[pending.at].operation;
+        match answer.result {
+            Result::Done(reply) => {
+                core.count(Count::Done);
+                if operation.command.keys().len() > 1 {
+                    core.count(Count::MultiKey);
+                }
+                let number = operation.number;
+                core.note(|| format!("client {client} hears #{number} {reply}"));
+                if let (Command::Get(key), Reply::Bytes(value)) = (&operation.command, &reply) {
+                    state.seen.insert(*key, value.clone());
+                }
+                operation.answered = core.moment;
+                operation.outcome = Outcome::Done(reply);
+                self.finish(client, core);
+            }
+            Result::Unknown => self.unknown(client, pending, core),
+            Result::Refused { leader } => {
+                core.count(Count::Redirects);
+                let shard = usize::from(pending.shard);
+                let patient = state.final_reads.is_some();
+                if !patient && core.now_us > pending.called_us + PATIENCE_US {
+                    core.count(Count::Refused);
+                    self.history[pending.at].refused = true;
+                    self.finish(client, core);
+                    return;
+                }
+                let any = self.nodes[state.chance.below(self.nodes.len() as u64) as usize];
+                state.leaders[shard] = leader.unwrap_or(any);
+                let delay_us = if leader.is_some() { 0 } else { state.chance.below(15_000) };
+                state.pending = Some(Pending { attempt: 0, ..pending });
+                core.after(delay_us, Event::Client { client });
+            }
+        }
+    }
+
+    /// No answer came in time.
+    pub fn timed_out(&mut self, client: usize, attempt: u64, core: &mut Core) {
+        let state = &mut self.clients[client];
+        let Some(pending) = state.pending.take_if(|pending| pending.attempt == attempt) else {
+            return;
+        };
+        let any = self.nodes[state.chance.below(self.nodes.len() as u64) as usize];
+        state.leaders[usize::from(pending.shard)] = any;
+        self.unknown(client, pending, core);
+    }
+
+    fn unknown(&mut self, client: usize, pending: Pending, core: &mut Core) {
+        let operation = &self.history[pending.at].operation;
+        let number = operation.number;
+        core.note(|| format!("client {client} does not know about #{number}"));
+        let state = &mut self.clients[client];
+        if state.final_reads.is_some() {
+            // A read may be asked again.
+            state.pending = Some(Pending { attempt: 0, ..pending });
+            core.after(5_000, Event::Client { client });
+            return;
+        }
+        core.count(Count::Unknown);
+        self.finish(client, core);
+    }
+
+    fn finish(&mut self, client: usize, core: &mut Core) {
+        let state = &mut self.clients[client];
+        state.pending = None;
+        let think_us = if state.final_reads.is_some() { 0 } else { core.plan.think_us };
+        let delay_us = state.chance.below(2 * think_us + 1);
+        core.after(delay_us, Event::Client { client });
+    }
+
+    fn next_command(&mut self, client: usize) -> Option<Command> {
+        let is_last = client == self.clients.len() - 1;
+        let state = &mut self.clients[client];
+        if let Some(left) = &mut state.final_reads {
+            return left.pop().map(Command::Get);
+        }
+        if self.closing || is_last {
+            return None;
+        }
+        let number = self.history.len() as u64 + 1;
+        let (keys, chance) = (&self.keys, &mut state.chance);
+        let value = format!("v{number}").into_bytes();
+        let element = format!("{number:05}").into_bytes();
+        Some(match chance.below(100) {
+            0..45 => {
+                let key = keys.any(0, chance);
+                let some = keys.some(0, chance);
+                let pairs = |keys: &[KeyNumber]| {
+                    keys.iter().map(|key| (*key, value.clone())).collect::<Vec<_>>()
+                };
+                let last = some[some.len() - 1];
+                match chance.below(100) {
+                    0..30 => Command::Get(key),
+                    30..50 => Command::Set(key, value, Condition::Always),
+                    50..55 => Command::Set(key, value, Condition::Absent),
+                    55..60 => Command::Set(key, value, Condition::Present),
+                    60..70 => {
+                        let old = state.seen.get(&key).cloned().unwrap_or_default();
+                        Command::Set(key, value, Condition::Equals(old))
+                    }
+                    70..75 => Command::Exchange(key, value),
+                    75..79 => Command::Delete(some),
+                    79..88 => Command::MGet(some),
+                    88..93 => Command::MSet(pairs(&some)),
+                    93..95 => Command::MSetAbsent(pairs(&some)),
+                    95..98 => Command::Rename(some[0], last),
+                    _ => Command::Copy { from: some[0], to: last, replace: chance.below(2) == 0 },
+                }
+            }
+            45..65 => match chance.below(10) {
+                0..6 => Command::Increment(keys.any(1, chance)),
+                6..9 => Command::Get(keys.any(1, chance)),
+                _ => {
+                    let some = keys.some(1, chance);
+                    Command::Exec(some.into_iter().map(Command::Increment).collect())
+                }
+            },
+            _ => match chance.below(100) {
+                0..50 => Command::Append(keys.any(2, chance), element),
+                50..80 => Command::Get(keys.any(2, chance)),
+                80..90 => Command::MGet(keys.some(2, chance)),
+                _ => {
+                    let some = keys.some(2, chance);
+                    let mut commands = Vec::new();
+                    for key in some {
+                        commands.push(match chance.below(3) {
+                            0 => Command::Get(key),
+                            _ => Command::Append(key, element.clone()),
+                        });
+                    }
+                    Command::Exec(commands)
+                }
+            },
+        })
+    }
+}

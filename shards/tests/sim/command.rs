@@ -1,0 +1,138 @@
+//! What clients of the simulation say and hear. Used by the shards (through bytes) and by the checker (as it is).
+
+/// Number of a key in the run's list of keys.
+pub type KeyNumber = u8;
+
+/// What SET asks of the key before it writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    Always,
+    Absent,
+    Present,
+    /// It holds exactly this.
+    Equals(Vec<u8>),
+}
+
+/// A command of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    Get(KeyNumber),
+    /// Answers OK, or nil when the condition does not hold.
+    Set(KeyNumber, Vec<u8>, Condition),
+    /// Sets and answers what was there.
+    Exchange(KeyNumber, Vec<u8>),
+    /// Answers how many keys there were.
+    Delete(Vec<KeyNumber>),
+    Increment(KeyNumber),
+    /// Answers the new length.
+    Append(KeyNumber, Vec<u8>),
+    MGet(Vec<KeyNumber>),
+    MSet(Vec<(KeyNumber, Vec<u8>)>),
+    /// Sets all or none; answers 1 or 0.
+    MSetAbsent(Vec<(KeyNumber, Vec<u8>)>),
+    Rename(KeyNumber, KeyNumber),
+    /// Answers 1, or 0 when there is no source or the target is taken and not to be replaced.
+    Copy {
+        from: KeyNumber,
+        to: KeyNumber,
+        replace: bool,
+    },
+    /// MULTI/EXEC: all of these, alone.
+    Exec(Vec<Command>),
+}
+
+/// What a client hears when its command was executed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    Nil,
+    Ok,
+    Integer(i64),
+    Bytes(Vec<u8>),
+    Error,
+    List(Vec<Reply>),
+}
+
+impl Command {
+    /// Does it change nothing?
+    pub fn is_read(&self) -> bool {
+        match self {
+            Command::Get(_) | Command::MGet(_) => true,
+            Command::Exec(commands) => commands.iter().all(Command::is_read),
+            _ => false,
+        }
+    }
+
+    /// All keys that it names, in order.
+    pub fn keys(&self) -> Vec<KeyNumber> {
+        match self {
+            Command::Get(key)
+            | Command::Set(key, ..)
+            | Command::Exchange(key, _)
+            | Command::Increment(key)
+            | Command::Append(key, _) => vec![*key],
+            Command::Delete(keys) | Command::MGet(keys) => keys.clone(),
+            Command::MSet(pairs) | Command::MSetAbsent(pairs) => {
+                pairs.iter().map(|(key, _)| *key).collect()
+            }
+            Command::Rename(from, to) | Command::Copy { from, to, .. } => vec![*from, *to],
+            Command::Exec(commands) => commands.iter().flat_map(Command::keys).collect(),
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+impl std::fmt::Display for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let pairs = |pairs: &[(KeyNumber, Vec<u8>)]| -> String {
+            pairs.iter().map(|(key, value)| format!(" k{key}={}", text(value))).collect()
+        };
+        let keys =
+            |keys: &[KeyNumber]| -> String { keys.iter().map(|key| format!(" k{key}")).collect() };
+        match self {
+            Command::Get(key) => write!(f, "GET k{key}"),
+            Command::Set(key, value, condition) => {
+                write!(f, "SET k{key} {}", text(value))?;
+                match condition {
+                    Condition::Always => Ok(()),
+                    Condition::Absent => write!(f, " NX"),
+                    Condition::Present => write!(f, " XX"),
+                    Condition::Equals(old) => write!(f, " IFEQ {}", text(old)),
+                }
+            }
+            Command::Exchange(key, value) => write!(f, "GETSET k{key} {}", text(value)),
+            Command::Delete(list) => write!(f, "DEL{}", keys(list)),
+            Command::Increment(key) => write!(f, "INCR k{key}"),
+            Command::Append(key, value) => write!(f, "APPEND k{key} {}", text(value)),
+            Command::MGet(list) => write!(f, "MGET{}", keys(list)),
+            Command::MSet(list) => write!(f, "MSET{}", pairs(list)),
+            Command::MSetAbsent(list) => write!(f, "MSETNX{}", pairs(list)),
+            Command::Rename(from, to) => write!(f, "RENAME k{from} k{to}"),
+            Command::Copy { from, to, replace } => {
+                write!(f, "COPY k{from} k{to}{}", if *replace { " REPLACE" } else { "" })
+            }
+            Command::Exec(commands) => {
+                let all: Vec<String> = commands.iter().map(|one| one.to_string()).collect();
+                write!(f, "EXEC[{}]", all.join("; "))
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Reply::Nil => write!(f, "nil"),
+            Reply::Ok => write!(f, "OK"),
+            Reply::Integer(number) => write!(f, ":{number}"),
+            Reply::Bytes(bytes) => write!(f, "\"{}\"", text(bytes)),
+            Reply::Error => write!(f, "error"),
+            Reply::List(replies) => {
+                let all: Vec<String> = replies.iter().map(|one| one.to_string()).collect();
+                write!(f, "[{}]", all.join(", "))
+            }
+        }
+    }
+}

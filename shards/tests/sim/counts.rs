@@ -1,0 +1,87 @@
+//! What happened, in numbers: a run that injected nothing must be visible.
+
+macro_rules! counts {
+    ($($name:ident = $text:literal,)*) => {
+        /// Something that is counted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Count { $($name,)* }
+
+        const NAMES: &[&str] = &[$($text,)*];
+    };
+}
+
+counts! {
+    FramesSent = "frames sent",
+    FramesLost = "frames lost",
+    FramesDuplicated = "frames duplicated",
+    FramesDelayed = "frames reordered",
+    FramesDropped = "frames dropped by the link filter",
+    FramesCut = "frames into a partition",
+    Partitions = "symmetric partitions",
+    OneWayCuts = "one-way partitions",
+    SlowLinks = "slow links",
+    Kills = "kills",
+    PowerLosses = "power losses",
+    Blackouts = "blackouts",
+    Restarts = "restarts",
+    Pauses = "pauses",
+    ClockJumps = "clock jumps",
+    ClockRates = "clocks with another rate",
+    SlowDisks = "slow disks",
+    FullDisks = "full disks",
+    FailedWrites = "failed log writes",
+    FailedFileWork = "failed file work",
+    TornTails = "torn log tails",
+    Flips = "flipped bits",
+    FlipsRefused = "flipped bits refused",
+    Transfers = "leader transfers",
+    MembershipChanges = "membership changes",
+    Joins = "nodes joined",
+    Replacements = "nodes removed",
+    Elections = "elections",
+    Entries = "entries applied",
+    Snapshots = "snapshots taken",
+    SnapshotsSent = "snapshots sent",
+    SnapshotChunks = "snapshot chunks",
+    Installs = "snapshots installed",
+    ProposalsLost = "proposals lost",
+    ReadBatches = "read batches confirmed",
+    Digests = "digests compared",
+    Done = "operations done",
+    Unknown = "operations unknown",
+    Refused = "operations refused",
+    Redirects = "redirects",
+    MultiKey = "multi-key operations done",
+}
+
+/// The numbers of one run or of many.
+#[derive(Clone, Debug)]
+pub struct Counts([u64; NAMES.len()]);
+
+impl Default for Counts {
+    fn default() -> Counts {
+        Counts([0; NAMES.len()])
+    }
+}
+
+impl Counts {
+    /// One more.
+    pub fn add(&mut self, count: Count) {
+        self.0[count as usize] += 1;
+    }
+
+    /// All of another run.
+    pub fn merge(&mut self, other: &Counts) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, more)| *sum += more);
+    }
+
+    /// Of how many kinds nothing happened.
+    pub fn missing(&self) -> Vec<&'static str> {
+        NAMES.iter().zip(self.0).filter(|(_, count)| *count == 0).map(|(name, _)| *name).collect()
+    }
+
+    /// Names and numbers.
+    pub fn rows(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        NAMES.iter().copied().zip(self.0)
+    }
+}

@@ -1,0 +1,227 @@
+//! The state machine of each shard: the engine's keyspace under a small set of commands, encoded as the server does it.
+
+use ringraft_shards::arguments::{Arguments, OwnedArguments};
+use ringraft_shards::ids::DatabaseIndex;
+use ringraft_shards::keyspace::{Edit, Expiry, Key, KeyHasher, StringForm, View};
+use ringraft_shards::slot::Slot;
+
+use crate::command::{Command, Condition, KeyNumber, Reply};
+
+/// The database that all clients use.
+pub const DATABASE: DatabaseIndex = DatabaseIndex(0);
+
+/// Seed of the key hash, the same on all nodes.
+pub const HASH_SEED: u64 = 77;
+
+/// Number of the first client command; see [`number`].
+const EXEC: u16 = 12;
+/// SET with a deadline, which no history knows of: replicas must agree on it all the same.
+pub const FLEETING: u16 = 13;
+
+fn number(command: &Command) -> u16 {
+    match command {
+        Command::Get(_) => 1,
+        Command::Set(..) => 2,
+        Command::Exchange(..) => 3,
+        Command::Delete(_) => 4,
+        Command::Increment(_) => 5,
+        Command::Append(..) => 6,
+        Command::MGet(_) => 7,
+        Command::MSet(_) => 8,
+        Command::MSetAbsent(_) => 9,
+        Command::Rename(..) => 10,
+        Command::Copy { .. } => 11,
+        Command::Exec(_) => EXEC,
+    }
+}
+
+/// The bytes of a key.
+pub fn key_name(key: KeyNumber) -> Vec<u8> {
+    format!("k{key}").into_bytes()
+}
+
+/// Which shard of so many has a key.
+pub fn shard_of(key: &[u8], shards: u16) -> u16 {
+    (Slot::of_key(key).number() % shards as usize) as u16
+}
+
+/// The command's number and arguments. The first argument names the operation, for the checks.
+pub fn encode(operation: u64, command: &Command) -> (u16, OwnedArguments) {
+    let mut arguments = OwnedArguments::default();
+    arguments.push(&operation.to_le_bytes());
+    push(&mut arguments, command);
+    (number(command), arguments)
+}
+
+fn push(out: &mut OwnedArguments, command: &Command) {
+    let mut key = |key: &KeyNumber| out.push(&key_name(*key));
+    match command {
+        Command::Get(name) | Command::Increment(name) => key(name),
+        Command::Exchange(name, value) | Command::Append(name, value) => {
+            key(name);
+            out.push(value);
+        }
+        Command::Set(name, value, condition) => {
+            key(name);
+            out.push(value);
+            match condition {
+                Condition::Always => {}
+                Condition::Absent => out.push(b"NX"),
+                Condition::Present => out.push(b"XX"),
+                Condition::Equals(old) => {
+                    out.push(b"IFEQ");
+                    out.push(old);
+                }
+            }
+        }
+        Command::Delete(names) | Command::MGet(names) => names.iter().for_each(key),
+        Command::MSet(pairs) | Command::MSetAbsent(pairs) => {
+            for (name, value) in pairs {
+                out.push(&key_name(*name));
+                out.push(value);
+            }
+        }
+        Command::Rename(from, to) => [from, to].into_iter().for_each(key),
+        Command::Copy { from, to, replace } => {
+            [from, to].into_iter().for_each(key);
+            if *replace {
+                out.push(b"REPLACE");
+            }
+        }
+        Command::Exec(commands) => {
+            for one in commands {
+                let mut inner = OwnedArguments::default();
+                push(&mut inner, one);
+                out.push(&[number(one) as u8, inner.borrow().count() as u8]);
+                inner.borrow().iter_from(0).for_each(|argument| out.push(argument));
+            }
+        }
+    }
+}
+
+fn keyed(hasher: KeyHasher, bytes: &[u8]) -> Key<'_> {
+    Key::new(bytes, hasher.hash(bytes))
+}
+
+fn value(view: &View<'_>, key: &[u8]) -> Reply {
+    let item = view.get(&keyed(view.hasher(), key));
+    let bytes = item.and_then(|item| item.string());
+    bytes.map_or(Reply::Nil, |bytes| Reply::Bytes(bytes.to_vec()))
+}
+
+/// Runs a read. `arguments` begin behind the operation's name.
+pub fn read(view: &View<'_>, number: u16, arguments: Arguments<'_>) -> Reply {
+    match number {
+        1 => value(view, arguments.at(0)),
+        7 => Reply::List(arguments.iter_from(0).map(|key| value(view, key)).collect()),
+        EXEC => {
+            let mut replies = Vec::new();
+            each(arguments, |number, arguments| replies.push(read(view, number, arguments)));
+            Reply::List(replies)
+        }
+        other => panic!("command {other} is no read"),
+    }
+}
+
+/// Calls with every command of an EXEC.
+fn each<'a>(arguments: Arguments<'a>, mut run: impl FnMut(u16, Arguments<'a>)) {
+    let mut at = 0;
+    while let Some(&[number, count]) = arguments.get(at) {
+        run(u16::from(number), arguments.tail(at + 1).first(count as usize));
+        at += 1 + count as usize;
+    }
+}
+
+/// Runs any command. `arguments` begin behind the operation's name.
+pub fn run(edit: &mut Edit<'_>, number: u16, arguments: Arguments<'_>) -> Reply {
+    let hasher = edit.view().hasher();
+    let set = |edit: &mut Edit<'_>, key: &[u8], value: &[u8]| {
+        edit.set_string(&keyed(hasher, key), value, StringForm::Automatic, Expiry::Never);
+    };
+    match number {
+        2 => {
+            let old = value(&edit.view(), arguments.at(0));
+            let holds = match arguments.get(2) {
+                None => true,
+                Some(b"NX") => old == Reply::Nil,
+                Some(b"XX") => old != Reply::Nil,
+                Some(_) => old == Reply::Bytes(arguments.at(3).to_vec()),
+            };
+            if !holds {
+                return Reply::Nil;
+            }
+            set(edit, arguments.at(0), arguments.at(1));
+            Reply::Ok
+        }
+        3 => {
+            let old = value(&edit.view(), arguments.at(0));
+            set(edit, arguments.at(0), arguments.at(1));
+            old
+        }
+        4 => {
+            let removed = arguments.iter_from(0).filter(|key| edit.remove(&keyed(hasher, key)));
+            Reply::Integer(removed.count() as i64)
+        }
+        5 => {
+            let old = match value(&edit.view(), arguments.at(0)) {
+                Reply::Bytes(bytes) => {
+                    std::str::from_utf8(&bytes).ok().and_then(|text| text.parse::<i64>().ok())
+                }
+                _ => Some(0),
+            };
+            let Some(old) = old else { return Reply::Error };
+            set(edit, arguments.at(0), (old + 1).to_string().as_bytes());
+            Reply::Integer(old + 1)
+        }
+        6 => {
+            let key = keyed(hasher, arguments.at(0));
+            let old = edit.view().get(&key).and_then(|item| item.string()).map_or(0, <[u8]>::len);
+            let length = old + arguments.at(1).len();
+            let bytes = edit.string_mut(&key, length, StringForm::Raw).expect("only strings");
+            bytes[old..].copy_from_slice(arguments.at(1));
+            Reply::Integer(length as i64)
+        }
+        8 => {
+            for i in (0..arguments.count()).step_by(2) {
+                set(edit, arguments.at(i), arguments.at(i + 1));
+            }
+            Reply::Ok
+        }
+        9 => {
+            let mut keys = (0..arguments.count()).step_by(2);
+            if keys.any(|i| value(&edit.view(), arguments.at(i)) != Reply::Nil) {
+                return Reply::Integer(0);
+            }
+            run(edit, 8, arguments);
+            Reply::Integer(1)
+        }
+        10 => {
+            let (from, to) = (keyed(hasher, arguments.at(0)), keyed(hasher, arguments.at(1)));
+            if !edit.copy(&from, DATABASE, &to) {
+                return Reply::Error;
+            }
+            if from.bytes() != to.bytes() {
+                edit.remove(&from);
+            }
+            Reply::Ok
+        }
+        11 => {
+            let (from, to) = (keyed(hasher, arguments.at(0)), keyed(hasher, arguments.at(1)));
+            let taken = arguments.get(2).is_none() && edit.view().get(&to).is_some();
+            Reply::Integer(i64::from(!taken && edit.copy(&from, DATABASE, &to)))
+        }
+        EXEC => {
+            let mut replies = Vec::new();
+            each(arguments, |number, arguments| replies.push(run(edit, number, arguments)));
+            Reply::List(replies)
+        }
+        FLEETING => {
+            let key = keyed(hasher, arguments.at(0));
+            let lifetime = i64::from(arguments.at(1)[0]);
+            let at = ringraft_shards::ids::Deadline(edit.now_ms() + lifetime);
+            edit.set_string(&key, arguments.at(1), StringForm::Automatic, Expiry::At(at));
+            Reply::Ok
+        }
+        _ => read(&edit.view(), number, arguments),
+    }
+}

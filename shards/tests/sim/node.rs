@@ -1,0 +1,341 @@
+//! A node: one process with a member of every shard, its clocks, its links, and the pace at which it works.
+
+use std::collections::BTreeMap;
+
+use ringraft_shards::ids::NodeId;
+use ringraft_shards::link::{LinkReceiver, LinkSender};
+use ringraft_shards::raft::PeerMessage;
+use ringraft_shards::random::Random;
+
+use crate::counts::Count;
+use crate::network::{Frame, Payload};
+use crate::replica::{Outbox, Replica};
+use crate::request::Request;
+use crate::schedule::{Core, Event};
+use crate::serve::WAITING_MAX;
+
+/// Ticks of a process by its own clock.
+const TICK_US: u64 = 10_000;
+
+/// Wall clock at the start of a run, milliseconds since the Unix epoch.
+const WALL_CLOCK_MS: i64 = 1_700_000_000_000;
+
+/// What reaches a process.
+pub enum Input {
+    Tick,
+    Request(Box<Request>),
+    Payload {
+        from: u64,
+        payload: Payload,
+    },
+    /// The disk is done with a write of the log.
+    Written {
+        shard: u16,
+        ticket: u64,
+    },
+    /// It is time for the work on files that is out.
+    FileWork {
+        shard: u16,
+    },
+    /// It is time to write the snapshot that was cut.
+    SnapshotWritten {
+        shard: u16,
+    },
+    /// It is time to write the snapshot that came in.
+    PieceStored {
+        shard: u16,
+        from: u64,
+        message: Box<PeerMessage>,
+    },
+    /// The connection to a peer is lost.
+    Unreachable {
+        peer: u64,
+    },
+}
+
+impl Input {
+    fn is_disk_work(&self) -> bool {
+        use Input::*;
+        matches!(
+            self,
+            Written { .. } | FileWork { .. } | SnapshotWritten { .. } | PieceStored { .. }
+        )
+    }
+}
+
+/// A node.
+pub struct Node {
+    pub id: u64,
+    pub up: bool,
+    /// Counts its starts.
+    pub incarnation: u64,
+    pub replicas: Vec<Replica>,
+    inbox: Vec<Input>,
+    turn_is_due: bool,
+    /// The process stands still until then.
+    pub paused_until_us: u64,
+    /// How far its wall clock is off.
+    pub clock_offset_ms: i64,
+    /// Its second, in thousandths of a true one.
+    pub clock_rate: u64,
+    pub slow_disk: bool,
+    /// A bit of its disk was flipped: it may refuse to start.
+    pub flipped: bool,
+    /// What it said when it refused. It never starts again.
+    pub refused: Option<String>,
+    senders: BTreeMap<u64, LinkSender>,
+    receivers: BTreeMap<u64, LinkReceiver>,
+    connections: u64,
+    chance: Random,
+}
+
+impl Node {
+    /// A node that does not run yet.
+    pub fn new(id: u64, shards: u16, voters: &[u64], chance: Random) -> Node {
+        Node {
+            id,
+            up: false,
+            incarnation: 0,
+            replicas: (0..shards).map(|shard| Replica::new(id, shard, voters)).collect(),
+            inbox: Vec::new(),
+            turn_is_due: false,
+            paused_until_us: 0,
+            clock_offset_ms: 0,
+            clock_rate: 1000,
+            slow_disk: false,
+            flipped: false,
+            refused: None,
+            senders: BTreeMap::new(),
+            receivers: BTreeMap::new(),
+            connections: 0,
+            chance,
+        }
+    }
+
+    /// Starts the process.
+    pub fn start(&mut self, core: &mut Core) {
+        if self.up || self.refused.is_some() {
+            return;
+        }
+        self.incarnation += 1;
+        core.note(|| format!("n{} starts, incarnation {}", self.id, self.incarnation));
+        for i in 0..self.replicas.len() {
+            let seed = self.chance.bits();
+            if let Err(error) = self.replicas[i].start(core, seed) {
+                self.replicas.iter_mut().for_each(Replica::stop);
+                if !self.flipped {
+                    core.audit.fail(|| format!("node {} does not start: {error}", self.id));
+                }
+                core.count(Count::FlipsRefused);
+                core.note(|| format!("n{} refuses to start: {error}", self.id));
+                self.refused = Some(error);
+                return;
+            }
+        }
+        self.up = true;
+        core.count(Count::Restarts);
+        core.incarnations.insert(self.id, self.incarnation);
+        (self.turn_is_due, self.paused_until_us) = (false, 0);
+        self.senders.clear();
+        self.receivers.clear();
+        self.schedule_tick(core);
+        self.schedule_turn(core);
+    }
+
+    /// The process ends at once; with `power` lost the disks forget what was not synced.
+    pub fn crash(&mut self, power: bool, core: &mut Core) {
+        if !self.up {
+            return;
+        }
+        core.note(|| format!("n{} {}", self.id, if power { "loses power" } else { "is killed" }));
+        self.up = false;
+        self.inbox.clear();
+        for replica in &mut self.replicas {
+            replica.stop();
+            if power {
+                replica.disk.crash(&mut self.chance);
+            } else {
+                replica.disk.kill();
+            }
+        }
+    }
+
+    /// The wall clock, milliseconds since the Unix epoch.
+    fn wall_clock_ms(&self, core: &Core) -> i64 {
+        let passed = core.now_us * self.clock_rate / 1_000_000;
+        WALL_CLOCK_MS + self.clock_offset_ms + passed as i64
+    }
+
+    fn schedule_tick(&mut self, core: &mut Core) {
+        let (node, incarnation) = (self.id, self.incarnation);
+        let event = Event::Input { node, incarnation, input: Input::Tick };
+        core.after(TICK_US * 1000 / self.clock_rate, event);
+    }
+
+    fn schedule_turn(&mut self, core: &mut Core) {
+        if !self.turn_is_due {
+            self.turn_is_due = true;
+            let (node, incarnation) = (self.id, self.incarnation);
+            let delay_us = 5 + self.chance.below(60);
+            core.after(delay_us, Event::Turn { node, incarnation });
+        }
+    }
+
+    /// A frame comes from the network.
+    pub fn receive(&mut self, frame: Frame, core: &mut Core) {
+        if !self.up || frame.to_incarnation != self.incarnation {
+            return;
+        }
+        if !self.receivers.entry(frame.from).or_default().accept(frame.stamp) {
+            core.count(Count::FramesDropped);
+            return;
+        }
+        self.input(Input::Payload { from: frame.from, payload: frame.payload }, core);
+    }
+
+    /// Something comes in; the next turn handles it.
+    pub fn input(&mut self, input: Input, core: &mut Core) {
+        if !self.up {
+            return;
+        }
+        match &input {
+            // The disk works on while the process stands still.
+            Input::Written { shard, ticket } => {
+                self.replicas[usize::from(*shard)].complete_write(*ticket, core);
+            }
+            Input::Tick => self.schedule_tick(core),
+            _ => {}
+        }
+        self.inbox.push(input);
+        self.schedule_turn(core);
+    }
+
+    /// Handles what has come in. The error ends the process.
+    pub fn turn(&mut self, core: &mut Core) -> Result<(), String> {
+        if core.now_us < self.paused_until_us {
+            let (node, incarnation) = (self.id, self.incarnation);
+            let delay_us = self.paused_until_us - core.now_us;
+            core.after(delay_us, Event::Turn { node, incarnation });
+            return Ok(());
+        }
+        self.turn_is_due = false;
+        let mut outbox = Outbox::default();
+        let mut inbox = std::mem::take(&mut self.inbox);
+        for input in inbox.drain(..) {
+            self.handle(input, core, &mut outbox);
+        }
+        self.inbox = inbox;
+        let now_ms = self.wall_clock_ms(core);
+        for replica in &mut self.replicas {
+            let Some(running) = &mut replica.running else { continue };
+            running.propose(now_ms, core, &mut outbox);
+            if running.stirred {
+                replica.poll(core, &mut outbox)?;
+            }
+            let shard = replica.shard;
+            let running = replica.running.as_mut().expect("it still runs");
+            running.cut(shard, core, &mut outbox);
+            if running.stirred {
+                self.turn_is_due = true;
+            }
+        }
+        if std::mem::take(&mut self.turn_is_due) {
+            self.schedule_turn(core);
+        }
+        self.send(outbox, core);
+        Ok(())
+    }
+
+    fn handle(&mut self, input: Input, core: &mut Core, outbox: &mut Outbox) {
+        let replicas = &mut self.replicas;
+        match input {
+            Input::Tick => {
+                for replica in replicas {
+                    replica.tick_transfers(outbox);
+                    let running = replica.running.as_mut().expect("it is up");
+                    running.group.tick();
+                    running.stirred = true;
+                    running.check_bounds(core);
+                }
+            }
+            Input::Request(request) => {
+                let running = replicas[usize::from(request.shard)].running.as_mut();
+                running.expect("it is up").service.take(*request, outbox);
+            }
+            Input::Payload { from, payload } => match payload {
+                Payload::Raft { shard, message } => {
+                    let running = replicas[usize::from(shard)].running.as_mut();
+                    let running = running.expect("it is up");
+                    // A refusal is as good as a loss.
+                    let _ = running.group.step(message);
+                    running.stirred = true;
+                }
+                Payload::Piece { shard, piece } => {
+                    replicas[usize::from(shard)].take_piece(from, piece, core, outbox);
+                }
+                Payload::PieceAnswer { shard, answer } => {
+                    replicas[usize::from(shard)].take_piece_answer(from, answer, outbox);
+                }
+            },
+            Input::Written { shard, ticket } => replicas[usize::from(shard)].written(ticket),
+            Input::FileWork { shard } => replicas[usize::from(shard)].finish_file_action(),
+            Input::SnapshotWritten { shard } => replicas[usize::from(shard)].write_snapshot(core),
+            Input::PieceStored { shard, from, message } => {
+                replicas[usize::from(shard)].store_incoming(from, *message, outbox);
+            }
+            Input::Unreachable { peer } => {
+                self.senders.remove(&peer);
+                for replica in replicas {
+                    let running = replica.running.as_mut().expect("it is up");
+                    running.outgoing.remove(&peer);
+                    running.incoming.remove(&peer);
+                    running.group.unreachable(NodeId(peer));
+                    running.stirred = true;
+                }
+            }
+        }
+    }
+
+    /// What a turn brought forth goes its ways.
+    fn send(&mut self, outbox: Outbox, core: &mut Core) {
+        for (to, payload) in outbox.payloads {
+            let life = (self.incarnation << 32) | self.connections;
+            let sender = self.senders.entry(to).or_insert_with(|| {
+                self.connections += 1;
+                LinkSender::new(life + 1)
+            });
+            let stamp = sender.stamp();
+            let to_incarnation = core.incarnations.get(&to).copied().unwrap_or_default();
+            core.send(Frame { from: self.id, to, to_incarnation, stamp, payload });
+        }
+        for answer in outbox.answers {
+            if let Some(delay_us) = core.client_delay() {
+                core.after(delay_us, Event::Answer { client: answer.origin.client, answer });
+            }
+        }
+        for (mut delay_us, input) in outbox.later {
+            if self.slow_disk && input.is_disk_work() {
+                delay_us += 3_000 + core.chance.below(60_000);
+            }
+            let (node, incarnation) = (self.id, self.incarnation);
+            core.after(delay_us, Event::Input { node, incarnation, input });
+        }
+    }
+}
+
+impl crate::replica::Running {
+    /// Nothing grows without limit.
+    fn check_bounds(&self, core: &mut Core) {
+        let status = self.group.status();
+        let waiting = self.service.waiting();
+        // The cache may hold what is not applied yet; the log what the last snapshots do not cover.
+        let cache_max = (4 << 10) + (64 << 10);
+        let log_max = 512 << 10;
+        if status.cache_bytes > cache_max || status.log_bytes > log_max || waiting > WAITING_MAX {
+            core.audit.fail(|| format!("a bound is passed: {status:?}, {waiting} requests wait"));
+        }
+        if status.commit_index > status.last_index {
+            core.audit.fail(|| format!("the log ends before the commit index: {status:?}"));
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What a seed stands for: the size of the cluster, what clients do, and which faults happen how often.
+
+use ringraft_shards::random::{Random, mix};
+
+/// A part of the engine or the machine that is broken on purpose, to see whether the simulator notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Nothing is.
+    None,
+    /// The disk says that log writes are durable when they are not.
+    SkippedSync,
+    /// Reads are served by whoever believes to lead, without asking the others.
+    UnconfirmedReads,
+    /// A restart forgets term and vote.
+    ForgottenVote,
+}
+
+macro_rules! kinds {
+    ($($name:ident = $text:literal,)*) => {
+        /// A kind of fault.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Kind { $($name,)* }
+
+        impl Kind {
+            /// All of them.
+            pub const ALL: &[Kind] = &[$(Kind::$name,)*];
+
+            /// Its name on the command line.
+            pub fn name(self) -> &'static str {
+                match self { $(Kind::$name => $text,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    Loss = "loss",
+    Duplicate = "duplicate",
+    Reorder = "reorder",
+    Partition = "partition",
+    OneWay = "one-way",
+    SlowLink = "slow-link",
+    Kill = "kill",
+    Power = "power",
+    Blackout = "blackout",
+    Pause = "pause",
+    ClockJump = "clock-jump",
+    ClockRate = "clock-rate",
+    SlowDisk = "slow-disk",
+    FullDisk = "full-disk",
+    FailedWrite = "failed-write",
+    FailedFileWork = "failed-file-work",
+    Flip = "flip",
+    Transfer = "transfer",
+    Membership = "membership",
+}
+
+/// One run, all of it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub flaw: Flaw,
+    pub nodes: u64,
+    pub shards: u16,
+    pub clients: usize,
+    /// Keys of each class: registers, counters, lists.
+    pub keys_per_class: u8,
+    /// Faults and new commands end after so long.
+    pub duration_us: u64,
+    /// Mean time between two faults.
+    pub fault_every_us: u64,
+    /// Mean time that a fault lasts.
+    pub fault_length_us: u64,
+    /// Mean time that a client thinks.
+    pub think_us: u64,
+    /// Mean time that a disk takes for a write.
+    pub disk_us: u64,
+    /// Entries between two snapshots of a replica.
+    pub snapshot_every: u64,
+    /// Kinds of faults that may happen, by number.
+    kinds: u32,
+}
+
+impl Plan {
+    /// The run of a seed.
+    pub fn new(seed: u64) -> Plan {
+        let mut chance = Random::new(mix(seed ^ 0x7069_6c6f_7421));
+        let mut kinds = 0;
+        for kind in Kind::ALL {
+            if chance.below(100) < 60 {
+                kinds |= 1 << *kind as u32;
+            }
+        }
+        // Now and then nothing but a good network: what works must work fast, too.
+        if chance.below(50) == 0 {
+            kinds = 0;
+        }
+        Plan {
+            seed,
+            flaw: Flaw::None,
+            nodes: if chance.below(5) == 0 { 5 } else { 3 },
+            shards: 2 + chance.below(3) as u16,
+            clients: 3 + chance.below(4) as usize,
+            keys_per_class: 2 + chance.below(4) as u8,
+            duration_us: 700_000 + chance.below(1_300_000),
+            fault_every_us: 20_000 + chance.below(150_000),
+            fault_length_us: [20_000, 80_000, 300_000][chance.below(3) as usize],
+            think_us: 1_000 + chance.below(20_000),
+            disk_us: [100, 500, 3_000][chance.below(3) as usize],
+            snapshot_every: [15, 40, 200][chance.below(3) as usize],
+            kinds,
+        }
+    }
+
+    /// May this happen?
+    pub fn has(&self, kind: Kind) -> bool {
+        self.kinds & (1 << kind as u32) != 0
+    }
+
+    /// Allows or forbids a kind of fault.
+    pub fn set(&mut self, kind: Kind, allowed: bool) {
+        if allowed {
+            self.kinds |= 1 << kind as u32;
+        } else {
+            self.kinds &= !(1 << kind as u32);
+        }
+    }
+
+    /// Kinds that may happen.
+    pub fn kinds(&self) -> Vec<Kind> {
+        Kind::ALL.iter().copied().filter(|kind| self.has(*kind)).collect()
+    }
+
+    /// A stream of chance for one purpose; the others do not disturb it.
+    pub fn chance(&self, purpose: u64) -> Random {
+        Random::new(mix(self.seed ^ mix(purpose)))
+    }
+}

@@ -1,0 +1,405 @@
+//! One node's member of one shard, and the driver's duties: disk, state, snapshots. Requests are in `serve.rs`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ringraft_shards::batch::Batch;
+use ringraft_shards::disk::{Disk, MemoryDisk, WriteInFlight};
+use ringraft_shards::ids::{ClusterId, Index, NodeId, ShardId};
+use ringraft_shards::keyspace::{KeyHasher, Keyspace};
+use ringraft_shards::log::{
+    AlignedBuffer, FileAction, LogIdentity, LogOptions, RecoverError, WriteTicket, recover,
+};
+use ringraft_shards::raft::{
+    CommittedEntry, EntryKind, Group, GroupConfig, OpenError, Output, PeerMessage, Role,
+    SnapshotPoint,
+};
+
+use crate::counts::Count;
+use crate::machine::{self, DATABASE, HASH_SEED};
+use crate::network::Payload;
+use crate::node::Input;
+use crate::plan::Flaw;
+use crate::request::Answer;
+use crate::schedule::Core;
+use crate::serve::Service;
+use crate::snapshots::{self, Cutting};
+use crate::transfer::{Incoming, Outgoing};
+
+/// The cluster of all runs.
+pub const CLUSTER: ClusterId = ClusterId(7);
+
+/// Digests are compared after entries whose index is a multiple of this.
+const DIGEST_EVERY: u64 = 8;
+
+/// Durable log writes that are remembered, for flipping bits in them.
+const WRITES_REMEMBERED: usize = 64;
+
+/// A log write that the disk has done.
+#[derive(Clone)]
+pub struct DurableWrite {
+    pub ticket: u64,
+    pub file: String,
+    pub offset: u64,
+    pub bytes: usize,
+}
+
+/// A log write under way.
+struct Write {
+    /// `None` when the disk only pretends.
+    started: Option<WriteInFlight>,
+    buffer: AlignedBuffer,
+    place: DurableWrite,
+    /// All writes up to this ticket were reported when it was built: it vouches for them.
+    vouches_for: u64,
+    failed: bool,
+}
+
+/// What a turn hands to its node.
+#[derive(Default)]
+pub struct Outbox {
+    pub payloads: Vec<(u64, Payload)>,
+    pub answers: Vec<Answer>,
+    /// Things that the node will hear of after a while.
+    pub later: Vec<(u64, Input)>,
+}
+
+/// A replica: its disk, and the process's part when it runs.
+pub struct Replica {
+    pub node: u64,
+    pub shard: u16,
+    pub disk: MemoryDisk,
+    options: LogOptions,
+    config: GroupConfig,
+    pub running: Option<Running>,
+    /// Log writes that are on the disk, oldest first, and up to which ticket a later one vouches for them.
+    pub durable: VecDeque<DurableWrite>,
+    pub vouched: u64,
+    /// The next write of the log fails.
+    pub fail_next_write: bool,
+}
+
+/// The process's part.
+pub struct Running {
+    pub group: Group,
+    pub keyspace: Keyspace,
+    pub last_time_ms: i64,
+    pub service: Service,
+    writes: BTreeMap<u64, Write>,
+    reported: u64,
+    file_action: Option<FileAction>,
+    /// Snapshots on the disk, oldest first.
+    pub snapshots: Vec<(SnapshotPoint, Rc<Vec<u8>>)>,
+    pub since_snapshot: u64,
+    pub snapshot_wanted: bool,
+    pub cutting: Option<Cutting>,
+    pub outgoing: BTreeMap<u64, Outgoing>,
+    pub incoming: BTreeMap<u64, Incoming>,
+    pub transfers: u64,
+    /// Is there something to poll for?
+    pub stirred: bool,
+    out: Output,
+}
+
+fn options(node: u64, shard: u16) -> LogOptions {
+    let identity = LogIdentity { cluster: CLUSTER, node: NodeId(node), shard: ShardId(shard) };
+    LogOptions {
+        block_bytes: 512,
+        segment_bytes: 16 << 10,
+        record_bytes_max: 4 << 10,
+        writes_in_flight_max: 4,
+        ..LogOptions::new(identity)
+    }
+}
+
+fn config(node: u64, shard: u16, voters: &[u64]) -> GroupConfig {
+    let voters = voters.iter().copied().map(NodeId).collect();
+    GroupConfig {
+        message_bytes_max: 2 << 10,
+        messages_in_flight_max: 8,
+        uncommitted_bytes_max: 32 << 10,
+        entry_cache_bytes: 4 << 10,
+        retained_bytes_max: 64 << 10,
+        ..GroupConfig::new(NodeId(node), ShardId(shard), voters)
+    }
+}
+
+impl Replica {
+    /// A replica on an empty disk. Without `voters` it waits to be invited.
+    pub fn new(node: u64, shard: u16, voters: &[u64]) -> Replica {
+        Replica {
+            node,
+            shard,
+            disk: MemoryDisk::new(),
+            options: options(node, shard),
+            config: config(node, shard, voters),
+            running: None,
+            durable: VecDeque::new(),
+            vouched: 0,
+            fail_next_write: false,
+        }
+    }
+
+    /// Starts, from what the disk holds. The error says what is damaged.
+    pub fn start(&mut self, core: &mut Core, seed: u64) -> Result<(), String> {
+        let mut keyspace = Keyspace::new(KeyHasher::new(HASH_SEED));
+        let mut last_time_ms = 0;
+        let stored = snapshots::load_newest(&self.disk, &mut keyspace, &mut last_time_ms)?;
+        let keep_after = stored.as_ref().map_or(Index(0), |(point, _)| point.index);
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let mut log = recover(disk, self.options, keep_after, seed, &mut |_, _| {})
+            .map_err(|error| error.to_string())?;
+        if log.cut.is_some() {
+            core.count(Count::TornTails);
+        }
+        if core.plan.flaw == Flaw::ForgottenVote {
+            log.vote = 0;
+        }
+        let point = stored.as_ref().map(|(point, _)| point.clone());
+        let mut group =
+            Group::open(self.config.clone(), Some(log), point, seed).map_err(refusal)?;
+        if let Some((point, _)) = &stored {
+            group.snapshot_taken(point.clone(), point.index.to_string());
+        }
+        core.audit.started(self.node, self.shard, group.last_index().0);
+        let running = Running {
+            group,
+            keyspace,
+            last_time_ms,
+            service: Service::default(),
+            writes: BTreeMap::new(),
+            reported: 0,
+            file_action: None,
+            snapshots: stored.into_iter().collect(),
+            since_snapshot: 0,
+            snapshot_wanted: false,
+            cutting: None,
+            outgoing: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            transfers: seed << 16,
+            stirred: true,
+            out: Output::default(),
+        };
+        self.running = Some(running);
+        Ok(())
+    }
+
+    /// The process ends.
+    pub fn stop(&mut self) {
+        self.running = None;
+        self.fail_next_write = false;
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.group.role() == Role::Leader)
+    }
+
+    /// The disk ends a write. Did it fail?
+    pub fn complete_write(&mut self, ticket: u64, core: &mut Core) {
+        let Some(write) = self.running.as_mut().and_then(|running| running.writes.get_mut(&ticket))
+        else {
+            return;
+        };
+        let Some(started) = write.started.take() else { return };
+        if std::mem::take(&mut self.fail_next_write) {
+            write.failed = true;
+            self.disk.fail_write(started, &mut core.chance);
+            return;
+        }
+        self.disk.complete_write(started);
+        self.vouched = self.vouched.max(write.vouches_for);
+        self.durable.push_back(write.place.clone());
+        if self.durable.len() > WRITES_REMEMBERED {
+            self.durable.pop_front();
+        }
+    }
+
+    /// The process hears that a write is done.
+    pub fn written(&mut self, ticket: u64) {
+        let Some(running) = &mut self.running else { return };
+        let Some(write) = running.writes.remove(&ticket) else { return };
+        running.stirred = true;
+        if write.failed {
+            running.group.write_failed(WriteTicket(ticket), "the disk says so");
+        } else {
+            running.group.written(WriteTicket(ticket), write.buffer);
+            let oldest = running.writes.keys().next().copied().unwrap_or(u64::MAX);
+            running.reported = running.reported.max(ticket.min(oldest - 1));
+        }
+    }
+
+    /// The work on files that is out is done now; the process hears of it at once.
+    pub fn finish_file_action(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        let Some(action) = running.file_action.take() else { return };
+        let result = action.run(&self.disk);
+        running.group.file_action_done(action.id, result);
+        running.stirred = true;
+    }
+
+    /// Polls until nothing comes, doing what is said. The error ends the process.
+    pub fn poll(&mut self, core: &mut Core, outbox: &mut Outbox) -> Result<(), String> {
+        loop {
+            let Some(running) = &mut self.running else { return Ok(()) };
+            let mut out = std::mem::take(&mut running.out);
+            out.clear();
+            running.group.poll(&mut out);
+            if let Some(failure) = &out.failure {
+                return Err(failure.to_string());
+            }
+            let again = out.more || !out.committed.is_empty() || out.install.is_some();
+            if out.role_changed && running.group.role() == Role::Leader {
+                let term = running.group.term().0;
+                if core.audit.leader(self.node, self.shard, term) {
+                    core.count(Count::Elections);
+                    let (node, shard) = (self.node, self.shard);
+                    core.note(|| format!("n{node}/s{shard} leads term {term}"));
+                }
+            }
+            for message in out.messages.drain(..) {
+                self.route(message, core, outbox);
+            }
+            self.start_writes(&mut out, core, outbox);
+            let running = self.running.as_mut().expect("it polled");
+            running.snapshot_wanted |= out.snapshot_wanted;
+            if let Some(install) = out.install.take() {
+                running.install(&install.point, core)?;
+                core.count(Count::Installs);
+                let (node, shard, index) = (self.node, self.shard, install.point.index);
+                core.note(|| format!("n{node}/s{shard} installs a snapshot at {index}"));
+            }
+            for entry in out.committed.drain(..) {
+                running.apply(&entry, self.node, self.shard, core, outbox);
+            }
+            running.service.settle(&mut out, core, outbox);
+            running.serve_reads(core, outbox);
+            core.audit.log_ends(
+                self.node,
+                self.shard,
+                running.group.last_index().0,
+                running.group.commit_index().0,
+            );
+            running.out = out;
+            if !again {
+                running.stirred = false;
+                return Ok(());
+            }
+        }
+    }
+
+    fn route(&mut self, message: PeerMessage, core: &mut Core, outbox: &mut Outbox) {
+        core.audit.message(self.shard, &message);
+        let shard = self.shard;
+        let to = message.to().0;
+        let Some(install) = message.snapshot() else {
+            outbox.payloads.push((to, Payload::Raft { shard, message }));
+            return;
+        };
+        let running = self.running.as_mut().expect("it sent a message");
+        let found = running.snapshots.iter().find(|(point, _)| *point == install.point);
+        let Some((_, bytes)) = found else {
+            running.group.snapshot_sent(NodeId(to), false);
+            return;
+        };
+        running.transfers += 1;
+        let outgoing = Outgoing::new(running.transfers, message, bytes.clone());
+        core.count(Count::SnapshotsSent);
+        outbox.payloads.push((to, Payload::Piece { shard, piece: outgoing.piece() }));
+        running.outgoing.insert(to, outgoing);
+    }
+
+    fn start_writes(&mut self, out: &mut Output, core: &mut Core, outbox: &mut Outbox) {
+        let running = self.running.as_mut().expect("it polled");
+        let pretend = core.plan.flaw == Flaw::SkippedSync;
+        for write in out.writes.drain(..) {
+            let ticket = write.ticket.0;
+            let bytes = write.buffer.as_slice();
+            let file = write.file_name();
+            let place = DurableWrite {
+                ticket,
+                file: file.clone(),
+                offset: write.offset,
+                bytes: bytes.len(),
+            };
+            let started = if pretend {
+                self.disk.write_at(&file, write.offset, bytes).map(|()| None)
+            } else {
+                self.disk.start_write(&file, write.offset, bytes).map(Some)
+            };
+            match started {
+                Ok(started) => {
+                    let write = Write {
+                        started,
+                        buffer: write.buffer,
+                        place,
+                        vouches_for: running.reported,
+                        failed: false,
+                    };
+                    running.writes.insert(ticket, write);
+                    let delay_us = core.around(core.plan.disk_us);
+                    let input = Input::Written { shard: self.shard, ticket };
+                    outbox.later.push((delay_us, input));
+                }
+                Err(error) => {
+                    running.group.write_failed(write.ticket, &error.to_string());
+                    running.stirred = true;
+                }
+            }
+        }
+        if let Some(action) = out.file_action.take() {
+            assert!(running.file_action.is_none(), "one at a time");
+            running.file_action = Some(action);
+            let delay_us = core.around(4 * core.plan.disk_us);
+            outbox.later.push((delay_us, Input::FileWork { shard: self.shard }));
+        }
+    }
+}
+
+impl Running {
+    /// Applies an entry and answers those who wait for it.
+    fn apply(
+        &mut self,
+        entry: &CommittedEntry,
+        node: u64,
+        shard: u16,
+        core: &mut Core,
+        outbox: &mut Outbox,
+    ) {
+        let index = entry.index;
+        assert_eq!(index.0, self.group.applied_index().0 + 1, "no gaps");
+        core.audit.entry(node, shard, entry);
+        core.count(Count::Entries);
+        if entry.kind == EntryKind::Command {
+            let batch = Batch::read(&entry.data).expect("a committed entry is a batch");
+            self.last_time_ms = self.last_time_ms.max(batch.leader_time_ms());
+            let mut replies = Vec::with_capacity(batch.count());
+            for i in 0..batch.count() {
+                let (operation, arguments) = batch.operation(i);
+                let name = arguments.at(0).try_into().expect("names are 8 bytes");
+                let name = u64::from_le_bytes(name);
+                core.audit.operation(shard, name, index.0);
+                let mut edit = self.keyspace.edit(DATABASE, batch.leader_time_ms());
+                replies.push(machine::run(&mut edit, operation.command(), arguments.tail(1)));
+            }
+            core.note(|| {
+                let term = entry.term;
+                format!("n{node}/s{shard} applies {index} of term {term}: {} ops", replies.len())
+            });
+            self.service.applied(entry, replies, core, outbox);
+            self.since_snapshot += 1;
+        }
+        self.group.applied(index);
+        if index.0.is_multiple_of(DIGEST_EVERY) {
+            core.audit.digest(node, shard, index.0, self.keyspace.digest(DATABASE));
+            core.count(Count::Digests);
+        }
+    }
+}
+
+fn refusal(error: OpenError) -> String {
+    match error {
+        OpenError::Log(RecoverError::Uncovered { .. }) => format!("uncovered: {error}"),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,212 @@
+//! One run: all nodes, all clients, the network between them, and what is asked of them in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ringraft_shards::ids::NodeId;
+use ringraft_shards::random::Random;
+
+use crate::checker;
+use crate::client::Clients;
+use crate::counts::{Count, Counts};
+use crate::machine::DATABASE;
+use crate::node::Node;
+use crate::plan::{Kind, Plan};
+use crate::schedule::{Core, Event};
+
+/// When faults have ended, everything is well again within so much time.
+const RECOVERY_US_MAX: u64 = 20_000_000;
+
+/// A whole world.
+pub struct World {
+    pub core: Core,
+    pub nodes: BTreeMap<u64, Node>,
+    pub clients: Clients,
+    /// Nodes that shall be members.
+    pub desired: BTreeSet<u64>,
+    /// Chance of faults.
+    pub faults: Random,
+    reading: bool,
+}
+
+impl World {
+    /// The world of a plan, before anything has happened. With `tracing` it can tell what happened.
+    pub fn new(plan: Plan, tracing: bool) -> World {
+        let ids: Vec<u64> = (1..=plan.nodes).collect();
+        let mut faults = plan.chance(3);
+        let mut core = Core::new(plan, tracing);
+        let mut nodes = BTreeMap::new();
+        for id in &ids {
+            let chance = core.plan.chance(10_000 + id);
+            let mut node = Node::new(*id, core.plan.shards, &ids, chance);
+            node.clock_offset_ms = faults.below(2000) as i64 - 1000;
+            if core.plan.has(Kind::ClockRate) && faults.below(2) == 0 {
+                core.count(Count::ClockRates);
+                node.clock_rate = 800 + faults.below(500);
+            }
+            nodes.insert(*id, node);
+        }
+        let clients = Clients::new(&core.plan);
+        let desired = ids.into_iter().collect();
+        World { core, nodes, clients, desired, faults, reading: false }
+    }
+
+    pub fn node(&mut self, id: u64) -> &mut Node {
+        self.nodes.get_mut(&id).expect("nodes stay once they are there")
+    }
+
+    /// Runs to the end. The error says what is wrong.
+    pub fn run(&mut self) -> Result<(), String> {
+        for node in self.nodes.values_mut() {
+            node.start(&mut self.core);
+        }
+        self.clients.begin(&mut self.core);
+        self.core.after(50_000, Event::Fault);
+        self.core.after(0, Event::Operate);
+        while let Some(event) = self.core.next() {
+            self.handle(event);
+            if let Some(failure) = self.core.audit.failure.take() {
+                return Err(failure);
+            }
+            let duration_us = self.core.plan.duration_us;
+            if !self.core.calm && self.core.now_us > duration_us {
+                self.calm();
+            }
+            if self.core.now_us > duration_us + RECOVERY_US_MAX {
+                return Err(format!("not well in time: {}", self.ailments().join("; ")));
+            }
+            if self.reading && self.core.moment.is_multiple_of(64) && self.ailments().is_empty() {
+                break;
+            }
+        }
+        self.compare()?;
+        checker::check(&self.clients.history(&self.core))
+    }
+
+    fn handle(&mut self, event: Event) {
+        let core = &mut self.core;
+        let alive = |nodes: &BTreeMap<u64, Node>, node: u64, incarnation: u64| {
+            nodes.get(&node).is_some_and(|node| node.up && node.incarnation == incarnation)
+        };
+        match event {
+            Event::Turn { node, incarnation } => {
+                if alive(&self.nodes, node, incarnation) {
+                    self.turn(node);
+                }
+            }
+            Event::Input { node, incarnation, input } => {
+                if alive(&self.nodes, node, incarnation) {
+                    self.nodes.get_mut(&node).expect("it is alive").input(input, core);
+                }
+            }
+            Event::Frame { frame } => {
+                if let Some(node) = self.nodes.get_mut(&frame.to) {
+                    node.receive(*frame, core);
+                }
+            }
+            Event::Request { node, request } => {
+                let node = self.nodes.get_mut(&node).expect("clients know existing nodes");
+                node.input(crate::node::Input::Request(request), core);
+            }
+            Event::Answer { client, answer } => self.clients.answered(client, answer, core),
+            Event::Client { client } => self.clients.go_on(client, core),
+            Event::Timeout { client, attempt } => self.clients.timed_out(client, attempt, core),
+            Event::Fault => self.fault(),
+            Event::Heal(undo) => self.undo(undo),
+            Event::Start { node } => {
+                self.nodes.get_mut(&node).expect("nodes stay").start(core);
+            }
+            Event::Operate => {
+                self.operate();
+                self.look();
+            }
+        }
+    }
+
+    fn turn(&mut self, id: u64) {
+        let node = self.nodes.get_mut(&id).expect("it is alive");
+        let Err(failure) = node.turn(&mut self.core) else { return };
+        self.core.note(|| format!("n{id} stops: {failure}"));
+        let flipped = node.flipped;
+        if failure.contains("has lost entries") || (failure.contains("cannot be read") && !flipped)
+        {
+            self.core.audit.fail(|| format!("node {id}: {failure}"));
+        }
+        let back_us = 1000 + self.faults.below(50_000);
+        self.crash(id, false, back_us);
+    }
+
+    /// All faults end, and clients begin nothing new.
+    fn calm(&mut self) {
+        self.core.note(|| "calm".into());
+        self.core.calm = true;
+        self.core.network.calm();
+        self.clients.closing = true;
+        for node in self.nodes.values_mut() {
+            (node.slow_disk, node.paused_until_us) = (false, 0);
+            for replica in &mut node.replicas {
+                replica.disk.set_capacity(None);
+                replica.fail_next_write = false;
+            }
+            node.start(&mut self.core);
+        }
+    }
+
+    /// Everything settles, then everything is read.
+    fn look(&mut self) {
+        if self.core.calm && !self.reading && self.ailments().is_empty() {
+            self.reading = true;
+            self.core.note(|| "final reads".into());
+            self.clients.begin_final_reads(&mut self.core);
+        }
+    }
+
+    /// What is not well yet.
+    fn ailments(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if !self.clients.are_idle() {
+            found.push(format!("clients wait: {:?}", self.clients.describe_pending()));
+        }
+        let voters: Vec<NodeId> = self.desired.iter().copied().map(NodeId).collect();
+        for shard in 0..usize::from(self.core.plan.shards) {
+            let Some(leader) = self.leader(shard) else {
+                found.push(format!("shard {shard} has no leader"));
+                continue;
+            };
+            let running = self.nodes[&leader].replicas[shard].running.as_ref();
+            let group = &running.expect("it leads").group;
+            let (last, members) = (group.last_index(), group.membership());
+            if members.voters != voters || members.is_joint() || !members.learners.is_empty() {
+                found.push(format!("shard {shard} has {members:?}, not {voters:?}"));
+            }
+            for id in &self.desired {
+                let running = self.nodes[id].replicas[shard].running.as_ref();
+                let applied = running.map(|running| running.group.applied_index());
+                if applied != Some(last) {
+                    found.push(format!("n{id}/s{shard} is at {applied:?} of {last}"));
+                }
+            }
+        }
+        found
+    }
+
+    /// In the end all replicas are equal.
+    fn compare(&mut self) -> Result<(), String> {
+        for shard in 0..usize::from(self.core.plan.shards) {
+            let mut digests = BTreeMap::new();
+            for id in &self.desired {
+                let running = self.nodes[id].replicas[shard].running.as_ref();
+                let digest = running.expect("all are up").keyspace.digest(DATABASE);
+                digests.entry(digest).or_insert_with(Vec::new).push(*id);
+            }
+            if digests.len() > 1 {
+                let sides: Vec<_> = digests.into_values().collect();
+                return Err(format!("shard {shard}: these differ in the end: {sides:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn counts(&self) -> &Counts {
+        &self.core.counts
+    }
+}
