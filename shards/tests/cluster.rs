@@ -161,6 +161,27 @@ fn a_node_joins_as_learner_is_promoted_and_replaces_another() {
     assert_eq!(cluster.node(4).applied().len(), 51);
 }
 
+/// Found by the simulator (seed 0 of its first day): the snapshot that the leader had did not name the newcomer, who
+/// refused it, was offered it again, and so on for ever.
+#[test]
+fn a_node_that_joins_after_the_last_snapshot_gets_a_newer_one() {
+    let mut cluster = Cluster::new(3, 22);
+    let leader = cluster.elect();
+    for n in 0..5u8 {
+        cluster.propose(&[n + 1; 300]);
+    }
+    cluster.node(leader).take_snapshot();
+    cluster.nodes.insert(4, Node::new(4, &[]));
+    cluster.start(4);
+    let change = [MembershipChange::AddLearner(NodeId(4))];
+    cluster.node(leader).group().propose_membership(&change).expect("it leads");
+    cluster.poll(leader);
+    cluster.run_until("the learner has all", |c| {
+        let all = c.node(leader).group().last_index();
+        c.node(4).group().applied_index() == all
+    });
+}
+
 #[test]
 fn a_leader_that_is_removed_steps_down_and_the_rest_goes_on() {
     let mut cluster = Cluster::new(3, 4);
