@@ -48,6 +48,12 @@ impl ServerCommand {
         ServerCommand { name: name.into(), words: self.words.clone() }
     }
 
+    /// The same command with a placeholder replaced wherever it stands.
+    pub fn replaced(&self, placeholder: &str, by: &str) -> ServerCommand {
+        let words = self.words.iter().map(|word| word.replace(placeholder, by)).collect();
+        ServerCommand { name: self.name.clone(), words }
+    }
+
     /// The command line.
     pub fn line(&self) -> String {
         self.words.join(" ")

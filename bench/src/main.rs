@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use measure::{compare, memory, restart, run, snapshot};
+use measure::{compare, growth, idle, memory, restart, run, snapshot, table};
 
 /// Compares ringraft with other servers of the same protocol.
 #[derive(Parser)]
@@ -35,8 +35,14 @@ enum Measure {
     Run(run::Options),
     /// Throughput, cpu per request and latency of several servers, side by side
     Compare(compare::Options),
-    /// Resident memory per key
+    /// Resident memory per key and per idle connection
     Memory(memory::Options),
+    /// Cpu that a server uses while nobody asks it for anything
+    Idle(idle::Options),
+    /// Cost of a request with more shards, more keys, more connections
+    Growth(growth::Options),
+    /// Every target of the project beside its measurement
+    Table(table::Options),
     /// Time from a server's start until it has its keys again
     Restart(restart::Options),
     /// What snapshots cost the clients meanwhile
@@ -49,6 +55,9 @@ fn main() -> ExitCode {
         Measure::Run(options) => run::run(&options),
         Measure::Compare(options) => compare::run(&options),
         Measure::Memory(options) => memory::run(&options),
+        Measure::Idle(options) => idle::run(&options),
+        Measure::Growth(options) => growth::run(&options),
+        Measure::Table(options) => table::run(&options),
         Measure::Restart(options) => restart::run(&options),
         Measure::Snapshot(options) => snapshot::run(&options),
     };

@@ -1,9 +1,12 @@
 //! The measurements, one per subcommand.
 
 pub mod compare;
+pub mod growth;
+pub mod idle;
 pub mod measurement;
 pub mod memory;
 mod redis_benchmark;
 pub mod restart;
 pub mod run;
 pub mod snapshot;
+pub mod table;

@@ -44,7 +44,7 @@ pub struct Options {
 /// How the server ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum How {
+pub enum How {
     /// SAVE, then SIGTERM.
     Save,
     /// kill -9 while SETs are under way.
@@ -74,27 +74,8 @@ pub fn run(options: &Options) -> Result<(), String> {
     let mut table =
         Table::new(&["keys", "server", "seconds to restart", "keys/s", "MB on disk", &against]);
     for &keys in &options.keys {
-        let sizes = Sizes { smallest: options.value_size, largest: options.value_size };
-        let data = Data { keys, key_size: 16, sizes, ttl_seconds: 0 };
-        let mut rounds: Vec<Vec<(f64, u64)>> = Vec::new();
-        for round in 0..options.setup.repeats {
-            let mut times = Vec::new();
-            for server in &options.servers {
-                let (seconds, directory_bytes) = once(options, server, &data)?;
-                json.write(&Measurement {
-                    kind: "restart",
-                    server: &server.name,
-                    how: options.how,
-                    keys,
-                    value_size: options.value_size,
-                    round,
-                    seconds,
-                    directory_bytes,
-                })?;
-                times.push((seconds, directory_bytes));
-            }
-            rounds.push(times);
-        }
+        let data = data(keys, options.value_size);
+        let rounds = rounds(&options.servers, options.how, &data, &options.setup, &mut json)?;
         for (arm, server) in options.servers.iter().enumerate() {
             let seconds = Spread::of(rounds.iter().map(|round| round[arm].0));
             let ratio = Spread::of(rounds.iter().map(|round| round[arm].0 / round[base].0));
@@ -113,14 +94,54 @@ pub fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-/// Seconds of one restart, and the bytes of the directory before it.
-fn once(options: &Options, server: &ServerCommand, data: &Data) -> Result<(f64, u64), String> {
-    let cpus = Some(&options.setup.client_cpu);
-    let mut progress = Progress::new(options.setup.progress);
-    let mut arm = Arm::start(server, Some(&options.setup.server_cpu))?;
+/// Keys of 16 bytes.
+pub fn data(keys: u64, value_size: usize) -> Data {
+    let sizes = Sizes { smallest: value_size, largest: value_size };
+    Data { keys, key_size: 16, sizes, ttl_seconds: 0 }
+}
+
+/// `[round][arm]`: seconds of the restart, and the bytes of the directory before it.
+pub fn rounds(
+    servers: &[ServerCommand],
+    how: How,
+    data: &Data,
+    setup: &Setup,
+    json: &mut JsonLines,
+) -> Result<Vec<Vec<(f64, u64)>>, String> {
+    let mut rounds = Vec::new();
+    for round in 0..setup.repeats {
+        let mut times = Vec::new();
+        for server in servers {
+            let (seconds, directory_bytes) = once(server, how, data, setup)?;
+            json.write(&Measurement {
+                kind: "restart",
+                server: &server.name,
+                how,
+                keys: data.keys,
+                value_size: data.sizes.largest,
+                round,
+                seconds,
+                directory_bytes,
+            })?;
+            times.push((seconds, directory_bytes));
+        }
+        rounds.push(times);
+    }
+    Ok(rounds)
+}
+
+fn once(
+    server: &ServerCommand,
+    how: How,
+    data: &Data,
+    setup: &Setup,
+) -> Result<(f64, u64), String> {
+    let cpus = Some(&setup.client_cpu);
+    let mut progress = Progress::new(setup.progress);
+    let mut arm = Arm::start(server, Some(&setup.server_cpu))?;
     progress.title(format!("fill {}", server.name));
     fill::fill(data, Operation::Set, arm.address(), cpus, &mut progress)?;
-    match options.how {
+    match how {
         How::Save => {
             arm.connect()?.call(&["SAVE"])?;
             arm.stop()?;

@@ -41,21 +41,35 @@ pub struct Options {
 
 /// One server, one round.
 #[derive(Serialize, Clone)]
-struct Measurement {
-    kind: &'static str,
-    server: String,
-    scenario: String,
-    round: usize,
-    rate_alone: f64,
-    rate_meanwhile: f64,
-    p999_us_alone: f64,
-    p999_us_meanwhile: f64,
-    max_us_alone: f64,
-    max_us_meanwhile: f64,
-    resident_alone: u64,
-    resident_meanwhile: u64,
-    snapshots: usize,
-    snapshot_seconds: f64,
+pub struct Measurement {
+    /// `snapshot`.
+    pub kind: &'static str,
+    /// The arm.
+    pub server: String,
+    /// The load.
+    pub scenario: String,
+    /// Counts from 0.
+    pub round: usize,
+    /// Requests per second without snapshots.
+    pub rate_alone: f64,
+    /// And while they are taken.
+    pub rate_meanwhile: f64,
+    /// Microseconds.
+    pub p999_us_alone: f64,
+    /// Microseconds.
+    pub p999_us_meanwhile: f64,
+    /// Microseconds.
+    pub max_us_alone: f64,
+    /// Microseconds.
+    pub max_us_meanwhile: f64,
+    /// The most bytes seen.
+    pub resident_alone: u64,
+    /// The same, with what a forked child has of its own.
+    pub resident_meanwhile: u64,
+    /// How many were finished.
+    pub snapshots: usize,
+    /// Mean time of one.
+    pub snapshot_seconds: f64,
 }
 
 /// Measures and prints.
@@ -79,19 +93,8 @@ pub fn run(options: &Options) -> Result<(), String> {
     ]);
     let mut timelines = Vec::new();
     for scenario in scenario::load(&options.scenario, &options.overrides)? {
-        let mut rounds: Vec<Vec<Measurement>> = Vec::new();
-        for round in 0..options.setup.repeats {
-            let mut measurements = Vec::new();
-            for server in &options.servers {
-                let (measurement, timeline) = once(options, &scenario, server, round)?;
-                json.write(&measurement)?;
-                measurements.push(measurement);
-                if round + 1 == options.setup.repeats {
-                    timelines.push(timeline);
-                }
-            }
-            rounds.push(measurements);
-        }
+        let (rounds, last) = rounds(&options.servers, &scenario, &options.setup, &mut json)?;
+        timelines.extend(last);
         for arm in 0..options.servers.len() {
             table.row(row(&rounds, arm));
         }
@@ -103,6 +106,29 @@ pub fn run(options: &Options) -> Result<(), String> {
         println!("report: {}", path.display());
     }
     Ok(())
+}
+
+/// `[round][arm]`, and the timelines of the last round.
+pub fn rounds(
+    servers: &[ServerCommand],
+    scenario: &Scenario,
+    setup: &Setup,
+    json: &mut JsonLines,
+) -> Result<(Vec<Vec<Measurement>>, Vec<Timeline>), String> {
+    let mut rounds = Vec::new();
+    let mut timelines = Vec::new();
+    for round in 0..setup.repeats {
+        let mut measurements = Vec::new();
+        timelines.clear();
+        for server in servers {
+            let (measurement, timeline) = once(setup, scenario, server, round)?;
+            json.write(&measurement)?;
+            measurements.push(measurement);
+            timelines.push(timeline);
+        }
+        rounds.push(measurements);
+    }
+    Ok((rounds, timelines))
 }
 
 fn row(rounds: &[Vec<Measurement>], arm: usize) -> Vec<String> {
@@ -126,14 +152,14 @@ fn row(rounds: &[Vec<Measurement>], arm: usize) -> Vec<String> {
 }
 
 fn once(
-    options: &Options,
+    setup: &Setup,
     scenario: &Scenario,
     server: &ServerCommand,
     round: usize,
 ) -> Result<(Measurement, Timeline), String> {
-    let cpus = Some(&options.setup.client_cpu);
-    let mut progress = Progress::new(options.setup.progress);
-    let arm = Arm::start(server, Some(&options.setup.server_cpu))?;
+    let cpus = Some(&setup.client_cpu);
+    let mut progress = Progress::new(setup.progress);
+    let arm = Arm::start(server, Some(&setup.server_cpu))?;
     progress.title(format!("fill {}", server.name));
     fill::ensure(&scenario.plan.data, arm.address(), cpus, &mut progress)?;
 

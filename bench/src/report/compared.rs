@@ -41,7 +41,10 @@ impl Compared {
 
     /// One table of several comparisons; scenarios with several loads have a row for each.
     pub fn table(all: &[Compared]) -> Table {
-        let base = all.first().map_or("base", |first| first.arm_name(first.base));
+        let mut bases: Vec<&str> = all.iter().map(|one| one.arm_name(one.base)).collect();
+        bases.dedup();
+        // Where sections have bases of their own, it is the row whose ratios are 1.
+        let base = if let [only] = bases[..] { only } else { "base" };
         let against = |what: &str| format!("{what} / {base}");
         let mut table = Table::new(&[
             "scenario",

@@ -1,6 +1,7 @@
 //! Medians, spreads, ratios and aligned tables.
 
 pub mod compared;
+pub mod goal;
 pub mod html;
 mod plot;
 pub mod snapshot_plot;
@@ -36,6 +37,15 @@ impl Spread {
             sorted[middle]
         };
         Spread { median, lowest: sorted[0], highest: sorted[sorted.len() - 1] }
+    }
+
+    /// The ratio of two measurements that were not taken in the same rounds: as far apart as they can be.
+    pub fn over(&self, other: &Spread) -> Spread {
+        Spread {
+            median: self.median / other.median,
+            lowest: self.lowest / other.highest,
+            highest: self.highest / other.lowest,
+        }
     }
 }
 

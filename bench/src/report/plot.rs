@@ -203,23 +203,44 @@ impl Plot {
                 chart.draw_series(dots)?;
             }
         }
-        let lowest = self.lines.iter().flat_map(|line| &line.points).all(|point| {
-            // A legend in the upper left hides nothing if no line begins up there.
-            self.x.part(point.0) > 0.35 || self.y.part(point.1) < 0.7
-        });
         chart
             .configure_series_labels()
-            .position(if lowest {
-                SeriesLabelPosition::UpperLeft
-            } else {
-                SeriesLabelPosition::LowerRight
-            })
+            .position(self.emptiest_corner())
             .label_font(("sans-serif", 12).into_font().color(&INK))
             .background_style(WHITE.mix(0.85))
             .border_style(GRID)
             .draw()?;
         area.present()?;
         Ok(())
+    }
+
+    /// Where a legend hides least of the lines.
+    fn emptiest_corner(&self) -> SeriesLabelPosition {
+        const WIDTH: f64 = 0.3;
+        const HEIGHT: f64 = 0.25;
+        const STEPS: u32 = 20;
+        let mut hidden = [0_u32; 4];
+        for line in &self.lines {
+            for pair in line.points.windows(2) {
+                for step in 0..=STEPS {
+                    let along = f64::from(step) / f64::from(STEPS);
+                    let between = |from: f64, to: f64| from + (to - from) * along;
+                    let x = between(self.x.part(pair[0].0), self.x.part(pair[1].0));
+                    let y = between(self.y.part(pair[0].1), self.y.part(pair[1].1));
+                    hidden[0] += u32::from(x < WIDTH && y > 1.0 - HEIGHT);
+                    hidden[1] += u32::from(x > 1.0 - WIDTH && y > 1.0 - HEIGHT);
+                    hidden[2] += u32::from(x > 1.0 - WIDTH && y < HEIGHT);
+                    hidden[3] += u32::from(x < WIDTH && y < HEIGHT);
+                }
+            }
+        }
+        let corner = (0..4).min_by_key(|corner| hidden[*corner]).unwrap_or(0);
+        match corner {
+            0 => SeriesLabelPosition::UpperLeft,
+            1 => SeriesLabelPosition::UpperRight,
+            2 => SeriesLabelPosition::LowerRight,
+            _ => SeriesLabelPosition::LowerLeft,
+        }
     }
 }
 

@@ -1,0 +1,380 @@
+//! `ringraft-bench table`: every target of the project beside its measurement, by one command.
+//!
+//! Each section starts the servers it needs with the commands that its targets speak of. It takes about an hour with
+//! five rounds; `--section` runs a part of it, `--repeats`, `--seconds` and `--keys` make it shorter and less certain.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::compare::{Bench, Setup};
+use super::growth;
+use super::memory::{self, Amount, Case};
+use super::restart::{self, How};
+use super::snapshot;
+use crate::arm::ServerCommand;
+use crate::machine::Machine;
+use crate::report::compared::Compared;
+use crate::report::goal::{Goal, Limit};
+use crate::report::{Spread, html};
+use crate::scenario::{self, Overrides};
+
+use Limit::{AtLeast, AtMost};
+
+/// What to measure.
+#[derive(Args)]
+pub struct Options {
+    /// The program of ringraft
+    #[arg(long, default_value = "target/release/ringraft")]
+    ringraft: String,
+    /// The program of Redis
+    #[arg(long, default_value = "redis-server")]
+    redis: String,
+    /// Parts of the table, separated by commas; all of them if not given
+    #[arg(long, value_enum, value_delimiter = ',')]
+    section: Vec<Section>,
+    #[command(flatten)]
+    overrides: Overrides,
+    #[command(flatten)]
+    setup: Setup,
+    /// Cpus of servers with two shards; the second is shared with the client where there are only two
+    #[arg(long, default_value = "0,1")]
+    two_cpus: crate::cpus::Cpus,
+    /// Write a report with plots of the compared scenarios to this file
+    #[arg(long)]
+    html: Option<PathBuf>,
+}
+
+/// Parts of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Section {
+    /// GET and SET against Redis, one shard, no disk.
+    Cache,
+    /// Two shards against one.
+    Hops,
+    /// MGET and MSET over two shards against Redis.
+    Multi,
+    /// SET with every write on disk against Redis with appendfsync always.
+    Store,
+    /// Bytes per key and per connection.
+    Memory,
+    /// Loading a snapshot against Redis loading its RDB.
+    Restart,
+    /// Load while snapshots are taken.
+    Snapshot,
+    /// Latencies at a fixed rate.
+    Open,
+    /// One slow client beside eight fast ones.
+    Fairness,
+    /// Cost with more keys and more connections.
+    Growth,
+}
+
+/// What is found goes here.
+struct Findings<'a> {
+    options: &'a Options,
+    bench: Bench<'a>,
+    goals: Vec<Goal>,
+    compared: Vec<Compared>,
+    servers: Vec<ServerCommand>,
+}
+
+/// Measures and prints.
+pub fn run(options: &Options) -> Result<(), String> {
+    let machine = Machine::here();
+    println!("{}", machine.text());
+    let mut bench = Bench::new(&options.setup, "ringraft-bench")?;
+    bench.json.write(&machine)?;
+    let mut findings =
+        Findings { options, bench, goals: Vec::new(), compared: Vec::new(), servers: Vec::new() };
+    let control = {
+        let base = findings.redis("--save '' --appendonly no")?;
+        let family = scenario::load("get", &options.overrides)?;
+        let first = family.first().ok_or("get has no variants")?;
+        findings.bench.control(first, &base)?
+    };
+    println!("{control}\n");
+    for section in Section::value_variants() {
+        if !options.section.is_empty() && !options.section.contains(section) {
+            continue;
+        }
+        let before = findings.goals.len();
+        match section {
+            Section::Cache => findings.cache()?,
+            Section::Hops => findings.hops()?,
+            Section::Multi => findings.multi()?,
+            Section::Store => findings.store()?,
+            Section::Memory => findings.memory()?,
+            Section::Restart => findings.restart()?,
+            Section::Snapshot => findings.snapshot()?,
+            Section::Open => findings.open()?,
+            Section::Fairness => findings.fairness()?,
+            Section::Growth => findings.growth()?,
+        }
+        // A part is shown when it is done, so that a run that is cut short has told what it knew.
+        println!("{section:?}\n{}", Goal::table(&findings.goals[before..]));
+    }
+    print!("All\n{}", Goal::table(&findings.goals));
+    if !findings.compared.is_empty() {
+        print!("\n{}", Compared::table(&findings.compared));
+    }
+    if let Some(path) = &options.html {
+        let page = html::page(&machine, &findings.servers, &[control], &findings.compared)?;
+        std::fs::write(path, page).map_err(|error| format!("{}: {error}", path.display()))?;
+        println!("report: {}", path.display());
+    }
+    Ok(())
+}
+
+impl Findings<'_> {
+    fn ringraft(&self, name: &str, arguments: &str) -> Result<ServerCommand, String> {
+        format!("{name}={} --log-level error {arguments}", self.options.ringraft).parse()
+    }
+
+    fn redis(&self, arguments: &str) -> Result<ServerCommand, String> {
+        format!("redis={} {arguments}", self.options.redis).parse()
+    }
+
+    fn one_shard(&self) -> Result<ServerCommand, String> {
+        self.ringraft("ringraft", "--mode cache --shards 1 --cores 0")
+    }
+
+    /// Compares arm 0 with arm 1 in some families, hands each scenario to `judge`, and keeps it for the report.
+    fn compare(
+        &mut self,
+        families: &[&str],
+        servers: [ServerCommand; 2],
+        judge: impl Fn(&Compared) -> Vec<Goal>,
+    ) -> Result<(), String> {
+        for name in families {
+            let family = scenario::load(name, &self.options.overrides)?;
+            for compared in self.bench.family(&family, &servers, 1)? {
+                self.goals.extend(judge(&compared));
+                self.compared.push(compared);
+            }
+        }
+        for server in servers {
+            if !self.servers.iter().any(|known| known.line() == server.line()) {
+                self.servers.push(server);
+            }
+        }
+        Ok(())
+    }
+
+    fn cache(&mut self) -> Result<(), String> {
+        let servers = [self.one_shard()?, self.redis("--save '' --appendonly no")?];
+        self.compare(&["get", "get-few", "set", "set-few"], servers, |compared| {
+            let cpu = match (compared.scenario.pipeline, compared.scenario.connections) {
+                (..16, 50..) => 0.80,
+                (..16, _) => 0.85,
+                (16..100, _) => 0.50,
+                (100.., _) => 0.30,
+            };
+            let rate = match compared.scenario.pipeline {
+                ..16 => 1.0,
+                16..100 => 2.0,
+                100.. => 3.0,
+            };
+            vec![cpu_goal(compared, cpu), rate_goal(compared, rate)]
+        })
+    }
+
+    fn hops(&mut self) -> Result<(), String> {
+        let servers = [
+            self.ringraft("two shards", "--mode cache --shards 2 --cores 0,1")?,
+            self.ringraft("one shard", "--mode cache --shards 1 --cores 0")?,
+        ];
+        self.on_two_cpus(|findings| {
+            findings.compare(&["get", "set"], servers, |compared| {
+                let limit = match compared.scenario.pipeline {
+                    ..16 => 1.25,
+                    16..100 => 1.20,
+                    100.. => 1.08,
+                };
+                vec![cpu_goal(compared, limit)]
+            })
+        })
+    }
+
+    fn multi(&mut self) -> Result<(), String> {
+        let servers = [
+            self.ringraft("ringraft, 2 shards", "--mode cache --shards 2 --cores 0,1")?,
+            self.redis("--save '' --appendonly no")?,
+        ];
+        self.on_two_cpus(|findings| {
+            findings.compare(&["mget10", "mset10"], servers, |compared| {
+                // Nothing was asked for at P=100.
+                if compared.scenario.pipeline < 100 {
+                    vec![rate_goal(compared, 1.0)]
+                } else {
+                    Vec::new()
+                }
+            })
+        })
+    }
+
+    fn store(&mut self) -> Result<(), String> {
+        let servers = [
+            self.ringraft("ringraft always", "--fsync always --shards 1 --cores 0")?,
+            self.redis("--save '' --appendonly yes --appendfsync always")?,
+        ];
+        self.compare(&["store-set"], servers, |compared| {
+            match (compared.scenario.pipeline, compared.scenario.connections) {
+                (1, 1) => vec![rate_goal(compared, 1.6)],
+                (16, 50) => vec![rate_goal(compared, 1.5)],
+                (1, 50) => vec![cpu_goal(compared, 0.75)],
+                _ => Vec::new(),
+            }
+        })
+    }
+
+    fn memory(&mut self) -> Result<(), String> {
+        const SETTLE: Duration = Duration::from_secs(10);
+        let server = self.one_shard()?;
+        let keys = self.options.overrides.keys.unwrap_or(1_000_000);
+        let amount = Amount { keys, key_size: 16, settle: SETTLE };
+        let setup = self.options.setup.clone();
+        let json = &mut self.bench.json;
+        let mut each = |case| memory::measure(&server, case, amount, &setup, json);
+        let mut goals = Vec::new();
+        for (size, limit) in [(8, 48.0), (64, 106.0), (1024, 1090.0)] {
+            let plain = each(Case::Plain(size))?;
+            let expiring = each(Case::Expiring(size))?;
+            let more = Spread::of([expiring.median - plain.median]);
+            let what = format!("bytes per key of 16 with a value of {size}");
+            goals.push(Goal::new(what, plain, AtMost(limit)).digits(1));
+            goals.push(Goal::new(format!("more with a TTL, value of {size}"), more, AtMost(8.0)));
+        }
+        let connection = each(Case::Connections)?;
+        goals.push(Goal::new("bytes per idle connection", connection, AtMost(4096.0)).digits(0));
+        self.goals.extend(goals);
+        Ok(())
+    }
+
+    fn restart(&mut self) -> Result<(), String> {
+        let servers = [
+            self.ringraft("ringraft", "--fsync everysec --shards 2 --cores 0,1")?,
+            self.redis("--save '' --appendonly no")?,
+        ];
+        let keys = self.options.overrides.keys.unwrap_or(3_000_000);
+        let data = restart::data(keys, 64);
+        // Redis has one thread: both may use both cpus.
+        let setup =
+            Setup { server_cpu: self.options.two_cpus.clone(), ..self.options.setup.clone() };
+        let rounds = restart::rounds(&servers, How::Save, &data, &setup, &mut self.bench.json)?;
+        let faster = Spread::of(rounds.iter().map(|round| round[1].0 / round[0].0));
+        let what = format!("restart, {keys} keys of 64 bytes, 2 shards: times as fast as Redis");
+        self.goals.push(Goal::new(what, faster, AtLeast(3.0)));
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<(), String> {
+        let servers = [self.ringraft("ringraft", "--fsync everysec --shards 1 --cores 0")?];
+        let mut family = scenario::load("snapshot", &self.options.overrides)?;
+        let scenario = family.remove(0);
+        let setup = &self.options.setup;
+        let (rounds, _) = snapshot::rounds(&servers, &scenario, setup, &mut self.bench.json)?;
+        let spread = |value: fn(&snapshot::Measurement) -> f64| {
+            Spread::of(rounds.iter().map(|round| value(&round[0])))
+        };
+        let memory = spread(|m| m.resident_meanwhile as f64 / m.resident_alone as f64);
+        let rate = spread(|m| m.rate_meanwhile / m.rate_alone);
+        let stall = spread(|m| (m.max_us_meanwhile - m.max_us_alone) / 1e3);
+        self.goals.extend([
+            Goal::new("snapshots: memory meanwhile / alone", memory, AtMost(1.05)),
+            Goal::new("snapshots: requests/s meanwhile / alone", rate, AtLeast(0.90)),
+            Goal::new("snapshots: longest latency over that alone, ms", stall, AtMost(1.0)),
+        ]);
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<(), String> {
+        let servers = [self.one_shard()?, self.redis("--save '' --appendonly no")?];
+        self.compare(&["open-40k"], servers, |compared| {
+            let name = &compared.scenario.name;
+            vec![
+                Goal::new(
+                    format!("{name}: p99.9 / Redis"),
+                    compared.ratio(0, |m| m.loads[0].p999_us),
+                    AtMost(0.8),
+                ),
+                Goal::new(
+                    format!("{name}: p99.99 / Redis"),
+                    compared.ratio(0, |m| m.loads[0].p9999_us),
+                    AtMost(0.5),
+                ),
+            ]
+        })
+    }
+
+    fn fairness(&mut self) -> Result<(), String> {
+        let servers = [self.one_shard()?, self.redis("--save '' --appendonly no")?];
+        self.compare(&["fairness"], servers, |compared| {
+            let single = compared.spread(0, |m| m.loads[0].p999_us / 1e3);
+            vec![Goal::new("fairness: p99.9 of the single client, ms", single, AtMost(2.0))]
+        })
+    }
+
+    fn growth(&mut self) -> Result<(), String> {
+        let servers = [self.one_shard()?];
+        let base = &self.options.overrides;
+        let mut cpu = |overrides: Overrides| {
+            let compared = growth::measure(&mut self.bench, "growth", &servers, &overrides)?;
+            Ok::<Spread, String>(compared.spread(0, |m| m.server_cpu_us_per_request))
+        };
+        let most = base.keys.unwrap_or(10_000_000);
+        let few = cpu(Overrides { keys: Some(most / 100), ..base.clone() })?;
+        let many = cpu(Overrides { keys: Some(most), ..base.clone() })?;
+        let fifty = cpu(Overrides { connections: vec![50], ..base.clone() })?;
+        let thousands = cpu(Overrides { connections: vec![5000], ..base.clone() })?;
+        self.goals.push(Goal::new(
+            format!("cpu per op with {most} keys / with {}", most / 100),
+            many.over(&few),
+            AtMost(1.3),
+        ));
+        self.goals.push(Goal::new(
+            "cpu per op with 5,000 connections / with 50",
+            thousands.over(&fifty),
+            AtMost(1.1),
+        ));
+        Ok(())
+    }
+
+    /// Lets servers use the cpus of two shards while `measure` runs.
+    fn on_two_cpus(
+        &mut self,
+        measure: impl FnOnce(&mut Findings) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let setup =
+            Setup { server_cpu: self.options.two_cpus.clone(), ..self.options.setup.clone() };
+        let mut findings = Findings {
+            options: self.options,
+            bench: Bench::new(&setup, "ringraft-bench")?,
+            goals: Vec::new(),
+            compared: Vec::new(),
+            servers: Vec::new(),
+        };
+        measure(&mut findings)?;
+        let Findings { goals, compared, servers, .. } = findings;
+        self.goals.extend(goals);
+        self.compared.extend(compared);
+        self.servers.extend(servers);
+        Ok(())
+    }
+}
+
+fn cpu_goal(compared: &Compared, limit: f64) -> Goal {
+    let cpu = compared.ratio(0, |measurement| measurement.server_cpu_us_per_request);
+    Goal::new(title(compared, "cpu per op"), cpu, AtMost(limit))
+}
+
+fn rate_goal(compared: &Compared, limit: f64) -> Goal {
+    let rate = compared.ratio(0, |measurement| measurement.requests_per_second);
+    Goal::new(title(compared, "requests/s"), rate, AtLeast(limit))
+}
+
+fn title(compared: &Compared, what: &str) -> String {
+    let names = format!("{} / {}", compared.arm_name(0), compared.arm_name(1));
+    format!("{}: {what}, {names}", compared.scenario.name)
+}
