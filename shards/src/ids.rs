@@ -27,6 +27,15 @@ pub struct Term(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Deadline(pub i64);
 
+/// A time on this node's clock that never goes back, in microseconds since some start. Means nothing to other nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MonotonicTime(pub u64);
+
+impl MonotonicTime {
+    /// The end of time.
+    pub const MAX: MonotonicTime = MonotonicTime(u64::MAX);
+}
+
 /// One of the databases that SELECT chooses, 0 to 15.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DatabaseIndex(pub u8);

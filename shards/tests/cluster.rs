@@ -275,7 +275,7 @@ fn a_node_that_lost_what_it_acknowledged_says_so_and_stops() {
     cluster.node(victim).start(1).expect("the old log is good as such");
     for _ in 0..10 {
         for id in [leader, victim] {
-            cluster.node(id).group().tick();
+            cluster.node(id).tick();
             cluster.node(id).settle();
         }
         let messages: Vec<_> = cluster.node(leader).outbox.drain(..).collect();

@@ -159,7 +159,7 @@ fn a_full_disk_refuses_writes_and_service_resumes_with_room() {
     // Room: a snapshot makes the oldest segment free, which becomes the next one.
     node.take_snapshot();
     for _ in 0..20 {
-        node.group().tick();
+        node.tick();
         node.settle();
     }
     node.propose(&[2; 200]).expect("there is room again");

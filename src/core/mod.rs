@@ -137,6 +137,8 @@ pub struct Core {
     runnable: Vec<u32>,
     /// Must every request take the slow path (monitors, a pause, the end)?
     gate_closed: bool,
+    /// Raft's clock counts from here.
+    begun: Instant,
     next_tick: Instant,
     /// Listeners that found no descriptor for another connection.
     silent_listeners: Vec<u32>,
@@ -211,6 +213,7 @@ impl Core {
             turn: Turn::default(),
             runnable: Vec::new(),
             gate_closed: false,
+            begun: Instant::now(),
             next_tick: Instant::now(),
             silent_listeners: Vec::new(),
             stop_sent: false,

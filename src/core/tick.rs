@@ -4,13 +4,15 @@ use crate::core::Core;
 use crate::core::connection::Hold;
 use crate::limits::{EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX, FREED_BUCKETS_PER_TURN};
 use crate::limits::{IDLE_BUFFER_KEPT_BYTES, IDLE_BUFFERS_KEPT_MS};
+use ringraft_shards::ids::MonotonicTime;
 use std::sync::atomic::Ordering;
 
 impl Core {
     pub(super) fn tick(&mut self) {
         let now_ms = self.turn.now_ms;
+        let now = MonotonicTime(self.begun.elapsed().as_micros() as u64);
         for shard in &mut self.shards {
-            shard.group.tick();
+            shard.group.tick(now);
             if self.active_expire && self.pause.until_ms <= now_ms {
                 let stats = &mut self.stats;
                 shard.expire(now_ms, EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX, stats);

@@ -4,7 +4,7 @@ use crate::ids::{NodeId, ShardId};
 use crate::limits::{
     RAFT_COMMITTED_BYTES_PER_POLL, RAFT_ELECTION_TICKS, RAFT_ENTRY_CACHE_BYTES,
     RAFT_HEARTBEAT_TICKS, RAFT_MESSAGE_BYTES_MAX, RAFT_MESSAGES_IN_FLIGHT_MAX,
-    RAFT_RETAINED_BYTES_MAX, RAFT_UNCOMMITTED_BYTES_MAX,
+    RAFT_RETAINED_BYTES_MAX, RAFT_TICK_US, RAFT_UNCOMMITTED_BYTES_MAX,
 };
 
 /// Settings of a group.
@@ -19,7 +19,9 @@ pub struct GroupConfig {
     pub voters: Vec<NodeId>,
     /// Learners of a new group.
     pub learners: Vec<NodeId>,
-    /// Ticks without a leader before an election, at least; at most twice as many.
+    /// Time between two ticks, in microseconds; the same for all members.
+    pub tick_us: u64,
+    /// Ticks without a leader before an election, at least; at most twice as many. The same for all members.
     pub election_ticks: usize,
     /// Ticks between a leader's heartbeats.
     pub heartbeat_ticks: usize,
@@ -45,6 +47,7 @@ impl GroupConfig {
             shard,
             voters,
             learners: Vec::new(),
+            tick_us: RAFT_TICK_US,
             election_ticks: RAFT_ELECTION_TICKS,
             heartbeat_ticks: RAFT_HEARTBEAT_TICKS,
             message_bytes_max: RAFT_MESSAGE_BYTES_MAX,

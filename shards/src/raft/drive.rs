@@ -1,10 +1,11 @@
 //! The Ready loop: from raft-rs' readies to outputs, and from durability back to raft-rs.
 
 use protobuf::Message as _;
-use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message};
+use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType};
 use raft::{Ready, StateRole};
 
 use super::group::{Group, Unpersisted};
+use super::lease;
 use super::output::{
     CommittedEntry, EntryKind, GroupFailure, Output, PeerMessage, ReadReady, Role,
     SnapshotToInstall,
@@ -25,7 +26,7 @@ impl Group {
         }
         if self.eager && self.applied >= self.node.raft.raft_log.committed {
             self.eager = false;
-            self.campaign();
+            self.stand();
         }
         let mut committed_bytes = 0;
         loop {
@@ -86,10 +87,12 @@ impl Group {
         let committed = ready.take_committed_entries();
         let mut bytes = self.hand_out(committed, out);
         if self.node.store().log.is_none() {
-            out.messages.extend(ready.take_messages().into_iter().map(PeerMessage));
+            let leading = self.stamped(ready.take_messages());
+            out.messages.extend(leading.into_iter().map(PeerMessage));
             out.messages.extend(ready.take_persisted_messages().into_iter().map(PeerMessage));
             let mut light = self.node.advance_append(ready);
-            out.messages.extend(light.take_messages().into_iter().map(PeerMessage));
+            let leading = self.stamped(light.take_messages());
+            out.messages.extend(leading.into_iter().map(PeerMessage));
             bytes += self.hand_out(light.take_committed_entries(), out);
         } else {
             self.queue(ready, out);
@@ -103,7 +106,7 @@ impl Group {
         let log = self.node.store().log.as_ref().expect("only with a log");
         let (parts, durable) = (log.appended(), log.durable());
         let mut messages = ready.take_persisted_messages();
-        let leading = ready.take_messages();
+        let leading = self.stamped(ready.take_messages());
         if durable >= self.saved_part {
             self.release(leading, self.saved_part, out);
         } else {
@@ -138,6 +141,16 @@ impl Group {
         let durable = self.node.store().log.as_ref().map_or(0, |log| log.durable());
         assert!(durable >= parts, "a message would go before part {parts} of the log is durable");
         out.messages.extend(messages.into_iter().map(PeerMessage));
+    }
+
+    /// Heartbeats carry when they were made. The time of the last tick is early enough for every later one.
+    fn stamped(&self, mut messages: Vec<Message>) -> Vec<Message> {
+        for message in &mut messages {
+            if message.msg_type == MessageType::MsgHeartbeat {
+                message.context = lease::stamp(&message.context, self.now);
+            }
+        }
+        messages
     }
 
     fn take_snapshot(&mut self, ready: &Ready, out: &mut Output) {
@@ -217,6 +230,10 @@ impl Group {
                     "change of members at entry {index} refused: {error}"
                 ),
             }
+        }
+        if out.membership_changed {
+            let members = &self.memberships.back().expect("never empty").1;
+            self.lease.renew(members);
         }
         let votes = self.membership().votes(self.config.node);
         if self.node.raft.state == StateRole::Leader && !votes {

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | any message of a follower or candidate: votes, append and snapshot answers, heartbeat answers | every log part queued before it |
 //! | a leader's appends, heartbeats, snapshots | the record that holds its term and vote; not its entries, which overlap with sending (Raft thesis 10.2.1) |
+//! | an answer to a heartbeat, which a lease may rest on | also the promise that it implies, in memory: a restart makes a new one (`lease.rs`) |
 //! | a committed entry handed out for applying | the entry itself, here; a majority, by Raft |
 //!
 //! raft-rs lets a leader's messages go at once. In a group with one voter the same step that raises the term wins
@@ -19,13 +20,15 @@
 //! - It handles an output in the order of its fields, and outputs in the order of polls.
 //! - `Message`s to one peer arrive in the order sent, or not at all (raft-rs 0.7.0 has trouble with reordered ones).
 //! - A snapshot is handed in (`step`) only when its file is complete, durable, and what a restart would load.
-//! - Ticks come at a fixed rate; an election takes `election_ticks` to twice as many of them.
+//! - Ticks come at a fixed rate, each with the time on a clock that never goes back; an election takes
+//!   `election_ticks` to twice as many of them. Ticks that come too soon, as in a burst after a pause, are not counted.
 //!
-//! Not here: applying entries, snapshots' contents, leases, connections, encoding of peer frames.
+//! Not here: applying entries, snapshots' contents, reading clocks, connections, encoding of peer frames.
 
 mod config;
 mod drive;
 mod group;
+mod lease;
 mod logger;
 mod membership;
 mod open;

@@ -34,6 +34,8 @@ struct Start {
     entries: VecDeque<raft::eraftpb::Entry>,
     members: Membership,
     applied: u64,
+    /// This node has never been a member: it has promised nothing to anybody.
+    begins_anew: bool,
 }
 
 impl Start {
@@ -50,6 +52,7 @@ impl Start {
             entries: VecDeque::new(),
             members,
             applied: base.0,
+            begins_anew: false,
         }
     }
 }
@@ -97,21 +100,26 @@ impl Group {
         });
         let node = RawNode::new(&config.to_raft(applied), store, &logger(config.shard.0))
             .map_err(|error| OpenError::Settings(error.to_string()))?;
-        Ok(Group::assemble(config, node, start.members, applied, saved, Random::new(seed)))
+        let begins_anew = start.begins_anew;
+        let chance = Random::new(seed);
+        Ok(Group::assemble(config, node, start.members, applied, saved, begins_anew, chance))
     }
 }
 
 /// A new group, or a node that waits to be invited into one.
 fn found(config: &GroupConfig, mut log: Option<Log>) -> Start {
     let (voters, learners) = (config.voters.clone(), config.learners.clone());
+    // In memory nobody knows whether this node was here before.
+    let begins_anew = log.is_some();
     if voters.is_empty() {
-        return Start::at(log, (0, 0), Membership::default());
+        return Start { begins_anew, ..Start::at(log, (0, 0), Membership::default()) };
     }
     if let Some(log) = &mut log {
         log.found(&voters, &learners);
         log.set_state(FOUNDED_AT.1, 0);
     }
-    Start::at(log, FOUNDED_AT, Membership { voters, learners, ..Membership::default() })
+    let members = Membership { voters, learners, ..Membership::default() };
+    Start { begins_anew, ..Start::at(log, FOUNDED_AT, members) }
 }
 
 /// A log that reaches back to the founding.
@@ -166,7 +174,8 @@ fn begin(recovered: RecoveredLog, members: Membership, applied: u64) -> Start {
         "recover was asked to keep all entries behind the snapshot"
     );
     let terms = if terms.is_empty() { vec![base] } else { terms };
-    Start { log: Some(log), term, vote, commit, base, last, terms, entries, members, applied }
+    let (log, begins_anew) = (Some(log), false);
+    Start { log, term, vote, commit, base, last, terms, entries, members, applied, begins_anew }
 }
 
 fn uncovered(recovered: &RecoveredLog, snapshot: u64) -> OpenError {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use ringraft_shards::disk::{MemoryDisk, WriteInFlight};
-use ringraft_shards::ids::{ClusterId, Index, NodeId, ShardId};
+use ringraft_shards::ids::{ClusterId, Index, MonotonicTime, NodeId, ShardId};
 use ringraft_shards::log::{
     AlignedBuffer, FileAction, LogIdentity, LogOptions, RecoverError, RecoveredLog, WriteTicket,
     recover,
@@ -73,6 +73,8 @@ pub struct Node {
     pub snapshot_wanted: bool,
     /// Snapshots of others that were installed.
     pub installs: usize,
+    /// Its clock: time passes only from tick to tick.
+    pub clock: MonotonicTime,
     since_snapshot: usize,
     starts: u64,
     out: Output,
@@ -100,6 +102,7 @@ impl Node {
             snapshot_every: 0,
             snapshot_wanted: false,
             installs: 0,
+            clock: MonotonicTime(0),
             since_snapshot: 0,
             starts: 0,
             out: Output::default(),
@@ -143,6 +146,13 @@ impl Node {
 
     pub fn is_leader(&self) -> bool {
         self.group.as_ref().is_some_and(|group| group.role() == Role::Leader)
+    }
+
+    /// One tick time later.
+    pub fn tick(&mut self) {
+        self.clock.0 += self.config.tick_us;
+        let now = self.clock;
+        self.group().tick(now);
     }
 
     /// Does what the group says, but for ending writes and work on files.
@@ -417,8 +427,8 @@ impl Cluster {
     pub fn tick(&mut self) {
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {
-            if let Some(group) = &mut self.node(id).group {
-                group.tick();
+            if self.node(id).group.is_some() {
+                self.node(id).tick();
                 self.poll(id);
             }
         }
@@ -500,7 +510,7 @@ impl Cluster {
                 self.poll(id);
             }
             75..89 if up => {
-                self.node(id).group().tick();
+                self.node(id).tick();
                 self.poll(id);
             }
             89..97 if up => {
