@@ -533,6 +533,8 @@ impl Cluster {
                     0 => self.cut.push((id, other)),
                     1 => self.cut.extend([(id, other), (other, id)]),
                     2 => {
+                        // Mostly who leads: its last writes are then replaced.
+                        let id = self.leader().unwrap_or(id);
                         self.cut =
                             ids.iter().flat_map(|&other| [(id, other), (other, id)]).collect()
                     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ringraft_shards::ids::NodeId;
+use ringraft_shards::ids::{MonotonicTime, NodeId};
 use ringraft_shards::link::{LinkReceiver, LinkSender};
 use ringraft_shards::raft::PeerMessage;
 use ringraft_shards::random::Random;
@@ -15,7 +15,7 @@ use crate::schedule::{Core, Event};
 use crate::serve::WAITING_MAX;
 
 /// Ticks of a process by its own clock.
-const TICK_US: u64 = 10_000;
+pub const TICK_US: u64 = 10_000;
 
 /// Wall clock at the start of a run, milliseconds since the Unix epoch.
 const WALL_CLOCK_MS: i64 = 1_700_000_000_000;
@@ -166,6 +166,11 @@ impl Node {
         WALL_CLOCK_MS + self.clock_offset_ms + passed as i64
     }
 
+    /// The clock that never goes back.
+    fn clock(&self, core: &Core) -> MonotonicTime {
+        MonotonicTime(core.now_us * self.clock_rate / 1000)
+    }
+
     fn schedule_tick(&mut self, core: &mut Core) {
         let (node, incarnation) = (self.id, self.incarnation);
         let event = Event::Input { node, incarnation, input: Input::Tick };
@@ -247,13 +252,14 @@ impl Node {
     }
 
     fn handle(&mut self, input: Input, core: &mut Core, outbox: &mut Outbox) {
+        let clock = self.clock(core);
         let replicas = &mut self.replicas;
         match input {
             Input::Tick => {
                 for replica in replicas {
                     replica.tick_transfers(outbox);
                     let running = replica.running.as_mut().expect("it is up");
-                    running.group.tick();
+                    running.group.tick(clock);
                     running.stirred = true;
                     running.check_bounds(core);
                 }

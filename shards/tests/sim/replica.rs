@@ -19,7 +19,7 @@ use ringraft_shards::raft::{
 use crate::counts::Count;
 use crate::machine::{self, DATABASE, HASH_SEED};
 use crate::network::Payload;
-use crate::node::Input;
+use crate::node::{Input, TICK_US};
 use crate::plan::Flaw;
 use crate::request::Answer;
 use crate::schedule::Core;
@@ -121,6 +121,7 @@ fn config(node: u64, shard: u16, voters: &[u64]) -> GroupConfig {
         uncommitted_bytes_max: 32 << 10,
         entry_cache_bytes: 4 << 10,
         retained_bytes_max: 64 << 10,
+        tick_us: TICK_US,
         ..GroupConfig::new(NodeId(node), ShardId(shard), voters)
     }
 }
