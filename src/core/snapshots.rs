@@ -213,13 +213,15 @@ impl Core {
             membership: point.membership.clone(),
         };
         let name = SnapshotName { term: header.term, index: header.index };
+        let mut writer = SnapshotWriter::new(header);
+        writer.push_ledger(shard.keyspace.ledger());
         shard.snapshots.log_bytes = 0;
         shard.snapshots.changes = 0;
         shard.snapshots.run = Some(Run {
             point,
             started_ms: now_ms,
             waiters: std::mem::take(&mut shard.snapshots.waiting),
-            writer: Some(SnapshotWriter::new(header)),
+            writer: Some(writer),
             pending: None,
             file: None,
             offset: 0,
@@ -387,6 +389,7 @@ impl LocalShard {
             membership: point.membership,
         };
         let mut writer = SnapshotWriter::new(header);
+        writer.push_ledger(self.keyspace.ledger());
         let mut bytes = Vec::new();
         while !self.keyspace.cut_step(SNAPSHOT_BUCKETS_PER_TURN, &mut |database, item| {
             writer.push(database, item);

@@ -73,11 +73,14 @@ impl Keyspace {
         sum.bytes()
     }
 
-    /// Digest of all databases. Digests of shards add up to the digest of the whole.
+    /// Digest of all databases and of the transactions that are under way. Digests of shards add up to the digest of the whole.
     pub fn digest_all(&self) -> [u8; 20] {
         let mut sum = Sum::default();
         for database in 0..self.databases.len() {
             add_database(&mut sum, self, DatabaseIndex(database as u8));
+        }
+        if !self.ledger.is_empty() {
+            sum.add(&[&self.ledger.encode()], [0, u64::MAX]);
         }
         sum.bytes()
     }

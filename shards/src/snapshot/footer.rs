@@ -5,6 +5,8 @@ use super::error::Flaw;
 
 /// First bytes of a chunk.
 pub(crate) const CHUNK_TAG: [u8; 4] = *b"ITEM";
+/// First bytes of the chunk that holds the ledger of transactions.
+pub(crate) const LEDGER_TAG: [u8; 4] = *b"LEDG";
 /// First bytes of the footer.
 pub(crate) const FOOTER_TAG: [u8; 4] = *b"DONE";
 /// Last bytes of every snapshot.
@@ -25,9 +27,9 @@ impl ChunkHeader {
     /// Bytes, tag included.
     pub(crate) const BYTES: usize = 20;
 
-    pub(crate) fn encode(&self) -> [u8; Self::BYTES] {
+    pub(crate) fn encode(&self, tag: [u8; 4]) -> [u8; Self::BYTES] {
         let mut out = [0; Self::BYTES];
-        out[..4].copy_from_slice(&CHUNK_TAG);
+        out[..4].copy_from_slice(&tag);
         out[4..8].copy_from_slice(&self.length.to_le_bytes());
         out[8..12].copy_from_slice(&self.item_count.to_le_bytes());
         out[12..16].copy_from_slice(&self.crc.to_le_bytes());
@@ -105,9 +107,9 @@ mod tests {
     #[test]
     fn chunk_header_and_footer_detect_every_flip() {
         let chunk = ChunkHeader { length: 1, item_count: 2, crc: 3 };
-        assert_eq!(ChunkHeader::decode(&chunk.encode()), Ok(chunk));
+        assert_eq!(ChunkHeader::decode(&chunk.encode(CHUNK_TAG)), Ok(chunk));
         for i in 4..ChunkHeader::BYTES {
-            let mut bytes = chunk.encode();
+            let mut bytes = chunk.encode(CHUNK_TAG);
             bytes[i] ^= 1;
             assert!(ChunkHeader::decode(&bytes).is_err(), "byte {i}");
         }

@@ -44,7 +44,10 @@ pub fn load_chunk<R: Read>(
             }
             true
         }
-        None => false,
+        None => {
+            keyspace.set_ledger(reader.take_ledger());
+            false
+        }
     };
     (progress.bytes, progress.size) = (reader.offset(), reader.size());
     Ok(more)

@@ -6,10 +6,11 @@
 use std::io::Read;
 
 use super::error::{Flaw, ReadError};
-use super::footer::{CHUNK_TAG, ChunkHeader, FOOTER_TAG, Footer};
+use super::footer::{CHUNK_TAG, ChunkHeader, FOOTER_TAG, Footer, LEDGER_TAG};
 use super::header::{Header, PREFIX_BYTES};
 use crate::limits::SNAPSHOT_CHUNK_BYTES;
 use crate::rdb::{self, ItemRecord};
+use crate::transaction::Ledger;
 
 /// Reads one snapshot from `source`, from its first byte to its last.
 pub struct SnapshotReader<R> {
@@ -19,6 +20,7 @@ pub struct SnapshotReader<R> {
     chunk: Vec<u8>,
     chunk_count: u64,
     item_count: u64,
+    ledger: Ledger,
     footer: Option<Footer>,
 }
 
@@ -42,6 +44,7 @@ impl<R: Read> SnapshotReader<R> {
             chunk: Vec::new(),
             chunk_count: 0,
             item_count: 0,
+            ledger: Ledger::default(),
             footer: None,
         })
     }
@@ -61,6 +64,11 @@ impl<R: Read> SnapshotReader<R> {
         self.input.size
     }
 
+    /// The ledger of transactions, as far as it was read.
+    pub fn take_ledger(&mut self) -> Ledger {
+        std::mem::take(&mut self.ledger)
+    }
+
     /// The footer, once [`SnapshotReader::read_chunk`] has returned `None`.
     pub fn footer(&self) -> Option<&Footer> {
         self.footer.as_ref()
@@ -75,7 +83,7 @@ impl<R: Read> SnapshotReader<R> {
         let mut tag = [0; 4];
         self.input.fill(&mut tag, "a chunk")?;
         match tag {
-            CHUNK_TAG => self.read_items(start).map(Some),
+            CHUNK_TAG | LEDGER_TAG => self.read_items(start, tag).map(Some),
             FOOTER_TAG => self.read_footer(start).map(|()| None),
             _ => Err(ReadError::damaged(start, Flaw::Tag)),
         }
@@ -91,9 +99,9 @@ impl<R: Read> SnapshotReader<R> {
         }
     }
 
-    fn read_items(&mut self, start: u64) -> Result<Chunk<'_>, ReadError> {
+    fn read_items(&mut self, start: u64, tag: [u8; 4]) -> Result<Chunk<'_>, ReadError> {
         let mut bytes = [0; ChunkHeader::BYTES];
-        bytes[..4].copy_from_slice(&CHUNK_TAG);
+        bytes[..4].copy_from_slice(&tag);
         self.input.fill(&mut bytes[4..], "a chunk's header")?;
         let header = ChunkHeader::decode(&bytes).map_err(|flaw| ReadError::damaged(start, flaw))?;
         let limit = self.input.remaining();
@@ -118,9 +126,15 @@ impl<R: Read> SnapshotReader<R> {
         self.crc.combine(&payload_crc);
         self.chunk_count += 1;
         self.item_count += u64::from(header.item_count);
+        let mut payload = &self.chunk[..];
+        if tag == LEDGER_TAG {
+            let flaw = Flaw::Unknown { what: "ledger of transactions, version", found: 0 };
+            self.ledger = Ledger::decode(payload).ok_or(ReadError::damaged(payload_start, flaw))?;
+            payload = &[];
+        }
         Ok(Chunk {
-            payload: &self.chunk,
-            rest: &self.chunk,
+            payload,
+            rest: payload,
             payload_start,
             item_count: header.item_count,
             items_read: 0,

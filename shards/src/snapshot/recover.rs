@@ -233,7 +233,7 @@ mod tests {
         bytes[length - 4..length].copy_from_slice(&crc.to_le_bytes());
         std::fs::write(&path, bytes).expect("writable");
         let text = recovered(&directory).err().expect("a newer format").to_string();
-        assert!(text.contains("written in snapshot format 2"), "{text}");
+        assert!(text.contains("written in snapshot format 3"), "{text}");
     }
 
     #[test]

@@ -323,6 +323,29 @@ fn the_worked_example_is_what_is_written() {
     assert_eq!(meta.check(block("The `meta.json` beside it:").as_bytes()), Ok(()));
 }
 
+#[test]
+fn the_ledger_of_transactions_comes_back() {
+    let ledger = crate::transaction::Ledger::example();
+    let mut writer = SnapshotWriter::new(example());
+    writer.push_ledger(&ledger);
+    writer.push_record(&record(0, "k", "v", None));
+    let (file, _) = writer.finish();
+    let load = |bytes: &[u8]| {
+        let mut reader = SnapshotReader::open(bytes, bytes.len() as u64)?;
+        let mut keyspace = crate::keyspace::Keyspace::new(crate::keyspace::KeyHasher::new(1));
+        super::load::load(&mut reader, &mut keyspace, &mut |_| {})?;
+        Ok::<_, super::error::ReadError>(keyspace)
+    };
+    let keyspace = load(&file).expect("just written");
+    assert_eq!(*keyspace.ledger(), ledger);
+    assert_eq!(keyspace.count(crate::ids::DatabaseIndex(0)), 1);
+    for at in 0..file.len() {
+        let mut flipped = file.clone();
+        flipped[at] ^= 1;
+        assert!(load(&flipped).is_err(), "byte {at}");
+    }
+}
+
 proptest! {
     #[test]
     fn items_round_trip(items in prop::collection::vec(any_record(), 0..50)) {
@@ -340,7 +363,7 @@ proptest! {
     fn no_payload_panics(payload in prop::collection::vec(any::<u8>(), 1..200), item_count: u8) {
         let mut file = example().encode();
         let (length, crc) = (payload.len() as u32, crc32fast::hash(&payload));
-        file.extend_from_slice(&ChunkHeader { length, item_count: item_count.into(), crc }.encode());
+        file.extend_from_slice(&ChunkHeader { length, item_count: item_count.into(), crc }.encode(*b"ITEM"));
         file.extend_from_slice(&payload);
         let footer = Footer {
             crc: crc32fast::hash(&file),

@@ -5,13 +5,14 @@
 
 use std::collections::VecDeque;
 
-use super::footer::{ChunkHeader, Footer};
+use super::footer::{CHUNK_TAG, ChunkHeader, Footer, LEDGER_TAG};
 use super::header::Header;
 use super::meta::Meta;
 use crate::ids::DatabaseIndex;
 use crate::keyspace::Item;
 use crate::limits::SNAPSHOT_CHUNK_BYTES;
 use crate::rdb::{self, ItemRecord};
+use crate::transaction::Ledger;
 
 /// Writes one snapshot. The bytes given out, one after the other, are the file.
 pub struct SnapshotWriter {
@@ -46,6 +47,15 @@ impl SnapshotWriter {
         writer.crc.update(&header);
         writer.hand_out(header);
         writer
+    }
+
+    /// Puts the ledger of the moment of the cut first. Nothing is written for an empty one.
+    pub fn push_ledger(&mut self, ledger: &Ledger) {
+        if !ledger.is_empty() {
+            debug_assert_eq!(self.item_count, 0, "the ledger goes first");
+            self.open.extend_from_slice(&ledger.encode());
+            self.seal_as(LEDGER_TAG);
+        }
     }
 
     /// Appends an item. Each item of the cut once, in any order.
@@ -112,6 +122,10 @@ impl SnapshotWriter {
     }
 
     fn seal(&mut self) {
+        self.seal_as(CHUNK_TAG);
+    }
+
+    fn seal_as(&mut self, tag: [u8; 4]) {
         let mut chunk = std::mem::replace(&mut self.open, empty_chunk());
         let (header, payload) = chunk.split_at_mut(ChunkHeader::BYTES);
         let mut payload_crc = crc32fast::Hasher::new();
@@ -121,7 +135,7 @@ impl SnapshotWriter {
             item_count: std::mem::take(&mut self.open_item_count),
             crc: payload_crc.clone().finalize(),
         };
-        header.copy_from_slice(&chunk_header.encode());
+        header.copy_from_slice(&chunk_header.encode(tag));
         // The payload is hashed once: its CRC is combined into the file's.
         self.crc.update(header);
         self.crc.combine(&payload_crc);

@@ -115,14 +115,11 @@ pub(super) fn take_shards(input: &mut &[u8]) -> Option<Vec<ShardId>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_ledger_reads_back_and_every_cut_is_noticed() {
+impl Ledger {
+    /// One with something of everything.
+    pub(crate) fn example() -> Ledger {
         let id = |time| TransactionId { time, origin: 77 };
         let mut ledger = Ledger::default();
-        assert_eq!(Ledger::decode(&ledger.encode()), Some(ledger.clone()));
         let participants = vec![ShardId(1), ShardId(900)];
         let prepared = Prepared {
             participants: participants.clone(),
@@ -133,6 +130,19 @@ mod tests {
         ledger.prepared.insert(id(1), prepared.clone());
         ledger.prepared.insert(id(2), Prepared { whole: false, keys: vec![], ..prepared });
         ledger.committed.insert(id(3), participants);
+        ledger
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_reads_back_and_every_cut_is_noticed() {
+        let empty = Ledger::default();
+        assert_eq!(Ledger::decode(&empty.encode()), Some(empty));
+        let ledger = Ledger::example();
         let bytes = ledger.encode();
         assert_eq!(Ledger::decode(&bytes), Some(ledger));
         for length in 0..bytes.len() {

@@ -130,7 +130,8 @@ impl LockTable {
             let row = self.keys.entry(key.hash).or_default();
             insert_sorted(row, Waiter { id, exclusive: key.exclusive, granted });
         }
-        if let Some(exclusive) = set.whole {
+        if set.whole.is_some() {
+            let exclusive = set.is_exclusive();
             let waiter = Waiter { id, exclusive, granted };
             let at = self.whole.partition_point(|other| other.id < id);
             self.whole.insert(at, waiter);
@@ -214,13 +215,12 @@ impl LockTable {
         if self.whole.iter().any(|waiter| waiter.blocks(id, exclusive)) {
             return true;
         }
-        set.whole.is_some_and(|exclusive| {
-            self.requests.iter().any(|(other, request)| {
+        set.whole.is_some()
+            && self.requests.iter().any(|(other, request)| {
                 let granted = request.granted;
                 let waiter = Waiter { id: *other, exclusive: request.set.is_exclusive(), granted };
                 waiter.blocks(id, exclusive)
             })
-        })
     }
 
     /// Granted requests with greater ids that are in the way.
