@@ -132,10 +132,11 @@ pub struct Coordinator<F, V, P> {
 }
 
 impl<F, V, P> Coordinator<F, V, P> {
-    /// `address` is where its driver delivers messages; `origin` are random bits of this start, unique in the
-    /// cluster for all time.
+    /// `address` is where its driver delivers messages; `origin` are random bits of this start (all but the top one
+    /// count), unique in the cluster for all time.
     pub fn new(address: u64, origin: u64) -> Coordinator<F, V, P> {
         let (last_time, open, fetches) = (0, BTreeMap::new(), std::marker::PhantomData);
+        let origin = origin & !(1 << 63);
         Coordinator { address, origin, last_time, open, fetches }
     }
 

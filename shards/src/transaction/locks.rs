@@ -96,11 +96,6 @@ impl LockTable {
         self.is_blocked(TransactionId::MAX, set)
     }
 
-    /// An id behind that of every request there.
-    pub(super) fn last_time(&self) -> u64 {
-        self.requests.keys().next_back().map_or(0, |id| id.time)
-    }
-
     /// Asks for locks. True when they are granted at once; else younger requests that are granted and in the way
     /// are appended to `younger`. Cost: a few lookups per key, no allocation while keys have one or two requests.
     pub(super) fn request(

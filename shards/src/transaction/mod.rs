@@ -47,7 +47,7 @@ use smallvec::SmallVec;
 pub struct TransactionId {
     /// Nanoseconds, as the coordinator's clock had it; never twice the same of one coordinator.
     pub time: u64,
-    /// The coordinator: random bits drawn when it started.
+    /// The coordinator: random bits drawn when it started. The top bit marks a single request.
     pub origin: u64,
 }
 
@@ -79,23 +79,17 @@ impl std::fmt::Display for TransactionId {
 /// A key to lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockKey {
-    /// Hash of key and database: see [`LockKey::new`].
+    /// The key's hash. All databases share it: commands may reach into another one.
     pub hash: u64,
     /// To write it, or only to read it?
     pub exclusive: bool,
 }
 
 impl LockKey {
-    /// The lock of a key of a database.
+    /// The lock of a key.
     #[inline]
-    pub fn new(
-        database: crate::ids::DatabaseIndex,
-        key: crate::keyspace::KeyHash,
-        exclusive: bool,
-    ) -> LockKey {
-        // The databases' bits are spread so that equal keys of two databases differ in all of them.
-        let database = u64::from(database.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        LockKey { hash: key.hash() ^ database, exclusive }
+    pub fn new(key: crate::keyspace::KeyHash, exclusive: bool) -> LockKey {
+        LockKey { hash: key.hash(), exclusive }
     }
 }
 

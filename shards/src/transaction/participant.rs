@@ -31,6 +31,23 @@ pub struct Fetch {
     grant: u32,
 }
 
+impl Fetch {
+    /// As bytes, for a driver that keeps it among its requests.
+    pub fn bytes(self) -> [u8; 20] {
+        let mut bytes = [0; 20];
+        bytes[..16].copy_from_slice(&self.id.bytes());
+        bytes[16..].copy_from_slice(&self.grant.to_le_bytes());
+        bytes
+    }
+
+    /// From its bytes; `None` when they are not.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Fetch> {
+        let (id, grant) = bytes.split_at_checked(16)?;
+        let grant = u32::from_le_bytes(grant.try_into().ok()?);
+        Some(Fetch { id: TransactionId::from_bytes(id)?, grant })
+    }
+}
+
 /// What comes out of a participant, to be done in the order of the fields.
 #[derive(Debug)]
 pub struct ParticipantOutput<F, V, W> {
@@ -237,19 +254,32 @@ impl<F, V, W> Participant<F, V, W> {
         self.locks.is_any_held()
     }
 
-    /// Would a request with these locks have to wait?
+    /// Would a request with these locks that comes last have to wait?
     pub fn blocks(&self, locks: &LockSet) -> bool {
         self.locks.blocks(locks)
     }
 
-    /// Keeps a single request until its locks would be granted; it comes out as [`Next::Admit`].
-    pub fn wait(&mut self, locks: LockSet, request: W) {
+    /// Keeps a single request until its locks are granted; it comes out as [`Next::Admit`], perhaps at once. `after` is
+    /// the id's time of the last transaction that its sender has sent here: the request comes after that one and
+    /// before the sender's next.
+    pub fn wait(
+        &mut self,
+        locks: LockSet,
+        after: u64,
+        request: W,
+        out: &mut ParticipantOutput<F, V, W>,
+    ) {
         self.local_count += 1;
-        // Behind all that are there, and before what comes later.
-        let id = TransactionId { time: self.locks.last_time() + 1, origin: self.local_count };
-        let granted = self.locks.request(id, locks.clone(), &mut Vec::new());
-        debug_assert!(!granted, "the caller asked whether it is blocked");
+        let id = TransactionId { time: after, origin: 1 << 63 | self.local_count };
+        let mut younger = Vec::new();
+        let granted = self.locks.request(id, locks.clone(), &mut younger);
         self.hold(id, Stage::Local(request), None, None, locks);
+        if granted {
+            self.granted(vec![id], out);
+        }
+        for other in younger {
+            self.ask_to_yield(other, out);
+        }
     }
 
     fn hold(

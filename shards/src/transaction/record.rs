@@ -96,7 +96,8 @@ impl Record {
         [b"transaction", body.as_slice(), effects].into_iter().collect()
     }
 
-    fn read(arguments: Arguments<'_>) -> Option<Record> {
+    /// Reads the arguments of a record's operation; `None` when they are not.
+    pub fn read(arguments: Arguments<'_>) -> Option<Record> {
         let mut body = arguments.get(1)?;
         let input = &mut body;
         let kind = take(input, 1)?[0];
