@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use measure::{compare, growth, idle, memory, restart, run, snapshot, table};
+use measure::{compare, growth, idle, instructions, memory, restart, run, snapshot, table};
 
 /// Compares ringraft with other servers of the same protocol.
 #[derive(Parser)]
@@ -43,6 +43,8 @@ enum Measure {
     Growth(growth::Options),
     /// Every target of the project beside its measurement
     Table(table::Options),
+    /// Instructions per operation of parser, table, batch and log, counted by callgrind
+    Instructions(instructions::Options),
     /// Time from a server's start until it has its keys again
     Restart(restart::Options),
     /// What snapshots cost the clients meanwhile
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Measure::Idle(options) => idle::run(&options),
         Measure::Growth(options) => growth::run(&options),
         Measure::Table(options) => table::run(&options),
+        Measure::Instructions(options) => instructions::run(&options),
         Measure::Restart(options) => restart::run(&options),
         Measure::Snapshot(options) => snapshot::run(&options),
     };

@@ -3,6 +3,7 @@
 pub mod compare;
 pub mod growth;
 pub mod idle;
+pub mod instructions;
 pub mod measurement;
 pub mod memory;
 mod redis_benchmark;
