@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::client::call::Caller;
 use crate::cpus::{self, Cpus};
+use crate::machine::command_line;
 
 /// How long a server may take from its start to its first PONG, loading included.
 const START_TIME_MAX: Duration = Duration::from_secs(600);
@@ -54,9 +55,9 @@ impl ServerCommand {
         ServerCommand { name: self.name.clone(), words }
     }
 
-    /// The command line.
+    /// The command line, as a shell takes it.
     pub fn line(&self) -> String {
-        self.words.join(" ")
+        command_line(&self.words)
     }
 }
 

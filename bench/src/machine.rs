@@ -62,11 +62,12 @@ fn git(arguments: &[&str]) -> String {
 }
 
 /// Arguments as a shell takes them.
-fn command_line(arguments: impl Iterator<Item = String>) -> String {
-    let quoted = arguments.map(|argument| {
+pub fn command_line(arguments: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let quoted = arguments.into_iter().map(|argument| {
+        let argument = argument.as_ref();
         let plain = |letter: char| letter.is_alphanumeric() || "-_./:,+%@".contains(letter);
         if !argument.is_empty() && argument.chars().all(plain) {
-            argument
+            argument.to_string()
         } else {
             format!("'{}'", argument.replace('\'', "'\\''"))
         }
@@ -105,10 +106,7 @@ mod tests {
     #[test]
     fn command_lines_can_be_pasted() {
         let arguments = ["a", "--server", "redis=redis-server --save ''", ""];
-        assert_eq!(
-            command_line(arguments.iter().map(ToString::to_string)),
-            "a --server 'redis=redis-server --save '\\'''\\''' ''"
-        );
+        assert_eq!(command_line(arguments), "a --server 'redis=redis-server --save '\\'''\\''' ''");
     }
 
     #[test]

@@ -5,10 +5,42 @@ use std::path::Path;
 
 use crate::cpus::ticks_per_second;
 
-/// Seconds of cpu (user and system, all threads, kernel workers of its rings included) that a process has used.
-pub fn cpu_seconds(pid: u32) -> Result<f64, String> {
-    let fields = stat_fields(&pid.to_string())?;
-    Ok((fields[UTIME] + fields[STIME]) as f64 / ticks_per_second())
+/// Cpu that a process has used: user and system, all threads, kernel workers of its rings included.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CpuTime {
+    /// By /proc/PID/stat: whole clock ticks, of 10 ms mostly.
+    ticks_seconds: f64,
+    /// By the schedstat of each thread: nanoseconds, but a thread that has ended is no longer in it.
+    threads_seconds: f64,
+}
+
+/// User and system time are each cut to a tick, at both ends.
+const TICKS_LOST_MAX: f64 = 4.0;
+
+impl CpuTime {
+    /// Of a process, now.
+    pub fn of(pid: u32) -> Result<CpuTime, String> {
+        let fields = stat_fields(&pid.to_string())?;
+        let ticks_seconds = (fields[UTIME] + fields[STIME]) as f64 / ticks_per_second();
+        let mut nanoseconds = 0;
+        let threads = format!("/proc/{pid}/task");
+        for thread in fs::read_dir(&threads).map_err(|error| format!("{threads}: {error}"))? {
+            let Ok(thread) = thread else { continue };
+            // A thread may end between being listed and being read.
+            let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+            let first = text.split_whitespace().next();
+            nanoseconds += first.and_then(|used| used.parse::<u64>().ok()).unwrap_or(0);
+        }
+        Ok(CpuTime { ticks_seconds, threads_seconds: nanoseconds as f64 / 1e9 })
+    }
+
+    /// Seconds used since `before`: by the threads, unless one has ended whose ticks are missed.
+    pub fn since(&self, before: &CpuTime) -> f64 {
+        let ticks = self.ticks_seconds - before.ticks_seconds;
+        let threads = self.threads_seconds - before.threads_seconds;
+        let lost = TICKS_LOST_MAX / ticks_per_second();
+        if (ticks - threads).abs() > lost.max(0.02 * ticks) { ticks } else { threads }
+    }
 }
 
 /// Seconds of cpu of our children that have ended and were waited for.
@@ -98,11 +130,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn threads_count_unless_one_has_ended() {
+        let time = |ticks_seconds, threads_seconds| CpuTime { ticks_seconds, threads_seconds };
+        assert_eq!(time(1.01, 1.012_345).since(&time(1.0, 1.0)), 1.012_345 - 1.0);
+        assert_eq!(time(3.0, 1.5).since(&time(1.0, 1.0)), 2.0);
+        assert_eq!(time(3.0, 0.5).since(&time(1.0, 1.0)), 2.0);
+    }
+
+    #[test]
     fn reads_about_this_process() {
         let pid = std::process::id();
-        assert!(cpu_seconds(pid).expect("our own stat") >= 0.0);
+        let before = CpuTime::of(pid).expect("our own stat");
+        let mut number = 1_u64;
+        let mut used = 0.0;
+        while used <= 0.0 {
+            number = std::hint::black_box(number.wrapping_mul(3));
+            used = CpuTime::of(pid).expect("our own stat").since(&before);
+        }
         assert!(resident_bytes(pid).expect("our own status") > 0);
         assert!(machine_busy_seconds().expect("the machine's stat") > 0.0);
-        assert!(cpu_seconds(u32::MAX).is_err());
+        assert!(CpuTime::of(u32::MAX).is_err());
     }
 }

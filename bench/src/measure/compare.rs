@@ -118,7 +118,14 @@ pub fn run(options: &Options) -> Result<(), String> {
     }
     print!("{}", Compared::table(&compared));
     if let Some(path) = &options.html {
-        let page = html::page(&machine, &options.servers, &controls, &compared)?;
+        let page = html::page(
+            "ringraft-bench compare",
+            &machine,
+            &options.servers,
+            &controls,
+            &[],
+            &compared,
+        )?;
         std::fs::write(path, page).map_err(|error| format!("{}: {error}", path.display()))?;
         println!("report: {}", path.display());
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::compare::Setup;
 use crate::arm::{Arm, ServerCommand};
 use crate::machine::Machine;
-use crate::proc;
+use crate::proc::CpuTime;
 use crate::report::{JsonLines, Spread, Table};
 
 /// Time after the start in which a server may still be busy with itself.
@@ -74,8 +74,8 @@ fn once(options: &Options, server: &ServerCommand, connections: usize) -> Result
     }
     thread::sleep(SETTLE);
     let begin = Instant::now();
-    let before = proc::cpu_seconds(arm.pid())?;
+    let before = CpuTime::of(arm.pid())?;
     thread::sleep(Duration::from_secs_f64(options.seconds));
-    let used = proc::cpu_seconds(arm.pid())? - before;
+    let used = CpuTime::of(arm.pid())?.since(&before);
     Ok(100.0 * used / begin.elapsed().as_secs_f64())
 }

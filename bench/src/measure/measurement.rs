@@ -7,7 +7,7 @@ use crate::client::progress::Progress;
 use crate::client::run::{self, Moment, Sample};
 use crate::client::tally::Tally;
 use crate::cpus::Cpus;
-use crate::proc;
+use crate::proc::{self, CpuTime};
 use crate::scenario::{self, Found, Scenario};
 
 /// A run.
@@ -87,8 +87,9 @@ impl LoadFigures {
 /// Cpu times at one moment.
 #[derive(Clone, Copy, Default)]
 pub struct Clocks {
-    server: f64,
-    client: f64,
+    server: CpuTime,
+    client: CpuTime,
+    ended_clients: f64,
     machine: f64,
 }
 
@@ -96,16 +97,18 @@ impl Clocks {
     /// Now. A client that is a child process counts when it has ended.
     pub fn read(arm: &Arm) -> Result<Clocks, String> {
         Ok(Clocks {
-            server: proc::cpu_seconds(arm.pid())?,
-            client: proc::cpu_seconds(std::process::id())? + proc::cpu_seconds_of_ended_children()?,
+            server: CpuTime::of(arm.pid())?,
+            client: CpuTime::of(std::process::id())?,
+            ended_clients: proc::cpu_seconds_of_ended_children()?,
             machine: proc::machine_busy_seconds()?,
         })
     }
 
     /// Seconds of the server, of the client and of everything else since `before`.
     pub fn since(&self, before: &Clocks) -> (f64, f64, f64) {
-        let server = self.server - before.server;
-        let client = self.client - before.client;
+        let server = self.server.since(&before.server);
+        let ended_clients = self.ended_clients - before.ended_clients;
+        let client = self.client.since(&before.client) + ended_clients;
         let foreign = self.machine - before.machine - server - client;
         (server, client, foreign.max(0.0))
     }

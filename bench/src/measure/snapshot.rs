@@ -68,7 +68,7 @@ pub struct Measurement {
     pub resident_meanwhile: u64,
     /// How many were finished.
     pub snapshots: usize,
-    /// Mean time of one.
+    /// Mean time of one; none if none was finished.
     pub snapshot_seconds: f64,
 }
 
@@ -191,10 +191,9 @@ fn once(
         return Err(format!("{}: {failure}", server.name));
     }
     judge(scenario, &arm, &meanwhile)?;
-    snapshots.finish(meanwhile.seconds);
+    let (finished, snapshot_seconds) = snapshots.finish(meanwhile.seconds);
 
     let (before, during) = (&alone.loads[0].tally, &meanwhile.loads[0].tally);
-    let ended = &snapshots.spans;
     let measurement = Measurement {
         kind: "snapshot",
         server: server.name.clone(),
@@ -208,9 +207,8 @@ fn once(
         max_us_meanwhile: during.percentile_us(100.0),
         resident_alone: memory.most,
         resident_meanwhile: more.most,
-        snapshots: ended.len(),
-        snapshot_seconds: ended.iter().map(|(begin, end)| end - begin).sum::<f64>()
-            / ended.len().max(1) as f64,
+        snapshots: finished,
+        snapshot_seconds,
     };
     let timeline = Timeline {
         server: server.name.clone(),
@@ -269,12 +267,11 @@ impl Snapshots {
         Ok(())
     }
 
-    /// The one under way counts only if there is no other: its end was not seen.
-    fn finish(&mut self, at: f64) {
-        if let Some(begin) = self.begin.take()
-            && self.spans.is_empty()
-        {
-            self.spans.push((begin, at));
-        }
+    /// How many were finished and how long one took; the one under way is only shaded, for its end was not seen.
+    fn finish(&mut self, at: f64) -> (usize, f64) {
+        let finished = self.spans.len();
+        let seconds = self.spans.iter().map(|(begin, end)| end - begin).sum::<f64>();
+        self.spans.extend(self.begin.take().map(|begin| (begin, at)));
+        (finished, seconds / finished as f64)
     }
 }

@@ -120,7 +120,14 @@ pub fn run(options: &Options) -> Result<(), String> {
         print!("\n{}", Compared::table(&findings.compared));
     }
     if let Some(path) = &options.html {
-        let page = html::page(&machine, &findings.servers, &[control], &findings.compared)?;
+        let page = html::page(
+            "ringraft-bench table",
+            &machine,
+            &findings.servers,
+            &[control],
+            &findings.goals,
+            &findings.compared,
+        )?;
         std::fs::write(path, page).map_err(|error| format!("{}: {error}", path.display()))?;
         println!("report: {}", path.display());
     }
@@ -155,11 +162,18 @@ impl Findings<'_> {
             }
         }
         for server in servers {
-            if !self.servers.iter().any(|known| known.line() == server.line()) {
-                self.servers.push(server);
-            }
+            self.mention(server);
         }
         Ok(())
+    }
+
+    /// Keeps a command for the head of the report.
+    fn mention(&mut self, server: ServerCommand) {
+        let is_known =
+            |known: &ServerCommand| known.line() == server.line() && known.name == server.name;
+        if !self.servers.iter().any(is_known) {
+            self.servers.push(server);
+        }
     }
 
     fn cache(&mut self) -> Result<(), String> {
@@ -359,7 +373,9 @@ impl Findings<'_> {
         let Findings { goals, compared, servers, .. } = findings;
         self.goals.extend(goals);
         self.compared.extend(compared);
-        self.servers.extend(servers);
+        for server in servers {
+            self.mention(server);
+        }
         Ok(())
     }
 }

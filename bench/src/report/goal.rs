@@ -45,6 +45,12 @@ impl Goal {
 
     /// All of them, and how many are met.
     pub fn table(goals: &[Goal]) -> String {
+        let met = goals.iter().filter(|goal| goal.is_met()).count();
+        format!("{}{met} of {} met\n", Goal::rows(goals), goals.len())
+    }
+
+    /// A row for each.
+    pub fn rows(goals: &[Goal]) -> Table {
         let mut table = Table::new(&["measurement", "", "asked for", "measured (lowest..highest)"]);
         for goal in goals {
             let digits = goal.digits;
@@ -59,8 +65,7 @@ impl Goal {
                 format!("{:.digits$}", goal.measured),
             ]);
         }
-        let met = goals.iter().filter(|goal| goal.is_met()).count();
-        format!("{table}{met} of {} met\n", goals.len())
+        table
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::compared::{Compared, Control};
+use super::goal::Goal;
 use super::plot::{Axis, Line, Plot};
 use crate::arm::ServerCommand;
 use crate::client::tally::Tally;
@@ -16,16 +17,18 @@ code{background:#f4f4f4;padding:1px 4px;font-size:13px}\
 .plots{display:flex;flex-wrap:wrap;gap:12px}.plots svg{border:1px solid #eee}\
 .scroll{overflow-x:auto}h2{margin-top:2em}";
 
-/// The page of a comparison.
+/// The page of comparisons, with goals if there were any.
 pub fn page(
+    title: &str,
     machine: &Machine,
     servers: &[ServerCommand],
     controls: &[Control],
+    goals: &[Goal],
     all: &[Compared],
 ) -> Result<String, String> {
     let mut body = String::new();
     let mut add = |text: String| body.push_str(&text);
-    add("<h1>ringraft-bench compare</h1>".into());
+    add(format!("<h1>{}</h1>", escape(title)));
     add(format!("<p>{}</p>", escape(&machine.text()).replace('\n', "<br><code>") + "</code>"));
     add("<ul>".into());
     for server in servers {
@@ -39,18 +42,24 @@ pub fn page(
     for control in controls {
         add(format!("<p>{}</p>", escape(&control.to_string())));
     }
-    add(format!("<div class=scroll>{}</div>", Compared::table(all).html()));
+    if !goals.is_empty() {
+        add(format!("<h2>What was asked for</h2>{}", Goal::rows(goals).html()));
+    }
+    add(format!("<h2>Numbers</h2><div class=scroll>{}</div>", Compared::table(all).html()));
     add("<p>Values are medians over the rounds (lowest..highest); ratios are taken within a round.</p>".into());
     for family in families(all) {
         let first = &family[0].scenario;
-        add(format!("<h2>{}</h2><p>{}</p>", escape(&first.family), escape(&first.about)));
+        let arms: Vec<&str> =
+            (0..family[0].arm_count()).map(|arm| family[0].arm_name(arm)).collect();
+        let heading = format!("{}: {}", first.family, arms.join(", "));
+        add(format!("<h2>{}</h2><p>{}</p>", escape(&heading), escape(&first.about)));
         add("<div class=plots>".into());
         for plot in family_plots(family) {
             add(plot.svg()?);
         }
         add("</div>".into());
     }
-    Ok(document("ringraft-bench compare", &body))
+    Ok(document(title, &body))
 }
 
 /// A whole page around a body.
@@ -211,7 +220,7 @@ fn time_plot(compared: &Compared) -> Option<Plot> {
         title: format!("throughput over time: {}, last round", compared.scenario.name),
         x_name: "seconds",
         y_name: "requests/s",
-        x: Axis::linear(
+        x: Axis::time(
             lines.iter().flat_map(|line| &line.points).fold(0.0, |most, p| p.0.max(most)),
         ),
         y: Axis::linear(highest(&lines)),

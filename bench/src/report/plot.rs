@@ -52,6 +52,16 @@ impl Axis {
         }
     }
 
+    /// From 0 to `highest` and not further, with round ticks.
+    pub fn time(highest: f64) -> Axis {
+        let mut axis = Axis::linear(highest);
+        if highest > 0.0 && highest.is_finite() {
+            axis.ticks.retain(|tick| tick.0 <= highest);
+            axis.high = highest;
+        }
+        axis
+    }
+
     /// Around all `values`, which are above 0, with ticks at 1, 2 and 5 of each decade.
     pub fn logarithmic(values: impl IntoIterator<Item = f64>) -> Axis {
         let (low, high) = values
@@ -265,6 +275,8 @@ mod tests {
             ["1", "10", "100", "1000", "10k", "100k"]
         );
         assert_eq!(ticks(&Axis::linear(f64::NAN)).len(), 6);
+        assert_eq!(ticks(&Axis::time(6.2)), ["0", "2", "4", "6"]);
+        assert_eq!(Axis::time(6.2).map(&6.2, (0, 100)), 100);
     }
 
     #[test]

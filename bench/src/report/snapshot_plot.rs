@@ -65,7 +65,7 @@ fn plot(
         title: format!("{}: {what}", timeline.server),
         x_name: "seconds",
         y_name,
-        x: Axis::linear(all().fold(0.0, |most, point| point.0.max(most))),
+        x: Axis::time(all().fold(0.0, |most, point| point.0.max(most))),
         y: Axis::linear(all().fold(0.0, |most, point| point.1.max(most)) * 1.1),
         marks: marks.collect(),
         lines,
