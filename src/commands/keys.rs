@@ -8,12 +8,12 @@ use ringraft_shards::keyspace::{Edit, Value, View};
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[
-    write("del", Arity::AtLeast(2), Keys::ALL, del).split(Gather::Sum).about(
+    write("del", Arity::AtLeast(2), Keys::ALL, del).keys_only().split(Gather::Sum).about(
         Group::Generic,
         "1.0.0",
         "Deletes keys.",
     ),
-    write("unlink", Arity::AtLeast(2), Keys::ALL, del).fast().split(Gather::Sum).about(
+    write("unlink", Arity::AtLeast(2), Keys::ALL, del).fast().keys_only().split(Gather::Sum).about(
         Group::Generic,
         "4.0.0",
         "Deletes keys; the same as DEL.",
@@ -43,12 +43,12 @@ pub const COMMANDS: &[Command] = &[
         "1.0.0",
         "Renames a key unless the new name is taken.",
     ),
-    write("copy", Arity::AtLeast(3), Keys::TWO, copy).grows().about(
+    write("copy", Arity::AtLeast(3), Keys::TWO, copy).grows().crosses_databases().about(
         Group::Generic,
         "6.2.0",
         "Copies a value to another key.",
     ),
-    write("move", Arity::Exactly(3), Keys::FIRST, move_key).fast().about(
+    write("move", Arity::Exactly(3), Keys::FIRST, move_key).fast().crosses_databases().about(
         Group::Generic,
         "1.0.0",
         "Moves a key to another database.",

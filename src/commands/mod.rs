@@ -178,6 +178,8 @@ pub enum Run {
     Session(fn(&mut Desk<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>),
     /// Runs beside the items of one shard, outside its log: it changes no item.
     Shard(fn(&mut Bench<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>),
+    /// A step of a transaction over several shards, in a shard's log.
+    Record,
 }
 
 /// Is the reply written?
@@ -278,6 +280,10 @@ pub struct Flags {
     pub asks: bool,
     /// Proposed by the leader alone: no client finds it.
     pub internal: bool,
+    /// Looks at its keys' presence alone, never at their values.
+    pub keys_only: bool,
+    /// May reach keys of its name in other databases.
+    pub crosses_databases: bool,
 }
 
 /// One row of the command table.
@@ -388,6 +394,8 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
             no_slowlog: false,
             asks: false,
             internal: false,
+            keys_only: false,
+            crosses_databases: false,
         },
         alone: None,
         group: Group::Generic,
@@ -450,6 +458,18 @@ impl Command {
     /// Proposed by the leader alone: no client finds it.
     pub const fn internal(mut self) -> Command {
         self.flags.internal = true;
+        self
+    }
+
+    /// Looks at its keys' presence alone: values are not fetched from other shards for it.
+    pub const fn keys_only(mut self) -> Command {
+        self.flags.keys_only = true;
+        self
+    }
+
+    /// May reach keys of its name in other databases.
+    pub const fn crosses_databases(mut self) -> Command {
+        self.flags.crosses_databases = true;
         self
     }
 

@@ -29,6 +29,11 @@ pub const COMMANDS: &[Command] = &[
         "7.2.0",
         "Deletes the keys that match a pattern.",
     ),
+    read("count-matching", Arity::Exactly(2), Keys::NONE, count_matching).internal().about(
+        Group::Generic,
+        "7.2.0",
+        "Counts what PDEL would delete.",
+    ),
     write("delif", Arity::AtLeast(3), Keys::FROM_SECOND, delif).split(Gather::Sum).about(
         Group::Generic,
         "7.2.0",
@@ -170,22 +175,42 @@ fn least<'a>(end: Limit<'a>, pivot: &'a [u8]) -> Limit<'a> {
 }
 
 fn pdel(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let glob = Glob::new(call.at(1));
     let mut count = 0;
     let mut position = Some(ScanPosition { slot: 0, hash: 0 });
     let mut found: Vec<Vec<u8>> = Vec::new();
+    let glob = Glob::new(call.at(1));
     while let Some(from) = position {
-        position = edit.view().scan(from, PATTERN_DELETE_COUNT, &mut |item| {
-            if glob.matches(item.key()) {
-                found.push(item.key().to_vec());
-            }
-        });
+        position = scan_matching(&edit.view(), &glob, from, |key| found.push(key.to_vec()));
         for key in found.drain(..) {
             count += i64::from(edit.remove(&Key::new(&key, call.hasher.hash(&key))));
         }
     }
     reply.integer(count);
     Ok(())
+}
+
+fn count_matching(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let mut count = 0;
+    let mut position = Some(ScanPosition { slot: 0, hash: 0 });
+    let glob = Glob::new(call.at(1));
+    while let Some(from) = position {
+        position = scan_matching(view, &glob, from, |_| count += 1);
+    }
+    reply.integer(count);
+    Ok(())
+}
+
+fn scan_matching(
+    view: &View<'_>,
+    glob: &Glob<'_>,
+    from: ScanPosition,
+    mut visit: impl FnMut(&[u8]),
+) -> Option<ScanPosition> {
+    view.scan(from, PATTERN_DELETE_COUNT, &mut |item| {
+        if glob.matches(item.key()) {
+            visit(item.key());
+        }
+    })
 }
 
 fn delif(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {

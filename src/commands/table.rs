@@ -42,6 +42,7 @@ const FAMILIES: &[&[Command]] = &[
     latency::COMMANDS,
     debug::COMMANDS,
     crate::core::transaction::COMMANDS,
+    crate::core::participate::COMMANDS,
 ];
 
 /// Every command's name at the position that is its number; a subcommand's is `parent|name`. Log entries
@@ -193,6 +194,9 @@ const NUMBERED: &[&str] = &[
     "debug|reload",
     "debug|set-active-expire",
     "debug|sleep",
+    "transaction",
+    "fetch-keys",
+    "count-matching",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.
@@ -546,6 +550,7 @@ mod tests {
                 Run::Write(_) => assert!(row.flags.write && !row.flags.readonly, "{}", row.name),
                 Run::Container(subcommands) => assert!(!subcommands.is_empty(), "{}", row.name),
                 Run::Shard(_) => assert!(!row.flags.write, "{}", row.name),
+                Run::Record => assert!(row.flags.write && row.flags.internal, "{}", row.name),
                 Run::Plain(_) | Run::Session(_) => {
                     assert!(!row.flags.write && row.spread == Spread::One, "{}", row.name);
                 }

@@ -25,10 +25,6 @@ use std::time::Instant;
 /// What an unauthenticated client is told.
 const NO_AUTH: &str = "NOAUTH Authentication required.";
 
-/// What a multi-key command is told whose keys live in different shards.
-const CROSS_SHARD: &str =
-    "CROSSSLOT Keys in request don't hash to the same shard; give them one {hash tag}";
-
 /// One piece of a command for one shard.
 pub(super) struct Piece {
     /// Where it goes.
@@ -175,7 +171,7 @@ impl Core {
                 }
                 self.count_one(command, clock, index, arguments.borrow());
             }
-            Run::Read(_) | Run::Write(_) | Run::Shard(_) => {
+            Run::Read(_) | Run::Write(_) | Run::Shard(_) | Run::Record => {
                 let database = self.answers.connections.at(index).session.database;
                 if let Err(refusal) =
                     self.send_to_shards(index, target, database, command, arguments)
@@ -233,7 +229,7 @@ impl Core {
     }
 
     /// Sends a command to the shards that it concerns.
-    /// Errors: it needs several shards at once and is not of a kind that spreads.
+    /// Errors: a pair is incomplete, or a cursor is none.
     fn send_to_shards(
         &mut self,
         index: u32,
@@ -258,12 +254,17 @@ impl Core {
             return self.start_scan(origin, database, command, arguments);
         }
         let pieces = self.pieces(command, view)?;
+        let side_by_side = matches!(command.spread, Spread::Everywhere(_))
+            && !matches!(command.run, Run::Write(_))
+            || matches!(command.run, Run::Shard(_));
+        if pieces.len() > 1 && !side_by_side {
+            let (protocol, no_touch) = (origin.protocol, origin.no_touch);
+            self.spread(target, protocol, no_touch, database, command, arguments, pieces);
+            return Ok(());
+        }
         let merge = match command.spread {
             Spread::Split(gather) | Spread::Everywhere(gather) => gather,
-            Spread::One => {
-                debug_assert_eq!(pieces.len(), 1);
-                Gather::AllOk
-            }
+            Spread::One => Gather::AllOk,
         };
         if merge == Gather::SortedKeys && wants_order(view) {
             for piece in &pieces {
@@ -328,7 +329,7 @@ impl Core {
     }
 
     /// Which shards a command concerns, and with which of its arguments.
-    /// Errors: its keys are in different shards and it does not spread, or a pair is incomplete.
+    /// Errors: a pair is incomplete.
     pub(super) fn pieces(
         &self,
         command: &'static Command,
@@ -365,7 +366,8 @@ impl Core {
             // A command that names no key here (OBJECT HELP) is any shard's.
             0 => return Ok(vec![all(ShardId(0))]),
             1 => return Ok(pieces),
-            _ if command.spread == Spread::One => return Err(Refusal::text(CROSS_SHARD)),
+            // It runs in one place, with all of its arguments.
+            _ if command.spread == Spread::One => return Ok(pieces),
             _ => {}
         }
         let first = command.keys.first;

@@ -30,8 +30,14 @@ impl Core {
             };
             self.freeing = self.shards.iter_mut().fold(false, free);
         }
-        for local in 0..self.shards.len() {
-            while self.failure.is_none() && self.drive_shard(local) {}
+        loop {
+            self.serve_transactions();
+            for local in 0..self.shards.len() {
+                while self.failure.is_none() && self.drive_shard(local) {}
+            }
+            if !self.has_transaction_work() {
+                return;
+            }
         }
     }
 

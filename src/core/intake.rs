@@ -4,11 +4,10 @@
 //! shard without being copied (a local read), or copied once (a write, or a request for another core).
 //! Everything else takes the slow path in `dispatch.rs`.
 
-use crate::commands::{Command, Gather, Keys, Run, Spread, table};
+use crate::commands::{Keys, Run, Spread, table};
 use crate::core::Core;
 use crate::core::answers::{Origin, Target};
 use crate::core::connection::Hold;
-use crate::core::gather::{GatherState, Merge, Part};
 use crate::core::mailbox::Outbox;
 use crate::core::router::Router;
 use crate::core::session::ReplyMode;
@@ -20,7 +19,7 @@ use crate::limits::{
 };
 use crate::resp::parse::{Bounds, Step, decode_inline};
 use crate::resp::reply::Reply;
-use ringraft_shards::arguments::{Arguments, OwnedArguments, Span};
+use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::batch::Operation;
 use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::KeyHash;
@@ -241,13 +240,13 @@ impl Core {
         let one_shard = match command.spread {
             Spread::One if command.keys == Keys::FIRST => true,
             Spread::Split(_) | Spread::One => {
-                self.router.shard_count() == 1 && command.keys.first > 0
+                command.keys.first > 0
+                    && (self.router.shard_count() == 1 || self.router.is_one(command, arguments))
             }
             Spread::Everywhere(_) => false,
         };
         if !one_shard {
-            let Spread::Split(gather) = command.spread else { return Taken::No };
-            return self.split(index, source, first, command, gather);
+            return Taken::No;
         }
         let sequence = connection.replies.expect();
         origin.target = Target::Connection { index, sequence };
@@ -258,7 +257,12 @@ impl Core {
         let shard = self.router.shard(first_key);
         let place = self.router.place(shard);
         vote(&mut connection.votes, &mut connection.favourite, place.core);
-        if place.core == self.id && !is_write && !origin.rides {
+        let local = &self.shards[usize::from(place.local)];
+        if place.core == self.id
+            && !is_write
+            && !origin.rides
+            && (local.is_open() || !local.holds_up_read(command, arguments, first_key))
+        {
             let count = (self.turn.spans.len() - first) as u32;
             self.stats.local_requests += 1;
             self.turn.reads.push(StagedRead {
@@ -290,124 +294,18 @@ impl Core {
         Taken::Copied
     }
 
-    /// Sends each key of a request to its shard.
-    fn split(
-        &mut self,
-        index: u32,
-        source: Source,
-        first: usize,
-        command: &'static Command,
-        gather: Gather,
-    ) -> Taken {
-        let connection = &mut **self.answers.connections.at_mut(index);
-        let input = match source {
-            Source::Buffer(buffer, length) => self.ring.buffer(buffer, usize::from(length)),
-            _ => &connection.input[..],
-        };
-        let count = self.turn.spans.len() - first;
-        let step = command.keys.step;
-        let spans_of = |i: usize| first + i..first + (i + step).min(count);
-        // Key positions by shard, in the order of the keys.
-        let mut groups: Vec<(ShardId, KeyHash, Vec<u32>)> = Vec::new();
-        for (nth, i) in command.keys.positions(count).enumerate() {
-            if i + step > count && step > 1 {
-                return Taken::No;
-            }
-            let span = self.turn.spans[first + i];
-            let hash = self.router.hash(&input[span.start()..span.end()]);
-            let shard = self.router.shard(hash);
-            match groups.iter_mut().find(|group| group.0 == shard) {
-                Some(group) => group.2.push(nth as u32),
-                None => groups.push((shard, hash, vec![nth as u32])),
-            }
-        }
-        let session = &connection.session;
-        let mut origin = Origin {
-            core: self.id,
-            target: Target::Nobody,
-            protocol: session.protocol,
-            rides: connection.has_unfinished_writes(),
-            no_touch: session.no_touch,
-        };
-        let database = session.database;
-        let sequence = connection.replies.expect();
-        let is_write = matches!(command.run, Run::Write(_));
-        if is_write {
-            connection.last_write = Some(sequence);
-        }
-        let whole = Target::Connection { index, sequence };
-        let gathered = (groups.len() > 1).then(|| {
-            self.answers.gathers.insert(GatherState {
-                target: whole,
-                protocol: origin.protocol,
-                merge: Merge::Shards(gather),
-                parts: groups.iter().map(|_| Part::default()).collect(),
-                missing: groups.len(),
-                arguments: OwnedArguments::default(),
-                scanned_slot: None,
-            })
-        });
-        let mut refused = Vec::new();
-        for (part, (shard, first_key, keys)) in groups.into_iter().enumerate() {
-            origin.target = match gathered {
-                Some(index) => Target::Gather { index, part: part as u16 },
-                None => whole,
-            };
-            let start = self.turn.spans.len();
-            self.turn.spans.extend_from_within(first..first + command.keys.first);
-            for &nth in &keys {
-                self.turn
-                    .spans
-                    .extend_from_within(spans_of(command.keys.first + nth as usize * step));
-            }
-            let spans: &[Span] = &self.turn.spans[start..];
-            let place = self.router.place(shard);
-            if place.core == self.id && !is_write && !origin.rides {
-                self.turn.reads.push(StagedRead {
-                    command,
-                    origin,
-                    source,
-                    spans: (start as u32, spans.len() as u32),
-                    first_key,
-                    database,
-                    shard: place.local,
-                });
-            } else {
-                let input = match source {
-                    Source::Buffer(buffer, length) => self.ring.buffer(buffer, usize::from(length)),
-                    _ => &self.answers.connections.at(index).input[..],
-                };
-                let arguments = Arguments::new(input, spans);
-                let request = Request { command, origin, database, first_key, arguments };
-                let mut refusal = None;
-                forward(
-                    &self.router,
-                    self.id,
-                    &mut self.shards,
-                    &mut self.answers.outboxes,
-                    &mut self.stats,
-                    shard,
-                    &request,
-                    &mut refusal,
-                );
-                refused.extend(refusal);
-            }
-            if let Some(index) = gathered {
-                self.answers.gathers.at_mut(index).parts[part].keys = keys;
-            }
-        }
-        for origin in refused {
-            self.answer_error(origin, OUT_OF_MEMORY);
-        }
-        Taken::Staged
-    }
-
     /// Takes requests from another core.
-    pub(super) fn take_requests(&mut self, requests: Box<crate::core::mailbox::Requests>) {
+    pub(super) fn take_requests(&mut self, mut requests: Box<crate::core::mailbox::Requests>) {
         let message = self.turn.mail.len() as u32;
+        let mut transactions = std::mem::take(&mut requests.transactions).into_iter().peekable();
         self.turn.mail.push(requests);
         let mut refused = Vec::new();
         for i in 0..self.turn.mail[message as usize].routes.len() {
+            while let Some((_, message)) =
+                transactions.next_if(|(position, _)| *position as usize <= i)
+            {
+                self.take_transaction(message);
+            }
             if self.turn.reads.len() >= READS_PER_STAGE {
                 self.run_stage();
             }
@@ -417,7 +315,11 @@ impl Core {
             let request = request_of(operation, arguments, origin);
             let place = self.router.place(shard);
             let local = &mut self.shards[usize::from(place.local)];
-            if matches!(request.command.run, Run::Read(_)) && !origin.rides {
+            if matches!(request.command.run, Run::Read(_))
+                && !origin.rides
+                && (local.is_open()
+                    || !local.holds_up_read(request.command, arguments, request.first_key))
+            {
                 self.turn.reads.push(StagedRead {
                     command: request.command,
                     origin,
@@ -430,6 +332,9 @@ impl Core {
             } else if !local.admit(&request, &mut self.stats) {
                 refused.push(origin);
             }
+        }
+        for (_, message) in transactions {
+            self.take_transaction(message);
         }
         for origin in refused {
             self.answer_error(origin, OUT_OF_MEMORY);

@@ -8,6 +8,7 @@
 use crate::core::Core;
 use crate::core::answers::{Origin, Target};
 use crate::core::connection::Connection;
+use crate::core::participate::TransactionMessage;
 use crate::limits::MAILBOX_MESSAGES_MAX;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use ringraft_shards::batch::BatchBuilder;
@@ -35,6 +36,8 @@ pub struct Requests {
     pub batch: BatchBuilder,
     /// For each of them, where it goes and where its reply goes.
     pub routes: Vec<(ShardId, Origin)>,
+    /// Messages of transactions, each before the request with this number.
+    pub transactions: Vec<(u32, TransactionMessage)>,
 }
 
 /// The replies that one core has for another in one turn.
@@ -183,8 +186,14 @@ impl Outbox {
         self.replies.targets.push((target, (self.replies.bytes.len() - start) as u32));
     }
 
+    /// Appends a message of a transaction, behind the requests so far.
+    pub fn transaction(&mut self, message: TransactionMessage) {
+        let position = self.requests.routes.len() as u32;
+        self.requests.transactions.push((position, message));
+    }
+
     fn close(&mut self) {
-        if self.requests.batch.count() > 0 {
+        if self.requests.batch.count() > 0 || !self.requests.transactions.is_empty() {
             self.waiting.push_back(Mail::Requests(std::mem::take(&mut self.requests)));
         }
         if !self.replies.targets.is_empty() {

@@ -20,6 +20,7 @@ pub mod mailbox;
 mod metrics;
 mod monitor;
 mod output;
+pub mod participate;
 pub mod rates;
 pub mod replies;
 pub mod report;
@@ -29,6 +30,7 @@ pub mod shard;
 pub mod slab;
 pub mod slowlog;
 pub mod snapshots;
+pub mod spread;
 pub mod stats;
 pub mod storage;
 mod tick;
@@ -42,10 +44,12 @@ use crate::settings::Settings;
 use answers::Answers;
 use mailbox::{Mail, Mailbox, MailboxSender};
 use ringraft_shards::raft::Output;
+use ringraft_shards::transaction::Overlay;
 use router::Router;
 use shard::LocalShard;
 use socket2::Socket;
 use stats::Stats;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -147,6 +151,14 @@ pub struct Core {
     stop_noted: bool,
     failure: Option<String>,
     output: Output,
+    /// Transactions over several shards that its connections began.
+    coordinator: spread::Coordinator,
+    /// What they want done.
+    coordinated: spread::Coordinated,
+    /// Messages of transactions for this core.
+    transactions: VecDeque<participate::TransactionMessage>,
+    /// Where their commands run.
+    overlay: Overlay,
     /// When syncs were started last, milliseconds since the Unix epoch.
     last_sync_ms: i64,
     /// Is memory of cleared databases still to be freed?
@@ -192,6 +204,7 @@ impl Core {
     /// A core that is ready to run.
     pub fn new(parts: Parts) -> Core {
         let core_count = parts.mailboxes.len();
+        let overlay = Overlay::new(parts.router.hasher());
         Core {
             id: parts.id,
             cpu: parts.cpu,
@@ -220,6 +233,10 @@ impl Core {
             stop_noted: false,
             failure: None,
             output: Output::default(),
+            coordinator: spread::Coordinator::new(parts.id.into(), parts.seed),
+            coordinated: spread::Coordinated::default(),
+            transactions: VecDeque::new(),
+            overlay,
             last_sync_ms: 0,
             freeing: false,
             report: Some(parts.report),

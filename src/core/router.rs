@@ -1,8 +1,10 @@
 //! Which shard owns a key, and which core owns the shard.
 
+use crate::commands::Command;
+use ringraft_shards::arguments::Arguments;
 use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::{KeyHash, KeyHasher};
-use ringraft_shards::slot::SLOT_COUNT;
+use ringraft_shards::slot::{SLOT_COUNT, Slot};
 
 /// Where a shard lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,14 @@ impl Router {
     #[inline(always)]
     pub fn shard(&self, key: KeyHash) -> ShardId {
         self.slots[key.slot().number()]
+    }
+
+    /// Does one shard own all keys of a request?
+    pub fn is_one(&self, command: &Command, arguments: Arguments<'_>) -> bool {
+        let mut positions = command.keys.positions(arguments.count());
+        let shard = |i: usize| self.slots[Slot::of_key(arguments.at(i)).number()];
+        let first = positions.next().map(shard);
+        positions.all(|i| Some(shard(i)) == first)
     }
 
     /// The shard that owns a slot.

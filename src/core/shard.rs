@@ -9,6 +9,7 @@ use crate::commands::refusal::Outcome;
 use crate::commands::table;
 use crate::commands::{Answer, Call, Command, Run};
 use crate::core::answers::{Answers, Origin, Target};
+use crate::core::participate::{Participant, Wanted, run_record};
 use crate::core::session::Watched;
 use crate::core::snapshots::ShardSnapshots;
 use crate::core::stats::Stats;
@@ -17,7 +18,7 @@ use crate::resp::reply::Reply;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::batch::{Batch, BatchBuilder, Operation};
 use ringraft_shards::ids::{DatabaseIndex, Index, ShardId, Term};
-use ringraft_shards::keyspace::{EvictionPolicy, Key, KeyHash, Keyspace};
+use ringraft_shards::keyspace::{Edit, EvictionPolicy, Key, KeyHash, Keyspace};
 use ringraft_shards::raft::{CommittedEntry, EntryKind, Group, ProposeError};
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -95,6 +96,12 @@ pub struct LocalShard {
     pub snapshots: ShardSnapshots,
     /// Does this node lead it, with everything committed applied?
     serves: bool,
+    /// Its part in transactions over several shards.
+    pub(super) participant: Participant,
+    /// What they want done.
+    pub(super) wanted: Wanted,
+    /// For each core, the time of the last lock that it asked for.
+    pub(super) last_locks: Vec<u64>,
 }
 
 /// A shard as a command of kind [`Run::Shard`] sees it.
@@ -149,6 +156,9 @@ impl LocalShard {
             own_count: 0,
             snapshots,
             serves: false,
+            participant: Participant::new(id),
+            wanted: Wanted::default(),
+            last_locks: Vec::new(),
         }
     }
 
@@ -294,6 +304,10 @@ impl LocalShard {
         let text = refusal_text(error);
         for waiting in set.order.iter().filter(|waiting| waiting.proposed) {
             let origin = waiting.origin;
+            if matches!(waiting.command.run, Run::Record) {
+                self.record_refused(set.batch.operation(waiting.place as usize).1, &text);
+                continue;
+            }
             self.note_own(origin);
             answers.write(origin, |out| {
                 let start = out.len();
@@ -423,10 +437,16 @@ impl LocalShard {
                     let (operation, arguments) = fetch(waiting);
                     let seed = seed_of(batch_seed, waiting.place as usize);
                     let (command, origin) = (waiting.command, waiting.origin);
-                    self.note_own(origin);
-                    if matches!(command.run, Run::Shard(_)) {
-                        self.tend(operation, command, origin, arguments, answers, stats);
-                        continue;
+                    match command.run {
+                        Run::Shard(_) => {
+                            self.tend(operation, command, origin, arguments, answers, stats);
+                            continue;
+                        }
+                        Run::Record => {
+                            self.apply_record(arguments, time, seed);
+                            continue;
+                        }
+                        _ => self.note_own(origin),
                     }
                     let keyspace = &mut self.keyspace;
                     answers.write(origin, |out| {
@@ -503,7 +523,7 @@ impl LocalShard {
 }
 
 /// Makes the seeds of a batch's operations differ (splitmix64's increment).
-fn seed_of(batch_seed: u64, place: usize) -> u64 {
+pub fn seed_of(batch_seed: u64, place: usize) -> u64 {
     batch_seed.wrapping_add((place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
@@ -526,12 +546,28 @@ fn run_write(
     seed: u64,
     reply: &mut Reply<'_>,
 ) -> Outcome {
-    let hasher = keyspace.hasher();
-    let first_key = operation.first_key();
-    let call = Call { command, arguments, first_key, hasher, seed };
     let mut edit = keyspace.edit(operation.database(), time);
+    if matches!(command.run, Run::Record) {
+        run_record(&mut edit, arguments, seed);
+        return Ok(());
+    }
+    run_operation(&mut edit, command, operation.first_key(), arguments, seed, reply)
+}
+
+/// Runs a replicated command on the items.
+#[inline]
+pub fn run_operation(
+    edit: &mut Edit<'_>,
+    command: &'static Command,
+    first_key: KeyHash,
+    arguments: Arguments<'_>,
+    seed: u64,
+    reply: &mut Reply<'_>,
+) -> Outcome {
+    let hasher = edit.view().hasher();
+    let call = Call { command, arguments, first_key, hasher, seed };
     match command.run {
-        Run::Write(run) => run(&call, &mut edit, reply),
+        Run::Write(run) => run(&call, edit, reply),
         Run::Read(run) => run(&call, &edit.view(), reply),
         _ => unreachable!("only reads and writes are replicated"),
     }
@@ -582,6 +618,15 @@ impl LocalShard {
     /// and nothing can be evicted.
     #[inline]
     pub fn admit(&mut self, request: &Request<'_>, stats: &mut Stats) -> bool {
+        if !self.is_open() && self.park(request, None) {
+            return true;
+        }
+        self.gather(request, stats)
+    }
+
+    /// Gathers a request that no transaction holds up.
+    #[inline]
+    pub fn gather(&mut self, request: &Request<'_>, stats: &mut Stats) -> bool {
         if !matches!(request.command.run, Run::Write(_)) {
             self.gather_rider(request);
             return true;
@@ -668,8 +713,15 @@ impl LocalShard {
 
     /// Looks whether this node leads.
     pub fn note_role(&mut self) {
+        let served = self.serves;
         self.serves = self.group.is_ready_to_read()
             && self.group.applied_index() >= self.group.commit_index();
+        if self.serves && !served {
+            let alone = self.group.membership().voters.len() == 1;
+            self.participant.lead(self.keyspace.ledger(), alone);
+        } else if served && !self.group.is_ready_to_read() {
+            self.participant.step_down(&mut self.wanted);
+        }
     }
 
     /// Is there a set that the pipeline has room for?

@@ -20,6 +20,7 @@ impl Core {
             shard.keyspace.drop_idle_orders(now_ms);
             self.freeing |= shard.keyspace.free_some(FREED_BUCKETS_PER_TURN);
         }
+        self.coordinator.tick(&mut self.coordinated);
         for listener in std::mem::take(&mut self.silent_listeners) {
             self.arm_listener(listener);
         }
@@ -121,6 +122,7 @@ impl Core {
         self.shards.iter().all(|shard| !shard.snapshots.is_running())
             && self.shards.iter().all(|shard| shard.is_quiet())
             && self.answers.gathers.count() == 0
+            && self.coordinator.count() == 0
             && self.answers.dirty.is_empty()
             && !self.has_unsent_mail()
             && self.storage.is_idle()

@@ -1,8 +1,8 @@
 //! MULTI, EXEC, DISCARD and WATCH.
 //!
-//! A transaction is one operation of one shard: its commands travel together in one entry and are applied
-//! together. Commands of the session itself (SELECT, PING) run when EXEC does, and their replies are put
-//! back in between. Watched keys are versions that the shard's leader counts; it compares them when everything
+//! A transaction of one shard is one operation: its commands travel together in one entry and are applied together;
+//! commands of the session itself (SELECT, PING) run when EXEC does, and their replies are put back in between. One
+//! of several shards is coordinated (`spread.rs`). Watched keys are versions that the shard's leader counts; it compares them when everything
 //! before the transaction is applied, and proposes it only if none has changed.
 
 use crate::commands::refusal::{Outcome, Refusal};
@@ -15,10 +15,13 @@ use crate::core::desk::Desk;
 use crate::core::gather::{GatherState, Merge, Part};
 use crate::core::session::{Queued, Transaction, Watched};
 use crate::core::shard::{Bench, Request};
+use crate::core::spread::Step;
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
-use ringraft_shards::keyspace::{Edit, KeyHash};
+use ringraft_shards::keyspace::{Edit, KeyHash, KeyHasher};
+use ringraft_shards::limits::DATABASE_COUNT;
+use ringraft_shards::transaction::{LockKey, LockSet};
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[
@@ -161,14 +164,25 @@ fn exec(desk: &mut Desk<'_>, _call: &Call<'_>, reply: &mut Reply<'_>) -> Result<
     outcome
 }
 
-/// Runs what concerns the session, sends the rest to its shard.
+/// Sends a transaction to its shard, or coordinates it when there are several. Of one shard, what concerns the session
+/// is run before.
 fn execute(
     desk: &mut Desk<'_>,
     queued: &[Queued],
     watched: &[Watched],
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    let shard = shard_of(desk.core, queued, watched)?;
+    let shard = match concerned(desk.core, queued, watched)? {
+        Concerned::None => None,
+        // What concerns the session must not run when a watched key has changed.
+        Concerned::One(shard) if watched.is_empty() || !queued.iter().any(is_of_session) => {
+            Some(shard)
+        }
+        Concerned::One(_) | Concerned::Several => {
+            spread(desk, queued, watched);
+            return Ok(Answer::Later);
+        }
+    };
     let mut replies = Vec::with_capacity(queued.len());
     let mut packed = Packed::default();
     for Queued { command, arguments } in queued {
@@ -190,7 +204,9 @@ fn execute(
                 }
                 replies.push(Some(out));
             }
-            Run::Shard(_) | Run::Container(_) => unreachable!("refused when it was queued"),
+            Run::Shard(_) | Run::Container(_) | Run::Record => {
+                unreachable!("refused when it was queued")
+            }
         }
     }
     if packed.count == 0 && watched.is_empty() {
@@ -247,23 +263,51 @@ fn send(
     }
 }
 
-/// The one shard that a transaction concerns; `None` when it concerns none.
-/// Errors: several do, or a command cannot be part of a transaction.
-fn shard_of(
-    core: &Core,
-    queued: &[Queued],
-    watched: &[Watched],
-) -> Result<Option<ShardId>, Refusal> {
-    const SEVERAL: Refusal = Refusal::text(
-        "CROSSSLOT Keys in transaction don't hash to the same shard; give them one {hash tag}",
-    );
-    let mut shard = None;
-    let mut join = |other: ShardId| match shard.replace(other) {
-        Some(before) if before != other => Err(SEVERAL),
-        _ => Ok(()),
+/// Coordinates a transaction of several shards.
+fn spread(desk: &mut Desk<'_>, queued: &[Queued], watched: &[Watched]) {
+    let protocol = desk.session().protocol;
+    let mut database = desk.session().database;
+    let mut steps = Vec::with_capacity(queued.len());
+    for Queued { command, arguments } in queued {
+        desk.core.show_to_monitors(desk.index, command, arguments.borrow());
+        if command.name == "select" {
+            // It runs with the others; what follows it is locked and read in the database that it chooses.
+            let chosen = crate::numbers::parse_integer(arguments.borrow().at(1));
+            let chosen = chosen.and_then(|number| u8::try_from(number).ok());
+            let chosen = chosen.filter(|number| usize::from(*number) < DATABASE_COUNT);
+            database = chosen.map_or(database, DatabaseIndex);
+        }
+        steps.push(Step { command, database, arguments: arguments.clone() });
+    }
+    if let Target::Connection { sequence, .. } = desk.target {
+        desk.connection().last_write = Some(sequence);
+    }
+    desk.core.spread_exec(desk.index, desk.target, protocol, steps, watched.to_vec());
+}
+
+fn is_of_session(queued: &Queued) -> bool {
+    matches!(queued.command.run, Run::Session(_))
+}
+
+/// Which shards a transaction concerns.
+enum Concerned {
+    None,
+    One(ShardId),
+    Several,
+}
+
+/// Errors: a command cannot be part of a transaction, or not of one over several shards.
+fn concerned(core: &Core, queued: &[Queued], watched: &[Watched]) -> Result<Concerned, Refusal> {
+    let mut concerned = Concerned::None;
+    let mut join = |other: ShardId| {
+        concerned = match concerned {
+            Concerned::None => Concerned::One(other),
+            Concerned::One(before) if before == other => Concerned::One(other),
+            _ => Concerned::Several,
+        };
     };
     for watched in watched {
-        join(watched.shard)?;
+        join(watched.shard);
     }
     for Queued { command, arguments } in queued {
         match command.run {
@@ -272,24 +316,47 @@ fn shard_of(
                 if core.router.shard_count() > 1 {
                     let name = command.full_name();
                     let text = format!(
-                        "CROSSSLOT {name} concerns every shard and cannot be part of a transaction of one"
+                        "ERR {name} concerns every key and cannot be part of a transaction when there are several shards"
                     );
                     return Err(Refusal::Text(text.into()));
                 }
-                join(ShardId(0))?;
+                join(ShardId(0));
             }
             Run::Read(_) | Run::Write(_) => {
                 for piece in core.pieces(command, arguments.borrow())? {
-                    join(piece.shard)?;
+                    join(piece.shard);
                 }
             }
-            Run::Shard(_) | Run::Container(_) => {
+            Run::Shard(_) | Run::Container(_) | Run::Record => {
                 let text = format!("ERR {} cannot be part of a transaction", command.full_name());
                 return Err(Refusal::Text(text.into()));
             }
         }
     }
-    Ok(shard)
+    Ok(concerned)
+}
+
+/// What the commands of a packed transaction must not share with others; `None` when this is no such command.
+pub fn locks_of_queued(
+    command: &Command,
+    packed: Arguments<'_>,
+    hasher: KeyHasher,
+) -> Option<LockSet> {
+    if command.name != RUN {
+        return None;
+    }
+    let mut locks = LockSet::default();
+    each_queued(packed, |number, _, arguments| {
+        let command = super::shard::numbered(number);
+        let exclusive = matches!(command.run, Run::Write(_));
+        if matches!(command.spread, Spread::Everywhere(_)) {
+            locks.whole = Some(locks.whole.unwrap_or(false) | exclusive);
+        }
+        for i in command.keys.positions(arguments.count()) {
+            locks.keys.push(LockKey::new(hasher.hash(arguments.at(i)), exclusive));
+        }
+    });
+    Some(locks).filter(|locks| !locks.is_empty())
 }
 
 /// The commands of a transaction as the arguments of one operation: for each, its number, database and
@@ -380,6 +447,9 @@ impl Core {
         if grows && !shard.has_room(&mut self.stats) {
             return self.answer_error(request.origin, super::intake::OUT_OF_MEMORY);
         }
+        if !shard.is_open() && shard.park(request, guard.as_ref()) {
+            return;
+        }
         match guard {
             Some(guard) => shard.gather_guarded(request, guard),
             None => shard.gather_write(request),
@@ -392,7 +462,8 @@ impl Core {
         self.unwatch(watched);
     }
 
-    fn unwatch(&mut self, watched: Vec<Watched>) {
+    /// Ends the interest in these keys.
+    pub(super) fn unwatch(&mut self, watched: Vec<Watched>) {
         for watched in watched {
             let place = self.router.place(watched.shard);
             let forget = move |core: &mut Core| {

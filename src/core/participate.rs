@@ -1,0 +1,381 @@
+//! A shard as it takes part in transactions over several shards, and as its single requests wait for them.
+//!
+//! While no transaction is about, a request pays one comparison ([`LocalShard::is_open`]). What a transaction reads
+//! rides in the shard's order of requests like any read behind writes; its records are operations of the shard's
+//! entries like any write. The protocol is the engine's (`ringraft_shards::transaction`).
+
+use crate::commands::refusal::{Outcome, Refusal};
+use crate::commands::{Answer, Arity, Call, Command, Group, Keys, Run, shard as shard_row, table};
+use crate::core::answers::Origin;
+use crate::core::session::Watched;
+use crate::core::shard::{Bench, LocalShard, Request, numbered, run_operation};
+use crate::core::stats::Stats;
+use crate::resp::reply::{Protocol, Reply};
+use ringraft_shards::arguments::{Arguments, OwnedArguments};
+use ringraft_shards::batch::Operation;
+use ringraft_shards::ids::DatabaseIndex;
+use ringraft_shards::keyspace::{Edit, Key, KeyHash};
+use ringraft_shards::transaction::{
+    self, Applied, Fetch, Fetched, FetchedItem, LockKey, LockSet, Message, Next, ParticipantOutput,
+    Record, ToCoordinator, ToShard,
+};
+
+/// Rows of this file.
+pub const COMMANDS: &[Command] = &[
+    record_row(RECORD).internal().about(
+        Group::Transactions,
+        "7.2.0",
+        "A step of a transaction over several shards.",
+    ),
+    shard_row(FETCH, Arity::Exactly(2), Keys::NONE, fetch).internal().about(
+        Group::Transactions,
+        "7.2.0",
+        "Reads what a transaction over several shards asked for.",
+    ),
+];
+
+const RECORD: &str = "transaction";
+const FETCH: &str = "fetch-keys";
+
+const fn record_row(name: &'static str) -> Command {
+    let mut row = shard_row(name, Arity::AtLeast(2), Keys::NONE, fetch);
+    row.run = Run::Record;
+    row.flags.write = true;
+    row
+}
+
+/// What a transaction asks of a shard once its locks are granted.
+#[derive(Debug, Default)]
+pub struct Ask {
+    /// What to read.
+    pub what: What,
+    /// Versions that watched keys must still have.
+    pub guard: Vec<Watched>,
+    /// May it grow memory?
+    pub grows: bool,
+}
+
+/// What to read.
+#[derive(Default)]
+pub enum What {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Copies of these items, with their values or without.
+    Items(Vec<(DatabaseIndex, Vec<u8>)>, bool),
+    /// The reply of a command that reads.
+    Reply {
+        /// Its row.
+        command: &'static Command,
+        /// Its database.
+        database: DatabaseIndex,
+        /// Its arguments, as far as they concern this shard.
+        arguments: OwnedArguments,
+        /// How to write it.
+        protocol: Protocol,
+        /// Are accesses not to be counted?
+        no_touch: bool,
+    },
+}
+
+impl std::fmt::Debug for What {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            What::Nothing => f.write_str("nothing"),
+            What::Items(items, _) => write!(f, "{} items", items.len()),
+            What::Reply { command, .. } => write!(f, "the reply of {}", command.name),
+        }
+    }
+}
+
+/// What a shard has read.
+#[derive(Debug)]
+pub enum Found {
+    /// Nothing was asked for.
+    Nothing,
+    /// Items.
+    Items(Vec<Fetched>),
+    /// A reply.
+    Reply(Vec<u8>),
+}
+
+impl Found {
+    /// The reply, if it is one.
+    pub fn into_reply(self) -> Vec<u8> {
+        match self {
+            Found::Reply(reply) => reply,
+            Found::Nothing | Found::Items(_) => Vec::new(),
+        }
+    }
+
+    /// The items, if it is some.
+    pub fn into_items(self) -> Vec<Fetched> {
+        match self {
+            Found::Items(items) => items,
+            Found::Nothing | Found::Reply(_) => Vec::new(),
+        }
+    }
+}
+
+/// A message of a transaction between cores.
+pub type TransactionMessage = Message<Ask, Found>;
+
+/// A shard's part in transactions.
+pub type Participant = transaction::Participant<Ask, Found, Parked>;
+
+/// A single request that waits for a transaction.
+pub struct Parked {
+    command: &'static Command,
+    origin: Origin,
+    database: DatabaseIndex,
+    first_key: KeyHash,
+    arguments: OwnedArguments,
+    guard: Option<Vec<Watched>>,
+}
+
+impl std::fmt::Debug for Parked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.command.name)
+    }
+}
+
+/// What transactions want of their shard's core.
+pub type Wanted = ParticipantOutput<Ask, Found, Parked>;
+
+impl LocalShard {
+    /// Is no transaction over several shards about? Then no request has to wait for one.
+    #[inline(always)]
+    pub fn is_open(&self) -> bool {
+        self.participant.is_idle()
+    }
+
+    /// Must a read wait that nothing of its connection precedes?
+    #[cold]
+    pub fn holds_up_read(
+        &self,
+        command: &Command,
+        arguments: Arguments<'_>,
+        first_key: KeyHash,
+    ) -> bool {
+        if command.keys == Keys::NONE {
+            return self.participant.is_any_held();
+        }
+        let hasher = self.keyspace.hasher();
+        command.keys.positions(arguments.count()).any(|i| {
+            let hash =
+                if i == command.keys.first { first_key } else { hasher.hash(arguments.at(i)) };
+            self.participant.is_held(LockKey::new(hash, true).hash)
+        })
+    }
+
+    /// What a request of this shard must not share with a transaction.
+    fn locks_of(&self, request: &Request<'_>) -> LockSet {
+        let (command, arguments) = (request.command, request.arguments);
+        let writes = matches!(command.run, Run::Write(_));
+        if command.keys == Keys::NONE {
+            return super::transaction::locks_of_queued(command, arguments, self.keyspace.hasher())
+                .unwrap_or(LockSet::whole(writes));
+        }
+        let positions = command.keys.positions(arguments.count());
+        let keys =
+            positions.map(|i| LockKey::new(self.keyspace.hasher().hash(arguments.at(i)), writes));
+        LockSet { keys: keys.collect(), whole: None }
+    }
+
+    /// Does a request wait for a transaction? Then it is kept.
+    #[cold]
+    pub fn park(&mut self, request: &Request<'_>, guard: Option<&Vec<Watched>>) -> bool {
+        let locks = self.locks_of(request);
+        let plain = matches!(request.command.run, Run::Read(_)) && !request.origin.rides;
+        let waits = match plain {
+            true => self.holds_up_read(request.command, request.arguments, request.first_key),
+            false => self.participant.blocks(&locks),
+        };
+        if waits {
+            let parked = Parked {
+                command: request.command,
+                origin: request.origin,
+                database: request.database,
+                first_key: request.first_key,
+                arguments: request.arguments.iter_from(0).collect(),
+                guard: guard.cloned(),
+            };
+            let after = self.last_locks.get(usize::from(request.origin.core)).copied();
+            let after = after.unwrap_or(0);
+            self.participant.wait(locks, after, parked, &mut self.wanted);
+        }
+        waits
+    }
+
+    /// Takes a message of a transaction. Nothing may be staged that was not run.
+    pub fn take_transaction(
+        &mut self,
+        message: ToShard<Ask>,
+        stats: &mut Stats,
+    ) -> Option<TransactionMessage> {
+        if !self.serves() {
+            return message.refusal(self.id);
+        }
+        if let ToShard::Lock { id, coordinator, fetch, .. } = &message {
+            if fetch.grows && !self.has_room(stats) {
+                let reason = super::intake::OUT_OF_MEMORY.to_string();
+                let (id, shard) = (*id, self.id);
+                let answer = ToCoordinator::Failed { id, shard, reason };
+                return Some(Message::Coordinator(*coordinator, answer));
+            }
+            let from = *coordinator as usize;
+            if self.last_locks.len() <= from {
+                self.last_locks.resize(from + 1, 0);
+            }
+            self.last_locks[from] = id.time;
+        }
+        self.participant.handle(message, self.keyspace.ledger(), &mut self.wanted);
+        None
+    }
+
+    /// Does what transactions want of this shard: lets requests go on, gathers reads and records. Messages are
+    /// appended to `messages`. True when there was something to do.
+    pub fn serve_transactions(
+        &mut self,
+        messages: &mut Vec<TransactionMessage>,
+        stats: &mut Stats,
+        refused: &mut Vec<Origin>,
+    ) -> bool {
+        let mut any = false;
+        while !self.wanted.is_empty() {
+            any = true;
+            let wanted = std::mem::take(&mut self.wanted);
+            for next in wanted.next {
+                match next {
+                    Next::Admit(parked) => {
+                        let origin = parked.origin;
+                        if !self.admit_parked(parked, stats) {
+                            refused.push(origin);
+                        }
+                    }
+                    Next::Fetch(fetch) => self.gather_fetch(fetch),
+                }
+            }
+            for record in wanted.records {
+                self.gather_record(&record);
+            }
+            // One voter: it leads as long as it lives.
+            for fetch in wanted.confirms {
+                self.participant.confirmed(fetch, true, &mut self.wanted);
+            }
+            messages.extend(wanted.messages);
+        }
+        any
+    }
+
+    fn admit_parked(&mut self, parked: Parked, stats: &mut Stats) -> bool {
+        let request = Request {
+            command: parked.command,
+            origin: parked.origin,
+            database: parked.database,
+            first_key: parked.first_key,
+            arguments: parked.arguments.borrow(),
+        };
+        match parked.guard {
+            Some(guard) => self.gather_guarded(&request, guard),
+            None => return self.gather(&request, stats),
+        }
+        true
+    }
+
+    fn gather_fetch(&mut self, fetch: Fetch) {
+        let command = table::internal(FETCH);
+        let (origin, database, first_key) = (Origin::NOBODY, DatabaseIndex(0), KeyHash::default());
+        let owned: OwnedArguments = [FETCH.as_bytes(), &fetch.bytes()].into_iter().collect();
+        let arguments = owned.borrow();
+        self.gather_rider(&Request { command, origin, database, first_key, arguments });
+    }
+
+    fn gather_record(&mut self, record: &Record) {
+        let command = table::internal(RECORD);
+        let (origin, database, first_key) = (Origin::NOBODY, DatabaseIndex(0), KeyHash::default());
+        let owned = record.arguments();
+        let arguments = owned.borrow();
+        self.gather_write(&Request { command, origin, database, first_key, arguments });
+    }
+
+    /// A record could not be proposed.
+    pub fn record_refused(&mut self, arguments: Arguments<'_>, reason: &str) {
+        let record = Record::read(arguments).expect("it was gathered as a record");
+        self.participant.not_proposed(record, reason, &mut self.wanted);
+    }
+
+    /// Applies a record of this leadership.
+    pub fn apply_record(&mut self, arguments: Arguments<'_>, time: i64, seed: u64) {
+        let mut edit = self.keyspace.edit(DatabaseIndex(0), time);
+        let applied = run_record(&mut edit, arguments, seed);
+        self.participant.applied(&applied, &mut self.wanted);
+    }
+
+    fn read(&mut self, fetch: Fetch, now_ms: i64) -> Option<Result<Found, String>> {
+        let ask = self.participant.fetching(fetch)?;
+        let changed = ask.guard.iter().any(|watched| {
+            let key = Key::new(&watched.key, self.keyspace.hasher().hash(&watched.key));
+            let version = self.keyspace.watch_version(watched.database, &key, now_ms);
+            version != Some(watched.version)
+        });
+        if changed {
+            return Some(Err(String::new()));
+        }
+        Some(Ok(match &ask.what {
+            What::Nothing => Found::Nothing,
+            What::Items(keys, with_values) => {
+                let hasher = self.keyspace.hasher();
+                let copies = keys.iter().map(|(database, key)| {
+                    let view = self.keyspace.view(*database, now_ms);
+                    let item = view.get(&Key::new(key, hasher.hash(key)));
+                    let item = item.map(|item| FetchedItem::copy(item, *with_values));
+                    Fetched { database: *database, key: key.clone(), item }
+                });
+                Found::Items(copies.collect())
+            }
+            What::Reply { command, database, arguments, protocol, no_touch } => {
+                let arguments = arguments.borrow();
+                let first = arguments.get(command.keys.first).filter(|_| command.keys.first > 0);
+                let hasher = self.keyspace.hasher();
+                let request = Request {
+                    command,
+                    origin: Origin { no_touch: *no_touch, ..Origin::NOBODY },
+                    database: *database,
+                    first_key: first.map_or(KeyHash::default(), |key| hasher.hash(key)),
+                    arguments,
+                };
+                let mut out = Vec::new();
+                let mut reply = Reply::new(&mut out, *protocol);
+                let run = super::shard::run_read;
+                match run(&self.keyspace, &request, now_ms, 0, &mut reply) {
+                    Ok(()) => Found::Reply(out),
+                    Err(refusal) => return Some(Err(refusal.to_string())),
+                }
+            }
+        }))
+    }
+}
+
+fn fetch(bench: &mut Bench<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    let fetch = Fetch::from_bytes(call.at(1)).expect("the shard gathered it");
+    let shard = &mut *bench.shard;
+    if let Some(found) = shard.read(fetch, bench.now_ms) {
+        shard.participant.fetched(fetch, found, &mut shard.wanted);
+    }
+    Ok(Answer::Later)
+}
+
+/// Applies a record of a transaction to the items.
+pub fn run_record(edit: &mut Edit<'_>, arguments: Arguments<'_>, seed: u64) -> Applied {
+    let mut discarded = Vec::new();
+    transaction::apply(edit, arguments, &mut |edit, place, operation: &Operation, arguments| {
+        discarded.clear();
+        let mut reply = Reply::new(&mut discarded, Protocol::default());
+        let command = numbered(operation.command());
+        let seed = super::shard::seed_of(seed, place);
+        // What an effect would answer, an error too, was found out before it was logged.
+        let _: Outcome =
+            run_operation(edit, command, operation.first_key(), arguments, seed, &mut reply);
+    })
+}
