@@ -30,7 +30,7 @@ pub fn runs_in_process(row: &Command) -> bool {
         Run::Read(_) | Run::Write(_) => !row.flags.internal,
         Run::Plain(_) => row.name != "help" && !row.flags.random_reply,
         Run::Container(subcommands) => subcommands.iter().any(runs_in_process),
-        Run::Session(_) | Run::Shard(_) => false,
+        Run::Session(_) | Run::Shard(_) | Run::Record => false,
     }
 }
 
@@ -72,7 +72,7 @@ impl InProcess {
             }
             Run::Plain(run) => run(&call, reply),
             Run::Container(_) => unreachable!("a container lacks its second word"),
-            Run::Session(_) | Run::Shard(_) => panic!("{} needs a whole server", command.name),
+            Run::Session(_) | Run::Shard(_) | Run::Record => panic!("{} needs a whole server", command.name),
         });
         if let Err(refusal) = outcome {
             reply.truncate(start);
