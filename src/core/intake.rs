@@ -257,11 +257,10 @@ impl Core {
         let shard = self.router.shard(first_key);
         let place = self.router.place(shard);
         vote(&mut connection.votes, &mut connection.favourite, place.core);
-        let local = &self.shards[usize::from(place.local)];
         if place.core == self.id
             && !is_write
             && !origin.rides
-            && (local.is_open() || !local.holds_up_read(command, arguments, first_key))
+            && self.shards[usize::from(place.local)].lets_read(command, arguments, first_key)
         {
             let count = (self.turn.spans.len() - first) as u32;
             self.stats.local_requests += 1;
@@ -317,8 +316,7 @@ impl Core {
             let local = &mut self.shards[usize::from(place.local)];
             if matches!(request.command.run, Run::Read(_))
                 && !origin.rides
-                && (local.is_open()
-                    || !local.holds_up_read(request.command, arguments, request.first_key))
+                && local.lets_read(request.command, arguments, request.first_key)
             {
                 self.turn.reads.push(StagedRead {
                     command: request.command,

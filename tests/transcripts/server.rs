@@ -72,7 +72,9 @@ impl InProcess {
             }
             Run::Plain(run) => run(&call, reply),
             Run::Container(_) => unreachable!("a container lacks its second word"),
-            Run::Session(_) | Run::Shard(_) | Run::Record => panic!("{} needs a whole server", command.name),
+            Run::Session(_) | Run::Shard(_) | Run::Record => {
+                panic!("{} needs a whole server", command.name)
+            }
         });
         if let Err(refusal) = outcome {
             reply.truncate(start);
