@@ -1,27 +1,20 @@
 //! Pieces of work on a request's way, each a function that can be run again and again: timed by criterion
 //! (`benches/parser.rs`) and counted in instructions by callgrind (`examples/parser_work.rs`).
 
+#[path = "../../shards/benches/work/piece.rs"]
+mod piece;
+
 use std::hint::black_box;
 
 use ringraft::commands::table;
 use ringraft::resp::parse::{Bounds, Parser, Step as Parsed};
 use ringraft::resp::reply::{Protocol, Reply};
+use ringraft_shards::arguments::Span;
+
+pub use piece::{Step, Work};
 
 /// Requests that arrive together.
 const REQUESTS: usize = 100;
-
-/// A piece of work, ready to run.
-pub type Step = Box<dyn FnMut()>;
-
-/// One kind of work.
-pub struct Work {
-    /// Its name.
-    pub name: &'static str,
-    /// Operations in one step.
-    pub operations: u64,
-    /// Sets it up.
-    pub begin: fn() -> Step,
-}
 
 /// All of them.
 pub const WORKS: &[Work] = &[
@@ -74,23 +67,19 @@ fn parse_inline() -> Step {
 }
 
 fn parse(input: Vec<u8>) -> Step {
-    let mut parser = Parser::default();
-    let mut spans = Vec::new();
-    Box::new(move || {
-        let mut position = 0;
-        for _ in 0..REQUESTS {
-            spans.clear();
-            match parser.next(black_box(&input), position, BOUNDS, &mut spans) {
-                Ok(Parsed::Request(end)) => position = end,
-                other => panic!("a whole request is not {other:?}"),
-            }
-            black_box(&spans);
-        }
+    parse_and(input, |_, spans| {
+        black_box(spans);
     })
 }
 
 fn parse_and_find() -> Step {
-    let input = requests(get);
+    parse_and(requests(get), |input, spans| {
+        let name = &input[spans[0].start()..spans[0].end()];
+        assert!(black_box(table::find(name)).is_some());
+    })
+}
+
+fn parse_and(input: Vec<u8>, mut act: impl FnMut(&[u8], &[Span]) + 'static) -> Step {
     let mut parser = Parser::default();
     let mut spans = Vec::new();
     Box::new(move || {
@@ -101,8 +90,7 @@ fn parse_and_find() -> Step {
                 Ok(Parsed::Request(end)) => position = end,
                 other => panic!("a whole request is not {other:?}"),
             }
-            let name = &input[spans[0].start()..spans[0].end()];
-            assert!(black_box(table::find(name)).is_some());
+            act(&input, &spans);
         }
     })
 }

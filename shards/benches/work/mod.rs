@@ -3,6 +3,8 @@
 //!
 //! Setting up is not part of the work. Everything is seeded: the same instructions in every run.
 
+mod piece;
+
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -14,6 +16,8 @@ use ringraft_shards::ids::{ClusterId, DatabaseIndex, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::{Expiry, Key, KeyHash, KeyHasher, Keyspace, StringForm};
 use ringraft_shards::log::{Log, LogIdentity, LogOptions, LogWrite, read_record, recover};
 use ringraft_shards::random::Random;
+
+pub use piece::{Step, Work};
 
 /// Keys in the table: more than the caches next to a cpu hold, few enough to set up under callgrind.
 const KEYS: u64 = 100_000;
@@ -31,19 +35,6 @@ const DATABASE: DatabaseIndex = DatabaseIndex(0);
 
 /// Milliseconds since the Unix epoch; any time will do.
 const NOW_MS: i64 = 1_800_000_000_000;
-
-/// A piece of work, ready to run.
-pub type Step = Box<dyn FnMut()>;
-
-/// One kind of work.
-pub struct Work {
-    /// Its name.
-    pub name: &'static str,
-    /// Operations in one step.
-    pub operations: u64,
-    /// Sets it up.
-    pub begin: fn() -> Step,
-}
 
 /// All of them.
 pub const WORKS: &[Work] = &[
