@@ -1,7 +1,7 @@
 //! Commands that need more than one shard or core, and how their parts become one reply.
 //!
-//! The connection's core coordinates: it sends the parts, collects their replies and merges them. Parts run
-//! side by side; each is atomic on its shard. This is the place of a coordinator that makes the whole atomic.
+//! The connection's core sends the parts, collects their replies and merges them. Parts run side by side; each is atomic
+//! on its shard. What must be one atomic whole is a transaction: see `spread.rs`, which merges replies here too.
 
 use crate::commands::Gather;
 use crate::commands::pattern::Page;
