@@ -8,6 +8,8 @@ use serde::Serialize;
 /// The machine, the kernel, the commit, the day, the command.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
+    /// `machine`.
+    pub kind: &'static str,
     /// Of the processor.
     pub processor: String,
     /// Cpus that this process may use.
@@ -33,6 +35,7 @@ impl Machine {
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         Machine {
+            kind: "machine",
             processor: processor.to_string(),
             cpus: core_affinity::get_core_ids().map_or(0, |cores| cores.len()),
             kernel: kernel.trim().to_string(),

@@ -1,7 +1,8 @@
 //! Requests built ahead: while a run is measured, sending one is copying bytes that lie ready.
 //!
-//! Each connection has a book of its own, a ring of batches. A batch that no reply is awaited for may be built anew;
-//! that is done only where the same keys must not come again (sequential keys), and for the last, shorter batch.
+//! Each connection has a book of its own: batches one behind the other in one piece of memory, sent from first to last and
+//! from the first again. Where the same keys must not come again (sequential keys), and for a last, shorter batch, a
+//! batch is built when its turn comes; of those only one can await replies at a time.
 
 use super::keys::{Picker, Zipf};
 use super::operations::Operation;
@@ -22,37 +23,52 @@ const OPEN_BATCHES_MIN: usize = 256;
 pub struct Expected {
     /// The command.
     pub operation: Operation,
-    /// Where its keys begin among those of the batch.
+    /// Where its keys begin.
     first_key: u32,
     key_count: u32,
 }
 
 /// Requests that are sent together.
-#[derive(Debug, Default)]
-pub struct Batch {
+#[derive(Clone, Copy)]
+pub struct Batch<'a> {
     /// The encoded requests.
-    pub bytes: Vec<u8>,
+    pub bytes: &'a [u8],
     /// What is expected for each.
-    pub expected: Vec<Expected>,
-    keys: Vec<u64>,
+    pub expected: &'a [Expected],
+    keys: &'a [u64],
 }
 
-impl Batch {
+impl Batch<'_> {
     /// The keys of one of its requests.
     pub fn keys(&self, expected: Expected) -> &[u64] {
         &self.keys[expected.first_key as usize..][..expected.key_count as usize]
     }
 }
 
+/// Requests one behind the other.
+#[derive(Default)]
+struct Requests {
+    bytes: Vec<u8>,
+    expected: Vec<Expected>,
+    keys: Vec<u64>,
+}
+
 /// The batches of a connection.
 pub struct Book {
-    batches: Vec<Batch>,
+    ahead: Requests,
+    /// Where in the bytes, and at which request, each batch built ahead begins; and the end.
+    starts: Vec<(usize, usize)>,
     next: usize,
+    /// The batch that was built when its turn came.
+    late: Requests,
     writer: Writer,
-    /// Whether the batch built ahead was used and every later one is built when its turn comes: sequential keys.
-    stale: bool,
+    /// Whether batches built ahead may be sent: with sequential keys only the first time.
+    usable: bool,
     sequential: bool,
 }
+
+/// The number of the batch that was not built ahead.
+const LATE: usize = usize::MAX;
 
 /// Builds batches.
 struct Writer {
@@ -89,61 +105,81 @@ impl Book {
             random: Random::new(seed ^ ((index as u64) << 32)),
         };
         let sequential = load.distribution == Distribution::Sequential;
-        let first = writer.batch(Batch::default(), first_length);
-        let affordable = BOOKS_BYTES_MAX / load.connections / first.bytes.len().max(1);
+        let mut ahead = Requests::default();
+        let mut starts = vec![(0, 0)];
+        writer.append(&mut ahead, first_length);
+        let affordable = BOOKS_BYTES_MAX / load.connections / ahead.bytes.len().max(1);
         let count = match load.pace {
             _ if sequential => 1,
             Pace::Open { .. } => affordable.clamp(OPEN_BATCHES_MIN, BATCHES_MAX),
             Pace::Closed => affordable.clamp(1, BATCHES_MAX),
         };
-        let mut batches = vec![first];
-        while batches.len() < count {
-            batches.push(writer.batch(Batch::default(), load.pipeline));
+        starts.push((ahead.bytes.len(), ahead.expected.len()));
+        while starts.len() <= count {
+            writer.append(&mut ahead, load.pipeline);
+            starts.push((ahead.bytes.len(), ahead.expected.len()));
         }
-        Book { batches, next: 0, writer, stale: false, sequential }
+        let late = Requests::default();
+        Book { ahead, starts, next: 0, late, writer, usable: true, sequential }
     }
 
     /// How many batches may await replies at a time.
     pub fn capacity(&self) -> usize {
-        self.batches.len()
+        self.starts.len() - 1
     }
 
-    /// Takes the next batch of `length` requests. The caller awaits replies for fewer than [`Book::capacity`] batches.
+    /// Takes the next batch of `length` requests. The caller awaits replies for fewer than [`Book::capacity`] batches,
+    /// and asks for another length than that of the load only when it is the last time.
     pub fn take(&mut self, length: usize) -> usize {
-        let taken = self.next;
-        self.next = (self.next + 1) % self.batches.len();
-        let batch = &mut self.batches[taken];
-        if self.stale || batch.expected.len() != length {
-            *batch = self.writer.batch(std::mem::take(batch), length);
+        let ahead = self.starts[self.next + 1].1 - self.starts[self.next].1;
+        if !self.usable || ahead != length {
+            self.late.clear();
+            self.writer.append(&mut self.late, length);
+            return LATE;
         }
-        self.stale = self.sequential;
+        let taken = self.next;
+        self.next = (self.next + 1) % self.capacity();
+        self.usable = !self.sequential;
         taken
     }
 
     /// A batch that was taken.
-    pub fn batch(&self, index: usize) -> &Batch {
-        &self.batches[index]
+    pub fn batch(&self, index: usize) -> Batch<'_> {
+        if index == LATE {
+            let Requests { bytes, expected, keys } = &self.late;
+            return Batch { bytes, expected, keys };
+        }
+        let (begin, end) = (self.starts[index], self.starts[index + 1]);
+        Batch {
+            bytes: &self.ahead.bytes[begin.0..end.0],
+            expected: &self.ahead.expected[begin.1..end.1],
+            keys: &self.ahead.keys,
+        }
+    }
+}
+
+impl Requests {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.expected.clear();
+        self.keys.clear();
     }
 }
 
 impl Writer {
-    /// Builds a batch in the memory of a used one.
-    fn batch(&mut self, mut batch: Batch, length: usize) -> Batch {
-        batch.bytes.clear();
-        batch.expected.clear();
-        batch.keys.clear();
+    /// Writes `length` requests behind those that are there.
+    fn append(&mut self, requests: &mut Requests, length: usize) {
         for _ in 0..length {
             let operation = self.operation();
-            let first_key = batch.keys.len();
+            let first_key = requests.keys.len();
             for _ in 0..operation.key_count(self.keys_per_command) {
-                batch.keys.push(self.picker.pick(&mut self.random));
+                requests.keys.push(self.picker.pick(&mut self.random));
             }
-            let keys = &batch.keys[first_key..];
-            operation.encode(&mut batch.bytes, keys, &self.data);
+            let keys = &requests.keys[first_key..];
+            operation.encode(&mut requests.bytes, keys, &self.data);
             let key_count = keys.len() as u32;
-            batch.expected.push(Expected { operation, first_key: first_key as u32, key_count });
+            requests.expected.push(Expected { operation, first_key: first_key as u32, key_count });
         }
-        batch
     }
 
     fn operation(&mut self) -> Operation {
@@ -187,7 +223,7 @@ mod tests {
                 let taken = book.take(length);
                 let batch = book.batch(taken);
                 assert_eq!(batch.expected.len(), length);
-                for expected in &batch.expected {
+                for expected in batch.expected {
                     seen[batch.keys(*expected)[0] as usize] += 1;
                 }
             }
@@ -203,7 +239,7 @@ mod tests {
         for _ in 0..2_500 {
             let taken = book.take(4);
             let batch = book.batch(taken);
-            for expected in &batch.expected {
+            for expected in batch.expected {
                 all += 1;
                 match expected.operation {
                     Operation::Get => gets += 1,
@@ -218,7 +254,7 @@ mod tests {
     #[test]
     fn the_same_seed_writes_the_same_book() {
         let load = load(Distribution::Zipf { exponent: 0.99 }, &[(Operation::Get, 1.0)]);
-        let bytes = |seed| Book::new(&DATA, &load, 0, 4, seed).batches[3].bytes.clone();
+        let bytes = |seed| Book::new(&DATA, &load, 0, 4, seed).batch(3).bytes.to_vec();
         assert_eq!(bytes(1), bytes(1));
         assert_ne!(bytes(1), bytes(2));
     }

@@ -93,7 +93,7 @@ impl Connection {
         let length = self.left.min(pipeline as u64);
         self.left -= length;
         let batch = self.book.take(length as usize);
-        self.unsent.extend_from_slice(&self.book.batch(batch).bytes);
+        self.unsent.extend_from_slice(self.book.batch(batch).bytes);
         self.flights.push_back(Flight { batch, answered: 0, begin_ns });
     }
 

@@ -13,6 +13,8 @@ use crate::scenario::{self, Found, Scenario};
 /// A run.
 #[derive(Clone, Serialize)]
 pub struct Measurement {
+    /// `compare`.
+    pub kind: &'static str,
     /// The arm.
     pub server: String,
     /// The scenario's name.
@@ -143,6 +145,7 @@ pub fn measure(
         LoadFigures::of(&load.name, load.tally.clone(), rate)
     });
     Ok(Measurement {
+        kind: "compare",
         server: arm.name.clone(),
         scenario: scenario.name.clone(),
         pipeline: scenario.pipeline,

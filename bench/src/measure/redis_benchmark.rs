@@ -98,6 +98,7 @@ pub fn measure(
     let (server, client, foreign) = Clocks::read(arm)?.since(&before);
     let elapsed = begin.elapsed().as_secs_f64();
     Ok(Measurement {
+        kind: "compare",
         server: arm.name.clone(),
         scenario: scenario.name.clone(),
         pipeline: scenario.pipeline,
