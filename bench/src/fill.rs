@@ -34,6 +34,7 @@ pub fn fill(
             connections: CONNECTIONS,
             threads: 1,
             pace: Pace::Closed,
+            urgent: false,
         }],
         length: Length::Requests(data.keys),
         verify_every: u64::MAX,

@@ -50,6 +50,8 @@ pub struct Load {
     pub threads: usize,
     /// When the next requests are sent.
     pub pace: Pace,
+    /// Whether its threads go before those of other loads where they share a cpu, if this process may ask for that.
+    pub urgent: bool,
 }
 
 /// Which keys are asked for.

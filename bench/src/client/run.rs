@@ -107,6 +107,9 @@ pub fn run(
                     if let Some(cpus) = cpus {
                         cpus::pin_to_one(cpus, seat);
                     }
+                    if load.urgent {
+                        cpus::hasten();
+                    }
                     let worker = Worker::new(plan, load, number, target, control, meter);
                     failed.fetch_or(worker.is_err(), Ordering::SeqCst);
                     start.wait();

@@ -217,6 +217,7 @@ fn plan(
             connections: 8,
             threads: 1,
             pace: Pace::Closed,
+            urgent: false,
         }],
         length,
         verify_every,

@@ -82,6 +82,8 @@ pub struct Load {
     pub rate: Option<f64>,
     /// even or poisson.
     pub arrivals: Option<String>,
+    /// Its threads go before those of other loads.
+    pub urgent: Option<bool>,
 }
 
 /// A number, or a list of them.

@@ -310,6 +310,7 @@ fn resolve_load(
         connections,
         threads: threads.min(connections),
         pace,
+        urgent: load.urgent.unwrap_or(false),
     })
 }
 
