@@ -22,6 +22,26 @@ pub const SNAPSHOT_META_BYTES_MAX: u64 = 1 << 20;
 /// Complete snapshots that a shard keeps; older ones are removed once a new one is published.
 pub const SNAPSHOT_KEPT_COUNT: usize = 2;
 
+/// Bytes of a snapshot in one frame between nodes.
+pub const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
+
+/// How far a sender of a snapshot may be ahead of what the receiver has written; then it waits. Each end of a transfer
+/// holds at most so much.
+pub const SNAPSHOT_WINDOW_BYTES: u64 = 2 << 20;
+const _: () = assert!(SNAPSHOT_WINDOW_BYTES >= 2 * SNAPSHOT_PIECE_BYTES as u64);
+
+/// Bytes of a snapshot that go to one peer per tick (80 MB/s with ten ticks a second), so that catching up leaves
+/// disk and network to the others.
+pub const SNAPSHOT_SEND_BYTES_PER_TICK: u64 = 8 << 20;
+const _: () = assert!(SNAPSHOT_SEND_BYTES_PER_TICK >= SNAPSHOT_WINDOW_BYTES);
+
+/// Ticks without progress after which a snapshot's sender asks the receiver where it is and goes on from there.
+pub const SNAPSHOT_RESEND_TICKS: u32 = 10;
+
+/// Ticks without progress after which either end gives a transfer up: verifying a large file takes its time.
+pub const SNAPSHOT_PATIENCE_TICKS: u32 = 600;
+const _: () = assert!(SNAPSHOT_PATIENCE_TICKS > 2 * SNAPSHOT_RESEND_TICKS);
+
 /// Items per bucket of eight, in percent, beyond which a table grows. Each slot has its own within this range: tables
 /// that fill alike would all grow in the same moment.
 pub const TABLE_LOAD_MAX_PERCENTS: std::ops::Range<usize> = 70..90;

@@ -18,8 +18,14 @@ pub const RECORD_HEADER_BYTES: usize = 64;
 pub const PART_HEADER_BYTES: usize = 8;
 /// Bytes of an entry part's payload before the entry's data.
 pub const ENTRY_HEADER_BYTES: usize = 24;
+/// No index, term or count of records gets this large (a million a second take 146,000 years). Greater ones make
+/// no sense, and refusing them keeps every sum from overflowing.
+pub(super) const NUMBER_MAX: u64 = 1 << 62;
 /// Payload of a state part.
 pub(super) const STATE_BYTES: usize = 40;
+
+/// raft-rs' entry types are 0, 1 and 2.
+const ENTRY_TYPE_MAX: u8 = 2;
 
 const KIND_STATE: u8 = 1;
 const KIND_ENTRY: u8 = 2;
@@ -303,25 +309,23 @@ pub fn read_part<'a>(bytes: &mut &'a [u8]) -> Option<Part<'a>> {
     let length = u32_at(head, 4) as usize;
     let payload = bytes.get(PART_HEADER_BYTES..)?.get(..length)?;
     *bytes = &bytes[PART_HEADER_BYTES + length..];
+    let number = |at| Some(u64_at(payload, at)).filter(|number| *number <= NUMBER_MAX);
     match head[0] {
         KIND_STATE if length == STATE_BYTES => Some(Part::State(StatePart {
-            term: u64_at(payload, 0),
+            term: number(0)?,
             vote: u64_at(payload, 8),
-            commit: u64_at(payload, 16),
-            last_index: u64_at(payload, 24),
-            last_term: u64_at(payload, 32),
+            commit: number(16)?,
+            last_index: number(24)?,
+            last_term: number(32)?,
         })),
-        KIND_ENTRY if length >= ENTRY_HEADER_BYTES => Some(Part::Entry {
-            entry_type: head[1],
-            term: u64_at(payload, 0),
-            index: u64_at(payload, 8),
-            total: u32_at(payload, 16),
-            offset: u32_at(payload, 20),
-            data: &payload[ENTRY_HEADER_BYTES..],
-        }),
-        KIND_RESET if length == 16 => {
-            Some(Part::Reset { index: u64_at(payload, 0), term: u64_at(payload, 8) })
+        KIND_ENTRY if length >= ENTRY_HEADER_BYTES && head[1] <= ENTRY_TYPE_MAX => {
+            let (total, offset) = (u32_at(payload, 16), u32_at(payload, 20));
+            let data = &payload[ENTRY_HEADER_BYTES..];
+            let fits = offset as usize + data.len() <= total as usize;
+            let (term, index) = (number(0)?, number(8)?);
+            fits.then_some(Part::Entry { entry_type: head[1], term, index, total, offset, data })
         }
+        KIND_RESET if length == 16 => Some(Part::Reset { index: number(0)?, term: number(8)? }),
         KIND_FOUNDING if length >= 8 => {
             let voters = u32_at(payload, 0) as usize;
             let learners = u32_at(payload, 4) as usize;

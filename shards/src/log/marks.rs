@@ -9,7 +9,7 @@ use super::format::{
     Part, RECORD_HEADER_BYTES, RecordHeader, SegmentHeader, read_part, read_record,
 };
 use crate::disk::{Disk, DiskError};
-use crate::limits::LOG_MARK_BYTES;
+use crate::limits::{LOG_MARK_BYTES, LOG_RECORD_BYTES_MAX};
 
 /// The entry `index` begins in the record at `offset` of segment `sequence`, and is the first one that does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,8 @@ impl PartialEntry {
         if *offset == 0 {
             let mut entry = Entry { term: *term, index: *index, ..Default::default() };
             entry.set_entry_type(decode_entry_type(*entry_type)?);
-            let mut bytes = Vec::with_capacity(total);
+            // Longer ones grow as their fragments come: a length alone is no reason to take memory.
+            let mut bytes = Vec::with_capacity(total.min(2 * LOG_RECORD_BYTES_MAX));
             bytes.extend_from_slice(data);
             *pending = Some(PartialEntry { entry, total, data: bytes });
         } else {

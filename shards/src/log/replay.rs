@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use raft::eraftpb::Entry;
 
-use super::format::{Part, RecordHeader, SegmentHeader, StatePart, read_part, u64_at};
+use super::format::{NUMBER_MAX, Part, RecordHeader, SegmentHeader, StatePart, read_part, u64_at};
 use super::marks::{Marks, PartialEntry};
 use super::recover::Founding;
 use super::write::Segment;
@@ -69,6 +69,10 @@ impl Replay {
         mut parts: &[u8],
         place: (u64, u64),
     ) -> Result<Option<u64>, String> {
+        let numbers = [header.number, header.synced, header.commit, header.previous_index];
+        if let Some(number) = numbers.iter().find(|number| **number > NUMBER_MAX) {
+            return Err(format!("it speaks of number {number}"));
+        }
         let mut begun = None;
         let mut previous = (header.previous_index, header.previous_term);
         for n in 0..header.parts {

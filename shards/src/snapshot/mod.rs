@@ -10,7 +10,8 @@
 //! [`SnapshotWriter::finish`], [`PendingSnapshot::publish`], [`SnapshotDirectory::prune`], and the log may drop
 //! what the oldest snapshot kept covers. Starting from one: [`recover::recover`], then the log from the
 //! snapshot's index on, then [`recover::Recovered::set_aside`], or its `uncovered` when the log does not fit.
-//! Sending one: [`SnapshotFile`] here, [`IncomingSnapshot`] there, then [`load`].
+//! Sending one: [`SnapshotSender`] and [`SnapshotReceiver`] say what to read, send, write and answer, and when;
+//! [`SnapshotFile`] here and [`IncomingSnapshot`] there do it; then [`load`].
 //!
 //! Everything here is synchronous. The writer turns items into bytes and knows nothing of files; the
 //! functions that touch files block, and say so: call them off the core's thread or before it serves.
@@ -22,7 +23,9 @@ pub mod header;
 pub mod load;
 pub mod meta;
 pub mod reader;
+pub mod receive;
 pub mod recover;
+pub mod send;
 pub mod transfer;
 pub mod writer;
 
@@ -32,10 +35,14 @@ mod cut_tests;
 #[cfg(test)]
 mod tests;
 
-pub use directory::{PendingSnapshot, SnapshotDirectory};
+pub use directory::{PendingSnapshot, SnapshotDirectory, SnapshotName};
 pub use error::{Flaw, ReadError, SnapshotError};
 pub use header::{Header, Membership, SlotRange};
 pub use meta::Meta;
 pub use reader::SnapshotReader;
+pub use receive::{AnswerTo, ReceiveWork, SnapshotReceiver};
+pub use send::{
+    SendOutcome, SendStep, SnapshotOffer, SnapshotSender, TransferAnswer, TransferFrame, TransferId,
+};
 pub use transfer::{IncomingSnapshot, SnapshotFile};
 pub use writer::SnapshotWriter;
