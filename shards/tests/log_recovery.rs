@@ -8,8 +8,8 @@ use common::{Node, options, recover_all};
 use ringraft_shards::disk::{Disk, MemoryDisk};
 use ringraft_shards::ids::{ClusterId, Index, NodeId, ShardId};
 use ringraft_shards::log::{
-    FileAction, FileWork, Log, LogOptions, LogWrite, RecordHeader, SegmentHeader, SyncPolicy,
-    read_record, recover, segment_file_name,
+    FileAction, FileWork, Log, LogOptions, LogWrite, RecordHeader, RecoverError, SegmentHeader,
+    SyncPolicy, read_record, recover, segment_file_name,
 };
 use ringraft_shards::raft::Group;
 use ringraft_shards::random::Random;
@@ -432,4 +432,41 @@ fn the_document_shows_these_bytes() {
         }
     }
     assert!(bytes[at..].iter().all(|byte| *byte == 0), "the example ends at {at}");
+}
+
+/// Found by fuzzing: a checksum that fits and numbers that nobody wrote ended in an overflow.
+#[test]
+fn records_that_make_no_sense_are_refused_although_their_checksum_fits() {
+    let node = node_with_log(3, 100, options(1));
+    let places = records(&node.disk);
+    let last = places.last().expect("a log");
+    let bytes = node.disk.read_all(&last.file);
+    let record = &bytes[last.start..last.end];
+    // The record's number first: the chain goes on with any number when the first record has it.
+    let first = &places[0];
+    let cases: [(&Placed, usize, &[u8]); 8] = [
+        (first, 16, &u64::MAX.to_le_bytes()),
+        (last, 24, &u64::MAX.to_le_bytes()),
+        (last, 32, &u64::MAX.to_le_bytes()),
+        (last, 40, &u64::MAX.to_le_bytes()),
+        // The first part: its kind, an entry's type, term, index, total.
+        (last, 64, &[9]),
+        (last, 64 + 1, &[3]),
+        (last, 64 + 8 + 8, &u64::MAX.to_le_bytes()),
+        (last, 64 + 8 + 16, &0u32.to_le_bytes()),
+    ];
+    assert_eq!(record[64], 2, "the last record begins with an entry");
+    for (place, at, with) in cases {
+        let disk = node.disk.copy();
+        let mut record = bytes[place.start..place.end].to_vec();
+        record[at..at + with.len()].copy_from_slice(with);
+        let crc = crc32fast::hash(&record[4..]);
+        record[..4].copy_from_slice(&crc.to_le_bytes());
+        disk.write_at(&place.file, place.start as u64, &record).expect("written");
+        match recover_all(&disk, options(1)) {
+            Err(RecoverError::Nonsense { offset, .. }) => assert_eq!(offset, place.start as u64),
+            Err(other) => panic!("byte {at}: {other}"),
+            Ok(log) => panic!("byte {at}: {} records", log.records),
+        }
+    }
 }

@@ -170,7 +170,7 @@ fn frame_bytes(frame: &TransferFrame) -> usize {
 }
 
 fn source(bytes: usize) -> Vec<u8> {
-    (0..bytes).map(|n| (n * 31 >> 5) as u8).collect()
+    (0..bytes).map(|n| ((n * 31) >> 5) as u8).collect()
 }
 
 #[test]

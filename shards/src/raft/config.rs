@@ -71,7 +71,8 @@ impl GroupConfig {
             pre_vote: true,
             // Followers learn the commit index with the next append or heartbeat: half the messages.
             skip_bcast_commit: true,
-            batch_append: true,
+            // It would join messages past their bound. What one poll sends is gathered there anyway.
+            batch_append: false,
             max_uncommitted_size: self.uncommitted_bytes_max,
             max_committed_size_per_ready: self.committed_bytes_per_poll,
             ..raft::Config::default()

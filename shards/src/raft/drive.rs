@@ -28,6 +28,9 @@ impl Group {
             self.eager = false;
             self.stand();
         }
+        if std::mem::take(&mut self.appends_due) && self.node.raft.state == StateRole::Leader {
+            self.node.raft.bcast_append();
+        }
         let mut committed_bytes = 0;
         loop {
             self.persist(out);

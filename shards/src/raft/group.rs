@@ -8,6 +8,7 @@ use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType};
 use raft::{RawNode, SnapshotStatus, StateRole};
 
 use super::config::GroupConfig;
+use super::followers::Followers;
 use super::lease::{self, Lease, Promise, TickGate};
 use super::membership::{MembershipChange, SnapshotPoint, to_raft_change};
 use super::output::{
@@ -32,6 +33,8 @@ pub struct Group {
     pub(super) proposals: VecDeque<Proposal>,
     /// Does an index appear in `proposals` behind an equal or greater one?
     pub(super) proposals_disordered: bool,
+    /// Proposals wait for the next poll, which sends all of them in one message to each follower.
+    pub(super) appends_due: bool,
     /// Contexts of reads under way.
     pub(super) reads: Vec<u64>,
     /// Members since an index; the first is valid at the applied index.
@@ -53,6 +56,7 @@ pub struct Group {
     pub(super) now: MonotonicTime,
     gate: TickGate,
     promise: Promise,
+    followers: Followers,
     pub(super) lease: Lease,
     chance: Random,
 }
@@ -83,12 +87,14 @@ impl Group {
             now: MonotonicTime(0),
             gate: TickGate::new(config.tick_us),
             promise: Promise::new(ticks, begins_anew),
+            followers: Followers::new(ticks),
             lease: Lease::new(config.node.0, ticks, config.tick_us),
             config,
             node,
             unpersisted: VecDeque::new(),
             proposals: VecDeque::new(),
             proposals_disordered: false,
+            appends_due: false,
             reads: Vec::new(),
             memberships: VecDeque::from([(applied, members)]),
             changes: Vec::new(),
@@ -116,6 +122,7 @@ impl Group {
             return;
         }
         self.promise.tick();
+        self.followers.tick();
         if self.failure.is_some() || self.must_not_campaign() {
             return;
         }
@@ -149,6 +156,9 @@ impl Group {
             MessageType::MsgHeartbeatResponse => self.take_answer(&mut message)?,
             _ => {}
         }
+        if message.term == self.node.raft.term && self.membership().contains(NodeId(message.from)) {
+            self.followers.heard(message.from);
+        }
         let (from, term) = (message.from, message.term);
         // Answers of nodes that were removed meanwhile are errors to raft-rs; they mean nothing.
         let _ = self.node.step(message);
@@ -178,7 +188,7 @@ impl Group {
         if !self.node.raft.append_entry(&mut [entry]) {
             return Err(ProposeError::Busy);
         }
-        self.node.raft.bcast_append();
+        self.appends_due = true;
         Ok(self.note_proposal())
     }
 
@@ -317,7 +327,7 @@ impl Group {
         let mut needed = through;
         if self.role() == Role::Leader {
             for (&id, progress) in self.node.raft.prs().iter() {
-                if id != self.config.node.0 && progress.recent_active {
+                if id != self.config.node.0 && self.followers.is_active(id) {
                     needed = needed.min(progress.matched);
                 }
             }
@@ -448,7 +458,7 @@ impl Group {
                 node: NodeId(id),
                 voter: members.votes(NodeId(id)),
                 matched: Index(if leads { progress.matched } else { 0 }),
-                active: id == self.config.node.0 || (leads && progress.recent_active),
+                active: id == self.config.node.0 || (leads && self.followers.is_active(id)),
                 in_snapshot: leads && progress.state == raft::ProgressState::Snapshot,
             })
             .collect();
@@ -572,6 +582,7 @@ impl Group {
         let now = (self.node.raft.term, self.node.raft.state);
         if now != self.observed {
             self.observed = now;
+            self.followers.clear();
             self.lease.clear(&self.memberships.back().expect("never empty").1);
             let ticks = self.config.election_ticks;
             let timeout = ticks + self.chance.below(ticks as u64) as usize;

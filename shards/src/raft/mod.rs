@@ -27,6 +27,7 @@
 
 mod config;
 mod drive;
+mod followers;
 mod group;
 mod lease;
 mod logger;

@@ -271,6 +271,8 @@ pub struct Cluster {
     pub nodes: BTreeMap<u64, Node>,
     pub links: BTreeMap<(u64, u64), VecDeque<PeerMessage>>,
     pub cut: Vec<(u64, u64)>,
+    /// It receives neither entries nor snapshots.
+    pub starved: Option<u64>,
     pub chance: Random,
     pub seed: u64,
     /// One message in so many is lost; 0 loses none.
@@ -289,6 +291,7 @@ impl Cluster {
             nodes,
             links: BTreeMap::new(),
             cut: Vec::new(),
+            starved: None,
             chance: Random::new(seed),
             seed,
             loss: 0,
@@ -336,7 +339,9 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("a node of the cluster");
         for message in node.outbox.drain(..) {
             let link = (id, message.to().0);
-            let lost = self.loss > 0 && self.chance.below(self.loss) == 0;
+            let food = !message.0.entries.is_empty() || message.snapshot().is_some();
+            let lost = self.loss > 0 && self.chance.below(self.loss) == 0
+                || (food && self.starved == Some(link.1));
             if lost || self.cut.contains(&link) {
                 if message.snapshot().is_some() {
                     node.group.as_mut().expect("it is up").snapshot_sent(message.to(), false);

@@ -1,0 +1,366 @@
+//! What section by section of `docs/replication.md` promises: who disturbs whom, what is bounded, what a proposal learns.
+
+mod common;
+
+use common::Cluster;
+use ringraft_shards::ids::NodeId;
+use ringraft_shards::raft::{MembershipChange, PeerMessage, ProposeError, Role};
+
+/// A cluster with a leader, and the ids of the others.
+fn cluster(count: u64, seed: u64) -> (Cluster, u64, Vec<u64>) {
+    let mut cluster = Cluster::new(count, seed);
+    let leader = cluster.elect();
+    cluster.propose(b"first");
+    cluster.converge();
+    let others = cluster.nodes.keys().copied().filter(|id| *id != leader).collect();
+    (cluster, leader, others)
+}
+
+fn entry_bytes(message: &PeerMessage) -> u64 {
+    message.0.entries.iter().map(|entry| entry.data.len() as u64).sum()
+}
+
+/// Appends on a link, and the bytes of entries in them.
+fn appends(cluster: &Cluster, link: (u64, u64)) -> (usize, u64) {
+    let queue = cluster.links.get(&link);
+    let with_entries = queue.into_iter().flatten().filter(|message| entry_bytes(message) > 0);
+    with_entries.fold((0, 0), |(count, bytes), message| (count + 1, bytes + entry_bytes(message)))
+}
+
+fn cut_off(cluster: &mut Cluster, id: u64) {
+    let ids: Vec<u64> = cluster.nodes.keys().copied().collect();
+    cluster.cut = ids.iter().flat_map(|&other| [(id, other), (other, id)]).collect();
+}
+
+#[test]
+fn a_node_that_was_cut_off_comes_back_without_an_election() {
+    let (mut cluster, leader, others) = cluster(3, 1);
+    let term = cluster.node(leader).group().term();
+    cut_off(&mut cluster, others[0]);
+    for _ in 0..100 {
+        cluster.tick();
+        cluster.settle();
+    }
+    assert_eq!(cluster.node(others[0]).group().role(), Role::Candidate, "it would like to lead");
+    assert_eq!(cluster.node(others[0]).group().term(), term, "but only asks first");
+    cluster.cut.clear();
+    cluster.propose(b"more");
+    cluster.converge();
+    assert_eq!((cluster.leader(), cluster.node(leader).group().term()), (Some(leader), term));
+}
+
+#[test]
+fn a_leader_without_a_majority_steps_down_in_two_election_timeouts() {
+    let (mut cluster, leader, _) = cluster(5, 2);
+    cut_off(&mut cluster, leader);
+    let patience = 2 * cluster.node(leader).config.election_ticks;
+    for _ in 0..patience {
+        cluster.node(leader).tick();
+        cluster.poll(leader);
+    }
+    assert_eq!(cluster.node(leader).group().role(), Role::Follower);
+    let refused = cluster.node(leader).group().propose("x".as_bytes());
+    assert_eq!(refused, Err(ProposeError::NotLeader { leader: None }));
+}
+
+#[test]
+fn a_node_that_was_removed_and_does_not_know_disturbs_nobody() {
+    let (mut cluster, leader, others) = cluster(3, 3);
+    let gone = others[0];
+    cut_off(&mut cluster, gone);
+    let change = [MembershipChange::Remove(NodeId(gone))];
+    cluster.node(leader).group().propose_membership(&change).expect("it leads");
+    cluster.poll(leader);
+    cluster.settle();
+    let term = cluster.node(leader).group().term();
+    cluster.cut.clear();
+    for _ in 0..100 {
+        cluster.tick();
+        cluster.settle();
+        assert_eq!((cluster.leader(), cluster.node(leader).group().term()), (Some(leader), term));
+    }
+    cluster.propose(b"without it");
+    cluster.run_until("it is applied", |c| c.node(others[1]).applied().len() == 2);
+}
+
+#[test]
+fn what_is_proposed_in_one_turn_goes_in_one_message_to_each() {
+    let (mut cluster, leader, others) = cluster(3, 4);
+    for n in 0..20u8 {
+        cluster.node(leader).group().propose(vec![n; 50]).expect("it leads");
+    }
+    cluster.poll(leader);
+    for other in others {
+        assert_eq!(appends(&cluster, (leader, other)), (1, 20 * 50));
+    }
+    let writes = cluster.node(leader).writes.len();
+    assert_eq!(writes, 1, "and in one write");
+}
+
+#[test]
+fn a_follower_that_does_not_answer_gets_a_bounded_number_of_messages() {
+    let (mut cluster, leader, others) = cluster(3, 5);
+    let (silent, good) = (others[0], others[1]);
+    let config = cluster.node(leader).config.clone();
+    for n in 0..200u8 {
+        cluster.node(leader).group().propose(vec![n; 300]).expect("the other one answers");
+        cluster.node(leader).settle();
+        cluster.collect(leader);
+        while cluster.links.get(&(leader, good)).is_some_and(|queue| !queue.is_empty()) {
+            cluster.deliver((leader, good));
+            cluster.node(good).settle();
+            cluster.collect(good);
+            cluster.deliver((good, leader));
+            cluster.node(leader).settle();
+            cluster.collect(leader);
+        }
+        let (count, bytes) = appends(&cluster, (leader, silent));
+        assert!(count <= config.messages_in_flight_max, "{count} messages");
+        assert!(bytes <= count as u64 * (config.message_bytes_max + 300), "{bytes} bytes");
+    }
+    assert_eq!(cluster.node(leader).applied().len(), 201, "nobody waited");
+    let held = cluster.node(leader).group().status().cache_bytes;
+    assert!(held <= config.entry_cache_bytes + 1024, "the rest is on the disk: {held}");
+    cluster.converge();
+    assert_eq!(cluster.node(silent).applied().len(), 201);
+}
+
+#[test]
+fn without_a_majority_proposals_are_refused_at_a_bound() {
+    let (mut cluster, leader, _) = cluster(3, 6);
+    cut_off(&mut cluster, leader);
+    let bound = cluster.node(leader).config.uncommitted_bytes_max;
+    let mut taken = 0;
+    let refused = loop {
+        match cluster.node(leader).group().propose(vec![1; 1000]) {
+            Ok(_) => taken += 1000,
+            Err(refused) => break refused,
+        }
+        assert!(taken <= bound + 1000);
+    };
+    assert_eq!(refused, ProposeError::Busy);
+    assert!(taken + 1000 >= bound, "{taken}");
+    cluster.node(leader).settle();
+    cluster.cut.clear();
+    cluster.converge();
+    cluster.node(leader).group().propose(vec![1; 1000]).expect("there is room again");
+}
+
+#[test]
+fn a_follower_far_behind_is_fed_while_writes_go_on_as_before() {
+    let (mut cluster, leader, others) = cluster(3, 7);
+    let behind = others[0];
+    cluster.crash(behind, false);
+    for n in 0..250u8 {
+        cluster.propose(&[n; 400]);
+    }
+    cluster.start(behind);
+    let config = cluster.node(leader).config.clone();
+    let mut rounds = 0;
+    while cluster.node(behind).applied().len() + 5 < 251 + rounds {
+        rounds += 1;
+        cluster.tick();
+        let last = cluster.node(leader).propose(b"more").expect("it leads").index;
+        cluster.collect(leader);
+        // One message each way between the two who are up to date commits it.
+        for link in [(leader, others[1]), (others[1], leader)] {
+            while cluster.links.get(&link).is_some_and(|queue| !queue.is_empty()) {
+                cluster.deliver(link);
+            }
+            cluster.node(link.1).settle();
+            cluster.collect(link.1);
+        }
+        assert!(cluster.node(leader).group().commit_index() >= last, "round {rounds}");
+        let (count, bytes) = appends(&cluster, (leader, behind));
+        assert!(count <= config.messages_in_flight_max);
+        assert!(bytes <= count as u64 * (config.message_bytes_max + 400));
+        for link in [(leader, behind), (behind, leader)] {
+            for _ in 0..4 {
+                cluster.deliver(link);
+                cluster.node(behind).settle();
+                cluster.collect(behind);
+            }
+        }
+        assert!(rounds < 500, "it catches up");
+    }
+    cluster.converge();
+}
+
+#[test]
+fn the_log_waits_for_a_slow_follower_up_to_a_bound() {
+    let (mut cluster, leader, others) = cluster(3, 8);
+    let slow = others[0];
+    cluster.node(leader).snapshot_every = 10;
+    // It answers heartbeats; entries never reach it.
+    cluster.starved = Some(slow);
+    let bound = cluster.node(leader).config.retained_bytes_max;
+    let mut kept_for_it = 0;
+    for n in 0..400u16 {
+        cluster.propose(&[n as u8; 400]);
+        if n.is_multiple_of(2) {
+            cluster.tick();
+        }
+        let status = cluster.node(leader).group().status();
+        let matched = cluster.node(leader).group().peers();
+        let matched = matched.iter().find(|peer| peer.node == NodeId(slow)).expect("a member");
+        assert!(matched.active, "it is slow, not gone");
+        if status.first_index.0 <= matched.matched.0 + 1 {
+            kept_for_it = status.log_bytes;
+        }
+        let most = bound + 3 * cluster.node(leader).options.segment_bytes;
+        assert!(status.log_bytes <= most, "{} of {most}", status.log_bytes);
+    }
+    assert!(kept_for_it > bound / 2, "{kept_for_it} were kept for it");
+    cluster.starved = None;
+    cluster.converge();
+    assert_eq!(cluster.node(slow).installs, 1, "what it needed was gone in the end");
+    // One that is gone is not waited for.
+    cluster.crash(slow, false);
+    for n in 0..100u16 {
+        cluster.propose(&[n as u8; 400]);
+        cluster.tick();
+        cluster.settle();
+    }
+    let status = cluster.node(leader).group().status();
+    assert!(status.log_bytes < bound / 2, "{status:?}");
+}
+
+#[test]
+fn a_deposed_leader_tells_what_is_lost_and_what_it_cannot_know() {
+    let (mut cluster, old, others) = cluster(3, 9);
+    cut_off(&mut cluster, old);
+    let proposed: Vec<_> = (0..40u8)
+        .map(|n| cluster.node(old).group().propose(vec![n]).expect("it believes to lead"))
+        .collect();
+    cluster.node(old).settle();
+    cluster.run_until("a new leader", |c| others.iter().any(|id| c.node(*id).is_leader()));
+    let new = cluster.leader().expect("just elected");
+    for _ in 0..20 {
+        cluster.propose(b"instead");
+    }
+    cluster.run_until("the old one steps down", |c| !c.node(old).is_leader());
+    assert!(cluster.node(old).lost.is_empty() && cluster.node(old).unknown.is_empty());
+    // What it would need is compacted away: it gets a snapshot, then entries.
+    cluster.node(new).take_snapshot();
+    let point = cluster.node(new).snapshot.as_ref().expect("just taken").0.index;
+    cluster.node(new).config.retained_bytes_max = 0;
+    for _ in 0..60 {
+        cluster.propose(&[7; 500]);
+    }
+    cluster.node(new).group().compact(point);
+    cluster.cut.clear();
+    cluster.converge();
+    let first_sent = cluster.node(old).snapshot.as_ref().map(|(point, _)| point.index);
+    let (lost, unknown) = (cluster.node(old).lost.clone(), cluster.node(old).unknown.clone());
+    match first_sent {
+        Some(point) => {
+            assert!(unknown.iter().all(|proposal| proposal.index <= point));
+            assert!(lost.iter().all(|proposal| proposal.index > point));
+            assert!(!unknown.is_empty() && !lost.is_empty(), "{unknown:?} {lost:?}");
+        }
+        None => assert!(unknown.is_empty(), "everything came as entries"),
+    }
+    assert_eq!(lost.len() + unknown.len(), proposed.len(), "each has its answer, once");
+}
+
+#[test]
+fn reads_of_a_turn_cost_one_round() {
+    let (mut cluster, leader, others) = cluster(3, 10);
+    cluster.node(leader).group().read_index(7).expect("it leads");
+    cluster.poll(leader);
+    for &other in &others {
+        assert_eq!(cluster.links[&(leader, other)].len(), 1, "one message for all reads");
+    }
+    // One answer makes a majority.
+    cluster.deliver((leader, others[0]));
+    cluster.node(others[0]).settle();
+    cluster.collect(others[0]);
+    cluster.deliver((others[0], leader));
+    let commit = cluster.node(leader).group().commit_index().0;
+    assert_eq!(cluster.node(leader).reads_ready, [(7, commit)]);
+}
+
+#[test]
+fn a_slow_disk_of_the_leader_holds_nobody_up_but_itself() {
+    let (mut cluster, leader, others) = cluster(3, 11);
+    let data = b"written by the others".to_vec();
+    let proposal = cluster.node(leader).group().propose(data.clone()).expect("it leads");
+    cluster.poll(leader);
+    assert_eq!(cluster.node(leader).writes.len(), 1);
+    for _ in 0..3 {
+        for &other in &others {
+            for link in [(leader, other), (other, leader)] {
+                while cluster.links.get(&link).is_some_and(|queue| !queue.is_empty()) {
+                    cluster.deliver(link);
+                    if link.1 != leader {
+                        cluster.node(link.1).settle();
+                        cluster.collect(link.1);
+                    }
+                }
+            }
+        }
+        // The commit index goes out with a heartbeat.
+        cluster.node(leader).tick();
+        cluster.poll(leader);
+    }
+    assert_eq!(cluster.node(leader).group().commit_index(), proposal.index, "two have it");
+    assert_eq!(cluster.node(leader).applied().len(), 1, "it is not applied before it is here");
+    assert_eq!(cluster.node(others[0]).applied().last(), Some(&data.as_slice()));
+    cluster.node(leader).settle();
+    assert_eq!(cluster.node(leader).applied().last(), Some(&data.as_slice()));
+}
+
+#[test]
+fn a_snapshot_on_its_way_holds_nobody_up_and_may_fail() {
+    let (mut cluster, leader, others) = cluster(3, 12);
+    let (behind, good) = (others[0], others[1]);
+    cluster.node(leader).snapshot_every = 20;
+    cluster.crash(behind, false);
+    for n in 0..150u8 {
+        cluster.propose(&[n; 400]);
+        cluster.tick();
+        cluster.settle();
+    }
+    cluster.start(behind);
+    // The offer comes, and the transfer takes its time.
+    let offered = |cluster: &Cluster| {
+        let queue = cluster.links.get(&(leader, behind));
+        queue.into_iter().flatten().any(|message| message.snapshot().is_some())
+    };
+    let round = |cluster: &mut Cluster| {
+        cluster.tick();
+        for id in [leader, good, behind] {
+            cluster.node(id).settle();
+            cluster.collect(id);
+        }
+        for link in [(leader, good), (good, leader), (leader, behind), (behind, leader)] {
+            while let Some(next) = cluster.links.get(&link).and_then(|queue| queue.front()) {
+                if next.snapshot().is_some() {
+                    break;
+                }
+                cluster.deliver(link);
+                cluster.node(link.1).settle();
+                cluster.collect(link.1);
+            }
+        }
+    };
+    let mut rounds = 0;
+    while !offered(&cluster) {
+        round(&mut cluster);
+        rounds += 1;
+        assert!(rounds < 50, "the offer comes");
+    }
+    for _ in 0..20 {
+        let last = cluster.node(leader).propose(b"meanwhile").expect("it leads").index;
+        round(&mut cluster);
+        assert!(cluster.node(leader).group().commit_index() >= last);
+        let peers = cluster.node(leader).group().peers();
+        let peer = peers.iter().find(|peer| peer.node == NodeId(behind)).expect("a member");
+        assert!(peer.in_snapshot);
+    }
+    // It fails; the next one arrives.
+    cluster.links.remove(&(leader, behind));
+    cluster.node(leader).group().snapshot_sent(NodeId(behind), false);
+    cluster.converge();
+    assert_eq!(cluster.node(behind).installs, 1);
+}
