@@ -114,6 +114,19 @@ pub struct OwnedArguments {
 }
 
 impl OwnedArguments {
+    /// With room for `count` arguments of `bytes` bytes together.
+    pub fn with_room(count: usize, bytes: usize) -> OwnedArguments {
+        OwnedArguments { bytes: Vec::with_capacity(bytes), spans: Vec::with_capacity(count) }
+    }
+
+    /// A copy. Cost: two allocations.
+    pub fn copy(arguments: Arguments<'_>) -> OwnedArguments {
+        let bytes = arguments.iter_from(0).map(<[u8]>::len).sum();
+        let mut owned = OwnedArguments::with_room(arguments.count(), bytes);
+        arguments.iter_from(0).for_each(|argument| owned.push(argument));
+        owned
+    }
+
     /// Appends one argument.
     pub fn push(&mut self, argument: &[u8]) {
         self.spans.push(Span::new(self.bytes.len(), argument.len()));

@@ -372,7 +372,11 @@ impl Core {
         }
         let first = command.keys.first;
         for piece in &mut pieces {
-            let mut own: OwnedArguments = arguments.iter_from(0).take(first).collect();
+            let range = |&nth: &u32| first + nth as usize * step..first + (nth as usize + 1) * step;
+            let all = piece.keys.iter().flat_map(range).chain(0..first);
+            let bytes = all.map(|i| arguments.at(i).len()).sum();
+            let mut own = OwnedArguments::with_room(first + piece.keys.len() * step, bytes);
+            (0..first).for_each(|i| own.push(arguments.at(i)));
             for &nth in &piece.keys {
                 let start = first + nth as usize * step;
                 (start..start + step).for_each(|i| own.push(arguments.at(i)));

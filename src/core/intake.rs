@@ -172,7 +172,7 @@ impl Core {
             Source::Buffer(buffer, length) => self.ring.buffer(buffer, usize::from(length)),
             _ => &self.answers.connections.at(index).input[..],
         };
-        Arguments::new(bytes, &self.turn.spans[first..]).iter_from(0).collect()
+        OwnedArguments::copy(Arguments::new(bytes, &self.turn.spans[first..]))
     }
 
     /// Takes a request on the hot path, if it is of the kind for it.

@@ -118,10 +118,10 @@ impl Found {
 }
 
 /// A message of a transaction between cores.
-pub type TransactionMessage = Message<Ask, Found>;
+pub type TransactionMessage = Message<Box<Ask>, Found>;
 
 /// A shard's part in transactions.
-pub type Participant = transaction::Participant<Ask, Found, Parked>;
+pub type Participant = transaction::Participant<Box<Ask>, Found, Parked>;
 
 /// A single request that waits for a transaction.
 pub struct Parked {
@@ -140,7 +140,7 @@ impl std::fmt::Debug for Parked {
 }
 
 /// What transactions want of their shard's core.
-pub type Wanted = ParticipantOutput<Ask, Found, Parked>;
+pub type Wanted = ParticipantOutput<Box<Ask>, Found, Parked>;
 
 impl LocalShard {
     /// Is no transaction over several shards about? Then no request has to wait for one.
@@ -207,7 +207,7 @@ impl LocalShard {
                 origin: request.origin,
                 database: request.database,
                 first_key: request.first_key,
-                arguments: request.arguments.iter_from(0).collect(),
+                arguments: OwnedArguments::copy(request.arguments),
                 guard: guard.cloned(),
             };
             let after = self.last_locks.get(usize::from(request.origin.core)).copied();
@@ -220,7 +220,7 @@ impl LocalShard {
     /// Takes a message of a transaction. Nothing may be staged that was not run.
     pub fn take_transaction(
         &mut self,
-        message: ToShard<Ask>,
+        message: ToShard<Box<Ask>>,
         stats: &mut Stats,
     ) -> Option<TransactionMessage> {
         if !self.serves() {

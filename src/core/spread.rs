@@ -34,10 +34,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 /// A core's transactions.
-pub type Coordinator = transaction::Coordinator<Ask, Found, Work>;
+pub type Coordinator = transaction::Coordinator<Box<Ask>, Found, Work>;
 
 /// What comes out of them.
-pub type Coordinated = CoordinatorOutput<Ask, Found, Work>;
+pub type Coordinated = CoordinatorOutput<Box<Ask>, Found, Work>;
 
 /// A command over several shards that is under way.
 pub struct Work {
@@ -106,7 +106,11 @@ impl Core {
                     let arguments = piece.arguments.unwrap_or_default();
                     let locks = self.locks_of(command, arguments.borrow(), false);
                     let what = What::Reply { command, database, arguments, protocol, no_touch };
-                    Part { shard: piece.shard, locks, fetch: Ask { what, ..Ask::default() } }
+                    Part {
+                        shard: piece.shard,
+                        locks,
+                        fetch: Box::new(Ask { what, ..Ask::default() }),
+                    }
                 };
                 let parts = pieces.into_iter().map(part).collect();
                 (Job::Merge { rule, parts: keys }, parts)
@@ -118,7 +122,11 @@ impl Core {
                     let batch = one_operation(command, database, piece.first_key, &arguments);
                     effects.push((piece.shard, batch));
                     let locks = self.locks_of(command, arguments.borrow(), true);
-                    Part { shard: piece.shard, locks, fetch: Ask { grows, ..Ask::default() } }
+                    Part {
+                        shard: piece.shard,
+                        locks,
+                        fetch: Box::new(Ask { grows, ..Ask::default() }),
+                    }
                 };
                 let parts = pieces.into_iter().map(part).collect();
                 (Job::Effects { effects, rule: Gather::AllOk }, parts)
@@ -138,7 +146,11 @@ impl Core {
                         _ => What::Nothing,
                     };
                     let locks = LockSet::whole(true);
-                    Part { shard: piece.shard, locks, fetch: Ask { what, ..Ask::default() } }
+                    Part {
+                        shard: piece.shard,
+                        locks,
+                        fetch: Box::new(Ask { what, ..Ask::default() }),
+                    }
                 };
                 let parts = pieces.into_iter().map(part).collect();
                 (Job::Effects { effects, rule }, parts)
@@ -169,7 +181,7 @@ impl Core {
         self.begin_work(Work { target, protocol, command, job, watched, reply }, parts);
     }
 
-    fn begin_work(&mut self, work: Work, parts: Vec<Part<Ask>>) {
+    fn begin_work(&mut self, work: Work, parts: Vec<Part<Box<Ask>>>) {
         let now_ns = self.turn.now_ms as u64 * 1_000_000;
         let mut out = std::mem::take(&mut self.coordinated);
         self.coordinator.begin(now_ns, parts, work, &mut out);
@@ -187,7 +199,7 @@ impl Core {
     }
 
     /// What the shards must lock and read for commands that run on the overlay.
-    fn needs_of(&self, steps: &[Step], watched: &[Watched]) -> Vec<Part<Ask>> {
+    fn needs_of(&self, steps: &[Step], watched: &[Watched]) -> Vec<Part<Box<Ask>>> {
         let mut needs: BTreeMap<ShardId, Needs> = BTreeMap::new();
         let mut seen = HashSet::new();
         for step in steps {
@@ -222,7 +234,11 @@ impl Core {
         let with_values = !steps.iter().all(|step| step.command.flags.keys_only);
         let part = |(shard, need): (ShardId, Needs)| {
             let what = What::Items(need.items, with_values);
-            Part { shard, locks: need.locks, fetch: Ask { what, guard: need.guard, grows } }
+            Part {
+                shard,
+                locks: need.locks,
+                fetch: Box::new(Ask { what, guard: need.guard, grows }),
+            }
         };
         needs.into_iter().map(part).collect()
     }

@@ -14,6 +14,9 @@ use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
+/// A map whose keys hash themselves.
+pub(super) type HashedMap<K, V> = HashMap<K, V, BuildHasherDefault<HashItself>>;
+
 /// Takes a hash for what it is.
 #[derive(Default)]
 pub(super) struct HashItself(u64);
@@ -57,7 +60,7 @@ struct Request {
 pub(super) struct LockTable {
     requests: BTreeMap<TransactionId, Request>,
     /// For each key, the requests that name it, by id. Nearly always one.
-    keys: HashMap<u64, SmallVec<[Waiter; 2]>, BuildHasherDefault<HashItself>>,
+    keys: HashedMap<u64, SmallVec<[Waiter; 2]>>,
     /// Requests for the whole shard, by id.
     whole: Vec<Waiter>,
 }
@@ -72,6 +75,11 @@ impl LockTable {
     /// Requests that are there, granted or not.
     pub(super) fn count(&self) -> usize {
         self.requests.len()
+    }
+
+    /// What a request locks; `None` when it is not there.
+    pub(super) fn set(&self, id: TransactionId) -> Option<&LockSet> {
+        self.requests.get(&id).map(|request| &request.set)
     }
 
     #[cfg(test)]

@@ -7,7 +7,7 @@
 //! Bounds: [`TRANSACTIONS_PER_SHARD_MAX`] transactions; single requests that wait are bounded by their connections.
 
 use super::ledger::Ledger;
-use super::locks::LockTable;
+use super::locks::{HashedMap, LockTable};
 use super::message::{Message, State, ToCoordinator, ToShard};
 use super::record::{Applied, Record};
 use super::{LockSet, TransactionId};
@@ -17,7 +17,7 @@ use crate::limits::{
     TRANSACTION_SWEEP_TICKS, TRANSACTIONS_PER_SHARD_MAX,
 };
 use bytes::Bytes;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 /// What a client is told when no leader took the request.
 pub(super) const NO_LEADER: &str = "ERR leader not known";
@@ -122,7 +122,6 @@ struct Held<F, W> {
     /// Whom to tell; nobody after a change of leader.
     coordinator: Option<u64>,
     fetch: Option<F>,
-    locks: LockSet,
     grant: u32,
     /// Was it asked to yield its present grant?
     asked_to_yield: bool,
@@ -145,15 +144,15 @@ enum Asker {
 pub struct Participant<F, V, W> {
     shard: ShardId,
     locks: LockTable,
-    held: HashMap<TransactionId, Held<F, W>>,
-    askers: HashMap<TransactionId, Vec<Asker>>,
+    held: HashedMap<TransactionId, Held<F, W>>,
+    askers: HashedMap<TransactionId, Vec<Asker>>,
     forgettable: Vec<TransactionId>,
     /// Records that could not be proposed yet.
     retry: Vec<Record>,
     /// Committed transactions at the last sweep.
     swept: BTreeSet<TransactionId>,
     /// Those that others are asked about, and who has answered.
-    sweeps: HashMap<TransactionId, BTreeSet<ShardId>>,
+    sweeps: HashedMap<TransactionId, BTreeSet<ShardId>>,
     ticks: u32,
     local_count: u64,
     grant_count: u32,
@@ -168,12 +167,12 @@ impl<F, V, W> Participant<F, V, W> {
         Participant {
             shard,
             locks: LockTable::default(),
-            held: HashMap::new(),
-            askers: HashMap::new(),
+            held: HashedMap::default(),
+            askers: HashedMap::default(),
             forgettable: Vec::new(),
             retry: Vec::new(),
             swept: BTreeSet::new(),
-            sweeps: HashMap::new(),
+            sweeps: HashedMap::default(),
             ticks: 0,
             local_count: 0,
             grant_count: 0,
@@ -192,14 +191,13 @@ impl<F, V, W> Participant<F, V, W> {
                 .map(|&hash| super::LockKey { hash, exclusive: true })
                 .collect();
             let locks = LockSet { keys, whole: prepared.whole.then_some(true) };
-            self.locks.force(id, locks.clone());
+            self.locks.force(id, locks);
             let participants = prepared.participants.clone();
             let stage = Stage::Prepared { participants, prepared: BTreeSet::new() };
             let held = Held {
                 stage,
                 coordinator: None,
                 fetch: None,
-                locks,
                 grant: 0,
                 asked_to_yield: false,
                 doomed: false,
@@ -272,8 +270,8 @@ impl<F, V, W> Participant<F, V, W> {
         self.local_count += 1;
         let id = TransactionId { time: after, origin: 1 << 63 | self.local_count };
         let mut younger = Vec::new();
-        let granted = self.locks.request(id, locks.clone(), &mut younger);
-        self.hold(id, Stage::Local(request), None, None, locks);
+        let granted = self.locks.request(id, locks, &mut younger);
+        self.hold(id, Stage::Local(request), None, None);
         if granted {
             self.granted(vec![id], out);
         }
@@ -288,10 +286,9 @@ impl<F, V, W> Participant<F, V, W> {
         stage: Stage<W>,
         coordinator: Option<u64>,
         fetch: Option<F>,
-        locks: LockSet,
     ) {
         let (grant, asked_to_yield, doomed, age) = (0, false, false, 0);
-        let held = Held { stage, coordinator, fetch, locks, grant, asked_to_yield, doomed, age };
+        let held = Held { stage, coordinator, fetch, grant, asked_to_yield, doomed, age };
         self.held.insert(id, held);
     }
 
@@ -356,8 +353,8 @@ impl<F, V, W> Participant<F, V, W> {
             return out.to(Some(coordinator), ToCoordinator::Failed { id, shard, reason });
         }
         let mut younger = Vec::new();
-        let granted = self.locks.request(id, locks.clone(), &mut younger);
-        self.hold(id, Stage::Waiting, Some(coordinator), Some(fetch), locks);
+        let granted = self.locks.request(id, locks, &mut younger);
+        self.hold(id, Stage::Waiting, Some(coordinator), Some(fetch));
         if granted {
             return self.granted(vec![id], out);
         }
@@ -458,7 +455,7 @@ impl<F, V, W> Participant<F, V, W> {
                 held.stage = Stage::Preparing;
                 held.age = 0;
                 held.fetch = None;
-                let locks = held.locks.clone();
+                let locks = self.locks.set(id).cloned().unwrap_or_default();
                 out.records.push(Record::Prepare { id, participants, locks, effects });
             }
             Stage::Prepared { .. } | Stage::Deciding if again => {
