@@ -49,6 +49,12 @@ pub const UNFINISHED_REQUESTS_MAX: u32 = 16 * 1024;
 /// Size of one write batch of a shard; a larger one is closed and proposed before the turn ends.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 
+/// Keys of joined requests over several shards, after which they are begun before the turn ends.
+pub const JOINED_KEYS_MAX: usize = 8192;
+
+/// Bytes of their arguments, likewise.
+pub const JOINED_BYTES_MAX: usize = 1 << 20;
+
 /// Items that SCAN looks at when its client names no COUNT.
 pub const SCAN_COUNT_DEFAULT: usize = 10;
 

@@ -67,8 +67,20 @@ impl BatchBuilder {
         first_key: KeyHash,
         arguments: Arguments<'_>,
     ) -> usize {
+        self.push_each(command, database, first_key, arguments.iter_from(0))
+    }
+
+    /// Appends one operation whose arguments are not a row of spans yet.
+    #[inline]
+    pub fn push_each<'a>(
+        &mut self,
+        command: u16,
+        database: DatabaseIndex,
+        first_key: KeyHash,
+        arguments: impl Iterator<Item = &'a [u8]>,
+    ) -> usize {
         let spans_start = self.spans.len();
-        for argument in arguments.iter_from(0) {
+        for argument in arguments {
             self.spans.push(Span::new(self.bytes.len(), argument.len()));
             self.bytes.extend_from_slice(argument);
         }

@@ -57,23 +57,32 @@ pub const COMMANDS: &[Command] = &[
 
 fn del(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let mut count = 0;
-    for i in call.command.keys.positions(call.count()) {
-        count += i64::from(edit.remove(&call.key(i)));
+    for chunk in call.key_chunks() {
+        edit.view().prefetch(chunk.iter().map(|(_, key)| key.hash()));
+        for (_, key) in &chunk {
+            count += i64::from(edit.remove(key));
+        }
     }
     reply.integer(count);
     Ok(())
 }
 
 fn exists(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let positions = call.command.keys.positions(call.count());
-    let count = positions.filter(|&i| view.peek(&call.key(i)).is_some()).count();
+    let mut count = 0;
+    for chunk in call.key_chunks() {
+        view.prefetch(chunk.iter().map(|(_, key)| key.hash()));
+        count += chunk.iter().filter(|(_, key)| view.peek(key).is_some()).count();
+    }
     reply.integer(count as i64);
     Ok(())
 }
 
 fn touch(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let positions = call.command.keys.positions(call.count());
-    let count = positions.filter(|&i| view.get(&call.key(i)).is_some()).count();
+    let mut count = 0;
+    for chunk in call.key_chunks() {
+        view.prefetch(chunk.iter().map(|(_, key)| key.hash()));
+        count += chunk.iter().filter(|(_, key)| view.get(key).is_some()).count();
+    }
     reply.integer(count as i64);
     Ok(())
 }

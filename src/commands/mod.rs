@@ -40,8 +40,16 @@ use crate::resp::reply::Reply;
 use refusal::{Outcome, Refusal};
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::keyspace::{Edit, Key, KeyHash, KeyHasher, View};
+use smallvec::SmallVec;
+
+/// Keys of one command that are looked up together.
+pub const KEYS_AHEAD: usize = 16;
+
+/// So many keys, each with the position of its argument.
+pub type KeyChunk<'a> = SmallVec<[(usize, Key<'a>); KEYS_AHEAD]>;
 
 /// One request as a command function sees it.
+#[derive(Clone, Copy)]
 pub struct Call<'a> {
     /// The row.
     pub command: &'static Command,
@@ -77,6 +85,17 @@ impl<'a> Call<'a> {
         } else {
             Key::new(bytes, self.hasher.hash(bytes))
         }
+    }
+
+    /// The keys in order, each with the position of its argument, [`KEYS_AHEAD`] at a time: whoever looks up a chunk prefetches
+    /// it first.
+    pub fn key_chunks(&self) -> impl Iterator<Item = KeyChunk<'a>> {
+        let mut positions = self.command.keys.positions(self.count());
+        let call = *self;
+        std::iter::from_fn(move || {
+            let keys = positions.by_ref().take(KEYS_AHEAD).map(|i| (i, call.key(i)));
+            Some(keys.collect()).filter(|chunk: &KeyChunk<'_>| !chunk.is_empty())
+        })
     }
 
     /// The string at key argument `i`, counted as an access; `None` when there is no such key.

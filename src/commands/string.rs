@@ -191,10 +191,13 @@ fn getex(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome
 /// MGET key [key ...]. A key that does not exist or holds another type is null.
 fn mget(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     reply.array(call.count() - 1);
-    for i in 1..call.count() {
-        match call.string(i, view) {
-            Ok(Some(value)) => reply.bulk(value),
-            Ok(None) | Err(_) => reply.null(),
+    for chunk in call.key_chunks() {
+        view.prefetch(chunk.iter().map(|(_, key)| key.hash()));
+        for (_, key) in &chunk {
+            match view.get(key).and_then(|item| item.string()) {
+                Some(value) => reply.bulk(value),
+                None => reply.null(),
+            }
         }
     }
     Ok(())
@@ -220,8 +223,11 @@ fn msetnx(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcom
 }
 
 fn set_pairs(call: &Call<'_>, edit: &mut Edit<'_>) {
-    for i in call.command.keys.positions(call.count()) {
-        edit.set_string(&call.key(i), call.at(i + 1), StringForm::Automatic, Expiry::Never);
+    for chunk in call.key_chunks() {
+        edit.view().prefetch(chunk.iter().map(|(_, key)| key.hash()));
+        for (i, key) in &chunk {
+            edit.set_string(key, call.at(i + 1), StringForm::Automatic, Expiry::Never);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! is idle.
 
 use crate::commands::Command;
+use crate::core::joined::Membership;
 use crate::core::replies::Replies;
 use crate::core::session::Session;
 use crate::resp::parse::Parser;
@@ -65,8 +66,10 @@ pub struct Connection {
     pub last_command: Option<&'static Command>,
     /// Row of its last request, if that took the slow path.
     pub last_row: Option<&'static Command>,
-    /// Sequence number of its last write.
-    pub last_write: Option<u32>,
+    /// Its part in requests that are joined.
+    pub membership: Membership,
+    /// Sequence number of its last request that none of its reads may overtake: a write, or one over several shards.
+    pub last_ordered: Option<u32>,
     /// Is a receive armed in the ring?
     pub receiving: bool,
     /// Was its cancellation asked for?
@@ -120,7 +123,8 @@ impl Connection {
             session: Session::default(),
             last_command: None,
             last_row: None,
-            last_write: None,
+            membership: Membership::default(),
+            last_ordered: None,
             receiving: false,
             cancelling: false,
             blocked: false,
@@ -139,10 +143,10 @@ impl Connection {
         }
     }
 
-    /// May a write of it be unfinished? Then a read must wait for its turn in the shard's order.
+    /// May a request be unfinished that its reads must not overtake? Then a read waits for its turn in the shard's order.
     #[inline(always)]
-    pub fn has_unfinished_writes(&self) -> bool {
-        self.last_write.is_some_and(|last| !self.replies.is_written(last))
+    pub fn must_ride(&self) -> bool {
+        self.last_ordered.is_some_and(|last| !self.replies.is_written(last))
     }
 
     /// Unparsed input.

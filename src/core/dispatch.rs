@@ -14,8 +14,10 @@ use crate::core::connection::Hold;
 use crate::core::desk::{Desk, run_session};
 use crate::core::gather::{GatherState, Merge, Part};
 use crate::core::intake::{OUT_OF_MEMORY, forward};
+use crate::core::joined::joins;
 use crate::core::session::{Queued, ReplyMode};
 use crate::core::shard::Request;
+use crate::core::spread::Member;
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
@@ -31,15 +33,14 @@ pub(super) struct Piece {
     pub(super) shard: ShardId,
     /// Hash of its first key.
     pub(super) first_key: KeyHash,
-    /// Its arguments; `None` for all of the command's.
-    pub(super) arguments: Option<OwnedArguments>,
-    /// Positions of its keys among the command's.
-    pub(super) keys: Vec<u32>,
 }
 
 impl Core {
     /// Takes a request of any kind.
     pub(super) fn dispatch(&mut self, index: u32, arguments: OwnedArguments) {
+        if self.joined.has(self.answers.connections.at(index).membership) {
+            self.begin_joined();
+        }
         let looked_up = find_row(arguments.borrow());
         let pauses = looked_up.as_ref().is_ok_and(|command| self.is_paused_for(command));
         if pauses {
@@ -238,7 +239,7 @@ impl Core {
         command: &'static Command,
         arguments: OwnedArguments,
     ) -> Result<(), Refusal> {
-        let connection = self.answers.connections.at_mut(index);
+        let connection = self.answers.connections.at(index);
         let mut origin = Origin {
             core: self.id,
             target,
@@ -246,20 +247,29 @@ impl Core {
             rides: true,
             no_touch: connection.session.no_touch,
         };
-        if let (Run::Write(_), Target::Connection { sequence, .. }) = (command.run, target) {
-            connection.last_write = Some(sequence);
-        }
         let view = arguments.borrow();
         if command.spread == Spread::Everywhere(Gather::Cursor) {
             return self.start_scan(origin, database, command, arguments);
         }
         let pieces = self.pieces(command, view)?;
+        if let Target::Connection { sequence, .. } = target
+            && (pieces.len() > 1 || matches!(command.run, Run::Write(_)))
+        {
+            self.answers.connections.at_mut(index).last_ordered = Some(sequence);
+        }
         let side_by_side = matches!(command.spread, Spread::Everywhere(_))
             && !matches!(command.run, Run::Write(_))
             || matches!(command.run, Run::Shard(_));
+        if pieces.len() > 1 && joins(command) {
+            let manner = (origin.protocol, origin.no_touch);
+            let member = Member::new(target, origin.protocol, Some(command));
+            let joined = &mut self.joined;
+            let membership = joined.add(&self.router, member, manner, database, command, view);
+            self.answers.connections.at_mut(index).membership = membership;
+            return Ok(());
+        }
         if pieces.len() > 1 && !side_by_side {
-            let (protocol, no_touch) = (origin.protocol, origin.no_touch);
-            self.spread(target, protocol, no_touch, database, command, arguments, pieces);
+            self.spread(target, origin.protocol, database, command, arguments);
             return Ok(());
         }
         let merge = match command.spread {
@@ -285,11 +295,9 @@ impl Core {
         for (part, piece) in pieces.into_iter().enumerate() {
             if let Some(index) = gather {
                 origin.target = Target::Gather { index, part: part as u16 };
-                self.answers.gathers.at_mut(index).parts[part].keys = piece.keys;
             }
-            let own = piece.arguments.as_ref().map_or(view, OwnedArguments::borrow);
-            let request =
-                Request { command, origin, database, first_key: piece.first_key, arguments: own };
+            let first_key = piece.first_key;
+            let request = Request { command, origin, database, first_key, arguments: view };
             self.forward(piece.shard, &request);
         }
         Ok(())
@@ -328,60 +336,31 @@ impl Core {
         }
     }
 
-    /// Which shards a command concerns, and with which of its arguments.
+    /// Which shards a command concerns.
     /// Errors: a pair is incomplete.
     pub(super) fn pieces(
         &self,
         command: &'static Command,
         arguments: Arguments<'_>,
     ) -> Result<Vec<Piece>, Refusal> {
-        let all = |shard| Piece {
-            shard,
-            first_key: KeyHash::default(),
-            arguments: None,
-            keys: Vec::new(),
-        };
+        let all = |shard| Piece { shard, first_key: KeyHash::default() };
         if let Spread::Everywhere(_) = command.spread {
             return Ok((0..self.router.shard_count()).map(|n| all(ShardId(n as u16))).collect());
         }
-        let step = command.keys.step;
         let mut pieces: Vec<Piece> = Vec::new();
-        for (nth, i) in command.keys.positions(arguments.count()).enumerate() {
-            if i + step > arguments.count() {
+        for i in command.keys.positions(arguments.count()) {
+            if i + command.keys.step > arguments.count() {
                 return Err(Refusal::Arity(command.full_name()));
             }
-            let hash = self.router.hash(arguments.at(i));
-            let shard = self.router.shard(hash);
-            match pieces.iter_mut().find(|piece| piece.shard == shard) {
-                Some(piece) => piece.keys.push(nth as u32),
-                None => pieces.push(Piece {
-                    shard,
-                    first_key: hash,
-                    arguments: None,
-                    keys: vec![nth as u32],
-                }),
+            let first_key = self.router.hash(arguments.at(i));
+            let shard = self.router.shard(first_key);
+            if !pieces.iter().any(|piece| piece.shard == shard) {
+                pieces.push(Piece { shard, first_key });
             }
         }
-        match pieces.len() {
+        if pieces.is_empty() {
             // A command that names no key here (OBJECT HELP) is any shard's.
-            0 => return Ok(vec![all(ShardId(0))]),
-            1 => return Ok(pieces),
-            // It runs in one place, with all of its arguments.
-            _ if command.spread == Spread::One => return Ok(pieces),
-            _ => {}
-        }
-        let first = command.keys.first;
-        for piece in &mut pieces {
-            let range = |&nth: &u32| first + nth as usize * step..first + (nth as usize + 1) * step;
-            let all = piece.keys.iter().flat_map(range).chain(0..first);
-            let bytes = all.map(|i| arguments.at(i).len()).sum();
-            let mut own = OwnedArguments::with_room(first + piece.keys.len() * step, bytes);
-            (0..first).for_each(|i| own.push(arguments.at(i)));
-            for &nth in &piece.keys {
-                let start = first + nth as usize * step;
-                (start..start + step).for_each(|i| own.push(arguments.at(i)));
-            }
-            piece.arguments = Some(own);
+            pieces.push(all(ShardId(0)));
         }
         Ok(pieces)
     }

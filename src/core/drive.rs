@@ -30,6 +30,9 @@ impl Core {
             };
             self.freeing = self.shards.iter_mut().fold(false, free);
         }
+        if !self.joined.is_empty() {
+            self.begin_joined();
+        }
         loop {
             self.serve_transactions();
             for local in 0..self.shards.len() {

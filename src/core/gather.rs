@@ -49,8 +49,6 @@ pub enum Merge {
 /// One part and its reply.
 #[derive(Debug, Default)]
 pub struct Part {
-    /// Positions of its keys among the command's keys.
-    pub keys: Vec<u32>,
     /// Its reply, once it has come.
     pub reply: Vec<u8>,
 }
@@ -96,7 +94,6 @@ pub fn merge_shards(
     reply: &mut Reply<'_>,
 ) {
     match rule {
-        Gather::InOrder => merge_in_order(parts, reply),
         Gather::Sum => {
             reply.integer(parts.iter().filter_map(|p| integer_of(&p.reply)).sum());
         }
@@ -110,27 +107,15 @@ pub fn merge_shards(
                 n => reply.raw(&present[(seed % n as u64) as usize].reply),
             }
         }
+        Gather::InOrder => unreachable!("its parts are joined: see `joined.rs`"),
         Gather::Cursor => unreachable!("SCAN has a merge of its own"),
     }
 }
 
-fn integer_of(reply: &[u8]) -> Option<i64> {
+/// The number of an integer reply.
+pub fn integer_of(reply: &[u8]) -> Option<i64> {
     let digits = reply.strip_prefix(b":")?.strip_suffix(b"\r\n")?;
     crate::numbers::parse_integer(digits)
-}
-
-fn merge_in_order(parts: &[Part], reply: &mut Reply<'_>) {
-    let count = parts.iter().map(|p| p.keys.len()).sum();
-    let mut elements: Vec<&[u8]> = vec![b""; count];
-    for part in parts {
-        for (element, key) in Elements::of(&part.reply).zip(&part.keys) {
-            elements[*key as usize] = element;
-        }
-    }
-    reply.array(count);
-    for element in elements {
-        reply.raw(element);
-    }
 }
 
 /// Merges sorted key arrays under the options of KEYS.

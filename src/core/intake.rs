@@ -8,10 +8,12 @@ use crate::commands::{Keys, Run, Spread, table};
 use crate::core::Core;
 use crate::core::answers::{Origin, Target};
 use crate::core::connection::Hold;
+use crate::core::joined::joins;
 use crate::core::mailbox::Outbox;
 use crate::core::router::Router;
 use crate::core::session::ReplyMode;
 use crate::core::shard::{LocalShard, Request, numbered, run_read};
+use crate::core::spread::Member;
 use crate::core::stats::Stats;
 use crate::core::turn::{Source, StagedRead};
 use crate::limits::{
@@ -85,6 +87,9 @@ impl Core {
         while budget > 0 && self.may_parse(index) {
             if self.turn.reads.len() >= READS_PER_STAGE {
                 self.run_stage();
+            }
+            if self.joined.is_full() {
+                self.begin_joined();
             }
             let connection = &mut **self.answers.connections.at_mut(index);
             let bounds = Bounds {
@@ -207,7 +212,7 @@ impl Core {
             core: self.id,
             target: Target::Nobody,
             protocol: session.protocol,
-            rides: connection.has_unfinished_writes(),
+            rides: connection.must_ride(),
             no_touch: session.no_touch,
         };
         let database = session.database;
@@ -245,13 +250,23 @@ impl Core {
             }
             Spread::Everywhere(_) => false,
         };
-        if !one_shard {
+        if self.joined.must_begin_before(connection.membership, command, one_shard)
+            || !one_shard && !joins(command)
+        {
             return Taken::No;
         }
         let sequence = connection.replies.expect();
         origin.target = Target::Connection { index, sequence };
-        if is_write {
-            connection.last_write = Some(sequence);
+        if is_write || !one_shard {
+            connection.last_ordered = Some(sequence);
+        }
+        if !one_shard {
+            let manner = (origin.protocol, origin.no_touch);
+            let member = Member::new(origin.target, origin.protocol, Some(command));
+            let joined = &mut self.joined;
+            connection.membership =
+                joined.add(&self.router, member, manner, database, command, arguments);
+            return Taken::Copied;
         }
         let first_key = self.router.hash(arguments.at(command.keys.first));
         let shard = self.router.shard(first_key);

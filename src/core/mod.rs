@@ -15,6 +15,7 @@ mod drive;
 mod exposition;
 pub mod gather;
 mod intake;
+pub mod joined;
 mod lifecycle;
 pub mod mailbox;
 mod metrics;
@@ -159,6 +160,8 @@ pub struct Core {
     transactions: VecDeque<participate::TransactionMessage>,
     /// Where their commands run.
     overlay: Overlay,
+    /// Requests of this turn that will be begun together.
+    joined: joined::Joined,
     /// When syncs were started last, milliseconds since the Unix epoch.
     last_sync_ms: i64,
     /// Is memory of cleared databases still to be freed?
@@ -237,6 +240,7 @@ impl Core {
             coordinated: spread::Coordinated::default(),
             transactions: VecDeque::new(),
             overlay,
+            joined: joined::Joined::default(),
             last_sync_ms: 0,
             freeing: false,
             report: Some(parts.report),

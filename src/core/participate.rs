@@ -12,7 +12,7 @@ use crate::core::shard::{Bench, LocalShard, Request, numbered, run_operation};
 use crate::core::stats::Stats;
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
-use ringraft_shards::batch::Operation;
+use ringraft_shards::batch::{BatchBuilder, Operation};
 use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::{Edit, Key, KeyHash};
 use ringraft_shards::transaction::{
@@ -63,19 +63,17 @@ pub enum What {
     Nothing,
     /// Copies of these items, with their values or without.
     Items(Vec<(DatabaseIndex, Vec<u8>)>, bool),
-    /// The reply of a command that reads.
-    Reply {
-        /// Its row.
-        command: &'static Command,
-        /// Its database.
-        database: DatabaseIndex,
-        /// Its arguments, as far as they concern this shard.
-        arguments: OwnedArguments,
-        /// How to write it.
-        protocol: Protocol,
-        /// Are accesses not to be counted?
-        no_touch: bool,
-    },
+    /// The replies of commands that read.
+    Replies(Reads),
+}
+
+/// Commands that read, as far as they concern one shard.
+#[derive(Default)]
+pub struct Reads {
+    /// The commands.
+    pub batch: BatchBuilder,
+    /// For each of them how its reply is written, and whether its accesses are not to be counted.
+    pub manners: Vec<(Protocol, bool)>,
 }
 
 impl std::fmt::Debug for What {
@@ -83,7 +81,7 @@ impl std::fmt::Debug for What {
         match self {
             What::Nothing => f.write_str("nothing"),
             What::Items(items, _) => write!(f, "{} items", items.len()),
-            What::Reply { command, .. } => write!(f, "the reply of {}", command.name),
+            What::Replies(reads) => write!(f, "the replies of {} commands", reads.batch.count()),
         }
     }
 }
@@ -95,16 +93,16 @@ pub enum Found {
     Nothing,
     /// Items.
     Items(Vec<Fetched>),
-    /// A reply.
-    Reply(Vec<u8>),
+    /// The replies one after the other, and where each ends.
+    Replies(Vec<u8>, Vec<usize>),
 }
 
 impl Found {
-    /// The reply, if it is one.
-    pub fn into_reply(self) -> Vec<u8> {
+    /// The replies and where each ends, if it is some.
+    pub fn into_replies(self) -> (Vec<u8>, Vec<usize>) {
         match self {
-            Found::Reply(reply) => reply,
-            Found::Nothing | Found::Items(_) => Vec::new(),
+            Found::Replies(bytes, ends) => (bytes, ends),
+            Found::Nothing | Found::Items(_) => Default::default(),
         }
     }
 
@@ -112,7 +110,7 @@ impl Found {
     pub fn into_items(self) -> Vec<Fetched> {
         match self {
             Found::Items(items) => items,
-            Found::Nothing | Found::Reply(_) => Vec::new(),
+            Found::Nothing | Found::Replies(..) => Vec::new(),
         }
     }
 }
@@ -344,24 +342,26 @@ impl LocalShard {
                 });
                 Found::Items(copies.collect())
             }
-            What::Reply { command, database, arguments, protocol, no_touch } => {
-                let arguments = arguments.borrow();
-                let first = arguments.get(command.keys.first).filter(|_| command.keys.first > 0);
-                let hasher = self.keyspace.hasher();
-                let request = Request {
-                    command,
-                    origin: Origin { no_touch: *no_touch, ..Origin::NOBODY },
-                    database: *database,
-                    first_key: first.map_or(KeyHash::default(), |key| hasher.hash(key)),
-                    arguments,
-                };
+            What::Replies(reads) => {
                 let mut out = Vec::new();
-                let mut reply = Reply::new(&mut out, *protocol);
-                let run = super::shard::run_read;
-                match run(&self.keyspace, &request, now_ms, 0, &mut reply) {
-                    Ok(()) => Found::Reply(out),
-                    Err(refusal) => return Some(Err(refusal.to_string())),
+                let mut ends = Vec::with_capacity(reads.manners.len());
+                for (i, &(protocol, no_touch)) in reads.manners.iter().enumerate() {
+                    let (operation, arguments) = reads.batch.operation(i);
+                    let request = Request {
+                        command: numbered(operation.command()),
+                        origin: Origin { no_touch, ..Origin::NOBODY },
+                        database: operation.database(),
+                        first_key: operation.first_key(),
+                        arguments,
+                    };
+                    let mut reply = Reply::new(&mut out, protocol);
+                    let run = super::shard::run_read;
+                    if let Err(refusal) = run(&self.keyspace, &request, now_ms, 0, &mut reply) {
+                        return Some(Err(refusal.to_string()));
+                    }
+                    ends.push(out.len());
                 }
+                Found::Replies(out, ends)
             }
         }))
     }

@@ -1,11 +1,11 @@
 //! Commands over several shards, whole or not at all: what they lock, what they read, where they run.
 //!
-//! Four kinds, by the row alone:
+//! Four kinds, by the row alone; the first two are joined with others of their turn (`joined.rs`):
 //!
 //! | kind | rows | read | run | effects |
 //! |---|---|---|---|---|
-//! | parts of a reply | split reads: MGET, EXISTS, TOUCH | each shard its part | | none |
-//! | parts of a write | split writes that answer OK: MSET | nothing | | each shard its part |
+//! | parts of replies | split reads: MGET, EXISTS, TOUCH | each shard its part | | none |
+//! | parts of writes | split writes that answer OK: MSET | nothing | | each shard its part |
 //! | every shard | FLUSHALL, SWAPDB, PDEL ... | nothing, or a count | | the command itself |
 //! | the rest | RENAME, COPY, BITOP, MSETNX, DEL, EXEC ... | the items | here, on an overlay | the items that changed |
 //!
@@ -16,12 +16,12 @@ use crate::commands::{Command, Gather, Run, Spread, table};
 use crate::core::Core;
 use crate::core::answers::Target;
 use crate::core::connection::Hold;
-use crate::core::dispatch::Piece;
-use crate::core::gather::{Part as ReplyPart, merge_shards};
-use crate::core::participate::{Ask, Found, TransactionMessage, What};
+use crate::core::gather::integer_of;
+use crate::core::joined::{Effects, Seams};
+use crate::core::participate::{Ask, Found, Reads, TransactionMessage, What};
 use crate::core::session::Watched;
 use crate::resp::reply::{Protocol, Reply};
-use ringraft_shards::arguments::{Arguments, OwnedArguments};
+use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::batch::BatchBuilder;
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
 use ringraft_shards::keyspace::KeyHash;
@@ -39,25 +39,46 @@ pub type Coordinator = transaction::Coordinator<Box<Ask>, Found, Work>;
 /// What comes out of them.
 pub type Coordinated = CoordinatorOutput<Box<Ask>, Found, Work>;
 
-/// A command over several shards that is under way.
+/// Commands over several shards that are under way as one transaction.
 pub struct Work {
-    target: Target,
-    protocol: Protocol,
-    /// The row that statistics count; `None` for EXEC, whose commands are counted each.
-    command: Option<&'static Command>,
+    /// Nearly always one, or many that were joined.
+    members: Vec<Member>,
     job: Job,
     /// Keys under WATCH that it ends.
     watched: Vec<Watched>,
-    /// The reply, once it is known.
-    reply: Vec<u8>,
+    /// The replies of all members one after the other, once they are known.
+    replies: Vec<u8>,
+}
+
+/// A command of them.
+pub struct Member {
+    /// Who is answered.
+    pub target: Target,
+    /// How the reply is written.
+    pub protocol: Protocol,
+    /// The row that statistics count; `None` for EXEC, whose commands are counted each.
+    pub command: Option<&'static Command>,
+    /// Where its reply ends among those of all.
+    pub end: usize,
+}
+
+impl Member {
+    /// One that is not answered yet.
+    pub fn new(target: Target, protocol: Protocol, command: Option<&'static Command>) -> Member {
+        Member { target, protocol, command, end: 0 }
+    }
+
+    fn is_same_command(&self, other: &Member) -> bool {
+        self.command.map(|command| command.number) == other.command.map(|command| command.number)
+    }
 }
 
 /// What is to be done once everything is locked.
 enum Job {
-    /// The shards' replies are merged.
-    Merge { rule: Gather, parts: Vec<(ShardId, Vec<u32>)> },
-    /// These effects go to their shards; the reply is OK, or the sum of what the shards have counted.
-    Effects { effects: Vec<(ShardId, Vec<u8>)>, rule: Gather },
+    /// The shards' replies are put together.
+    Sew(Seams),
+    /// These effects go to their shards; every reply is OK, or the sum of what the shards have counted.
+    Effects { effects: Effects, rule: Gather },
     /// The commands run on the overlay.
     Overlay { steps: Vec<Step>, is_exec: bool },
     /// It was done.
@@ -86,73 +107,33 @@ struct Needs {
 }
 
 impl Core {
-    /// Starts a command whose keys belong to several shards. `pieces` are theirs.
+    /// Starts a command that concerns several shards and is not joined with others.
     pub(super) fn spread(
         &mut self,
         target: Target,
         protocol: Protocol,
-        no_touch: bool,
         database: DatabaseIndex,
         command: &'static Command,
         arguments: OwnedArguments,
-        pieces: Vec<Piece>,
     ) {
-        let writes = matches!(command.run, Run::Write(_));
-        let grows = command.flags.grows;
         let (job, parts) = match command.spread {
-            Spread::Split(rule) if !writes => {
-                let keys = pieces.iter().map(|piece| (piece.shard, piece.keys.clone())).collect();
-                let part = |piece: Piece| {
-                    let arguments = piece.arguments.unwrap_or_default();
-                    let locks = self.locks_of(command, arguments.borrow(), false);
-                    let what = What::Reply { command, database, arguments, protocol, no_touch };
-                    Part {
-                        shard: piece.shard,
-                        locks,
-                        fetch: Box::new(Ask { what, ..Ask::default() }),
-                    }
-                };
-                let parts = pieces.into_iter().map(part).collect();
-                (Job::Merge { rule, parts: keys }, parts)
-            }
-            Spread::Split(Gather::AllOk) => {
-                let mut effects = Vec::with_capacity(pieces.len());
-                let part = |piece: Piece| {
-                    let arguments = piece.arguments.unwrap_or_default();
-                    let batch = one_operation(command, database, piece.first_key, &arguments);
-                    effects.push((piece.shard, batch));
-                    let locks = self.locks_of(command, arguments.borrow(), true);
-                    Part {
-                        shard: piece.shard,
-                        locks,
-                        fetch: Box::new(Ask { grows, ..Ask::default() }),
-                    }
-                };
-                let parts = pieces.into_iter().map(part).collect();
-                (Job::Effects { effects, rule: Gather::AllOk }, parts)
-            }
             Spread::Everywhere(rule) => {
-                let batch = one_operation(command, database, KeyHash::default(), &arguments);
-                let effects = pieces.iter().map(|piece| (piece.shard, batch.clone())).collect();
-                let part = |piece: Piece| {
+                let effects = one_operation(command, database, &arguments).encode(0, 0);
+                let part = |shard: u16| {
                     let what = match rule {
-                        Gather::Sum => What::Reply {
-                            command: table::internal("count-matching"),
-                            database,
-                            arguments: arguments.clone(),
-                            protocol,
-                            no_touch: true,
-                        },
+                        Gather::Sum => {
+                            let command = table::internal("count-matching");
+                            let batch = one_operation(command, database, &arguments);
+                            What::Replies(Reads { batch, manners: vec![(protocol, true)] })
+                        }
                         _ => What::Nothing,
                     };
-                    let locks = LockSet::whole(true);
-                    Part {
-                        shard: piece.shard,
-                        locks,
-                        fetch: Box::new(Ask { what, ..Ask::default() }),
-                    }
+                    let (shard, locks) = (ShardId(shard), LockSet::whole(true));
+                    Part { shard, locks, fetch: Box::new(Ask { what, ..Ask::default() }) }
                 };
-                let parts = pieces.into_iter().map(part).collect();
+                let shards = 0..self.router.shard_count() as u16;
+                let parts = shards.clone().map(part).collect();
+                let effects = shards.map(|shard| (ShardId(shard), effects.clone())).collect();
                 (Job::Effects { effects, rule }, parts)
             }
             _ => {
@@ -161,8 +142,25 @@ impl Core {
                 (Job::Overlay { steps, is_exec: false }, parts)
             }
         };
-        let (watched, reply, command) = (Vec::new(), Vec::new(), Some(command));
-        self.begin_work(Work { target, protocol, command, job, watched, reply }, parts);
+        let members = vec![Member::new(target, protocol, Some(command))];
+        self.begin_work(Work { members, job, watched: Vec::new(), replies: Vec::new() }, parts);
+    }
+
+    /// Begins what was joined: what follows comes behind it.
+    #[cold]
+    pub(super) fn begin_joined(&mut self) {
+        let (reads, writes) = self.joined.take();
+        let (watched, replies) = Default::default();
+        if !writes.is_empty() {
+            let (members, parts, effects) = writes.into_writes();
+            let job = Job::Effects { effects, rule: Gather::AllOk };
+            self.begin_work(Work { members, job, watched, replies }, parts);
+        }
+        let (watched, replies) = Default::default();
+        if !reads.is_empty() {
+            let (members, parts, seams) = reads.into_reads();
+            self.begin_work(Work { members, job: Job::Sew(seams), watched, replies }, parts);
+        }
     }
 
     /// Starts a transaction of several shards. The connection goes on when it is answered.
@@ -177,8 +175,8 @@ impl Core {
         let parts = self.needs_of(&steps, &watched);
         self.answers.connections.at_mut(index).hold = Hold::Answer;
         let job = Job::Overlay { steps, is_exec: true };
-        let (reply, command) = (Vec::new(), None);
-        self.begin_work(Work { target, protocol, command, job, watched, reply }, parts);
+        let members = vec![Member::new(target, protocol, None)];
+        self.begin_work(Work { members, job, watched, replies: Vec::new() }, parts);
     }
 
     fn begin_work(&mut self, work: Work, parts: Vec<Part<Box<Ask>>>) {
@@ -190,12 +188,6 @@ impl Core {
             self.send_transaction(message, true);
         }
         self.coordinated = out;
-    }
-
-    fn locks_of(&self, command: &Command, arguments: Arguments<'_>, exclusive: bool) -> LockSet {
-        let positions = command.keys.positions(arguments.count());
-        let keys = positions.map(|i| LockKey::new(self.router.hash(arguments.at(i)), exclusive));
-        LockSet { keys: keys.collect(), whole: None }
     }
 
     /// What the shards must lock and read for commands that run on the overlay.
@@ -316,48 +308,55 @@ impl Core {
         let clock = Instant::now();
         let seed = self.chance.bits();
         let Some(work) = self.coordinator.payload(id) else { return };
-        let (target, protocol, command) = (work.target, work.protocol, work.command);
+        let mut members = std::mem::take(&mut work.members);
         let job = std::mem::replace(&mut work.job, Job::Run);
-        let mut reply = Vec::new();
+        let mut replies = Vec::new();
         let mut changes = Vec::new();
-        let none = OwnedArguments::default();
         match job {
-            Job::Merge { rule, parts } => {
-                let parts: Vec<ReplyPart> = values
-                    .into_iter()
-                    .zip(parts)
-                    .map(|((_, found), (_, keys))| ReplyPart { keys, reply: found.into_reply() })
-                    .collect();
-                merge_shards(rule, &parts, &none, seed, &mut Reply::new(&mut reply, protocol));
+            Job::Sew(seams) => {
+                let found = values.into_iter().map(|(_, found)| found).collect();
+                seams.sew(&mut members, found, &mut replies);
             }
             Job::Effects { effects, rule } => {
-                let parts = values
-                    .into_iter()
-                    .map(|(_, found)| ReplyPart { keys: Vec::new(), reply: found.into_reply() });
-                let parts: Vec<ReplyPart> = parts.collect();
-                merge_shards(rule, &parts, &none, seed, &mut Reply::new(&mut reply, protocol));
+                let found = values.into_iter().map(|(_, found)| found.into_replies().0);
+                let sum = found.filter_map(|reply| integer_of(&reply)).sum();
+                for member in &mut members {
+                    let mut reply = Reply::new(&mut replies, member.protocol);
+                    match rule {
+                        Gather::Sum => reply.integer(sum),
+                        _ => reply.ok(),
+                    }
+                    member.end = replies.len();
+                }
                 changes = effects;
             }
             Job::Overlay { steps, is_exec } => {
                 for item in values.into_iter().flat_map(|(_, found)| found.into_items()) {
                     self.overlay.load(item, self.turn.now_ms);
                 }
+                let [member] = members.as_mut_slice() else {
+                    unreachable!("only parts of reads and of writes are joined");
+                };
                 if is_exec {
-                    Reply::new(&mut reply, protocol).array(steps.len());
+                    Reply::new(&mut replies, member.protocol).array(steps.len());
                 }
                 for (nth, step) in steps.iter().enumerate() {
                     let seed = super::shard::seed_of(seed, nth);
-                    self.run_step(step, target, protocol, seed, is_exec, &mut reply);
+                    self.run_step(step, member, seed, is_exec, &mut replies);
                 }
+                member.end = replies.len();
                 changes = self.drain_overlay();
             }
             Job::Run => unreachable!("a transaction is run once"),
         }
-        if let Some(command) = command {
-            self.stats.count(command, 1, clock);
+        let mut clock = clock;
+        for same in members.chunk_by(|a, b| a.is_same_command(b)) {
+            if let Some(command) = same[0].command {
+                clock = self.stats.count(command, same.len() as u64, clock);
+            }
         }
         if let Some(work) = self.coordinator.payload(id) {
-            work.reply = reply;
+            (work.members, work.replies) = (members, replies);
         }
         self.coordinator.ran(id, changes, &mut self.coordinated);
     }
@@ -366,13 +365,12 @@ impl Core {
     fn run_step(
         &mut self,
         step: &Step,
-        target: Target,
-        protocol: Protocol,
+        member: &Member,
         seed: u64,
         is_exec: bool,
         reply: &mut Vec<u8>,
     ) {
-        let command = step.command;
+        let (target, protocol, command) = (member.target, member.protocol, step.command);
         let arguments = step.arguments.borrow();
         let start = reply.len();
         let outcome = match command.run {
@@ -401,7 +399,7 @@ impl Core {
     }
 
     /// What the commands have changed, for each shard.
-    fn drain_overlay(&mut self) -> Vec<(ShardId, Vec<u8>)> {
+    fn drain_overlay(&mut self) -> Effects {
         let mut batches: BTreeMap<ShardId, BatchBuilder> = BTreeMap::new();
         let router = &self.router;
         self.overlay.drain(self.turn.now_ms, |database, key, arguments| {
@@ -411,38 +409,41 @@ impl Core {
         batches.into_iter().map(|(shard, mut batch)| (shard, batch.encode(0, 0))).collect()
     }
 
-    /// Answers a command over several shards.
+    /// Answers commands over several shards.
     fn finish_work(&mut self, work: Work, outcome: Outcome) {
-        let (target, protocol) = (work.target, work.protocol);
         self.unwatch(work.watched);
-        let stats = &mut self.stats;
-        self.answers.write_here(target, |out| match outcome {
-            Outcome::Committed => out.extend_from_slice(&work.reply),
-            // A watched key had changed.
-            Outcome::Aborted(reason) if reason.is_empty() => {
-                Reply::new(out, protocol).null_array();
-            }
-            Outcome::Aborted(reason) => {
-                let start = out.len();
-                stats.refuse(&reason, start, &mut Reply::new(out, protocol));
-            }
-            Outcome::Unknown => {
-                let start = out.len();
-                stats.refuse(UNKNOWN, start, &mut Reply::new(out, protocol));
-            }
-        });
-        self.release_hold(target);
+        let mut start = 0;
+        for member in work.members {
+            let (target, protocol) = (member.target, member.protocol);
+            let stats = &mut self.stats;
+            self.answers.write_here(target, |out| match &outcome {
+                Outcome::Committed => out.extend_from_slice(&work.replies[start..member.end]),
+                // A watched key had changed.
+                Outcome::Aborted(reason) if reason.is_empty() => {
+                    Reply::new(out, protocol).null_array();
+                }
+                Outcome::Aborted(reason) => {
+                    let start = out.len();
+                    stats.refuse(reason, start, &mut Reply::new(out, protocol));
+                }
+                Outcome::Unknown => {
+                    let start = out.len();
+                    stats.refuse(UNKNOWN, start, &mut Reply::new(out, protocol));
+                }
+            });
+            start = member.end;
+            self.release_hold(target);
+        }
     }
 }
 
-/// A batch of one operation.
+/// A batch of one operation without a first key.
 fn one_operation(
     command: &Command,
     database: DatabaseIndex,
-    first_key: KeyHash,
     arguments: &OwnedArguments,
-) -> Vec<u8> {
+) -> BatchBuilder {
     let mut batch = BatchBuilder::default();
-    batch.push(command.number, database, first_key, arguments.borrow());
-    batch.encode(0, 0)
+    batch.push(command.number, database, KeyHash::default(), arguments.borrow());
+    batch
 }

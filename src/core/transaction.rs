@@ -241,7 +241,7 @@ fn send(
     });
     let connection = core.answers.connections.at_mut(desk.index);
     if let Target::Connection { sequence, .. } = desk.target {
-        connection.last_write = Some(sequence);
+        connection.last_ordered = Some(sequence);
     }
     let target = Target::Gather { index, part: 0 };
     let origin = Origin { core: core.id, target, protocol, rides: true, no_touch: true };
@@ -280,7 +280,7 @@ fn spread(desk: &mut Desk<'_>, queued: &[Queued], watched: &[Watched]) {
         steps.push(Step { command, database, arguments: arguments.clone() });
     }
     if let Target::Connection { sequence, .. } = desk.target {
-        desk.connection().last_write = Some(sequence);
+        desk.connection().last_ordered = Some(sequence);
     }
     desk.core.spread_exec(desk.index, desk.target, protocol, steps, watched.to_vec());
 }

@@ -38,6 +38,76 @@ fn a_pipeline_of_100_000_commands() {
     }
 }
 
+/// One client alone must read what it wrote, whatever of its pipeline goes to which shards and together with what.
+#[test]
+fn a_pipeline_keeps_its_order_over_shards() {
+    let mut chance = Chance::new("a_pipeline_keeps_its_order_over_shards");
+    for shards in ["1", "2", "5"] {
+        let server = Server::start(&["--shards", shards, "--maxmemory", "0"]);
+        let mut client = server.client();
+        let mut model: BTreeMap<String, String> = BTreeMap::new();
+        for round in 0..20 {
+            let mut bytes = Vec::new();
+            let mut expected = Vec::new();
+            for n in 0..500 {
+                let words = order_words(&mut chance, n + round * 1000);
+                expected.push(order_reply(&mut model, &words));
+                bytes.extend(encode(&words));
+            }
+            let replies = client.pipeline(&bytes, expected.len());
+            for (n, (reply, expected)) in replies.iter().zip(&expected).enumerate() {
+                assert_eq!(reply, expected, "{shards} shards, round {round}, request {n}");
+            }
+        }
+    }
+}
+
+fn order_words(chance: &mut Chance, n: u64) -> Vec<String> {
+    let kind = ["GET", "SET", "MGET", "MGET", "MSET", "MSET", "MSET", "EXISTS", "DEL", "RENAME"];
+    let kind = kind[chance.below(10) as usize];
+    let count = match kind {
+        "GET" | "SET" => 1,
+        "RENAME" => 2,
+        _ => 1 + chance.below(20),
+    };
+    let mut words = vec![kind.to_string()];
+    for i in 0..count {
+        words.push(format!("key{}", chance.below(16)));
+        if matches!(kind, "SET" | "MSET") {
+            words.push(format!("{n}.{i}"));
+        }
+    }
+    words
+}
+
+fn order_reply(model: &mut BTreeMap<String, String>, words: &[String]) -> Value {
+    let value = |found: Option<&String>| found.map_or(Value::Null, Value::bulk);
+    match words[0].as_str() {
+        "GET" => value(model.get(&words[1])),
+        "MGET" => Value::Array(words[1..].iter().map(|key| value(model.get(key))).collect()),
+        "EXISTS" => {
+            Value::Integer(words[1..].iter().filter(|key| model.contains_key(*key)).count() as i64)
+        }
+        "DEL" => {
+            let removed = words[1..].iter().filter(|key| model.remove(*key).is_some()).count();
+            Value::Integer(removed as i64)
+        }
+        "RENAME" => match model.remove(&words[1]) {
+            Some(moved) => {
+                model.insert(words[2].clone(), moved);
+                Value::ok()
+            }
+            None => Value::Error("ERR no such key".into()),
+        },
+        _ => {
+            for pair in words[1..].chunks(2) {
+                model.insert(pair[0].clone(), pair[1].clone());
+            }
+            Value::ok()
+        }
+    }
+}
+
 /// Many clients write a whole batch before they read the first reply. Redis serves them whatever the
 /// sizes; a server that stops reading because its replies are not taken would wait for them for ever.
 #[test]

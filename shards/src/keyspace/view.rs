@@ -6,7 +6,7 @@ use super::evict::mix;
 use super::item::{Item, RawItem};
 use super::lend;
 use super::table::POSITION_END;
-use super::{Key, KeyHasher, Keyspace};
+use super::{Key, KeyHash, KeyHasher, Keyspace};
 use crate::ids::DatabaseIndex;
 use crate::limits::{RANDOM_TRIES, SCAN_BUCKETS_PER_ITEM};
 use crate::slot::SLOT_COUNT;
@@ -62,6 +62,14 @@ impl<'a> View<'a> {
             self.keyspace.accesses.touch(item, self.now_ms);
         }
         Some(lend::borrow_item(item))
+    }
+
+    /// Fetches what lookups of these keys will need into the cache. Cost: the misses of all of them overlap.
+    #[inline]
+    pub fn prefetch(&self, keys: impl Iterator<Item = KeyHash> + Clone) {
+        keys.clone().for_each(|key| self.keyspace.prefetch_table(self.database, key));
+        keys.clone().for_each(|key| self.keyspace.prefetch_bucket(self.database, key));
+        keys.for_each(|key| self.keyspace.prefetch_item(self.database, key));
     }
 
     /// The item of a key, not counted as an access.
