@@ -215,6 +215,13 @@ impl LocalShard {
         waits
     }
 
+    /// Time passes for transactions: those in doubt ask the others, locks that nobody follows up are given up.
+    pub fn tick_transactions(&mut self) {
+        if self.serves() {
+            self.participant.tick(self.keyspace.ledger(), &mut self.wanted);
+        }
+    }
+
     /// Takes a message of a transaction. Nothing may be staged that was not run.
     pub fn take_transaction(
         &mut self,

@@ -1,4 +1,4 @@
-//! What a core does ten times a second: Raft's clock, expiry, idle timeouts, moves, snapshots.
+//! What a core does ten times a second: Raft's clock, transactions' time, expiry, idle timeouts, moves, snapshots.
 
 use crate::core::Core;
 use crate::core::connection::Hold;
@@ -13,6 +13,7 @@ impl Core {
         let now = MonotonicTime(self.begun.elapsed().as_micros() as u64);
         for shard in &mut self.shards {
             shard.group.tick(now);
+            shard.tick_transactions();
             if self.active_expire && self.pause.until_ms <= now_ms {
                 let stats = &mut self.stats;
                 shard.expire(now_ms, EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX, stats);
