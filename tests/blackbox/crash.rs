@@ -8,12 +8,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::support::client::encode;
-use crate::support::{Chance, Client, Server, Value, eventually};
+use crate::support::{Chance, Client, Server, Value, eventually, kill_cycles};
 
 const WRITERS: usize = 4;
-
-/// Cycles of kill and restart when `RINGRAFT_KILL_CYCLES` does not say.
-const CYCLES_DEFAULT: usize = 20;
 
 /// A kill comes after at most this many acknowledged batches.
 const BATCHES_BEFORE_KILL: u64 = 400;
@@ -221,13 +218,6 @@ fn as_number(value: &Value) -> u64 {
     }
 }
 
-fn cycles() -> usize {
-    match std::env::var("RINGRAFT_KILL_CYCLES") {
-        Ok(text) => text.parse().expect("RINGRAFT_KILL_CYCLES is a number"),
-        Err(_) => CYCLES_DEFAULT,
-    }
-}
-
 fn kill_and_verify(name: &str, arguments: &[&str], cycles: usize) {
     let mut chance = Chance::new(name);
     let seed = chance.next();
@@ -275,7 +265,11 @@ fn kill_and_verify(name: &str, arguments: &[&str], cycles: usize) {
 
 #[test]
 fn nothing_acknowledged_is_lost_on_one_shard() {
-    kill_and_verify("one shard", &["--shards", "1", "--fsync", "always"], cycles().div_ceil(2));
+    kill_and_verify(
+        "one shard",
+        &["--shards", "1", "--fsync", "always"],
+        kill_cycles().div_ceil(2),
+    );
 }
 
 /// Small segments and frequent snapshots: kills hit the log's recycling and half-written snapshots too.
@@ -283,5 +277,5 @@ fn nothing_acknowledged_is_lost_on_one_shard() {
 fn nothing_acknowledged_is_lost_on_two_shards() {
     let storage = ["--segment-size", "8mb", "--snapshot-log-bytes", "1mb"];
     let arguments = [&["--shards", "2", "--fsync", "always"], &storage[..]].concat();
-    kill_and_verify("two shards", &arguments, cycles() / 2);
+    kill_and_verify("two shards", &arguments, kill_cycles() / 2);
 }

@@ -3,6 +3,7 @@
 
 pub mod chance;
 pub mod client;
+pub mod history;
 pub mod server;
 pub mod system;
 pub mod tool;
@@ -21,6 +22,17 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The pace at which [`eventually`] asks again.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Cycles of kill and restart when `RINGRAFT_KILL_CYCLES` does not say.
+const KILL_CYCLES_DEFAULT: usize = 20;
+
+/// How often a test of crashes kills its server.
+pub fn kill_cycles() -> usize {
+    match std::env::var("RINGRAFT_KILL_CYCLES") {
+        Ok(text) => text.parse().expect("RINGRAFT_KILL_CYCLES is a number"),
+        Err(_) => KILL_CYCLES_DEFAULT,
+    }
+}
 
 /// Asks `condition` until it answers a value; panics with `what` when [`PATIENCE`] ends.
 pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
