@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::Cluster;
-use ringraft_shards::ids::NodeId;
+use common::{Cluster, Node};
+use raft::eraftpb::MessageType;
+use ringraft_shards::ids::{MonotonicTime, NodeId};
 use ringraft_shards::raft::{MembershipChange, PeerMessage, ProposeError, Role};
 
 /// A cluster with a leader, and the ids of the others.
@@ -363,4 +364,215 @@ fn a_snapshot_on_its_way_holds_nobody_up_and_may_fail() {
     cluster.node(leader).group().snapshot_sent(NodeId(behind), false);
     cluster.converge();
     assert_eq!(cluster.node(behind).installs, 1);
+}
+
+/// Kinds of the messages on a link.
+fn kinds(cluster: &Cluster, link: (u64, u64)) -> Vec<MessageType> {
+    let queue = cluster.links.get(&link);
+    queue.into_iter().flatten().map(|message| message.0.msg_type).collect()
+}
+
+#[test]
+fn what_a_follower_says_waits_for_its_disk() {
+    use MessageType::*;
+    let (mut cluster, leader, others) = cluster(3, 13);
+    let (voter, candidate) = (others[0], others[1]);
+    cluster.node(leader).group().propose("x".as_bytes()).expect("it leads");
+    cluster.poll(leader);
+    cluster.deliver((leader, voter));
+    assert_eq!((cluster.node(voter).writes.len(), kinds(&cluster, (voter, leader))), (1, vec![]));
+    cluster.node(voter).settle();
+    cluster.collect(voter);
+    assert_eq!(kinds(&cluster, (voter, leader)), [MsgAppendResponse]);
+    cluster.converge();
+    // A vote, and a candidate's own for itself. Nobody hears of the leader any more.
+    cut_off(&mut cluster, leader);
+    for _ in 0..cluster.node(voter).config.election_ticks {
+        cluster.node(voter).tick();
+        cluster.node(candidate).tick();
+    }
+    cluster.links.clear();
+    cluster.node(voter).settle();
+    cluster.node(voter).outbox.clear();
+    cluster.node(candidate).group().campaign();
+    cluster.poll(candidate);
+    cluster.deliver((candidate, voter));
+    assert_eq!(kinds(&cluster, (voter, candidate)), [MsgRequestPreVoteResponse], "binds nobody");
+    cluster.deliver((voter, candidate));
+    assert_eq!(kinds(&cluster, (candidate, voter)), [], "its term is not on the disk");
+    cluster.node(candidate).settle();
+    cluster.collect(candidate);
+    assert_eq!(kinds(&cluster, (candidate, voter)), [MsgRequestVote]);
+    cluster.deliver((candidate, voter));
+    assert_eq!(kinds(&cluster, (voter, candidate)), [], "its vote is not on the disk");
+    cluster.node(voter).settle();
+    cluster.collect(voter);
+    assert_eq!(kinds(&cluster, (voter, candidate)), [MsgRequestVoteResponse]);
+    cluster.deliver((voter, candidate));
+    assert!(cluster.node(candidate).is_leader());
+}
+
+#[test]
+fn a_leader_sends_entries_before_they_are_on_its_disk_but_not_before_its_term_is() {
+    // A sole voter leads in the step that raises its term; its learner must not hear of a term that may be forgotten.
+    let mut node = Node::new(1, &[1]);
+    node.config.learners = vec![NodeId(2)];
+    node.start(14).expect("an empty directory");
+    for _ in 0..2 {
+        node.finish_file_action();
+        node.poll();
+    }
+    assert!(node.is_leader() && !node.writes.is_empty());
+    assert!(node.outbox.is_empty(), "{:?}", node.outbox);
+    node.settle();
+    assert!(!node.outbox.is_empty());
+    // Of a later entry nothing need be durable here.
+    let (mut cluster, leader, others) = cluster(3, 14);
+    cluster.node(leader).group().propose("x".as_bytes()).expect("it leads");
+    cluster.poll(leader);
+    assert_eq!(cluster.node(leader).writes.len(), 1, "under way");
+    assert_eq!(kinds(&cluster, (leader, others[0])), [MessageType::MsgAppend]);
+}
+
+#[test]
+fn who_hears_nothing_but_is_heard_neither_leads_nor_disturbs() {
+    let (mut deaf, leader, others) = cluster(3, 15);
+    let term = deaf.node(leader).group().term();
+    deaf.cut = vec![(leader, others[0])];
+    for _ in 0..100 {
+        deaf.tick();
+        deaf.settle();
+        assert_eq!((deaf.leader(), deaf.node(leader).group().term()), (Some(leader), term));
+    }
+    assert_eq!(deaf.node(others[0]).group().role(), Role::Candidate);
+    deaf.cut.clear();
+    deaf.propose(b"it hears again");
+    deaf.converge();
+    // A leader who is heard keeps the others from electing; it finds out that it hears nobody.
+    deaf.cut = others.iter().map(|&other| (other, leader)).collect();
+    let proposal = deaf.node(leader).group().propose("x".as_bytes()).expect("it leads");
+    deaf.run_until("another leader", |c| others.iter().any(|id| c.node(*id).is_leader()));
+    assert!(!deaf.node(leader).is_leader(), "it stepped down before");
+    deaf.cut.clear();
+    deaf.converge();
+    let lost = deaf.node(leader).lost.contains(&proposal);
+    let kept = deaf.node(leader).applied().last() == Some(&b"x".as_slice());
+    assert!(lost != kept, "what it proposed arrived: it is kept, or its place is taken");
+}
+
+#[test]
+fn a_learner_counts_for_nothing() {
+    let (mut cluster, leader, others) = cluster(3, 16);
+    cluster.nodes.insert(4, Node::new(4, &[]));
+    cluster.start(4);
+    let change = [MembershipChange::AddLearner(NodeId(4))];
+    cluster.node(leader).group().propose_membership(&change).expect("it leads");
+    cluster.poll(leader);
+    cluster.run_until("the learner has all", |c| {
+        let last = c.node(leader).group().last_index();
+        c.node(4).group().applied_index() == last
+    });
+    for &other in &others {
+        cluster.crash(other, false);
+    }
+    let commit = cluster.node(leader).group().commit_index();
+    let last = cluster.node(leader).group().propose("x".as_bytes()).expect("it leads").index;
+    cluster.poll(leader);
+    cluster.settle();
+    let peers = cluster.node(leader).group().peers();
+    let learner = peers.iter().find(|peer| peer.node == NodeId(4)).expect("a member");
+    assert_eq!((learner.matched, learner.voter), (last, false));
+    assert_eq!(cluster.node(leader).group().commit_index(), commit, "one of three voters has it");
+    cluster.node(leader).group().read_index(1).expect("it still believes to lead");
+    cluster.settle();
+    assert!(cluster.node(leader).reads_ready.is_empty(), "nor does it confirm a read");
+    cluster.crash(leader, false);
+    for _ in 0..100 {
+        cluster.tick();
+        cluster.settle();
+        assert_eq!(cluster.node(4).group().role(), Role::Follower, "it never stands");
+    }
+}
+
+#[test]
+fn a_joint_change_needs_both_majorities_and_any_leader_ends_it() {
+    let (mut cluster, leader, others) = cluster(3, 17);
+    for id in [4, 5] {
+        cluster.nodes.insert(id, Node::new(id, &[]));
+        cluster.start(id);
+        let change = [MembershipChange::AddLearner(NodeId(id))];
+        cluster.node(leader).group().propose_membership(&change).expect("it leads");
+        cluster.poll(leader);
+        cluster.converge();
+    }
+    let changes = [
+        MembershipChange::AddVoter(NodeId(4)),
+        MembershipChange::AddVoter(NodeId(5)),
+        MembershipChange::Remove(NodeId(others[0])),
+        MembershipChange::Remove(NodeId(others[1])),
+    ];
+    cluster.node(leader).group().propose_membership(&changes).expect("it leads");
+    cluster.node(leader).settle();
+    cluster.collect(leader);
+    let mut rounds = 0;
+    while !cluster.node(leader).group().membership().is_joint() {
+        rounds += 1;
+        assert!(rounds < 10, "the old members have the change");
+        for link in [(leader, others[0]), (others[0], leader)] {
+            cluster.deliver(link);
+            cluster.node(link.1).settle();
+            cluster.collect(link.1);
+        }
+    }
+    // The new members are a majority of the new ones alone; the end of the change needs the old ones too.
+    cluster.cut = others.iter().flat_map(|&id| [(leader, id), (id, leader)]).collect();
+    cluster.links.clear();
+    let joined = cluster.node(leader).group().commit_index();
+    for _ in 0..4 {
+        cluster.tick();
+        cluster.settle();
+    }
+    let peers = cluster.node(leader).group().peers();
+    let matched = |id| peers.iter().find(|peer| peer.node == NodeId(id)).map(|peer| peer.matched);
+    assert!(matched(4) > Some(joined) && matched(5) > Some(joined), "{peers:?}");
+    assert_eq!(cluster.node(leader).group().commit_index(), joined);
+    assert!(cluster.node(leader).group().membership().is_joint());
+    // Its leader dies; whoever is next brings it to its end.
+    cluster.crash(leader, true);
+    cluster.cut.clear();
+    let mut expected = vec![NodeId(leader), NodeId(4), NodeId(5)];
+    expected.sort_unstable();
+    cluster.run_until("the change is over", |c| {
+        [4, 5].iter().all(|id| {
+            let members = c.node(*id).group().membership();
+            !members.is_joint() && members.voters == expected
+        })
+    });
+    cluster.run_until("a new member leads", |c| matches!(c.leader(), Some(4 | 5)));
+    cluster.propose(b"by the new members");
+}
+
+#[test]
+fn a_leader_whose_disk_fails_says_nothing_more_and_is_replaced() {
+    let (mut cluster, leader, others) = cluster(3, 18);
+    cluster.node(leader).group().propose("x".as_bytes()).expect("it leads");
+    cluster.node(leader).poll();
+    let (ticket, ..) = cluster.node(leader).writes.remove(0);
+    cluster.node(leader).group().write_failed(ticket, "input/output error");
+    cluster.node(leader).outbox.clear();
+    for _ in 0..5 {
+        cluster.node(leader).tick();
+        cluster.node(leader).poll();
+    }
+    assert!(cluster.node(leader).outbox.is_empty(), "not even a heartbeat");
+    let refused = cluster.node(leader).group().propose("y".as_bytes());
+    assert!(matches!(refused, Err(ProposeError::Failed(_))), "{refused:?}");
+    assert!(!cluster.node(leader).group().lease_valid(MonotonicTime(0)));
+    // The driver ends the process; the disk is good again when it starts.
+    cluster.node(leader).failures.clear();
+    cluster.crash(leader, true);
+    cluster.run_until("another leader", |c| others.iter().any(|id| c.node(*id).is_leader()));
+    cluster.propose(b"without it");
+    cluster.start(leader);
+    cluster.converge();
 }
