@@ -1,5 +1,5 @@
 //! Snapshot files: a reader never panics, holds no more than the file justifies, and what it accepts is accepted again
-//! when it is written anew, with the same items.
+//! when it is written anew, with the same items and the same ledger of transactions.
 //!
 //! Input: pieces of a file, each a kind byte, a length (2 bytes) and bytes. The target puts them one after the other and
 //! gives headers, chunks and the footer the checksums that they need.
@@ -10,12 +10,17 @@ use ringraft_shards::rdb::{DecodedValue, ItemRecord, write_record};
 use ringraft_shards::snapshot::footer::Footer;
 use ringraft_shards::snapshot::load::load;
 use ringraft_shards::snapshot::{Header, Membership, SlotRange, SnapshotReader, SnapshotWriter};
+use ringraft_shards::transaction::Ledger;
 
 const RAW: u8 = 0;
 const HEADER: u8 = 1;
 const CHUNK: u8 = 2;
 const FOOTER: u8 = 3;
 const GOOD_HEADER: u8 = 4;
+const LEDGER: u8 = 5;
+
+/// What a file holds.
+type Content = (Vec<ItemRecord<'static>>, Ledger);
 
 /// Checks one input.
 pub fn check(data: &[u8]) {
@@ -24,14 +29,16 @@ pub fn check(data: &[u8]) {
 }
 
 fn read(file: &[u8]) {
-    let Some(items) = items_of(file) else { return };
+    let Some((items, ledger)) = content_of(file) else { return };
     let reader = SnapshotReader::open(file, file.len() as u64);
     let mut reader = reader.expect("it was opened before");
     let hasher = KeyHasher::new(reader.header().key_hash_seed);
     let mut keyspace = Keyspace::new(hasher);
     let progress = load(&mut reader, &mut keyspace, &mut |_| {}).expect("it was good before");
     assert_eq!(progress.items, items.len() as u64);
+    assert_eq!(*keyspace.ledger(), ledger);
     let mut writer = SnapshotWriter::new(reader.header().clone());
+    writer.push_ledger(&ledger);
     for item in &items {
         writer.push_record(item);
     }
@@ -40,10 +47,10 @@ fn read(file: &[u8]) {
         again.extend(chunk);
     }
     again.extend(writer.finish().0);
-    assert_eq!(items_of(&again), Some(items));
+    assert_eq!(content_of(&again), Some((items, ledger)));
 }
 
-fn items_of(file: &[u8]) -> Option<Vec<ItemRecord<'static>>> {
+fn content_of(file: &[u8]) -> Option<Content> {
     let mut reader = SnapshotReader::open(file, file.len() as u64).ok()?;
     let header = reader.header().encode();
     assert_eq!(Header::decode(&header).ok().as_ref(), Some(reader.header()));
@@ -58,7 +65,9 @@ fn items_of(file: &[u8]) -> Option<Vec<ItemRecord<'static>>> {
         }
     }
     assert_eq!(reader.offset(), file.len() as u64);
-    Some(items)
+    let ledger = reader.take_ledger();
+    assert!(ledger.encode().len() <= file.len(), "a ledger takes its bytes from the file");
+    Some((items, ledger))
 }
 
 fn owned(item: &ItemRecord<'_>) -> ItemRecord<'static> {
@@ -79,7 +88,7 @@ fn build(mut data: &[u8]) -> Vec<u8> {
         let length = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len());
         let (piece, behind) = rest.split_at(length);
         data = behind;
-        match kind % 5 {
+        match kind % 6 {
             HEADER => {
                 let mut header = header().encode();
                 header.truncate(header.len() - 4);
@@ -96,10 +105,14 @@ fn build(mut data: &[u8]) -> Vec<u8> {
                 file.extend_from_slice(&crc.to_le_bytes());
             }
             GOOD_HEADER => file.extend(header().encode()),
-            CHUNK => {
-                let (count, payload) = piece.split_first().unwrap_or((&0, &[]));
+            CHUNK | LEDGER => {
+                let is_ledger = kind % 6 == LEDGER;
+                let (count, payload) = match is_ledger {
+                    true => (&0, piece),
+                    false => piece.split_first().unwrap_or((&0, &[])),
+                };
                 let mut head = [0; 16];
-                head[..4].copy_from_slice(b"ITEM");
+                head[..4].copy_from_slice(if is_ledger { b"LEDG" } else { b"ITEM" });
                 head[4..8].copy_from_slice(&(payload.len() as u32).to_le_bytes());
                 head[8..12].copy_from_slice(&u32::from(*count).to_le_bytes());
                 head[12..16].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
@@ -172,6 +185,17 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds.push([piece(GOOD_HEADER, b""), piece(RAW, b"ITEM"), piece(FOOTER, b"")].concat());
     let lzf = b"\x01\x00\x02kk\xc3\x05\x0c\x00a\xe0\x02\x00";
     seeds.push([piece(GOOD_HEADER, b""), piece(CHUNK, lzf), piece(FOOTER, b"")].concat());
+    // One prepared transaction and one committed: see `Ledger::encode`.
+    let id = |n: u8| [&[n; 8][..], &[1; 8]].concat();
+    let shards = [2, 0, 0, 0, 0, 0, 3, 0];
+    let prepared = [&id(1)[..], &shards, &[0, 1, 0, 0, 0], &[9; 8], &[2, 0, 0, 0], b"ef"].concat();
+    let one = [1, 0, 0, 0];
+    let ledger = [&one[..], &prepared, &one, &id(2), &shards].concat();
+    let mut seed = [piece(GOOD_HEADER, b""), piece(LEDGER, &ledger)].concat();
+    let mut payload = vec![1];
+    write_record(&mut payload, &item(2));
+    seed.extend([piece(CHUNK, &payload), piece(FOOTER, b"")].concat());
+    seeds.push(seed);
     let mut writer = SnapshotWriter::new(header());
     for n in 0..5 {
         writer.push_record(&item(n));
@@ -192,13 +216,16 @@ mod tests {
     #[test]
     fn the_seeds_are_snapshots() {
         let seeds = seeds();
+        let count = |file: &[u8]| content_of(file).map(|(items, _)| items.len());
         let counts = [0, 1, 10].map(Some);
         for (seed, expected) in seeds.iter().zip(counts) {
-            assert_eq!(items_of(&build(seed)).map(|items| items.len()), expected);
+            assert_eq!(count(&build(seed)), expected);
         }
-        assert_eq!(items_of(&build(&seeds[3])), Some(vec![]), "a header that is put together");
-        assert!(items_of(&build(&seeds[5])).is_some(), "compressed");
+        assert_eq!(count(&build(&seeds[3])), Some(0), "a header that is put together");
+        assert!(content_of(&build(&seeds[5])).is_some(), "compressed");
+        let (items, ledger) = content_of(&build(&seeds[6])).expect("a ledger before an item");
+        assert_eq!((items.len(), ledger.prepared_count(), ledger.committed_count()), (1, 1, 1));
         let file = seeds.last().expect("the last is a file as it is");
-        assert_eq!(items_of(file).map(|items| items.len()), Some(5));
+        assert_eq!(count(file), Some(5));
     }
 }
