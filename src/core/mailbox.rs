@@ -56,7 +56,8 @@ pub struct MailboxSender {
     bell: Arc<Bell>,
 }
 
-/// Wakes a sleeping core.
+/// Wakes a sleeping core. What was rung is never read: each ring is an event for the multishot poll on the
+/// descriptor, whatever it counts, and it does not count to its end.
 pub struct Bell {
     eventfd: OwnedFd,
     asleep: AtomicBool,
@@ -81,14 +82,6 @@ impl Bell {
         let one = 1u64.to_ne_bytes();
         // SAFETY: eight bytes are read from an array of eight.
         unsafe { libc::write(self.eventfd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-    }
-
-    /// Takes back what was rung.
-    #[allow(unsafe_code)]
-    pub fn silence(&self) {
-        let mut count = [0u8; 8];
-        // SAFETY: eight bytes are written to an array of eight.
-        unsafe { libc::read(self.eventfd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
     }
 
     /// The descriptor that becomes readable.

@@ -274,10 +274,10 @@ impl Core {
                 // Files of snapshots are glommio's: let it run, and do not sleep long.
                 glommio::yield_if_needed().await;
                 glommio::executor().yield_task_queue_now().await;
-                if !busy {
+                if !busy && !self.ring.has_work() {
                     self.sleep(Duration::from_micros(500));
                 }
-            } else if !busy {
+            } else if !busy && !self.ring.has_work() {
                 self.sleep(self.next_tick.saturating_duration_since(Instant::now()));
             }
         }
@@ -315,7 +315,7 @@ impl Core {
         }
     }
 
-    /// One turn. True when there is more to do at once.
+    /// One turn. True when there is more to do at once, whatever the ring and the mailbox have.
     fn turn(&mut self, completions: &mut Vec<Completion>) -> bool {
         if let Err(error) = self.ring.enter(None) {
             self.failure = Some(format!("the socket ring failed: {error}"));
@@ -324,12 +324,10 @@ impl Core {
         self.begin_turn();
         completions.clear();
         self.ring.take(crate::limits::COMPLETIONS_PER_TURN_MAX, completions);
-        let mut busy = !completions.is_empty();
         for completion in completions.iter() {
             self.complete(completion);
         }
         while let Some(mail) = self.mailbox.take() {
-            busy = true;
             self.take_mail(mail);
         }
         for index in std::mem::take(&mut self.runnable) {
@@ -346,8 +344,7 @@ impl Core {
         self.send_moved();
         self.flush();
         self.free_released();
-        busy |= !self.runnable.is_empty() || self.has_work() || self.has_unsent_mail();
-        busy
+        !self.runnable.is_empty() || self.has_work() || self.has_unsent_mail()
     }
 
     fn begin_turn(&mut self) {
@@ -367,7 +364,6 @@ impl Core {
             Operation::Receive => self.receive_completed(completion),
             Operation::Writable => self.writable(completion.token.index),
             Operation::Wake => {
-                self.mailbox.bell().silence();
                 if !completion.more {
                     self.ring.poll_wake(self.mailbox.bell().descriptor());
                 }
