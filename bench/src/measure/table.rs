@@ -194,38 +194,37 @@ impl Findings<'_> {
         })
     }
 
+    /// Two shards are two parts of one core's work on one cpu, and two cores that send each other messages on two.
     fn hops(&mut self) -> Result<(), String> {
-        let servers = [
-            self.ringraft("two shards", "--mode cache --shards 2 --cores 0,1")?,
-            self.ringraft("one shard", "--mode cache --shards 1 --cores 0")?,
-        ];
-        self.on_two_cpus(|findings| {
-            findings.compare(&["get", "set"], servers, |compared| {
-                let limit = match compared.scenario.pipeline {
-                    ..16 => 1.25,
-                    16..100 => 1.20,
-                    100.. => 1.08,
-                };
-                vec![cpu_goal(compared, limit)]
-            })
-        })
+        let one = self.ringraft("one shard", "--mode cache --shards 1 --cores 0")?;
+        let side = self.ringraft("two shards, one cpu", "--mode cache --shards 2 --cores 0")?;
+        let two = self.ringraft("two shards, two cpus", "--mode cache --shards 2 --cores 0,1")?;
+        let judge = |compared: &Compared| {
+            let limit = match compared.scenario.pipeline {
+                ..16 => 1.25,
+                16..100 => 1.20,
+                100.. => 1.08,
+            };
+            vec![cpu_goal(compared, limit)]
+        };
+        self.compare(&["get", "set"], [side, one.clone()], judge)?;
+        self.on_two_cpus(|findings| findings.compare(&["get", "set"], [two, one], judge))
     }
 
     fn multi(&mut self) -> Result<(), String> {
-        let servers = [
-            self.ringraft("ringraft, 2 shards", "--mode cache --shards 2 --cores 0,1")?,
-            self.redis("--save '' --appendonly no")?,
-        ];
-        self.on_two_cpus(|findings| {
-            findings.compare(&["mget10", "mset10"], servers, |compared| {
-                // Nothing was asked for at P=100.
-                if compared.scenario.pipeline < 100 {
-                    vec![rate_goal(compared, 1.0)]
-                } else {
-                    Vec::new()
-                }
-            })
-        })
+        let one = self.ringraft("2 shards, one cpu", "--mode cache --shards 2 --cores 0")?;
+        let two = self.ringraft("2 shards, two cpus", "--mode cache --shards 2 --cores 0,1")?;
+        let redis = self.redis("--save '' --appendonly no")?;
+        let judge = |compared: &Compared| {
+            // Nothing was asked for at P=100.
+            if compared.scenario.pipeline < 100 {
+                vec![rate_goal(compared, 1.0)]
+            } else {
+                Vec::new()
+            }
+        };
+        self.compare(&["mget10", "mset10"], [one, redis.clone()], judge)?;
+        self.on_two_cpus(|findings| findings.compare(&["mget10", "mset10"], [two, redis], judge))
     }
 
     fn store(&mut self) -> Result<(), String> {
