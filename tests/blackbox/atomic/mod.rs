@@ -163,9 +163,9 @@ fn kill_and_settle(
 ) {
     let mut chance = Chance::new(name);
     let mut server = match program() {
-        Program::Ringraft => Server::start(
-            &[&["--shards", &shards.to_string(), "--fsync", "always"], arguments].concat(),
-        ),
+        Program::Ringraft => {
+            Server::start(&[&["--shards", &shards.to_string()], arguments].concat())
+        }
         Program::Redis => Server::start_redis(&["--appendonly", "yes", "--appendfsync", "always"]),
     };
     let scenes: Vec<&dyn Scene> = scenes.iter().map(Box::as_ref).collect();
@@ -192,22 +192,25 @@ fn kill_and_settle(
 #[test]
 fn kills_leave_all_or_nothing_on_two_shards() {
     let cycles = kill_cycles().div_ceil(2);
-    kill_and_settle("kills_leave_all_or_nothing_on_two_shards", 2, &[], everything(2), cycles);
+    let name = "kills_leave_all_or_nothing_on_two_shards";
+    kill_and_settle(name, 2, &["--fsync", "always"], everything(2), cycles);
 }
 
 /// Small segments and frequent snapshots: transactions are found in the log's recycled segments and in snapshots.
 #[test]
 fn kills_leave_all_or_nothing_on_four_shards() {
-    let storage = ["--segment-size", "8mb", "--snapshot-log-bytes", "1mb"];
+    let storage = ["--fsync", "always", "--segment-size", "8mb", "--snapshot-log-bytes", "1mb"];
     let name = "kills_leave_all_or_nothing_on_four_shards";
     kill_and_settle(name, 4, &storage, everything(4), kill_cycles() / 2);
 }
 
+/// What the operating system has survives the end of the process, whatever is synced when.
 #[test]
 fn kills_leave_all_or_nothing_of_flushes() {
     let cycles = kill_cycles() / 2;
     let scenes: Vec<Box<dyn Scene>> = vec![Box::new(Whole::new(3))];
-    kill_and_settle("kills_leave_all_or_nothing_of_flushes", 3, &[], scenes, cycles);
+    let name = "kills_leave_all_or_nothing_of_flushes";
+    kill_and_settle(name, 3, &["--fsync", "everysec"], scenes, cycles);
 }
 
 /// What the scenes demand is what Redis does.
