@@ -42,13 +42,15 @@ impl Keys {
         class * self.per_class + chance.below(u64::from(self.per_class)) as u8
     }
 
-    /// Some keys of a class, each once, all in the shard of the first.
+    /// Some keys of a class, each once; half of the time all in the shard of the first.
     fn some(&self, class: u8, chance: &mut Random) -> Vec<KeyNumber> {
         let first = self.any(class, chance);
+        let together = chance.below(2) == 0;
         let mut keys = vec![first];
-        for _ in 0..4 {
+        for _ in 0..chance.below(5) {
             let other = self.any(class, chance);
-            if self.shard(other) == self.shard(first) && !keys.contains(&other) {
+            let near = !together || self.shard(other) == self.shard(first);
+            if near && !keys.contains(&other) {
                 keys.push(other);
             }
         }
@@ -181,7 +183,6 @@ impl Clients {
             client,
             attempt,
             operation: operation.number,
-            shard,
             command: operation.command.clone(),
         };
         // Whoever led once is asked again now and then, so that one who wrongly believes to lead is found out.
@@ -190,7 +191,10 @@ impl Clients {
         } else {
             state.leaders[usize::from(shard)]
         };
-        let timeout_us = 40_000 + state.chance.below(200_000);
+        // A transaction may wait for others.
+        let keys = operation.command.keys();
+        let patience = if keys.len() > 1 { 5 } else { 1 };
+        let timeout_us = 40_000 + state.chance.below(200_000) * patience;
         core.after(timeout_us, Event::Timeout { client, attempt });
         if let Some(delay_us) = core.client_delay() {
             core.after(delay_us, Event::Request { node, request: Box::new(request) });

@@ -62,6 +62,21 @@ impl Command {
         }
     }
 
+    /// Its keys, each once, and whether it may write them.
+    pub fn access(&self) -> Vec<(KeyNumber, bool)> {
+        let mut all: Vec<(KeyNumber, bool)> = match self {
+            Command::Get(key) => vec![(*key, false)],
+            Command::MGet(keys) => keys.iter().map(|key| (*key, false)).collect(),
+            Command::Copy { from, to, .. } => vec![(*from, false), (*to, true)],
+            Command::Exec(commands) => commands.iter().flat_map(Command::access).collect(),
+            other => other.keys().into_iter().map(|key| (key, true)).collect(),
+        };
+        // Of two accesses to a key the writing one counts.
+        all.sort_unstable_by_key(|(key, exclusive)| (*key, !exclusive));
+        all.dedup_by_key(|(key, _)| *key);
+        all
+    }
+
     /// All keys that it names, in order.
     pub fn keys(&self) -> Vec<KeyNumber> {
         match self {

@@ -10,6 +10,7 @@ fn only(seed: u64, flaw: Flaw, kinds: &[Kind]) -> Plan {
         plan.set(*kind, kinds.contains(kind));
     }
     plan.flaw = flaw;
+    plan.lease = flaw == Flaw::UncheckedLease;
     plan.think_us = 2_000;
     plan.fault_length_us = 200_000;
     plan
@@ -17,9 +18,11 @@ fn only(seed: u64, flaw: Flaw, kinds: &[Kind]) -> Plan {
 
 /// Each broken variant fails soon, and the same plans without the flaw do not.
 pub fn broken_variants_are_caught() {
-    let variants: [(Flaw, u64, &[Kind]); 3] = [
+    let variants: [(Flaw, u64, &[Kind]); 5] = [
         (Flaw::SkippedSync, 20, &[Kind::Power, Kind::Blackout]),
         (Flaw::UnconfirmedReads, 100, &[Kind::Partition, Kind::ClockRate]),
+        (Flaw::UncheckedLease, 300, &[Kind::Pause]),
+        (Flaw::SkippedLock, 50, &[Kind::Pause]),
         (Flaw::ForgottenVote, 400, &[Kind::Kill, Kind::Power, Kind::Loss]),
     ];
     for (flaw, seeds, kinds) in variants {

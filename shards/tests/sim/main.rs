@@ -25,6 +25,7 @@ mod runner;
 mod schedule;
 mod serve;
 mod snapshots;
+mod transact;
 mod transfer;
 mod world;
 

@@ -11,6 +11,7 @@ use ringraft_shards::raft::PeerMessage;
 use crate::counts::Count;
 use crate::plan::{Kind, Plan};
 use crate::schedule::{Core, Event};
+use crate::serve::TransactionMessage;
 use crate::transfer::{Piece, PieceAnswer};
 
 /// What nodes send each other.
@@ -20,6 +21,8 @@ pub enum Payload {
     Raft { shard: u16, message: PeerMessage },
     /// A piece of a snapshot.
     Piece { shard: u16, piece: Piece },
+    /// For a participant or the coordinator.
+    Transaction(TransactionMessage),
     /// It arrived.
     PieceAnswer { shard: u16, answer: PieceAnswer },
 }

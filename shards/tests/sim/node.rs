@@ -6,6 +6,7 @@ use ringraft_shards::ids::{MonotonicTime, NodeId};
 use ringraft_shards::link::{LinkReceiver, LinkSender};
 use ringraft_shards::raft::PeerMessage;
 use ringraft_shards::random::Random;
+use ringraft_shards::transaction::Message;
 
 use crate::counts::Count;
 use crate::network::{Frame, Payload};
@@ -13,6 +14,7 @@ use crate::replica::{Outbox, Replica};
 use crate::request::Request;
 use crate::schedule::{Core, Event};
 use crate::serve::WAITING_MAX;
+use crate::transact::{Transactions, shards_of};
 
 /// Ticks of a process by its own clock.
 pub const TICK_US: u64 = 10_000;
@@ -86,6 +88,7 @@ pub struct Node {
     senders: BTreeMap<u64, LinkSender>,
     receivers: BTreeMap<u64, LinkReceiver>,
     connections: u64,
+    transactions: Transactions,
     chance: Random,
 }
 
@@ -108,6 +111,7 @@ impl Node {
             senders: BTreeMap::new(),
             receivers: BTreeMap::new(),
             connections: 0,
+            transactions: Transactions::new(id, 0, shards),
             chance,
         }
     }
@@ -133,6 +137,8 @@ impl Node {
             }
         }
         self.up = true;
+        self.transactions =
+            Transactions::new(self.id, self.chance.bits(), self.replicas.len() as u16);
         core.count(Count::Restarts);
         core.incarnations.insert(self.id, self.incarnation);
         (self.turn_is_due, self.paused_until_us) = (false, 0);
@@ -158,6 +164,11 @@ impl Node {
                 replica.disk.kill();
             }
         }
+    }
+
+    /// Transactions that its coordinator has not ended.
+    pub fn transaction_count(&self) -> usize {
+        self.transactions.count()
     }
 
     /// The wall clock, milliseconds since the Unix epoch.
@@ -225,15 +236,15 @@ impl Node {
         }
         self.turn_is_due = false;
         let mut outbox = Outbox::default();
+        let (now_ms, clock) = (self.wall_clock_ms(core), self.clock(core));
         let mut inbox = std::mem::take(&mut self.inbox);
         for input in inbox.drain(..) {
-            self.handle(input, core, &mut outbox);
+            self.handle(input, now_ms, core, &mut outbox);
         }
         self.inbox = inbox;
-        let now_ms = self.wall_clock_ms(core);
         for replica in &mut self.replicas {
             let Some(running) = &mut replica.running else { continue };
-            running.propose(now_ms, core, &mut outbox);
+            running.propose(now_ms, clock, core, &mut outbox);
             if running.stirred {
                 replica.poll(core, &mut outbox)?;
             }
@@ -251,22 +262,28 @@ impl Node {
         Ok(())
     }
 
-    fn handle(&mut self, input: Input, core: &mut Core, outbox: &mut Outbox) {
+    fn handle(&mut self, input: Input, now_ms: i64, core: &mut Core, outbox: &mut Outbox) {
         let clock = self.clock(core);
         let replicas = &mut self.replicas;
         match input {
             Input::Tick => {
+                self.transactions.tick(now_ms, core, outbox);
                 for replica in replicas {
                     replica.tick_transfers(outbox);
                     let running = replica.running.as_mut().expect("it is up");
                     running.group.tick(clock);
                     running.stirred = true;
+                    running.tick_participant(outbox);
                     running.check_bounds(core);
                 }
             }
             Input::Request(request) => {
-                let running = replicas[usize::from(request.shard)].running.as_mut();
-                running.expect("it is up").service.take(*request, outbox);
+                let shards = shards_of(&request.command, replicas.len() as u16);
+                if shards.len() > 1 {
+                    return self.transactions.begin(*request, now_ms, core, outbox);
+                }
+                let running = replicas[usize::from(shards[0])].running.as_mut();
+                running.expect("it is up").take(*request, core, outbox);
             }
             Input::Payload { from, payload } => match payload {
                 Payload::Raft { shard, message } => {
@@ -275,6 +292,13 @@ impl Node {
                     // A refusal is as good as a loss.
                     let _ = running.group.step(message);
                     running.stirred = true;
+                }
+                Payload::Transaction(Message::Shard(shard, message)) => {
+                    let running = replicas[usize::from(shard.0)].running.as_mut();
+                    running.expect("it is up").take_message(shard.0, message, outbox);
+                }
+                Payload::Transaction(Message::Coordinator(_, message)) => {
+                    self.transactions.handle(message, now_ms, core, outbox);
                 }
                 Payload::Piece { shard, piece } => {
                     replicas[usize::from(shard)].take_piece(from, piece, core, outbox);
@@ -302,8 +326,35 @@ impl Node {
         }
     }
 
+    /// Messages of transactions find their way: to this node itself, to another one, or back with a refusal.
+    fn route_transactions(&mut self, outbox: &mut Outbox, core: &mut Core) {
+        let mut messages = std::collections::VecDeque::from(std::mem::take(&mut outbox.transactions));
+        while let Some(message) = messages.pop_front() {
+            let to = match &message {
+                Message::Coordinator(node, _) => Some(*node),
+                Message::Shard(shard, _) => {
+                    let running = self.replicas[usize::from(shard.0)].running.as_ref();
+                    running.expect("it is up").group.leader().map(|node| node.0)
+                }
+            };
+            core.count(Count::TransactionMessages);
+            match (to, message) {
+                (Some(to), message) if to == self.id => {
+                    let payload = Payload::Transaction(message);
+                    self.input(Input::Payload { from: to, payload }, core);
+                }
+                (Some(to), message) => outbox.payloads.push((to, Payload::Transaction(message))),
+                (None, Message::Shard(shard, message)) => {
+                    messages.extend(message.refusal(shard));
+                }
+                (None, _) => {}
+            }
+        }
+    }
+
     /// What a turn brought forth goes its ways.
-    fn send(&mut self, outbox: Outbox, core: &mut Core) {
+    fn send(&mut self, mut outbox: Outbox, core: &mut Core) {
+        self.route_transactions(&mut outbox, core);
         for (to, payload) in outbox.payloads {
             let life = (self.incarnation << 32) | self.connections;
             let sender = self.senders.entry(to).or_insert_with(|| {

@@ -13,6 +13,10 @@ pub enum Flaw {
     UnconfirmedReads,
     /// A restart forgets term and vote.
     ForgottenVote,
+    /// A read under a lease is answered without a look whether the lease still holds.
+    UncheckedLease,
+    /// Single requests do not wait for what transactions have locked.
+    SkippedLock,
 }
 
 macro_rules! kinds {
@@ -77,6 +81,8 @@ pub struct Plan {
     pub disk_us: u64,
     /// Entries between two snapshots of a replica.
     pub snapshot_every: u64,
+    /// Are reads served under the leader's lease when it holds? Then clocks differ no more than it allows.
+    pub lease: bool,
     /// Kinds of faults that may happen, by number.
     kinds: u32,
 }
@@ -107,6 +113,7 @@ impl Plan {
             fault_length_us: [20_000, 80_000, 300_000][chance.below(3) as usize],
             think_us: 1_000 + chance.below(20_000),
             disk_us: [100, 500, 3_000][chance.below(3) as usize],
+            lease: chance.below(2) == 0,
             snapshot_every: [15, 40, 200][chance.below(3) as usize],
             kinds,
         }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringraft_shards::batch::Batch;
 use ringraft_shards::disk::{Disk, MemoryDisk, WriteInFlight};
 use ringraft_shards::ids::{ClusterId, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::{KeyHasher, Keyspace};
@@ -17,13 +16,13 @@ use ringraft_shards::raft::{
 };
 
 use crate::counts::Count;
-use crate::machine::{self, DATABASE, HASH_SEED};
+use crate::machine::HASH_SEED;
 use crate::network::Payload;
 use crate::node::{Input, TICK_US};
 use crate::plan::Flaw;
 use crate::request::Answer;
 use crate::schedule::Core;
-use crate::serve::Service;
+use crate::serve::{Service, TransactionMessage};
 use crate::snapshots::{self, Cutting};
 use crate::transfer::{Incoming, Outgoing};
 
@@ -61,6 +60,8 @@ struct Write {
 pub struct Outbox {
     pub payloads: Vec<(u64, Payload)>,
     pub answers: Vec<Answer>,
+    /// Messages of transactions.
+    pub transactions: Vec<TransactionMessage>,
     /// Things that the node will hear of after a while.
     pub later: Vec<(u64, Input)>,
 }
@@ -168,7 +169,7 @@ impl Replica {
             group,
             keyspace,
             last_time_ms,
-            service: Service::default(),
+            service: Service::new(self.shard),
             writes: BTreeMap::new(),
             reported: 0,
             file_action: None,
@@ -283,7 +284,7 @@ impl Replica {
             );
             running.out = out;
             if !again {
-                running.stirred = false;
+                running.stirred = running.is_pressed();
                 return Ok(());
             }
         }
@@ -372,27 +373,13 @@ impl Running {
         core.audit.entry(node, shard, entry);
         core.count(Count::Entries);
         if entry.kind == EntryKind::Command {
-            let batch = Batch::read(&entry.data).expect("a committed entry is a batch");
-            self.last_time_ms = self.last_time_ms.max(batch.leader_time_ms());
-            let mut replies = Vec::with_capacity(batch.count());
-            for i in 0..batch.count() {
-                let (operation, arguments) = batch.operation(i);
-                let name = arguments.at(0).try_into().expect("names are 8 bytes");
-                let name = u64::from_le_bytes(name);
-                core.audit.operation(shard, name, index.0);
-                let mut edit = self.keyspace.edit(DATABASE, batch.leader_time_ms());
-                replies.push(machine::run(&mut edit, operation.command(), arguments.tail(1)));
-            }
-            core.note(|| {
-                let term = entry.term;
-                format!("n{node}/s{shard} applies {index} of term {term}: {} ops", replies.len())
-            });
-            self.service.applied(entry, replies, core, outbox);
+            self.apply_batch(entry, shard, core, outbox);
+            core.note(|| format!("n{node}/s{shard} applied {index} of term {}", entry.term));
             self.since_snapshot += 1;
         }
         self.group.applied(index);
         if index.0.is_multiple_of(DIGEST_EVERY) {
-            core.audit.digest(node, shard, index.0, self.keyspace.digest(DATABASE));
+            core.audit.digest(node, shard, index.0, self.keyspace.digest_all());
             core.count(Count::Digests);
         }
     }

@@ -10,7 +10,6 @@ pub struct Request {
     pub attempt: u64,
     /// The operation, the same in all tries.
     pub operation: u64,
-    pub shard: u16,
     pub command: Command,
 }
 

@@ -1,13 +1,19 @@
-//! Requests of one shard: writes gather into one entry per turn, reads into one confirmation per turn.
+//! Requests of one shard, as its leader serves them: writes and records of transactions gather into one entry per turn,
+//! reads into one confirmation per turn, and whoever wants what a transaction has locked waits for it.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use ringraft_shards::batch::BatchBuilder;
-use ringraft_shards::ids::{Index, Term};
-use ringraft_shards::keyspace::KeyHash;
+use ringraft_shards::arguments::OwnedArguments;
+use ringraft_shards::batch::{Batch, BatchBuilder};
+use ringraft_shards::ids::{Index, MonotonicTime, ShardId, Term};
+use ringraft_shards::keyspace::{Key, KeyHash, KeyHasher, Keyspace};
 use ringraft_shards::raft::{CommittedEntry, Output, ProposeError, ReadError, Role};
+use ringraft_shards::transaction::{
+    self, Applied, Fetch, Fetched, FetchedItem, LockKey, LockSet, Message, Next, Participant,
+    ParticipantOutput, RECORD, Record, ToShard,
+};
 
-use crate::command::Reply;
+use crate::command::{Command, Reply};
 use crate::counts::Count;
 use crate::machine::{self, DATABASE};
 use crate::plan::Flaw;
@@ -20,23 +26,55 @@ const FLIGHTS_MAX: usize = 4;
 /// Requests that may wait in a shard; more are refused.
 pub const WAITING_MAX: usize = 256;
 
-/// An entry on its way, and who waits for it.
+/// The keys that a transaction reads in a shard.
+pub type Reads = Vec<Vec<u8>>;
+/// What it read there.
+pub type Values = Vec<Fetched>;
+/// A message of a transaction.
+pub type TransactionMessage = Message<Reads, Values>;
+type ParticipantOut = ParticipantOutput<Reads, Values, Request>;
+
+/// Something with a place in the shard's order.
+enum Item {
+    /// Part of the entry: a client's write.
+    Write(Request),
+    /// Part of the entry: nobody waits for it.
+    Own(OwnedArguments),
+    /// Part of the entry: a step of a transaction.
+    Record(Record),
+    /// Beside the entry: a transaction reads.
+    Fetch(Fetch),
+    /// Beside the entry: a client's read that need not be confirmed, because the entry is.
+    Read(Request),
+}
+
+impl Item {
+    fn is_proposed(&self) -> bool {
+        matches!(self, Item::Write(_) | Item::Own(_) | Item::Record(_))
+    }
+}
+
+/// A set of items on its way; without any that are proposed it waits for the one before.
 struct Flight {
     index: Index,
     term: Term,
-    /// By place in the batch; `None` waits for nothing.
-    origins: Vec<Option<Origin>>,
+    items: Vec<Item>,
 }
 
 /// Those who wait in one shard.
-#[derive(Default)]
 pub struct Service {
-    writes: Vec<Request>,
+    participant: Participant<Reads, Values, Request>,
+    /// The term in which this replica serves.
+    leading: Option<Term>,
+    gathered: Vec<Item>,
     reads: Vec<Request>,
+    confirms: Vec<Fetch>,
     flights: VecDeque<Flight>,
-    confirming: BTreeMap<u64, Vec<Request>>,
+    confirming: BTreeMap<u64, (Vec<Request>, Vec<Fetch>)>,
     /// Reads that wait until this index is applied.
     confirmed: VecDeque<(Index, Vec<Request>)>,
+    /// Reads that were executed under a lease, and wait for a look whether it still holds.
+    leased: Vec<(Request, Reply)>,
     contexts: u64,
     builder: BatchBuilder,
 }
@@ -45,43 +83,75 @@ fn answer(outbox: &mut Outbox, origin: Origin, result: Result) {
     outbox.answers.push(Answer { origin, result });
 }
 
+/// What a command locks among some keys.
+pub fn locks(command: &Command, hasher: KeyHasher) -> LockSet {
+    let mut set = LockSet::default();
+    for (key, exclusive) in command.access() {
+        let hash = hasher.hash(&machine::key_name(key));
+        set.keys.push(LockKey::new(DATABASE, hash, exclusive));
+    }
+    set
+}
+
 impl Service {
-    /// Takes a request in.
-    pub fn take(&mut self, request: Request, outbox: &mut Outbox) {
-        if self.waiting() >= WAITING_MAX {
-            answer(outbox, request.origin(), Result::Refused { leader: None });
-        } else if request.command.is_read() {
-            self.reads.push(request);
-        } else {
-            self.writes.push(request);
+    pub fn new(shard: u16) -> Service {
+        Service {
+            participant: Participant::new(ShardId(shard)),
+            leading: None,
+            gathered: Vec::new(),
+            reads: Vec::new(),
+            confirms: Vec::new(),
+            flights: VecDeque::new(),
+            confirming: BTreeMap::new(),
+            confirmed: VecDeque::new(),
+            leased: Vec::new(),
+            contexts: 0,
+            builder: BatchBuilder::default(),
         }
     }
 
     /// Requests that wait.
     pub fn waiting(&self) -> usize {
-        let flying: usize = self.flights.iter().map(|flight| flight.origins.len()).sum();
-        let confirming: usize = self.confirming.values().map(Vec::len).sum();
+        let flying: usize = self.flights.iter().map(|flight| flight.items.len()).sum();
+        let confirming: usize =
+            self.confirming.values().map(|(reads, fetches)| reads.len() + fetches.len()).sum();
         let confirmed: usize = self.confirmed.iter().map(|(_, reads)| reads.len()).sum();
-        self.writes.len() + self.reads.len() + flying + confirming + confirmed
+        let new = self.gathered.len() + self.reads.len() + self.leased.len() + self.confirms.len();
+        new + flying + confirming + confirmed + self.participant.count()
     }
 
-    /// An entry was applied: those whose it is are answered.
-    pub fn applied(
-        &mut self,
-        entry: &CommittedEntry,
-        replies: Vec<Reply>,
-        core: &mut Core,
-        outbox: &mut Outbox,
-    ) {
-        let ours = |flight: &Flight| flight.index == entry.index && flight.term == entry.term;
-        let Some(at) = self.flights.iter().position(ours) else { return };
-        let flight = self.flights.remove(at).expect("just found");
-        for (origin, reply) in flight.origins.into_iter().zip(replies) {
-            if let Some(origin) = origin {
-                core.note(|| format!("#{} executed: {reply}", origin.operation));
-                answer(outbox, origin, Result::Done(reply));
+    /// Transactions and those who wait for them.
+    pub fn locked(&self) -> usize {
+        self.participant.count()
+    }
+
+    /// Does what a participant says.
+    fn absorb(&mut self, mut out: ParticipantOut, outbox: &mut Outbox) {
+        for next in out.next.drain(..) {
+            match next {
+                Next::Admit(request) if self.leading.is_none() => {
+                    answer(outbox, request.origin(), Result::Refused { leader: None });
+                }
+                // While it waited leadership may have been lost: it is confirmed anew.
+                Next::Admit(request) if request.command.is_read() => self.reads.push(request),
+                Next::Admit(request) => self.gathered.push(Item::Write(request)),
+                Next::Fetch(fetch) => self.gathered.push(Item::Fetch(fetch)),
             }
         }
+        self.gathered.extend(out.records.drain(..).map(Item::Record));
+        self.confirms.append(&mut out.confirms);
+        outbox.transactions.append(&mut out.messages);
+    }
+
+    fn has_locks_in_the_way(&self, request: &Request, hasher: KeyHasher, core: &Core) -> bool {
+        if self.participant.is_idle() || core.plan.flaw == Flaw::SkippedLock {
+            return false;
+        }
+        let set = locks(&request.command, hasher);
+        if request.command.is_read() {
+            return set.keys.iter().any(|key| self.participant.is_held(key.hash));
+        }
+        self.participant.blocks(&set)
     }
 
     /// What the group says of proposals and reads.
@@ -95,98 +165,288 @@ impl Service {
         }
         for read in out.read_ready.drain(..) {
             core.count(Count::ReadBatches);
-            let requests = self.confirming.remove(&read.context).expect("it was asked for");
+            let (requests, fetches) =
+                self.confirming.remove(&read.context).expect("it was asked for");
             self.confirmed.push_back((read.index, requests));
+            self.confirm(fetches, true, outbox);
         }
         for context in out.read_failed.drain(..) {
-            let requests = self.confirming.remove(&context).expect("it was asked for");
+            let (requests, fetches) = self.confirming.remove(&context).expect("it was asked for");
+            self.confirm(fetches, false, outbox);
             for request in requests {
                 answer(outbox, request.origin(), Result::Refused { leader: None });
             }
         }
     }
 
+    fn confirm(&mut self, fetches: Vec<Fetch>, leads: bool, outbox: &mut Outbox) {
+        let mut out = ParticipantOut::default();
+        for fetch in fetches {
+            self.participant.confirmed(fetch, leads, &mut out);
+        }
+        self.absorb(out, outbox);
+    }
+
+    /// What was proposed at this place, and what waits behind it, comes to nothing.
     fn end_flight(&mut self, index: Index, term: Term, result: Result, outbox: &mut Outbox) {
         let same = |flight: &Flight| flight.index == index && flight.term == term;
-        let Some(at) = self.flights.iter().position(same) else { return };
-        let flight = self.flights.remove(at).expect("just found");
-        for origin in flight.origins.into_iter().flatten() {
-            answer(outbox, origin, result.clone());
+        while let Some(at) = self.flights.iter().position(same) {
+            let flight = self.flights.remove(at).expect("just found");
+            for item in flight.items {
+                match item {
+                    Item::Write(request) => answer(outbox, request.origin(), result.clone()),
+                    Item::Read(request) => {
+                        answer(outbox, request.origin(), Result::Refused { leader: None });
+                    }
+                    // The leadership that they belonged to is over.
+                    Item::Own(_) | Item::Record(_) | Item::Fetch(_) => {}
+                }
+            }
         }
     }
 }
 
 impl Running {
-    /// The turn's requests go to the group.
-    pub fn propose(&mut self, now_ms: i64, core: &mut Core, outbox: &mut Outbox) {
+    /// Takes a request in.
+    pub fn take(&mut self, request: Request, core: &mut Core, outbox: &mut Outbox) {
+        self.note_role(outbox);
         let leader = self.group.leader().map(|node| node.0);
-        if self.group.role() != Role::Leader {
-            let waiting = self.service.writes.drain(..).chain(self.service.reads.drain(..));
-            for request in waiting {
-                answer(outbox, request.origin(), Result::Refused { leader });
+        let service = &mut self.service;
+        if service.leading.is_none() || service.waiting() >= WAITING_MAX {
+            return answer(outbox, request.origin(), Result::Refused { leader });
+        }
+        if request.command.is_read() {
+            let rides = !service.gathered.is_empty() && service.participant.is_idle();
+            if rides && core.once_in(2) {
+                core.count(Count::Riders);
+                service.gathered.push(Item::Read(request));
+            } else {
+                service.reads.push(request);
             }
-            return;
-        }
-        if !self.service.writes.is_empty() && self.service.flights.len() < FLIGHTS_MAX {
-            self.propose_writes(now_ms, core, outbox);
-        }
-        if !self.service.reads.is_empty() {
-            self.ask_for_reads(core, outbox);
+        } else if service.has_locks_in_the_way(&request, self.keyspace.hasher(), core) {
+            core.count(Count::LockWaits);
+            let set = locks(&request.command, self.keyspace.hasher());
+            service.participant.wait(set, request);
+        } else {
+            service.gathered.push(Item::Write(request));
         }
     }
 
-    fn propose_writes(&mut self, now_ms: i64, core: &mut Core, outbox: &mut Outbox) {
-        let hasher = self.keyspace.hasher();
-        let service = &mut self.service;
-        let mut origins = Vec::with_capacity(service.writes.len() + 1);
-        service.builder.clear();
-        for request in &service.writes {
-            let (number, arguments) = machine::encode(request.operation, &request.command);
-            let first_key = hasher.hash(&machine::key_name(request.command.keys()[0]));
-            service.builder.push(number, DATABASE, first_key, arguments.borrow());
-            origins.push(Some(request.origin()));
+    /// Takes a message of a transaction, and answers it when this replica does not serve.
+    pub fn take_message(&mut self, shard: u16, message: ToShard<Reads>, outbox: &mut Outbox) {
+        self.note_role(outbox);
+        if self.service.leading.is_none() {
+            outbox.transactions.extend(message.refusal(ShardId(shard)));
+            return;
+        }
+        let mut out = ParticipantOut::default();
+        self.service.participant.handle(message, self.keyspace.ledger(), &mut out);
+        self.service.absorb(out, outbox);
+    }
+
+    /// Time passes for transactions.
+    pub fn tick_participant(&mut self, outbox: &mut Outbox) {
+        self.note_role(outbox);
+        if self.service.leading.is_some() {
+            let mut out = ParticipantOut::default();
+            self.service.participant.tick(self.keyspace.ledger(), &mut out);
+            self.service.absorb(out, outbox);
+        }
+    }
+
+    /// Looks whether this replica serves: it leads, and everything committed is applied.
+    pub fn note_role(&mut self, outbox: &mut Outbox) {
+        let (leads, term) = (self.group.role() == Role::Leader, self.group.term());
+        if self.service.leading.is_some_and(|leading| !leads || leading != term) {
+            self.service.leading = None;
+            let mut out = ParticipantOut::default();
+            self.service.participant.step_down(&mut out);
+            self.service.absorb(out, outbox);
+            for item in self.service.gathered.drain(..) {
+                if let Item::Write(request) | Item::Read(request) = item {
+                    answer(outbox, request.origin(), Result::Refused { leader: None });
+                }
+            }
+            self.service.confirms.clear();
+            let leased = self.service.leased.drain(..).map(|(request, _)| request);
+            for request in self.service.reads.drain(..).chain(leased) {
+                answer(outbox, request.origin(), Result::Refused { leader: None });
+            }
+        }
+        let members = self.group.membership();
+        let alone = members.voters.len() == 1 && !members.is_joint();
+        if self.service.leading.is_some() {
+            self.service.participant.set_alone(alone);
+        } else if self.group.is_ready_to_read()
+            && self.group.applied_index() >= self.group.commit_index()
+        {
+            self.service.leading = Some(term);
+            self.service.participant.lead(self.keyspace.ledger(), alone);
+        }
+    }
+
+    /// What has gathered goes to the group.
+    pub fn propose(
+        &mut self,
+        now_ms: i64,
+        clock: MonotonicTime,
+        core: &mut Core,
+        outbox: &mut Outbox,
+    ) {
+        if core.plan.flaw == Flaw::UncheckedLease {
+            for (request, reply) in self.service.leased.drain(..) {
+                answer(outbox, request.origin(), Result::Done(reply));
+            }
+        }
+        self.note_role(outbox);
+        if self.service.leading.is_none() {
+            return;
+        }
+        self.end_leased(clock, core, outbox);
+        if !self.service.gathered.is_empty() && self.service.flights.len() < FLIGHTS_MAX {
+            let items = std::mem::take(&mut self.service.gathered);
+            self.propose_set(items, now_ms, core, outbox);
+        }
+        if !self.service.reads.is_empty() || !self.service.confirms.is_empty() {
+            self.ask_for_reads(clock, core, outbox);
+        }
+    }
+
+    /// Reads were executed under a lease in an earlier turn: does it hold now, after they were?
+    fn end_leased(&mut self, clock: MonotonicTime, core: &mut Core, outbox: &mut Outbox) {
+        let holds = self.group.lease_valid(clock);
+        for (request, reply) in std::mem::take(&mut self.service.leased) {
+            if holds {
+                core.count(Count::LeaseReads);
+                answer(outbox, request.origin(), Result::Done(reply));
+            } else {
+                core.count(Count::LeasesEnded);
+                self.service.reads.push(request);
+            }
+        }
+    }
+
+    /// Is there something that a turn of its own should see to?
+    pub fn is_pressed(&self) -> bool {
+        let room = self.service.flights.len() < FLIGHTS_MAX;
+        let waits = !self.service.confirms.is_empty() || !self.service.leased.is_empty();
+        (room && !self.service.gathered.is_empty()) || waits
+    }
+
+    fn propose_set(
+        &mut self,
+        mut items: Vec<Item>,
+        now_ms: i64,
+        core: &mut Core,
+        outbox: &mut Outbox,
+    ) {
+        if !items.iter().any(Item::is_proposed) {
+            match self.service.flights.back() {
+                Some(last) => {
+                    let (index, term) = (last.index, last.term);
+                    self.service.flights.push_back(Flight { index, term, items });
+                }
+                None => self.run_items(items, None, core, outbox),
+            }
+            return;
         }
         // Now and then a key with a deadline, which replicas must agree on whatever their clocks say.
         if core.once_in(8) {
             let lifetime = core.chance.below(100) as u8;
             let name = (1 << 63) | core.chance.bits();
             let key = [b'f', b'0' + (lifetime & 3)];
-            let arguments =
-                [&name.to_le_bytes()[..], &key, &[lifetime]].into_iter().collect::<Arguments>();
-            let hash = KeyHash::default();
-            service.builder.push(machine::FLEETING, DATABASE, hash, arguments.borrow());
-            origins.push(None);
+            let arguments: OwnedArguments =
+                [&name.to_le_bytes()[..], &key, &[lifetime]].into_iter().collect();
+            items.push(Item::Own(arguments));
+        }
+        let hasher = self.keyspace.hasher();
+        let builder = &mut self.service.builder;
+        builder.clear();
+        for item in &items {
+            let nowhere = KeyHash::default();
+            match item {
+                Item::Write(request) => {
+                    let (number, arguments) = machine::encode(request.operation, &request.command);
+                    let key = hasher.hash(&machine::key_name(request.command.keys()[0]));
+                    builder.push(number, DATABASE, key, arguments.borrow());
+                }
+                Item::Own(arguments) => {
+                    builder.push(machine::FLEETING, DATABASE, nowhere, arguments.borrow());
+                }
+                Item::Record(record) => {
+                    builder.push(RECORD, DATABASE, nowhere, record.arguments().borrow());
+                }
+                Item::Fetch(_) | Item::Read(_) => {}
+            }
         }
         self.last_time_ms = self.last_time_ms.max(now_ms);
-        let data = service.builder.encode(self.last_time_ms, core.chance.bits());
+        let data = builder.encode(self.last_time_ms, core.chance.bits());
         self.stirred = true;
-        let refused = match self.group.propose(data) {
+        match self.group.propose(data) {
             Ok(proposal) => {
                 let (index, term) = (proposal.index, proposal.term);
-                service.flights.push_back(Flight { index, term, origins });
-                service.writes.clear();
-                return;
+                self.service.flights.push_back(Flight { index, term, items });
             }
-            Err(ProposeError::NotLeader { leader }) => leader.map(|node| node.0),
-            Err(_) => None,
-        };
-        for request in service.writes.drain(..) {
-            answer(outbox, request.origin(), Result::Refused { leader: refused });
+            Err(error) => self.refuse(items, &error, now_ms, core, outbox),
         }
     }
 
-    fn ask_for_reads(&mut self, core: &mut Core, outbox: &mut Outbox) {
-        let reads = std::mem::take(&mut self.service.reads);
+    /// Nothing of a set was proposed; what is beside the entry still has its place.
+    fn refuse(
+        &mut self,
+        items: Vec<Item>,
+        error: &ProposeError,
+        now_ms: i64,
+        core: &mut Core,
+        outbox: &mut Outbox,
+    ) {
+        let leader = match error {
+            ProposeError::NotLeader { leader } => leader.map(|node| node.0),
+            _ => None,
+        };
+        let mut out = ParticipantOut::default();
+        let mut rest = Vec::new();
+        for item in items {
+            match item {
+                Item::Write(request) => {
+                    answer(outbox, request.origin(), Result::Refused { leader });
+                }
+                Item::Own(_) => {}
+                Item::Record(record) => {
+                    let reason = error.to_string();
+                    self.service.participant.not_proposed(record, &reason, &mut out);
+                }
+                Item::Fetch(_) => rest.push(item),
+                // Nothing confirms it now.
+                Item::Read(request) => self.service.reads.push(request),
+            }
+        }
+        if !rest.is_empty() {
+            self.propose_set(rest, now_ms, core, outbox);
+        }
+        self.service.absorb(out, outbox);
+    }
+
+    fn ask_for_reads(&mut self, clock: MonotonicTime, core: &mut Core, outbox: &mut Outbox) {
+        let mut reads = std::mem::take(&mut self.service.reads);
+        if core.plan.lease && self.group.lease_valid(clock) {
+            for request in std::mem::take(&mut reads) {
+                if let Some(reply) = self.read_or_wait(&request, core) {
+                    self.service.leased.push((request, reply));
+                }
+            }
+        }
+        let fetches = std::mem::take(&mut self.service.confirms);
         self.stirred = true;
         if core.plan.flaw == Flaw::UnconfirmedReads {
             self.service.confirmed.push_back((Index(0), reads));
-            return;
+            return self.service.confirm(fetches, true, outbox);
         }
         self.service.contexts += 1;
         let context = self.service.contexts;
         match self.group.read_index(context) {
             Ok(()) => {
-                self.service.confirming.insert(context, reads);
+                self.service.confirming.insert(context, (reads, fetches));
             }
             Err(error) => {
                 let leader = match error {
@@ -196,27 +456,149 @@ impl Running {
                 for request in reads {
                     answer(outbox, request.origin(), Result::Refused { leader });
                 }
+                self.service.confirm(fetches, false, outbox);
             }
         }
     }
 
-    /// Reads that are confirmed and whose place has come are executed.
+    /// Reads that are confirmed and whose place has come are executed, unless their keys are locked meanwhile.
     pub fn serve_reads(&mut self, core: &mut Core, outbox: &mut Outbox) {
         let applied = self.group.applied_index();
         let ready = |(index, _): &(Index, Vec<Request>)| *index <= applied;
         while self.service.confirmed.front().is_some_and(ready) {
             let (_, requests) = self.service.confirmed.pop_front().expect("just seen");
             for request in requests {
-                let (number, arguments) = machine::encode(request.operation, &request.command);
-                let view = self.keyspace.view(DATABASE, self.last_time_ms);
-                let reply = machine::read(&view, number, arguments.borrow().tail(1));
-                core.audit.executed(request.operation);
-                core.note(|| format!("#{} read: {reply}", request.operation));
-                answer(outbox, request.origin(), Result::Done(reply));
+                if let Some(reply) = self.read_or_wait(&request, core) {
+                    answer(outbox, request.origin(), Result::Done(reply));
+                }
             }
         }
     }
+
+    /// Executes a read, or lets it wait for a transaction that has locked its keys.
+    fn read_or_wait(&mut self, request: &Request, core: &mut Core) -> Option<Reply> {
+        if self.service.has_locks_in_the_way(request, self.keyspace.hasher(), core) {
+            core.count(Count::LockWaits);
+            let set = locks(&request.command, self.keyspace.hasher());
+            self.service.participant.wait(set, request.clone());
+            return None;
+        }
+        Some(self.read(request, core))
+    }
+
+    fn read(&self, request: &Request, core: &mut Core) -> Reply {
+        let (number, arguments) = machine::encode(request.operation, &request.command);
+        let view = self.keyspace.view(DATABASE, self.last_time_ms);
+        let reply = machine::read(&view, number, arguments.borrow().tail(1));
+        core.audit.executed(request.operation);
+        core.note(|| format!("#{} read: {reply}", request.operation));
+        reply
+    }
+
+    /// A batch was committed: applies it, and answers those who wait for it.
+    pub fn apply_batch(
+        &mut self,
+        entry: &CommittedEntry,
+        shard: u16,
+        core: &mut Core,
+        outbox: &mut Outbox,
+    ) {
+        let batch = Batch::read(&entry.data).expect("a committed entry is a batch");
+        self.last_time_ms = self.last_time_ms.max(batch.leader_time_ms());
+        for place in 0..batch.count() {
+            let (operation, arguments) = batch.operation(place);
+            if operation.command() != RECORD {
+                let name = arguments.at(0).try_into().expect("names are 8 bytes");
+                core.audit.operation(shard, u64::from_le_bytes(name), entry.index.0);
+            }
+        }
+        let ours = |flight: &Flight| flight.index == entry.index && flight.term == entry.term;
+        let Some(at) = self.service.flights.iter().position(ours) else {
+            for place in 0..batch.count() {
+                execute(&mut self.keyspace, batch, place);
+            }
+            return;
+        };
+        let flight = self.service.flights.remove(at).expect("just found");
+        self.run_items(flight.items, Some((batch, entry.term)), core, outbox);
+        while self.service.flights.get(at).is_some_and(ours) {
+            let flight = self.service.flights.remove(at).expect("just seen");
+            self.run_items(flight.items, None, core, outbox);
+        }
+    }
+
+    fn run_items(
+        &mut self,
+        items: Vec<Item>,
+        batch: Option<(Batch<'_>, Term)>,
+        core: &mut Core,
+        outbox: &mut Outbox,
+    ) {
+        let mut place = 0;
+        let mut out = ParticipantOut::default();
+        for item in items {
+            let mut executed = None;
+            if item.is_proposed() {
+                let (batch, _) = batch.as_ref().expect("what is proposed comes with its batch");
+                executed = Some(execute(&mut self.keyspace, *batch, place));
+                place += 1;
+            }
+            match (item, executed) {
+                (Item::Write(request), Some(Executed::Command(reply))) => {
+                    core.note(|| format!("#{} executed: {reply}", request.operation));
+                    answer(outbox, request.origin(), Result::Done(reply));
+                }
+                (Item::Record(_), Some(Executed::Record(applied))) => {
+                    let leading = self.service.leading;
+                    if leading.is_some() && leading == batch.as_ref().map(|(_, term)| *term) {
+                        self.service.participant.applied(&applied, &mut out);
+                    }
+                }
+                (Item::Own(_), _) => {}
+                (Item::Fetch(fetch), _) => self.fetch(fetch, &mut out),
+                (Item::Read(request), _) => {
+                    let reply = self.read(&request, core);
+                    answer(outbox, request.origin(), Result::Done(reply));
+                }
+                _ => unreachable!("records are records, commands commands"),
+            }
+        }
+        self.service.absorb(out, outbox);
+        assert!(batch.is_none_or(|(batch, _)| batch.count() == place), "every operation is run");
+    }
+
+    /// Reads for a transaction.
+    fn fetch(&mut self, fetch: Fetch, out: &mut ParticipantOut) {
+        let service = &mut self.service;
+        let Some(keys) = service.participant.fetching(fetch) else { return };
+        let view = self.keyspace.view(DATABASE, self.last_time_ms);
+        let copy = |key: &Vec<u8>| {
+            let item = view.get(&Key::new(key, view.hasher().hash(key)));
+            let item = item.map(|item| FetchedItem::copy(item, true));
+            Fetched { database: DATABASE, key: key.clone(), item }
+        };
+        let values = keys.iter().map(copy).collect();
+        service.participant.fetched(fetch, Ok(values), out);
+    }
 }
 
-/// Arguments that own their bytes.
-type Arguments = ringraft_shards::arguments::OwnedArguments;
+/// What an operation of a batch led to.
+enum Executed {
+    Command(Reply),
+    Record(Applied),
+}
+
+fn execute(keyspace: &mut Keyspace, batch: Batch<'_>, place: usize) -> Executed {
+    let (operation, arguments) = batch.operation(place);
+    let mut edit = keyspace.edit(DATABASE, batch.leader_time_ms());
+    if operation.command() != RECORD {
+        return Executed::Command(machine::run(
+            &mut edit,
+            operation.command(),
+            arguments.tail(1),
+        ));
+    }
+    Executed::Record(transaction::apply(&mut edit, arguments, &mut |edit, _, inner, arguments| {
+        machine::run(edit, inner.command(), arguments.tail(1));
+    }))
+}

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringraft_shards::ids::NodeId;
+use ringraft_shards::limits::RAFT_CLOCK_DRIFT_PERCENT;
 use ringraft_shards::random::Random;
 
 use crate::checker;
 use crate::client::Clients;
 use crate::counts::{Count, Counts};
-use crate::machine::DATABASE;
 use crate::node::Node;
 use crate::plan::{Kind, Plan};
 use crate::schedule::{Core, Event};
@@ -41,7 +41,9 @@ impl World {
             node.clock_offset_ms = faults.below(2000) as i64 - 1000;
             if core.plan.has(Kind::ClockRate) && faults.below(2) == 0 {
                 core.count(Count::ClockRates);
-                node.clock_rate = 800 + faults.below(500);
+                // Thousandths; any two differ by less than the lease allows, if there is one.
+                let spread = if core.plan.lease { RAFT_CLOCK_DRIFT_PERCENT * 10 - 1 } else { 500 };
+                node.clock_rate = 1000 - spread / 2 + faults.below(spread);
             }
             nodes.insert(*id, node);
         }
@@ -166,6 +168,9 @@ impl World {
         if !self.clients.are_idle() {
             found.push(format!("clients wait: {:?}", self.clients.describe_pending()));
         }
+        for node in self.nodes.values().filter(|node| node.up && node.transaction_count() > 0) {
+            found.push(format!("n{} coordinates {} transactions", node.id, node.transaction_count()));
+        }
         let voters: Vec<NodeId> = self.desired.iter().copied().map(NodeId).collect();
         for shard in 0..usize::from(self.core.plan.shards) {
             let Some(leader) = self.leader(shard) else {
@@ -181,6 +186,12 @@ impl World {
             for id in &self.desired {
                 let running = self.nodes[id].replicas[shard].running.as_ref();
                 let applied = running.map(|running| running.group.applied_index());
+                if running.is_some_and(|running| !running.keyspace.ledger().is_empty()) {
+                    found.push(format!("n{id}/s{shard} remembers transactions"));
+                }
+                if running.is_some_and(|running| running.service.locked() > 0) {
+                    found.push(format!("n{id}/s{shard} has locks"));
+                }
                 if applied != Some(last) {
                     found.push(format!("n{id}/s{shard} is at {applied:?} of {last}"));
                 }
@@ -195,7 +206,7 @@ impl World {
             let mut digests = BTreeMap::new();
             for id in &self.desired {
                 let running = self.nodes[id].replicas[shard].running.as_ref();
-                let digest = running.expect("all are up").keyspace.digest(DATABASE);
+                let digest = running.expect("all are up").keyspace.digest_all();
                 digests.entry(digest).or_insert_with(Vec::new).push(*id);
             }
             if digests.len() > 1 {
