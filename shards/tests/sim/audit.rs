@@ -1,9 +1,10 @@
 //! What the simulator knows and no node does: everything that happened anywhere, and what must never happen.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use raft::eraftpb::MessageType;
 use ringraft_shards::raft::{CommittedEntry, EntryKind, PeerMessage};
+use ringraft_shards::transaction::TransactionId;
 
 /// Sums over the whole run. The maps are only looked up, so their order does not matter.
 #[derive(Default)]
@@ -17,6 +18,10 @@ pub struct Audit {
     /// When each operation was executed first.
     hints: HashMap<u64, u64>,
     executions: u64,
+    /// Operations of transactions by the transaction's name.
+    transactions: HashMap<TransactionId, u64>,
+    /// Operations whose effects are in some state.
+    happened: HashSet<u64>,
     digests: HashMap<(u16, u64), [u8; 20]>,
     leaders: HashMap<(u16, u64), u64>,
     votes: HashMap<(u16, u64, u64), u64>,
@@ -57,8 +62,20 @@ impl Audit {
                 format!("shard {shard}: operation #{operation} is in entries {known} and {index}")
             });
         }
-        if !self.hints.contains_key(&operation) {
+        if self.happened.insert(operation) {
             self.executed(operation);
+        }
+    }
+
+    /// A transaction begins.
+    pub fn transaction(&mut self, id: TransactionId, operation: u64) {
+        self.transactions.insert(id, operation);
+    }
+
+    /// A shard has applied its part of a transaction.
+    pub fn committed(&mut self, id: TransactionId) {
+        if let Some(operation) = self.transactions.get(&id) {
+            self.happened.insert(*operation);
         }
     }
 
@@ -68,9 +85,10 @@ impl Audit {
         self.hints.insert(operation, self.executions);
     }
 
-    /// When it was executed, in some count.
-    pub fn hint(&self, operation: u64) -> Option<u64> {
-        self.hints.get(&operation).copied()
+    /// When it was executed, in some count; nothing when it was, but came to nothing for all that is known.
+    pub fn hint(&self, operation: u64, is_done: bool) -> Option<u64> {
+        let counts = is_done || self.happened.contains(&operation);
+        self.hints.get(&operation).copied().filter(|_| counts)
     }
 
     /// Everybody has the same after the same entry.

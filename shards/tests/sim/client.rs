@@ -148,7 +148,8 @@ impl Clients {
         let kept = self.history.iter().filter(|record| !record.refused);
         let hinted = |record: &Record| {
             let mut operation = record.operation.clone();
-            operation.hint = core.audit.hint(operation.number);
+            let is_done = operation.outcome != Outcome::Unknown;
+            operation.hint = core.audit.hint(operation.number, is_done);
             operation
         };
         kept.map(hinted).collect()

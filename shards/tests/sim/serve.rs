@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use ringraft_shards::arguments::OwnedArguments;
-use ringraft_shards::batch::{Batch, BatchBuilder};
+use ringraft_shards::arguments::{Arguments, OwnedArguments};
+use ringraft_shards::batch::{Batch, BatchBuilder, Operation};
 use ringraft_shards::ids::{Index, MonotonicTime, ShardId, Term};
-use ringraft_shards::keyspace::{Key, KeyHash, KeyHasher, Keyspace};
+use ringraft_shards::keyspace::{Edit, Key, KeyHash, KeyHasher, Keyspace};
 use ringraft_shards::raft::{CommittedEntry, Output, ProposeError, ReadError, Role};
 use ringraft_shards::transaction::{
     self, Applied, Fetch, Fetched, FetchedItem, LockKey, LockSet, Message, Next, Participant,
@@ -44,7 +44,7 @@ enum Item {
     Record(Record),
     /// Beside the entry: a transaction reads.
     Fetch(Fetch),
-    /// Beside the entry: a client's read that need not be confirmed, because the entry is.
+    /// Beside the entry: a client's read, which the entry confirms.
     Read(Request),
 }
 
@@ -61,6 +61,22 @@ struct Flight {
     items: Vec<Item>,
 }
 
+/// What waits for one confirmation of leadership.
+#[derive(Default)]
+struct Confirming {
+    /// To be executed afterwards.
+    reads: Vec<Request>,
+    /// Executed before.
+    executed: Vec<(Request, Reply)>,
+    fetches: Vec<Fetch>,
+}
+
+impl Confirming {
+    fn count(&self) -> usize {
+        self.reads.len() + self.executed.len() + self.fetches.len()
+    }
+}
+
 /// Those who wait in one shard.
 pub struct Service {
     participant: Participant<Reads, Values, Request>,
@@ -70,7 +86,9 @@ pub struct Service {
     reads: Vec<Request>,
     confirms: Vec<Fetch>,
     flights: VecDeque<Flight>,
-    confirming: BTreeMap<u64, (Vec<Request>, Vec<Fetch>)>,
+    confirming: BTreeMap<u64, Confirming>,
+    /// Reads that were executed and are answered once it is confirmed that this replica still led then.
+    executed: Vec<(Request, Reply)>,
     /// Reads that wait until this index is applied.
     confirmed: VecDeque<(Index, Vec<Request>)>,
     /// Reads that were executed under a lease, and wait for a look whether it still holds.
@@ -88,7 +106,7 @@ pub fn locks(command: &Command, hasher: KeyHasher) -> LockSet {
     let mut set = LockSet::default();
     for (key, exclusive) in command.access() {
         let hash = hasher.hash(&machine::key_name(key));
-        set.keys.push(LockKey::new(DATABASE, hash, exclusive));
+        set.keys.push(LockKey::new(hash, exclusive));
     }
     set
 }
@@ -103,6 +121,7 @@ impl Service {
             confirms: Vec::new(),
             flights: VecDeque::new(),
             confirming: BTreeMap::new(),
+            executed: Vec::new(),
             confirmed: VecDeque::new(),
             leased: Vec::new(),
             contexts: 0,
@@ -113,10 +132,10 @@ impl Service {
     /// Requests that wait.
     pub fn waiting(&self) -> usize {
         let flying: usize = self.flights.iter().map(|flight| flight.items.len()).sum();
-        let confirming: usize =
-            self.confirming.values().map(|(reads, fetches)| reads.len() + fetches.len()).sum();
+        let confirming: usize = self.confirming.values().map(Confirming::count).sum();
         let confirmed: usize = self.confirmed.iter().map(|(_, reads)| reads.len()).sum();
-        let new = self.gathered.len() + self.reads.len() + self.leased.len() + self.confirms.len();
+        let new = self.gathered.len() + self.reads.len() + self.leased.len() + self.confirms.len()
+            + self.executed.len();
         new + flying + confirming + confirmed + self.participant.count()
     }
 
@@ -132,8 +151,9 @@ impl Service {
                 Next::Admit(request) if self.leading.is_none() => {
                     answer(outbox, request.origin(), Result::Refused { leader: None });
                 }
-                // While it waited leadership may have been lost: it is confirmed anew.
-                Next::Admit(request) if request.command.is_read() => self.reads.push(request),
+                Next::Admit(request) if request.command.is_read() => {
+                    self.gathered.push(Item::Read(request));
+                }
                 Next::Admit(request) => self.gathered.push(Item::Write(request)),
                 Next::Fetch(fetch) => self.gathered.push(Item::Fetch(fetch)),
             }
@@ -165,15 +185,18 @@ impl Service {
         }
         for read in out.read_ready.drain(..) {
             core.count(Count::ReadBatches);
-            let (requests, fetches) =
-                self.confirming.remove(&read.context).expect("it was asked for");
-            self.confirmed.push_back((read.index, requests));
-            self.confirm(fetches, true, outbox);
+            let waiting = self.confirming.remove(&read.context).expect("it was asked for");
+            self.confirmed.push_back((read.index, waiting.reads));
+            for (request, reply) in waiting.executed {
+                answer(outbox, request.origin(), Result::Done(reply));
+            }
+            self.confirm(waiting.fetches, true, outbox);
         }
         for context in out.read_failed.drain(..) {
-            let (requests, fetches) = self.confirming.remove(&context).expect("it was asked for");
-            self.confirm(fetches, false, outbox);
-            for request in requests {
+            let waiting = self.confirming.remove(&context).expect("it was asked for");
+            self.confirm(waiting.fetches, false, outbox);
+            let executed = waiting.executed.into_iter().map(|(request, _)| request);
+            for request in waiting.reads.into_iter().chain(executed) {
                 answer(outbox, request.origin(), Result::Refused { leader: None });
             }
         }
@@ -224,12 +247,21 @@ impl Running {
                 service.reads.push(request);
             }
         } else if service.has_locks_in_the_way(&request, self.keyspace.hasher(), core) {
-            core.count(Count::LockWaits);
-            let set = locks(&request.command, self.keyspace.hasher());
-            service.participant.wait(set, request);
+            self.wait(request, core, outbox);
         } else {
             service.gathered.push(Item::Write(request));
         }
+    }
+
+    /// A request waits for what transactions have locked.
+    fn wait(&mut self, request: Request, core: &mut Core, outbox: &mut Outbox) {
+        core.count(Count::LockWaits);
+        let set = locks(&request.command, self.keyspace.hasher());
+        // Clients have nothing else under way: only age decides.
+        let after = self.last_time_ms as u64 * 1_000_000;
+        let mut out = ParticipantOut::default();
+        self.service.participant.wait(set, after, request, &mut out);
+        self.service.absorb(out, outbox);
     }
 
     /// Takes a message of a transaction, and answers it when this replica does not serve.
@@ -268,7 +300,8 @@ impl Running {
                 }
             }
             self.service.confirms.clear();
-            let leased = self.service.leased.drain(..).map(|(request, _)| request);
+            let leased = self.service.leased.drain(..).chain(self.service.executed.drain(..));
+            let leased = leased.map(|(request, _)| request);
             for request in self.service.reads.drain(..).chain(leased) {
                 answer(outbox, request.origin(), Result::Refused { leader: None });
             }
@@ -307,7 +340,9 @@ impl Running {
             let items = std::mem::take(&mut self.service.gathered);
             self.propose_set(items, now_ms, core, outbox);
         }
-        if !self.service.reads.is_empty() || !self.service.confirms.is_empty() {
+        let service = &self.service;
+        let executed = service.reads.len() + service.executed.len();
+        if executed > 0 || !service.confirms.is_empty() {
             self.ask_for_reads(clock, core, outbox);
         }
     }
@@ -329,7 +364,9 @@ impl Running {
     /// Is there something that a turn of its own should see to?
     pub fn is_pressed(&self) -> bool {
         let room = self.service.flights.len() < FLIGHTS_MAX;
-        let waits = !self.service.confirms.is_empty() || !self.service.leased.is_empty();
+        let waits = !self.service.confirms.is_empty()
+            || !self.service.leased.is_empty()
+            || !self.service.executed.is_empty();
         (room && !self.service.gathered.is_empty()) || waits
     }
 
@@ -346,7 +383,7 @@ impl Running {
                     let (index, term) = (last.index, last.term);
                     self.service.flights.push_back(Flight { index, term, items });
                 }
-                None => self.run_items(items, None, core, outbox),
+                None => self.run_items(items, None, false, core, outbox),
             }
             return;
         }
@@ -416,9 +453,7 @@ impl Running {
                     let reason = error.to_string();
                     self.service.participant.not_proposed(record, &reason, &mut out);
                 }
-                Item::Fetch(_) => rest.push(item),
-                // Nothing confirms it now.
-                Item::Read(request) => self.service.reads.push(request),
+                Item::Fetch(_) | Item::Read(_) => rest.push(item),
             }
         }
         if !rest.is_empty() {
@@ -431,14 +466,18 @@ impl Running {
         let mut reads = std::mem::take(&mut self.service.reads);
         if core.plan.lease && self.group.lease_valid(clock) {
             for request in std::mem::take(&mut reads) {
-                if let Some(reply) = self.read_or_wait(&request, core) {
+                if let Some(reply) = self.read_or_wait(&request, core, outbox) {
                     self.service.leased.push((request, reply));
                 }
             }
         }
         let fetches = std::mem::take(&mut self.service.confirms);
+        let executed = std::mem::take(&mut self.service.executed);
         self.stirred = true;
         if core.plan.flaw == Flaw::UnconfirmedReads {
+            for (request, reply) in executed {
+                answer(outbox, request.origin(), Result::Done(reply));
+            }
             self.service.confirmed.push_back((Index(0), reads));
             return self.service.confirm(fetches, true, outbox);
         }
@@ -446,14 +485,15 @@ impl Running {
         let context = self.service.contexts;
         match self.group.read_index(context) {
             Ok(()) => {
-                self.service.confirming.insert(context, (reads, fetches));
+                self.service.confirming.insert(context, Confirming { reads, executed, fetches });
             }
             Err(error) => {
                 let leader = match error {
                     ReadError::NotLeader { leader } => leader.map(|node| node.0),
                     _ => None,
                 };
-                for request in reads {
+                let executed = executed.into_iter().map(|(request, _)| request);
+                for request in reads.into_iter().chain(executed) {
                     answer(outbox, request.origin(), Result::Refused { leader });
                 }
                 self.service.confirm(fetches, false, outbox);
@@ -468,7 +508,7 @@ impl Running {
         while self.service.confirmed.front().is_some_and(ready) {
             let (_, requests) = self.service.confirmed.pop_front().expect("just seen");
             for request in requests {
-                if let Some(reply) = self.read_or_wait(&request, core) {
+                if let Some(reply) = self.read_or_wait(&request, core, outbox) {
                     answer(outbox, request.origin(), Result::Done(reply));
                 }
             }
@@ -476,11 +516,14 @@ impl Running {
     }
 
     /// Executes a read, or lets it wait for a transaction that has locked its keys.
-    fn read_or_wait(&mut self, request: &Request, core: &mut Core) -> Option<Reply> {
+    fn read_or_wait(
+        &mut self,
+        request: &Request,
+        core: &mut Core,
+        outbox: &mut Outbox,
+    ) -> Option<Reply> {
         if self.service.has_locks_in_the_way(request, self.keyspace.hasher(), core) {
-            core.count(Count::LockWaits);
-            let set = locks(&request.command, self.keyspace.hasher());
-            self.service.participant.wait(set, request.clone());
+            self.wait(request.clone(), core, outbox);
             return None;
         }
         Some(self.read(request, core))
@@ -515,15 +558,15 @@ impl Running {
         let ours = |flight: &Flight| flight.index == entry.index && flight.term == entry.term;
         let Some(at) = self.service.flights.iter().position(ours) else {
             for place in 0..batch.count() {
-                execute(&mut self.keyspace, batch, place);
+                execute(&mut self.keyspace, batch, place, core);
             }
             return;
         };
         let flight = self.service.flights.remove(at).expect("just found");
-        self.run_items(flight.items, Some((batch, entry.term)), core, outbox);
+        self.run_items(flight.items, Some((batch, entry.term)), true, core, outbox);
         while self.service.flights.get(at).is_some_and(ours) {
             let flight = self.service.flights.remove(at).expect("just seen");
-            self.run_items(flight.items, None, core, outbox);
+            self.run_items(flight.items, None, true, core, outbox);
         }
     }
 
@@ -531,6 +574,7 @@ impl Running {
         &mut self,
         items: Vec<Item>,
         batch: Option<(Batch<'_>, Term)>,
+        confirmed: bool,
         core: &mut Core,
         outbox: &mut Outbox,
     ) {
@@ -540,7 +584,7 @@ impl Running {
             let mut executed = None;
             if item.is_proposed() {
                 let (batch, _) = batch.as_ref().expect("what is proposed comes with its batch");
-                executed = Some(execute(&mut self.keyspace, *batch, place));
+                executed = Some(execute(&mut self.keyspace, *batch, place, core));
                 place += 1;
             }
             match (item, executed) {
@@ -558,7 +602,11 @@ impl Running {
                 (Item::Fetch(fetch), _) => self.fetch(fetch, &mut out),
                 (Item::Read(request), _) => {
                     let reply = self.read(&request, core);
-                    answer(outbox, request.origin(), Result::Done(reply));
+                    if confirmed {
+                        answer(outbox, request.origin(), Result::Done(reply));
+                    } else {
+                        self.service.executed.push((request, reply));
+                    }
                 }
                 _ => unreachable!("records are records, commands commands"),
             }
@@ -588,7 +636,12 @@ enum Executed {
     Record(Applied),
 }
 
-fn execute(keyspace: &mut Keyspace, batch: Batch<'_>, place: usize) -> Executed {
+fn execute(
+    keyspace: &mut Keyspace,
+    batch: Batch<'_>,
+    place: usize,
+    core: &mut Core,
+) -> Executed {
     let (operation, arguments) = batch.operation(place);
     let mut edit = keyspace.edit(DATABASE, batch.leader_time_ms());
     if operation.command() != RECORD {
@@ -598,7 +651,13 @@ fn execute(keyspace: &mut Keyspace, batch: Batch<'_>, place: usize) -> Executed 
             arguments.tail(1),
         ));
     }
-    Executed::Record(transaction::apply(&mut edit, arguments, &mut |edit, _, inner, arguments| {
+    let run_one = &mut |edit: &mut Edit<'_>, _, inner: &Operation, arguments: Arguments<'_>| {
         machine::run(edit, inner.command(), arguments.tail(1));
-    }))
+    };
+    let applied = transaction::apply(&mut edit, arguments, run_one);
+    if let Applied::Committed(id) = applied {
+        core.audit.committed(id);
+    }
+    core.note(|| format!("{applied:?}"));
+    Executed::Record(applied)
 }

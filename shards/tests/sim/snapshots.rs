@@ -110,8 +110,9 @@ impl Running {
                 leader_time_ms: self.last_time_ms,
                 membership: point.membership.clone(),
             };
-            let writer = Some(SnapshotWriter::new(header));
-            self.cutting = Some(Cutting { point, writer, bytes: Vec::new() });
+            let mut writer = SnapshotWriter::new(header);
+            writer.push_ledger(self.keyspace.ledger());
+            self.cutting = Some(Cutting { point, writer: Some(writer), bytes: Vec::new() });
             (self.since_snapshot, self.snapshot_wanted) = (0, false);
         }
         let Some(cutting) = &mut self.cutting else { return };

@@ -63,7 +63,7 @@ impl Transactions {
             for (key, exclusive) in request.command.access() {
                 let name = machine::key_name(key);
                 if machine::shard_of(&name, self.shards) == shard {
-                    locks.keys.push(LockKey::new(DATABASE, hasher.hash(&name), exclusive));
+                    locks.keys.push(LockKey::new(hasher.hash(&name), exclusive));
                     fetch.push(name);
                 }
             }
@@ -74,6 +74,7 @@ impl Transactions {
         let mut out = Out::default();
         let now_ns = now_ms as u64 * 1_000_000;
         let id = self.coordinator.begin(now_ns, parts, payload, &mut out);
+        core.audit.transaction(id, origin.operation);
         core.note(|| format!("#{} is transaction {id}", origin.operation));
         self.go_on(out, now_ms, core, outbox);
     }
