@@ -160,12 +160,18 @@ impl Group {
             self.followers.heard(message.from);
         }
         let (from, term) = (message.from, message.term);
+        // What raft-rs takes for a sign of life. A late refusal to vote for this node, by one that leads since, is none.
+        let is_leaders = matches!(
+            message.msg_type,
+            MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
+        );
         // Answers of nodes that were removed meanwhile are errors to raft-rs; they mean nothing.
         let _ = self.node.step(message);
         self.observe();
         let raft = &self.node.raft;
-        if raft.state == StateRole::Follower && raft.leader_id == from && raft.term == term {
-            // It is the leader's message. The answer leaves later: the promise comes first.
+        let follows = raft.state == StateRole::Follower && raft.leader_id == from;
+        if is_leaders && follows && raft.term == term {
+            // The answer leaves later: the promise comes first.
             self.promise.renew();
         }
         Ok(())
