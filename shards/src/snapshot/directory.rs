@@ -134,6 +134,11 @@ impl SnapshotDirectory {
         Ok(names)
     }
 
+    /// Makes the names in it durable.
+    pub fn sync(&self) -> Result<(), SnapshotError> {
+        sync_directory(&self.path)
+    }
+
     /// Renames a damaged snapshot, so that it is not chosen again and a new one may take its name.
     /// Returns where it is now.
     pub fn set_aside(&self, name: SnapshotName) -> Result<PathBuf, SnapshotError> {

@@ -68,6 +68,9 @@ pub fn recover(
     tell: &mut dyn FnMut(Progress),
 ) -> Result<Recovered, SnapshotError> {
     directory.remove_unfinished()?;
+    // The process before may have ended between renaming a snapshot and syncing its name. The log that is begun after it,
+    // and synced, must not outlive it.
+    directory.sync()?;
     let mut damaged = Vec::new();
     for name in directory.list()? {
         match open_and_load(directory, name, empty, tell) {
