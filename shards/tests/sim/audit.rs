@@ -1,10 +1,14 @@
 //! What the simulator knows and no node does: everything that happened anywhere, and what must never happen.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use raft::eraftpb::MessageType;
 use ringraft_shards::raft::{CommittedEntry, EntryKind, PeerMessage};
 use ringraft_shards::transaction::TransactionId;
+
+/// Writes are counted in steps of this, when the first leader that serves has executed them: nobody sees them before. A
+/// read counts as coming right after the last write that it can have seen.
+const HINT_STEP: u64 = 1 << 20;
 
 /// Sums over the whole run. The maps are only looked up, so their order does not matter.
 #[derive(Default)]
@@ -15,9 +19,14 @@ pub struct Audit {
     entries: HashMap<(u16, u64), (u64, u32)>,
     /// Where each operation was applied.
     operations: HashMap<(u16, u64), u64>,
-    /// When each operation was executed first.
+    /// When each operation was executed, in some count; see [`HINT_STEP`].
     hints: HashMap<u64, u64>,
     executions: u64,
+    reads: u64,
+    /// The latest of the operations that a shard's state at some index holds.
+    positions: BTreeMap<(u16, u64), u64>,
+    /// Operations of entries that only followers have applied.
+    unseen: BTreeMap<(u16, u64), Vec<u64>>,
     /// Operations of transactions by the transaction's name.
     transactions: HashMap<TransactionId, u64>,
     /// Operations whose effects are in some state.
@@ -54,17 +63,49 @@ impl Audit {
         }
     }
 
-    /// An operation of an entry is applied: at one place only.
-    pub fn operation(&mut self, shard: u16, operation: u64, index: u64) {
+    /// An operation of an entry is applied: at one place only. Returns when it was executed.
+    pub fn operation(&mut self, shard: u16, operation: u64, index: u64, serves: bool) -> u64 {
         let known = *self.operations.entry((shard, operation)).or_insert(index);
         if known != index {
             self.fail(|| {
                 format!("shard {shard}: operation #{operation} is in entries {known} and {index}")
             });
         }
-        if self.happened.insert(operation) {
+        self.happened.insert(operation);
+        self.seen(shard, operation, index, serves)
+    }
+
+    fn seen(&mut self, shard: u16, operation: u64, index: u64, serves: bool) -> u64 {
+        if serves && !self.hints.contains_key(&operation) {
             self.executed(operation);
+        } else if !serves && !self.positions.contains_key(&(shard, index)) {
+            self.unseen.entry((shard, index)).or_default().push(operation);
         }
+        self.hints.get(&operation).copied().unwrap_or_default()
+    }
+
+    /// The state of a leader at an index holds operations up to this one.
+    pub fn reached(&mut self, shard: u16, index: u64, hint: u64) {
+        self.positions.entry((shard, index)).or_insert(hint);
+        self.unseen.remove(&(shard, index));
+    }
+
+    /// A leader begins to serve. Returns up to which operation its state holds some.
+    pub fn serves(&mut self, shard: u16, index: u64) -> u64 {
+        let before = self.positions.range((shard, 0)..=(shard, index)).next_back();
+        let mut position = before.map_or(0, |(_, position)| *position);
+        let places: Vec<_> =
+            self.unseen.range((shard, 0)..=(shard, index)).map(|(place, _)| *place).collect();
+        for place in places {
+            for operation in self.unseen.remove(&place).unwrap_or_default() {
+                if !self.hints.contains_key(&operation) {
+                    self.executed(operation);
+                }
+                position = position.max(self.hints[&operation]);
+            }
+        }
+        self.reached(shard, index, position);
+        position
     }
 
     /// A transaction begins.
@@ -72,20 +113,26 @@ impl Audit {
         self.transactions.insert(id, operation);
     }
 
-    /// A shard has applied its part of a transaction.
-    pub fn committed(&mut self, id: TransactionId) {
-        if let Some(operation) = self.transactions.get(&id) {
-            self.happened.insert(*operation);
-        }
+    /// A shard has applied its part of a transaction. Returns when the transaction was run.
+    pub fn committed(&mut self, id: TransactionId, shard: u16, index: u64, serves: bool) -> u64 {
+        let Some(operation) = self.transactions.get(&id).copied() else { return 0 };
+        self.happened.insert(operation);
+        self.seen(shard, operation, index, serves)
     }
 
     /// An operation is executed for its client now.
     pub fn executed(&mut self, operation: u64) {
-        self.executions += 1;
+        self.executions += HINT_STEP;
         self.hints.insert(operation, self.executions);
     }
 
-    /// When it was executed, in some count; nothing when it was, but came to nothing for all that is known.
+    /// An operation has read a state that holds operations up to this one.
+    pub fn read(&mut self, operation: u64, after: u64) {
+        self.reads = (self.reads + 1) % HINT_STEP;
+        self.hints.insert(operation, after + self.reads);
+    }
+
+    /// When it was executed, in that count; nothing when it was, but came to nothing for all that is known.
     pub fn hint(&self, operation: u64, is_done: bool) -> Option<u64> {
         let counts = is_done || self.happened.contains(&operation);
         self.hints.get(&operation).copied().filter(|_| counts)

@@ -68,6 +68,8 @@ struct Pending {
 }
 
 struct Client {
+    /// It reads, and loses little time over a node that does not answer: so it notices what others have written.
+    reads_only: bool,
     pending: Option<Pending>,
     /// Whom it takes for the leader of each shard.
     leaders: Vec<u64>,
@@ -99,6 +101,7 @@ pub struct Clients {
 impl Clients {
     pub fn new(plan: &Plan) -> Clients {
         let client = |number: usize| Client {
+            reads_only: number % 3 == 1,
             pending: None,
             leaders: vec![1; usize::from(plan.shards)],
             seen: BTreeMap::new(),
@@ -158,7 +161,7 @@ impl Clients {
     /// A client goes on: with its command, or with a new one.
     pub fn go_on(&mut self, client: usize, core: &mut Core) {
         if self.clients[client].pending.is_none() {
-            let Some(command) = self.next_command(client) else { return };
+            let Some(command) = self.next_command(client, core) else { return };
             let shard = self.keys.shard(command.keys()[0]);
             let number = self.history.len() as u64 + 1;
             core.note(|| format!("client {client} calls #{number} {command}"));
@@ -187,15 +190,20 @@ impl Clients {
             command: operation.command.clone(),
         };
         // Whoever led once is asked again now and then, so that one who wrongly believes to lead is found out.
-        let node = if state.chance.below(10) == 0 {
+        let leading = &core.leading[usize::from(shard)];
+        let node = if leading.len() > 1 && state.chance.below(2) == 0 {
+            // Nobody but the simulator knows how many believe to lead, and that it is worth asking the wrong one.
+            leading[state.chance.below(leading.len() as u64) as usize]
+        } else if state.chance.below(10) == 0 {
             self.nodes[state.chance.below(self.nodes.len() as u64) as usize]
         } else {
             state.leaders[usize::from(shard)]
         };
         // A transaction may wait for others.
         let keys = operation.command.keys();
-        let patience = if keys.len() > 1 { 5 } else { 1 };
-        let timeout_us = 40_000 + state.chance.below(200_000) * patience;
+        let patience = if keys.len() > 1 { 4 } else { 1 };
+        let most_us = core.plan.patience_us / if state.reads_only { 4 } else { 1 };
+        let timeout_us = 20_000 + state.chance.below(most_us) * patience;
         core.after(timeout_us, Event::Timeout { client, attempt });
         if let Some(delay_us) = core.client_delay() {
             core.after(delay_us, Event::Request { node, request: Box::new(request) });
@@ -279,7 +287,7 @@ impl Clients {
         core.after(delay_us, Event::Client { client });
     }
 
-    fn next_command(&mut self, client: usize) -> Option<Command> {
+    fn next_command(&mut self, client: usize, core: &Core) -> Option<Command> {
         let is_last = client == self.clients.len() - 1;
         let state = &mut self.clients[client];
         if let Some(left) = &mut state.final_reads {
@@ -292,54 +300,63 @@ impl Clients {
         let (keys, chance) = (&self.keys, &mut state.chance);
         let value = format!("v{number}").into_bytes();
         let element = format!("{number:05}").into_bytes();
-        Some(match chance.below(100) {
-            0..45 => {
-                let key = keys.any(0, chance);
-                let some = keys.some(0, chance);
-                let pairs = |keys: &[KeyNumber]| {
-                    keys.iter().map(|key| (*key, value.clone())).collect::<Vec<_>>()
-                };
+        let several = chance.below(100) < core.plan.multi_key_percent;
+        let class = [0, 0, 0, 0, 1, 1, 2, 2, 2, 2][chance.below(10) as usize];
+        let (key, some) = (keys.any(class, chance), keys.some(class, chance));
+        if state.reads_only {
+            return Some(if several { Command::MGet(some) } else { Command::Get(key) });
+        }
+        Some(match (class, several) {
+            (0, false) => match chance.below(15) {
+                0..6 => Command::Get(key),
+                6..10 => Command::Set(key, value, Condition::Always),
+                10 => Command::Set(key, value, Condition::Absent),
+                11 => Command::Set(key, value, Condition::Present),
+                12..14 => {
+                    let old = state.seen.get(&key).cloned().unwrap_or_default();
+                    Command::Set(key, value, Condition::Equals(old))
+                }
+                _ => Command::Exchange(key, value),
+            },
+            (0, true) => {
+                let pairs: Vec<_> = some.iter().map(|key| (*key, value.clone())).collect();
                 let last = some[some.len() - 1];
-                match chance.below(100) {
-                    0..30 => Command::Get(key),
-                    30..50 => Command::Set(key, value, Condition::Always),
-                    50..55 => Command::Set(key, value, Condition::Absent),
-                    55..60 => Command::Set(key, value, Condition::Present),
-                    60..70 => {
-                        let old = state.seen.get(&key).cloned().unwrap_or_default();
-                        Command::Set(key, value, Condition::Equals(old))
+                let replace = chance.below(2) == 0;
+                match chance.below(20) {
+                    0..2 => Command::Delete(some),
+                    2..9 => Command::MGet(some),
+                    9..13 => Command::MSet(pairs),
+                    13 => Command::MSetAbsent(pairs),
+                    14..16 => Command::Rename(some[0], last),
+                    16 => Command::Copy { from: some[0], to: last, replace },
+                    _ => {
+                        // What it reads in one place it writes in another only if nobody else came between.
+                        let mut commands: Vec<_> = some.iter().copied().map(Command::Get).collect();
+                        commands.push(Command::Set(last, value, Condition::Always));
+                        Command::Exec(commands)
                     }
-                    70..75 => Command::Exchange(key, value),
-                    75..79 => Command::Delete(some),
-                    79..88 => Command::MGet(some),
-                    88..93 => Command::MSet(pairs(&some)),
-                    93..95 => Command::MSetAbsent(pairs(&some)),
-                    95..98 => Command::Rename(some[0], last),
-                    _ => Command::Copy { from: some[0], to: last, replace: chance.below(2) == 0 },
                 }
             }
-            45..65 => match chance.below(10) {
-                0..6 => Command::Increment(keys.any(1, chance)),
-                6..9 => Command::Get(keys.any(1, chance)),
-                _ => {
-                    let some = keys.some(1, chance);
-                    Command::Exec(some.into_iter().map(Command::Increment).collect())
-                }
+            (1, false) => match chance.below(3) {
+                0 => Command::Get(key),
+                _ => Command::Increment(key),
             },
-            _ => match chance.below(100) {
-                0..50 => Command::Append(keys.any(2, chance), element),
-                50..80 => Command::Get(keys.any(2, chance)),
-                80..90 => Command::MGet(keys.some(2, chance)),
+            (1, true) => match chance.below(3) {
+                0 => Command::MGet(some),
+                _ => Command::Exec(some.into_iter().map(Command::Increment).collect()),
+            },
+            (_, false) => match chance.below(8) {
+                0..3 => Command::Get(key),
+                _ => Command::Append(key, element),
+            },
+            (_, true) => match chance.below(2) {
+                0 => Command::MGet(some),
                 _ => {
-                    let some = keys.some(2, chance);
-                    let mut commands = Vec::new();
-                    for key in some {
-                        commands.push(match chance.below(3) {
-                            0 => Command::Get(key),
-                            _ => Command::Append(key, element.clone()),
-                        });
-                    }
-                    Command::Exec(commands)
+                    let append = |key| match chance.below(3) {
+                        0 => Command::Get(key),
+                        _ => Command::Append(key, element.clone()),
+                    };
+                    Command::Exec(some.into_iter().map(append).collect())
                 }
             },
         })

@@ -7,6 +7,7 @@ use crate::counts::Count;
 use crate::plan::Kind;
 use crate::schedule::Event;
 use crate::snapshots;
+use crate::steps::{STEPS, Trap};
 use crate::world::World;
 
 /// What ends a fault.
@@ -29,6 +30,7 @@ const TIMED: &[Kind] = &[
     Kind::Kill,
     Kind::Power,
     Kind::Blackout,
+    Kind::TransactionCrash,
     Kind::Pause,
     Kind::ClockJump,
     Kind::SlowDisk,
@@ -59,11 +61,16 @@ impl World {
         }
         let chance = &mut self.faults;
         let kind = possible[chance.below(possible.len() as u64) as usize];
-        let node = up[chance.below(up.len() as u64) as usize];
+        let mut node = up[chance.below(up.len() as u64) as usize];
+        let shard = chance.below(u64::from(self.core.plan.shards)) as usize;
+        // Leaders have most to lose.
+        if let Some(leader) = self.core.leading[shard].last().filter(|_| chance.below(2) == 0) {
+            node = *leader;
+        }
         let length_us = 1_000 + chance.below(2 * self.core.plan.fault_length_us);
         self.core.note(|| format!("fault: {} at n{node} for {length_us} us", kind.name()));
         match kind {
-            Kind::Partition => self.partition(length_us),
+            Kind::Partition => self.partition(node, length_us),
             Kind::OneWay | Kind::SlowLink => {
                 let others: Vec<u64> =
                     self.nodes.keys().copied().filter(|other| *other != node).collect();
@@ -87,6 +94,11 @@ impl World {
                 self.core.count(Count::PowerLosses);
                 self.crash(node, true, length_us);
             }
+            Kind::TransactionCrash => {
+                let step = STEPS[self.faults.below(STEPS.len() as u64) as usize];
+                let sends = self.faults.below(2) == 0;
+                self.core.trap = Some(Trap { step, sends });
+            }
             Kind::Blackout => {
                 self.core.count(Count::Blackouts);
                 for id in up {
@@ -96,8 +108,8 @@ impl World {
             }
             Kind::Pause => {
                 self.core.count(Count::Pauses);
-                let until_us = self.core.now_us + length_us;
-                self.node(node).paused_until_us = until_us;
+                let node = self.nodes.get_mut(&node).expect("it is up");
+                node.pause(length_us, &mut self.core);
             }
             Kind::ClockJump => {
                 self.core.count(Count::ClockJumps);
@@ -153,10 +165,13 @@ impl World {
         }
     }
 
-    fn partition(&mut self, length_us: u64) {
+    /// Cuts the cluster in two, half of the time with `node` alone on one side.
+    fn partition(&mut self, node: u64, length_us: u64) {
         self.core.count(Count::Partitions);
+        let alone = self.faults.below(2) == 0;
+        let mut side = |id: u64| if alone { id == node } else { self.faults.below(2) == 0 };
         let side: std::collections::BTreeMap<u64, bool> =
-            self.nodes.keys().map(|id| (*id, self.faults.below(2) == 0)).collect();
+            self.nodes.keys().map(|id| (*id, side(*id))).collect();
         let mut links = Vec::new();
         for (from, one) in &side {
             for (to, other) in &side {

@@ -10,22 +10,43 @@ fn only(seed: u64, flaw: Flaw, kinds: &[Kind]) -> Plan {
         plan.set(*kind, kinds.contains(kind));
     }
     plan.flaw = flaw;
-    plan.lease = flaw == Flaw::UncheckedLease;
+    plan.lease = matches!(flaw, Flaw::UncheckedLease | Flaw::DriftingClocks);
+    plan.multi_key_percent = match flaw {
+        Flaw::UnconfirmedReads | Flaw::UncheckedLease | Flaw::DriftingClocks => 10,
+        _ => 50,
+    };
+    (plan.clients, plan.keys_per_class, plan.patience_us) = (8, 2, 20_000);
     plan.think_us = 2_000;
-    plan.fault_length_us = 200_000;
+    plan.duration_us = 2_000_000;
+    plan.fault_every_us = 250_000;
+    plan.fault_length_us = 150_000;
     plan
+}
+
+/// Broken variants, the number of seeds in which each must be noticed, and faults that bring it out.
+const VARIANTS: &[(Flaw, u64, &[Kind])] = {
+    use Kind::*;
+    &[
+        (Flaw::SkippedSync, 20, &[Power, Blackout]),
+        (Flaw::UnconfirmedReads, 100, &[Partition, ClockRate]),
+        (Flaw::UncheckedLease, 100, &[Pause]),
+        (Flaw::DriftingClocks, 200, &[Partition, ClockRate]),
+        (Flaw::SkippedLock, 50, &[Pause]),
+        (Flaw::ForgottenLocks, 50, &[Kill, TransactionCrash]),
+        (Flaw::ForgottenVote, 400, &[Kill, Power, Loss]),
+    ]
+};
+
+/// The plan of a seed with a flaw of this name.
+pub fn plan(seed: u64, name: &str) -> Plan {
+    let variant = VARIANTS.iter().find(|(flaw, ..)| format!("{flaw:?}") == name);
+    let (flaw, _, kinds) = variant.unwrap_or_else(|| panic!("there is no flaw {name:?}"));
+    only(seed, *flaw, kinds)
 }
 
 /// Each broken variant fails soon, and the same plans without the flaw do not.
 pub fn broken_variants_are_caught() {
-    let variants: [(Flaw, u64, &[Kind]); 5] = [
-        (Flaw::SkippedSync, 20, &[Kind::Power, Kind::Blackout]),
-        (Flaw::UnconfirmedReads, 100, &[Kind::Partition, Kind::ClockRate]),
-        (Flaw::UncheckedLease, 300, &[Kind::Pause]),
-        (Flaw::SkippedLock, 50, &[Kind::Pause]),
-        (Flaw::ForgottenVote, 400, &[Kind::Kill, Kind::Power, Kind::Loss]),
-    ];
-    for (flaw, seeds, kinds) in variants {
+    for &(flaw, seeds, kinds) in VARIANTS {
         let broken = runner::run_many(0..seeds, false, |seed| only(seed, flaw, kinds));
         let first = broken.failures.first();
         let (seed, failure) = first.unwrap_or_else(|| panic!("{flaw:?}: missed by {seeds} seeds"));

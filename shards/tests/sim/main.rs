@@ -25,6 +25,7 @@ mod runner;
 mod schedule;
 mod serve;
 mod snapshots;
+mod steps;
 mod transact;
 mod transfer;
 mod world;
@@ -45,6 +46,7 @@ struct Options {
     keep_going: bool,
     without: Vec<Kind>,
     shrink: bool,
+    flaw: Option<String>,
 }
 
 fn options() -> Options {
@@ -55,6 +57,7 @@ fn options() -> Options {
         keep_going: false,
         without: Vec::new(),
         shrink: false,
+        flaw: None,
     };
     let mut arguments = std::env::args().skip(1);
     let number = |text: Option<String>, what: &str| -> u64 {
@@ -67,6 +70,7 @@ fn options() -> Options {
             "--from" => options.from = number(arguments.next(), "--from"),
             "--trace" => options.trace = true,
             "--shrink" => options.shrink = true,
+            "--flaw" => options.flaw = arguments.next(),
             "--keep-going" => options.keep_going = true,
             "--without" => {
                 let names = arguments.next().unwrap_or_default();
@@ -84,7 +88,10 @@ fn main() -> ExitCode {
     runner::catch_panics();
     let options = options();
     let plan = |seed| {
-        let mut plan = Plan::new(seed);
+        let mut plan = match &options.flaw {
+            Some(flaw) => flaws::plan(seed, flaw),
+            None => Plan::new(seed),
+        };
         options.without.iter().for_each(|kind| plan.set(*kind, false));
         plan
     };

@@ -35,7 +35,7 @@ pub struct Frame {
     /// The process that it is for; a later one never gets it: the connection was to the old one.
     pub to_incarnation: u64,
     pub stamp: Stamp,
-    pub payload: Payload,
+    pub payload: Box<Payload>,
 }
 
 /// State of all links.

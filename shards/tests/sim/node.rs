@@ -14,10 +14,14 @@ use crate::replica::{Outbox, Replica};
 use crate::request::Request;
 use crate::schedule::{Core, Event};
 use crate::serve::WAITING_MAX;
+use crate::steps::step;
 use crate::transact::{Transactions, shards_of};
 
 /// Ticks of a process by its own clock.
 pub const TICK_US: u64 = 10_000;
+
+/// Ticks of transactions in each of them: what is given up after a while is so within a run.
+const TRANSACTION_TICKS: u32 = 3;
 
 /// Wall clock at the start of a run, milliseconds since the Unix epoch.
 const WALL_CLOCK_MS: i64 = 1_700_000_000_000;
@@ -28,7 +32,7 @@ pub enum Input {
     Request(Box<Request>),
     Payload {
         from: u64,
-        payload: Payload,
+        payload: Box<Payload>,
     },
     /// The disk is done with a write of the log.
     Written {
@@ -75,7 +79,11 @@ pub struct Node {
     inbox: Vec<Input>,
     turn_is_due: bool,
     /// The process stands still until then.
-    pub paused_until_us: u64,
+    paused_until_us: u64,
+    /// What it read from its clocks before it stood still, and still takes for the time.
+    stale_clocks: Option<(i64, MonotonicTime)>,
+    /// It dies at the end of its turn.
+    trapped: bool,
     /// How far its wall clock is off.
     pub clock_offset_ms: i64,
     /// Its second, in thousandths of a true one.
@@ -103,6 +111,8 @@ impl Node {
             inbox: Vec::new(),
             turn_is_due: false,
             paused_until_us: 0,
+            stale_clocks: None,
+            trapped: false,
             clock_offset_ms: 0,
             clock_rate: 1000,
             slow_disk: false,
@@ -126,6 +136,7 @@ impl Node {
         for i in 0..self.replicas.len() {
             let seed = self.chance.bits();
             if let Err(error) = self.replicas[i].start(core, seed) {
+                let error = format!("s{i}: {error}");
                 self.replicas.iter_mut().for_each(Replica::stop);
                 if !self.flipped {
                     core.audit.fail(|| format!("node {} does not start: {error}", self.id));
@@ -141,7 +152,8 @@ impl Node {
             Transactions::new(self.id, self.chance.bits(), self.replicas.len() as u16);
         core.count(Count::Restarts);
         core.incarnations.insert(self.id, self.incarnation);
-        (self.turn_is_due, self.paused_until_us) = (false, 0);
+        (self.turn_is_due, self.trapped) = (false, false);
+        self.go_on();
         self.senders.clear();
         self.receivers.clear();
         self.schedule_tick(core);
@@ -156,6 +168,9 @@ impl Node {
         core.note(|| format!("n{} {}", self.id, if power { "loses power" } else { "is killed" }));
         self.up = false;
         self.inbox.clear();
+        for shard in 0..self.replicas.len() as u16 {
+            core.note_leader(shard, self.id, false);
+        }
         for replica in &mut self.replicas {
             replica.stop();
             if power {
@@ -164,6 +179,19 @@ impl Node {
                 replica.disk.kill();
             }
         }
+    }
+
+    /// The process stands still; it may have read its clocks just before.
+    pub fn pause(&mut self, length_us: u64, core: &mut Core) {
+        self.paused_until_us = core.now_us + length_us;
+        if core.once_in(2) {
+            self.stale_clocks = Some((self.wall_clock_ms(core), self.clock(core)));
+        }
+    }
+
+    /// And goes on.
+    pub fn go_on(&mut self) {
+        (self.paused_until_us, self.stale_clocks) = (0, None);
     }
 
     /// Transactions that its coordinator has not ended.
@@ -236,12 +264,23 @@ impl Node {
         }
         self.turn_is_due = false;
         let mut outbox = Outbox::default();
-        let (now_ms, clock) = (self.wall_clock_ms(core), self.clock(core));
+        let (mut now_ms, mut clock) = (self.wall_clock_ms(core), self.clock(core));
         let mut inbox = std::mem::take(&mut self.inbox);
+        if let Some(stale) = self.stale_clocks.take() {
+            // It stood still between its clocks and its clients, and hears of nothing else in this turn.
+            (now_ms, clock) = stale;
+            let is_request = |input: &mut Input| matches!(input, Input::Request(_));
+            let requests: Vec<Input> = inbox.extract_if(.., is_request).collect();
+            self.inbox = std::mem::replace(&mut inbox, requests);
+            self.turn_is_due = !self.inbox.is_empty();
+        }
         for input in inbox.drain(..) {
             self.handle(input, now_ms, core, &mut outbox);
         }
-        self.inbox = inbox;
+        if self.inbox.is_empty() {
+            self.inbox = inbox;
+        }
+        let now = self.clock(core);
         for replica in &mut self.replicas {
             let Some(running) = &mut replica.running else { continue };
             running.propose(now_ms, clock, core, &mut outbox);
@@ -251,6 +290,10 @@ impl Node {
             let shard = replica.shard;
             let running = replica.running.as_mut().expect("it still runs");
             running.cut(shard, core, &mut outbox);
+            // Most of the time at once, now and then only when something else was done first.
+            if !core.once_in(4) {
+                running.end_leased(now, core, &mut outbox);
+            }
             if running.stirred {
                 self.turn_is_due = true;
             }
@@ -259,7 +302,7 @@ impl Node {
             self.schedule_turn(core);
         }
         self.send(outbox, core);
-        Ok(())
+        if self.trapped { Err("a trap".into()) } else { Ok(()) }
     }
 
     fn handle(&mut self, input: Input, now_ms: i64, core: &mut Core, outbox: &mut Outbox) {
@@ -267,13 +310,17 @@ impl Node {
         let replicas = &mut self.replicas;
         match input {
             Input::Tick => {
-                self.transactions.tick(now_ms, core, outbox);
+                for _ in 0..TRANSACTION_TICKS {
+                    self.transactions.tick(now_ms, core, outbox);
+                }
                 for replica in replicas {
                     replica.tick_transfers(outbox);
                     let running = replica.running.as_mut().expect("it is up");
                     running.group.tick(clock);
                     running.stirred = true;
-                    running.tick_participant(outbox);
+                    for _ in 0..TRANSACTION_TICKS {
+                        running.tick_participant(outbox);
+                    }
                     running.check_bounds(core);
                 }
             }
@@ -285,7 +332,7 @@ impl Node {
                 let running = replicas[usize::from(shards[0])].running.as_mut();
                 running.expect("it is up").take(*request, core, outbox);
             }
-            Input::Payload { from, payload } => match payload {
+            Input::Payload { from, payload } => match *payload {
                 Payload::Raft { shard, message } => {
                     let running = replicas[usize::from(shard)].running.as_mut();
                     let running = running.expect("it is up");
@@ -311,7 +358,7 @@ impl Node {
             Input::FileWork { shard } => replicas[usize::from(shard)].finish_file_action(),
             Input::SnapshotWritten { shard } => replicas[usize::from(shard)].write_snapshot(core),
             Input::PieceStored { shard, from, message } => {
-                replicas[usize::from(shard)].store_incoming(from, *message, outbox);
+                replicas[usize::from(shard)].store_incoming(from, *message, core, outbox);
             }
             Input::Unreachable { peer } => {
                 self.senders.remove(&peer);
@@ -328,7 +375,8 @@ impl Node {
 
     /// Messages of transactions find their way: to this node itself, to another one, or back with a refusal.
     fn route_transactions(&mut self, outbox: &mut Outbox, core: &mut Core) {
-        let mut messages = std::collections::VecDeque::from(std::mem::take(&mut outbox.transactions));
+        let mut messages =
+            std::collections::VecDeque::from(std::mem::take(&mut outbox.transactions));
         while let Some(message) = messages.pop_front() {
             let to = match &message {
                 Message::Coordinator(node, _) => Some(*node),
@@ -338,9 +386,19 @@ impl Node {
                 }
             };
             core.count(Count::TransactionMessages);
+            let step = step(&message);
+            if let Some(trap) = core.trap.take_if(|trap| trap.step == step) {
+                core.count(step);
+                core.note(|| format!("n{} walks into {trap:?}", self.id));
+                self.trapped = true;
+                messages.clear();
+                if !trap.sends {
+                    return;
+                }
+            }
             match (to, message) {
                 (Some(to), message) if to == self.id => {
-                    let payload = Payload::Transaction(message);
+                    let payload = Box::new(Payload::Transaction(message));
                     self.input(Input::Payload { from: to, payload }, core);
                 }
                 (Some(to), message) => outbox.payloads.push((to, Payload::Transaction(message))),
@@ -363,6 +421,7 @@ impl Node {
             });
             let stamp = sender.stamp();
             let to_incarnation = core.incarnations.get(&to).copied().unwrap_or_default();
+            let payload = Box::new(payload);
             core.send(Frame { from: self.id, to, to_incarnation, stamp, payload });
         }
         for answer in outbox.answers {

@@ -13,10 +13,14 @@ pub enum Flaw {
     UnconfirmedReads,
     /// A restart forgets term and vote.
     ForgottenVote,
-    /// A read under a lease is answered without a look whether the lease still holds.
+    /// A read under a lease is answered without a look, after it was executed, whether the lease still held.
     UncheckedLease,
+    /// Clocks differ by more than a lease allows.
+    DriftingClocks,
     /// Single requests do not wait for what transactions have locked.
     SkippedLock,
+    /// A new leader does not lock again what is prepared in its log.
+    ForgottenLocks,
 }
 
 macro_rules! kinds {
@@ -46,6 +50,7 @@ kinds! {
     SlowLink = "slow-link",
     Kill = "kill",
     Power = "power",
+    TransactionCrash = "transaction-crash",
     Blackout = "blackout",
     Pause = "pause",
     ClockJump = "clock-jump",
@@ -75,12 +80,16 @@ pub struct Plan {
     pub fault_every_us: u64,
     /// Mean time that a fault lasts.
     pub fault_length_us: u64,
+    /// Longest time that a client waits for the answer to a command on one key.
+    pub patience_us: u64,
     /// Mean time that a client thinks.
     pub think_us: u64,
     /// Mean time that a disk takes for a write.
     pub disk_us: u64,
     /// Entries between two snapshots of a replica.
     pub snapshot_every: u64,
+    /// Percent of commands on several keys.
+    pub multi_key_percent: u64,
     /// Are reads served under the leader's lease when it holds? Then clocks differ no more than it allows.
     pub lease: bool,
     /// Kinds of faults that may happen, by number.
@@ -106,13 +115,15 @@ impl Plan {
             flaw: Flaw::None,
             nodes: if chance.below(5) == 0 { 5 } else { 3 },
             shards: 2 + chance.below(3) as u16,
-            clients: 3 + chance.below(4) as usize,
+            clients: 3 + chance.below(5) as usize,
             keys_per_class: 2 + chance.below(4) as u8,
-            duration_us: 700_000 + chance.below(1_300_000),
-            fault_every_us: 20_000 + chance.below(150_000),
+            duration_us: 800_000 + chance.below(1_700_000),
+            fault_every_us: [50_000, 150_000, 400_000][chance.below(3) as usize],
             fault_length_us: [20_000, 80_000, 300_000][chance.below(3) as usize],
+            patience_us: [40_000, 200_000][chance.below(2) as usize],
             think_us: 1_000 + chance.below(20_000),
             disk_us: [100, 500, 3_000][chance.below(3) as usize],
+            multi_key_percent: [15, 40, 75][chance.below(3) as usize],
             lease: chance.below(2) == 0,
             snapshot_every: [15, 40, 200][chance.below(3) as usize],
             kinds,

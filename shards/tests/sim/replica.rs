@@ -83,6 +83,9 @@ pub struct Replica {
 
 /// The process's part.
 pub struct Running {
+    pub shard: u16,
+    /// The latest operation that a leader's state holds, for the checker; found when it is asked for first.
+    pub hint: Option<u64>,
     pub group: Group,
     pub keyspace: Keyspace,
     pub last_time_ms: i64,
@@ -166,10 +169,12 @@ impl Replica {
         }
         core.audit.started(self.node, self.shard, group.last_index().0);
         let running = Running {
+            shard: self.shard,
+            hint: None,
             group,
             keyspace,
             last_time_ms,
-            service: Service::new(self.shard),
+            service: Service::new(self.shard, core.plan.flaw),
             writes: BTreeMap::new(),
             reported: 0,
             file_action: None,
@@ -251,6 +256,10 @@ impl Replica {
                 return Err(failure.to_string());
             }
             let again = out.more || !out.committed.is_empty() || out.install.is_some();
+            if out.role_changed {
+                let leads = running.group.role() == Role::Leader;
+                core.note_leader(self.shard, self.node, leads);
+            }
             if out.role_changed && running.group.role() == Role::Leader {
                 let term = running.group.term().0;
                 if core.audit.leader(self.node, self.shard, term) {
@@ -373,9 +382,13 @@ impl Running {
         core.audit.entry(node, shard, entry);
         core.count(Count::Entries);
         if entry.kind == EntryKind::Command {
-            self.apply_batch(entry, shard, core, outbox);
+            self.apply_batch(entry, core, outbox);
             core.note(|| format!("n{node}/s{shard} applied {index} of term {}", entry.term));
             self.since_snapshot += 1;
+        }
+        if self.service.serves() {
+            let hint = self.hint(core);
+            core.audit.reached(shard, index.0, hint);
         }
         self.group.applied(index);
         if index.0.is_multiple_of(DIGEST_EVERY) {

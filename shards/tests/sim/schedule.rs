@@ -12,6 +12,7 @@ use crate::network::{Frame, Network};
 use crate::node::Input;
 use crate::plan::Plan;
 use crate::request::{Answer, Request};
+use crate::steps::Trap;
 
 /// Something that will happen.
 pub enum Event {
@@ -83,6 +84,10 @@ pub struct Core {
     pub counts: Counts,
     /// The process that each node is now.
     pub incarnations: BTreeMap<u64, u64>,
+    /// Of each shard, the nodes that believe to lead it.
+    pub leading: Vec<Vec<u64>>,
+    /// Whoever sends such a message next dies of it.
+    pub trap: Option<Trap>,
     /// Have the faults ended?
     pub calm: bool,
     trace: Option<VecDeque<String>>,
@@ -100,6 +105,8 @@ impl Core {
             audit: Audit::default(),
             counts: Counts::default(),
             incarnations: BTreeMap::new(),
+            leading: vec![Vec::new(); usize::from(plan.shards)],
+            trap: None,
             calm: false,
             trace: tracing.then(VecDeque::new),
             plan,
@@ -134,6 +141,19 @@ impl Core {
 
     pub fn count(&mut self, count: Count) {
         self.counts.add(count);
+    }
+
+    /// A node believes to lead a shard, or does not any more.
+    pub fn note_leader(&mut self, shard: u16, node: u64, leads: bool) {
+        let nodes = &mut self.leading[usize::from(shard)];
+        let before = nodes.len();
+        nodes.retain(|other| *other != node);
+        let led = nodes.len() < before;
+        if leads {
+            nodes.push(node);
+        } else if led {
+            self.note(|| format!("n{node}/s{shard} leads no more"));
+        }
     }
 
     /// Writes a line of the trace, if there is one.

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, VecDeque};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::batch::{Batch, BatchBuilder, Operation};
 use ringraft_shards::ids::{Index, MonotonicTime, ShardId, Term};
-use ringraft_shards::keyspace::{Edit, Key, KeyHash, KeyHasher, Keyspace};
+use ringraft_shards::keyspace::{Edit, Key, KeyHash, KeyHasher};
 use ringraft_shards::raft::{CommittedEntry, Output, ProposeError, ReadError, Role};
 use ringraft_shards::transaction::{
-    self, Applied, Fetch, Fetched, FetchedItem, LockKey, LockSet, Message, Next, Participant,
-    ParticipantOutput, RECORD, Record, ToShard,
+    self, Applied, Fetch, Fetched, FetchedItem, Ledger, LockKey, LockSet, Message, Next,
+    Participant, ParticipantOutput, RECORD, Record, ToShard,
 };
 
 use crate::command::{Command, Reply};
@@ -79,6 +79,8 @@ impl Confirming {
 
 /// Those who wait in one shard.
 pub struct Service {
+    /// What is broken here on purpose.
+    flaw: Flaw,
     participant: Participant<Reads, Values, Request>,
     /// The term in which this replica serves.
     leading: Option<Term>,
@@ -112,8 +114,9 @@ pub fn locks(command: &Command, hasher: KeyHasher) -> LockSet {
 }
 
 impl Service {
-    pub fn new(shard: u16) -> Service {
+    pub fn new(shard: u16, flaw: Flaw) -> Service {
         Service {
+            flaw,
             participant: Participant::new(ShardId(shard)),
             leading: None,
             gathered: Vec::new(),
@@ -134,9 +137,17 @@ impl Service {
         let flying: usize = self.flights.iter().map(|flight| flight.items.len()).sum();
         let confirming: usize = self.confirming.values().map(Confirming::count).sum();
         let confirmed: usize = self.confirmed.iter().map(|(_, reads)| reads.len()).sum();
-        let new = self.gathered.len() + self.reads.len() + self.leased.len() + self.confirms.len()
+        let new = self.gathered.len()
+            + self.reads.len()
+            + self.leased.len()
+            + self.confirms.len()
             + self.executed.len();
         new + flying + confirming + confirmed + self.participant.count()
+    }
+
+    /// Does this replica serve?
+    pub fn serves(&self) -> bool {
+        self.leading.is_some()
     }
 
     /// Transactions and those who wait for them.
@@ -314,7 +325,11 @@ impl Running {
             && self.group.applied_index() >= self.group.commit_index()
         {
             self.service.leading = Some(term);
-            self.service.participant.lead(self.keyspace.ledger(), alone);
+            self.hint = None;
+            let forgets = self.service.flaw == Flaw::ForgottenLocks;
+            let nothing = Ledger::default();
+            let ledger = if forgets { &nothing } else { self.keyspace.ledger() };
+            self.service.participant.lead(ledger, alone);
         }
     }
 
@@ -326,16 +341,11 @@ impl Running {
         core: &mut Core,
         outbox: &mut Outbox,
     ) {
-        if core.plan.flaw == Flaw::UncheckedLease {
-            for (request, reply) in self.service.leased.drain(..) {
-                answer(outbox, request.origin(), Result::Done(reply));
-            }
-        }
+        self.end_leased(clock, core, outbox);
         self.note_role(outbox);
         if self.service.leading.is_none() {
             return;
         }
-        self.end_leased(clock, core, outbox);
         if !self.service.gathered.is_empty() && self.service.flights.len() < FLIGHTS_MAX {
             let items = std::mem::take(&mut self.service.gathered);
             self.propose_set(items, now_ms, core, outbox);
@@ -347,9 +357,12 @@ impl Running {
         }
     }
 
-    /// Reads were executed under a lease in an earlier turn: does it hold now, after they were?
-    fn end_leased(&mut self, clock: MonotonicTime, core: &mut Core, outbox: &mut Outbox) {
-        let holds = self.group.lease_valid(clock);
+    /// Reads were executed under a lease: does it hold now, after they were?
+    pub fn end_leased(&mut self, clock: MonotonicTime, core: &mut Core, outbox: &mut Outbox) {
+        if core.plan.flaw != Flaw::UncheckedLease {
+            self.note_role(outbox);
+        }
+        let holds = core.plan.flaw == Flaw::UncheckedLease || self.group.lease_valid(clock);
         for (request, reply) in std::mem::take(&mut self.service.leased) {
             if holds {
                 core.count(Count::LeaseReads);
@@ -529,41 +542,39 @@ impl Running {
         Some(self.read(request, core))
     }
 
-    fn read(&self, request: &Request, core: &mut Core) -> Reply {
+    /// Up to which operation this leader's state holds some.
+    pub fn hint(&mut self, core: &mut Core) -> u64 {
+        let applied = self.group.applied_index().0;
+        *self.hint.get_or_insert_with(|| core.audit.serves(self.shard, applied))
+    }
+
+    fn read(&mut self, request: &Request, core: &mut Core) -> Reply {
         let (number, arguments) = machine::encode(request.operation, &request.command);
+        let hint = self.hint(core);
         let view = self.keyspace.view(DATABASE, self.last_time_ms);
         let reply = machine::read(&view, number, arguments.borrow().tail(1));
-        core.audit.executed(request.operation);
+        core.audit.read(request.operation, hint);
         core.note(|| format!("#{} read: {reply}", request.operation));
         reply
     }
 
     /// A batch was committed: applies it, and answers those who wait for it.
-    pub fn apply_batch(
-        &mut self,
-        entry: &CommittedEntry,
-        shard: u16,
-        core: &mut Core,
-        outbox: &mut Outbox,
-    ) {
+    pub fn apply_batch(&mut self, entry: &CommittedEntry, core: &mut Core, outbox: &mut Outbox) {
         let batch = Batch::read(&entry.data).expect("a committed entry is a batch");
         self.last_time_ms = self.last_time_ms.max(batch.leader_time_ms());
-        for place in 0..batch.count() {
-            let (operation, arguments) = batch.operation(place);
-            if operation.command() != RECORD {
-                let name = arguments.at(0).try_into().expect("names are 8 bytes");
-                core.audit.operation(shard, u64::from_le_bytes(name), entry.index.0);
-            }
-        }
         let ours = |flight: &Flight| flight.index == entry.index && flight.term == entry.term;
         let Some(at) = self.service.flights.iter().position(ours) else {
+            if self.service.serves() {
+                self.hint(core);
+            }
             for place in 0..batch.count() {
-                execute(&mut self.keyspace, batch, place, core);
+                self.execute(batch, place, entry.index, core);
             }
             return;
         };
         let flight = self.service.flights.remove(at).expect("just found");
-        self.run_items(flight.items, Some((batch, entry.term)), true, core, outbox);
+        let place = (entry.term, entry.index);
+        self.run_items(flight.items, Some((batch, place)), true, core, outbox);
         while self.service.flights.get(at).is_some_and(ours) {
             let flight = self.service.flights.remove(at).expect("just seen");
             self.run_items(flight.items, None, true, core, outbox);
@@ -573,18 +584,21 @@ impl Running {
     fn run_items(
         &mut self,
         items: Vec<Item>,
-        batch: Option<(Batch<'_>, Term)>,
+        batch: Option<(Batch<'_>, (Term, Index))>,
         confirmed: bool,
         core: &mut Core,
         outbox: &mut Outbox,
     ) {
+        if self.service.serves() {
+            self.hint(core);
+        }
         let mut place = 0;
         let mut out = ParticipantOut::default();
         for item in items {
             let mut executed = None;
             if item.is_proposed() {
-                let (batch, _) = batch.as_ref().expect("what is proposed comes with its batch");
-                executed = Some(execute(&mut self.keyspace, *batch, place, core));
+                let (batch, (_, index)) = batch.expect("what is proposed comes with its batch");
+                executed = Some(self.execute(batch, place, index, core));
                 place += 1;
             }
             match (item, executed) {
@@ -594,7 +608,7 @@ impl Running {
                 }
                 (Item::Record(_), Some(Executed::Record(applied))) => {
                     let leading = self.service.leading;
-                    if leading.is_some() && leading == batch.as_ref().map(|(_, term)| *term) {
+                    if leading.is_some() && leading == batch.map(|(_, (term, _))| term) {
                         self.service.participant.applied(&applied, &mut out);
                     }
                 }
@@ -613,6 +627,36 @@ impl Running {
         }
         self.service.absorb(out, outbox);
         assert!(batch.is_none_or(|(batch, _)| batch.count() == place), "every operation is run");
+    }
+
+    fn execute(
+        &mut self,
+        batch: Batch<'_>,
+        place: usize,
+        index: Index,
+        core: &mut Core,
+    ) -> Executed {
+        let (operation, arguments) = batch.operation(place);
+        let number = operation.command();
+        let serves = self.service.serves();
+        let mut edit = self.keyspace.edit(DATABASE, batch.leader_time_ms());
+        if number != RECORD {
+            let name = arguments.at(0).try_into().expect("names are 8 bytes");
+            let name = u64::from_le_bytes(name);
+            let hint = core.audit.operation(self.shard, name, index.0, serves);
+            self.hint = self.hint.max(Some(hint));
+            return Executed::Command(machine::run(&mut edit, number, arguments.tail(1)));
+        }
+        let run_one = &mut |edit: &mut Edit<'_>, _, inner: &Operation, arguments: Arguments<'_>| {
+            machine::run(edit, inner.command(), arguments.tail(1));
+        };
+        let applied = transaction::apply(&mut edit, arguments, run_one);
+        if let Applied::Committed(id) = applied {
+            let hint = core.audit.committed(id, self.shard, index.0, serves);
+            self.hint = self.hint.max(Some(hint));
+        }
+        core.note(|| format!("{applied:?}"));
+        Executed::Record(applied)
     }
 
     /// Reads for a transaction.
@@ -634,30 +678,4 @@ impl Running {
 enum Executed {
     Command(Reply),
     Record(Applied),
-}
-
-fn execute(
-    keyspace: &mut Keyspace,
-    batch: Batch<'_>,
-    place: usize,
-    core: &mut Core,
-) -> Executed {
-    let (operation, arguments) = batch.operation(place);
-    let mut edit = keyspace.edit(DATABASE, batch.leader_time_ms());
-    if operation.command() != RECORD {
-        return Executed::Command(machine::run(
-            &mut edit,
-            operation.command(),
-            arguments.tail(1),
-        ));
-    }
-    let run_one = &mut |edit: &mut Edit<'_>, _, inner: &Operation, arguments: Arguments<'_>| {
-        machine::run(edit, inner.command(), arguments.tail(1));
-    };
-    let applied = transaction::apply(&mut edit, arguments, run_one);
-    if let Applied::Committed(id) = applied {
-        core.audit.committed(id);
-    }
-    core.note(|| format!("{applied:?}"));
-    Executed::Record(applied)
 }

@@ -85,6 +85,8 @@ pub fn load_newest(
     last_time_ms: &mut i64,
 ) -> Result<Option<Stored>, String> {
     let Some(newest) = files(disk).pop() else { return Ok(None) };
+    // The process before may have ended between the renaming and this; the log may soon rest on the name.
+    disk.sync_directory().map_err(|error| error.to_string())?;
     let bytes = disk.read_all(&newest);
     let point = read(&bytes, keyspace, last_time_ms)?;
     Ok(Some((point, Rc::new(bytes))))
@@ -152,6 +154,17 @@ impl Running {
         }
     }
 
+    /// Drops snapshots that came in and that the group did not take, since their leader was replaced meanwhile: an older
+    /// one of the new leader must not be hidden by them.
+    fn drop_beyond(&mut self, disk: &MemoryDisk, commit: Index) -> usize {
+        let before = self.snapshots.len();
+        while let Some((newest, _)) = self.snapshots.pop_if(|(point, _)| point.index > commit) {
+            // One that stays behind would be loaded at a restart, and is as good as any.
+            let _ = disk.remove(&file_name(newest.index));
+        }
+        before - self.snapshots.len()
+    }
+
     fn newest(&self) -> Index {
         self.snapshots.last().map_or(Index(0), |(point, _)| point.index)
     }
@@ -206,22 +219,31 @@ impl Replica {
     }
 
     /// A snapshot that came in goes to the disk, and then to the group.
-    pub fn store_incoming(&mut self, from: u64, message: PeerMessage, outbox: &mut Outbox) {
-        let shard = self.shard;
+    pub fn store_incoming(
+        &mut self,
+        from: u64,
+        message: PeerMessage,
+        core: &mut Core,
+        outbox: &mut Outbox,
+    ) {
+        let (node, shard) = (self.node, self.shard);
         let Some(running) = &mut self.running else { return };
         let Some(incoming) = running.incoming.remove(&from) else { return };
         let point = message.snapshot().expect("pieces come with the offer").point;
         if !incoming.storing {
             return;
         }
-        let newer = point.index > running.newest() && point.index > running.group.applied_index();
-        if newer {
+        let commit = running.group.commit_index();
+        if point.index > commit {
+            let dropped = running.drop_beyond(&self.disk, commit);
             let mut scratch = Keyspace::new(KeyHasher::new(HASH_SEED));
             let good = read(&incoming.bytes, &mut scratch, &mut 0).as_ref() == Ok(&point);
             if !good || store(&self.disk, point.index, &incoming.bytes).is_err() {
                 // The sender gives up after a while.
                 return;
             }
+            let index = point.index;
+            core.note(|| format!("n{node}/s{shard} stores a snapshot at {index} ({dropped} fell)"));
             // What is being cut is older.
             running.keep(&self.disk, point, incoming.bytes);
         }

@@ -10,7 +10,7 @@ use crate::checker;
 use crate::client::Clients;
 use crate::counts::{Count, Counts};
 use crate::node::Node;
-use crate::plan::{Kind, Plan};
+use crate::plan::{Flaw, Kind, Plan};
 use crate::schedule::{Core, Event};
 
 /// When faults have ended, everything is well again within so much time.
@@ -39,10 +39,15 @@ impl World {
             let chance = core.plan.chance(10_000 + id);
             let mut node = Node::new(*id, core.plan.shards, &ids, chance);
             node.clock_offset_ms = faults.below(2000) as i64 - 1000;
-            if core.plan.has(Kind::ClockRate) && faults.below(2) == 0 {
+            let drifts = core.plan.flaw == Flaw::DriftingClocks;
+            if core.plan.has(Kind::ClockRate) && (faults.below(2) == 0 || drifts) {
                 core.count(Count::ClockRates);
                 // Thousandths; any two differ by less than the lease allows, if there is one.
-                let spread = if core.plan.lease { RAFT_CLOCK_DRIFT_PERCENT * 10 - 1 } else { 500 };
+                let spread = match core.plan.lease {
+                    _ if drifts => 1500,
+                    true => RAFT_CLOCK_DRIFT_PERCENT * 10 - 1,
+                    false => 500,
+                };
                 node.clock_rate = 1000 - spread / 2 + faults.below(spread);
             }
             nodes.insert(*id, node);
@@ -134,17 +139,19 @@ impl World {
             self.core.audit.fail(|| format!("node {id}: {failure}"));
         }
         let back_us = 1000 + self.faults.below(50_000);
-        self.crash(id, false, back_us);
+        let power = self.faults.below(2) == 0;
+        self.crash(id, power, back_us);
     }
 
     /// All faults end, and clients begin nothing new.
     fn calm(&mut self) {
         self.core.note(|| "calm".into());
-        self.core.calm = true;
+        (self.core.calm, self.core.trap) = (true, None);
         self.core.network.calm();
         self.clients.closing = true;
         for node in self.nodes.values_mut() {
-            (node.slow_disk, node.paused_until_us) = (false, 0);
+            node.slow_disk = false;
+            node.go_on();
             for replica in &mut node.replicas {
                 replica.disk.set_capacity(None);
                 replica.fail_next_write = false;
@@ -169,7 +176,11 @@ impl World {
             found.push(format!("clients wait: {:?}", self.clients.describe_pending()));
         }
         for node in self.nodes.values().filter(|node| node.up && node.transaction_count() > 0) {
-            found.push(format!("n{} coordinates {} transactions", node.id, node.transaction_count()));
+            found.push(format!(
+                "n{} coordinates {} transactions",
+                node.id,
+                node.transaction_count()
+            ));
         }
         let voters: Vec<NodeId> = self.desired.iter().copied().map(NodeId).collect();
         for shard in 0..usize::from(self.core.plan.shards) {

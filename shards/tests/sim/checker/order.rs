@@ -12,7 +12,7 @@ use super::{Operation, Outcome};
 use crate::command::KeyNumber;
 
 /// Commands tried before the search gives up. A good history takes about as many as it has commands.
-const TRIES_MAX: usize = 3_000_000;
+const TRIES_MAX: usize = 300_000;
 
 /// Is there such an order?
 pub fn check(history: &[Operation]) -> Result<(), String> {
@@ -67,6 +67,8 @@ struct Search<'a> {
     answers: Vec<usize>,
     done: Vec<bool>,
     done_hash: u64,
+    /// How many commands with an answer are done.
+    done_answers: usize,
     /// The first in `answers` that is not done.
     first_answer: usize,
     /// All of `operations` before this are done.
@@ -104,6 +106,9 @@ impl Search<'_> {
     fn mark(&mut self, at: usize, done: bool) {
         self.done[at] = done;
         self.done_hash ^= name(at);
+        if self.operations[at].outcome != Outcome::Unknown {
+            self.done_answers = if done { self.done_answers + 1 } else { self.done_answers - 1 };
+        }
         if !done {
             // What was passed over may be open again.
             self.first_call = self.first_call.min(at);
@@ -121,6 +126,7 @@ fn search(part: &[&Operation]) -> Result<(), String> {
     let mut search = Search {
         done: vec![false; operations.len()],
         done_hash: 0,
+        done_answers: 0,
         first_answer: 0,
         first_call: 0,
         model: Model::default(),
@@ -131,8 +137,8 @@ fn search(part: &[&Operation]) -> Result<(), String> {
     let mut steps: Vec<Step> = Vec::new();
     let mut candidates = search.candidates();
     let mut tries = 0;
-    // The longest explanation found, for the message.
-    let mut best: (usize, String) = (0, String::new());
+    // The first that explained the most answers, for the message.
+    let mut best: (usize, Vec<usize>) = (0, Vec::new());
     loop {
         if candidates.is_empty() && search.first_answer == search.answers.len() {
             return Ok(());
@@ -152,6 +158,9 @@ fn search(part: &[&Operation]) -> Result<(), String> {
                 steps.push(Step { candidates, chosen: at, undo });
                 candidates = search.candidates();
                 advanced = true;
+                if search.done_answers > best.0 {
+                    best = (search.done_answers, steps.iter().map(|step| step.chosen).collect());
+                }
                 break;
             }
             search.model.undo(undo);
@@ -159,15 +168,17 @@ fn search(part: &[&Operation]) -> Result<(), String> {
         if advanced {
             continue;
         }
-        if steps.len() >= best.0 {
-            best = (steps.len(), explain(&search, &steps));
+        let step = steps.pop();
+        if step.is_none() || tries > TRIES_MAX {
+            let sure = if step.is_none() { "explains these answers" } else { "found" };
+            for step in step.into_iter().chain(steps.into_iter().rev()) {
+                search.mark(step.chosen, false);
+                search.model.undo(step.undo);
+            }
+            let text = explain(&mut search, &best.1);
+            return Err(format!("no order {sure} ({tries} tries)\n{text}"));
         }
-        let Some(step) = steps.pop() else {
-            return Err(format!("no order explains these answers ({tries} tries)\n{}", best.1));
-        };
-        if tries > TRIES_MAX {
-            return Err(format!("no order found in {tries} tries\n{}", best.1));
-        }
+        let Some(step) = step else { unreachable!("just looked") };
         search.mark(step.chosen, false);
         search.model.undo(step.undo);
         candidates = step.candidates;
@@ -175,21 +186,27 @@ fn search(part: &[&Operation]) -> Result<(), String> {
 }
 
 /// How far the search came: the last commands that fit, and those of which none does.
-fn explain(search: &Search<'_>, steps: &[Step]) -> String {
+fn explain(search: &mut Search<'_>, order: &[usize]) -> String {
+    for &at in order {
+        search.model.run(&search.operations[at].command, &mut Undo::new());
+        search.mark(at, true);
+    }
     let first = search.answers.iter().find(|at| !search.done[**at]);
     let limit = first.map_or(u64::MAX, |at| search.operations[*at].answered);
     let open = |at: &usize| !search.done[*at] && search.operations[*at].called < limit;
     let stuck: Vec<usize> = (0..search.operations.len()).filter(open).collect();
-    let keys: HashSet<KeyNumber> =
-        stuck.iter().flat_map(|at| search.operations[*at].command.keys()).collect();
+    let answered = |at: &&usize| search.operations[**at].outcome != Outcome::Unknown;
+    let keys: HashSet<KeyNumber> = stuck
+        .iter()
+        .filter(answered)
+        .flat_map(|at| search.operations[*at].command.keys())
+        .collect();
     let mut lines = vec!["the last that fit, and concern these keys:".to_string()];
-    let related = |step: &&Step| {
-        let touched = search.operations[step.chosen].command.keys();
-        touched.iter().any(|key| keys.contains(key))
-    };
-    let last: Vec<&Step> = steps.iter().rev().filter(related).take(12).collect();
-    for step in last.into_iter().rev() {
-        lines.push(format!("  {}", search.operations[step.chosen].describe()));
+    let related =
+        |at: &&usize| search.operations[**at].command.keys().iter().any(|key| keys.contains(key));
+    let last: Vec<usize> = order.iter().rev().filter(related).take(12).copied().collect();
+    for at in last.into_iter().rev() {
+        lines.push(format!("  {}", search.operations[at].describe()));
     }
     lines.push("none of these fits next:".to_string());
     for at in stuck {
