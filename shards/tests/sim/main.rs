@@ -36,7 +36,7 @@ use std::time::Instant;
 use plan::{Kind, Plan};
 
 /// Seeds of the default run.
-const DEFAULT_SEEDS: u64 = 2_000;
+const DEFAULT_SEEDS: u64 = 3_000;
 
 /// What the command line asks for.
 struct Options {
