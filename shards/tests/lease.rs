@@ -6,6 +6,7 @@ mod common;
 use std::collections::{BTreeMap, VecDeque};
 
 use common::{Cluster, Node};
+use raft::eraftpb::{Message, MessageType};
 use ringraft_shards::ids::{MonotonicTime, NodeId, Term};
 use ringraft_shards::raft::{MembershipChange, PeerMessage, Role};
 use ringraft_shards::random::Random;
@@ -353,4 +354,24 @@ fn a_node_that_restarts_does_not_vote_before_its_old_promise_is_over() {
     cluster.poll(others[1]);
     cluster.settle();
     assert!(cluster.node(others[1]).is_leader(), "the promise is over");
+}
+
+/// Found by the simulation (seed 202944 of its time): the refusal came late, renewed the promise, and not raft-rs' timer.
+#[test]
+fn a_late_refusal_to_vote_is_no_sign_of_a_leader() {
+    let mut cluster = Cluster::new(3, 11);
+    let leader = cluster.elect();
+    cluster.converge();
+    let follower = cluster.nodes.keys().copied().find(|id| *id != leader).expect("two more");
+    let mut refusal = Message::default();
+    refusal.set_msg_type(MessageType::MsgRequestPreVoteResponse);
+    (refusal.from, refusal.to, refusal.reject) = (leader, follower, true);
+    refusal.term = cluster.node(follower).group().term().0;
+    for _ in 0..2 * cluster.node(follower).config.election_ticks {
+        let message = PeerMessage(refusal.clone());
+        cluster.node(follower).group().step(message).expect("a message of the term");
+        cluster.node(follower).tick();
+    }
+    cluster.poll(follower);
+    assert_eq!(cluster.node(follower).group().role(), Role::Candidate);
 }
