@@ -1,21 +1,25 @@
-//! Requests of one shard, as its leader serves them: writes and records of transactions gather into one entry per turn,
-//! reads into one confirmation per turn, and whoever wants what a transaction has locked waits for it.
+//! Requests of one shard, as its leader serves them: writes and records of transactions gather into one entry per turn
+//! (`entries.rs`), reads into one confirmation per turn (`reads.rs`), and whoever wants what a transaction has locked
+//! waits for it.
+
+mod entries;
+mod reads;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use ringraft_shards::arguments::{Arguments, OwnedArguments};
-use ringraft_shards::batch::{Batch, BatchBuilder, Operation};
+use ringraft_shards::arguments::OwnedArguments;
+use ringraft_shards::batch::BatchBuilder;
 use ringraft_shards::ids::{Index, MonotonicTime, ShardId, Term};
-use ringraft_shards::keyspace::{Edit, Key, KeyHash, KeyHasher};
-use ringraft_shards::raft::{CommittedEntry, Output, ProposeError, ReadError, Role};
+use ringraft_shards::keyspace::KeyHasher;
+use ringraft_shards::raft::{Output, Role};
 use ringraft_shards::transaction::{
-    self, Applied, Fetch, Fetched, FetchedItem, Ledger, LockKey, LockSet, Message, Next,
-    Participant, ParticipantOutput, RECORD, Record, ToShard,
+    Fetch, Fetched, Ledger, LockKey, LockSet, Message, Next, Participant, ParticipantOutput,
+    Record, ToShard,
 };
 
 use crate::command::{Command, Reply};
 use crate::counts::Count;
-use crate::machine::{self, DATABASE};
+use crate::machine;
 use crate::plan::Flaw;
 use crate::replica::{Outbox, Running};
 use crate::request::{Answer, Origin, Request, Result};
@@ -357,23 +361,6 @@ impl Running {
         }
     }
 
-    /// Reads were executed under a lease: does it hold now, after they were?
-    pub fn end_leased(&mut self, clock: MonotonicTime, core: &mut Core, outbox: &mut Outbox) {
-        if core.plan.flaw != Flaw::UncheckedLease {
-            self.note_role(outbox);
-        }
-        let holds = core.plan.flaw == Flaw::UncheckedLease || self.group.lease_valid(clock);
-        for (request, reply) in std::mem::take(&mut self.service.leased) {
-            if holds {
-                core.count(Count::LeaseReads);
-                answer(outbox, request.origin(), Result::Done(reply));
-            } else {
-                core.count(Count::LeasesEnded);
-                self.service.reads.push(request);
-            }
-        }
-    }
-
     /// Is there something that a turn of its own should see to?
     pub fn is_pressed(&self) -> bool {
         let room = self.service.flights.len() < FLIGHTS_MAX;
@@ -382,300 +369,4 @@ impl Running {
             || !self.service.executed.is_empty();
         (room && !self.service.gathered.is_empty()) || waits
     }
-
-    fn propose_set(
-        &mut self,
-        mut items: Vec<Item>,
-        now_ms: i64,
-        core: &mut Core,
-        outbox: &mut Outbox,
-    ) {
-        if !items.iter().any(Item::is_proposed) {
-            match self.service.flights.back() {
-                Some(last) => {
-                    let (index, term) = (last.index, last.term);
-                    self.service.flights.push_back(Flight { index, term, items });
-                }
-                None => self.run_items(items, None, false, core, outbox),
-            }
-            return;
-        }
-        // Now and then a key with a deadline, which replicas must agree on whatever their clocks say.
-        if core.once_in(8) {
-            let lifetime = core.chance.below(100) as u8;
-            let name = (1 << 63) | core.chance.bits();
-            let key = [b'f', b'0' + (lifetime & 3)];
-            let arguments: OwnedArguments =
-                [&name.to_le_bytes()[..], &key, &[lifetime]].into_iter().collect();
-            items.push(Item::Own(arguments));
-        }
-        let hasher = self.keyspace.hasher();
-        let builder = &mut self.service.builder;
-        builder.clear();
-        for item in &items {
-            let nowhere = KeyHash::default();
-            match item {
-                Item::Write(request) => {
-                    let (number, arguments) = machine::encode(request.operation, &request.command);
-                    let key = hasher.hash(&machine::key_name(request.command.keys()[0]));
-                    builder.push(number, DATABASE, key, arguments.borrow());
-                }
-                Item::Own(arguments) => {
-                    builder.push(machine::FLEETING, DATABASE, nowhere, arguments.borrow());
-                }
-                Item::Record(record) => {
-                    builder.push(RECORD, DATABASE, nowhere, record.arguments().borrow());
-                }
-                Item::Fetch(_) | Item::Read(_) => {}
-            }
-        }
-        self.last_time_ms = self.last_time_ms.max(now_ms);
-        let data = builder.encode(self.last_time_ms, core.chance.bits());
-        self.stirred = true;
-        match self.group.propose(data) {
-            Ok(proposal) => {
-                let (index, term) = (proposal.index, proposal.term);
-                self.service.flights.push_back(Flight { index, term, items });
-            }
-            Err(error) => self.refuse(items, &error, now_ms, core, outbox),
-        }
-    }
-
-    /// Nothing of a set was proposed; what is beside the entry still has its place.
-    fn refuse(
-        &mut self,
-        items: Vec<Item>,
-        error: &ProposeError,
-        now_ms: i64,
-        core: &mut Core,
-        outbox: &mut Outbox,
-    ) {
-        let leader = match error {
-            ProposeError::NotLeader { leader } => leader.map(|node| node.0),
-            _ => None,
-        };
-        let mut out = ParticipantOut::default();
-        let mut rest = Vec::new();
-        for item in items {
-            match item {
-                Item::Write(request) => {
-                    answer(outbox, request.origin(), Result::Refused { leader });
-                }
-                Item::Own(_) => {}
-                Item::Record(record) => {
-                    let reason = error.to_string();
-                    self.service.participant.not_proposed(record, &reason, &mut out);
-                }
-                Item::Fetch(_) | Item::Read(_) => rest.push(item),
-            }
-        }
-        if !rest.is_empty() {
-            self.propose_set(rest, now_ms, core, outbox);
-        }
-        self.service.absorb(out, outbox);
-    }
-
-    fn ask_for_reads(&mut self, clock: MonotonicTime, core: &mut Core, outbox: &mut Outbox) {
-        let mut reads = std::mem::take(&mut self.service.reads);
-        if core.plan.lease && self.group.lease_valid(clock) {
-            for request in std::mem::take(&mut reads) {
-                if let Some(reply) = self.read_or_wait(&request, core, outbox) {
-                    self.service.leased.push((request, reply));
-                }
-            }
-        }
-        let fetches = std::mem::take(&mut self.service.confirms);
-        let executed = std::mem::take(&mut self.service.executed);
-        self.stirred = true;
-        if core.plan.flaw == Flaw::UnconfirmedReads {
-            for (request, reply) in executed {
-                answer(outbox, request.origin(), Result::Done(reply));
-            }
-            self.service.confirmed.push_back((Index(0), reads));
-            return self.service.confirm(fetches, true, outbox);
-        }
-        self.service.contexts += 1;
-        let context = self.service.contexts;
-        match self.group.read_index(context) {
-            Ok(()) => {
-                self.service.confirming.insert(context, Confirming { reads, executed, fetches });
-            }
-            Err(error) => {
-                let leader = match error {
-                    ReadError::NotLeader { leader } => leader.map(|node| node.0),
-                    _ => None,
-                };
-                let executed = executed.into_iter().map(|(request, _)| request);
-                for request in reads.into_iter().chain(executed) {
-                    answer(outbox, request.origin(), Result::Refused { leader });
-                }
-                self.service.confirm(fetches, false, outbox);
-            }
-        }
-    }
-
-    /// Reads that are confirmed and whose place has come are executed, unless their keys are locked meanwhile.
-    pub fn serve_reads(&mut self, core: &mut Core, outbox: &mut Outbox) {
-        let applied = self.group.applied_index();
-        let ready = |(index, _): &(Index, Vec<Request>)| *index <= applied;
-        while self.service.confirmed.front().is_some_and(ready) {
-            let (_, requests) = self.service.confirmed.pop_front().expect("just seen");
-            for request in requests {
-                if let Some(reply) = self.read_or_wait(&request, core, outbox) {
-                    answer(outbox, request.origin(), Result::Done(reply));
-                }
-            }
-        }
-    }
-
-    /// Executes a read, or lets it wait for a transaction that has locked its keys.
-    fn read_or_wait(
-        &mut self,
-        request: &Request,
-        core: &mut Core,
-        outbox: &mut Outbox,
-    ) -> Option<Reply> {
-        if self.service.has_locks_in_the_way(request, self.keyspace.hasher(), core) {
-            self.wait(request.clone(), core, outbox);
-            return None;
-        }
-        Some(self.read(request, core))
-    }
-
-    /// Up to which operation this leader's state holds some.
-    pub fn hint(&mut self, core: &mut Core) -> u64 {
-        let applied = self.group.applied_index().0;
-        *self.hint.get_or_insert_with(|| core.audit.serves(self.shard, applied))
-    }
-
-    fn read(&mut self, request: &Request, core: &mut Core) -> Reply {
-        let (number, arguments) = machine::encode(request.operation, &request.command);
-        let hint = self.hint(core);
-        let view = self.keyspace.view(DATABASE, self.last_time_ms);
-        let reply = machine::read(&view, number, arguments.borrow().tail(1));
-        core.audit.read(request.operation, hint);
-        core.note(|| format!("#{} read: {reply}", request.operation));
-        reply
-    }
-
-    /// A batch was committed: applies it, and answers those who wait for it.
-    pub fn apply_batch(&mut self, entry: &CommittedEntry, core: &mut Core, outbox: &mut Outbox) {
-        let batch = Batch::read(&entry.data).expect("a committed entry is a batch");
-        self.last_time_ms = self.last_time_ms.max(batch.leader_time_ms());
-        let ours = |flight: &Flight| flight.index == entry.index && flight.term == entry.term;
-        let Some(at) = self.service.flights.iter().position(ours) else {
-            if self.service.serves() {
-                self.hint(core);
-            }
-            for place in 0..batch.count() {
-                self.execute(batch, place, entry.index, core);
-            }
-            return;
-        };
-        let flight = self.service.flights.remove(at).expect("just found");
-        let place = (entry.term, entry.index);
-        self.run_items(flight.items, Some((batch, place)), true, core, outbox);
-        while self.service.flights.get(at).is_some_and(ours) {
-            let flight = self.service.flights.remove(at).expect("just seen");
-            self.run_items(flight.items, None, true, core, outbox);
-        }
-    }
-
-    fn run_items(
-        &mut self,
-        items: Vec<Item>,
-        batch: Option<(Batch<'_>, (Term, Index))>,
-        confirmed: bool,
-        core: &mut Core,
-        outbox: &mut Outbox,
-    ) {
-        if self.service.serves() {
-            self.hint(core);
-        }
-        let mut place = 0;
-        let mut out = ParticipantOut::default();
-        for item in items {
-            let mut executed = None;
-            if item.is_proposed() {
-                let (batch, (_, index)) = batch.expect("what is proposed comes with its batch");
-                executed = Some(self.execute(batch, place, index, core));
-                place += 1;
-            }
-            match (item, executed) {
-                (Item::Write(request), Some(Executed::Command(reply))) => {
-                    core.note(|| format!("#{} executed: {reply}", request.operation));
-                    answer(outbox, request.origin(), Result::Done(reply));
-                }
-                (Item::Record(_), Some(Executed::Record(applied))) => {
-                    let leading = self.service.leading;
-                    if leading.is_some() && leading == batch.map(|(_, (term, _))| term) {
-                        self.service.participant.applied(&applied, &mut out);
-                    }
-                }
-                (Item::Own(_), _) => {}
-                (Item::Fetch(fetch), _) => self.fetch(fetch, &mut out),
-                (Item::Read(request), _) => {
-                    let reply = self.read(&request, core);
-                    if confirmed {
-                        answer(outbox, request.origin(), Result::Done(reply));
-                    } else {
-                        self.service.executed.push((request, reply));
-                    }
-                }
-                _ => unreachable!("records are records, commands commands"),
-            }
-        }
-        self.service.absorb(out, outbox);
-        assert!(batch.is_none_or(|(batch, _)| batch.count() == place), "every operation is run");
-    }
-
-    fn execute(
-        &mut self,
-        batch: Batch<'_>,
-        place: usize,
-        index: Index,
-        core: &mut Core,
-    ) -> Executed {
-        let (operation, arguments) = batch.operation(place);
-        let number = operation.command();
-        let serves = self.service.serves();
-        let mut edit = self.keyspace.edit(DATABASE, batch.leader_time_ms());
-        if number != RECORD {
-            let name = arguments.at(0).try_into().expect("names are 8 bytes");
-            let name = u64::from_le_bytes(name);
-            let hint = core.audit.operation(self.shard, name, index.0, serves);
-            self.hint = self.hint.max(Some(hint));
-            return Executed::Command(machine::run(&mut edit, number, arguments.tail(1)));
-        }
-        let run_one = &mut |edit: &mut Edit<'_>, _, inner: &Operation, arguments: Arguments<'_>| {
-            machine::run(edit, inner.command(), arguments.tail(1));
-        };
-        let applied = transaction::apply(&mut edit, arguments, run_one);
-        if let Applied::Committed(id) = applied {
-            let hint = core.audit.committed(id, self.shard, index.0, serves);
-            self.hint = self.hint.max(Some(hint));
-        }
-        core.note(|| format!("{applied:?}"));
-        Executed::Record(applied)
-    }
-
-    /// Reads for a transaction.
-    fn fetch(&mut self, fetch: Fetch, out: &mut ParticipantOut) {
-        let service = &mut self.service;
-        let Some(keys) = service.participant.fetching(fetch) else { return };
-        let view = self.keyspace.view(DATABASE, self.last_time_ms);
-        let copy = |key: &Vec<u8>| {
-            let item = view.get(&Key::new(key, view.hasher().hash(key)));
-            let item = item.map(|item| FetchedItem::copy(item, true));
-            Fetched { database: DATABASE, key: key.clone(), item }
-        };
-        let values = keys.iter().map(copy).collect();
-        service.participant.fetched(fetch, Ok(values), out);
-    }
-}
-
-/// What an operation of a batch led to.
-enum Executed {
-    Command(Reply),
-    Record(Applied),
 }
