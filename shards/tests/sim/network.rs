@@ -48,6 +48,8 @@ pub struct Network {
     /// How many partitions cut a link (from, to).
     cut: BTreeMap<(u64, u64), u32>,
     slow: BTreeSet<(u64, u64)>,
+    /// When the last frame of each link arrives: those behind it come later, unless something goes wrong.
+    arrivals: BTreeMap<(u64, u64), u64>,
 }
 
 impl Network {
@@ -62,6 +64,7 @@ impl Network {
             delay_us: 50 + rate(Kind::Reorder, 2000),
             cut: BTreeMap::new(),
             slow: BTreeSet::new(),
+            arrivals: BTreeMap::new(),
         }
     }
 
@@ -129,14 +132,17 @@ impl Core {
 
     fn frame_delay(&mut self, link: (u64, u64)) -> u64 {
         let mut delay_us = self.around(self.network.delay_us);
-        if self.chance.below(1000) < self.network.reorder {
-            self.count(Count::FramesDelayed);
-            delay_us += self.chance.below(30_000);
-        }
         if self.network.slow.contains(&link) {
             delay_us += 20_000 + self.chance.below(100_000);
         }
-        delay_us
+        let last_us = self.network.arrivals.entry(link).or_default();
+        if self.chance.below(1000) < self.network.reorder {
+            // Others overtake it.
+            self.count(Count::FramesDelayed);
+            return delay_us + self.chance.below(30_000);
+        }
+        *last_us = (self.now_us + delay_us).max(*last_us);
+        *last_us - self.now_us
     }
 
     /// Delay of a request or an answer; `None`: it is lost.
