@@ -270,13 +270,16 @@ fn shards(text: &mut Text, _: &Core, totals: &Totals) {
     text.field("shards", shards.len());
     for (core, shard) in shards {
         let line = format!(
-            "core={core},slots={}-{},keys={},used_bytes={},memory_limit={},waiting={},role={}",
+            "core={core},slots={}-{},keys={},used_bytes={},memory_limit={},waiting={},lockers={},prepared={},unforgotten={},role={}",
             shard.slots.0,
             shard.slots.1,
             shard.key_count(),
             shard.used_bytes,
             shard.memory_limit,
             shard.waiting_count,
+            shard.locker_count,
+            shard.prepared_count,
+            shard.unforgotten_count,
             shard.role()
         );
         text.field(format_args!("shard{}", shard.id.0), line);

@@ -172,11 +172,20 @@ fn cores(page: &mut Page, totals: &Totals) {
 fn shards(page: &mut Page, totals: &Totals) {
     use crate::core::report::ShardReport;
     type Count = fn(&ShardReport) -> u64;
-    let families: [(&str, &str, Count); 9] = [
+    let families: [(&str, &str, Count); 12] = [
         ("shard_keys", "Keys.", ShardReport::key_count),
         ("shard_data_bytes", "Memory of items, tables and indexes.", |shard| shard.used_bytes),
         ("shard_waiting_requests", "Requests that wait for the log.", |shard| {
             shard.waiting_count as u64
+        }),
+        ("shard_lockers", "Transactions that hold or want locks.", |shard| {
+            shard.locker_count as u64
+        }),
+        ("shard_prepared_transactions", "Transactions that are prepared, not decided.", |shard| {
+            shard.prepared_count as u64
+        }),
+        ("shard_unforgotten_transactions", "Transactions committed here, not all over.", |shard| {
+            shard.unforgotten_count as u64
         }),
         ("raft_leader", "Does this node lead?", |shard| u64::from(shard.role() == "leader")),
         ("raft_term", "Term.", |shard| shard.raft.term.0),

@@ -49,6 +49,12 @@ pub struct ShardReport {
     pub memory_limit: u64,
     /// Requests that wait for the log.
     pub waiting_count: usize,
+    /// Transactions over several shards, and single requests that wait for them, which hold or want locks here.
+    pub locker_count: usize,
+    /// Transactions that are prepared here and not decided.
+    pub prepared_count: usize,
+    /// Transactions that are committed here and, as far as is known, not everywhere.
+    pub unforgotten_count: usize,
     /// Milliseconds that keys with a deadline have left on average, for each database.
     pub average_ttl_ms: Vec<i64>,
     /// Keys found and not found.
@@ -121,6 +127,9 @@ impl Core {
                 used_bytes: shard.used_bytes(),
                 memory_limit: shard.memory_limit,
                 waiting_count: shard.waiting_count(),
+                locker_count: shard.participant.count(),
+                prepared_count: keyspace.ledger().prepared_count(),
+                unforgotten_count: keyspace.ledger().committed_count(),
                 average_ttl_ms: databases.clone().map(|d| keyspace.average_ttl_ms(d)).collect(),
                 lookups: keyspace.lookups(),
                 snapshots: shard.snapshots.report(),

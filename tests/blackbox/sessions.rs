@@ -236,6 +236,22 @@ fn info_counts_what_happened() {
     assert!(server.info_number("used_memory_peak") >= server.info_number("used_memory_startup"));
 }
 
+/// What transactions leave behind in logs and lock tables goes when they are over, with nobody's help.
+#[test]
+fn transactions_over_several_shards_leave_nothing() {
+    let server = Server::start(SHAPE);
+    let mut client = server.client();
+    for n in 0..50 {
+        assert_eq!(client.say(&format!("MSET a{n} 1 b{n} 2 c{n} 3 d{n} 4")), Value::ok());
+        assert_eq!(client.say(&format!("RENAME a{n} e{n}")), Value::ok());
+    }
+    eventually("nothing is locked, prepared or remembered", || {
+        let is_clean =
+            |shard| server.info(shard).contains(",lockers=0,prepared=0,unforgotten=0,");
+        ["shard0", "shard1", "shard2"].into_iter().all(is_clean).then_some(())
+    });
+}
+
 #[test]
 fn slow_commands_are_kept() {
     let server = Server::start(SHAPE);
