@@ -246,8 +246,7 @@ fn transactions_over_several_shards_leave_nothing() {
         assert_eq!(client.say(&format!("RENAME a{n} e{n}")), Value::ok());
     }
     eventually("nothing is locked, prepared or remembered", || {
-        let is_clean =
-            |shard| server.info(shard).contains(",lockers=0,prepared=0,unforgotten=0,");
+        let is_clean = |shard| server.info(shard).contains(",lockers=0,prepared=0,unforgotten=0,");
         ["shard0", "shard1", "shard2"].into_iter().all(is_clean).then_some(())
     });
 }
