@@ -158,6 +158,9 @@ impl Replica {
         if log.cut.is_some() {
             core.count(Count::TornTails);
         }
+        // What vouched for older writes may have been cut off.
+        self.durable.clear();
+        self.vouched = 0;
         if core.plan.flaw == Flaw::ForgottenVote {
             log.vote = 0;
         }
