@@ -93,7 +93,8 @@ impl SnapshotReceiver {
         SnapshotReceiver::default()
     }
 
-    /// Takes a frame. `applied`: what this member has applied, or holds a snapshot of.
+    /// Takes a frame. `applied`: what this member's group has committed. A snapshot that lies there and that the group did not
+    /// take, because its leader was replaced meanwhile, does not count: the new leader may have nothing newer to offer.
     pub fn take(
         &mut self,
         sender: NodeId,
