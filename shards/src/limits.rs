@@ -50,7 +50,7 @@ pub const TABLE_LOAD_MAX_PERCENTS: std::ops::Range<usize> = 70..90;
 pub const TABLE_LOAD_MIN_PERCENT: usize = 30;
 
 /// A table of up to so many buckets is resized at once (about 40 us); a larger one bit by bit.
-pub const TABLE_BUCKETS_AT_ONCE: usize = 256;
+pub const TABLE_BUCKETS_AT_ONCE: usize = 204;
 
 /// Buckets that a write moves while its table is resized bit by bit (about 1 us). A table that has just grown
 /// takes two writes per old bucket before it is full again, so it holds two arrays for a sixteenth of

@@ -24,7 +24,7 @@ const MEMORY: &[Command] = &[
         "4.0.0",
         "The report of the allocator.",
     ),
-    plain("purge", Arity::Exactly(2), purge).of("memory").random_reply().about(
+    session("purge", Arity::Exactly(2), purge).of("memory").asks().about(
         Group::Server,
         "4.0.0",
         "Gives free memory back to the system.",
@@ -42,12 +42,17 @@ fn malloc_stats(_: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
     Ok(())
 }
 
-fn purge(_: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
-    if !usage::purge() {
-        return Err(Refusal::text("ERR Error purging dirty pages"));
-    }
-    reply.ok();
-    Ok(())
+fn purge(desk: &mut Desk<'_>, _: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    desk.ask_cores(
+        |core| core.give_back_memory(usize::MAX),
+        |_, _, reply| {
+            if usage::purge() {
+                reply.ok();
+            } else {
+                reply.error("ERR Error purging dirty pages");
+            }
+        },
+    )
 }
 
 fn stats(desk: &mut Desk<'_>, _: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {

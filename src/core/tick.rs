@@ -3,7 +3,9 @@
 use crate::core::Core;
 use crate::core::connection::Hold;
 use crate::limits::{EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX, FREED_BUCKETS_PER_TURN};
-use crate::limits::{IDLE_BUFFER_KEPT_BYTES, IDLE_BUFFERS_KEPT_MS};
+use crate::limits::{
+    IDLE_BUFFER_KEPT_BYTES, IDLE_BUFFERS_KEPT_MS, SLABS_GIVEN_BACK_PER_TICK,
+};
 use ringraft_shards::ids::MonotonicTime;
 use std::sync::atomic::Ordering;
 
@@ -21,6 +23,7 @@ impl Core {
             shard.keyspace.drop_idle_orders(now_ms);
             self.freeing |= shard.keyspace.free_some(FREED_BUCKETS_PER_TURN);
         }
+        self.give_back_memory(SLABS_GIVEN_BACK_PER_TICK);
         self.coordinator.tick(&mut self.coordinated);
         for listener in std::mem::take(&mut self.silent_listeners) {
             self.arm_listener(listener);
@@ -35,6 +38,13 @@ impl Core {
         self.schedule_snapshots();
         if self.shared.stopping.load(Ordering::Acquire) && !self.stop_sent {
             self.begin_stop();
+        }
+    }
+
+    /// Gives the physical memory of up to so many empty slabs of each shard back.
+    pub fn give_back_memory(&mut self, slab_budget: usize) {
+        for shard in &mut self.shards {
+            shard.keyspace.tend_memory(slab_budget);
         }
     }
 

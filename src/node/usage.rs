@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)] // getrusage, and two calls into the allocator that no safe wrapper has.
 
+use ringraft_shards::keyspace::Spare;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,9 +14,9 @@ static AT_START: AtomicU64 = AtomicU64::new(0);
 /// Bytes, as the allocator and the kernel count them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Memory {
-    /// In allocations.
+    /// In allocations; of the chunks that keyspaces cut up, what is in theirs.
     pub allocated: u64,
-    /// In pages that hold allocations.
+    /// In pages and slabs that hold allocations.
     pub active: u64,
     /// In pages that the allocator has not given back.
     pub resident: u64,
@@ -34,11 +35,12 @@ const REPORT_BYTES_MAX: usize = 1 << 20;
 pub fn memory() -> Memory {
     // An allocator without statistics answers zero: then nothing better is known.
     let _ = epoch::advance();
-    let allocated = stats::allocated::read().unwrap_or(0) as u64;
+    let (spare, allocated) = (Spare::of_process(), allocated_bytes());
+    let without = |all: usize, part: usize| all.saturating_sub(part) as u64;
     Memory {
         allocated,
-        active: stats::active::read().unwrap_or(0) as u64,
-        resident: stats::resident::read().unwrap_or(0) as u64,
+        active: without(stats::active::read().unwrap_or(0), spare.empty),
+        resident: without(stats::resident::read().unwrap_or(0), spare.absent),
         process: resident_bytes(),
         peak: PEAK.fetch_max(allocated, Ordering::Relaxed).max(allocated),
         at_start: AT_START.load(Ordering::Relaxed),
@@ -48,10 +50,16 @@ pub fn memory() -> Memory {
 /// Notes what is allocated now if it is more than ever before. To be called now and then.
 pub fn note_peak() {
     let _ = epoch::advance();
-    let allocated = stats::allocated::read().unwrap_or(0) as u64;
+    let allocated = allocated_bytes();
     PEAK.fetch_max(allocated, Ordering::Relaxed);
     // The first call is the start.
     let _ = AT_START.compare_exchange(0, allocated, Ordering::Relaxed, Ordering::Relaxed);
+}
+
+/// What the allocator has given out, less what keyspaces hold in chunks without using it.
+fn allocated_bytes() -> u64 {
+    let allocated = stats::allocated::read().unwrap_or(0);
+    allocated.saturating_sub(Spare::of_process().idle) as u64
 }
 
 fn resident_bytes() -> u64 {

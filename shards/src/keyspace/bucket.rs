@@ -7,7 +7,7 @@
 #![allow(unsafe_code)] // Tagged pointers: half the memory of a pointer and a hash side by side.
 
 use super::item::RawItem;
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use super::memory::Memory;
 use std::ptr::NonNull;
 
 const _: () = assert!(usize::BITS == 64, "entries keep tags in the upper bits of addresses");
@@ -99,22 +99,18 @@ impl Bucket {
     /// No entries.
     pub(super) const EMPTY: Bucket = Bucket { entries: [Entry::EMPTY; BUCKET_WIDTH] };
 
-    pub(super) fn allocate() -> NonNull<Bucket> {
-        let layout = Layout::new::<Bucket>();
-        // SAFETY: a bucket has 64 bytes; it is written before anyone sees it.
-        unsafe {
-            let pointer = alloc(layout).cast::<Bucket>();
-            let Some(bucket) = NonNull::new(pointer) else { handle_alloc_error(layout) };
-            bucket.write(Bucket::EMPTY);
-            bucket
-        }
+    pub(super) fn allocate(memory: &mut Memory) -> NonNull<Bucket> {
+        let bucket = memory.allocate_buckets(1);
+        // SAFETY: just allocated for one bucket.
+        unsafe { bucket.write(Bucket::EMPTY) };
+        bucket
     }
 
     /// # Safety
-    /// Allocated by `allocate`, and nobody links to it any more.
-    pub(super) unsafe fn free(bucket: NonNull<Bucket>) {
+    /// Allocated by `allocate` with this memory, and nobody links to it any more.
+    pub(super) unsafe fn free(bucket: NonNull<Bucket>, memory: &mut Memory) {
         // SAFETY: the caller's word.
-        unsafe { dealloc(bucket.as_ptr().cast(), Layout::new::<Bucket>()) }
+        unsafe { memory.free_buckets(bucket, 1) }
     }
 
     /// Bit `i` is set when entry `i` has this tag. Cost: 15 instructions, no branch.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // Buckets are linked by tagged pointers, and readers share them with their table.
 
 use super::bucket::{BUCKET_WIDTH, Bucket, Entry, LAST, prefetch};
+use super::memory::Memory;
 use std::ptr::NonNull;
 
 /// A bucket and the overflow buckets that hang on it.
@@ -47,8 +48,8 @@ impl Chain {
         }
     }
 
-    /// Adds an entry. Returns whether an overflow bucket was allocated for it.
-    pub(super) fn push(self, entry: Entry) -> bool {
+    /// Adds an entry.
+    pub(super) fn push(self, entry: Entry, memory: &mut Memory) {
         let mut bucket = self.head;
         loop {
             // SAFETY: initialized and alive, and this is the only reference to it.
@@ -60,21 +61,20 @@ impl Chain {
             let filled = line.filled();
             if filled < BUCKET_WIDTH {
                 line.entries[filled] = entry;
-                return false;
+                return;
             }
-            let mut overflow = Bucket::allocate();
+            let mut overflow = Bucket::allocate(memory);
             // SAFETY: just allocated.
             let more = unsafe { overflow.as_mut() };
             more.entries[0] = line.entries[LAST];
             more.entries[1] = entry;
             line.entries[LAST] = Entry::link(overflow);
-            return true;
+            return;
         }
     }
 
-    /// Takes out the entry at `place`, which is in this chain. Returns whether an overflow bucket was
-    /// freed.
-    pub(super) fn take(self, place: NonNull<Entry>) -> bool {
+    /// Takes out the entry at `place`, which is in this chain.
+    pub(super) fn take(self, place: NonNull<Entry>, memory: &mut Memory) {
         let mut before = None;
         let mut bucket = self.head;
         // SAFETY: initialized and alive, as are all buckets that follow; references last one statement.
@@ -89,34 +89,29 @@ impl Chain {
             let last = bucket.cast::<Entry>().add(last_index);
             place.write(last.read());
             last.write(Entry::EMPTY);
-            match before {
-                Some(mut before) if last_index == 1 => {
-                    before.as_mut().entries[LAST] = bucket.as_ref().entries[0];
-                    Bucket::free(bucket);
-                    true
-                }
-                _ => false,
+            if let Some(mut before) = before
+                && last_index == 1
+            {
+                before.as_mut().entries[LAST] = bucket.as_ref().entries[0];
+                Bucket::free(bucket, memory);
             }
         }
     }
 
-    /// Takes out all entries. Returns how many overflow buckets were freed.
-    pub(super) fn drain(mut self, mut take: impl FnMut(Entry)) -> usize {
-        let mut freed = 0;
+    /// Takes out all entries.
+    pub(super) fn drain(mut self, memory: &mut Memory, mut take: impl FnMut(Entry, &mut Memory)) {
         // SAFETY: initialized and alive; the head is emptied first, so nothing links to the others.
         let head = unsafe { std::mem::replace(self.head.as_mut(), Bucket::EMPTY) };
-        head.items().for_each(&mut take);
+        head.items().for_each(|entry| take(entry, memory));
         let mut next = head.next();
         while let Some(bucket) = next {
             // SAFETY: as above; freed once, after the last look.
             unsafe {
-                bucket.as_ref().items().for_each(&mut take);
+                bucket.as_ref().items().for_each(|entry| take(entry, memory));
                 next = bucket.as_ref().next();
-                Bucket::free(bucket);
+                Bucket::free(bucket, memory);
             }
-            freed += 1;
         }
-        freed
     }
 
     /// Fetches the items of the first bucket into the cache.
@@ -182,7 +177,7 @@ mod tests {
     use crate::keyspace::item::{Frame, RawItem};
     use crate::keyspace::model::Chance;
 
-    fn item(n: u64) -> RawItem {
+    fn item(n: u64, memory: &mut Memory) -> RawItem {
         let frame = Frame {
             form: StringForm::Automatic,
             deadline: None,
@@ -191,7 +186,7 @@ mod tests {
             key_length: 8,
             value_length: 0,
         };
-        RawItem::new(&frame, &n.to_le_bytes(), b"")
+        RawItem::new(memory, &frame, &n.to_le_bytes(), b"")
     }
 
     #[test]
@@ -201,21 +196,22 @@ mod tests {
         // SAFETY: `head` is only used through the chain until it is dropped.
         let chain = unsafe { Chain::new(NonNull::from(&mut head)) };
         let mut present: Vec<u64> = vec![];
-        let mut overflow = 0;
+        let mut memory = Memory::default();
         let mut longest = 0;
         for n in 0..if cfg!(miri) { 300 } else { 20_000 } {
             let growing = n / 50 % 2 == 0;
             if present.is_empty() || chance.below(10) < if growing { 7 } else { 3 } {
-                overflow += usize::from(chain.push(Entry::new(tag_of(n % 3), item(n))));
+                let item = item(n, &mut memory);
+                chain.push(Entry::new(tag_of(n % 3), item), &mut memory);
                 present.push(n);
             } else {
                 let gone = present.swap_remove(chance.below(present.len() as u64) as usize);
                 let place = chain.find(tag_of(gone % 3), &gone.to_le_bytes()).expect("present");
                 // SAFETY: the place is in the chain, and the item is used no more once it is out.
                 let removed = unsafe { place.read() }.item();
-                overflow -= usize::from(chain.take(place));
+                chain.take(place, &mut memory);
                 // SAFETY: as above.
-                unsafe { removed.free() };
+                unsafe { removed.free(&mut memory) };
             }
             let mut keys: Vec<u64> = chain
                 .entries()
@@ -229,15 +225,16 @@ mod tests {
             present.sort_unstable();
             assert_eq!(keys, present);
             // Seven in each bucket but the last, which holds two to eight.
-            assert_eq!(overflow, present.len().saturating_sub(2) / 7);
+            let overflow = present.len().saturating_sub(2) / 7;
+            assert_eq!(memory.used(), overflow * size_of::<Bucket>() + present.len() * 16);
             longest = longest.max(overflow);
         }
         assert!(longest >= 2);
-        let freed = chain.drain(|entry| {
+        chain.drain(&mut memory, |entry, memory| {
             // SAFETY: taken out.
-            unsafe { entry.item().free() };
+            unsafe { entry.item().free(memory) };
         });
-        assert_eq!(freed, overflow);
+        assert_eq!(memory.used(), 0);
         assert_eq!(chain.entries().count(), 0);
     }
 }

@@ -11,6 +11,8 @@ use super::bucket::BUCKET_WIDTH;
 use super::database::Row;
 use super::item::{Item, RawItem};
 use super::lend;
+use super::memory::Memory;
+use super::rubble::Rubble;
 use super::table::POSITION_END;
 use crate::ids::DatabaseIndex;
 use crate::limits::DATABASE_COUNT;
@@ -89,16 +91,20 @@ impl Cut {
         true
     }
 
-    fn free_saved(&mut self, used: &mut usize) {
+    fn free_saved(&mut self, memory: &mut Memory) {
         for (_, item) in self.saved.drain(..) {
-            *used -= lend::free_item(item);
+            lend::free_item(item, memory);
         }
     }
-}
 
-impl Drop for Cut {
-    fn drop(&mut self) {
-        self.free_saved(&mut (usize::MAX / 2));
+    /// Gives up what it holds: items at once, tables to the rubble.
+    pub(super) fn dismantle(mut self, rubble: &mut Rubble, memory: &mut Memory) {
+        self.free_saved(memory);
+        for source in self.sources {
+            if let Source::Detached(row) = source {
+                rubble.push_row(row);
+            }
+        }
     }
 }
 
@@ -134,7 +140,7 @@ impl Keyspace {
         let kept = cut.saved.len().saturating_sub(bucket_budget.max(1) * BUCKET_WIDTH);
         for (database, item) in cut.saved.drain(kept..) {
             out(database, lend::borrow_item(item));
-            *self.used.get_mut() -= lend::free_item(item);
+            lend::free_item(item, &mut self.memory);
         }
         let finished = self.walk_cut(&mut cut, bucket_budget, out) && cut.saved.is_empty();
         if !finished {
@@ -147,7 +153,7 @@ impl Keyspace {
     pub fn abort_cut(&mut self) {
         if let Some(cut) = &mut self.cut {
             cut.aborted = true;
-            cut.free_saved(self.used.get_mut());
+            cut.free_saved(&mut self.memory);
         }
     }
 

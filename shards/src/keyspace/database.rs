@@ -3,6 +3,7 @@
 use super::KeyHasher;
 use super::bucket::Entry;
 use super::item::RawItem;
+use super::memory::Memory;
 use super::ordered::Order;
 use super::table::{POSITION_END, Table};
 use super::{Key, KeyHash};
@@ -131,14 +132,14 @@ impl Database {
         hash: KeyHash,
         item: RawItem,
         hasher: &KeyHasher,
-        used: &mut usize,
+        memory: &mut Memory,
     ) {
         if self.row.is_none() {
-            *used += ROW_SIZE;
+            memory.add(ROW_SIZE);
         }
         let row = self.row.get_or_insert_with(empty_row);
         let slot = hash.slot().number();
-        row[slot].insert(hash.hash(), item, load_max(slot), hasher, used);
+        row[slot].insert(hash.hash(), item, load_max(slot), hasher, memory);
         self.count += 1;
         self.used_slots.set(slot, true);
         if item.has_deadline() {
@@ -146,7 +147,7 @@ impl Database {
             self.expiring_slots.set(slot, true);
         }
         if let Some(order) = self.order.get_mut() {
-            order.insert(item, used);
+            order.insert(item, memory);
         }
     }
 
@@ -178,11 +179,11 @@ impl Database {
         hash: KeyHash,
         place: NonNull<Entry>,
         hasher: &KeyHasher,
-        used: &mut usize,
+        memory: &mut Memory,
     ) -> RawItem {
         let slot = hash.slot().number();
         let table = &mut self.row.as_mut().expect("it holds the place")[slot];
-        let item = table.remove(hash.hash(), place, hasher, used);
+        let item = table.remove(hash.hash(), place, hasher, memory);
         self.count -= 1;
         self.used_slots.set(slot, table.count() > 0);
         if item.has_deadline() {
@@ -190,7 +191,7 @@ impl Database {
             self.expiring_slots.set(slot, table.expiring() > 0);
         }
         if let Some(order) = self.order.get_mut() {
-            order.remove(item, used);
+            order.remove(item, memory);
         }
         item
     }

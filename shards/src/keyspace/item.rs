@@ -8,15 +8,14 @@
 //! key bytes, value bytes
 //! ```
 //!
-//! The allocation's size is the class of its length ([`size_class`]), so its capacity is known without
-//! being stored. The header changes under shared references (access clock, cut mark), therefore no
+//! The allocation's size follows from the lengths and the form ([`item_size`]), so its capacity is known
+//! without being stored. The header changes under shared references (access clock, cut mark), therefore no
 //! reference to it is ever made: it is read and written through the pointer, by one thread.
 #![allow(unsafe_code)] // An item has no fixed shape: its fields are found by offset in one allocation.
 
-use super::size_class::size_class;
+use super::memory::{Memory, item_size};
 use super::{StringForm, Value};
 use crate::ids::Deadline;
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
@@ -51,10 +50,10 @@ impl Frame {
         self.key_start() + self.key_length + self.value_length
     }
 
-    /// Bytes that an item of this frame takes from the allocator.
+    /// Bytes that an item of this frame takes.
     #[inline(always)]
     pub(super) fn allocation_size(&self) -> usize {
-        size_class(self.size())
+        item_size(self.size(), self.form == StringForm::Raw)
     }
 
     #[inline(always)]
@@ -96,42 +95,36 @@ impl RawItem {
     }
 
     /// A new item. Cost: one allocation and one copy.
-    pub(super) fn new(frame: &Frame, key: &[u8], value: &[u8]) -> RawItem {
-        let item = RawItem::allocate(frame);
+    pub(super) fn new(memory: &mut Memory, frame: &Frame, key: &[u8], value: &[u8]) -> RawItem {
+        let item = RawItem(memory.allocate_item(frame.allocation_size()));
         item.write(frame, key);
         item.write_value(frame, 0, value);
         item
     }
 
     /// A new item whose value is `start` and then zeros, up to the frame's length.
-    pub(super) fn new_filled(frame: &Frame, key: &[u8], start: &[u8]) -> RawItem {
-        let item = RawItem::allocate(frame);
+    pub(super) fn new_filled(
+        memory: &mut Memory,
+        frame: &Frame,
+        key: &[u8],
+        start: &[u8],
+    ) -> RawItem {
+        let item = RawItem(memory.allocate_item(frame.allocation_size()));
         item.write(frame, key);
         item.write_value(frame, 0, start);
         item.write_zeros(frame, start.len());
         item
     }
 
-    fn allocate(frame: &Frame) -> RawItem {
-        let layout = layout_of(frame.allocation_size());
-        // SAFETY: a size class is never 0.
-        let pointer = unsafe { alloc(layout) };
-        match NonNull::new(pointer) {
-            Some(pointer) => RawItem(pointer),
-            None => handle_alloc_error(layout),
-        }
-    }
-
-    /// Gives the memory back. Returns how many bytes the allocation had.
+    /// Gives the memory back.
     ///
     /// # Safety
-    /// Nobody uses the item afterwards.
-    pub(super) unsafe fn free(self) -> usize {
-        let size = self.allocation_size();
-        // SAFETY: allocated by `allocate` with the class of its frame's size, and every change in place
-        // keeps the class (`rewrite`, `resize`).
-        unsafe { dealloc(self.0.as_ptr(), layout_of(size)) };
-        size
+    /// The item was made with this memory, and nobody uses it afterwards.
+    #[inline]
+    pub(super) unsafe fn free(self, memory: &mut Memory) {
+        // SAFETY: allocated with the size that follows from its frame, and every change in place keeps that
+        // size (`rewrite`, `resize`).
+        unsafe { memory.free_item(self.0, self.allocation_size()) }
     }
 
     /// Makes it another item of the same key in the same memory. The frame's allocation size must be
@@ -148,7 +141,7 @@ impl RawItem {
         self.write_value(frame, 0, value);
     }
 
-    /// Changes the length of the value in place, filling with zeros. The frame has the same class, the
+    /// Changes the length of the value in place, filling with zeros. The frame has the same allocation size, the
     /// same deadline and the same kind of lengths; false, and nothing done, when it has not.
     pub(super) fn resize(self, frame: &Frame) -> bool {
         let old = self.frame();
@@ -279,7 +272,7 @@ impl RawItem {
         short_length == key.len().min(LONG) && same_bytes(unsafe { self.borrow() }.key(), key)
     }
 
-    /// Bytes taken from the allocator.
+    /// Bytes that it takes.
     #[inline(always)]
     pub(super) fn allocation_size(self) -> usize {
         self.frame().allocation_size()
@@ -376,10 +369,6 @@ fn same_bytes(a: &[u8], b: &[u8]) -> bool {
         && a.last_chunk::<8>() == b.last_chunk::<8>()
 }
 
-fn layout_of(size: usize) -> Layout {
-    Layout::from_size_align(size, 8).expect("sizes of items are far below the address space")
-}
-
 /// One item, borrowed.
 #[derive(Clone, Copy)]
 pub struct Item<'a> {
@@ -432,7 +421,7 @@ impl<'a> Item<'a> {
         self.raw.deadline()
     }
 
-    /// Bytes of memory it takes, allocator's rounding and its place in the table included.
+    /// Bytes of memory it takes, rounding and its place in the table included.
     pub fn size(&self) -> usize {
         self.raw.allocation_size() + PLACE_SIZE
     }
@@ -471,7 +460,8 @@ mod tests {
             key_length: key.len(),
             value_length: value.len(),
         };
-        let raw = RawItem::new(&frame, key, value);
+        let mut memory = Memory::default();
+        let raw = RawItem::new(&mut memory, &frame, key, value);
         // SAFETY: freed at the end of this function only.
         let item = unsafe { raw.borrow() };
         assert_eq!(item.key(), key);
@@ -485,8 +475,10 @@ mod tests {
         assert_eq!((item.key(), item.string()), (key, Some(value)));
         let size = raw.allocation_size();
         assert_eq!(item.size(), size + 8);
+        assert_eq!(memory.used(), size);
         // SAFETY: not used afterwards.
-        assert_eq!(unsafe { raw.free() }, size);
+        unsafe { raw.free(&mut memory) };
+        assert_eq!((memory.used(), memory.has_large()), (0, false));
     }
 
     #[test]
@@ -540,9 +532,10 @@ mod tests {
             key_length: 1,
             value_length: 0,
         };
-        let raw = RawItem::new(&frame, b"k", b"");
+        let mut memory = Memory::default();
+        let raw = RawItem::new(&mut memory, &frame, b"k", b"");
         assert!(!raw.expired(99) && !raw.expired(100) && raw.expired(101));
         // SAFETY: not used afterwards.
-        unsafe { raw.free() };
+        unsafe { raw.free(&mut memory) };
     }
 }

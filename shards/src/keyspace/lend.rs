@@ -7,6 +7,7 @@
 
 use super::bucket::Entry;
 use super::item::{Item, RawItem};
+use super::memory::Memory;
 use std::ptr::NonNull;
 
 /// The item of a place that a lookup gave.
@@ -31,9 +32,10 @@ pub(super) fn borrow_value_mut<'a>(item: RawItem) -> &'a mut [u8] {
     unsafe { item.value_mut() }
 }
 
-/// Frees an item that is in no table any more. Returns the bytes of its allocation.
+/// Frees an item that is in no table any more.
 #[inline(always)]
-pub(super) fn free_item(item: RawItem) -> usize {
-    // SAFETY: the callers took it out of its table, of the rubble or of the cut, and forget it.
-    unsafe { item.free() }
+pub(super) fn free_item(item: RawItem, memory: &mut Memory) {
+    // SAFETY: the callers took it out of its table, of the rubble or of the cut, and forget it; all of them
+    // belong to one keyspace, as does the memory.
+    unsafe { item.free(memory) }
 }

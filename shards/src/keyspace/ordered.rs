@@ -6,6 +6,7 @@
 
 use super::item::{Item, RawItem};
 use super::lend;
+use super::memory::Memory;
 use super::{KeyRange, Keyspace, View};
 use crate::ids::DatabaseIndex;
 use crate::limits::{ORDER_CHUNK_KEYS_MAX, ORDER_IDLE_MS};
@@ -58,11 +59,11 @@ impl Order {
         (at, chunk.partition_point(|&item| key(item) < wanted))
     }
 
-    pub(super) fn insert(&mut self, item: RawItem, used: &mut usize) {
+    pub(super) fn insert(&mut self, item: RawItem, memory: &Memory) {
         let (at, position) = self.locate(key(item));
         if self.chunks.is_empty() {
             self.chunks.push(new_chunk());
-            *used += CHUNK_SIZE;
+            memory.add(CHUNK_SIZE);
         }
         let chunk = &mut self.chunks[at];
         chunk.insert(position, item);
@@ -70,7 +71,7 @@ impl Order {
             let mut upper = new_chunk();
             upper.extend(chunk.drain(ORDER_CHUNK_KEYS_MAX / 2..));
             self.chunks.insert(at + 1, upper);
-            *used += CHUNK_SIZE;
+            memory.add(CHUNK_SIZE);
         }
     }
 
@@ -83,20 +84,20 @@ impl Order {
     }
 
     /// The item must be alive.
-    pub(super) fn remove(&mut self, item: RawItem, used: &mut usize) {
+    pub(super) fn remove(&mut self, item: RawItem, memory: &Memory) {
         let (at, position) = self.locate(key(item));
         let removed = self.chunks[at].remove(position);
         debug_assert!(removed == item);
         if self.chunks[at].is_empty() {
             self.chunks.remove(at);
-            *used -= CHUNK_SIZE;
+            memory.subtract(CHUNK_SIZE);
         }
     }
 
     /// Forgets a chunk of items, which may be dead already. Are there more?
-    pub(super) fn shed(&mut self, used: &mut usize) -> bool {
+    pub(super) fn shed(&mut self, memory: &Memory) -> bool {
         if self.chunks.pop().is_some() {
-            *used -= CHUNK_SIZE;
+            memory.subtract(CHUNK_SIZE);
         }
         !self.chunks.is_empty()
     }
@@ -170,7 +171,7 @@ impl<'a> View<'a> {
     fn order(&self) -> &'a Order {
         let order = self.database_ref().order.get_or_init(|| {
             let order = Order::new(&self.sorted());
-            self.keyspace.used.set(self.keyspace.used.get() + order.size());
+            self.keyspace.memory.add(order.size());
             order
         });
         order.used_ms.set(self.now_ms());

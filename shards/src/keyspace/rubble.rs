@@ -5,6 +5,7 @@
 
 use super::database::{ROW_SIZE, Row};
 use super::lend;
+use super::memory::Memory;
 use super::ordered::Order;
 use super::table::POSITION_END;
 use crate::slot::SLOT_COUNT;
@@ -30,13 +31,13 @@ impl Rubble {
     }
 
     /// Frees about so many buckets. Is there more?
-    pub(super) fn free_some(&mut self, budget: usize, used: &mut usize) -> bool {
+    pub(super) fn free_some(&mut self, budget: usize, memory: &mut Memory) -> bool {
         let mut left = budget;
         while left > 0
             && let Some(order) = self.orders.front_mut()
         {
             left -= 1;
-            if !order.shed(used) {
+            if !order.shed(memory) {
                 self.orders.pop_front();
             }
         }
@@ -46,22 +47,19 @@ impl Rubble {
             let table = &mut row[self.slot];
             if table.count() > 0 {
                 left -= 1;
-                let mut freed = 0;
-                self.position =
-                    table.drain_at(self.position, used, |item| freed += lend::free_item(item));
-                *used -= freed;
+                self.position = table.drain_at(self.position, memory, lend::free_item);
                 table.prefetch_items_at(self.position);
             } else {
                 self.position = POSITION_END;
             }
             if self.position == POSITION_END {
-                table.free_arrays(used);
+                table.free_arrays(memory);
                 self.position = 0;
                 self.slot += 1;
                 if self.slot == SLOT_COUNT {
                     self.slot = 0;
                     self.rows.pop_front();
-                    *used -= ROW_SIZE;
+                    memory.subtract(ROW_SIZE);
                 }
             }
         }

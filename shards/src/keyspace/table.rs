@@ -11,14 +11,13 @@
 #![allow(unsafe_code)] // Raw arrays: half-initialized while a resize is on, entries shared with readers.
 
 use super::KeyHasher;
-use super::bucket::{BUCKET_SIZE, BUCKET_WIDTH, Bucket, Entry, prefetch, tag_of};
+use super::bucket::{BUCKET_WIDTH, Bucket, Entry, prefetch, tag_of};
 use super::chain::Chain;
 use super::item::RawItem;
-use super::size_class::size_class;
+use super::memory::{Memory, array_count, grown_count};
 use crate::limits::{
     TABLE_BUCKETS_AT_ONCE, TABLE_BUCKETS_PER_WRITE, TABLE_LOAD_MAX_PERCENTS, TABLE_LOAD_MIN_PERCENT,
 };
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
 /// One past the last position.
@@ -27,7 +26,8 @@ pub(super) const POSITION_END: u64 = 1 << 48;
 /// How far ahead of a move items are fetched into the cache, in buckets.
 const PREFETCH_DISTANCE: usize = 4;
 
-/// Items of one slot in one database. One cache line.
+/// Items of one slot in one database. One cache line. Its arrays and items are freed by those who hold the memory
+/// they are from, not when it is dropped.
 #[repr(align(64))]
 pub(super) struct Table {
     /// The array that new items go to; null when the table is empty.
@@ -95,22 +95,18 @@ impl Table {
         item: RawItem,
         load_max: usize,
         hasher: &KeyHasher,
-        used: &mut usize,
+        memory: &mut Memory,
     ) {
         if self.buckets.is_null() {
-            self.buckets = allocate(1, used);
+            self.buckets = Bucket::allocate(memory).as_ptr();
             self.bucket_count = 1;
-            // SAFETY: just allocated for one bucket.
-            unsafe { self.buckets.write(Bucket::EMPTY) };
         } else if !self.old.is_null() {
-            self.move_buckets(TABLE_BUCKETS_PER_WRITE, hasher, used);
+            self.move_buckets(TABLE_BUCKETS_PER_WRITE, hasher, memory);
         } else if self.count >= capacity(self.bucket_count as usize, load_max) {
-            self.resize(grown(self.bucket_count as usize), hasher, used);
+            self.resize(grown_count(self.bucket_count as usize), hasher, memory);
         }
         let chain = self.chain(hash).expect("there is an array");
-        if chain.push(Entry::new(tag_of(hash), item)) {
-            *used += BUCKET_SIZE;
-        }
+        chain.push(Entry::new(tag_of(hash), item), memory);
         self.count += 1;
         self.expiring += usize::from(item.has_deadline());
     }
@@ -133,26 +129,24 @@ impl Table {
         hash: u64,
         place: NonNull<Entry>,
         hasher: &KeyHasher,
-        used: &mut usize,
+        memory: &mut Memory,
     ) -> RawItem {
         // SAFETY: `place` is in this table, which is borrowed exclusively.
         let entry = unsafe { place.read() };
-        if self.chain(hash).expect("it holds the place").take(place) {
-            *used -= BUCKET_SIZE;
-        }
+        self.chain(hash).expect("it holds the place").take(place, memory);
         self.count -= 1;
         self.expiring -= usize::from(entry.has_deadline());
         if self.count == 0 {
-            self.free_arrays(used);
+            self.free_arrays(memory);
         } else if !self.old.is_null() {
-            self.move_buckets(TABLE_BUCKETS_PER_WRITE, hasher, used);
+            self.move_buckets(TABLE_BUCKETS_PER_WRITE, hasher, memory);
         } else if self.bucket_count > 1
             && self.count * 100 < self.bucket_count as usize * BUCKET_WIDTH * TABLE_LOAD_MIN_PERCENT
         {
             let wanted = self.count * 200 / TABLE_LOAD_MAX_PERCENTS.start / BUCKET_WIDTH;
             let to = array_count(wanted.max(1));
             if to < self.bucket_count as usize {
-                self.resize(to, hasher, used);
+                self.resize(to, hasher, memory);
             }
         }
         entry.item()
@@ -200,20 +194,20 @@ impl Table {
     pub(super) fn drain_at(
         &mut self,
         position: u64,
-        used: &mut usize,
-        mut take: impl FnMut(RawItem),
+        memory: &mut Memory,
+        mut take: impl FnMut(RawItem, &mut Memory),
     ) -> u64 {
         let Some((chain, next)) = self.chain_at(position) else { return POSITION_END };
-        *used -= chain.drain(|entry| take(entry.item())) * BUCKET_SIZE;
+        chain.drain(memory, |entry, memory| take(entry.item(), memory));
         next
     }
 
     /// Frees the arrays of a table whose items were all taken out.
-    pub(super) fn free_arrays(&mut self, used: &mut usize) {
+    pub(super) fn free_arrays(&mut self, memory: &mut Memory) {
         for (array, count) in [(self.buckets, self.bucket_count), (self.old, self.old_count)] {
-            if !array.is_null() {
+            if let Some(array) = NonNull::new(array) {
                 // SAFETY: allocated with this count, and its chains are empty.
-                unsafe { free(array, count as usize, used) };
+                unsafe { memory.free_buckets(array, count as usize) };
             }
         }
         (self.buckets, self.old) = (std::ptr::null_mut(), std::ptr::null_mut());
@@ -259,19 +253,23 @@ impl Table {
     }
 
     /// Starts to move everything into an array of `count` buckets; a small table is done with at once.
-    fn resize(&mut self, count: usize, hasher: &KeyHasher, used: &mut usize) {
+    fn resize(&mut self, count: usize, hasher: &KeyHasher, memory: &mut Memory) {
         debug_assert!(self.old.is_null());
         self.old = self.buckets;
         self.old_count = self.bucket_count;
         self.moved = 0;
-        self.buckets = allocate(count, used);
+        self.buckets = memory.allocate_buckets(count).as_ptr();
         self.bucket_count = u32::try_from(count).expect("a table has fewer than 2^32 buckets");
         let at_once = self.old_count as usize <= TABLE_BUCKETS_AT_ONCE;
-        self.move_buckets(if at_once { usize::MAX } else { TABLE_BUCKETS_PER_WRITE }, hasher, used);
+        self.move_buckets(
+            if at_once { usize::MAX } else { TABLE_BUCKETS_PER_WRITE },
+            hasher,
+            memory,
+        );
     }
 
     /// Moves up to `budget` buckets of the old array. Cost: about 20 ns per item.
-    fn move_buckets(&mut self, budget: usize, hasher: &KeyHasher, used: &mut usize) {
+    fn move_buckets(&mut self, budget: usize, hasher: &KeyHasher, memory: &mut Memory) {
         let old_count = self.old_count as usize;
         let end = (self.moved as usize).saturating_add(budget).min(old_count);
         for i in self.moved as usize..end {
@@ -280,17 +278,17 @@ impl Table {
                 // SAFETY: a bucket of the old array that was not moved yet.
                 unsafe { Chain::new(NonNull::new_unchecked(self.old.add(ahead))) }.prefetch_items();
             }
-            self.move_bucket(i, hasher, used);
+            self.move_bucket(i, hasher, memory);
         }
         if end == old_count {
             // SAFETY: allocated with this count; all chains were drained.
-            unsafe { free(self.old, old_count, used) };
+            unsafe { memory.free_buckets(NonNull::new_unchecked(self.old), old_count) };
             self.old = std::ptr::null_mut();
             (self.old_count, self.moved) = (0, 0);
         }
     }
 
-    fn move_bucket(&mut self, i: usize, hasher: &KeyHasher, used: &mut usize) {
+    fn move_bucket(&mut self, i: usize, hasher: &KeyHasher, memory: &mut Memory) {
         let (count, old_count) = (self.bucket_count as usize, self.old_count as usize);
         let start = start_of(i, old_count);
         let first = if start == 0 { 0 } else { index_of(start - 1, count) + 1 };
@@ -303,8 +301,7 @@ impl Table {
         let chain = unsafe { Chain::new(NonNull::new_unchecked(self.old.add(i))) };
         self.moved = i as u32 + 1;
         let buckets = self.buckets;
-        let mut allocated = 0;
-        let freed = chain.drain(|entry| {
+        chain.drain(memory, |entry, memory| {
             let item = entry.item();
             // SAFETY: the item is alive; the borrow ends with the statement.
             let hash = hasher.place(unsafe { item.borrow() }.key());
@@ -312,26 +309,8 @@ impl Table {
             debug_assert!(to <= last);
             // SAFETY: the new array is initialized up to `last`, and no other reference into it is held.
             let chain = unsafe { Chain::new(NonNull::new_unchecked(buckets.add(to))) };
-            allocated += usize::from(chain.push(entry));
+            chain.push(entry, memory);
         });
-        *used += allocated * BUCKET_SIZE;
-        *used -= freed * BUCKET_SIZE;
-    }
-}
-
-impl Drop for Table {
-    /// Frees the items too.
-    fn drop(&mut self) {
-        // The account does not outlive the keyspace; wrapping keeps it out of the way.
-        let mut used = usize::MAX / 2;
-        let mut position = 0;
-        while position < POSITION_END {
-            position = self.drain_at(position, &mut used, |item| {
-                // SAFETY: taken out of the table, so nobody else has it.
-                unsafe { item.free() };
-            });
-        }
-        self.free_arrays(&mut used);
     }
 }
 
@@ -363,50 +342,13 @@ fn capacity(count: usize, load_max: usize) -> usize {
     if count == 1 { BUCKET_WIDTH } else { count * BUCKET_WIDTH * load_max / 100 }
 }
 
-/// The next larger count: every second of the allocator's classes, a factor of 1.33 to 1.5 beyond small counts.
-/// Every class would save 3 % of the table's memory and double the moves.
-fn grown(count: usize) -> usize {
-    array_count(array_count(count + 1) + 1)
-}
-
-/// Count of buckets that the allocator gives when asked for this many.
-fn array_count(count: usize) -> usize {
-    size_class(count * BUCKET_SIZE) / BUCKET_SIZE
-}
-
-fn array_layout(count: usize) -> Layout {
-    Layout::array::<Bucket>(count).expect("tables are far smaller than the address space")
-}
-
-/// Memory for `count` buckets, not initialized.
-fn allocate(count: usize, used: &mut usize) -> *mut Bucket {
-    let layout = array_layout(count);
-    debug_assert_eq!(size_class(layout.size()), layout.size());
-    // SAFETY: the count is never 0.
-    let array = unsafe { alloc(layout) };
-    if array.is_null() {
-        handle_alloc_error(layout);
-    }
-    *used += layout.size();
-    array.cast()
-}
-
-/// # Safety
-/// `allocate` gave `array` for this count, and nobody uses it any more.
-unsafe fn free(array: *mut Bucket, count: usize, used: &mut usize) {
-    let layout = array_layout(count);
-    // SAFETY: the caller's word.
-    unsafe { dealloc(array.cast(), layout) };
-    *used -= layout.size();
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::keyspace::StringForm;
     use crate::keyspace::item::Frame;
 
-    fn item(key: &[u8]) -> RawItem {
+    fn item(key: &[u8], memory: &mut Memory) -> RawItem {
         let frame = Frame {
             form: StringForm::Automatic,
             deadline: None,
@@ -415,7 +357,7 @@ mod tests {
             key_length: key.len(),
             value_length: 0,
         };
-        RawItem::new(&frame, key, b"")
+        RawItem::new(memory, &frame, key, b"")
     }
 
     #[test]
@@ -432,20 +374,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn growth_is_by_a_third_at_least_and_a_half_at_most() {
-        let mut count = 8;
-        while count < 1 << 20 {
-            let next = grown(count);
-            assert!(next * 3 >= count * 4 && next * 2 <= count * 3, "{count} to {next}");
-            count = next;
-        }
-    }
-
     /// Fills and empties one table; every item is found at every moment, and walks by position meet all.
     fn check(count: usize) {
         let hasher = KeyHasher::new(count as u64);
-        let mut used = 0;
+        let mut memory = Memory::default();
         let mut table = Table::default();
         let keys: Vec<Vec<u8>> = (0..count).map(|n| format!("key:{n}").into_bytes()).collect();
         let walk = |table: &Table| {
@@ -464,7 +396,8 @@ mod tests {
         for (n, key) in keys.iter().enumerate() {
             let hash = hasher.place(key);
             assert!(table.find(hash, key).is_none());
-            table.insert(hash, item(key), 80, &hasher, &mut used);
+            let item = item(key, &mut memory);
+            table.insert(hash, item, 80, &hasher, &mut memory);
             resizing += usize::from(table.is_resizing());
             let probe = &keys[(n * 7919) % (n + 1)];
             assert!(table.find(hasher.place(probe), probe).is_some());
@@ -480,9 +413,9 @@ mod tests {
         for (n, key) in keys.iter().enumerate() {
             let hash = hasher.place(key);
             let place = table.find(hash, key).expect("inserted");
-            let removed = table.remove(hash, place, &hasher, &mut used);
+            let removed = table.remove(hash, place, &hasher, &mut memory);
             // SAFETY: taken out.
-            unsafe { removed.free() };
+            unsafe { removed.free(&mut memory) };
             assert!(table.find(hash, key).is_none());
             let probe = &keys[n + (n * 7919) % (count - n)];
             assert_eq!(table.find(hasher.place(probe), probe).is_some(), probe != key);
@@ -490,7 +423,7 @@ mod tests {
                 assert_eq!(walk(&table), count - n - 1);
             }
         }
-        assert_eq!((table.count(), used), (0, 0), "an empty table holds no memory");
+        assert_eq!((table.count(), memory.used()), (0, 0), "an empty table holds no memory");
         assert!(table.buckets.is_null());
     }
 
@@ -500,17 +433,5 @@ mod tests {
             check(count);
         }
         check(if cfg!(miri) { 200 } else { 30_000 });
-    }
-
-    #[test]
-    fn a_dropped_table_frees_its_items() {
-        let hasher = KeyHasher::new(1);
-        let (mut used, mut table) = (0, Table::default());
-        for n in 0..500u32 {
-            let key = n.to_le_bytes();
-            table.insert(hasher.place(&key), item(&key), 80, &hasher, &mut used);
-        }
-        assert_eq!(table.count(), 500);
-        drop(table); // Miri and the leak checker of CI see to the rest.
     }
 }

@@ -1,12 +1,13 @@
-//! The allocator's size classes, so that memory is accounted as it is really taken.
+//! The size classes of the process' allocator, so that memory is accounted as it is really taken.
 //!
 //! jemalloc rounds a request up to 8, to multiples of 16 up to 128, and from there on to four sizes per
-//! doubling. Items are allocated with the rounded size, which makes the slack ours: an item may
-//! change its length within its class without moving, and its capacity need not be stored.
+//! doubling. Large items are allocated with the rounded size, which makes the slack ours: an item may
+//! change its length within its class without moving, and its capacity need not be stored. Small items that
+//! grow have the same sizes for this reason alone.
 
 /// The size that an allocation of `size` bytes really takes.
 #[inline(always)]
-pub(super) fn size_class(size: usize) -> usize {
+pub(super) fn coarse_size(size: usize) -> usize {
     if size <= 8 {
         8
     } else if size <= 128 {
@@ -25,9 +26,9 @@ mod tests {
     fn classes_are_those_of_jemalloc() {
         let mut classes = vec![];
         for size in 1..=1024 {
-            let class = size_class(size);
+            let class = coarse_size(size);
             assert!(class >= size);
-            assert_eq!(size_class(class), class, "a class is its own class");
+            assert_eq!(coarse_size(class), class, "a class is its own class");
             if classes.last() != Some(&class) {
                 classes.push(class);
             }
@@ -37,8 +38,8 @@ mod tests {
             896, 1024,
         ];
         assert_eq!(classes, expected);
-        assert_eq!(size_class(0), 8);
-        assert_eq!(size_class(14 * 1024 + 1), 16 * 1024);
-        assert_eq!(size_class((512 << 20) + 30), 640 << 20);
+        assert_eq!(coarse_size(0), 8);
+        assert_eq!(coarse_size(14 * 1024 + 1), 16 * 1024);
+        assert_eq!(coarse_size((512 << 20) + 30), 640 << 20);
     }
 }
