@@ -20,6 +20,14 @@ pub const RECEIVE_BUFFER_BYTES: usize = 16 * 1024;
 /// Provided receive buffers per core (a power of two). When all are taken, receiving waits for the turn's end.
 pub const RECEIVE_BUFFER_COUNT: usize = 512;
 
+/// Receive buffers that the kernel has at least; with more in a turn it gets more, up to all of them.
+pub const RECEIVE_BUFFERS_IN_USE_MIN: usize = 32;
+const _: () = assert!(RECEIVE_BUFFERS_IN_USE_MIN <= RECEIVE_BUFFER_COUNT);
+
+/// Receives in a second up to which a core counts as resting: the memory of its receive buffers is given back, and the
+/// next receives cost a page fault each.
+pub const RECEIVES_AT_REST_MAX: usize = 64;
+
 /// Completions taken from the ring in one turn; the rest waits for the next turn.
 pub const COMPLETIONS_PER_TURN_MAX: usize = 256;
 
@@ -143,6 +151,9 @@ pub const FREED_BUCKETS_PER_TURN: usize = 256;
 
 /// Empty slabs (64 KiB each) of a shard whose memory is given back per tick: 10 MB/s. What is needed again sooner costs page faults.
 pub const SLABS_GIVEN_BACK_PER_TICK: usize = 16;
+
+/// Time between two looks at how many receive buffers a core needs, milliseconds.
+pub const REST_INTERVAL_MS: i64 = 1000;
 
 /// Time since its last request after which a connection's buffers are shrunk, milliseconds.
 pub const IDLE_BUFFERS_KEPT_MS: i64 = 1000;

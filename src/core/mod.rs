@@ -164,6 +164,7 @@ pub struct Core {
     joined: joined::Joined,
     /// When syncs were started last, milliseconds since the Unix epoch.
     last_sync_ms: i64,
+    rested_ms: i64,
     /// Is memory of cleared databases still to be freed?
     freeing: bool,
     /// Told when the core serves.
@@ -242,6 +243,7 @@ impl Core {
             overlay,
             joined: joined::Joined::default(),
             last_sync_ms: 0,
+            rested_ms: 0,
             freeing: false,
             report: Some(parts.report),
         }

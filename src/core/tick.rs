@@ -4,7 +4,7 @@ use crate::core::Core;
 use crate::core::connection::Hold;
 use crate::limits::{EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX, FREED_BUCKETS_PER_TURN};
 use crate::limits::{
-    IDLE_BUFFER_KEPT_BYTES, IDLE_BUFFERS_KEPT_MS, SLABS_GIVEN_BACK_PER_TICK,
+    IDLE_BUFFER_KEPT_BYTES, IDLE_BUFFERS_KEPT_MS, REST_INTERVAL_MS, SLABS_GIVEN_BACK_PER_TICK,
 };
 use ringraft_shards::ids::MonotonicTime;
 use std::sync::atomic::Ordering;
@@ -29,6 +29,10 @@ impl Core {
             self.arm_listener(listener);
         }
         self.rates.sample(now_ms, &self.stats);
+        if now_ms - self.rested_ms >= REST_INTERVAL_MS {
+            self.rested_ms = now_ms;
+            self.ring.rest();
+        }
         if self.id == 0 {
             crate::node::usage::note_peak();
         }

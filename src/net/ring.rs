@@ -9,17 +9,16 @@
 
 #![allow(unsafe_code)] // Kernel memory is shared with the ring: provided buffers and submissions.
 
-use crate::limits::{RECEIVE_BUFFER_BYTES, RECEIVE_BUFFER_COUNT};
-use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use super::buffers::{BUFFER_GROUP, Buffers};
+use crate::limits::RECEIVE_BUFFER_BYTES;
+use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 const SUBMISSION_ENTRIES: u32 = 1024;
 const COMPLETION_ENTRIES: u32 = 8192;
-const BUFFER_GROUP: u16 = 1;
 
 /// What a completion is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,11 +270,16 @@ impl Ring {
 
     /// Takes up to `count` completions.
     pub fn take(&mut self, count: usize, out: &mut Vec<Completion>) {
-        out.extend(self.ring.completion().take(count).map(|entry| Completion {
-            token: Token::unpack(entry.user_data()),
-            result: entry.result(),
-            more: cqueue::more(entry.flags()),
-            buffer: cqueue::buffer_select(entry.flags()),
+        let buffers = &mut self.buffers;
+        out.extend(self.ring.completion().take(count).map(|entry| {
+            let token = Token::unpack(entry.user_data());
+            let buffer = cqueue::buffer_select(entry.flags());
+            if buffer.is_some() {
+                buffers.lend();
+            } else if entry.result() == -libc::ENOBUFS && token.operation == Operation::Receive {
+                buffers.run_out();
+            }
+            Completion { token, result: entry.result(), more: cqueue::more(entry.flags()), buffer }
         }));
     }
 
@@ -289,6 +293,13 @@ impl Ring {
     pub fn recycle(&mut self, buffers: impl Iterator<Item = u16>) {
         self.buffers.recycle(buffers);
     }
+
+    /// Adapts the provided buffers to what was received lately, and gives their memory back when that was next to
+    /// nothing. To be called about once a second.
+    pub fn rest(&mut self) {
+        let all_taken = self.ring.completion().is_empty() && !self.ring.submission().cq_overflow();
+        self.buffers.rest(all_taken);
+    }
 }
 
 fn build(defer: bool) -> io::Result<IoUring> {
@@ -300,75 +311,6 @@ fn build(defer: bool) -> io::Result<IoUring> {
         builder.setup_coop_taskrun();
     }
     builder.build(SUBMISSION_ENTRIES)
-}
-
-/// Memory that the kernel receives into, and the ring of free buffers it takes from.
-struct Buffers {
-    entries: *mut BufRingEntry,
-    data: *mut u8,
-    tail: u16,
-}
-
-impl Buffers {
-    fn register(ring: &IoUring) -> io::Result<Buffers> {
-        let entries = map(RECEIVE_BUFFER_COUNT * size_of::<BufRingEntry>())?.cast::<BufRingEntry>();
-        let data = map(RECEIVE_BUFFER_COUNT * RECEIVE_BUFFER_BYTES)?;
-        // SAFETY: the mapping is page aligned, large enough for the entries, and never unmapped.
-        unsafe {
-            let submitter = ring.submitter();
-            let count = RECEIVE_BUFFER_COUNT as u16;
-            submitter.register_buf_ring_with_flags(entries as u64, count, BUFFER_GROUP, 0)?;
-        }
-        let mut buffers = Buffers { entries, data, tail: 0 };
-        buffers.recycle(0..RECEIVE_BUFFER_COUNT as u16);
-        Ok(buffers)
-    }
-
-    fn bytes(&self, buffer: u16, length: usize) -> &[u8] {
-        assert!(usize::from(buffer) < RECEIVE_BUFFER_COUNT && length <= RECEIVE_BUFFER_BYTES);
-        // SAFETY: the buffer lies within the mapping, and the kernel filled it and does not touch it again
-        // before it is recycled, which needs `&mut self`.
-        unsafe {
-            let start = self.data.add(usize::from(buffer) * RECEIVE_BUFFER_BYTES);
-            std::slice::from_raw_parts(start, length)
-        }
-    }
-
-    fn recycle(&mut self, buffers: impl Iterator<Item = u16>) {
-        const MASK: u16 = RECEIVE_BUFFER_COUNT as u16 - 1;
-        for buffer in buffers {
-            assert!(usize::from(buffer) < RECEIVE_BUFFER_COUNT);
-            // SAFETY: the masked tail is within the entries, the buffer within the data, and the kernel reads
-            // an entry only after the tail below is published.
-            unsafe {
-                let entry = &mut *self.entries.add(usize::from(self.tail & MASK));
-                entry.set_addr(self.data.add(usize::from(buffer) * RECEIVE_BUFFER_BYTES) as u64);
-                entry.set_len(RECEIVE_BUFFER_BYTES as u32);
-                entry.set_bid(buffer);
-            }
-            self.tail = self.tail.wrapping_add(1);
-        }
-        // SAFETY: the tail lies in the first entry's unused field; the kernel reads it with acquire.
-        unsafe {
-            let tail = BufRingEntry::tail(self.entries).cast_mut().cast::<AtomicU16>();
-            (*tail).store(self.tail, Ordering::Release);
-        }
-    }
-}
-
-fn map(length: usize) -> io::Result<*mut u8> {
-    // SAFETY: an anonymous private mapping at an address of the kernel's choice.
-    let address = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            length,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        )
-    };
-    if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(address.cast()) }
 }
 
 #[cfg(test)]
