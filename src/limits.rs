@@ -51,6 +51,15 @@ pub const IDLE_BUFFER_KEPT_BYTES: usize = 1024;
 /// Messages in a core's mailbox. A sender that finds it full keeps the message and tries again next turn.
 pub const MAILBOX_MESSAGES_MAX: usize = 1024;
 
+/// Messages between cores, of each kind, that a core keeps for their memory when they are read.
+pub const SPARE_MESSAGES_MAX: usize = 8;
+
+/// Bytes of arguments or replies in a message that is kept; the memory of a longer one is given back.
+pub const SPARE_MESSAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// How far ahead the replies of another core are fetched into the cache.
+pub const REPLIES_PREFETCHED_BYTES: usize = 512;
+
 /// Requests of one connection that may be unfinished; more wait unparsed until some are done.
 pub const UNFINISHED_REQUESTS_MAX: u32 = 16 * 1024;
 

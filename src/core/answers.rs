@@ -2,7 +2,7 @@
 
 use crate::core::connection::Connection;
 use crate::core::gather::GatherState;
-use crate::core::mailbox::Outbox;
+use crate::core::mailbox::{Mail, Outbox, Spares};
 use crate::core::slab::Slab;
 use crate::resp::reply::Protocol;
 
@@ -63,6 +63,8 @@ pub struct Answers {
     pub gathers: Slab<GatherState>,
     /// What it has for other cores.
     pub outboxes: Vec<Outbox>,
+    /// Messages to write into.
+    pub spares: Spares,
     /// Connections that have something to send.
     pub dirty: Vec<u32>,
     /// Gathers whose last part has come.
@@ -79,6 +81,7 @@ impl Answers {
             connections: Slab::default(),
             gathers: Slab::default(),
             outboxes: (0..core_count).map(|_| Outbox::default()).collect(),
+            spares: Spares::default(),
             dirty: Vec::new(),
             complete: Vec::new(),
             scratch: Vec::new(),
@@ -115,6 +118,11 @@ impl Answers {
             }
             Target::Nobody => {}
         }
+    }
+
+    /// Sends a message to another core, behind what it has for that core already.
+    pub fn post(&mut self, core: u16, mail: Mail) {
+        self.outboxes[usize::from(core)].push(mail, &mut self.spares);
     }
 
     /// Lists a connection for sending at the turn's end.

@@ -100,9 +100,9 @@ impl Core {
                 let task = move |there: &mut Core| {
                     let finding: Box<dyn Any + Send> = Box::new(ask(there));
                     let reply = move |here: &mut Core| here.find(gather, core, finding);
-                    there.answers.outboxes[usize::from(asker)].push(Mail::Task(Box::new(reply)));
+                    there.answers.post(asker, Mail::Task(Box::new(reply)));
                 };
-                self.answers.outboxes[usize::from(core)].push(Mail::Task(Box::new(task)));
+                self.answers.post(core, Mail::Task(Box::new(task)));
             }
         }
     }

@@ -314,7 +314,7 @@ impl Core {
             order(self);
         } else {
             let task = crate::core::mailbox::Mail::Task(Box::new(order));
-            self.answers.outboxes[usize::from(place.core)].push(task);
+            self.answers.post(place.core, task);
         }
     }
 

@@ -283,7 +283,7 @@ impl Core {
         for (index, core) in std::mem::take(&mut self.turn.moving) {
             let mut connection = self.answers.connections.remove(index);
             connection.compact_input();
-            self.answers.outboxes[usize::from(core)].push(Mail::Connection(connection));
+            self.answers.post(core, Mail::Connection(connection));
         }
     }
 

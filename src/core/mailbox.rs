@@ -9,7 +9,7 @@ use crate::core::Core;
 use crate::core::answers::{Origin, Target};
 use crate::core::connection::Connection;
 use crate::core::participate::TransactionMessage;
-use crate::limits::MAILBOX_MESSAGES_MAX;
+use crate::limits::{MAILBOX_MESSAGES_MAX, SPARE_MESSAGE_BYTES_MAX, SPARE_MESSAGES_MAX};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use ringraft_shards::batch::BatchBuilder;
 use ringraft_shards::ids::ShardId;
@@ -153,6 +153,57 @@ impl Mailbox {
     }
 }
 
+impl Requests {
+    fn clear(&mut self) {
+        self.batch.clear();
+        self.routes.clear();
+        self.transactions.clear();
+    }
+}
+
+impl RepliesMail {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.targets.clear();
+    }
+}
+
+/// Messages that were read, kept for their memory: what this core sends next is written into them. Cores that
+/// talk to each other get about as many as they send, so that hops allocate nothing.
+#[derive(Default)]
+#[allow(clippy::vec_box)] // They came in boxes and leave in boxes; only the boxes move.
+pub struct Spares {
+    requests: Vec<Box<Requests>>,
+    replies: Vec<Box<RepliesMail>>,
+}
+
+impl Spares {
+    /// Keeps a message whose requests were all taken.
+    pub fn keep_requests(&mut self, mut requests: Box<Requests>) {
+        if self.requests.len() < SPARE_MESSAGES_MAX
+            && requests.batch.size() <= SPARE_MESSAGE_BYTES_MAX
+        {
+            requests.clear();
+            self.requests.push(requests);
+        }
+    }
+
+    /// Keeps a message whose replies were all delivered.
+    pub fn keep_replies(&mut self, mut replies: Box<RepliesMail>) {
+        if self.replies.len() < SPARE_MESSAGES_MAX && replies.bytes.len() <= SPARE_MESSAGE_BYTES_MAX
+        {
+            replies.clear();
+            self.replies.push(replies);
+        }
+    }
+
+    /// Gives one of each kind back to the allocator. To be called each tick: what is kept follows the load.
+    pub fn shed(&mut self) {
+        self.requests.pop();
+        self.replies.pop();
+    }
+}
+
 /// What a core has for another one.
 #[derive(Default)]
 pub struct Outbox {
@@ -166,8 +217,8 @@ pub struct Outbox {
 
 impl Outbox {
     /// Adds a message behind those that wait.
-    pub fn push(&mut self, mail: Mail) {
-        self.close();
+    pub fn push(&mut self, mail: Mail, spares: &mut Spares) {
+        self.close(spares);
         self.waiting.push_back(mail);
     }
 
@@ -185,12 +236,14 @@ impl Outbox {
         self.requests.transactions.push((position, message));
     }
 
-    fn close(&mut self) {
+    fn close(&mut self, spares: &mut Spares) {
         if self.requests.batch.count() > 0 || !self.requests.transactions.is_empty() {
-            self.waiting.push_back(Mail::Requests(std::mem::take(&mut self.requests)));
+            let fresh = spares.requests.pop().unwrap_or_default();
+            self.waiting.push_back(Mail::Requests(std::mem::replace(&mut self.requests, fresh)));
         }
         if !self.replies.targets.is_empty() {
-            self.waiting.push_back(Mail::Replies(std::mem::take(&mut self.replies)));
+            let fresh = spares.replies.pop().unwrap_or_default();
+            self.waiting.push_back(Mail::Replies(std::mem::replace(&mut self.replies, fresh)));
         }
     }
 
@@ -200,8 +253,8 @@ impl Outbox {
     }
 
     /// Sends what there is, as far as the mailbox takes it. Returns how many messages went.
-    pub fn flush(&mut self, to: &MailboxSender) -> u64 {
-        self.close();
+    pub fn flush(&mut self, to: &MailboxSender, spares: &mut Spares) -> u64 {
+        self.close(spares);
         let mut count = 0;
         while let Some(mail) = self.waiting.pop_front() {
             if let Err(mail) = to.send(mail) {
@@ -221,12 +274,12 @@ mod tests {
     #[test]
     fn a_full_mailbox_gives_the_message_back_and_order_is_kept() {
         let (mailbox, sender) = Mailbox::new().expect("an eventfd");
-        let mut outbox = Outbox::default();
+        let (mut outbox, mut spares) = (Outbox::default(), Spares::default());
         for n in 0..MAILBOX_MESSAGES_MAX + 2 {
             outbox.reply(Target::Gather { index: n as u32, part: 0 }, |out| out.push(b'x'));
-            outbox.close();
+            outbox.close(&mut spares);
         }
-        assert_eq!(outbox.flush(&sender), MAILBOX_MESSAGES_MAX as u64);
+        assert_eq!(outbox.flush(&sender, &mut spares), MAILBOX_MESSAGES_MAX as u64);
         assert!(outbox.is_waiting());
         let mut expected = 0;
         let mut take = |mailbox: &Mailbox| {
@@ -237,10 +290,36 @@ mod tests {
             expected as usize
         };
         assert_eq!(take(&mailbox), MAILBOX_MESSAGES_MAX);
-        assert_eq!(outbox.flush(&sender), 2);
+        assert_eq!(outbox.flush(&sender, &mut spares), 2);
         assert!(!outbox.is_waiting());
         assert!(!mailbox.sleep(), "there is mail");
         assert_eq!(take(&mailbox), MAILBOX_MESSAGES_MAX + 2);
         assert!(mailbox.sleep());
+    }
+
+    #[test]
+    fn a_read_message_is_written_again_and_an_unused_one_goes() {
+        let (mut outbox, mut spares) = (Outbox::default(), Spares::default());
+        let mut replies = Box::<RepliesMail>::default();
+        replies.bytes = Vec::with_capacity(1000);
+        replies.bytes.push(b'x');
+        replies.targets.push((Target::Nobody, 1));
+        spares.keep_replies(replies);
+        outbox.reply(Target::Nobody, |out| out.push(b'y'));
+        outbox.close(&mut spares);
+        assert_eq!((outbox.replies.bytes.capacity(), outbox.replies.bytes.len()), (1000, 0));
+        assert!(outbox.replies.targets.is_empty() && spares.replies.is_empty());
+        for _ in 0..SPARE_MESSAGES_MAX + 1 {
+            spares.keep_requests(Box::default());
+        }
+        assert_eq!(spares.requests.len(), SPARE_MESSAGES_MAX);
+        for _ in 0..SPARE_MESSAGES_MAX {
+            spares.shed();
+        }
+        assert!(spares.requests.is_empty());
+        let mut long = Box::<RepliesMail>::default();
+        long.bytes = vec![b'x'; SPARE_MESSAGE_BYTES_MAX + 1];
+        spares.keep_replies(long);
+        assert!(spares.replies.is_empty());
     }
 }

@@ -40,10 +40,12 @@ pub mod turn;
 
 pub use desk::Desk;
 
+use crate::limits::REPLIES_PREFETCHED_BYTES;
 use crate::net::ring::{Completion, Operation, Ring};
 use crate::settings::Settings;
 use answers::Answers;
 use mailbox::{Mail, Mailbox, MailboxSender};
+use ringraft_shards::keyspace::prefetch;
 use ringraft_shards::raft::Output;
 use ringraft_shards::transaction::Overlay;
 use router::Router;
@@ -383,9 +385,12 @@ impl Core {
                 for (target, length) in &replies.targets {
                     let end = start + *length as usize;
                     let bytes = &replies.bytes[start..end];
+                    // The other core's cache has them: fetched one by one they cost more than all the rest.
+                    prefetch(bytes.as_ptr().wrapping_add(REPLIES_PREFETCHED_BYTES));
                     self.answers.write_here(*target, |out| out.extend_from_slice(bytes));
                     start = end;
                 }
+                self.answers.spares.keep_replies(replies);
             }
             Mail::Connection(connection) => self.adopt(connection),
             Mail::Task(task) => task(self),
@@ -398,7 +403,7 @@ impl Core {
             if core == usize::from(self.id) {
                 task(self);
             } else {
-                self.answers.outboxes[core].push(Mail::Task(Box::new(task.clone())));
+                self.answers.post(core as u16, Mail::Task(Box::new(task.clone())));
             }
         }
     }

@@ -10,8 +10,9 @@ use std::os::fd::AsRawFd;
 impl Core {
     /// Sends what the turn has written, and gives back what it has used.
     pub(super) fn flush(&mut self) {
+        let spares = &mut self.answers.spares;
         for (core, outbox) in self.answers.outboxes.iter_mut().enumerate() {
-            self.stats.messages += outbox.flush(&self.mailboxes[core]);
+            self.stats.messages += outbox.flush(&self.mailboxes[core], spares);
         }
         let mut dirty = std::mem::take(&mut self.answers.dirty);
         for index in dirty.drain(..) {
@@ -31,7 +32,9 @@ impl Core {
             self.ring.recycle(used.drain(..));
         }
         self.turn.used_buffers = used;
-        self.turn.mail.clear();
+        for requests in self.turn.mail.drain(..) {
+            self.answers.spares.keep_requests(requests);
+        }
         self.turn.spans.clear();
     }
 

@@ -6,6 +6,9 @@
 use crate::limits::IDLE_BUFFER_KEPT_BYTES;
 use std::collections::VecDeque;
 
+/// Where a parked reply lies in `side`.
+type Parked = std::ops::Range<usize>;
+
 /// Output of a connection and the replies still missing from it.
 #[derive(Debug, Default)]
 pub struct Replies {
@@ -18,7 +21,7 @@ pub struct Replies {
     /// The sequence number of the reply that is to be written next.
     head: u32,
     /// Early replies: element `i` is that of `head + 1 + i`, its place in `side` once it is written.
-    parked: VecDeque<Option<std::ops::Range<usize>>>,
+    parked: VecDeque<Option<Parked>>,
     side: Vec<u8>,
     /// Requests whose replies the client does not want (CLIENT REPLY), in order.
     muted: VecDeque<u32>,
@@ -111,7 +114,6 @@ impl Replies {
         }
         if self.parked.is_empty() {
             self.side.clear();
-            self.side.shrink_to(IDLE_BUFFER_KEPT_BYTES);
         }
     }
 
@@ -167,6 +169,10 @@ impl Replies {
         if self.out.is_empty() {
             self.out.shrink_to(IDLE_BUFFER_KEPT_BYTES);
         }
+        if self.parked.is_empty() {
+            self.side.shrink_to(IDLE_BUFFER_KEPT_BYTES);
+            self.parked.shrink_to(IDLE_BUFFER_KEPT_BYTES / size_of::<Option<Parked>>());
+        }
     }
 
     /// Bytes that the output buffer can hold without growing.
@@ -178,7 +184,7 @@ impl Replies {
     pub fn memory(&self) -> usize {
         self.out.capacity()
             + self.side.capacity()
-            + self.parked.capacity() * 24
+            + self.parked.capacity() * size_of::<Option<Parked>>()
             + self.muted.capacity() * 4
     }
 }

@@ -39,6 +39,7 @@ impl Core {
         self.end_pause();
         self.close_idle();
         self.shrink_idle();
+        self.answers.spares.shed();
         self.schedule_snapshots();
         if self.shared.stopping.load(Ordering::Acquire) && !self.stop_sent {
             self.begin_stop();

@@ -259,7 +259,7 @@ fn send(
         deliver(core);
     } else {
         let task = super::mailbox::Mail::Task(Box::new(deliver));
-        core.answers.outboxes[usize::from(place.core)].push(task);
+        core.answers.post(place.core, task);
     }
 }
 
@@ -474,7 +474,7 @@ impl Core {
                 forget(self);
             } else {
                 let task = super::mailbox::Mail::Task(Box::new(forget));
-                self.answers.outboxes[usize::from(place.core)].push(task);
+                self.answers.post(place.core, task);
             }
         }
     }

@@ -172,7 +172,7 @@ impl Bucket {
 
 /// Asks for a cache line ahead of its use. Any address will do.
 #[inline(always)]
-pub(super) fn prefetch(address: *const u8) {
+pub fn prefetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch has no effect but on the cache, whatever the address.
     unsafe {

@@ -25,6 +25,7 @@ mod view;
 mod watch;
 
 pub use access::AccessClock;
+pub use bucket::prefetch;
 pub use edit::Edit;
 pub use evict::{EvictionPolicy, UnknownPolicy};
 pub use expire::Sweep;
