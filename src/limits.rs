@@ -161,7 +161,8 @@ pub const FREED_BUCKETS_PER_TURN: usize = 256;
 /// Empty slabs (64 KiB each) of a shard whose memory is given back per tick: 10 MB/s. What is needed again sooner costs page faults.
 pub const SLABS_GIVEN_BACK_PER_TICK: usize = 16;
 
-/// Time between two looks at how many receive buffers a core needs, milliseconds.
+/// Time between two looks at how many receive buffers a core needs, and at how much memory is allocated
+/// (`used_memory_peak`), milliseconds.
 pub const REST_INTERVAL_MS: i64 = 1000;
 
 /// Time since its last request after which a connection's buffers are shrunk, milliseconds.

@@ -166,6 +166,7 @@ pub struct Core {
     joined: joined::Joined,
     /// When syncs were started last, milliseconds since the Unix epoch.
     last_sync_ms: i64,
+    /// When the ring and the memory were looked after last, milliseconds since the Unix epoch.
     rested_ms: i64,
     /// Is memory of cleared databases still to be freed?
     freeing: bool,

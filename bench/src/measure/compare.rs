@@ -102,7 +102,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     let base = base_of(&options.servers);
     println!("{}", machine.text());
     let mut compared = Vec::new();
-    let mut controls = Vec::new();
+    let mut remarks = Vec::new();
     for (index, family) in families.iter().enumerate() {
         let wanted = match options.control {
             ControlWhen::First => index == 0,
@@ -112,7 +112,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         if wanted && let Some(first) = family.first() {
             let control = bench.control(first, &options.servers[base])?;
             println!("{control}");
-            controls.push(control);
+            remarks.push(control.to_string());
         }
         compared.extend(bench.family(family, &options.servers, base)?);
     }
@@ -122,7 +122,7 @@ pub fn run(options: &Options) -> Result<(), String> {
             "ringraft-bench compare",
             &machine,
             &options.servers,
-            &controls,
+            &remarks,
             &[],
             &compared,
         )?;

@@ -10,4 +10,5 @@ mod redis_benchmark;
 pub mod restart;
 pub mod run;
 pub mod snapshot;
+mod stalls;
 pub mod table;

@@ -13,6 +13,7 @@ use super::growth;
 use super::memory::{self, Amount, Case};
 use super::restart::{self, How};
 use super::snapshot;
+use super::stalls;
 use crate::arm::ServerCommand;
 use crate::machine::Machine;
 use crate::report::compared::Compared;
@@ -21,6 +22,9 @@ use crate::report::{Spread, html};
 use crate::scenario::{self, Overrides};
 
 use Limit::{AtLeast, AtMost};
+
+/// How long the machine is watched before the servers are.
+const STALLS_WATCHED: Duration = Duration::from_secs(4);
 
 /// What to measure.
 #[derive(Args)]
@@ -94,7 +98,10 @@ pub fn run(options: &Options) -> Result<(), String> {
         let first = family.first().ok_or("get has no variants")?;
         findings.bench.control(first, &base)?
     };
-    println!("{control}\n");
+    let stalls = stalls::watch(STALLS_WATCHED);
+    findings.bench.json.write(&stalls)?;
+    let floor = stalls.text();
+    println!("{control}\n{floor}\n");
     for section in Section::value_variants() {
         if !options.section.is_empty() && !options.section.contains(section) {
             continue;
@@ -124,7 +131,7 @@ pub fn run(options: &Options) -> Result<(), String> {
             "ringraft-bench table",
             &machine,
             &findings.servers,
-            &[control],
+            &[control.to_string(), floor],
             &findings.goals,
             &findings.compared,
         )?;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::compared::{Compared, Control};
+use super::compared::Compared;
 use super::goal::Goal;
 use super::plot::{Axis, Line, Plot};
 use crate::arm::ServerCommand;
@@ -22,7 +22,7 @@ pub fn page(
     title: &str,
     machine: &Machine,
     servers: &[ServerCommand],
-    controls: &[Control],
+    remarks: &[String],
     goals: &[Goal],
     all: &[Compared],
 ) -> Result<String, String> {
@@ -39,8 +39,8 @@ pub fn page(
         ));
     }
     add("</ul>".into());
-    for control in controls {
-        add(format!("<p>{}</p>", escape(&control.to_string())));
+    for remark in remarks {
+        add(format!("<p>{}</p>", escape(remark)));
     }
     if !goals.is_empty() {
         add(format!("<h2>What was asked for</h2>{}", Goal::rows(goals).html()));
