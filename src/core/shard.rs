@@ -20,6 +20,7 @@ use ringraft_shards::batch::{Batch, BatchBuilder, Operation};
 use ringraft_shards::ids::{DatabaseIndex, Index, ShardId, Term};
 use ringraft_shards::keyspace::{Edit, EvictionPolicy, Key, KeyHash, Keyspace};
 use ringraft_shards::raft::{CommittedEntry, EntryKind, Group, ProposeError};
+use ringraft_shards::transaction::LockKey;
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -664,6 +665,10 @@ impl LocalShard {
                 return false;
             };
             let key_hash = self.keyspace.hasher().hash(&key);
+            if self.participant.is_held(LockKey::new(key_hash, true).hash) {
+                // A transaction has read it and is about to write it: nothing may come in between.
+                continue;
+            }
             let view = self.keyspace.view(database, now_ms);
             let size = view.peek(&Key::new(&key, key_hash)).map_or(0, |item| item.size());
             self.evicting_bytes += size as u64;
