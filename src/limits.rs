@@ -52,10 +52,10 @@ pub const IDLE_BUFFER_KEPT_BYTES: usize = 1024;
 pub const MAILBOX_MESSAGES_MAX: usize = 1024;
 
 /// Messages between cores, of each kind, that a core keeps for their memory when they are read.
-pub const SPARE_MESSAGES_MAX: usize = 8;
+pub const SPARE_MESSAGES_MAX: usize = 3;
 
 /// Bytes of arguments or replies in a message that is kept; the memory of a longer one is given back.
-pub const SPARE_MESSAGE_BYTES_MAX: usize = 256 * 1024;
+pub const SPARE_MESSAGE_BYTES_MAX: usize = 128 * 1024;
 
 /// How far ahead the replies of another core are fetched into the cache.
 pub const REPLIES_PREFETCHED_BYTES: usize = 512;

@@ -82,8 +82,9 @@ impl ShardReport {
 }
 
 impl Core {
-    /// Describes this core and its shards.
-    pub fn report(&self) -> CoreReport {
+    /// Describes this core and its shards, and brings what the process knows of their memory up to date.
+    pub fn report(&mut self) -> CoreReport {
+        self.give_back_memory(0);
         let clients = || {
             let connections = self.answers.connections.iter();
             connections.map(|(_, c)| c).filter(|c| c.kind == Kind::Client && !c.closed)

@@ -89,7 +89,8 @@ pub struct LocalShard {
     pub eviction_policy: EvictionPolicy,
     /// Items looked at for each eviction.
     pub eviction_samples: usize,
-    /// Bytes of items whose eviction is proposed but not applied.
+    /// Sizes of the items whose eviction is gathered but not applied, in order, and their sum.
+    evicting: VecDeque<u64>,
     evicting_bytes: u64,
     /// Operations of its own (expiry, eviction) that are gathered or under way.
     own_count: usize,
@@ -153,6 +154,7 @@ impl LocalShard {
             memory_limit: 0,
             eviction_policy: EvictionPolicy::default(),
             eviction_samples: 1,
+            evicting: VecDeque::new(),
             evicting_bytes: 0,
             own_count: 0,
             snapshots,
@@ -309,7 +311,7 @@ impl LocalShard {
                 self.record_refused(set.batch.operation(waiting.place as usize).1, &text);
                 continue;
             }
-            self.note_own(origin);
+            self.note_own(waiting.command, origin);
             answers.write(origin, |out| {
                 let start = out.len();
                 stats.refuse(&text, start, &mut Reply::new(out, origin.protocol));
@@ -322,9 +324,12 @@ impl LocalShard {
 
     /// One of the shard's own operations has come to its end.
     #[inline(always)]
-    fn note_own(&mut self, origin: Origin) {
+    fn note_own(&mut self, command: &Command, origin: Origin) {
         if origin.target == Target::Nobody {
             self.own_count = self.own_count.saturating_sub(1);
+            if command.name == EVICT_KEYS {
+                self.evicting_bytes -= self.evicting.pop_front().unwrap_or(0);
+            }
         }
     }
 
@@ -354,9 +359,6 @@ impl LocalShard {
             }
         }
         self.run_reads_behind(entry.index, answers, stats);
-        if self.flights.is_empty() {
-            self.evicting_bytes = 0;
-        }
     }
 
     /// Runs the sets of reads that waited for this entry.
@@ -374,7 +376,7 @@ impl LocalShard {
     fn lose(&mut self, set: Set, answers: &mut Answers) {
         for waiting in &set.order {
             let origin = waiting.origin;
-            self.note_own(origin);
+            self.note_own(waiting.command, origin);
             answers.write(origin, |out| {
                 Reply::new(out, origin.protocol).error("leadership lost while committing log");
             });
@@ -447,7 +449,7 @@ impl LocalShard {
                             self.apply_record(arguments, time, seed);
                             continue;
                         }
-                        _ => self.note_own(origin),
+                        _ => self.note_own(command, origin),
                     }
                     let keyspace = &mut self.keyspace;
                     answers.write(origin, |out| {
@@ -671,6 +673,7 @@ impl LocalShard {
             }
             let view = self.keyspace.view(database, now_ms);
             let size = view.peek(&Key::new(&key, key_hash)).map_or(0, |item| item.size());
+            self.evicting.push_back(size as u64);
             self.evicting_bytes += size as u64;
             stats.evicted_keys += 1;
             self.gather_own(EVICT_KEYS, database, key_hash, &key);
