@@ -13,6 +13,21 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// Options of the allocator, which looks for them under this name when it starts; `_RJEM_MALLOC_CONF` in the environment
+/// goes before them. Large allocations begin at a page, not anywhere within it, which costs each one more: 20,362 bytes instead of
+/// 16,637 for a value of 16,000.
+#[allow(unsafe_code)] // The name is the allocator's; nothing else in the process has it.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static ALLOCATOR_OPTIONS: Option<&'static libc::c_char> =
+    Some(first_byte(c"cache_oblivious:false"));
+
+/// The address of a C string, as the allocator wants it, in a type that may be static.
+#[allow(unsafe_code)]
+const fn first_byte(text: &'static std::ffi::CStr) -> &'static libc::c_char {
+    // SAFETY: a C string has at least the zero byte, and lives for ever.
+    unsafe { &*text.as_ptr() }
+}
+
 fn main() -> ExitCode {
     let result = match options::read(std::env::args_os()) {
         Ok(Request::Show(text)) => {

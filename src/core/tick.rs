@@ -2,10 +2,11 @@
 
 use crate::core::Core;
 use crate::core::connection::Hold;
-use crate::limits::{EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX, FREED_BUCKETS_PER_TURN};
 use crate::limits::{
-    IDLE_BUFFER_KEPT_BYTES, IDLE_BUFFERS_KEPT_MS, REST_INTERVAL_MS, SLABS_GIVEN_BACK_PER_TICK,
+    IDLE_BUFFER_KEPT_BYTES, IDLE_BUFFERS_KEPT_MS, REST_INTERVAL_MS,
+    SLABS_GIVEN_BACK_PER_TICK,
 };
+use crate::limits::{EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX, FREED_BUCKETS_PER_TURN};
 use ringraft_shards::ids::MonotonicTime;
 use std::sync::atomic::Ordering;
 
@@ -31,7 +32,9 @@ impl Core {
         self.rates.sample(now_ms, &self.stats);
         if now_ms - self.rested_ms >= REST_INTERVAL_MS {
             self.rested_ms = now_ms;
-            self.ring.rest();
+            if self.ring.rest() {
+                crate::node::usage::decay();
+            }
             if self.id == 0 {
                 // Some tenths of a millisecond: the allocator adds up what each of its classes holds.
                 crate::node::usage::note_peak();

@@ -111,18 +111,20 @@ impl Buffers {
     }
 
     /// Adapts their number to what was lent since the last call, and gives their memory back if that was next to
-    /// nothing. `all_taken`: no completion waits that has a buffer.
-    pub(super) fn rest(&mut self, all_taken: bool) {
+    /// nothing. Returns whether it was next to nothing. `all_taken`: no completion waits that has a buffer.
+    pub(super) fn rest(&mut self, all_taken: bool) -> bool {
         let peak = std::mem::take(&mut self.lent_max);
         let count = std::mem::take(&mut self.lent_count);
         if peak * 8 < self.wanted {
             self.wanted = (self.wanted / 2).max(RECEIVE_BUFFERS_IN_USE_MIN);
         }
-        if all_taken && self.lent == 0 && self.touched && count <= RECEIVES_AT_REST_MAX {
+        let rests = count <= RECEIVES_AT_REST_MAX;
+        if rests && all_taken && self.lent == 0 && self.touched {
             self.touched = false;
             // SAFETY: the mapping; no buffer in it holds anything that was received and not read.
             unsafe { discard(self.data, RECEIVE_BUFFER_COUNT * RECEIVE_BUFFER_BYTES) };
         }
+        rests
     }
 
     fn in_use(&self) -> usize {

@@ -295,10 +295,10 @@ impl Ring {
     }
 
     /// Adapts the provided buffers to what was received lately, and gives their memory back when that was next to
-    /// nothing. To be called about once a second.
-    pub fn rest(&mut self) {
+    /// nothing. To be called about once a second. Returns whether it was next to nothing.
+    pub fn rest(&mut self) -> bool {
         let all_taken = self.ring.completion().is_empty() && !self.ring.submission().cq_overflow();
-        self.buffers.rest(all_taken);
+        self.buffers.rest(all_taken)
     }
 }
 
