@@ -162,6 +162,9 @@ pub const FREED_BUCKETS_PER_TURN: usize = 256;
 /// sooner costs page faults.
 pub const SLABS_GIVEN_BACK_PER_TICK: usize = 32;
 
+/// What each shard's compaction may cost per tick, as `Keyspace::compact_some` counts it (0.5 ms at most).
+pub const COMPACTION_BUDGET_PER_TICK: usize = 12_000;
+
 /// Time between two looks at how many receive buffers a core needs, and at how much memory is allocated
 /// (`used_memory_peak`), milliseconds.
 pub const REST_INTERVAL_MS: i64 = 1000;

@@ -82,6 +82,24 @@ pub const FREQUENCY_DECAY_MINUTES: u64 = 1;
 /// How much rarer each step up of an access count gets (`lfu-log-factor`).
 pub const FREQUENCY_LOG_FACTOR: u64 = 10;
 
+/// Free bytes in slabs that are in use, in percent of what a shard uses, beyond which items are moved closer together.
+pub const COMPACTION_SPARE_PERCENT: usize = 10;
+
+/// Free bytes in slabs that are in use, below which items stay where they are.
+pub const COMPACTION_SPARE_BYTES_MIN: usize = 4 << 20;
+
+/// Slabs (64 KiB each) that compaction must gain at least to be begun.
+pub const COMPACTION_SLABS_MIN: usize = 32;
+
+/// Slabs that are looked at when a compaction begins (1 ms); the rest is for the next one.
+pub const COMPACTION_SLABS_MAX: usize = 8192;
+
+/// What moving an item counts, where looking at a bucket counts 1.
+pub const COMPACTION_MOVE_COST: usize = 4;
+
+/// Calls of a tick each between two looks whether compaction pays.
+pub const COMPACTION_WAIT_CALLS: usize = 10;
+
 /// Size of a log segment unless configured otherwise.
 pub const LOG_SEGMENT_BYTES: u64 = 64 << 20;
 

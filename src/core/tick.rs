@@ -3,7 +3,7 @@
 use crate::core::Core;
 use crate::core::connection::Hold;
 use crate::limits::{
-    IDLE_BUFFER_KEPT_BYTES, IDLE_BUFFERS_KEPT_MS, REST_INTERVAL_MS,
+    COMPACTION_BUDGET_PER_TICK, IDLE_BUFFER_KEPT_BYTES, IDLE_BUFFERS_KEPT_MS, REST_INTERVAL_MS,
     SLABS_GIVEN_BACK_PER_TICK,
 };
 use crate::limits::{EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX, FREED_BUCKETS_PER_TURN};
@@ -23,6 +23,7 @@ impl Core {
             }
             shard.keyspace.drop_idle_orders(now_ms);
             self.freeing |= shard.keyspace.free_some(FREED_BUCKETS_PER_TURN);
+            shard.keyspace.compact_some(COMPACTION_BUDGET_PER_TICK);
         }
         self.give_back_memory(SLABS_GIVEN_BACK_PER_TICK);
         self.coordinator.tick(&mut self.coordinated);

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // Buckets are linked by tagged pointers, and readers share them with their table.
 
 use super::bucket::{BUCKET_WIDTH, Bucket, Entry, LAST, prefetch};
+use super::item::RawItem;
 use super::memory::Memory;
 use std::ptr::NonNull;
 
@@ -98,6 +99,44 @@ impl Chain {
         }
     }
 
+    /// Puts other items with the same keys in the place of those for which `replace` gives one.
+    pub(super) fn replace_each(self, mut replace: impl FnMut(RawItem) -> Option<RawItem>) {
+        let mut next = Some(self.head);
+        while let Some(mut bucket) = next {
+            // SAFETY: initialized and alive, and this is the only reference to it.
+            let line = unsafe { bucket.as_mut() };
+            let filled = line.filled();
+            for entry in &mut line.entries[..filled] {
+                if let Some(item) = replace(entry.item()) {
+                    *entry = entry.with_item(item);
+                }
+            }
+            next = line.next();
+        }
+    }
+
+    /// Moves overflow buckets out of slabs that are to be left. Returns how many.
+    pub(super) fn move_overflow(self, memory: &mut Memory) -> usize {
+        let mut moved = 0;
+        let mut bucket = self.head;
+        // SAFETY: initialized and alive, as are all buckets that follow; references last one statement.
+        while let Some(mut next) = unsafe { bucket.as_ref() }.next() {
+            if memory.is_leaving(next.cast()) {
+                let copy = Bucket::allocate(memory);
+                // SAFETY: as above; the copy takes the place of the one whose only link is replaced.
+                unsafe {
+                    copy.copy_from_nonoverlapping(next, 1);
+                    bucket.as_mut().entries[LAST] = Entry::link(copy);
+                    Bucket::free(next, memory);
+                }
+                next = copy;
+                moved += 1;
+            }
+            bucket = next;
+        }
+        moved
+    }
+
     /// Takes out all entries.
     pub(super) fn drain(mut self, memory: &mut Memory, mut take: impl FnMut(Entry, &mut Memory)) {
         // SAFETY: initialized and alive; the head is emptied first, so nothing links to the others.
@@ -174,7 +213,7 @@ mod tests {
     use super::*;
     use crate::keyspace::StringForm;
     use crate::keyspace::bucket::tag_of;
-    use crate::keyspace::item::{Frame, RawItem};
+    use crate::keyspace::item::Frame;
     use crate::keyspace::model::Chance;
 
     fn item(n: u64, memory: &mut Memory) -> RawItem {

@@ -127,6 +127,15 @@ impl RawItem {
         unsafe { memory.free_item(self.0, self.allocation_size()) }
     }
 
+    /// The same item in other memory. The caller puts it where this one was, and frees this one.
+    pub(super) fn copy(self, memory: &mut Memory) -> RawItem {
+        let size = self.allocation_size();
+        let copy = memory.allocate_item(size);
+        // SAFETY: both have this size, and nothing else uses the new one.
+        unsafe { copy.copy_from_nonoverlapping(self.0, size) };
+        RawItem(copy)
+    }
+
     /// Makes it another item of the same key in the same memory. The frame's allocation size must be
     /// this one's.
     #[inline(always)]

@@ -7,6 +7,7 @@
 mod access;
 mod bucket;
 mod chain;
+mod compact;
 mod cut;
 mod database;
 mod digest;
@@ -38,6 +39,7 @@ use crate::limits::DATABASE_COUNT;
 use crate::slot::{SLOT_COUNT, Slot};
 use crate::transaction::Ledger;
 use access::Accesses;
+use compact::Compaction;
 use cut::Cut;
 use database::Database;
 use evict::EvictionPool;
@@ -186,6 +188,7 @@ pub struct Keyspace {
     databases: Box<[Database]>,
     /// Items, tables, and the account of both and of indexes.
     memory: Memory,
+    compaction: Compaction,
     accesses: Accesses,
     lookups: Lookups,
     /// What the mark bit of an item is that no cut waits for.
@@ -208,6 +211,7 @@ impl Keyspace {
             hasher,
             databases: (0..DATABASE_COUNT).map(|_| Database::default()).collect(),
             memory: Memory::default(),
+            compaction: Compaction::default(),
             accesses: Accesses::default(),
             lookups: Lookups::default(),
             mark: false,

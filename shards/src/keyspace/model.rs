@@ -213,6 +213,9 @@ impl Model {
                 self.keyspace.free_some(1 + self.chance.below(100) as usize);
             }
         }
+        if self.chance.below(20) == 0 && self.keyspace.begin_compaction(1) {
+            self.keyspace.compaction_step(self.chance.below(300) as usize);
+        }
         self.forget_absent(&bytes);
         self.check_key(database, &bytes);
         let table = self.keyspace.databases[0].table(Slot::of_key(b"{t}"));

@@ -30,6 +30,10 @@ impl Rubble {
         self.orders.push_back(order);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.orders.is_empty()
+    }
+
     /// Frees about so many buckets. Is there more?
     pub(super) fn free_some(&mut self, budget: usize, memory: &mut Memory) -> bool {
         let mut left = budget;
@@ -63,6 +67,6 @@ impl Rubble {
                 }
             }
         }
-        !(self.rows.is_empty() && self.orders.is_empty())
+        !self.is_empty()
     }
 }

@@ -202,6 +202,23 @@ impl Table {
         next
     }
 
+    /// Moves the array out of a slab that is to be left, unless a resize will do so anyway. Returns how many buckets
+    /// it has if it was moved.
+    pub(super) fn move_array(&mut self, memory: &mut Memory) -> usize {
+        let array = NonNull::new(self.buckets).filter(|array| memory.is_leaving(array.cast()));
+        let Some(array) = array.filter(|_| self.old.is_null()) else { return 0 };
+        let count = self.bucket_count as usize;
+        let copy = memory.allocate_buckets(count);
+        // SAFETY: both have room for so many buckets, and without a resize all of the old one are initialized. Nothing
+        // but the table points to them.
+        unsafe {
+            copy.copy_from_nonoverlapping(array, count);
+            memory.free_buckets(array, count);
+        }
+        self.buckets = copy.as_ptr();
+        count
+    }
+
     /// Frees the arrays of a table whose items were all taken out.
     pub(super) fn free_arrays(&mut self, memory: &mut Memory) {
         for (array, count) in [(self.buckets, self.bucket_count), (self.old, self.old_count)] {

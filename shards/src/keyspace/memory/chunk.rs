@@ -79,7 +79,7 @@ const CHUNK_LAYOUT: Layout = match Layout::from_size_align(CHUNK_BYTES, CHUNK_BY
 pub(super) struct Chunk(NonNull<Head>);
 
 /// A slab that was given to a class, in a chunk that was not released.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct SlabPointer(NonNull<Slab>);
 
 impl Chunk {
@@ -216,16 +216,15 @@ unsafe fn discard(address: NonNull<u8>, length: usize) {
 unsafe fn discard(_: NonNull<u8>, _: usize) {}
 
 impl SlabPointer {
-    /// The slab of an allocation.
-    ///
-    /// # Safety
-    /// [`SlabPointer::allocate`] gave it.
+    /// The slab of an allocation that [`SlabPointer::allocate`] gave. Of any other address it is a value that
+    /// must not be used but to be compared with others.
     #[inline(always)]
-    pub(super) unsafe fn of(allocation: NonNull<u8>) -> SlabPointer {
+    pub(super) fn of(allocation: NonNull<u8>) -> SlabPointer {
         let index = allocation.addr().get() % CHUNK_BYTES / SLAB_BYTES;
-        let chunk = Chunk::around(allocation);
-        // SAFETY: the slabs are first in the head of the chunk around it.
-        SlabPointer(unsafe { chunk.0.cast::<Slab>().add(index) })
+        // The slabs are first in the head of the chunk around it.
+        let first = Chunk::around(allocation).0.cast::<Slab>().as_ptr();
+        // SAFETY: not null: what is added to a chunk's address does not reach the end of the address space.
+        SlabPointer(unsafe { NonNull::new_unchecked(first.wrapping_add(index)) })
     }
 
     /// Its descriptor, for the length of one statement.
@@ -258,6 +257,11 @@ impl SlabPointer {
     #[inline(always)]
     pub(super) fn class(self) -> usize {
         usize::from(self.slab().class)
+    }
+
+    /// Allocations in use.
+    pub(super) fn used(self) -> usize {
+        usize::from(self.slab().used)
     }
 
     #[inline(always)]
@@ -329,7 +333,7 @@ impl Chunk {
     #[inline(always)]
     fn around(address: NonNull<u8>) -> Chunk {
         let start = |address: usize| address & !(CHUNK_BYTES - 1);
-        // SAFETY: no chunk lies at address 0.
+        // SAFETY: the process has no memory in the first 2 MiB of its addresses.
         let head = unsafe { NonNull::new_unchecked(address.as_ptr().map_addr(start)) };
         Chunk(head.cast())
     }

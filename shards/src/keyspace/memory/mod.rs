@@ -11,6 +11,7 @@
 mod chunk;
 mod class;
 mod coarse;
+mod leave;
 mod slabs;
 #[cfg(test)]
 mod tests;
@@ -128,6 +129,12 @@ impl Memory {
         self.large_count -= 1;
         // SAFETY: allocated with this layout, by the caller's word.
         unsafe { dealloc(allocation.as_ptr(), layout) }
+    }
+
+    /// What of the slabs' chunks is not in use.
+    #[cfg(test)]
+    pub(super) fn spare(&self) -> Spare {
+        self.slabs.spare()
     }
 
     /// Gives the physical memory of up to so many empty slabs back, and brings the totals of the process up to

@@ -8,12 +8,22 @@
 use super::chunk::{CHUNK_BYTES, Chunk, SLAB_BYTES, SLABS_PER_CHUNK, SlabPointer};
 use super::class::{CLASS_COUNT, class_size};
 use super::totals::Spare;
+use rapidhash::RapidHashSet;
 use std::ptr::NonNull;
+
+/// What there is of a class.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Class {
+    /// The first slab with room.
+    pub(super) with_room: Option<SlabPointer>,
+    /// Allocations in use.
+    pub(super) used: usize,
+    pub(super) slab_count: usize,
+}
 
 /// The chunks of one keyspace.
 pub(super) struct Slabs {
-    /// The first slab with room, by class.
-    with_room: [Option<SlabPointer>; CLASS_COUNT],
+    pub(super) classes: [Class; CLASS_COUNT],
     chunks: Vec<Chunk>,
     /// Those with free slabs; the last one gives.
     open: Vec<Chunk>,
@@ -24,6 +34,8 @@ pub(super) struct Slabs {
     /// Free slabs, and how many of them may have physical memory.
     free_count: usize,
     dirty_count: usize,
+    /// Slabs that allocations are moved out of: they have room, but are not listed.
+    pub(super) leaving: RapidHashSet<SlabPointer>,
 }
 
 // SAFETY: the chunks are reached through this alone, which one thread uses at a time.
@@ -32,13 +44,14 @@ unsafe impl Send for Slabs {}
 impl Default for Slabs {
     fn default() -> Slabs {
         Slabs {
-            with_room: [None; CLASS_COUNT],
+            classes: [Class::default(); CLASS_COUNT],
             chunks: Vec::new(),
             open: Vec::new(),
             kept: None,
             used_bytes: 0,
             free_count: 0,
             dirty_count: 0,
+            leaving: RapidHashSet::default(),
         }
     }
 }
@@ -49,7 +62,8 @@ impl Slabs {
     #[inline(always)]
     pub(super) fn allocate(&mut self, class: usize, size: usize) -> NonNull<u8> {
         self.used_bytes += size;
-        let slab = match self.with_room[class] {
+        self.classes[class].used += 1;
+        let slab = match self.classes[class].with_room {
             Some(slab) => slab,
             None => self.add_slab(class),
         };
@@ -67,8 +81,8 @@ impl Slabs {
     #[inline(always)]
     pub(super) unsafe fn free(&mut self, allocation: NonNull<u8>, class: usize, size: usize) {
         self.used_bytes -= size;
-        // SAFETY: the caller's word.
-        let slab = unsafe { SlabPointer::of(allocation) };
+        self.classes[class].used -= 1;
+        let slab = SlabPointer::of(allocation);
         debug_assert_eq!(slab.class(), class);
         if slab.is_full() {
             self.list(slab, class);
@@ -76,14 +90,13 @@ impl Slabs {
         // SAFETY: the caller's word.
         unsafe { slab.free(allocation) };
         if slab.is_empty() {
-            self.unlist(slab, class);
-            self.return_slab(slab);
+            self.return_slab(slab, class);
         }
     }
 
     /// Makes a slab the first of its class.
-    fn list(&mut self, slab: SlabPointer, class: usize) {
-        let next = self.with_room[class].replace(slab);
+    pub(super) fn list(&mut self, slab: SlabPointer, class: usize) {
+        let next = self.classes[class].with_room.replace(slab);
         slab.set_next(next);
         slab.set_previous(None);
         if let Some(next) = next {
@@ -91,14 +104,14 @@ impl Slabs {
         }
     }
 
-    fn unlist(&mut self, slab: SlabPointer, class: usize) {
+    pub(super) fn unlist(&mut self, slab: SlabPointer, class: usize) {
         let (next, previous) = (slab.next(), slab.previous());
         if let Some(next) = next {
             next.set_previous(previous);
         }
         match previous {
             Some(previous) => previous.set_next(next),
-            None => self.with_room[class] = next,
+            None => self.classes[class].with_room = next,
         }
     }
 
@@ -106,6 +119,7 @@ impl Slabs {
     fn add_slab(&mut self, class: usize) -> SlabPointer {
         let chunk = self.open.last().copied().unwrap_or_else(|| self.add_chunk());
         let (slab, was_dirty) = chunk.take_slab(class, class_size(class));
+        self.classes[class].slab_count += 1;
         self.free_count -= 1;
         self.dirty_count -= usize::from(was_dirty);
         if self.kept == Some(chunk) {
@@ -127,7 +141,11 @@ impl Slabs {
     }
 
     #[cold]
-    fn return_slab(&mut self, slab: SlabPointer) {
+    fn return_slab(&mut self, slab: SlabPointer, class: usize) {
+        if !self.leaving.remove(&slab) {
+            self.unlist(slab, class);
+        }
+        self.classes[class].slab_count -= 1;
         let chunk = slab.chunk();
         chunk.return_slab(slab);
         self.free_count += 1;
