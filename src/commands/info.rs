@@ -270,11 +270,12 @@ fn shards(text: &mut Text, _: &Core, totals: &Totals) {
     text.field("shards", shards.len());
     for (core, shard) in shards {
         let line = format!(
-            "core={core},slots={}-{},keys={},used_bytes={},memory_limit={},waiting={},lockers={},prepared={},unforgotten={},role={}",
+            "core={core},slots={}-{},keys={},used_bytes={},compacted={},memory_limit={},waiting={},lockers={},prepared={},unforgotten={},role={}",
             shard.slots.0,
             shard.slots.1,
             shard.key_count(),
             shard.used_bytes,
+            shard.compacted_count,
             shard.memory_limit,
             shard.waiting_count,
             shard.locker_count,

@@ -172,9 +172,12 @@ fn cores(page: &mut Page, totals: &Totals) {
 fn shards(page: &mut Page, totals: &Totals) {
     use crate::core::report::ShardReport;
     type Count = fn(&ShardReport) -> u64;
-    let families: [(&str, &str, Count); 12] = [
+    let families: [(&str, &str, Count); 13] = [
         ("shard_keys", "Keys.", ShardReport::key_count),
         ("shard_data_bytes", "Memory of items, tables and indexes.", |shard| shard.used_bytes),
+        ("shard_compacted_items", "Items moved so that memory could be given back.", |shard| {
+            shard.compacted_count
+        }),
         ("shard_waiting_requests", "Requests that wait for the log.", |shard| {
             shard.waiting_count as u64
         }),

@@ -45,6 +45,8 @@ pub struct ShardReport {
     pub keys: Vec<(u64, u64)>,
     /// Bytes of items, tables and indexes.
     pub used_bytes: u64,
+    /// Items that were moved so that memory could be given back.
+    pub compacted_count: u64,
     /// Its share of `maxmemory`; 0 is no limit.
     pub memory_limit: u64,
     /// Requests that wait for the log.
@@ -126,6 +128,7 @@ impl Core {
                     .map(|database| (keyspace.count(database), keyspace.expiring_count(database)))
                     .collect(),
                 used_bytes: shard.used_bytes(),
+                compacted_count: keyspace.compacted_count(),
                 memory_limit: shard.memory_limit,
                 waiting_count: shard.waiting_count(),
                 locker_count: shard.participant.count(),
