@@ -170,8 +170,10 @@ impl Chain {
         let matches = line.matches(tag);
         if matches != 0 {
             let item = line.place(matches.trailing_zeros() as usize).address();
+            // The lines of an item of up to 88 bytes, three in one of four cases.
             prefetch(item);
             prefetch(item.wrapping_add(64));
+            prefetch(item.wrapping_add(80));
         } else if let Some(next) = line.next() {
             prefetch(next.as_ptr().cast());
         }
