@@ -154,7 +154,7 @@ mod tests {
     fn check(with_cut: bool) {
         let mut chance = Chance(11);
         let mut bench = Bench::new();
-        let count = if cfg!(miri) { 3000 } else { 60_000 };
+        let count = if cfg!(miri) { 400 } else { 60_000 };
         for n in 0..count {
             bench.set(&name(n), &value(n));
         }
