@@ -41,7 +41,7 @@ pub mod turn;
 pub use desk::Desk;
 
 use crate::limits::REPLIES_PREFETCHED_BYTES;
-use crate::net::ring::{Completion, Operation, Ring};
+use crate::net::ring::{Completion, Operation, Ring, Wait};
 use crate::settings::Settings;
 use answers::Answers;
 use mailbox::{Mail, Mailbox, MailboxSender};
@@ -280,10 +280,10 @@ impl Core {
                 glommio::yield_if_needed().await;
                 glommio::executor().yield_task_queue_now().await;
                 if !busy && !self.ring.has_work() {
-                    self.sleep(Duration::from_micros(500));
+                    self.sleep(Wait::AtMost(Duration::from_micros(500)));
                 }
             } else if !busy && !self.ring.has_work() {
-                self.sleep(self.next_tick.saturating_duration_since(Instant::now()));
+                self.sleep(Wait::ForCompletion);
             }
         }
         Err(self.failure.take().expect("the loop's condition"))
@@ -300,29 +300,38 @@ impl Core {
         }
     }
 
-    /// Waits for the ring, at most for `time`. Looks for work for a while first, if the settings say so.
-    fn sleep(&mut self, time: Duration) {
-        let spin = Duration::from_micros(self.settings.spin_us.into());
-        let start = Instant::now();
-        while !spin.is_zero() && start.elapsed() < spin {
-            if self.ring.has_work() || !self.mailbox.is_empty() {
-                return;
-            }
-            std::hint::spin_loop();
+    /// Waits for the ring. Looks for work for a while first, if the settings say so.
+    fn sleep(&mut self, wait: Wait) {
+        if self.settings.spin_us > 0 && self.spin() {
+            return;
         }
         if !self.mailbox.sleep() {
             return;
         }
-        let result = self.ring.enter(Some(time));
+        let result = self.ring.enter(wait);
         self.mailbox.wake();
         if let Err(error) = result {
             self.failure = Some(format!("the socket ring failed: {error}"));
         }
     }
 
+    /// Looks for work as long as the settings say. Is there some?
+    #[cold]
+    fn spin(&mut self) -> bool {
+        let spin = Duration::from_micros(self.settings.spin_us.into());
+        let start = Instant::now();
+        while start.elapsed() < spin {
+            if self.ring.has_work() || !self.mailbox.is_empty() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
     /// One turn. True when there is more to do at once, whatever the ring and the mailbox have.
     fn turn(&mut self, completions: &mut Vec<Completion>) -> bool {
-        if let Err(error) = self.ring.enter(None) {
+        if let Err(error) = self.ring.enter(Wait::No) {
             self.failure = Some(format!("the socket ring failed: {error}"));
             return false;
         }
@@ -339,8 +348,11 @@ impl Core {
             self.resume(index);
         }
         self.run_stage();
-        if Instant::now() >= self.next_tick {
-            self.next_tick = Instant::now() + TICK;
+        let now = Instant::now();
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            // Ends the sleep, should there be one then.
+            self.ring.start_timer(TICK);
             self.tick();
         }
         self.sync_lazily();
@@ -374,6 +386,13 @@ impl Core {
                 }
             }
             Operation::Disk => self.disk_completed(completion),
+            Operation::Timer => {
+                // Without timers a core might sleep for ever; with one, a turn has begun, which looks at the clock.
+                if completion.result != -libc::ETIME {
+                    let cause = std::io::Error::from_raw_os_error(-completion.result);
+                    self.fail(format!("the kernel gives no timer: {cause}"));
+                }
+            }
             Operation::Cancel => {}
         }
     }

@@ -31,6 +31,8 @@ pub enum Operation {
     Writable,
     /// Another core rang.
     Wake,
+    /// A time that was asked for has passed.
+    Timer,
     /// A log write or sync ended.
     Disk,
     /// A cancellation was carried out.
@@ -62,8 +64,9 @@ impl Token {
             1 => Operation::Receive,
             2 => Operation::Writable,
             3 => Operation::Wake,
-            4 => Operation::Disk,
-            5 => Operation::Cancel,
+            4 => Operation::Timer,
+            5 => Operation::Disk,
+            6 => Operation::Cancel,
             other => panic!("the kernel returned user data {other} that was never submitted"),
         };
         Token { operation, index: data as u32 }
@@ -118,9 +121,22 @@ impl std::fmt::Display for Features {
     }
 }
 
+/// How long [`Ring::enter`] waits when there is no completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all.
+    No,
+    /// For a completion, at most so long. Costs a timer of the kernel each time.
+    AtMost(Duration),
+    /// For a completion, however long: [`Ring::start_timer`] sees to it that there is one.
+    ForCompletion,
+}
+
 /// The ring and its provided buffers.
 pub struct Ring {
     ring: IoUring,
+    /// What the submission of a timer points to until the kernel has taken it.
+    timer: Box<Timespec>,
     buffers: Buffers,
     features: Features,
 }
@@ -140,7 +156,7 @@ impl Ring {
             }
         };
         let buffers = Buffers::register(&ring)?;
-        Ok(Ring { ring, buffers, features })
+        Ok(Ring { ring, timer: Box::default(), buffers, features })
     }
 
     /// What is in use.
@@ -199,6 +215,13 @@ impl Ring {
         self.submit(Token::new(Operation::Wake, 0), entry);
     }
 
+    /// Completes once when `time` has passed.
+    pub fn start_timer(&mut self, time: Duration) {
+        *self.timer = Timespec::from(time);
+        let entry = opcode::Timeout::new(&raw const *self.timer).build();
+        self.submit(Token::new(Operation::Timer, 0), entry);
+    }
+
     /// Writes `bytes` at `offset` of a file.
     ///
     /// # Safety
@@ -232,19 +255,20 @@ impl Ring {
         }
     }
 
-    /// Hands submissions to the kernel and lets it post completions; waits for one if there is none, at most
-    /// for `wait`. Cost: one system call, none when there is nothing to submit, nothing pending and no wait.
+    /// Hands submissions to the kernel and lets it post completions; waits for one if there is none, as `wait`
+    /// says. Cost: one system call, none when there is nothing to submit, nothing pending and no wait.
     /// Errors: none that a running server can meet; they are returned for the caller to die on.
-    pub fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
+    pub fn enter(&mut self, wait: Wait) -> io::Result<()> {
         const GET_EVENTS: u32 = 1;
         let (submitter, mut submissions, completions) = self.ring.split();
         submissions.sync();
         let result = match wait {
-            Some(time) if completions.is_empty() => {
+            Wait::AtMost(time) if completions.is_empty() => {
                 let time = Timespec::from(time);
                 let arguments = SubmitArgs::new().timespec(&time);
                 submitter.submit_with_args(1, &arguments)
             }
+            Wait::ForCompletion if completions.is_empty() => submitter.submit_and_wait(1),
             _ => {
                 let count = submissions.len() as u32;
                 if count == 0 && !submissions.taskrun() && !submissions.cq_overflow() {
@@ -323,7 +347,7 @@ mod tests {
     fn next(ring: &mut Ring) -> Completion {
         let mut completions = Vec::new();
         while completions.is_empty() {
-            ring.enter(Some(Duration::from_secs(10))).expect("a healthy ring");
+            ring.enter(Wait::AtMost(Duration::from_secs(10))).expect("a healthy ring");
             ring.take(1, &mut completions);
         }
         completions[0]
@@ -352,6 +376,21 @@ mod tests {
         }
         drop(client);
         assert_eq!(next(&mut ring).result, 0);
+    }
+
+    #[test]
+    fn a_timer_ends_a_wait_for_a_completion() {
+        let mut ring = Ring::new(Features::ALL).expect("io_uring");
+        for _ in 0..2 {
+            let begin = std::time::Instant::now();
+            ring.start_timer(Duration::from_millis(3));
+            ring.enter(Wait::ForCompletion).expect("a healthy ring");
+            let mut completions = Vec::new();
+            ring.take(2, &mut completions);
+            assert_eq!(completions.len(), 1);
+            assert_eq!(completions[0].token, Token::new(Operation::Timer, 0));
+            assert!(begin.elapsed() >= Duration::from_millis(3));
+        }
     }
 
     #[test]
