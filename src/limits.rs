@@ -118,8 +118,6 @@ pub const OPEN_FILES_PER_SHARD: u64 = 8;
 /// Head of a request for the metrics page; a longer one is refused and its connection closed.
 pub const METRICS_REQUEST_BYTES_MAX: usize = 8 << 10;
 
-/// Free disk space without which a restart is refused.
-pub const FREE_SPACE_BYTES_MIN: u64 = 1 << 20;
 /// Entries of one shard on their way to the disk; what comes meanwhile gathers for the next.
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 
@@ -154,6 +152,14 @@ pub const SNAPSHOT_BUCKETS_PER_TURN: usize = 64;
 
 /// Bytes of a snapshot on their way to the disk; with more the cut waits.
 pub const SNAPSHOT_BYTES_IN_FLIGHT_MAX: usize = 2 << 20;
+
+/// Time before a snapshot that failed is tried again, milliseconds; doubled with each failure up to
+/// [`SNAPSHOT_RETRY_MS_MAX`].
+pub const SNAPSHOT_RETRY_MS_MIN: i64 = 1000;
+
+/// The longest such time, milliseconds.
+pub const SNAPSHOT_RETRY_MS_MAX: i64 = 30_000;
+const _: () = assert!(SNAPSHOT_RETRY_MS_MIN <= SNAPSHOT_RETRY_MS_MAX);
 
 /// Buckets of cleared databases that are freed in one turn.
 pub const FREED_BUCKETS_PER_TURN: usize = 256;

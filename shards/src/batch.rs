@@ -118,12 +118,18 @@ impl BatchBuilder {
     pub fn encode(&mut self, leader_time_ms: i64, seed: u64) -> Vec<u8> {
         self.leader_time_ms = leader_time_ms;
         self.seed = seed;
-        let size = self.bytes.len()
+        let into = Vec::with_capacity(self.encoded_bytes());
+        rkyv::api::high::to_bytes_in::<_, rkyv::rancor::Error>(&*self, into)
+            .expect("a vector grows and plain fields always archive")
+    }
+
+    /// Bytes that [`BatchBuilder::encode`] takes, at most.
+    #[inline]
+    pub fn encoded_bytes(&self) -> usize {
+        self.bytes.len()
             + self.spans.len() * size_of::<Span>()
             + self.operations.len() * size_of::<Operation>()
-            + 64;
-        rkyv::api::high::to_bytes_in::<_, rkyv::rancor::Error>(&*self, Vec::with_capacity(size))
-            .expect("a vector grows and plain fields always archive")
+            + 64
     }
 
     /// Forgets the operations and keeps up to [`crate::limits::BATCH_MEMORY_KEPT_BYTES`] of memory.

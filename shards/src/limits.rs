@@ -121,8 +121,16 @@ pub const LOG_BUFFER_KEPT_BYTES: usize = 1 << 20;
 /// Files of compacted segments that are kept to become new segments; more are removed.
 pub const LOG_FREE_FILES_KEPT: usize = 2;
 
-/// Room at the end of the last segment that proposals leave for votes and terms when the disk is full.
-pub const LOG_RESERVE_BYTES: u64 = 64 << 10;
+/// Room at the end of the last segment that proposals leave for votes and terms when the disk is full: some thirty
+/// restarts. An eighth of a segment at most.
+pub const LOG_RESERVE_BYTES: u64 = 256 << 10;
+
+/// Room before it that only proposals which make the data smaller use: 256 single ones, or some ten thousand that came
+/// together. An eighth of a segment at most.
+pub const LOG_SHRINK_RESERVE_BYTES: u64 = 1 << 20;
+
+/// Free bytes that making a segment leaves on the disk: for small snapshots, and for the files of a start.
+pub const FREE_BYTES_LEFT_MIN: u64 = 1 << 20;
 
 /// Distance in the log between two remembered places of entries; reading an old entry scans at most that much.
 pub const LOG_MARK_BYTES: u64 = 64 << 10;

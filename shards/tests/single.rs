@@ -166,6 +166,71 @@ fn a_full_disk_refuses_writes_and_service_resumes_with_room() {
     assert_eq!(node.applied().len(), taken + 1);
 }
 
+/// A node whose disk has room for two segments, which are full up to the reserves.
+fn starved() -> Node {
+    let mut node = Node::new(1, &[1]);
+    node.start(1).expect("an empty directory");
+    node.settle();
+    node.disk.set_capacity(Some(2 * node.options.segment_bytes));
+    while node.propose(&[1; 200]).is_ok() {}
+    assert!(node.group().lack_of_room().is_some_and(|cause| cause.contains("No space left")));
+    node
+}
+
+#[test]
+fn what_makes_the_data_smaller_has_a_reserve_on_a_full_disk() {
+    let mut node = starved();
+    let mut taken = node.applied().len();
+    let mut more = 0;
+    while node.group().propose_smaller(vec![2; 200]).is_ok() {
+        node.settle();
+        more += 1;
+        taken += 1;
+    }
+    assert!(more > 1, "{more} found room");
+    assert_eq!(node.applied().len(), taken, "what was taken is done");
+    assert!(matches!(node.propose(&[3; 1]), Err(ProposeError::DiskFull(_))));
+    // What is left is for votes.
+    for start in 2..6 {
+        node.crash(None);
+        node.start(start).expect("the log is good");
+        node.settle();
+        assert!(node.is_leader(), "start {start}");
+        assert_eq!(node.applied().len(), taken);
+    }
+}
+
+#[test]
+fn a_proposal_can_wait_for_the_segment_that_decides_whether_there_is_room() {
+    let mut node = Node::new(1, &[1]);
+    node.start(1).expect("an empty directory");
+    node.settle();
+    let large = node.options.segment_bytes as usize;
+    assert!(!node.group().awaits_room(large), "the next segment is there");
+    node.disk.set_capacity(Some(2 * node.options.segment_bytes));
+    // It is used, and the one after it is being made.
+    while node.file_action.is_none() {
+        node.group().propose(vec![1; 200]).expect("leads");
+        node.poll();
+        while !node.writes.is_empty() {
+            node.finish_write(0);
+        }
+        node.poll();
+    }
+    assert!(!node.group().awaits_room(200), "it fits as things are");
+    assert!(node.group().awaits_room(large));
+    node.settle();
+    assert!(!node.group().awaits_room(large), "it is not waited for");
+    assert!(node.group().lack_of_room().is_some());
+    // The next try is awaited again; with room, proposals are taken at once, not a second later.
+    node.disk.set_capacity(None);
+    node.group().retry_file_work();
+    assert!(node.group().awaits_room(large));
+    node.settle();
+    assert_eq!(node.group().lack_of_room(), None);
+    node.propose(&vec![2; 20_000]).expect("there is room");
+}
+
 #[test]
 fn a_failed_write_stops_the_group_for_good() {
     let mut node = Node::new(1, &[1]);

@@ -204,6 +204,8 @@ fn persistence(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("rdb_last_bgsave_time_sec", seconds(longest));
     text.field("rdb_saves", snapshots.iter().map(|s| s.count).sum::<u64>());
     text.field("aof_enabled", u8::from(core.settings.mode == Mode::Store));
+    let is_starved = totals.cores.iter().flat_map(|core| &core.shards).any(|s| s.is_starved);
+    text.field("aof_last_write_status", if is_starved { "err" } else { "ok" });
     text.field("fsync", core.settings.fsync.word());
 }
 

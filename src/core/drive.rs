@@ -13,13 +13,9 @@ impl Core {
     pub(super) fn drive_shards(&mut self) {
         for done in self.storage.take_done() {
             match done {
-                Done::FileAction { local, id, result } => {
-                    if let Err(error) = &result {
-                        tracing::error!("shard {}: {error}", self.shards[local].id);
-                    }
-                    self.shards[local].group.file_action_done(id, result);
-                }
+                Done::FileAction { local, id, result } => self.file_action_done(local, id, result),
                 Done::Snapshot(done) => self.snapshot_done(done),
+                Done::Relief { local, result } => self.relieved(local, result),
                 Done::Nothing => {}
             }
         }

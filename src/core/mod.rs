@@ -25,6 +25,7 @@ pub mod participate;
 pub mod rates;
 pub mod replies;
 pub mod report;
+pub mod room;
 pub mod router;
 pub mod session;
 pub mod shard;
@@ -71,6 +72,10 @@ pub struct Shared {
     pub stopping: AtomicBool,
     /// Cores that have finished what was under way when the end began.
     pub stopped_count: AtomicU32,
+    /// Who takes a snapshot on a full disk.
+    pub snapshot_turn: room::SnapshotTurn,
+    /// Shards that are short of room on the disk.
+    pub short_count: AtomicU32,
     /// When the process started, milliseconds since the Unix epoch.
     pub started_ms: i64,
     /// Forty hexadecimal digits that tell this run of the process from others.

@@ -320,6 +320,14 @@ impl LocalShard {
         self.participant.not_proposed(record, reason, &mut self.wanted);
     }
 
+    /// Does a write make the data smaller, or end a transaction?
+    pub fn shrinks(&self, command: &Command, arguments: Arguments<'_>) -> bool {
+        match command.run {
+            Run::Record => !matches!(Record::read(arguments), Some(Record::Prepare { .. })),
+            _ => !super::transaction::grows(command, arguments),
+        }
+    }
+
     /// Applies a record of this leadership.
     pub fn apply_record(&mut self, arguments: Arguments<'_>, time: i64, seed: u64) {
         let mut edit = self.keyspace.edit(DatabaseIndex(0), time);

@@ -63,6 +63,8 @@ pub struct ShardReport {
     pub lookups: (u64, u64),
     /// Its snapshots.
     pub snapshots: SnapshotReport,
+    /// Is there no room for its log to grow?
+    pub is_starved: bool,
     /// Its Raft group.
     pub raft: Status,
 }
@@ -137,6 +139,7 @@ impl Core {
                 average_ttl_ms: databases.clone().map(|d| keyspace.average_ttl_ms(d)).collect(),
                 lookups: keyspace.lookups(),
                 snapshots: shard.snapshots.report(),
+                is_starved: shard.is_starved(),
                 raft: shard.group.status(),
             }
         };

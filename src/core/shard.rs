@@ -26,24 +26,24 @@ use std::time::Instant;
 
 /// One request that waits for its place in the shard's order.
 #[derive(Clone, Copy)]
-struct Waiting {
-    command: &'static Command,
+pub(super) struct Waiting {
+    pub(super) command: &'static Command,
     origin: Origin,
     /// Is it part of the entry, or does it ride along?
-    proposed: bool,
+    pub(super) proposed: bool,
     /// Its place among the proposed or the riding ones.
-    place: u32,
+    pub(super) place: u32,
 }
 
 /// Requests that will be proposed together.
 #[derive(Default)]
-struct Set {
+pub(super) struct Set {
     /// Writes: the entry.
-    batch: BatchBuilder,
+    pub(super) batch: BatchBuilder,
     /// Reads that wait for writes before them.
     riders: BatchBuilder,
     /// All of them in order.
-    order: Vec<Waiting>,
+    pub(super) order: Vec<Waiting>,
     /// Versions that watched keys must still have when everything before is applied. A set with a guard is
     /// one transaction alone.
     guard: Option<Vec<Watched>>,
@@ -242,7 +242,7 @@ impl LocalShard {
             if set.is_empty() || self.flights.len() >= ENTRIES_IN_FLIGHT_MAX {
                 return;
             }
-            if set.guard.is_some() && !self.flights.is_empty() {
+            if set.guard.is_some() && !self.flights.is_empty() || self.awaits_room(set) {
                 return;
             }
             let mut set = self.sets.pop_front().expect("just seen");
@@ -256,6 +256,11 @@ impl LocalShard {
             }
             self.propose_set(set, now_ms, answers, stats);
         }
+    }
+
+    /// Must a set wait until a segment of the log is made, or proves impossible?
+    fn awaits_room(&self, set: &Set) -> bool {
+        set.batch.count() > 0 && self.group.awaits_room(set.batch.encoded_bytes())
     }
 
     /// Have the watched keys not changed? Ends the interest in them.
@@ -292,34 +297,56 @@ impl LocalShard {
             Ok(proposal) => {
                 self.flights.push_back(Flight { index: proposal.index, term: proposal.term, set });
             }
-            Err(error) => self.refuse(set, &error, answers, stats),
+            Err(error @ ProposeError::DiskFull(_)) => {
+                self.propose_smaller(set, &refusal_text(&error), answers, stats);
+            }
+            Err(error) => self.refuse(set, &refusal_text(&error), answers, stats),
         }
     }
 
     /// Answers every write of a set with an error; reads still run.
-    fn refuse(
-        &mut self,
-        mut set: Set,
-        error: &ProposeError,
-        answers: &mut Answers,
-        stats: &mut Stats,
-    ) {
-        let text = refusal_text(error);
+    fn refuse(&mut self, mut set: Set, error: &str, answers: &mut Answers, stats: &mut Stats) {
         for waiting in set.order.iter().filter(|waiting| waiting.proposed) {
-            let origin = waiting.origin;
-            if matches!(waiting.command.run, Run::Record) {
-                self.record_refused(set.batch.operation(waiting.place as usize).1, &text);
-                continue;
-            }
-            self.note_own(waiting.command, origin);
-            answers.write(origin, |out| {
-                let start = out.len();
-                stats.refuse(&text, start, &mut Reply::new(out, origin.protocol));
-            });
+            let arguments = set.batch.operation(waiting.place as usize).1;
+            self.refuse_one(waiting, arguments, error, answers, stats);
         }
         set.order.retain(|waiting| !waiting.proposed);
         set.batch.clear();
         self.propose_set(set, stats.now_ms, answers, stats);
+    }
+
+    /// Answers a write with an error.
+    pub(super) fn refuse_one(
+        &mut self,
+        waiting: &Waiting,
+        arguments: Arguments<'_>,
+        error: &str,
+        answers: &mut Answers,
+        stats: &mut Stats,
+    ) {
+        if matches!(waiting.command.run, Run::Record) {
+            return self.record_refused(arguments, error);
+        }
+        self.note_own(waiting.command, waiting.origin);
+        answers.write(waiting.origin, |out| {
+            let start = out.len();
+            stats.refuse(error, start, &mut Reply::new(out, waiting.origin.protocol));
+        });
+    }
+
+    /// Proposes what is left of a set when the disk is full.
+    pub(super) fn propose_rest(&mut self, mut set: Set, answers: &mut Answers, stats: &mut Stats) {
+        if set.batch.count() == 0 {
+            return self.propose_set(set, stats.now_ms, answers, stats);
+        }
+        let seed = self.random();
+        let data = set.batch.encode(self.last_time_ms, seed);
+        match self.group.propose_smaller(data) {
+            Ok(proposal) => {
+                self.flights.push_back(Flight { index: proposal.index, term: proposal.term, set });
+            }
+            Err(error) => self.refuse(set, &refusal_text(&error), answers, stats),
+        }
     }
 
     /// One of the shard's own operations has come to its end.
@@ -737,7 +764,7 @@ impl LocalShard {
         let next = self.sets.front().filter(|set| !set.is_empty());
         next.is_some_and(|set| {
             let room = self.flights.len() < ENTRIES_IN_FLIGHT_MAX;
-            room && (set.guard.is_none() || self.flights.is_empty())
+            room && (set.guard.is_none() || self.flights.is_empty()) && !self.awaits_room(set)
         })
     }
 

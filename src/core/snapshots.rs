@@ -6,12 +6,14 @@
 
 use crate::core::Core;
 use crate::core::answers::Origin;
+use crate::core::room::Failures;
 use crate::core::shard::LocalShard;
 use crate::core::storage::Done;
 use crate::limits::{SNAPSHOT_BUCKETS_PER_TURN, SNAPSHOT_BYTES_IN_FLIGHT_MAX};
 use crate::resp::reply::Reply;
 use ringraft_shards::ids::{ClusterId, Index, ShardId};
 use ringraft_shards::keyspace::Keyspace;
+use ringraft_shards::limits::SNAPSHOT_KEPT_COUNT;
 use ringraft_shards::raft::SnapshotPoint;
 use ringraft_shards::slot::Slot;
 use ringraft_shards::snapshot::directory::SnapshotName;
@@ -26,6 +28,8 @@ use std::sync::Arc;
 /// What a step of a snapshot reports.
 pub struct SnapshotDone {
     local: usize,
+    /// Of which run: what an abandoned one still reports means nothing to the next.
+    run: u64,
     result: Result<Step, SnapshotError>,
 }
 
@@ -39,6 +43,14 @@ enum Step {
 pub struct ShardSnapshots {
     directory: Option<SnapshotDirectory>,
     run: Option<Run>,
+    /// Number of the last run.
+    run_count: u64,
+    /// Those that failed since the last one that did not.
+    pub(super) failures: Failures,
+    /// The snapshot that nothing older is kept beside, because the disk was full; or whose turn that would be.
+    pub(super) relied_on: Option<Index>,
+    /// Is its shard counted among those that are short of room?
+    pub(super) is_short: bool,
     /// Who waits for the next snapshot that is begun.
     waiting: Vec<Origin>,
     /// Is one to be begun?
@@ -78,8 +90,12 @@ pub struct SnapshotReport {
 
 /// A snapshot being written.
 struct Run {
+    number: u64,
     point: SnapshotPoint,
     started_ms: i64,
+    /// Bytes and operations since the snapshot before, which count on when this one fails.
+    log_bytes: u64,
+    changes: u64,
     waiters: Vec<Origin>,
     writer: Option<SnapshotWriter>,
     pending: Option<PendingSnapshot>,
@@ -94,6 +110,10 @@ impl ShardSnapshots {
         ShardSnapshots {
             directory,
             run: None,
+            run_count: 0,
+            failures: Failures::default(),
+            relied_on: None,
+            is_short: false,
             waiting: Vec::new(),
             wanted: false,
             kept,
@@ -144,19 +164,33 @@ impl ShardSnapshots {
     pub fn newest(&self) -> Option<Index> {
         self.kept.last().copied()
     }
+
+    /// Where they are.
+    pub(super) fn directory(&self) -> Option<SnapshotDirectory> {
+        self.directory.clone()
+    }
 }
 
 impl Core {
-    /// Asks for snapshots that are due: by the size of the log, or by the clock.
+    /// Asks for snapshots that are due: by the size of the log, by the clock, because the last one failed, or because the
+    /// log can grow no more.
     pub(super) fn schedule_snapshots(&mut self) {
         let interval_ms = i64::from(self.settings.snapshot_interval) * 1000;
         let now_ms = self.turn.now_ms;
-        for shard in &mut self.shards {
-            let snapshots = &mut shard.snapshots;
+        for local in 0..self.shards.len() {
+            let shard = &self.shards[local];
+            let (snapshots, is_starved) = (&shard.snapshots, shard.is_starved());
+            let is_busy = snapshots.wanted || snapshots.is_running();
+            if is_busy || !snapshots.is_possible() || snapshots.failures.holds_back(now_ms) {
+                continue;
+            }
             let large = snapshots.log_bytes > self.settings.snapshot_log_bytes;
             let old = interval_ms > 0 && now_ms - snapshots.last_ms >= interval_ms;
-            if snapshots.is_possible() && snapshots.changes > 0 && (large || old) {
-                snapshots.wanted = true;
+            let again = snapshots.failures.is_any();
+            if snapshots.changes > 0 && (large || old || again || is_starved) {
+                self.shards[local].snapshots.wanted = self.may_snapshot(local);
+            } else if self.is_short() {
+                self.relieve(local);
             }
         }
     }
@@ -192,6 +226,7 @@ impl Core {
         if shard.snapshots.newest() == Some(point.index) || point.index == Index(0) {
             // Nothing has changed since the newest one.
             shard.snapshots.last_ms = now_ms;
+            self.shared.snapshot_turn.end(shard.id);
             for waiter in std::mem::take(&mut shard.snapshots.waiting) {
                 self.answers.write(waiter, |out| Reply::new(out, waiter.protocol).ok());
             }
@@ -215,11 +250,14 @@ impl Core {
         let name = SnapshotName { term: header.term, index: header.index };
         let mut writer = SnapshotWriter::new(header);
         writer.push_ledger(shard.keyspace.ledger());
-        shard.snapshots.log_bytes = 0;
-        shard.snapshots.changes = 0;
+        shard.snapshots.run_count += 1;
+        let run = shard.snapshots.run_count;
         shard.snapshots.run = Some(Run {
+            number: run,
             point,
             started_ms: now_ms,
+            log_bytes: std::mem::take(&mut shard.snapshots.log_bytes),
+            changes: std::mem::take(&mut shard.snapshots.changes),
             waiters: std::mem::take(&mut shard.snapshots.waiting),
             writer: Some(writer),
             pending: None,
@@ -238,14 +276,15 @@ impl Core {
             Ok(Step::Begun { pending, file })
         };
         self.storage
-            .in_background(work, move |result| Done::Snapshot(SnapshotDone { local, result }));
+            .in_background(work, move |result| Done::Snapshot(SnapshotDone { local, run, result }));
     }
 
     /// Hands out some more items of the cut, and passes finished chunks on.
     fn step_snapshot(&mut self, local: usize) {
         let shard = &mut self.shards[local];
-        let run = shard.snapshots.run.as_mut().expect("the caller looked");
-        let writer = run.writer.as_mut().expect("it is there until the cut is finished");
+        let state = shard.snapshots.run.as_mut().expect("the caller looked");
+        let run = state.number;
+        let writer = state.writer.as_mut().expect("it is there until the cut is finished");
         let finished = shard.keyspace.cut_step(SNAPSHOT_BUCKETS_PER_TURN, &mut |database, item| {
             writer.push(database, item);
         });
@@ -253,18 +292,18 @@ impl Core {
         while let Some(chunk) = writer.take_chunk() {
             chunks.push(chunk);
         }
-        let file = run.file.clone().expect("steps begin when the file is there");
-        let path = run.pending.as_ref().map(PendingSnapshot::state_path).unwrap_or_default();
+        let file = state.file.clone().expect("steps begin when the file is there");
+        let path = state.pending.as_ref().map(PendingSnapshot::state_path).unwrap_or_default();
         let mut last = None;
         if finished {
-            let (chunk, meta) = run.writer.take().expect("just used").finish();
+            let (chunk, meta) = state.writer.take().expect("just used").finish();
             chunks.push(chunk);
-            last = run.pending.take().map(|pending| (pending, meta));
+            last = state.pending.take().map(|pending| (pending, meta));
         }
         for chunk in chunks {
-            let (offset, bytes) = (run.offset, chunk.len());
-            run.offset += bytes as u64;
-            run.bytes_in_flight += bytes;
+            let (offset, bytes) = (state.offset, chunk.len());
+            state.offset += bytes as u64;
+            state.bytes_in_flight += bytes;
             let (file, path) = (file.clone(), path.clone());
             let work = move || {
                 file.write_all_at(&chunk, offset).map_err(|source| SnapshotError::Io {
@@ -274,15 +313,16 @@ impl Core {
                 })?;
                 Ok(Step::Written { bytes })
             };
-            self.storage
-                .in_background(work, move |result| Done::Snapshot(SnapshotDone { local, result }));
+            self.storage.in_background(work, move |result| {
+                Done::Snapshot(SnapshotDone { local, run, result })
+            });
         }
         if let Some((pending, meta)) = last {
-            self.publish_snapshot(local, pending, meta);
+            self.publish_snapshot(local, run, pending, meta);
         }
     }
 
-    fn publish_snapshot(&mut self, local: usize, pending: PendingSnapshot, meta: Meta) {
+    fn publish_snapshot(&mut self, local: usize, run: u64, pending: PendingSnapshot, meta: Meta) {
         let Some(directory) = self.shards[local].snapshots.directory.clone() else { return };
         let work = move || {
             pending.publish(&meta)?;
@@ -290,13 +330,18 @@ impl Core {
             Ok(Step::Published)
         };
         self.storage
-            .in_background(work, move |result| Done::Snapshot(SnapshotDone { local, result }));
+            .in_background(work, move |result| Done::Snapshot(SnapshotDone { local, run, result }));
     }
 
     /// Takes the report of a step.
     pub(super) fn snapshot_done(&mut self, done: SnapshotDone) {
         let snapshots = &mut self.shards[done.local].snapshots;
-        let Some(run) = snapshots.run.as_mut() else { return };
+        let Some(run) = snapshots.run.as_mut().filter(|run| run.number == done.run) else {
+            if let Ok(Step::Begun { pending, .. }) = done.result {
+                self.remove_unfinished(pending);
+            }
+            return;
+        };
         match done.result {
             Ok(Step::Begun { pending, file }) => {
                 run.pending = Some(pending);
@@ -315,48 +360,74 @@ impl Core {
         let snapshots = &mut shard.snapshots;
         snapshots.last_ms = now_ms;
         snapshots.last_ok = true;
+        snapshots.failures = Failures::default();
         snapshots.last_duration_ms = now_ms - run.started_ms;
         snapshots.count += 1;
         // The log is kept back to the snapshot before, so that a damaged one can be done without.
         let fallback = snapshots.newest().unwrap_or(Index(0));
         snapshots.kept.push(run.point.index);
+        let older_count = snapshots.kept.len().saturating_sub(SNAPSHOT_KEPT_COUNT);
+        snapshots.kept.drain(..older_count);
         shard.group.compact(fallback);
         let token = format!("{}-{}", run.point.term.0, run.point.index.0).into_bytes();
         shard.group.snapshot_taken(run.point, token);
         for waiter in run.waiters {
             self.answers.write(waiter, |out| Reply::new(out, waiter.protocol).ok());
         }
+        let id = shard.id;
+        let has_relief = self.is_short() && self.relieve(local);
+        if !has_relief {
+            self.shared.snapshot_turn.end(id);
+        }
+        self.note_shortage(local);
     }
 
     fn abandon_snapshot(&mut self, local: usize, error: &SnapshotError) {
-        tracing::error!("snapshot of shard {}: {error}", self.shards[local].id);
-        self.shards[local].snapshots.last_ok = false;
+        let (now_ms, is_full) = (self.turn.now_ms, error.is_full());
+        let shard = &mut self.shards[local];
+        shard.snapshots.last_ok = false;
+        let wait_ms = shard.snapshots.failures.note(is_full, now_ms);
+        tracing::error!(
+            "snapshot of shard {}: {error}; the next try is in {} s",
+            shard.id,
+            wait_ms / 1000
+        );
         self.give_up_snapshot(local, &format!("ERR {error}"));
+        self.note_shortage(local);
+        if is_full {
+            self.relieve(local);
+        }
     }
 
     /// Ends a snapshot that is being written, if one is; those who wait for it are told why.
     pub(super) fn give_up_snapshot(&mut self, local: usize, text: &str) {
         let shard = &mut self.shards[local];
+        self.shared.snapshot_turn.end(shard.id);
         shard.snapshots.wanted = false;
         let mut waiters = std::mem::take(&mut shard.snapshots.waiting);
         let Some(run) = shard.snapshots.run.take() else {
             return waiters.into_iter().for_each(|waiter| self.answer_error(waiter, text));
         };
         waiters.extend(run.waiters);
-        shard.snapshots.last_ms = self.turn.now_ms;
+        shard.snapshots.log_bytes += run.log_bytes;
+        shard.snapshots.changes += run.changes;
         shard.keyspace.abort_cut();
         if let Some(pending) = run.pending {
-            let report = move |result: Result<(), SnapshotError>| {
-                if let Err(error) = result {
-                    tracing::warn!("{error}");
-                }
-                Done::Nothing
-            };
-            self.storage.in_background(move || pending.abandon(), report);
+            self.remove_unfinished(pending);
         }
         for waiter in waiters {
             self.answer_error(waiter, text);
         }
+    }
+
+    fn remove_unfinished(&mut self, pending: PendingSnapshot) {
+        let report = move |result: Result<(), SnapshotError>| {
+            if let Err(error) = result {
+                tracing::warn!("{error}");
+            }
+            Done::Nothing
+        };
+        self.storage.in_background(move || pending.abandon(), report);
     }
 
     fn slot_range(&self, shard: ShardId) -> SlotRange {

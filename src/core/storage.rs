@@ -7,7 +7,9 @@
 
 use crate::settings::values::Fsync;
 use ringraft_shards::disk::{Disk, DiskResult, RealDisk};
+use ringraft_shards::ids::Index;
 use ringraft_shards::log::{AlignedBuffer, FileAction, LogWrite, WriteTicket, segment_file_name};
+use ringraft_shards::snapshot::SnapshotError;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -62,6 +64,13 @@ pub enum Done {
     },
     /// A step of a snapshot.
     Snapshot(SnapshotDone),
+    /// A shard's newest snapshot was read again, and the older ones are gone.
+    Relief {
+        /// The shard's place on this core.
+        local: usize,
+        /// The snapshot's index, if there is one.
+        result: Result<Option<Index>, SnapshotError>,
+    },
     /// Something that nobody waits for.
     Nothing,
 }

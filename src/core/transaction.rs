@@ -336,6 +336,17 @@ fn concerned(core: &Core, queued: &[Queued], watched: &[Watched]) -> Result<Conc
     Ok(concerned)
 }
 
+/// May a write grow memory? A packed transaction may when one of its commands may.
+pub fn grows(command: &Command, arguments: Arguments<'_>) -> bool {
+    let mut grows = command.flags.grows;
+    if command.name == RUN {
+        each_queued(arguments, |number, _, _| {
+            grows |= super::shard::numbered(number).flags.grows;
+        });
+    }
+    grows
+}
+
 /// What the commands of a packed transaction must not share with others; `None` when this is no such command.
 pub fn locks_of_queued(
     command: &Command,
@@ -439,10 +450,7 @@ impl Core {
         request: &Request<'_>,
         guard: Option<Vec<Watched>>,
     ) {
-        let mut grows = false;
-        each_queued(request.arguments, |number, _, _| {
-            grows |= super::shard::numbered(number).flags.grows;
-        });
+        let grows = grows(request.command, request.arguments);
         let shard = &mut self.shards[local];
         if grows && !shard.has_room(&mut self.stats) {
             return self.answer_error(request.origin, super::intake::OUT_OF_MEMORY);

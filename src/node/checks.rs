@@ -2,21 +2,23 @@
 //!
 //! What can be raised is raised; what stands in the way is refused with its cause and its remedy.
 
-#![allow(unsafe_code)] // Resource limits, uname and statvfs have no safe interface in std.
+#![allow(unsafe_code)] // Resource limits have no safe interface in std.
 
 use super::Refusal;
 use super::directory::{Directory, unusable};
+use super::recover::log_directory;
 use crate::limits::{
-    FREE_SPACE_BYTES_MIN, LOCKED_BYTES_MIN, LOCKED_BYTES_PER_CORE, OPEN_FILES_OF_PROCESS,
-    OPEN_FILES_PER_CORE, OPEN_FILES_PER_SHARD,
+    LOCKED_BYTES_MIN, LOCKED_BYTES_PER_CORE, OPEN_FILES_OF_PROCESS, OPEN_FILES_PER_CORE,
+    OPEN_FILES_PER_SHARD,
 };
 use crate::net::listener;
 use crate::settings::Settings;
-use std::ffi::CString;
+use ringraft_shards::disk::free_bytes;
+use ringraft_shards::ids::ShardId;
+use ringraft_shards::limits::FREE_BYTES_LEFT_MIN;
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Oldest Linux that has all that cannot be done without (rings of provided buffers).
 pub const KERNEL_MIN: (u32, u32) = (5, 19);
@@ -172,37 +174,40 @@ pub fn listening_refused(address: SocketAddr, option: &str, error: &io::Error) -
     Refusal::failure(format!("cannot listen on {address}: {error}: {remedy}"))
 }
 
-/// Is there room for the first segments of each shard's log, or for a restart?
+/// Is there room for the first segments of each shard's log? A log that has one needs no more: what is on a full disk
+/// can be read, and writes are refused until there is room.
 /// Errors: there is not.
 pub fn free_space(directory: &Directory, segment_size: u64) -> Result<(), Refusal> {
     let path = directory.path();
-    let need = if directory.is_new() {
-        // The log writes one segment while the next is made ready.
-        segment_size.saturating_mul(2 * u64::from(directory.identity().shard_count))
-    } else {
-        FREE_SPACE_BYTES_MIN
-    };
-    let name =
-        CString::new(path.as_os_str().as_bytes()).expect("the directory was opened by this path");
-    let mut stat = MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: the name ends in a zero byte, and the result is read only when the call has filled it.
-    let stat = unsafe {
-        if libc::statvfs(name.as_ptr(), stat.as_mut_ptr()) != 0 {
-            return Err(unusable(path, "examine", &io::Error::last_os_error()));
-        }
-        stat.assume_init()
-    };
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if free >= need {
-        return Ok(());
+    let shard_count = directory.identity().shard_count;
+    let begun = (0..shard_count).filter(|&shard| has_log(path, ShardId(shard))).count();
+    // The log writes one segment while the next is made ready.
+    let need = segment_size.saturating_mul(2 * (u64::from(shard_count) - begun as u64));
+    let free = free_bytes(path).map_err(|error| unusable(path, "examine", &error))?;
+    if need > 0 && free < need.saturating_add(FREE_BYTES_LEFT_MIN) {
+        return Err(Refusal::failure(format!(
+            "the disk of directory {} is full: {} MiB are free, {} MiB are needed to start: free some space, choose \
+             another disk with --dir, or for a new directory a smaller --segment-size",
+            path.display(),
+            free >> 20,
+            need.saturating_add(FREE_BYTES_LEFT_MIN) >> 20
+        )));
     }
-    Err(Refusal::failure(format!(
-        "the disk of directory {} is full: {} MiB are free, {} MiB are needed to start: free some space, choose \
-         another disk with --dir, or for a new directory a smaller --segment-size",
-        path.display(),
-        free >> 20,
-        need >> 20
-    )))
+    if free < FREE_BYTES_LEFT_MIN {
+        tracing::warn!(
+            "the disk of directory {} is full: writes are refused when the logs can grow no more",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// Has a shard's log a segment?
+fn has_log(directory: &Path, shard: ShardId) -> bool {
+    let files = std::fs::read_dir(log_directory(directory, shard));
+    files.is_ok_and(|files| {
+        files.flatten().any(|file| file.path().extension().is_some_and(|end| end == "log"))
+    })
 }
 
 /// `6.18.44-fc` is (6, 18).
@@ -334,5 +339,10 @@ mod tests {
         assert_eq!(free_space(&directory, 1 << 20), Ok(()));
         let refusal = free_space(&directory, 1 << 60).expect_err("no disk is so large");
         assert!(refusal.text.contains("is full"), "{}", refusal.text);
+        let log = log_directory(folder.path(), ShardId(0));
+        std::fs::create_dir_all(&log).expect("created");
+        assert!(free_space(&directory, 1 << 60).is_err(), "it has no segment yet");
+        std::fs::write(log.join("00000000000000000001.log"), "").expect("written");
+        assert_eq!(free_space(&directory, 1 << 60), Ok(()), "what is there can be read");
     }
 }

@@ -127,7 +127,8 @@ impl Directory {
 fn holder(file: &mut File) -> String {
     let mut text = String::new();
     let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
-    if read.is_ok() { text.trim().to_string() } else { String::new() }
+    let first_line = text.lines().next().filter(|_| read.is_ok());
+    first_line.unwrap_or_default().trim().to_string()
 }
 
 /// Is this process dead or about to be? A killed server holds its lock until the kernel has taken down its rings,
@@ -142,7 +143,7 @@ fn is_dying(process: &str) -> bool {
     }
 }
 
-/// Takes the directory for this process. Writing the process id also shows that the disk takes data.
+/// Takes the directory for this process. Writing the process id also shows whether the disk takes data.
 fn lock(path: &Path) -> Result<File, Refusal> {
     let fails = |doing: &str, error: io::Error| unusable(path, doing, &error);
     let mut options = OpenOptions::new();
@@ -170,14 +171,26 @@ fn lock(path: &Path) -> Result<File, Refusal> {
         }
         Err(TryLockError::Error(error)) => return Err(fails("lock", error)),
     }
+    // In one place from start to start: on a full disk there may be no other.
     let mut record = || {
-        file.set_len(0)?;
         file.rewind()?;
-        writeln!(file, "{}", std::process::id())?;
+        let text = format!("{}\n", std::process::id());
+        file.write_all(text.as_bytes())?;
+        file.set_len(text.len() as u64)?;
         file.sync_all()
     };
-    record().map_err(|error| fails("write to", error))?;
+    match record() {
+        // What is there can be read all the same.
+        Err(error) if is_full(&error) && path.join(CLUSTER_FILE).exists() => {
+            tracing::warn!("the process id is not in {}: {error}", path.join(LOCK_FILE).display());
+        }
+        result => result.map_err(|error| fails("write to", error))?,
+    }
     Ok(file)
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Why a directory cannot be used, from an error of the system.

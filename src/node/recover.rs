@@ -69,6 +69,8 @@ impl Origins {
         let disk = Arc::new(disk);
         let recovered = self.load_snapshot(shard, &kept)?;
         let covered = recovered.header.as_ref().map_or(Index(0), |header| header.index);
+        // Not those that proved damaged.
+        indexes.retain(|index| *index <= covered);
         let log = self.read_log(shard, &disk, covered, seed)?;
         // A log that still holds the founding of its group lacks nothing.
         let begins_after = if log.founding.is_some() { 0 } else { log.base.0 };
@@ -148,6 +150,6 @@ impl Origins {
 }
 
 /// The directory of a shard's log.
-fn log_directory(data: &Path, shard: ShardId) -> PathBuf {
+pub fn log_directory(data: &Path, shard: ShardId) -> PathBuf {
     data.join(format!("shard-{shard}")).join("log")
 }

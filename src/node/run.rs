@@ -4,6 +4,7 @@ use super::banner::{Recovery, ShardProgress};
 use super::recover::Origins;
 use super::{Plan, Refusal, checks};
 use crate::core::mailbox::{Mailbox, MailboxSender};
+use crate::core::room::SnapshotTurn;
 use crate::core::router::Router;
 use crate::core::storage::Storage;
 use crate::core::{Core, Parts, Shared, connection, wall_clock_ms};
@@ -51,6 +52,8 @@ impl Node {
             monitor_count: AtomicU32::new(0),
             stopped_count: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
+            snapshot_turn: SnapshotTurn::default(),
+            short_count: AtomicU32::new(0),
             started_ms: wall_clock_ms(),
             run_id: run_id()?,
             cluster_id: plan.identity.cluster.0,

@@ -6,9 +6,11 @@
 //!
 //! Not here: the writes of the running log. The driver executes those through io_uring.
 
+mod free;
 mod memory;
 mod real;
 
+pub use free::free_bytes;
 pub use memory::{MemoryDisk, WriteInFlight};
 pub use real::RealDisk;
 

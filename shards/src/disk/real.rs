@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{Disk, DiskError, DiskResult, FileInfo};
-use crate::limits::ZERO_FILL_CHUNK_BYTES;
+use super::{Disk, DiskError, DiskResult, FileInfo, free_bytes};
+use crate::limits::{FREE_BYTES_LEFT_MIN, ZERO_FILL_CHUNK_BYTES};
 
 /// A directory of the operating system.
 #[derive(Clone, Debug)]
@@ -77,6 +77,10 @@ impl Disk for RealDisk {
 
     fn create_zeroed(&self, name: &str, bytes: u64) -> DiskResult<()> {
         self.run("create", name, |path| {
+            // Not by trying: what is filled in vain lacks somebody else meanwhile.
+            if free_bytes(&self.directory)? < bytes.saturating_add(FREE_BYTES_LEFT_MIN) {
+                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            }
             let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
             let zeros = vec![0; ZERO_FILL_CHUNK_BYTES.min(bytes as usize)];
             let mut offset = 0;

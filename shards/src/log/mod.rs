@@ -35,7 +35,7 @@ pub use format::{
 };
 pub use marks::ReadBackError;
 pub use recover::{Cut, Founding, RecoveredLog, recover};
-pub use write::{Log, LogWrite, WriteTicket};
+pub use write::{Log, LogWrite, Reserve, WriteTicket};
 
 use crate::ids::{ClusterId, NodeId, ShardId};
 use crate::limits::{

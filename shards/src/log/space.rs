@@ -60,15 +60,18 @@ impl Space {
         self.spare.take()
     }
 
-    /// Queues that a segment is taken away, before any segment is made: its room may be what is missing.
+    /// Queues that a segment is taken away, before any segment is made: its room may be what is missing. Once there will be a
+    /// file to make a segment of, the rest can wait.
     pub(super) fn release(&mut self, sequence: u64, reusable: bool, sync: Vec<String>) {
-        let kept = |work: &&FileWork| matches!(work, FileWork::Release { keep: Some(_), .. });
-        let kept = self.free.len() + self.work.iter().filter(kept).count();
-        let keep = (reusable && kept < LOG_FREE_FILES_KEPT).then(|| free_file_name(sequence));
+        let is_kept = |work: &&FileWork| matches!(work, FileWork::Release { keep: Some(_), .. });
+        let kept = self.free.len() + self.work.iter().filter(is_kept).count();
+        // On a full disk others may be waiting for what this log does not need itself.
+        let kept_max = if self.failure.is_some() { 1 } else { LOG_FREE_FILES_KEPT };
+        let keep = (reusable && kept < kept_max).then(|| free_file_name(sequence));
         let first_prepare = self.work.iter().enumerate().position(|(i, work)| {
             matches!(work, FileWork::Prepare { .. }) && !(i == 0 && self.running.is_some())
         });
-        let at = first_prepare.unwrap_or(self.work.len());
+        let at = first_prepare.filter(|_| kept == 0).unwrap_or(self.work.len());
         self.work.insert(at, FileWork::Release { sequence, keep, sync });
         if at == 0 {
             // It is not the release that failed.
@@ -94,7 +97,13 @@ impl Space {
         assert_eq!(self.running.take(), Some(id), "file action {id} is not the one that is out");
         if let Err(error) = result {
             self.failure = Some(error.to_string());
-            self.rest_ticks = FILE_WORK_RETRY_TICKS;
+            let is_release = |work: &FileWork| matches!(work, FileWork::Release { .. });
+            if !is_release(&self.work[0]) && self.work.get(1).is_some_and(is_release) {
+                // What comes behind it may make the room that it lacks.
+                self.work.swap(0, 1);
+            } else {
+                self.rest_ticks = FILE_WORK_RETRY_TICKS;
+            }
             return;
         }
         match self.work.pop_front().expect("the running one is in front") {
@@ -108,6 +117,17 @@ impl Space {
 
     pub(super) fn tick(&mut self) {
         self.rest_ticks = self.rest_ticks.saturating_sub(1);
+    }
+
+    /// What failed is tried again at once.
+    pub(super) fn retry(&mut self) {
+        self.rest_ticks = 0;
+    }
+
+    /// Is the next segment not there, and being made or about to be?
+    #[inline]
+    pub(super) fn is_awaited(&self) -> bool {
+        self.spare.is_none() && self.rest_ticks == 0
     }
 
     /// Why no next segment is there and none could be made; `None` when all is well.
@@ -151,6 +171,29 @@ mod tests {
         space.action_done(again.id, Ok(()));
         assert_eq!(space.blocked(), None);
         assert_eq!(space.take_spare(), Some(header));
+    }
+
+    #[test]
+    fn a_release_does_not_rest_because_a_segment_that_was_being_made_found_no_room() {
+        let identity = LogIdentity { cluster: ClusterId(1), node: NodeId(1), shard: ShardId(0) };
+        let mut space = Space::new(None, Vec::new(), Random::new(1));
+        space.request(5, &LogOptions::new(identity));
+        let prepare = space.take_action().expect("asked for");
+        space.release(1, true, Vec::new());
+        space.release(2, true, Vec::new());
+        space.action_done(prepare.id, full());
+        let release = space.take_action().expect("at once");
+        assert!(matches!(release.work, FileWork::Release { sequence: 1, keep: Some(_), .. }));
+        space.action_done(release.id, Ok(()));
+        let again = space.take_action().expect("at once");
+        assert!(matches!(again.work, FileWork::Prepare { from: Some(_), .. }), "{again:?}");
+        space.release(3, true, Vec::new());
+        space.action_done(again.id, Ok(()));
+        for sequence in [2, 3] {
+            let release = space.take_action().expect("at once");
+            assert!(matches!(release.work, FileWork::Release { sequence: s, .. } if s == sequence));
+            space.action_done(release.id, Ok(()));
+        }
     }
 
     #[test]

@@ -22,7 +22,9 @@ use super::space::Space;
 use super::{AlignedBuffer, LogOptions, SyncPolicy};
 use crate::disk::{Disk, DiskResult};
 use crate::ids::NodeId;
-use crate::limits::{LOG_BUFFER_KEPT_BYTES, LOG_BUFFERS_KEPT, LOG_RESERVE_BYTES};
+use crate::limits::{
+    LOG_BUFFER_KEPT_BYTES, LOG_BUFFERS_KEPT, LOG_RESERVE_BYTES, LOG_SHRINK_RESERVE_BYTES,
+};
 
 /// Names a write. Later writes have greater tickets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +49,15 @@ impl LogWrite {
     pub fn file_name(&self) -> String {
         segment_file_name(self.sequence)
     }
+}
+
+/// The room at the end of the last segment that is for what makes the data smaller, when the disk is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserve {
+    /// Leave it.
+    Kept,
+    /// Use it.
+    Used,
 }
 
 /// What waits to be written.
@@ -313,15 +324,40 @@ impl Log {
         self.space.tick();
     }
 
+    /// Work on files that failed is tried again at once: there may be room now.
+    pub fn retry_file_work(&mut self) {
+        self.space.retry();
+    }
+
+    /// Why the next segment could not be made; `None` when it is there or nothing has failed.
+    pub fn lack_of_room(&self) -> Option<&str> {
+        self.space.blocked()
+    }
+
     /// Would an entry of this size find no room because the next segment cannot be made? Says why.
     #[inline]
-    pub fn refuses(&self, entry_bytes: usize) -> Option<&str> {
+    pub fn refuses(&self, entry_bytes: usize, reserve: Reserve) -> Option<&str> {
         let failure = self.space.blocked()?;
-        let reserve = LOG_RESERVE_BYTES.min(self.options.segment_bytes / 8);
+        (!self.fits(entry_bytes, reserve)).then_some(failure)
+    }
+
+    /// Would an entry of this size have to wait for a segment that is being made? Whether there is room for it is known
+    /// when that is done.
+    #[inline]
+    pub fn awaits_room(&self, entry_bytes: usize) -> bool {
+        self.space.is_awaited() && !self.fits(entry_bytes, Reserve::Kept)
+    }
+
+    /// Does an entry of this size go into the last segment behind all that waits?
+    fn fits(&self, entry_bytes: usize, reserve: Reserve) -> bool {
+        let share = |bytes: u64| bytes.min(self.options.segment_bytes / 8);
+        let reserve = match reserve {
+            Reserve::Kept => share(LOG_RESERVE_BYTES) + share(LOG_SHRINK_RESERVE_BYTES),
+            Reserve::Used => share(LOG_RESERVE_BYTES),
+        };
         let overhead = (RECORD_HEADER_BYTES + PART_HEADER_BYTES + ENTRY_HEADER_BYTES) as u64
             + self.options.block_bytes as u64;
-        let needed = self.pending_bytes + entry_bytes as u64 + overhead + reserve;
-        (needed > self.room()).then_some(failure)
+        self.pending_bytes + entry_bytes as u64 + overhead + reserve <= self.room()
     }
 
     fn push(&mut self, part: Pending) {

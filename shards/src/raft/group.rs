@@ -19,7 +19,7 @@ use super::store::Store;
 use crate::disk::DiskResult;
 use crate::ids::{Index, MonotonicTime, NodeId, Term};
 use crate::limits::RAFT_READS_PENDING_MAX;
-use crate::log::{AlignedBuffer, SyncPolicy, WriteTicket};
+use crate::log::{AlignedBuffer, Reserve, SyncPolicy, WriteTicket};
 use crate::random::Random;
 use crate::snapshot::Membership;
 
@@ -181,11 +181,39 @@ impl Group {
     /// with that index and term is; see also [`Output::lost`](super::Output::lost). `data` is not empty.
     /// Cost: no copy; no allocation but raft-rs' growing queues.
     pub fn propose(&mut self, data: impl Into<Bytes>) -> Result<Proposal, ProposeError> {
-        let data = data.into();
+        self.propose_with(data.into(), Reserve::Kept)
+    }
+
+    /// Proposes a batch that makes the data smaller, or ends something: on a full disk it may use the room that
+    /// [`Group::propose`] leaves.
+    pub fn propose_smaller(&mut self, data: impl Into<Bytes>) -> Result<Proposal, ProposeError> {
+        self.propose_with(data.into(), Reserve::Used)
+    }
+
+    /// Would a batch of so many bytes have to wait for a segment of the log that is being made? Then propose it when a
+    /// report of work on files has come in: a proposal that is taken now cannot be refused when the disk proves to be full.
+    #[inline]
+    pub fn awaits_room(&self, bytes: usize) -> bool {
+        self.node.store().log.as_ref().is_some_and(|log| log.awaits_room(bytes))
+    }
+
+    /// Why the log cannot grow; `None` when it can.
+    pub fn lack_of_room(&self) -> Option<&str> {
+        self.node.store().log.as_ref()?.lack_of_room()
+    }
+
+    /// Work on files that failed is tried again at once, as somebody has made room; then poll.
+    pub fn retry_file_work(&mut self) {
+        if let Some(log) = &mut self.node.mut_store().log {
+            log.retry_file_work();
+        }
+    }
+
+    fn propose_with(&mut self, data: Bytes, reserve: Reserve) -> Result<Proposal, ProposeError> {
         assert!(!data.is_empty(), "an empty entry means something else");
         self.check_leader()?;
         if let Some(log) = &self.node.store().log
-            && let Some(cause) = log.refuses(data.len())
+            && let Some(cause) = log.refuses(data.len(), reserve)
         {
             return Err(ProposeError::DiskFull(cause.to_string()));
         }
@@ -498,7 +526,7 @@ impl Group {
                 }
                 let bytes = message.entries.iter().map(|entry| entry.data.len()).sum();
                 let log = self.node.store().log.as_ref();
-                if let Some(cause) = log.and_then(|log| log.refuses(bytes)) {
+                if let Some(cause) = log.and_then(|log| log.refuses(bytes, Reserve::Used)) {
                     return Err(StepError::DiskFull(cause.to_string()));
                 }
             }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::SnapshotError;
 use super::meta::Meta;
+use super::transfer::SnapshotFile;
 use crate::ids::{ClusterId, Index, ShardId, Term};
 use crate::limits::SNAPSHOT_KEPT_COUNT;
 
@@ -134,6 +135,22 @@ impl SnapshotDirectory {
         Ok(names)
     }
 
+    /// Removes all but the newest, once that has been read from end to end and found good: on a full disk its room is
+    /// worth more than a second copy. Returns it; `None` when there is no snapshot.
+    /// Errors: it is damaged, or the disk's own; then all are kept.
+    pub fn keep_newest(&self) -> Result<Option<SnapshotName>, SnapshotError> {
+        let names = self.list()?;
+        let Some((&newest, older)) = names.split_first() else { return Ok(None) };
+        let file = SnapshotFile::open(&self.state_path(newest))?;
+        file.check_owner(self)?;
+        file.reader()?.verify().map_err(|error| file.unreadable(error))?;
+        for name in older {
+            remove_if_present(&self.path.join(name.to_string()))?;
+        }
+        self.sync()?;
+        Ok(Some(newest))
+    }
+
     /// Makes the names in it durable.
     pub fn sync(&self) -> Result<(), SnapshotError> {
         sync_directory(&self.path)
@@ -178,7 +195,18 @@ impl PendingSnapshot {
     /// Makes the snapshot exist, once all bytes are in its state file: syncs that file, writes and syncs
     /// `meta.json`, syncs their directory, renames it, syncs the directory above. Only after this has
     /// returned may the log before the snapshot go. Returns the state file's path.
+    ///
+    /// Errors: the disk's own, or the file is not as long as it should be; what was written is removed then.
     pub fn publish(self, meta: &Meta) -> Result<PathBuf, SnapshotError> {
+        let published = self.make_it_exist(meta);
+        if published.is_err() && self.unfinished.exists() {
+            // Most likely the disk is full: it must not be so for what is worth nothing.
+            let _ = remove_if_present(&self.unfinished);
+        }
+        published
+    }
+
+    fn make_it_exist(&self, meta: &Meta) -> Result<PathBuf, SnapshotError> {
         let state = self.state_path();
         let written = File::open(&state)
             .and_then(|file| file.sync_all().and_then(|()| file.metadata()))

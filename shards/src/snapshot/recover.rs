@@ -175,6 +175,38 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_is_relied_on_alone_only_when_it_is_good() {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let directory = open_directory(scratch.path());
+        assert_eq!(directory.keep_newest().expect("nothing to do"), None);
+        let older = publish(&directory, 10, &items(10));
+        let newest = publish(&directory, 20, &items(20));
+        let state = directory.state_path(newest);
+        let bytes = std::fs::metadata(&state).expect("there").len() as usize;
+        for at in 0..bytes {
+            flip(&state, at);
+            directory.keep_newest().expect_err("damaged");
+            assert_eq!(directory.list().expect("listed"), [newest, older], "byte {at}");
+            flip(&state, at);
+        }
+        assert_eq!(directory.keep_newest().expect("good"), Some(newest));
+        assert_eq!(directory.list().expect("listed"), [newest]);
+    }
+
+    #[test]
+    fn what_cannot_be_published_leaves_nothing_behind() {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let directory = open_directory(scratch.path());
+        let name = publish(&directory, 10, &items(10));
+        let meta = SnapshotFile::open(&directory.state_path(name)).expect("good").meta();
+        let pending = directory.begin(SnapshotName { index: Index(20), ..name }).expect("new");
+        std::fs::write(pending.state_path(), "not all of it").expect("written");
+        pending.publish(&meta).expect_err("too short");
+        let left: Vec<_> = std::fs::read_dir(directory.path()).expect("listed").collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    #[test]
     fn the_newest_good_snapshot_is_loaded() {
         let data = tempfile::tempdir().expect("scratch");
         let directory = open_directory(data.path());

@@ -1,0 +1,229 @@
+//! A disk that is full: reads and deletions go on, a start is possible, and the server recovers by itself as soon as
+//! there is room, or when it can make some.
+//!
+//! The disk is a small tmpfs, which only a privileged user can mount. Where that is not possible these tests say so and do
+//! nothing; what the engine does on a full disk is tested on a simulated one too (`shards/tests/single.rs`,
+//! `shards/tests/sim`).
+
+use crate::support::client::encode;
+use crate::support::{Client, Program, Server, Value, eventually};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+const VALUE_BYTES: usize = 4000;
+const PIPELINE: usize = 100;
+const SHARDS: &[&str] = &["--shards", "2", "--segment-size", "8mb"];
+
+/// A server alone on a small disk.
+struct Scene {
+    server: Server,
+    /// After the server: it is unmounted when nobody uses it any more.
+    disk: SmallDisk,
+}
+
+/// A tmpfs of limited size.
+struct SmallDisk {
+    path: PathBuf,
+}
+
+impl Scene {
+    /// `None` where nothing can be mounted.
+    fn start(megabytes: u32) -> Option<Scene> {
+        let mut server = Server::prepare(Program::Ringraft, SHARDS);
+        let disk = SmallDisk { path: server.directory().to_path_buf() };
+        let size = format!("size={megabytes}m");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "ringraft-test"]).arg(&disk.path);
+        match mount.stdout(Stdio::null()).stderr(Stdio::null()).status() {
+            Ok(status) if status.success() => {
+                server.launch();
+                Some(Scene { server, disk })
+            }
+            result => {
+                std::mem::forget(disk);
+                eprintln!(
+                    "NOT TESTED HERE: a tmpfs cannot be mounted (mount: {result:?}); the engine is tested on a simulated disk"
+                );
+                None
+            }
+        }
+    }
+}
+
+impl SmallDisk {
+    /// Takes so much room.
+    fn take(&self, megabytes: usize) {
+        let ballast = vec![0; megabytes << 20];
+        std::fs::write(self.path.join("ballast"), ballast).expect("there is room");
+    }
+
+    /// Takes all the room that is left.
+    fn fill(&self) {
+        let mut filler = std::fs::File::create(self.path.join("filler")).expect("a name fits");
+        for piece in [&[0; 1 << 16][..], &[0; 512]] {
+            while filler.write_all(piece).is_ok() {}
+        }
+    }
+
+    /// Gives back what was taken.
+    fn make_room(&self) {
+        for name in ["ballast", "filler"] {
+            std::fs::remove_file(self.path.join(name)).expect("it is there");
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg(&self.path).status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            eprintln!("{} could not be unmounted", self.path.display());
+        }
+        let _ = std::fs::remove_dir(&self.path);
+    }
+}
+
+fn key(n: usize) -> String {
+    format!("key:{n}")
+}
+
+fn value(n: usize, round: usize) -> String {
+    let mut text = format!("{n} in round {round} ");
+    text.extend(std::iter::repeat_n('x', VALUE_BYTES - text.len()));
+    text
+}
+
+/// Writes these keys at once. Returns those that were refused, for a full disk.
+fn write(client: &mut Client, keys: &[usize], round: usize) -> Vec<usize> {
+    let bytes: Vec<u8> =
+        keys.iter().flat_map(|&n| encode(&["SET".to_string(), key(n), value(n, round)])).collect();
+    let replies = client.pipeline(&bytes, keys.len());
+    let refused = keys.iter().zip(&replies).filter(|(_, reply)| **reply != Value::ok());
+    refused
+        .map(|(n, reply)| {
+            let text = reply.error();
+            assert!(
+                text.starts_with("MISCONF cannot create ") && text.contains("No space"),
+                "{text}"
+            );
+            *n
+        })
+        .collect()
+}
+
+/// Writes new keys until both shards refuse even the smallest write. Returns how many were tried.
+fn write_until_full(client: &mut Client) -> usize {
+    let mut next = 0;
+    eventually("both shards are full", || {
+        let keys: Vec<usize> = (next..next + PIPELINE).collect();
+        next += PIPELINE;
+        (write(client, &keys, 0).len() == PIPELINE).then_some(())
+    });
+    let mut refused = 0;
+    for small in 0.. {
+        let reply = client.call(&["SET".to_string(), format!("small:{small}"), String::new()]);
+        refused = if reply.is_error() { refused + 1 } else { 0 };
+        // So many in a row are for both shards.
+        if refused == 40 {
+            break;
+        }
+    }
+    next
+}
+
+fn read(client: &mut Client, n: usize) -> Option<String> {
+    match client.call(&["GET".to_string(), key(n)]) {
+        Value::Null => None,
+        found => Some(found.text()),
+    }
+}
+
+#[test]
+fn a_log_that_fills_its_disk_is_made_smaller_again_and_again() {
+    const KEYS: usize = 500;
+    const ROUNDS: usize = 80;
+    let Some(mut scene) = Scene::start(64) else { return };
+    let mut client = scene.server.client();
+    let mut refused_count = 0;
+    // 160 MB through a disk of 64.
+    for round in 0..ROUNDS {
+        for first in (0..KEYS).step_by(PIPELINE) {
+            let mut keys: Vec<usize> = (first..first + PIPELINE).collect();
+            eventually("there is room again", || {
+                keys = write(&mut client, &keys, round);
+                refused_count += keys.len();
+                keys.is_empty().then_some(())
+            });
+        }
+    }
+    eprintln!("{refused_count} writes were refused in between");
+    assert!(scene.server.info_number("rdb_saves") > 0);
+    for kill in [false, true] {
+        for n in 0..KEYS {
+            assert_eq!(read(&mut client, n), Some(value(n, ROUNDS - 1)), "kill {kill}, key {n}");
+        }
+        scene.server.kill();
+        scene.server.launch();
+        client = scene.server.client();
+    }
+}
+
+#[test]
+fn on_a_full_disk_reads_deletions_and_starts_go_on() {
+    let Some(mut scene) = Scene::start(144) else { return };
+    scene.disk.take(72);
+    let mut client = scene.server.client();
+    let tried = write_until_full(&mut client);
+    scene.disk.fill();
+    let kept: Vec<usize> = (0..tried).filter(|&n| read(&mut client, n).is_some()).collect();
+    assert!(kept.len() > 4000, "{} keys", kept.len());
+    assert_eq!(scene.server.info("aof_last_write_status"), "err");
+    let (deleted, left) = kept.split_at(20);
+    for &n in deleted {
+        let refused = client.call(&["APPEND".to_string(), key(n), "more".to_string()]);
+        assert!(refused.error().starts_with("MISCONF "), "{refused:?}");
+        let reply = client.call(&["DEL".to_string(), key(n)]);
+        assert_eq!(reply, Value::Integer(1), "a deletion has room");
+    }
+    // Together with what grows: each is answered for itself.
+    let both = format!("*2\r\n$3\r\nDEL\r\n${}\r\n{}\r\n", key(left[0]).len(), key(left[0]));
+    let set = encode(&["SET".to_string(), key(left[0]), "new".to_string()]);
+    let replies = client.pipeline(&[set, both.into_bytes()].concat(), 2);
+    assert!(replies[0].error().starts_with("MISCONF "), "{replies:?}");
+    assert_eq!(replies[1], Value::Integer(1));
+    let left = &left[1..];
+    for kill in [false, true, true] {
+        match kill {
+            true => scene.server.kill(),
+            false => assert!(scene.server.terminate().0.success()),
+        }
+        scene.server.launch();
+        client = scene.server.client();
+        for &n in deleted {
+            assert_eq!(read(&mut client, n), None);
+        }
+        for &n in left.iter().step_by(7) {
+            assert_eq!(read(&mut client, n), Some(value(n, 0)));
+        }
+        assert_eq!(write(&mut client, &left[..PIPELINE], 1).len(), PIPELINE);
+    }
+    // Snapshots are tried, and what stands in their way is said.
+    eventually("a snapshot fails", || {
+        (scene.server.info("rdb_last_bgsave_status") == "err").then_some(())
+    });
+    scene.disk.make_room();
+    let mut keys = left[..PIPELINE].to_vec();
+    eventually("writes are taken again", || {
+        keys = write(&mut client, &keys, 2);
+        keys.is_empty().then_some(())
+    });
+    for &n in &left[..PIPELINE] {
+        assert_eq!(read(&mut client, n), Some(value(n, 2)));
+    }
+    assert_eq!(scene.server.info("aof_last_write_status"), "ok");
+    // There is room for one of them; then that shard's log is given up, and there is room for the other.
+    eventually("the snapshots that failed have been taken", || {
+        (scene.server.info("rdb_last_bgsave_status") == "ok").then_some(())
+    });
+}
