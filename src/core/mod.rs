@@ -29,6 +29,7 @@ pub mod room;
 pub mod router;
 pub mod session;
 pub mod shard;
+mod shed;
 pub mod slab;
 pub mod slowlog;
 pub mod snapshots;

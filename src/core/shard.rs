@@ -4,23 +4,21 @@
 //! the disk the next set gathers. A read that must see a write before it rides in the same set and runs at
 //! its place when the entry is applied. Replies are written where requests are executed, in that order.
 
-use crate::commands::expire::{EVICT_KEYS, EXPIRE_KEYS};
 use crate::commands::refusal::Outcome;
 use crate::commands::table;
 use crate::commands::{Answer, Call, Command, Run};
-use crate::core::answers::{Answers, Origin, Target};
+use crate::core::answers::{Answers, Origin};
 use crate::core::participate::{Participant, Wanted, run_record};
 use crate::core::session::Watched;
 use crate::core::snapshots::ShardSnapshots;
 use crate::core::stats::Stats;
 use crate::limits::{BATCH_BYTES_MAX, ENTRIES_IN_FLIGHT_MAX, READS_PER_STAGE};
 use crate::resp::reply::Reply;
-use ringraft_shards::arguments::{Arguments, OwnedArguments};
+use ringraft_shards::arguments::Arguments;
 use ringraft_shards::batch::{Batch, BatchBuilder, Operation};
 use ringraft_shards::ids::{DatabaseIndex, Index, ShardId, Term};
 use ringraft_shards::keyspace::{Edit, EvictionPolicy, Key, KeyHash, Keyspace};
 use ringraft_shards::raft::{CommittedEntry, EntryKind, Group, ProposeError};
-use ringraft_shards::transaction::LockKey;
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -90,10 +88,10 @@ pub struct LocalShard {
     /// Items looked at for each eviction.
     pub eviction_samples: usize,
     /// Sizes of the items whose eviction is gathered but not applied, in order, and their sum.
-    evicting: VecDeque<u64>,
-    evicting_bytes: u64,
+    pub(super) evicting: VecDeque<u64>,
+    pub(super) evicting_bytes: u64,
     /// Operations of its own (expiry, eviction) that are gathered or under way.
-    own_count: usize,
+    pub(super) own_count: usize,
     /// Its snapshots.
     pub snapshots: ShardSnapshots,
     /// Does this node lead it, with everything committed applied?
@@ -346,17 +344,6 @@ impl LocalShard {
                 self.flights.push_back(Flight { index: proposal.index, term: proposal.term, set });
             }
             Err(error) => self.refuse(set, &refusal_text(&error), answers, stats),
-        }
-    }
-
-    /// One of the shard's own operations has come to its end.
-    #[inline(always)]
-    fn note_own(&mut self, command: &Command, origin: Origin) {
-        if origin.target == Target::Nobody {
-            self.own_count = self.own_count.saturating_sub(1);
-            if command.name == EVICT_KEYS {
-                self.evicting_bytes -= self.evicting.pop_front().unwrap_or(0);
-            }
         }
     }
 
@@ -640,9 +627,6 @@ pub fn numbered(number: u16) -> &'static Command {
     table::by_number(number).expect("entries name commands of this version or older")
 }
 
-/// Items looked at for one write's evictions before it is refused.
-const EVICTIONS_PER_WRITE_MAX: usize = 16;
-
 impl LocalShard {
     /// Gathers a request for its place in the shard's order. False: it would grow memory past the bound
     /// and nothing can be evicted.
@@ -666,78 +650,6 @@ impl LocalShard {
         }
         self.gather_write(request);
         true
-    }
-
-    /// Is there room to grow? Proposes evictions when there is not, as the policy says.
-    #[inline]
-    pub fn has_room(&mut self, stats: &mut Stats) -> bool {
-        let limit = self.memory_limit;
-        limit == 0 || self.used_bytes() <= limit || self.evict(stats)
-    }
-
-    /// Bytes that its items take, less those whose eviction is under way.
-    pub fn used_bytes(&self) -> u64 {
-        (self.keyspace.used_bytes() as u64).saturating_sub(self.evicting_bytes)
-    }
-
-    #[cold]
-    fn evict(&mut self, stats: &mut Stats) -> bool {
-        let now_ms = self.time(stats.now_ms);
-        for _ in 0..EVICTIONS_PER_WRITE_MAX {
-            if self.used_bytes() <= self.memory_limit {
-                return true;
-            }
-            let seed = self.random();
-            let policy = self.eviction_policy;
-            let Some((database, key)) = self.keyspace.eviction_candidate(policy, now_ms, seed)
-            else {
-                return false;
-            };
-            let key_hash = self.keyspace.hasher().hash(&key);
-            if self.participant.is_held(LockKey::new(key_hash, true).hash) {
-                // A transaction has read it and is about to write it: nothing may come in between.
-                continue;
-            }
-            let view = self.keyspace.view(database, now_ms);
-            let size = view.peek(&Key::new(&key, key_hash)).map_or(0, |item| item.size());
-            self.evicting.push_back(size as u64);
-            self.evicting_bytes += size as u64;
-            stats.evicted_keys += 1;
-            self.gather_own(EVICT_KEYS, database, key_hash, &key);
-        }
-        // Eviction goes on with the next write: memory shrinks faster than writes let it grow.
-        true
-    }
-
-    fn gather_own(&mut self, name: &str, database: DatabaseIndex, first_key: KeyHash, key: &[u8]) {
-        let command = table::internal(name);
-        let owned: OwnedArguments = [name.as_bytes(), key].into_iter().collect();
-        let (origin, arguments) = (Origin::NOBODY, owned.borrow());
-        self.own_count += 1;
-        self.gather_write(&Request { command, origin, database, first_key, arguments });
-    }
-
-    /// Proposes the deletion of items past their deadline, while a good share of those looked at are.
-    pub fn expire(&mut self, now_ms: i64, buckets: usize, rounds_max: usize, stats: &mut Stats) {
-        if !self.serves || self.own_count > 0 {
-            return;
-        }
-        let now_ms = self.time(now_ms);
-        for _ in 0..rounds_max {
-            let mut found = Vec::new();
-            let swept = self.keyspace.collect_expired(now_ms, buckets, &mut |database, item| {
-                found.push((database, item.key().to_vec()));
-            });
-            for (database, key) in &found {
-                let key_hash = self.keyspace.hasher().hash(key);
-                self.gather_own(EXPIRE_KEYS, *database, key_hash, key);
-            }
-            stats.expired_keys += found.len() as u64;
-            // Redis' measure: go on while more than a tenth of those with a deadline have expired.
-            if swept.expired * 10 <= swept.expiring {
-                return;
-            }
-        }
     }
 
     /// Does this node lead the shard, with everything committed applied?
