@@ -201,6 +201,30 @@ fn what_makes_the_data_smaller_has_a_reserve_on_a_full_disk() {
 }
 
 #[test]
+fn another_segment_size_takes_no_room_that_is_not_there() {
+    let mut node = starved();
+    let taken = node.applied().len();
+    for segment_bytes in [32 << 10, 8 << 10] {
+        node.crash(None);
+        node.options.segment_bytes = segment_bytes;
+        node.start(2).expect("the log is good");
+        node.settle();
+        assert!(node.is_leader(), "{segment_bytes}");
+        assert_eq!(node.applied().len(), taken);
+    }
+    node.disk.set_capacity(None);
+    node.group().retry_file_work();
+    node.settle();
+    for _ in 0..100 {
+        node.propose(&[4; 200]).expect("there is room");
+    }
+    node.crash(None);
+    node.start(3).expect("segments of three sizes");
+    node.settle();
+    assert_eq!(node.applied().len(), taken + 100);
+}
+
+#[test]
 fn a_proposal_can_wait_for_the_segment_that_decides_whether_there_is_room() {
     let mut node = Node::new(1, &[1]);
     node.start(1).expect("an empty directory");

@@ -398,8 +398,11 @@ fn finish(
     cut: Option<Cut>,
 ) -> RecoveredLog {
     let offset = match segments.last() {
-        // Written with another block size: leave it as it is.
-        Some((header, ..)) if !usable(header, &options) => header.segment_bytes,
+        // Written with another block size: leave it as it is. Another size of segments is no reason to make a new one, for
+        // which there may be no room.
+        Some((header, ..)) if header.block_bytes as usize != options.block_bytes => {
+            header.segment_bytes
+        }
         Some((_, _, end)) => *end,
         None => 0,
     };
