@@ -6,7 +6,7 @@
 //! `shards/tests/sim`).
 
 use crate::support::client::encode;
-use crate::support::{Client, Program, Server, Value, eventually};
+use crate::support::{Chance, Client, Program, Server, Value, eventually, kill_cycles};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -94,11 +94,14 @@ fn value(n: usize, round: usize) -> String {
     text
 }
 
+/// Requests that write these keys.
+fn requests(keys: &[usize], round: usize) -> Vec<u8> {
+    keys.iter().flat_map(|&n| encode(&["SET".to_string(), key(n), value(n, round)])).collect()
+}
+
 /// Writes these keys at once. Returns those that were refused, for a full disk.
 fn write(client: &mut Client, keys: &[usize], round: usize) -> Vec<usize> {
-    let bytes: Vec<u8> =
-        keys.iter().flat_map(|&n| encode(&["SET".to_string(), key(n), value(n, round)])).collect();
-    let replies = client.pipeline(&bytes, keys.len());
+    let replies = client.pipeline(&requests(keys, round), keys.len());
     let refused = keys.iter().zip(&replies).filter(|(_, reply)| **reply != Value::ok());
     refused
         .map(|(n, reply)| {
@@ -167,6 +170,48 @@ fn a_log_that_fills_its_disk_is_made_smaller_again_and_again() {
         scene.server.launch();
         client = scene.server.client();
     }
+}
+
+#[test]
+fn a_kill_while_room_is_being_made_loses_nothing() {
+    const KEYS: usize = 500;
+    let Some(mut scene) = Scene::start(64) else { return };
+    let mut chance = Chance::new("a_kill_while_room_is_being_made_loses_nothing");
+    // For each key the last round that was acknowledged.
+    let mut acknowledged = vec![0; KEYS];
+    let mut round = 0;
+    let mut client = scene.server.client();
+    for cycle in 0..kill_cycles() {
+        for _ in 0..chance.below(60) {
+            round += 1;
+            let first = chance.below((KEYS / PIPELINE) as u64) as usize * PIPELINE;
+            let keys: Vec<usize> = (first..first + PIPELINE).collect();
+            let refused = write(&mut client, &keys, round);
+            for n in keys.into_iter().filter(|n| !refused.contains(n)) {
+                acknowledged[n] = round;
+            }
+        }
+        // What is under way may be done or not.
+        round += 1;
+        client.send(&requests(&(0..PIPELINE).collect::<Vec<_>>(), round));
+        scene.server.kill();
+        scene.server.launch();
+        client = scene.server.client();
+        for (n, &expected) in acknowledged.iter().enumerate() {
+            let found = read(&mut client, n);
+            let whole = (expected > 0).then(|| value(n, expected));
+            let newest = (n < PIPELINE).then(|| value(n, round));
+            assert!(found == whole || found == newest, "cycle {cycle}, key {n}: {found:.40?}");
+        }
+        for n in 0..PIPELINE {
+            if read(&mut client, n) == Some(value(n, round)) {
+                acknowledged[n] = round;
+            }
+        }
+    }
+    // Nothing but a full disk makes snapshots of so little.
+    let snapshots = scene.disk.path.join("shard-0/snapshots");
+    assert!(std::fs::read_dir(snapshots).is_ok_and(|mut names| names.next().is_some()));
 }
 
 #[test]
