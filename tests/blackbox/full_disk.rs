@@ -203,9 +203,9 @@ fn a_kill_while_room_is_being_made_loses_nothing() {
             let newest = (n < PIPELINE).then(|| value(n, round));
             assert!(found == whole || found == newest, "cycle {cycle}, key {n}: {found:.40?}");
         }
-        for n in 0..PIPELINE {
+        for (n, last) in acknowledged.iter_mut().enumerate().take(PIPELINE) {
             if read(&mut client, n) == Some(value(n, round)) {
-                acknowledged[n] = round;
+                *last = round;
             }
         }
     }
