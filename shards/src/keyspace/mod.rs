@@ -390,7 +390,7 @@ mod tests {
     #[test]
     fn memory_per_key_is_bounded() {
         let mut bench = Bench::new();
-        let end = if cfg!(miri) { 1000 } else { 1_000_000 };
+        let end = if cfg!(miri) { 200 } else { 1_000_000 };
         let mut next = end / 3;
         for n in 0..end {
             bench.set(&format!("key:{n:012}"), "12345678");
@@ -414,39 +414,43 @@ mod tests {
     #[test]
     fn clearing_takes_no_time_and_frees_bit_by_bit() {
         let mut bench = Bench::new();
-        for n in 0..3000 {
+        let count = if cfg!(miri) { 200 } else { 3000 };
+        for n in 0..count {
             bench.set(&format!("key:{n}"), "v");
         }
         assert_eq!(bench.keyspace.databases_in_use().collect::<Vec<_>>(), [DatabaseIndex(0)]);
         let used = bench.keyspace.used_bytes();
-        assert_eq!(bench.edit().clear(), 3000);
+        assert_eq!(bench.edit().clear(), count);
         assert_eq!(bench.keyspace.databases_in_use().count(), 0);
         assert_eq!(bench.keyspace.used_bytes(), used);
         let mut steps = 0;
         while bench.keyspace.free_some(10) {
             steps += 1;
         }
-        assert!(steps > 80, "{steps}");
+        assert!(steps > 80 || cfg!(miri), "{steps}");
         assert_eq!(bench.keyspace.used_bytes(), 0);
     }
 
     #[test]
     fn an_aborted_cut_is_cleared_up() {
         let mut bench = Bench::new();
-        for n in 0..3000 {
+        let all = if cfg!(miri) { 200 } else { 3000 };
+        for n in 0..all {
             bench.set(&format!("key:{n}"), "v");
         }
         assert!(bench.keyspace.begin_cut());
         assert!(!bench.keyspace.begin_cut());
         assert!(!bench.keyspace.cut_step(100, &mut |_, _| {}));
-        assert!(bench.remove("key:2999") && bench.remove("key:2998"));
+        for n in [all - 1, all - 2] {
+            assert!(bench.remove(&format!("key:{n}")));
+        }
         bench.keyspace.abort_cut();
         assert!(!bench.keyspace.begin_cut(), "there are marks to set");
         while bench.keyspace.free_some(100) {}
         assert!(bench.keyspace.begin_cut());
         let mut count = 0;
         while !bench.keyspace.cut_step(100, &mut |_, _| count += 1) {}
-        assert_eq!(count, 2998);
+        assert_eq!(count, all - 2);
         assert!(!bench.keyspace.cut_is_on());
     }
 

@@ -587,7 +587,7 @@ fn few_keys_agree_with_a_map() {
 #[test]
 fn many_keys_agree_with_a_map() {
     let seed = random_seed();
-    let (keys, steps) = if cfg!(miri) { (300, 800) } else { (3500, 140_000) };
+    let (keys, steps) = if cfg!(miri) { (120, 300) } else { (3500, 140_000) };
     let resizing = check(seed, keys, steps, 4);
     assert!(cfg!(miri) || resizing.iter().all(|&steps| steps > 10), "{resizing:?}");
 }

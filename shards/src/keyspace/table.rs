@@ -409,6 +409,7 @@ mod tests {
             }
             met
         };
+        let walks = if cfg!(miri) { 2 } else { 50 };
         let mut resizing = 0;
         for (n, key) in keys.iter().enumerate() {
             let hash = hasher.place(key);
@@ -418,7 +419,7 @@ mod tests {
             resizing += usize::from(table.is_resizing());
             let probe = &keys[(n * 7919) % (n + 1)];
             assert!(table.find(hasher.place(probe), probe).is_some());
-            if n % (count / 50 + 1) == 0 {
+            if n % (count / walks + 1) == 0 {
                 assert_eq!(walk(&table), n + 1);
             }
         }
@@ -436,7 +437,7 @@ mod tests {
             assert!(table.find(hash, key).is_none());
             let probe = &keys[n + (n * 7919) % (count - n)];
             assert_eq!(table.find(hasher.place(probe), probe).is_some(), probe != key);
-            if n % (count / 50 + 1) == 0 {
+            if n % (count / walks + 1) == 0 {
                 assert_eq!(walk(&table), count - n - 1);
             }
         }
@@ -446,9 +447,12 @@ mod tests {
 
     #[test]
     fn a_table_grows_and_shrinks_without_losing_anything() {
-        for count in [1, 7, 8, 9, 10, 100, 3000] {
+        for count in [1, 7, 8, 9, 10, 100] {
             check(count);
         }
-        check(if cfg!(miri) { 200 } else { 30_000 });
+        // Under Miri just so many that it grows bit by bit.
+        for &count in if cfg!(miri) { &[1600][..] } else { &[3000, 30_000] } {
+            check(count);
+        }
     }
 }

@@ -201,7 +201,8 @@ mod tests {
     #[test]
     fn a_scan_meets_everything_once_while_nothing_changes() {
         let mut bench = Bench::new();
-        for n in 0..5000 {
+        let count = if cfg!(miri) { 100 } else { 5000 };
+        for n in 0..count {
             bench.set(&format!("key:{n}"), "v");
             bench.set(&format!("{{t}}{n}"), "v");
         }
@@ -213,41 +214,45 @@ mod tests {
                 count += 1;
                 *met.entry(item.key().to_vec()).or_insert(0) += 1;
             });
-            assert!(next.is_none() || (10..40).contains(&count), "{count}");
+            assert!(next.is_none() || (10..40).contains(&count) || cfg!(miri), "{count}");
             assert!(next.is_none_or(|next| next > at));
         }
-        assert_eq!(met.len(), 10_000);
+        assert_eq!(met.len(), 2 * count);
         assert!(met.values().all(|&times| times == 1));
     }
 
     #[test]
     fn a_scan_of_expired_items_stops_now_and_then() {
         let mut bench = Bench::new();
-        for n in 0..2000 {
+        for n in 0..if cfg!(miri) { 200 } else { 2000 } {
             bench.set_until(&format!("key:{n}"), "v", Expiry::At(Deadline(bench.now_ms)));
         }
         bench.now_ms += 1;
         let next = bench.view().scan(ScanPosition::default(), 5, &mut |_| panic!("expired"));
         let slot = next.expect("it gave up early").slot;
-        assert!((40..60).contains(&slot), "{slot}");
+        assert!((40..60).contains(&slot) || cfg!(miri), "{slot}");
     }
 
     #[test]
     fn random_items_are_equally_likely() {
         let mut bench = Bench::new();
         assert!(bench.view().random(1).is_none());
+        let (count, draws) = if cfg!(miri) { (20, 100) } else { (300, 30_000) };
         // One crowded slot and many with one item.
-        for n in 0..300 {
+        for n in 0..count {
             bench.set(&format!("{{t}}{n}"), "crowd");
             bench.set(&format!("key:{n}"), "alone");
         }
         bench.set_until("{t}gone", "expired", Expiry::At(Deadline(bench.now_ms - 1)));
         let mut crowd = 0;
         let mut times = BTreeMap::new();
-        for seed in 0..30_000 {
+        for seed in 0..draws {
             let item = bench.view().random(mix(seed)).expect("there are items");
             crowd += usize::from(item.string() == Some(b"crowd"));
             *times.entry(item.key()).or_insert(0) += 1;
+        }
+        if cfg!(miri) {
+            return;
         }
         assert!((14_000..16_000).contains(&crowd), "{crowd}");
         assert_eq!(times.len(), 600);
