@@ -451,7 +451,7 @@ mod tests {
             check(count);
         }
         // Under Miri just so many that it grows bit by bit.
-        for &count in if cfg!(miri) { &[1600][..] } else { &[3000, 30_000] } {
+        for &count in if cfg!(miri) { &[1700][..] } else { &[3000, 30_000] } {
             check(count);
         }
     }
