@@ -15,6 +15,7 @@ use ringraft_shards::disk::{Disk, MemoryDisk};
 use ringraft_shards::ids::{ClusterId, DatabaseIndex, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::{Expiry, Key, KeyHash, KeyHasher, Keyspace, StringForm};
 use ringraft_shards::log::{Log, LogIdentity, LogOptions, LogWrite, read_record, recover};
+use ringraft_shards::raft::{Group, GroupConfig, Output};
 use ringraft_shards::random::Random;
 
 pub use piece::{Step, Work};
@@ -45,6 +46,7 @@ pub const WORKS: &[Work] = &[
     Work { name: "table-insert-remove", operations: OPERATIONS as u64, begin: table_insert_remove },
     Work { name: "batch-encode", operations: OPERATIONS as u64, begin: batch_encode },
     Work { name: "batch-apply", operations: OPERATIONS as u64, begin: batch_apply },
+    Work { name: "lone-turn", operations: 1, begin: lone_turn },
     Work { name: "log-record", operations: OPERATIONS as u64, begin: log_record },
     Work { name: "log-record-read", operations: OPERATIONS as u64, begin: log_record_read },
 ];
@@ -200,6 +202,32 @@ fn batch_apply() -> Step {
             let key = Key::new(arguments.at(1), operation.first_key());
             edit.set_string(&key, arguments.at(2), StringForm::default(), Expiry::Never);
         }
+    })
+}
+
+/// A turn with one SET: gathered, proposed to a group of one without a log, committed, applied.
+fn lone_turn() -> Step {
+    let mut table = Table::filled();
+    let mut builder = BatchBuilder::default();
+    let config = GroupConfig::new(NodeId(1), ShardId(0), vec![NodeId(1)]);
+    let mut group = Group::open(config, None, None, 7).expect("nothing to recover");
+    let mut output = Output::default();
+    group.poll(&mut output);
+    group.applied(output.committed[0].index);
+    Box::new(move || {
+        let start = table.turn();
+        gather(&mut builder, &table.keys[start..start + 1], &table.value);
+        group.propose(builder.encode(NOW_MS, 1)).expect("the only member leads");
+        output.clear();
+        group.poll(&mut output);
+        let entry = &output.committed[0];
+        let batch = Batch::read(black_box(&entry.data)).expect("just encoded");
+        let (operation, arguments) = batch.operation(0);
+        let key = Key::new(arguments.at(1), operation.first_key());
+        let mut edit = table.keyspace.edit(DATABASE, batch.leader_time_ms());
+        edit.set_string(&key, arguments.at(2), StringForm::default(), Expiry::Never);
+        group.applied(entry.index);
+        builder.clear();
     })
 }
 
