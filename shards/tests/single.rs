@@ -7,7 +7,9 @@ use std::sync::Arc;
 use common::{Node, options};
 use ringraft_shards::ids::{Index, NodeId, ShardId};
 use ringraft_shards::log::recover;
-use ringraft_shards::raft::{EntryKind, Group, GroupConfig, Output, ProposeError, ReadError, Role};
+use ringraft_shards::raft::{
+    EntryKind, Group, GroupConfig, MembershipChange, Output, ProposeError, ReadError, Role,
+};
 use ringraft_shards::random::Random;
 
 #[test]
@@ -37,6 +39,54 @@ fn in_memory_a_proposal_is_committed_in_the_poll_that_follows() {
     out.clear();
     group.poll(&mut out);
     assert_eq!((out.read_ready[0].context, out.read_ready[0].index), (5, group.commit_index()));
+}
+
+#[test]
+fn in_memory_nothing_is_handed_out_twice_when_members_come_and_go() {
+    let config = GroupConfig::new(NodeId(1), ShardId(0), vec![NodeId(1)]);
+    let mut group = Group::open(config, None, None, 7).expect("opens");
+    let mut out = Output::default();
+    let mut handed_out = Vec::new();
+    let mut poll = |group: &mut Group, apply: bool| {
+        out.clear();
+        group.poll(&mut out);
+        handed_out.extend(out.committed.iter().map(|entry| (entry.index, entry.kind)));
+        if apply && let Some((index, _)) = handed_out.last() {
+            group.applied(*index);
+        }
+        (out.committed.len(), out.messages.len())
+    };
+    poll(&mut group, true);
+    assert!(group.is_alone());
+    // Two entries in one poll, which is not told yet that the first was applied.
+    group.propose("a".as_bytes()).expect("leads");
+    assert_eq!(poll(&mut group, false), (1, 0));
+    group.propose("b".as_bytes()).expect("leads");
+    group.propose("c".as_bytes()).expect("leads");
+    poll(&mut group, true);
+    poll(&mut group, true);
+    // A change of members with a write before and after it.
+    group.propose("d".as_bytes()).expect("leads");
+    group.propose_membership(&[MembershipChange::AddLearner(NodeId(2))]).expect("the first");
+    group.propose("e".as_bytes()).expect("leads");
+    let (_, messages) = poll(&mut group, true);
+    assert!(!group.is_alone());
+    group.propose("f".as_bytes()).expect("leads");
+    let (_, more) = poll(&mut group, true);
+    assert!(messages + more > 0, "the learner is told");
+    // Alone again.
+    group.propose_membership(&[MembershipChange::Remove(NodeId(2))]).expect("the next");
+    poll(&mut group, true);
+    poll(&mut group, true);
+    assert!(group.is_alone());
+    group.propose("g".as_bytes()).expect("leads");
+    assert_eq!(poll(&mut group, true), (1, 0));
+    assert_eq!(poll(&mut group, true), (0, 0));
+    let (indices, kinds): (Vec<_>, Vec<_>) = handed_out.iter().copied().unzip();
+    assert_eq!(indices, (2..=11).map(Index).collect::<Vec<_>>(), "each once, in order");
+    let commands = kinds.iter().filter(|kind| **kind == EntryKind::Command).count();
+    assert_eq!(commands, 7);
+    assert_eq!(group.status().cache_bytes, 0);
 }
 
 #[test]

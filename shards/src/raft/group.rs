@@ -49,6 +49,10 @@ pub struct Group {
     pub(super) observed: (u64, StateRole),
     /// What the driver reported.
     pub(super) applied: u64,
+    /// Did the last ready leave this node as a leader with no other members and no log on disk?
+    pub(super) alone: bool,
+    /// The last entry that was handed out without a ready.
+    pub(super) handed_out: u64,
     /// Campaign as soon as everything committed is applied: nobody else can.
     pub(super) eager: bool,
     pub(super) failure: Option<GroupFailure>,
@@ -102,6 +106,8 @@ impl Group {
             saved_part,
             observed: (u64::MAX, StateRole::Follower),
             applied,
+            alone: false,
+            handed_out: 0,
             eager,
             failure: None,
             chance,
@@ -451,7 +457,13 @@ impl Group {
     /// Is nothing under way that a later poll will report of without a new input?
     pub fn is_idle(&self) -> bool {
         let log_idle = self.node.store().log.as_ref().is_none_or(|log| log.is_idle());
-        log_idle && self.unpersisted.is_empty() && !self.node.has_ready()
+        log_idle && self.unpersisted.is_empty() && self.has_nothing_to_tell()
+    }
+
+    /// Is it a group of one, with its log in memory? Then applying what a poll handed out brings nothing for another.
+    #[inline]
+    pub fn is_alone(&self) -> bool {
+        self.alone
     }
 
     /// Why the group stopped, if it did.
@@ -616,6 +628,7 @@ impl Group {
         let now = (self.node.raft.term, self.node.raft.state);
         if now != self.observed {
             self.observed = now;
+            self.alone = false;
             self.followers.clear();
             self.lease.clear(&self.memberships.back().expect("never empty").1);
             let ticks = self.config.election_ticks;

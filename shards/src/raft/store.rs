@@ -69,9 +69,9 @@ impl Store {
         }
     }
 
-    /// Takes entries over from a ready, replacing what conflicts, and queues them for writing.
+    /// Takes entries in, replacing what conflicts, and queues them for writing.
     /// Cost: one reference count per entry and holder.
-    pub(super) fn append(&mut self, entries: Vec<Entry>) {
+    pub(super) fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         let index = first.index;
         assert!(index > self.base.0 && index <= self.last.0 + 1, "entry {index} leaves a gap");
@@ -86,15 +86,15 @@ impl Store {
         }
         let previous_term = self.terms.last().map_or(0, |run| run.1);
         if let Some(log) = &mut self.log {
-            log.append(&entries, previous_term);
+            log.append(entries, previous_term);
         }
         for entry in entries {
             if self.terms.last().is_none_or(|run| run.1 != entry.term) {
                 self.terms.push((entry.index, entry.term));
             }
             self.last = (entry.index, entry.term);
-            self.cache_bytes += held_bytes(&entry);
-            self.cache.push_back(entry);
+            self.cache_bytes += held_bytes(entry);
+            self.cache.push_back(entry.clone());
         }
     }
 
@@ -296,16 +296,16 @@ mod tests {
     #[test]
     fn what_conflicts_is_replaced_and_terms_follow() {
         let mut store = store();
-        store.append(vec![entry(2, 1), entry(3, 1), entry(4, 2), entry(5, 2), entry(6, 3)]);
+        store.append(&[entry(2, 1), entry(3, 1), entry(4, 2), entry(5, 2), entry(6, 3)]);
         let expected = [None, Some(1), Some(1), Some(1), Some(2), Some(2), Some(3), None];
         assert_eq!(terms(&store), expected);
-        store.append(vec![entry(4, 4)]);
+        store.append(&[entry(4, 4)]);
         assert_eq!(terms(&store)[3..], [Some(1), Some(4), None, None, None]);
         assert_eq!(store.last_index(), Ok(4));
         let all = store.entries(2, 5, None, GetEntriesContext::empty(false)).expect("in memory");
         assert_eq!(all.iter().map(|entry| entry.term).collect::<Vec<_>>(), [1, 1, 4]);
         let held = store.cache_bytes();
-        store.append(vec![entry(2, 5)]);
+        store.append(&[entry(2, 5)]);
         assert_eq!(store.cache_bytes(), held / 3);
         assert_eq!(terms(&store)[..4], [None, Some(1), Some(5), None]);
     }
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn memory_is_trimmed_to_what_is_applied_and_may_be_kept() {
         let mut store = store();
-        store.append((2..=6).map(|index| entry(index, index / 3)).collect());
+        store.append(&[2, 3, 4, 5, 6].map(|index| entry(index, index / 3)));
         let each = store.cache_bytes() / 5;
         store.trim(4, 3 * each);
         assert_eq!((store.base(), store.cache_bytes()), ((3, 1), 3 * each));
