@@ -46,9 +46,9 @@ impl Core {
         if shard.has_gathered() {
             shard.propose(self.turn.now_ms, &mut self.answers, &mut self.stats);
         }
-        let mut output = std::mem::take(&mut self.output);
+        let output = &mut self.output;
         output.clear();
-        shard.group.poll(&mut output);
+        shard.group.poll(output);
         if let Some(failure) = &output.failure {
             self.failure.get_or_insert(failure.to_string());
         }
@@ -75,15 +75,16 @@ impl Core {
         if output.role_changed {
             shard.note_role();
         }
-        again |= !output.committed.is_empty();
+        again |= !output.committed.is_empty() && !shard.group.is_alone();
         for entry in &output.committed {
             shard.apply(entry, &mut self.answers, &mut self.stats);
         }
         if let Some(last) = output.committed.last() {
             shard.group.applied(last.index);
-            shard.note_role();
+            if !shard.serves() {
+                shard.note_role();
+            }
         }
-        self.output = output;
         again || shard.has_room_to_propose()
     }
 

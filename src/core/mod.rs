@@ -152,7 +152,8 @@ pub struct Core {
     gate_closed: bool,
     /// Raft's clock counts from here.
     begun: Instant,
-    next_tick: Instant,
+    /// Has a tenth of a second passed since the last tick?
+    tick_due: bool,
     /// Listeners that found no descriptor for another connection.
     silent_listeners: Vec<u32>,
     stop_sent: bool,
@@ -240,7 +241,7 @@ impl Core {
             runnable: Vec::new(),
             gate_closed: false,
             begun: Instant::now(),
-            next_tick: Instant::now(),
+            tick_due: true,
             silent_listeners: Vec::new(),
             stop_sent: false,
             stop_noted: false,
@@ -354,10 +355,8 @@ impl Core {
             self.resume(index);
         }
         self.run_stage();
-        let now = Instant::now();
-        if now >= self.next_tick {
-            self.next_tick = now + TICK;
-            // Ends the sleep, should there be one then.
+        if std::mem::take(&mut self.tick_due) {
+            // Its completion ends the sleep, should there be one then.
             self.ring.start_timer(TICK);
             self.tick();
         }
@@ -393,7 +392,8 @@ impl Core {
             }
             Operation::Disk => self.disk_completed(completion),
             Operation::Timer => {
-                // Without timers a core might sleep for ever; with one, a turn has begun, which looks at the clock.
+                self.tick_due = true;
+                // Without timers a core might sleep for ever.
                 if completion.result != -libc::ETIME {
                     let cause = std::io::Error::from_raw_os_error(-completion.result);
                     self.fail(format!("the kernel gives no timer: {cause}"));

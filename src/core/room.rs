@@ -183,7 +183,7 @@ impl LocalShard {
     /// The others are answered with `error`; reads run at their place.
     pub(super) fn propose_smaller(
         &mut self,
-        mut set: Set,
+        mut set: Box<Set>,
         error: &str,
         answers: &mut Answers,
         stats: &mut Stats,

@@ -64,7 +64,7 @@ impl Set {
 struct Flight {
     index: Index,
     term: Term,
-    set: Set,
+    set: Box<Set>,
 }
 
 /// A shard and everything that waits on it.
@@ -75,9 +75,11 @@ pub struct LocalShard {
     pub keyspace: Keyspace,
     /// Its Raft group.
     pub group: Group,
-    sets: VecDeque<Set>,
+    // Boxed: a set changes hands six times on its way.
+    sets: VecDeque<Box<Set>>,
     flights: VecDeque<Flight>,
-    spare: Vec<Set>,
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
+    spare: Vec<Box<Set>>,
     /// Time of the last entry: time never goes back.
     last_time_ms: i64,
     chance: u64,
@@ -179,7 +181,7 @@ impl LocalShard {
     /// Must a request that waits for earlier writes wait here?
     #[inline(always)]
     pub fn is_quiet(&self) -> bool {
-        self.flights.is_empty() && self.sets.iter().all(Set::is_empty)
+        self.flights.is_empty() && self.sets.iter().all(|set| set.is_empty())
     }
 
     /// Is there something to propose?
@@ -227,7 +229,7 @@ impl LocalShard {
     #[inline]
     fn open_set(&mut self) -> &mut Set {
         let full = |set: &Set| set.guard.is_some() || set.batch.size() >= BATCH_BYTES_MAX;
-        if self.sets.back().is_none_or(full) {
+        if self.sets.back().is_none_or(|set| full(set)) {
             let fresh = self.spare.pop().unwrap_or_default();
             self.sets.push_back(fresh);
         }
@@ -275,7 +277,13 @@ impl LocalShard {
         unchanged
     }
 
-    fn propose_set(&mut self, set: Set, now_ms: i64, answers: &mut Answers, stats: &mut Stats) {
+    fn propose_set(
+        &mut self,
+        set: Box<Set>,
+        now_ms: i64,
+        answers: &mut Answers,
+        stats: &mut Stats,
+    ) {
         if set.batch.count() == 0 {
             match self.flights.back() {
                 // Reads alone: behind the last entry on its way, or at once.
@@ -303,7 +311,7 @@ impl LocalShard {
     }
 
     /// Answers every write of a set with an error; reads still run.
-    fn refuse(&mut self, mut set: Set, error: &str, answers: &mut Answers, stats: &mut Stats) {
+    fn refuse(&mut self, mut set: Box<Set>, error: &str, answers: &mut Answers, stats: &mut Stats) {
         for waiting in set.order.iter().filter(|waiting| waiting.proposed) {
             let arguments = set.batch.operation(waiting.place as usize).1;
             self.refuse_one(waiting, arguments, error, answers, stats);
@@ -333,7 +341,12 @@ impl LocalShard {
     }
 
     /// Proposes what is left of a set when the disk is full.
-    pub(super) fn propose_rest(&mut self, mut set: Set, answers: &mut Answers, stats: &mut Stats) {
+    pub(super) fn propose_rest(
+        &mut self,
+        mut set: Box<Set>,
+        answers: &mut Answers,
+        stats: &mut Stats,
+    ) {
         if set.batch.count() == 0 {
             return self.propose_set(set, stats.now_ms, answers, stats);
         }
@@ -387,7 +400,7 @@ impl LocalShard {
     }
 
     /// Answers those whose entry was replaced by another leader's.
-    fn lose(&mut self, set: Set, answers: &mut Answers) {
+    fn lose(&mut self, set: Box<Set>, answers: &mut Answers) {
         for waiting in &set.order {
             let origin = waiting.origin;
             self.note_own(waiting.command, origin);
@@ -430,7 +443,7 @@ impl LocalShard {
     /// Runs a set in order: its writes from the entry, its reads from beside it.
     fn run_set(
         &mut self,
-        set: Set,
+        set: Box<Set>,
         batch: Option<Batch<'_>>,
         answers: &mut Answers,
         stats: &mut Stats,
@@ -503,7 +516,7 @@ impl LocalShard {
         self.recycle(set);
     }
 
-    fn recycle(&mut self, mut set: Set) {
+    fn recycle(&mut self, mut set: Box<Set>) {
         set.clear();
         if self.spare.len() < ENTRIES_IN_FLIGHT_MAX {
             self.spare.push(set);
