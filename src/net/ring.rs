@@ -12,7 +12,7 @@
 use super::buffers::{BUFFER_GROUP, Buffers};
 use crate::limits::RECEIVE_BUFFER_BYTES;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -139,6 +139,9 @@ pub struct Ring {
     timer: Box<Timespec>,
     buffers: Buffers,
     features: Features,
+    /// The flag that makes a wait count as idle time, where the kernel has it (Linux 6.15). Without it a core that waits
+    /// for its clients looks as if it waited for a disk.
+    no_iowait: u32,
 }
 
 impl Ring {
@@ -156,7 +159,9 @@ impl Ring {
             }
         };
         let buffers = Buffers::register(&ring)?;
-        Ok(Ring { ring, timer: Box::default(), buffers, features })
+        let knows = ring.params().is_feature_no_iowait();
+        let no_iowait = if knows { EnterFlags::NO_IOWAIT.bits() } else { 0 };
+        Ok(Ring { ring, timer: Box::default(), buffers, features, no_iowait })
     }
 
     /// What is in use.
@@ -259,7 +264,7 @@ impl Ring {
     /// says. Cost: one system call, none when there is nothing to submit, nothing pending and no wait.
     /// Errors: none that a running server can meet; they are returned for the caller to die on.
     pub fn enter(&mut self, wait: Wait) -> io::Result<()> {
-        const GET_EVENTS: u32 = 1;
+        let get_events = EnterFlags::GETEVENTS.bits();
         let (submitter, mut submissions, completions) = self.ring.split();
         submissions.sync();
         let result = match wait {
@@ -268,14 +273,18 @@ impl Ring {
                 let arguments = SubmitArgs::new().timespec(&time);
                 submitter.submit_with_args(1, &arguments)
             }
-            Wait::ForCompletion if completions.is_empty() => submitter.submit_and_wait(1),
+            Wait::ForCompletion if completions.is_empty() => {
+                let (count, flags) = (submissions.len() as u32, get_events | self.no_iowait);
+                // SAFETY: as below.
+                unsafe { submitter.enter::<libc::sigset_t>(count, 1, flags, None) }
+            }
             _ => {
                 let count = submissions.len() as u32;
                 if count == 0 && !submissions.taskrun() && !submissions.cq_overflow() {
                     return Ok(());
                 }
                 // SAFETY: no argument is passed, and submissions satisfy their own conditions.
-                unsafe { submitter.enter::<libc::sigset_t>(count, 0, GET_EVENTS, None) }
+                unsafe { submitter.enter::<libc::sigset_t>(count, 0, get_events, None) }
             }
         };
         match result {
