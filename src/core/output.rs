@@ -4,6 +4,7 @@ use crate::core::Core;
 use crate::core::connection::Connection;
 use crate::core::mailbox::Outbox;
 use crate::limits::MOVE_VOTES_MIN;
+use rustix::net::SendFlags;
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 
@@ -122,6 +123,6 @@ impl Core {
 }
 
 fn send_some(connection: &Connection) -> std::io::Result<usize> {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    connection.socket.send_with_flags(connection.replies.unsent(), flags)
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    Ok(rustix::net::send(&connection.socket, connection.replies.unsent(), flags)?)
 }

@@ -13,8 +13,9 @@ use super::buffers::{BUFFER_GROUP, Buffers};
 use crate::limits::RECEIVE_BUFFER_BYTES;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+use rustix::io_uring::{IoringEnterFlags, IoringRegisterOp};
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 const SUBMISSION_ENTRIES: u32 = 1024;
@@ -139,9 +140,62 @@ pub struct Ring {
     timer: Box<Timespec>,
     buffers: Buffers,
     features: Features,
-    /// The flag that makes a wait count as idle time, where the kernel has it (Linux 6.15). Without it a core that waits
-    /// for its clients looks as if it waited for a disk.
-    no_iowait: u32,
+    entrance: Entrance,
+}
+
+/// How the kernel is entered.
+struct Entrance {
+    /// The ring, or its number among those that the thread has registered, which the kernel finds sooner.
+    ring: RawFd,
+    registered: IoringEnterFlags,
+    /// For a wait. With NO_IOWAIT (Linux 6.15) it counts as idle time; without it a core that waits for its clients looks
+    /// as if it waited for a disk.
+    waiting: IoringEnterFlags,
+}
+
+/// The kernel's `struct io_uring_rsrc_update`, as registering a ring uses it.
+#[repr(C)]
+struct RingUpdate {
+    /// Any (all bits set); then which it became.
+    number: u32,
+    reserved: u32,
+    descriptor: u64,
+}
+
+impl Entrance {
+    /// Registers the ring with this thread, which is then the only one that may enter it; that ends with the thread.
+    fn new(ring: &IoUring) -> Entrance {
+        let mut waiting = IoringEnterFlags::GETEVENTS;
+        if ring.params().is_feature_no_iowait() {
+            waiting |= IoringEnterFlags::from_bits_retain(EnterFlags::NO_IOWAIT.bits());
+        }
+        let descriptor = ring.as_raw_fd();
+        let mut update =
+            RingUpdate { number: u32::MAX, reserved: 0, descriptor: descriptor as u64 };
+        let argument = (&raw mut update).cast();
+        let operation = IoringRegisterOp::RegisterRingFds;
+        // SAFETY: the descriptor is open, and the argument is one update, as the operation wants it.
+        let outcome = unsafe {
+            let ring = BorrowedFd::borrow_raw(descriptor);
+            rustix::io_uring::io_uring_register(ring, operation, argument, 1)
+        };
+        let (ring, registered) = match outcome {
+            Ok(_) => (update.number as RawFd, IoringEnterFlags::REGISTERED_RING),
+            // Linux before 5.18, or the thread has 16 of them: it goes by its descriptor.
+            Err(_) => (descriptor, IoringEnterFlags::empty()),
+        };
+        Entrance { ring, registered, waiting }
+    }
+
+    fn enter(&self, submitted: u32, wanted: u32, flags: IoringEnterFlags) -> io::Result<usize> {
+        // SAFETY: the descriptor, or the number that stands for it, is the ring's, which is open as long as this is in use;
+        // no argument is passed, and submissions satisfy their own conditions.
+        let count = unsafe {
+            let ring = BorrowedFd::borrow_raw(self.ring);
+            rustix::io_uring::io_uring_enter(ring, submitted, wanted, flags | self.registered)
+        };
+        Ok(count? as usize)
+    }
 }
 
 impl Ring {
@@ -159,9 +213,8 @@ impl Ring {
             }
         };
         let buffers = Buffers::register(&ring)?;
-        let knows = ring.params().is_feature_no_iowait();
-        let no_iowait = if knows { EnterFlags::NO_IOWAIT.bits() } else { 0 };
-        Ok(Ring { ring, timer: Box::default(), buffers, features, no_iowait })
+        let entrance = Entrance::new(&ring);
+        Ok(Ring { ring, timer: Box::default(), buffers, features, entrance })
     }
 
     /// What is in use.
@@ -264,7 +317,6 @@ impl Ring {
     /// says. Cost: one system call, none when there is nothing to submit, nothing pending and no wait.
     /// Errors: none that a running server can meet; they are returned for the caller to die on.
     pub fn enter(&mut self, wait: Wait) -> io::Result<()> {
-        let get_events = EnterFlags::GETEVENTS.bits();
         let (submitter, mut submissions, completions) = self.ring.split();
         submissions.sync();
         let result = match wait {
@@ -274,17 +326,15 @@ impl Ring {
                 submitter.submit_with_args(1, &arguments)
             }
             Wait::ForCompletion if completions.is_empty() => {
-                let (count, flags) = (submissions.len() as u32, get_events | self.no_iowait);
-                // SAFETY: as below.
-                unsafe { submitter.enter::<libc::sigset_t>(count, 1, flags, None) }
+                let count = submissions.len() as u32;
+                self.entrance.enter(count, 1, self.entrance.waiting)
             }
             _ => {
                 let count = submissions.len() as u32;
                 if count == 0 && !submissions.taskrun() && !submissions.cq_overflow() {
                     return Ok(());
                 }
-                // SAFETY: no argument is passed, and submissions satisfy their own conditions.
-                unsafe { submitter.enter::<libc::sigset_t>(count, 0, get_events, None) }
+                self.entrance.enter(count, 0, IoringEnterFlags::GETEVENTS)
             }
         };
         match result {
@@ -351,7 +401,6 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsRawFd;
 
     fn next(ring: &mut Ring) -> Completion {
         let mut completions = Vec::new();
