@@ -153,6 +153,13 @@ pub const SNAPSHOT_BUCKETS_PER_TURN: usize = 64;
 /// Bytes of a snapshot on their way to the disk; with more the cut waits.
 pub const SNAPSHOT_BYTES_IN_FLIGHT_MAX: usize = 2 << 20;
 
+/// While a core serves more commands per millisecond than this, a snapshot does not hand out more than
+/// [`SNAPSHOT_BYTES_IN_FLIGHT_MAX`] per [`SNAPSHOT_WINDOW_MS`]: requests go first.
+pub const SNAPSHOT_LOAD_PER_MS: u64 = 5;
+
+/// See [`SNAPSHOT_LOAD_PER_MS`].
+pub const SNAPSHOT_WINDOW_MS: i64 = 100;
+
 /// Time before a snapshot that failed is tried again, milliseconds; doubled with each failure up to
 /// [`SNAPSHOT_RETRY_MS_MAX`].
 pub const SNAPSHOT_RETRY_MS_MIN: i64 = 1000;

@@ -11,7 +11,7 @@ use crate::settings::values::Fsync;
 impl Core {
     /// Proposes what every shard has gathered, and does what its group asks for.
     pub(super) fn drive_shards(&mut self) {
-        for done in self.storage.take_done() {
+        while let Some(done) = self.storage.take_done() {
             match done {
                 Done::FileAction { local, id, result } => self.file_action_done(local, id, result),
                 Done::Snapshot(done) => self.snapshot_done(done),

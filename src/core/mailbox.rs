@@ -84,6 +84,15 @@ impl Bell {
         unsafe { libc::write(self.eventfd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
+    /// Wakes the core when it sleeps. Call it when there is something for the core to find.
+    pub fn wake_sleeper(&self) {
+        // Pairs with the fence in `Mailbox::sleep`: either this sees the sleeper or it sees what there is.
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) {
+            self.ring();
+        }
+    }
+
     /// The descriptor that becomes readable.
     pub fn descriptor(&self) -> i32 {
         self.eventfd.as_raw_fd()
@@ -97,11 +106,7 @@ impl MailboxSender {
         self.sender.try_send(mail).map_err(|error| match error {
             TrySendError::Full(mail) | TrySendError::Disconnected(mail) => mail,
         })?;
-        // Pairs with the fence in `Mailbox::sleep`: either this sees the sleeper or it sees the message.
-        fence(Ordering::SeqCst);
-        if self.bell.asleep.load(Ordering::Relaxed) {
-            self.bell.ring();
-        }
+        self.bell.wake_sleeper();
         Ok(())
     }
 }
@@ -122,7 +127,7 @@ impl Mailbox {
     }
 
     /// Its bell.
-    pub fn bell(&self) -> &Bell {
+    pub fn bell(&self) -> &Arc<Bell> {
         &self.bell
     }
 
@@ -136,7 +141,8 @@ impl Mailbox {
         self.receiver.is_empty()
     }
 
-    /// Announces that the core is about to sleep. False: there is mail, stay awake.
+    /// Announces that the core is about to sleep; look then for everything that rings the bell. False: there is mail,
+    /// stay awake.
     pub fn sleep(&self) -> bool {
         self.bell.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);

@@ -7,6 +7,7 @@
 
 mod adopt;
 pub mod answers;
+pub mod background;
 pub mod clients;
 pub mod connection;
 pub mod desk;
@@ -282,15 +283,8 @@ impl Core {
             if self.has_stopped() {
                 return Ok(());
             }
-            if self.storage.background_count() > 0 {
-                // Files of snapshots are glommio's: let it run, and do not sleep long.
-                glommio::yield_if_needed().await;
-                glommio::executor().yield_task_queue_now().await;
-                if !busy && !self.ring.has_work() {
-                    self.sleep(Wait::AtMost(Duration::from_micros(500)));
-                }
-            } else if !busy && !self.ring.has_work() {
-                self.sleep(Wait::ForCompletion);
+            if !busy && !self.ring.has_work() {
+                self.sleep();
             }
         }
         Err(self.failure.take().expect("the loop's condition"))
@@ -308,14 +302,17 @@ impl Core {
     }
 
     /// Waits for the ring. Looks for work for a while first, if the settings say so.
-    fn sleep(&mut self, wait: Wait) {
+    fn sleep(&mut self) {
         if self.settings.spin_us > 0 && self.spin() {
             return;
         }
         if !self.mailbox.sleep() {
             return;
         }
-        let result = self.ring.enter(wait);
+        if self.storage.has_done() {
+            return self.mailbox.wake();
+        }
+        let result = self.ring.enter(Wait::ForCompletion);
         self.mailbox.wake();
         if let Err(error) = result {
             self.failure = Some(format!("the socket ring failed: {error}"));
@@ -328,7 +325,7 @@ impl Core {
         let spin = Duration::from_micros(self.settings.spin_us.into());
         let start = Instant::now();
         while start.elapsed() < spin {
-            if self.ring.has_work() || !self.mailbox.is_empty() {
+            if self.ring.has_work() || !self.mailbox.is_empty() || self.storage.has_done() {
                 return true;
             }
             std::hint::spin_loop();

@@ -9,7 +9,10 @@ use crate::core::answers::Origin;
 use crate::core::room::Failures;
 use crate::core::shard::LocalShard;
 use crate::core::storage::Done;
-use crate::limits::{SNAPSHOT_BUCKETS_PER_TURN, SNAPSHOT_BYTES_IN_FLIGHT_MAX};
+use crate::limits::{
+    SNAPSHOT_BUCKETS_PER_TURN, SNAPSHOT_BYTES_IN_FLIGHT_MAX, SNAPSHOT_LOAD_PER_MS,
+    SNAPSHOT_WINDOW_MS,
+};
 use crate::resp::reply::Reply;
 use ringraft_shards::ids::{ClusterId, Index, ShardId};
 use ringraft_shards::keyspace::Keyspace;
@@ -102,6 +105,37 @@ struct Run {
     file: Option<Arc<File>>,
     offset: u64,
     bytes_in_flight: usize,
+    pace: Pace,
+}
+
+/// What of a snapshot is handed out when, beside a load.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// When the window began, milliseconds since the Unix epoch; after now, the snapshot waits for it.
+    started_ms: i64,
+    /// Commands that the core had run then.
+    commands: u64,
+    /// Handed out since.
+    bytes: usize,
+}
+
+impl Pace {
+    fn new(now_ms: i64, commands: u64) -> Pace {
+        Pace { started_ms: now_ms, commands, bytes: 0 }
+    }
+
+    /// Counts what was handed out. With a full window the next begins: at once, or later when there is a load.
+    fn note(&mut self, bytes: usize, now_ms: i64, commands: u64) {
+        self.bytes += bytes;
+        if self.bytes < SNAPSHOT_BYTES_IN_FLIGHT_MAX {
+            return;
+        }
+        let taken_ms = (now_ms - self.started_ms).max(1);
+        // The counter may have been set back (CONFIG RESETSTAT).
+        let load = commands.saturating_sub(self.commands) / taken_ms as u64;
+        let rest_ms = if load > SNAPSHOT_LOAD_PER_MS { SNAPSHOT_WINDOW_MS - taken_ms } else { 0 };
+        *self = Pace::new(now_ms + rest_ms.max(0), commands);
+    }
 }
 
 impl ShardSnapshots {
@@ -197,20 +231,22 @@ impl Core {
 
     /// Is a snapshot waiting for the core to go on with it?
     pub(super) fn has_snapshot_work(&self) -> bool {
+        let now_ms = self.turn.now_ms;
         self.shards.iter().any(|shard| {
-            let running = shard.snapshots.run.as_ref().is_some_and(Run::may_step);
+            let running = shard.snapshots.run.as_ref().is_some_and(|run| run.may_step(now_ms));
             running || shard.snapshots.wanted && !shard.snapshots.is_running()
         })
     }
 
     /// Goes on with the snapshots of all shards.
     pub(super) fn drive_snapshots(&mut self) {
+        let now_ms = self.turn.now_ms;
         for local in 0..self.shards.len() {
             let snapshots = &mut self.shards[local].snapshots;
             if snapshots.wanted && snapshots.run.is_none() {
                 self.begin_snapshot(local);
             }
-            if self.shards[local].snapshots.run.as_ref().is_some_and(Run::may_step) {
+            if self.shards[local].snapshots.run.as_ref().is_some_and(|run| run.may_step(now_ms)) {
                 self.step_snapshot(local);
             }
         }
@@ -264,6 +300,7 @@ impl Core {
             file: None,
             offset: 0,
             bytes_in_flight: 0,
+            pace: Pace::new(now_ms, self.stats.total_commands),
         });
         let work = move || {
             let pending = directory.begin(name)?;
@@ -304,6 +341,7 @@ impl Core {
             let (offset, bytes) = (state.offset, chunk.len());
             state.offset += bytes as u64;
             state.bytes_in_flight += bytes;
+            state.pace.note(bytes, self.turn.now_ms, self.stats.total_commands);
             let (file, path) = (file.clone(), path.clone());
             let work = move || {
                 file.write_all_at(&chunk, offset).map_err(|source| SnapshotError::Io {
@@ -493,8 +531,11 @@ impl LocalShard {
 }
 
 impl Run {
-    fn may_step(&self) -> bool {
+    fn may_step(&self, now_ms: i64) -> bool {
+        // Further off than a window only when the clock was set back.
+        let rest_ms = self.pace.started_ms - now_ms;
         self.file.is_some()
+            && !(1..=SNAPSHOT_WINDOW_MS).contains(&rest_ms)
             && self.writer.is_some()
             && self.bytes_in_flight <= SNAPSHOT_BYTES_IN_FLIGHT_MAX
     }

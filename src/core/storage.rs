@@ -10,16 +10,15 @@ use ringraft_shards::disk::{Disk, DiskResult, RealDisk};
 use ringraft_shards::ids::Index;
 use ringraft_shards::log::{AlignedBuffer, FileAction, LogWrite, WriteTicket, segment_file_name};
 use ringraft_shards::snapshot::SnapshotError;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::core::background::Background;
 use crate::core::slab::Slab;
 use crate::core::snapshots::SnapshotDone;
 use crate::net::ring::Ring;
@@ -87,15 +86,18 @@ struct ShardFiles {
 }
 
 /// All files of a core.
-#[derive(Default)]
 pub struct Storage {
     shards: Vec<ShardFiles>,
     operations: Slab<DiskOperation>,
-    done: Rc<RefCell<Vec<Done>>>,
-    background: Rc<RefCell<usize>>,
+    background: Background,
 }
 
 impl Storage {
+    /// No shards yet; `background` does what blocks.
+    pub fn new(background: Background) -> Storage {
+        Storage { shards: Vec::new(), operations: Slab::default(), background }
+    }
+
     /// Adds a shard's log directory.
     pub fn add_shard(&mut self, directory: PathBuf, disk: Arc<RealDisk>) {
         self.shards.push(ShardFiles {
@@ -107,43 +109,30 @@ impl Storage {
         });
     }
 
-    /// Pieces of work that glommio has under way.
-    pub fn background_count(&self) -> usize {
-        *self.background.borrow()
-    }
-
     /// Is nothing under way?
     pub fn is_idle(&self) -> bool {
         self.operations.count() == 0
-            && self.background_count() == 0
-            && self.done.borrow().is_empty()
+            && self.background.count() == 0
             && self.shards.iter().all(|shard| shard.unsynced.is_empty())
     }
 
-    /// What background work has reported since the last call.
-    pub fn take_done(&mut self) -> Vec<Done> {
-        std::mem::take(&mut *self.done.borrow_mut())
+    /// A report of background work, if there is one.
+    pub fn take_done(&mut self) -> Option<Done> {
+        self.background.take()
     }
 
-    /// Starts blocking work on glommio's helper thread.
-    pub fn in_background<T: Send + 'static>(
+    /// Starts blocking work on the helper thread.
+    pub fn in_background<T>(
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,
-        report: impl FnOnce(T) -> Done + 'static,
+        report: impl FnOnce(T) -> Done + Send + 'static,
     ) {
-        let (done, background) = (self.done.clone(), self.background.clone());
-        *background.borrow_mut() += 1;
-        glommio::spawn_local(async move {
-            let result = glommio::executor().spawn_blocking(work).await;
-            done.borrow_mut().push(report(result));
-            *background.borrow_mut() -= 1;
-        })
-        .detach();
+        self.background.begin(move || report(work()));
     }
 
     /// Has background work reported something?
     pub fn has_done(&self) -> bool {
-        !self.done.borrow().is_empty()
+        self.background.has_done()
     }
 
     /// Starts work on the segments of a shard.

@@ -11,7 +11,7 @@
 
 use super::buffers::{BUFFER_GROUP, Buffers};
 use crate::limits::RECEIVE_BUFFER_BYTES;
-use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::types::{Fd, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use rustix::io_uring::{IoringEnterFlags, IoringRegisterOp};
 use std::io;
@@ -127,8 +127,6 @@ impl std::fmt::Display for Features {
 pub enum Wait {
     /// Not at all.
     No,
-    /// For a completion, at most so long. Costs a timer of the kernel each time.
-    AtMost(Duration),
     /// For a completion, however long: [`Ring::start_timer`] sees to it that there is one.
     ForCompletion,
 }
@@ -317,14 +315,9 @@ impl Ring {
     /// says. Cost: one system call, none when there is nothing to submit, nothing pending and no wait.
     /// Errors: none that a running server can meet; they are returned for the caller to die on.
     pub fn enter(&mut self, wait: Wait) -> io::Result<()> {
-        let (submitter, mut submissions, completions) = self.ring.split();
+        let (_, mut submissions, completions) = self.ring.split();
         submissions.sync();
         let result = match wait {
-            Wait::AtMost(time) if completions.is_empty() => {
-                let time = Timespec::from(time);
-                let arguments = SubmitArgs::new().timespec(&time);
-                submitter.submit_with_args(1, &arguments)
-            }
             Wait::ForCompletion if completions.is_empty() => {
                 let count = submissions.len() as u32;
                 self.entrance.enter(count, 1, self.entrance.waiting)
@@ -405,7 +398,7 @@ mod tests {
     fn next(ring: &mut Ring) -> Completion {
         let mut completions = Vec::new();
         while completions.is_empty() {
-            ring.enter(Wait::AtMost(Duration::from_secs(10))).expect("a healthy ring");
+            ring.enter(Wait::ForCompletion).expect("a healthy ring");
             ring.take(1, &mut completions);
         }
         completions[0]

@@ -3,6 +3,7 @@
 use super::banner::{Recovery, ShardProgress};
 use super::recover::Origins;
 use super::{Plan, Refusal, checks};
+use crate::core::background::Background;
 use crate::core::mailbox::{Mailbox, MailboxSender};
 use crate::core::room::SnapshotTurn;
 use crate::core::router::Router;
@@ -223,7 +224,7 @@ impl CoreStart {
         }
         let seed = u64::from_le_bytes(seed);
         let shards: Vec<ShardId> = self.router.shards_of_core(seat.id).collect();
-        let mut storage = Storage::default();
+        let mut storage = Storage::new(Background::start(seat.mailbox.bell().clone()).await);
         let mut recovered = Vec::new();
         for shard in shards {
             match self.origins.recover(shard, &mut storage, seed ^ u64::from(shard.0)) {
