@@ -150,15 +150,21 @@ const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(SEGMENT_BYTES_STEP));
 /// Buckets of a snapshot's cut that are handed out in one turn.
 pub const SNAPSHOT_BUCKETS_PER_TURN: usize = 64;
 
+/// Items that a load has overwritten and that are handed out in one turn.
+pub const SNAPSHOT_DISPLACED_PER_TURN: usize = 512;
+
 /// Bytes of a snapshot on their way to the disk; with more the cut waits.
 pub const SNAPSHOT_BYTES_IN_FLIGHT_MAX: usize = 2 << 20;
 
-/// While a core serves more commands per millisecond than this, a snapshot does not hand out more than
-/// [`SNAPSHOT_BYTES_IN_FLIGHT_MAX`] per [`SNAPSHOT_WINDOW_MS`]: requests go first.
+/// While a core serves more commands per millisecond than this, a snapshot hands out no more than
+/// [`SNAPSHOT_WINDOW_BYTES`] per [`SNAPSHOT_WINDOW_MS`], which is 20 MB/s: requests go first.
 pub const SNAPSHOT_LOAD_PER_MS: u64 = 5;
 
 /// See [`SNAPSHOT_LOAD_PER_MS`].
-pub const SNAPSHOT_WINDOW_MS: i64 = 100;
+pub const SNAPSHOT_WINDOW_BYTES: u64 = 512 << 10;
+
+/// See [`SNAPSHOT_LOAD_PER_MS`].
+pub const SNAPSHOT_WINDOW_MS: i64 = 25;
 
 /// Time before a snapshot that failed is tried again, milliseconds; doubled with each failure up to
 /// [`SNAPSHOT_RETRY_MS_MAX`].

@@ -10,8 +10,8 @@ use crate::core::room::Failures;
 use crate::core::shard::LocalShard;
 use crate::core::storage::Done;
 use crate::limits::{
-    SNAPSHOT_BUCKETS_PER_TURN, SNAPSHOT_BYTES_IN_FLIGHT_MAX, SNAPSHOT_LOAD_PER_MS,
-    SNAPSHOT_WINDOW_MS,
+    SNAPSHOT_BUCKETS_PER_TURN, SNAPSHOT_BYTES_IN_FLIGHT_MAX, SNAPSHOT_DISPLACED_PER_TURN,
+    SNAPSHOT_LOAD_PER_MS, SNAPSHOT_WINDOW_BYTES, SNAPSHOT_WINDOW_MS,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::ids::{ClusterId, Index, ShardId};
@@ -115,8 +115,8 @@ struct Pace {
     started_ms: i64,
     /// Commands that the core had run then.
     commands: u64,
-    /// Handed out since.
-    bytes: usize,
+    /// Handed out since, what edits displaced left out.
+    bytes: u64,
 }
 
 impl Pace {
@@ -125,9 +125,9 @@ impl Pace {
     }
 
     /// Counts what was handed out. With a full window the next begins: at once, or later when there is a load.
-    fn note(&mut self, bytes: usize, now_ms: i64, commands: u64) {
+    fn note(&mut self, bytes: u64, now_ms: i64, commands: u64) {
         self.bytes += bytes;
-        if self.bytes < SNAPSHOT_BYTES_IN_FLIGHT_MAX {
+        if self.bytes < SNAPSHOT_WINDOW_BYTES {
             return;
         }
         let taken_ms = (now_ms - self.started_ms).max(1);
@@ -135,6 +135,12 @@ impl Pace {
         let load = commands.saturating_sub(self.commands) / taken_ms as u64;
         let rest_ms = if load > SNAPSHOT_LOAD_PER_MS { SNAPSHOT_WINDOW_MS - taken_ms } else { 0 };
         *self = Pace::new(now_ms + rest_ms.max(0), commands);
+    }
+
+    /// Has the window begun?
+    fn is_open(&self, now_ms: i64) -> bool {
+        // Further off than a window only when the clock was set back.
+        !(1..=SNAPSHOT_WINDOW_MS).contains(&(self.started_ms - now_ms))
     }
 }
 
@@ -233,7 +239,8 @@ impl Core {
     pub(super) fn has_snapshot_work(&self) -> bool {
         let now_ms = self.turn.now_ms;
         self.shards.iter().any(|shard| {
-            let running = shard.snapshots.run.as_ref().is_some_and(|run| run.may_step(now_ms));
+            let run = shard.snapshots.run.as_ref();
+            let running = run.is_some_and(|run| run.may_step(&shard.keyspace, now_ms));
             running || shard.snapshots.wanted && !shard.snapshots.is_running()
         })
     }
@@ -246,7 +253,9 @@ impl Core {
             if snapshots.wanted && snapshots.run.is_none() {
                 self.begin_snapshot(local);
             }
-            if self.shards[local].snapshots.run.as_ref().is_some_and(|run| run.may_step(now_ms)) {
+            let shard = &self.shards[local];
+            let run = shard.snapshots.run.as_ref();
+            if run.is_some_and(|run| run.may_step(&shard.keyspace, now_ms)) {
                 self.step_snapshot(local);
             }
         }
@@ -322,9 +331,19 @@ impl Core {
         let state = shard.snapshots.run.as_mut().expect("the caller looked");
         let run = state.number;
         let writer = state.writer.as_mut().expect("it is there until the cut is finished");
-        let finished = shard.keyspace.cut_step(SNAPSHOT_BUCKETS_PER_TURN, &mut |database, item| {
+        let (now_ms, commands) = (self.turn.now_ms, self.stats.total_commands);
+        // What a load overwrites takes memory until it is handed out: that goes on while the rest waits.
+        let mut finished = false;
+        shard.keyspace.cut_displaced(SNAPSHOT_DISPLACED_PER_TURN, &mut |database, item| {
             writer.push(database, item);
         });
+        if state.pace.is_open(now_ms) {
+            let before = writer.pushed_bytes();
+            finished = shard.keyspace.cut_step(SNAPSHOT_BUCKETS_PER_TURN, &mut |database, item| {
+                writer.push(database, item);
+            });
+            state.pace.note(writer.pushed_bytes() - before, now_ms, commands);
+        }
         let mut chunks = Vec::new();
         while let Some(chunk) = writer.take_chunk() {
             chunks.push(chunk);
@@ -341,7 +360,6 @@ impl Core {
             let (offset, bytes) = (state.offset, chunk.len());
             state.offset += bytes as u64;
             state.bytes_in_flight += bytes;
-            state.pace.note(bytes, self.turn.now_ms, self.stats.total_commands);
             let (file, path) = (file.clone(), path.clone());
             let work = move || {
                 file.write_all_at(&chunk, offset).map_err(|source| SnapshotError::Io {
@@ -531,12 +549,10 @@ impl LocalShard {
 }
 
 impl Run {
-    fn may_step(&self, now_ms: i64) -> bool {
-        // Further off than a window only when the clock was set back.
-        let rest_ms = self.pace.started_ms - now_ms;
+    fn may_step(&self, keyspace: &Keyspace, now_ms: i64) -> bool {
         self.file.is_some()
-            && !(1..=SNAPSHOT_WINDOW_MS).contains(&rest_ms)
             && self.writer.is_some()
             && self.bytes_in_flight <= SNAPSHOT_BYTES_IN_FLIGHT_MAX
+            && (self.pace.is_open(now_ms) || keyspace.has_displaced())
     }
 }

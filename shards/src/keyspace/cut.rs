@@ -136,17 +136,33 @@ impl Keyspace {
         bucket_budget: usize,
         out: &mut dyn FnMut(DatabaseIndex, Item<'_>),
     ) -> bool {
+        self.cut_displaced(bucket_budget.max(1) * BUCKET_WIDTH, out);
         let Some(mut cut) = self.cut.take_if(|cut| !cut.aborted) else { return true };
-        let kept = cut.saved.len().saturating_sub(bucket_budget.max(1) * BUCKET_WIDTH);
-        for (database, item) in cut.saved.drain(kept..) {
-            out(database, lend::borrow_item(item));
-            lend::free_item(item, &mut self.memory);
-        }
         let finished = self.walk_cut(&mut cut, bucket_budget, out) && cut.saved.is_empty();
         if !finished {
             self.cut = Some(cut);
         }
         finished
+    }
+
+    /// Hands out up to `item_budget` of the items that edits have displaced, which until then take memory twice.
+    /// Cost: a copy and a free each, of what was just in use.
+    pub fn cut_displaced(
+        &mut self,
+        item_budget: usize,
+        out: &mut dyn FnMut(DatabaseIndex, Item<'_>),
+    ) {
+        let Some(cut) = &mut self.cut else { return };
+        let kept = cut.saved.len().saturating_sub(item_budget);
+        for (database, item) in cut.saved.drain(kept..) {
+            out(database, lend::borrow_item(item));
+            lend::free_item(item, &mut self.memory);
+        }
+    }
+
+    /// Are there items that edits have displaced and nobody was handed?
+    pub fn has_displaced(&self) -> bool {
+        self.cut.as_ref().is_some_and(|cut| !cut.saved.is_empty())
     }
 
     /// Gives up the cut. [`Keyspace::free_some`] clears up after it; until then no other can begin.
