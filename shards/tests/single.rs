@@ -58,17 +58,19 @@ fn in_memory_nothing_is_handed_out_twice_when_members_come_and_go() {
     };
     poll(&mut group, true);
     assert!(group.is_alone());
-    // Two entries in one poll, which is not told yet that the first was applied.
+    // Two entries in a poll that is not told yet that the one before was applied.
     group.propose("a".as_bytes()).expect("leads");
     assert_eq!(poll(&mut group, false), (1, 0));
     group.propose("b".as_bytes()).expect("leads");
     group.propose("c".as_bytes()).expect("leads");
     poll(&mut group, true);
     poll(&mut group, true);
-    // A change of members with a write before and after it.
+    // A change of members with a write before and after it, while the one before is not applied.
     group.propose("d".as_bytes()).expect("leads");
+    assert_eq!(poll(&mut group, false), (1, 0));
     group.propose_membership(&[MembershipChange::AddLearner(NodeId(2))]).expect("the first");
     group.propose("e".as_bytes()).expect("leads");
+    assert_eq!(poll(&mut group, true), (0, 0), "it waits for that");
     let (_, messages) = poll(&mut group, true);
     assert!(!group.is_alone());
     group.propose("f".as_bytes()).expect("leads");

@@ -556,3 +556,35 @@ impl Run {
             && (self.pace.is_open(now_ms) || keyspace.has_displaced())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HALF: u64 = SNAPSHOT_WINDOW_BYTES / 2;
+
+    #[test]
+    fn beside_a_load_a_full_window_is_waited_for() {
+        let mut pace = Pace::new(1000, 50);
+        pace.note(HALF, 1001, 100);
+        assert!(pace.is_open(1001), "there is room in it");
+        // 5 ms, 100 commands each.
+        pace.note(HALF, 1005, 550);
+        let next_ms = 1000 + SNAPSHOT_WINDOW_MS;
+        assert!(!pace.is_open(1005) && !pace.is_open(next_ms - 1) && pace.is_open(next_ms));
+        assert!(pace.is_open(500), "the clock was set back");
+    }
+
+    #[test]
+    fn without_a_load_windows_follow_one_another() {
+        let mut pace = Pace::new(1000, 50);
+        pace.note(2 * HALF, 1004, 50 + 4 * SNAPSHOT_LOAD_PER_MS);
+        assert!(pace.is_open(1004));
+        // The counters were set back.
+        pace.note(2 * HALF, 1005, 0);
+        assert!(pace.is_open(1005));
+        // One that took longer than it may is late already.
+        pace.note(2 * HALF, 1005 + 2 * SNAPSHOT_WINDOW_MS, 1_000_000);
+        assert!(pace.is_open(1005 + 2 * SNAPSHOT_WINDOW_MS));
+    }
+}

@@ -348,13 +348,19 @@ impl Model {
             self.keyspace.abort_cut();
             return;
         }
-        let budget = self.chance.below(20) as usize;
-        let finished = self.keyspace.cut_step(budget, &mut |database, item| {
+        let mut take = |database: DatabaseIndex, item: Item<'_>| {
             let value = item.string().expect("only strings").to_vec();
             let deadline = item.deadline().map(|deadline| deadline.0);
             let before = given.insert((database.0, item.key().to_vec()), (value, deadline));
             assert!(before.is_none(), "an item comes once");
-        });
+        };
+        let budget = self.chance.below(20) as usize;
+        let finished = if self.chance.below(2) == 0 {
+            self.keyspace.cut_displaced(budget, &mut take);
+            false
+        } else {
+            self.keyspace.cut_step(budget, &mut take)
+        };
         if finished {
             assert!(given == expected, "the cut is not the state of its moment");
             assert!(!self.keyspace.cut_is_on());

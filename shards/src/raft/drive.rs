@@ -31,7 +31,11 @@ impl Group {
         if std::mem::take(&mut self.appends_due) && self.node.raft.state == StateRole::Leader {
             self.node.raft.bcast_append();
         }
-        if self.handed_out > self.applied || self.alone && self.commit_alone(out) {
+        if self.alone && self.commit_alone(out) {
+            return;
+        }
+        if self.handed_out_alone > self.applied {
+            // A ready would hand it out again.
             return;
         }
         let mut committed_bytes = 0;
@@ -65,7 +69,7 @@ impl Group {
     /// False when there may be something else to do.
     ///
     /// raft-rs does not learn what is handed out here. It does not hand it out again all the same: without a log
-    /// what is applied leaves the store, and nothing else happens while something is not applied.
+    /// what is applied leaves the store, and no ready is made before that.
     fn commit_alone(&mut self, out: &mut Output) -> bool {
         if !self.has_only_proposals() {
             return false;
@@ -83,7 +87,7 @@ impl Group {
         raft.reduce_uncommitted_size(&entries);
         raft.mut_store().append(&entries);
         self.hand_out(&entries, out);
-        self.handed_out = index;
+        self.handed_out_alone = index;
         let raft = &mut self.node.raft;
         raft.raft_log.unstable.entries = entries;
         raft.raft_log.stable_entries(index, term);
@@ -98,7 +102,7 @@ impl Group {
         raft.msgs.is_empty()
             && raft.read_states.is_empty()
             && raft.raft_log.unstable_snapshot().is_none()
-            && raft.raft_log.committed == self.applied
+            && raft.raft_log.committed == self.handed_out
     }
 
     /// Has raft-rs nothing to tell? Of an only member in memory it would still tell the commit index.
@@ -231,6 +235,7 @@ impl Group {
         let mut bytes = 0;
         for entry in entries {
             bytes += entry.data.len() as u64;
+            self.handed_out = entry.index;
             self.settle(entry, out);
             let kind = match entry.get_entry_type() {
                 EntryType::EntryNormal if entry.data.is_empty() => EntryKind::Empty,

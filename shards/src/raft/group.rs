@@ -51,8 +51,9 @@ pub struct Group {
     pub(super) applied: u64,
     /// Did the last ready leave this node as a leader with no other members and no log on disk?
     pub(super) alone: bool,
-    /// The last entry that was handed out without a ready.
+    /// The last entry that was handed out, and the last that was without a ready.
     pub(super) handed_out: u64,
+    pub(super) handed_out_alone: u64,
     /// Campaign as soon as everything committed is applied: nobody else can.
     pub(super) eager: bool,
     pub(super) failure: Option<GroupFailure>,
@@ -107,7 +108,8 @@ impl Group {
             observed: (u64::MAX, StateRole::Follower),
             applied,
             alone: false,
-            handed_out: 0,
+            handed_out: applied,
+            handed_out_alone: 0,
             eager,
             failure: None,
             chance,
