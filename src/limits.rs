@@ -156,12 +156,12 @@ pub const SNAPSHOT_DISPLACED_PER_TURN: usize = 512;
 /// Bytes of a snapshot on their way to the disk; with more the cut waits.
 pub const SNAPSHOT_BYTES_IN_FLIGHT_MAX: usize = 2 << 20;
 
-/// While a core serves more commands per millisecond than this, a snapshot hands out no more than
-/// [`SNAPSHOT_WINDOW_BYTES`] per [`SNAPSHOT_WINDOW_MS`], which is 20 MB/s: requests go first.
+/// While a core serves more commands per millisecond than this, a snapshot has [`SNAPSHOT_WINDOW_WORK_US`] of every
+/// [`SNAPSHOT_WINDOW_MS`] for its walk, some 20 MB/s of small items: requests go first.
 pub const SNAPSHOT_LOAD_PER_MS: u64 = 5;
 
 /// See [`SNAPSHOT_LOAD_PER_MS`].
-pub const SNAPSHOT_WINDOW_BYTES: u64 = 512 << 10;
+pub const SNAPSHOT_WINDOW_WORK_US: u64 = 1000;
 
 /// See [`SNAPSHOT_LOAD_PER_MS`].
 pub const SNAPSHOT_WINDOW_MS: i64 = 25;

@@ -11,7 +11,7 @@ use crate::core::shard::LocalShard;
 use crate::core::storage::Done;
 use crate::limits::{
     SNAPSHOT_BUCKETS_PER_TURN, SNAPSHOT_BYTES_IN_FLIGHT_MAX, SNAPSHOT_DISPLACED_PER_TURN,
-    SNAPSHOT_LOAD_PER_MS, SNAPSHOT_WINDOW_BYTES, SNAPSHOT_WINDOW_MS,
+    SNAPSHOT_LOAD_PER_MS, SNAPSHOT_WINDOW_MS, SNAPSHOT_WINDOW_WORK_US,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::ids::{ClusterId, Index, ShardId};
@@ -27,6 +27,7 @@ use ringraft_shards::snapshot::{
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What a step of a snapshot reports.
 pub struct SnapshotDone {
@@ -115,19 +116,19 @@ struct Pace {
     started_ms: i64,
     /// Commands that the core had run then.
     commands: u64,
-    /// Handed out since, what edits displaced left out.
-    bytes: u64,
+    /// Time that the walk has taken since.
+    work: Duration,
 }
 
 impl Pace {
     fn new(now_ms: i64, commands: u64) -> Pace {
-        Pace { started_ms: now_ms, commands, bytes: 0 }
+        Pace { started_ms: now_ms, commands, work: Duration::ZERO }
     }
 
-    /// Counts what was handed out. With a full window the next begins: at once, or later when there is a load.
-    fn note(&mut self, bytes: u64, now_ms: i64, commands: u64) {
-        self.bytes += bytes;
-        if self.bytes < SNAPSHOT_WINDOW_BYTES {
+    /// Counts what a step took. With a full window the next begins: at once, or later when there is a load.
+    fn note(&mut self, work: Duration, now_ms: i64, commands: u64) {
+        self.work += work;
+        if self.work < Duration::from_micros(SNAPSHOT_WINDOW_WORK_US) {
             return;
         }
         let taken_ms = (now_ms - self.started_ms).max(1);
@@ -338,11 +339,11 @@ impl Core {
             writer.push(database, item);
         });
         if state.pace.is_open(now_ms) {
-            let before = writer.pushed_bytes();
+            let begin = Instant::now();
             finished = shard.keyspace.cut_step(SNAPSHOT_BUCKETS_PER_TURN, &mut |database, item| {
                 writer.push(database, item);
             });
-            state.pace.note(writer.pushed_bytes() - before, now_ms, commands);
+            state.pace.note(begin.elapsed(), now_ms, commands);
         }
         let mut chunks = Vec::new();
         while let Some(chunk) = writer.take_chunk() {
@@ -561,7 +562,7 @@ impl Run {
 mod tests {
     use super::*;
 
-    const HALF: u64 = SNAPSHOT_WINDOW_BYTES / 2;
+    const HALF: Duration = Duration::from_micros(SNAPSHOT_WINDOW_WORK_US / 2);
 
     #[test]
     fn beside_a_load_a_full_window_is_waited_for() {
@@ -578,13 +579,13 @@ mod tests {
     #[test]
     fn without_a_load_windows_follow_one_another() {
         let mut pace = Pace::new(1000, 50);
-        pace.note(2 * HALF, 1004, 50 + 4 * SNAPSHOT_LOAD_PER_MS);
+        pace.note(HALF * 2, 1004, 50 + 4 * SNAPSHOT_LOAD_PER_MS);
         assert!(pace.is_open(1004));
         // The counters were set back.
-        pace.note(2 * HALF, 1005, 0);
+        pace.note(HALF * 2, 1005, 0);
         assert!(pace.is_open(1005));
         // One that took longer than it may is late already.
-        pace.note(2 * HALF, 1005 + 2 * SNAPSHOT_WINDOW_MS, 1_000_000);
+        pace.note(HALF * 2, 1005 + 2 * SNAPSHOT_WINDOW_MS, 1_000_000);
         assert!(pace.is_open(1005 + 2 * SNAPSHOT_WINDOW_MS));
     }
 }

@@ -83,11 +83,6 @@ impl SnapshotWriter {
         self.ready_bytes
     }
 
-    /// Bytes of all that was pushed.
-    pub fn pushed_bytes(&self) -> u64 {
-        self.file_size + self.open.len() as u64
-    }
-
     /// Items pushed.
     pub fn item_count(&self) -> u64 {
         self.item_count
