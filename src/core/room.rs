@@ -16,6 +16,7 @@ use crate::limits::{SNAPSHOT_RETRY_MS_MAX, SNAPSHOT_RETRY_MS_MIN};
 use ringraft_shards::batch::BatchBuilder;
 use ringraft_shards::disk::DiskResult;
 use ringraft_shards::ids::{Index, ShardId};
+use ringraft_shards::log::Reserve;
 use ringraft_shards::snapshot::SnapshotError;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -204,7 +205,7 @@ impl LocalShard {
             order.push(waiting);
         }
         (set.batch, set.order) = (smaller, order);
-        self.propose_rest(set, answers, stats);
+        self.propose_set(set, Reserve::Used, stats.now_ms, answers, stats);
     }
 }
 

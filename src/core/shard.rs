@@ -18,6 +18,7 @@ use ringraft_shards::arguments::Arguments;
 use ringraft_shards::batch::{Batch, BatchBuilder, Operation};
 use ringraft_shards::ids::{DatabaseIndex, Index, ShardId, Term};
 use ringraft_shards::keyspace::{Edit, EvictionPolicy, Key, KeyHash, Keyspace};
+use ringraft_shards::log::Reserve;
 use ringraft_shards::raft::{CommittedEntry, EntryKind, Group, ProposeError};
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -254,7 +255,7 @@ impl LocalShard {
                 self.recycle(set);
                 continue;
             }
-            self.propose_set(set, now_ms, answers, stats);
+            self.propose_set(set, Reserve::Kept, now_ms, answers, stats);
         }
     }
 
@@ -277,9 +278,11 @@ impl LocalShard {
         unchanged
     }
 
-    fn propose_set(
+    /// Proposes a set; on a full disk first whole, then what of it may use the reserve.
+    pub(super) fn propose_set(
         &mut self,
-        set: Box<Set>,
+        mut set: Box<Set>,
+        reserve: Reserve,
         now_ms: i64,
         answers: &mut Answers,
         stats: &mut Stats,
@@ -295,15 +298,18 @@ impl LocalShard {
             }
             return;
         }
-        let mut set = set;
         self.last_time_ms = self.time(now_ms);
         let seed = self.random();
         let data = set.batch.encode(self.last_time_ms, seed);
-        match self.group.propose(data) {
+        let proposed = match reserve {
+            Reserve::Kept => self.group.propose(data),
+            Reserve::Used => self.group.propose_smaller(data),
+        };
+        match proposed {
             Ok(proposal) => {
                 self.flights.push_back(Flight { index: proposal.index, term: proposal.term, set });
             }
-            Err(error @ ProposeError::DiskFull(_)) => {
+            Err(error @ ProposeError::DiskFull(_)) if reserve == Reserve::Kept => {
                 self.propose_smaller(set, &refusal_text(&error), answers, stats);
             }
             Err(error) => self.refuse(set, &refusal_text(&error), answers, stats),
@@ -318,7 +324,7 @@ impl LocalShard {
         }
         set.order.retain(|waiting| !waiting.proposed);
         set.batch.clear();
-        self.propose_set(set, stats.now_ms, answers, stats);
+        self.propose_set(set, Reserve::Kept, stats.now_ms, answers, stats);
     }
 
     /// Answers a write with an error.
@@ -338,26 +344,6 @@ impl LocalShard {
             let start = out.len();
             stats.refuse(error, start, &mut Reply::new(out, waiting.origin.protocol));
         });
-    }
-
-    /// Proposes what is left of a set when the disk is full.
-    pub(super) fn propose_rest(
-        &mut self,
-        mut set: Box<Set>,
-        answers: &mut Answers,
-        stats: &mut Stats,
-    ) {
-        if set.batch.count() == 0 {
-            return self.propose_set(set, stats.now_ms, answers, stats);
-        }
-        let seed = self.random();
-        let data = set.batch.encode(self.last_time_ms, seed);
-        match self.group.propose_smaller(data) {
-            Ok(proposal) => {
-                self.flights.push_back(Flight { index: proposal.index, term: proposal.term, set });
-            }
-            Err(error) => self.refuse(set, &refusal_text(&error), answers, stats),
-        }
     }
 
     /// Applies a committed entry and answers those who wait for it.

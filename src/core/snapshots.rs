@@ -240,9 +240,8 @@ impl Core {
     pub(super) fn has_snapshot_work(&self) -> bool {
         let now_ms = self.turn.now_ms;
         self.shards.iter().any(|shard| {
-            let run = shard.snapshots.run.as_ref();
-            let running = run.is_some_and(|run| run.may_step(&shard.keyspace, now_ms));
-            running || shard.snapshots.wanted && !shard.snapshots.is_running()
+            shard.may_step_snapshot(now_ms)
+                || shard.snapshots.wanted && !shard.snapshots.is_running()
         })
     }
 
@@ -254,9 +253,7 @@ impl Core {
             if snapshots.wanted && snapshots.run.is_none() {
                 self.begin_snapshot(local);
             }
-            let shard = &self.shards[local];
-            let run = shard.snapshots.run.as_ref();
-            if run.is_some_and(|run| run.may_step(&shard.keyspace, now_ms)) {
+            if self.shards[local].may_step_snapshot(now_ms) {
                 self.step_snapshot(local);
             }
         }
@@ -549,12 +546,15 @@ impl LocalShard {
     }
 }
 
-impl Run {
-    fn may_step(&self, keyspace: &Keyspace, now_ms: i64) -> bool {
-        self.file.is_some()
-            && self.writer.is_some()
-            && self.bytes_in_flight <= SNAPSHOT_BYTES_IN_FLIGHT_MAX
-            && (self.pace.is_open(now_ms) || keyspace.has_displaced())
+impl LocalShard {
+    /// Can the snapshot that is being written go on now?
+    fn may_step_snapshot(&self, now_ms: i64) -> bool {
+        self.snapshots.run.as_ref().is_some_and(|run| {
+            run.file.is_some()
+                && run.writer.is_some()
+                && run.bytes_in_flight <= SNAPSHOT_BYTES_IN_FLIGHT_MAX
+                && (run.pace.is_open(now_ms) || self.keyspace.has_displaced())
+        })
     }
 }
 

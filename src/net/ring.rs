@@ -185,14 +185,14 @@ impl Entrance {
         Entrance { ring, registered, waiting }
     }
 
-    fn enter(&self, submitted: u32, wanted: u32, flags: IoringEnterFlags) -> io::Result<usize> {
+    fn enter(&self, submitted: u32, wanted: u32, flags: IoringEnterFlags) -> io::Result<()> {
         // SAFETY: the descriptor, or the number that stands for it, is the ring's, which is open as long as this is in use;
         // no argument is passed, and submissions satisfy their own conditions.
-        let count = unsafe {
+        unsafe {
             let ring = BorrowedFd::borrow_raw(self.ring);
-            rustix::io_uring::io_uring_enter(ring, submitted, wanted, flags | self.registered)
-        };
-        Ok(count? as usize)
+            rustix::io_uring::io_uring_enter(ring, submitted, wanted, flags | self.registered)?;
+        }
+        Ok(())
     }
 }
 
@@ -331,9 +331,9 @@ impl Ring {
             }
         };
         match result {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             Err(error) => match error.raw_os_error() {
-                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                Some(libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
                 _ => Err(error),
             },
         }
