@@ -2,7 +2,7 @@
 
 use super::help::help;
 use super::refusal::{Outcome, Refusal};
-use super::{Arity, Call, Command, Gather, Group, Run, Spread, container, plain, table};
+use super::{Arity, Call, Command, Gather, Group, Run, Search, Spread, container, plain, table};
 use crate::glob::Glob;
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -127,6 +127,7 @@ fn flags(row: &Command) -> Vec<&'static str> {
         (flags.readonly, "readonly"),
         (flags.grows, "denyoom"),
         (flags.admin, "admin"),
+        (row.keys.search != Search::None, "movablekeys"),
         (flags.no_monitor && !flags.admin, "skip_monitor"),
         (flags.no_slowlog, "skip_slowlog"),
         (flags.fast, "fast"),
@@ -178,38 +179,104 @@ fn key_flags(row: &Command) -> [&'static str; 2] {
 
 fn key_specification(row: &Command, reply: &mut Reply<'_>) {
     let keys = row.keys;
-    if keys.first == 0 {
-        return reply.set(0);
+    let found: &[KeyPlace] = match keys.search {
+        Search::None => &[],
+        Search::Counted(at) => &[KeyPlace { begin: Begin::At(at), find: Find::Counted }],
+        Search::Streams => &[KeyPlace {
+            begin: Begin::Behind("STREAMS", 1),
+            find: Find::Range { last: -1, step: 1, limit: 2 },
+        }],
+        Search::SortStore => &[KeyPlace { begin: Begin::Unknown, find: Find::Unknown }],
+        Search::RadiusStore => &[
+            KeyPlace { begin: Begin::Behind("STORE", 6), find: Find::ONE },
+            KeyPlace { begin: Begin::Behind("STOREDIST", 6), find: Find::ONE },
+        ],
+        Search::MigrateKeys => &[KeyPlace {
+            begin: Begin::Behind("KEYS", -2),
+            find: Find::Range { last: -1, step: 1, limit: 0 },
+        }],
+    };
+    reply.set(usize::from(keys.first > 0) + found.len());
+    if keys.first > 0 {
+        // Counted from the first key; from the end when it is negative.
+        let from_first = if keys.last < 0 { 0 } else { keys.first as i64 };
+        let last = keys.last as i64 - from_first;
+        let find = Find::Range { last, step: keys.step as i64, limit: 0 };
+        KeyPlace { begin: Begin::At(keys.first), find }.describe(row, reply);
     }
-    reply.set(1);
-    reply.map(3);
-    reply.bulk(b"flags");
-    words(&key_flags(row), "", reply);
-    reply.bulk(b"begin_search");
+    found.iter().for_each(|place| place.describe(row, reply));
+}
+
+/// One key specification of COMMAND INFO.
+struct KeyPlace {
+    begin: Begin,
+    find: Find,
+}
+
+/// Where the search for keys begins.
+enum Begin {
+    At(usize),
+    Behind(&'static str, i64),
+    Unknown,
+}
+
+/// How keys are found from there.
+enum Find {
+    Range { last: i64, step: i64, limit: i64 },
+    Counted,
+    Unknown,
+}
+
+impl Find {
+    const ONE: Find = Find::Range { last: 0, step: 1, limit: 0 };
+}
+
+impl KeyPlace {
+    fn describe(&self, row: &Command, reply: &mut Reply<'_>) {
+        reply.map(3);
+        reply.bulk(b"flags");
+        words(&key_flags(row), "", reply);
+        reply.bulk(b"begin_search");
+        match self.begin {
+            Begin::At(index) => specification("index", &[("index", index as i64)], reply),
+            Begin::Behind(word, from) => {
+                specification_head("keyword", 2, reply);
+                reply.bulk(b"keyword");
+                reply.bulk(word.as_bytes());
+                reply.bulk(b"startfrom");
+                reply.integer(from);
+            }
+            Begin::Unknown => specification("unknown", &[], reply),
+        }
+        reply.bulk(b"find_keys");
+        match self.find {
+            Find::Range { last, step, limit } => {
+                let fields = [("lastkey", last), ("keystep", step), ("limit", limit)];
+                specification("range", &fields, reply);
+            }
+            Find::Counted => {
+                let fields = [("keynumidx", 0), ("firstkey", 1), ("keystep", 1)];
+                specification("keynum", &fields, reply);
+            }
+            Find::Unknown => specification("unknown", &[], reply),
+        }
+    }
+}
+
+fn specification_head(kind: &str, count: usize, reply: &mut Reply<'_>) {
     reply.map(2);
     reply.bulk(b"type");
-    reply.bulk(b"index");
+    reply.bulk(kind.as_bytes());
     reply.bulk(b"spec");
-    reply.map(1);
-    reply.bulk(b"index");
-    reply.integer(keys.first as i64);
-    reply.bulk(b"find_keys");
-    reply.map(2);
-    reply.bulk(b"type");
-    reply.bulk(b"range");
-    reply.bulk(b"spec");
-    reply.map(3);
-    reply.bulk(b"lastkey");
-    // Counted from the first key; from the end when it is negative.
-    reply.integer(if keys.last < 0 {
-        keys.last as i64
-    } else {
-        keys.last as i64 - keys.first as i64
-    });
-    reply.bulk(b"keystep");
-    reply.integer(keys.step as i64);
-    reply.bulk(b"limit");
-    reply.integer(0);
+    reply.map(count);
+}
+
+fn specification(kind: &str, fields: &[(&str, i64)], reply: &mut Reply<'_>) {
+    specification_head(kind, fields.len(), reply);
+    for (name, value) in fields {
+        reply.bulk(name.as_bytes());
+        reply.integer(*value);
+    }
 }
 
 fn list(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
@@ -266,13 +333,13 @@ fn getkeysandflags(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
 fn keys_of(arguments: Arguments<'_>) -> Result<(&'static Command, Vec<&[u8]>), Refusal> {
     let row = table::resolve(arguments).filter(|row| !row.flags.internal);
     let row = row.ok_or(Refusal::text("ERR Invalid command specified"))?;
-    if row.keys.first == 0 {
+    if !row.keys.exist() {
         return Err(Refusal::text("ERR The command has no key arguments"));
     }
     if !row.arity.fits(arguments.count()) {
         return Err(Refusal::text("ERR Invalid number of arguments specified for command"));
     }
-    let positions = row.keys.positions(arguments.count());
+    let positions = row.keys.positions(arguments);
     Ok((row, positions.map(|at| arguments.at(at)).collect()))
 }
 

@@ -208,7 +208,7 @@ fn persist(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outco
 
 fn expire_keys(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let mut count = 0;
-    for i in call.command.keys.positions(call.count()) {
+    for i in call.command.keys.positions(call.arguments) {
         count += i64::from(edit.remove_expired(&call.key(i)));
     }
     reply.integer(count);
@@ -217,7 +217,7 @@ fn expire_keys(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> O
 
 fn evict_keys(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let mut count = 0;
-    for i in call.command.keys.positions(call.count()) {
+    for i in call.command.keys.positions(call.arguments) {
         let key = call.key(i);
         count += i64::from(edit.remove_expired(&key) || edit.remove(&key));
     }

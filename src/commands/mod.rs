@@ -16,6 +16,7 @@ pub mod dump;
 pub mod expire;
 pub mod help;
 pub mod info;
+pub mod key_search;
 pub mod keys;
 pub mod latency;
 pub mod lcs;
@@ -37,6 +38,7 @@ mod tests;
 use crate::core::Desk;
 use crate::core::shard::Bench;
 use crate::resp::reply::Reply;
+pub use key_search::{Keys, Search};
 use refusal::{Outcome, Refusal};
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::keyspace::{Edit, Key, KeyHash, KeyHasher, View};
@@ -90,7 +92,7 @@ impl<'a> Call<'a> {
     /// The keys in order, each with the position of its argument, [`KEYS_AHEAD`] at a time: whoever looks up a chunk prefetches
     /// it first.
     pub fn key_chunks(&self) -> impl Iterator<Item = KeyChunk<'a>> {
-        let mut positions = self.command.keys.positions(self.count());
+        let mut positions = self.command.keys.positions(self.arguments);
         let call = *self;
         std::iter::from_fn(move || {
             let keys = positions.by_ref().take(KEYS_AHEAD).map(|i| (i, call.key(i)));
@@ -144,41 +146,6 @@ impl Arity {
             Arity::AtLeast(n) => -(n as i64),
             Arity::Pairs => -3,
         }
-    }
-}
-
-/// Where a command's keys stand among its arguments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keys {
-    /// Position of the first key; 0 when the command has none.
-    pub first: usize,
-    /// Position of the last key; negative counts from the end (-1 is the last argument).
-    pub last: isize,
-    /// Distance between keys.
-    pub step: usize,
-}
-
-impl Keys {
-    /// No keys.
-    pub const NONE: Keys = Keys { first: 0, last: 0, step: 0 };
-    /// The first argument.
-    pub const FIRST: Keys = Keys { first: 1, last: 1, step: 1 };
-    /// The first two arguments.
-    pub const TWO: Keys = Keys { first: 1, last: 2, step: 1 };
-    /// Every argument.
-    pub const ALL: Keys = Keys { first: 1, last: -1, step: 1 };
-    /// Every argument after the first.
-    pub const FROM_SECOND: Keys = Keys { first: 2, last: -1, step: 1 };
-    /// The second argument.
-    pub const SECOND: Keys = Keys { first: 2, last: 2, step: 1 };
-    /// Keys and values in turn.
-    pub const PAIRS: Keys = Keys { first: 1, last: -1, step: 2 };
-
-    /// Positions of the keys in a request of `count` arguments.
-    pub fn positions(self, count: usize) -> impl Iterator<Item = usize> + Clone {
-        let last = if self.last < 0 { count as isize + self.last } else { self.last };
-        let end = if self.first == 0 { 0 } else { (last + 1).max(0) as usize };
-        (self.first..end.min(count)).step_by(self.step.max(1))
     }
 }
 
@@ -424,6 +391,12 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
 }
 
 impl Command {
+    /// Hash of a request's first key; any hash when it has none.
+    pub fn first_key(&self, arguments: Arguments<'_>, hasher: KeyHasher) -> KeyHash {
+        let first = self.keys.positions(arguments).find_map(|at| arguments.get(at));
+        first.map_or(KeyHash::default(), |key| hasher.hash(key))
+    }
+
     /// Constant or logarithmic time.
     pub const fn fast(mut self) -> Command {
         self.flags.fast = true;

@@ -216,7 +216,7 @@ fn scan_matching(
 fn delif(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let text = memmem::Finder::new(call.at(1));
     let mut count = 0;
-    for i in call.command.keys.positions(call.count()) {
+    for i in call.command.keys.positions(call.arguments) {
         let key = call.key(i);
         let value = edit.view().peek(&key).and_then(|item| item.string());
         if value.is_some_and(|value| text.find(value).is_some()) {

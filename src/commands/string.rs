@@ -214,7 +214,7 @@ fn mset(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome 
 fn msetnx(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let view = edit.view();
     let absent =
-        call.command.keys.positions(call.count()).all(|i| view.peek(&call.key(i)).is_none());
+        call.command.keys.positions(call.arguments).all(|i| view.peek(&call.key(i)).is_none());
     if absent {
         set_pairs(call, edit);
     }

@@ -4,7 +4,7 @@ use super::{Call, Run, table};
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::DatabaseIndex;
-use ringraft_shards::keyspace::{KeyHash, KeyHasher, Keyspace};
+use ringraft_shards::keyspace::{KeyHasher, Keyspace};
 
 /// A keyspace with a clock of its own, and database 0 of it.
 pub struct Runner {
@@ -34,10 +34,7 @@ impl Runner {
         let mut rows = table::rows().iter();
         let command = rows.find(|row| arguments.is(0, row.name)).expect("a known command");
         let hasher = self.keyspace.hasher();
-        let first_key = match command.keys.first {
-            0 => KeyHash::default(),
-            first => hasher.hash(arguments.at(first)),
-        };
+        let first_key = command.first_key(arguments, hasher);
         // Any odd constant: commands with chance want all bits to change.
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let call = Call { command, arguments, first_key, hasher, seed: self.seed };

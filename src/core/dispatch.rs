@@ -348,7 +348,7 @@ impl Core {
             return Ok((0..self.router.shard_count()).map(|n| all(ShardId(n as u16))).collect());
         }
         let mut pieces: Vec<Piece> = Vec::new();
-        for i in command.keys.positions(arguments.count()) {
+        for i in command.keys.positions(arguments) {
             if i + command.keys.step > arguments.count() {
                 return Err(Refusal::Arity(command.full_name()));
             }

@@ -155,7 +155,7 @@ impl Crowd {
         let mut hashes: SmallVec<[KeyHash; 16]> = SmallVec::new();
         // Bit n: part n has a key of this request. Parts beyond 64 share a bit and are looked at.
         let mut present = 0u64;
-        for i in command.keys.positions(arguments.count()) {
+        for i in command.keys.positions(arguments) {
             let hash = router.hash(arguments.at(i));
             let owner = self.part_of(router.shard(hash));
             self.parts[owner].locks.keys.push(LockKey::new(hash, exclusive));

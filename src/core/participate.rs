@@ -169,7 +169,7 @@ impl LocalShard {
             return self.participant.is_any_held();
         }
         let hasher = self.keyspace.hasher();
-        command.keys.positions(arguments.count()).any(|i| {
+        command.keys.positions(arguments).any(|i| {
             let hash =
                 if i == command.keys.first { first_key } else { hasher.hash(arguments.at(i)) };
             self.participant.is_held(LockKey::new(hash, true).hash)
@@ -184,7 +184,7 @@ impl LocalShard {
             return super::transaction::locks_of_queued(command, arguments, self.keyspace.hasher())
                 .unwrap_or(LockSet::whole(writes));
         }
-        let positions = command.keys.positions(arguments.count());
+        let positions = command.keys.positions(arguments);
         let keys =
             positions.map(|i| LockKey::new(self.keyspace.hasher().hash(arguments.at(i)), writes));
         LockSet { keys: keys.collect(), whole: None }

@@ -57,7 +57,7 @@ impl Router {
 
     /// Does one shard own all keys of a request?
     pub fn is_one(&self, command: &Command, arguments: Arguments<'_>) -> bool {
-        let mut positions = command.keys.positions(arguments.count());
+        let mut positions = command.keys.positions(arguments);
         let shard = |i: usize| self.slots[Slot::of_key(arguments.at(i)).number()];
         let first = positions.next().map(shard);
         positions.all(|i| Some(shard(i)) == first)

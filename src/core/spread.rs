@@ -200,7 +200,7 @@ impl Core {
                 continue;
             }
             let exclusive = matches!(command.run, Run::Write(_));
-            for i in command.keys.positions(arguments.count()) {
+            for i in command.keys.positions(arguments) {
                 let key = arguments.at(i);
                 let hash = self.router.hash(key);
                 let need = needs.entry(self.router.shard(hash)).or_default();
@@ -375,8 +375,7 @@ impl Core {
         let start = reply.len();
         let outcome = match command.run {
             Run::Read(_) | Run::Write(_) => {
-                let first = arguments.get(command.keys.first).filter(|_| command.keys.first > 0);
-                let hash = first.map_or(KeyHash::default(), |key| self.router.hash(key));
+                let hash = command.first_key(arguments, self.router.hasher());
                 let mut edit = self.overlay.edit(step.database, self.turn.now_ms);
                 let mut out = Reply::new(reply, protocol);
                 super::shard::run_operation(&mut edit, command, hash, arguments, seed, &mut out)

@@ -363,7 +363,7 @@ pub fn locks_of_queued(
         if matches!(command.spread, Spread::Everywhere(_)) {
             locks.whole = Some(locks.whole.unwrap_or(false) | exclusive);
         }
-        for i in command.keys.positions(arguments.count()) {
+        for i in command.keys.positions(arguments) {
             locks.keys.push(LockKey::new(hasher.hash(arguments.at(i)), exclusive));
         }
     });
@@ -403,13 +403,11 @@ fn run(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let mut nth = 0u64;
     each_queued(call.arguments, |number, database, arguments| {
         let command = super::shard::numbered(number);
-        let first = command.keys.first;
-        let first_key = arguments.get(first).filter(|_| first > 0);
         nth += 1;
         let inner = Call {
             command,
             arguments,
-            first_key: first_key.map_or(KeyHash::default(), |key| call.hasher.hash(key)),
+            first_key: command.first_key(arguments, call.hasher),
             hasher: call.hasher,
             seed: call.seed.wrapping_add(nth.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
         };

@@ -4,7 +4,7 @@ use ringraft::commands::{Call, Command, Run, table};
 use ringraft::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::DatabaseIndex;
-use ringraft_shards::keyspace::{KeyHash, KeyHasher, Keyspace};
+use ringraft_shards::keyspace::{KeyHasher, Keyspace};
 
 /// One connection to a server with an empty keyspace.
 pub trait Server {
@@ -58,10 +58,7 @@ impl InProcess {
     fn run(&mut self, command: &'static Command, owned: &OwnedArguments, reply: &mut Reply<'_>) {
         let arguments = owned.borrow();
         let hasher = self.keyspace.hasher();
-        let first_key = match command.keys.first {
-            0 => KeyHash::default(),
-            at => arguments.get(at).map_or(KeyHash::default(), |key| hasher.hash(key)),
-        };
+        let first_key = command.first_key(arguments, hasher);
         self.seed += 1;
         let call = Call { command, arguments, first_key, hasher, seed: self.seed };
         let start = reply.size();
