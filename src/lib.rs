@@ -6,6 +6,7 @@ pub mod core;
 pub mod files;
 
 pub mod glob;
+pub mod hyperloglog;
 pub mod kvnode_state;
 pub mod limits;
 pub mod net;

@@ -15,6 +15,7 @@ pub mod debug;
 pub mod dump;
 pub mod expire;
 pub mod help;
+pub mod hyperloglog;
 pub mod info;
 pub mod key_search;
 pub mod keys;
@@ -212,6 +213,16 @@ pub enum Group {
     String,
     /// Bits of strings.
     Bitmap,
+    /// Lists.
+    List,
+    /// Sets.
+    Set,
+    /// Hashes.
+    Hash,
+    /// Sorted sets.
+    SortedSet,
+    /// Counts of distinct elements.
+    HyperLogLog,
     /// Keys of any type.
     Generic,
     /// The connection itself.
@@ -230,6 +241,11 @@ impl Group {
         match self {
             Group::String => "string",
             Group::Bitmap => "bitmap",
+            Group::List => "list",
+            Group::Set => "set",
+            Group::Hash => "hash",
+            Group::SortedSet => "sorted-set",
+            Group::HyperLogLog => "hyperloglog",
             Group::Generic => "generic",
             Group::Connection => "connection",
             Group::Server => "server",

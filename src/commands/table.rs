@@ -8,8 +8,8 @@
 use super::refusal::Refusal;
 use super::{
     Command, Run, bit, bitfield, client, command, config, connection, counter, database, debug,
-    dump, expire, info, keys, latency, lcs, memory, object, pattern, persistence, raft, scan,
-    server, slowlog, string,
+    dump, expire, hyperloglog, info, keys, latency, lcs, memory, object, pattern, persistence,
+    raft, scan, server, slowlog, string,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -22,6 +22,7 @@ const FAMILIES: &[&[Command]] = &[
     lcs::COMMANDS,
     bit::COMMANDS,
     bitfield::COMMANDS,
+    hyperloglog::COMMANDS,
     keys::COMMANDS,
     expire::COMMANDS,
     scan::COMMANDS,
@@ -197,6 +198,11 @@ const NUMBERED: &[&str] = &[
     "transaction",
     "fetch-keys",
     "count-matching",
+    "pfadd",
+    "pfcount",
+    "pfmerge",
+    "pfdebug",
+    "pfselftest",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

@@ -8,9 +8,21 @@ use crate::reply;
 use crate::server::{InProcess, Server};
 
 const REQUESTS: u64 = 20_000;
+/// Fewer: each may add a thousand elements.
+const SKETCH_REQUESTS: u64 = 2_000;
 
 #[test]
 fn transcripts_of_random_requests_agree_with_redis() {
+    compare(REQUESTS, Dice::request);
+}
+
+#[test]
+fn transcripts_of_random_sketches_agree_with_redis() {
+    compare(SKETCH_REQUESTS, Dice::sketch_request);
+}
+
+/// Runs what `make` makes up on both.
+fn compare(count: u64, make: fn(&mut Dice) -> Vec<String>) {
     let Some(redis) = RedisServer::start() else {
         eprintln!("redis-server is not installed: random requests are not compared with it");
         return;
@@ -22,8 +34,8 @@ fn transcripts_of_random_requests_agree_with_redis() {
     let (mut ours, mut theirs) = (InProcess::new(), redis.connect());
     let mut dice = Dice { state: seed };
     let mut history = Vec::new();
-    for _ in 0..number("REQUESTS").unwrap_or(REQUESTS) {
-        let words = dice.request();
+    for _ in 0..number("REQUESTS").unwrap_or(count) {
+        let words = make(&mut dice);
         history.push(format!("{words:?}"));
         let bytes = |words: &[String]| words.iter().map(|word| word.clone().into_bytes()).collect();
         let here = reply::render(&ours.execute(bytes(&words)));
@@ -106,6 +118,29 @@ impl Dice {
                 Some(word) => self.fill(word, &mut words),
                 None => self.fill(word, &mut words),
             }
+        }
+        words
+    }
+
+    /// A request to HyperLogLogs. PFCOUNT of one key is left out: Redis writes the count into the value.
+    fn sketch_request(&mut self) -> Vec<String> {
+        let template = match self.below(20) {
+            0 => "del Key",
+            1 => "pfdebug todense Key",
+            2 => "pfdebug getreg Key",
+            3 => "pfdebug encoding Key",
+            4 | 5 => "pfmerge Key Key Key",
+            6 | 7 => "pfcount Key Key Key",
+            8..=13 => "get Key",
+            _ => "pfadd Key",
+        };
+        let mut words = Vec::new();
+        template.split(' ').for_each(|word| self.fill(word, &mut words));
+        if words[0] == "pfadd" {
+            let size = 1 << self.below(11);
+            let elements =
+                (0..self.below(size)).map(|_| (self.next() >> self.below(64)).to_string());
+            words.extend(elements);
         }
         words
     }
