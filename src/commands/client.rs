@@ -200,7 +200,11 @@ fn pause(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answ
         4 if call.arguments.is(3, "all") => true,
         4 if call.arguments.is(3, "write") => false,
         4 => return Err(Refusal::text("ERR CLIENT PAUSE mode must be WRITE or ALL")),
-        _ => return Err(Refusal::Arity(call.command.full_name())),
+        _ => {
+            return Err(Refusal::text(
+                "ERR unknown subcommand or wrong number of arguments for 'pause'. Try CLIENT HELP.",
+            ));
+        }
     };
     let timeout_ms = call
         .integer(2)
@@ -208,7 +212,11 @@ fn pause(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answ
     if timeout_ms < 0 {
         return Err(Refusal::text("ERR timeout is negative"));
     }
-    let until_ms = desk.core.now_ms().saturating_add(timeout_ms);
+    let until_ms = desk
+        .core
+        .now_ms()
+        .checked_add(timeout_ms)
+        .ok_or(Refusal::text("ERR timeout is out of range"))?;
     let pause = Pause { until_ms, all };
     desk.ask_cores(move |core| core.begin_pause(pause), |_, _, reply| reply.ok())
 }

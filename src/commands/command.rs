@@ -132,6 +132,7 @@ fn flags(row: &Command) -> Vec<&'static str> {
         (flags.no_slowlog, "skip_slowlog"),
         (flags.fast, "fast"),
         (flags.no_auth, "no_auth"),
+        (flags.may_replicate, "may_replicate"),
         (flags.asks, "no_multi"),
     ])
 }

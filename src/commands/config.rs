@@ -2,7 +2,7 @@
 
 use super::help::help;
 use super::refusal::Refusal;
-use super::{Answer, Arity, Call, Command, Group, container, plain, session};
+use super::{Answer, Arity, Call, Command, Group, Secrets, container, plain, session};
 use crate::core::{Core, Desk};
 use crate::node;
 use crate::resp::reply::Reply;
@@ -33,11 +33,12 @@ const CONFIG: &[Command] = &[
         "2.8.0",
         "Writes the settings into the file they came from.",
     ),
-    session("set", Arity::AtLeast(4), set).of("config").admin().asks().about(
-        Group::Server,
-        "2.0.0",
-        "Changes settings: pairs of name and value.",
-    ),
+    session("set", Arity::AtLeast(4), set)
+        .of("config")
+        .admin()
+        .asks()
+        .secrets(Secrets::Settings)
+        .about(Group::Server, "2.0.0", "Changes settings: pairs of name and value."),
 ];
 
 fn get(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {

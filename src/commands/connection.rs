@@ -1,7 +1,7 @@
 //! Commands of the connection itself: who speaks, in which protocol, in which database.
 
 use super::refusal::{Outcome, Refusal};
-use super::{Answer, Arity, Call, Command, Group, plain, session};
+use super::{Answer, Arity, Call, Command, Group, Secrets, plain, session};
 use crate::core::Desk;
 use crate::core::session::Session;
 use crate::resp::reply::{Protocol, Reply};
@@ -35,12 +35,12 @@ pub const COMMANDS: &[Command] = &[
         "1.0.0",
         "Chooses the database.",
     ),
-    session("auth", Arity::AtLeast(2), auth).fast().no_auth().unseen().about(
+    session("auth", Arity::AtLeast(2), auth).fast().no_auth().secrets(Secrets::All).about(
         Group::Connection,
         "1.0.0",
         "Gives the password.",
     ),
-    session("hello", Arity::AtLeast(1), hello).fast().no_auth().unseen().about(
+    session("hello", Arity::AtLeast(1), hello).fast().no_auth().secrets(Secrets::BehindAuth).about(
         Group::Connection,
         "6.0.0",
         "Chooses the protocol, and may give password and name.",

@@ -15,7 +15,7 @@ pub const COMMANDS: &[Command] = &[
         "2.8.9",
         "Adds elements to the HyperLogLog at a key, which is created when there is none.",
     ),
-    read("pfcount", AtLeast(2), Keys::ALL, pfcount).about(
+    read("pfcount", AtLeast(2), Keys::ALL, pfcount).may_replicate().about(
         Group::HyperLogLog,
         "2.8.9",
         "Estimates how many distinct elements HyperLogLogs have seen together.",

@@ -29,6 +29,7 @@ pub mod persistence;
 pub mod raft;
 pub mod refusal;
 pub mod scan;
+pub mod secrets;
 pub mod server;
 pub mod slowlog;
 pub mod string;
@@ -43,6 +44,7 @@ pub use key_search::{Keys, Search};
 use refusal::{Outcome, Refusal};
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::keyspace::{Edit, Key, KeyHash, KeyHasher, View};
+pub use secrets::Secrets;
 use smallvec::SmallVec;
 
 /// Keys of one command that are looked up together.
@@ -274,6 +276,8 @@ pub struct Flags {
     pub no_multi: bool,
     /// Not shown to MONITOR.
     pub no_monitor: bool,
+    /// Writes nothing that it would answer for, and yet may change something on a replica: a pause of writes holds it back.
+    pub may_replicate: bool,
     /// A reply that may differ from call to call on the same data.
     pub random_reply: bool,
     /// Not counted by SLOWLOG.
@@ -307,6 +311,8 @@ pub struct Command {
     pub spread: Spread,
     /// Facts for gates.
     pub flags: Flags,
+    /// Which of its arguments nobody else may see.
+    pub secrets: Secrets,
     /// What a container does without a second word.
     pub alone: Option<fn(&Call<'_>, &mut Reply<'_>) -> Outcome>,
     /// Its group.
@@ -392,6 +398,7 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
             no_auth: false,
             no_multi: false,
             no_monitor: false,
+            may_replicate: false,
             random_reply: false,
             no_slowlog: false,
             asks: false,
@@ -399,6 +406,7 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
             keys_only: false,
             crosses_databases: false,
         },
+        secrets: Secrets::None,
         alone: None,
         group: Group::Generic,
         since: "1.0.0",
@@ -450,10 +458,22 @@ impl Command {
         self
     }
 
+    /// Held back by a pause of writes although it is no write.
+    pub const fn may_replicate(mut self) -> Command {
+        self.flags.may_replicate = true;
+        self
+    }
+
     /// Not shown to MONITOR and SLOWLOG.
     pub const fn unseen(mut self) -> Command {
         self.flags.no_monitor = true;
         self.flags.no_slowlog = true;
+        self
+    }
+
+    /// Some of its arguments are passwords.
+    pub const fn secrets(mut self, secrets: Secrets) -> Command {
+        self.secrets = secrets;
         self
     }
 

@@ -42,8 +42,10 @@ impl Core {
             self.begin_joined();
         }
         let looked_up = find_row(arguments.borrow());
-        let pauses = looked_up.as_ref().is_ok_and(|command| self.is_paused_for(command));
-        if pauses {
+        let last_row = looked_up.as_ref().ok().copied();
+        let checked = looked_up.and_then(|command| self.check_gates(index, command));
+        // Only what would run is held back: what is refused is refused at once, as in Redis.
+        if checked.as_ref().is_ok_and(|command| self.is_paused_for(index, command)) {
             return self.hold_back(index, &arguments);
         }
         let connection = self.answers.connections.at_mut(index);
@@ -57,20 +59,7 @@ impl Core {
         };
         let target = Target::Connection { index, sequence };
         connection.last_command = None;
-        connection.last_row = looked_up.as_ref().ok().copied();
-        let session = &connection.session;
-        let checked = looked_up.and_then(|command| {
-            if !session.authenticated && !command.flags.no_auth {
-                return Err(Refusal::text(NO_AUTH));
-            }
-            if self.stop_sent && command.name != "shutdown" {
-                return Err(Refusal::text("ERR the server is shutting down"));
-            }
-            if session.transaction.is_some() && command.flags.asks {
-                return Err(Refusal::text("ERR Command not allowed inside a transaction"));
-            }
-            Ok(command)
-        });
+        connection.last_row = last_row;
         match checked {
             Ok(command) => {
                 if self.answers.connections.at(index).session.transaction.is_some()
@@ -102,11 +91,39 @@ impl Core {
         }
     }
 
-    fn is_paused_for(&self, command: &Command) -> bool {
-        self.pause.until_ms > self.turn.now_ms
-            && !command.flags.admin
-            && command.name != "client"
-            && (self.pause.all || command.flags.write || command.name == "exec")
+    /// May this client run this command now?
+    fn check_gates(
+        &self,
+        index: u32,
+        command: &'static Command,
+    ) -> Result<&'static Command, Refusal> {
+        let session = &self.answers.connections.at(index).session;
+        if !session.authenticated && !command.flags.no_auth {
+            return Err(Refusal::text(NO_AUTH));
+        }
+        if self.stop_sent && command.name != "shutdown" {
+            return Err(Refusal::text("ERR the server is shutting down"));
+        }
+        if session.transaction.is_some() && command.flags.asks {
+            return Err(Refusal::text("ERR Command not allowed inside a transaction"));
+        }
+        Ok(command)
+    }
+
+    /// Does CLIENT PAUSE hold this command back? A pause of writes holds what may change something on a replica, and EXEC
+    /// when it has queued such a command; a pause of all holds everything, CLIENT UNPAUSE too, as in Redis.
+    fn is_paused_for(&self, index: u32, command: &Command) -> bool {
+        if self.pause.until_ms <= self.turn.now_ms {
+            return false;
+        }
+        let changes = |command: &Command| command.flags.write || command.flags.may_replicate;
+        let transaction = &self.answers.connections.at(index).session.transaction;
+        self.pause.all
+            || changes(command)
+            || command.name == "exec"
+                && transaction.as_ref().is_some_and(|transaction| {
+                    transaction.queued.iter().any(|queued| changes(queued.command))
+                })
     }
 
     /// Puts a request back into the connection's input until the pause is over.
@@ -225,7 +242,7 @@ impl Core {
             let client =
                 self.answers.connections.get(index).map(|c| (c.peer, c.session.name.clone()));
             let now_ms = self.turn.now_ms;
-            self.stats.slowlog.add(now_ms, took, arguments, client);
+            self.stats.slowlog.add(command, now_ms, took, arguments, client);
         }
     }
 

@@ -16,8 +16,9 @@ impl Core {
         command: &Command,
         arguments: Arguments<'_>,
     ) {
-        if !command.flags.no_monitor {
-            self.show_words(index, arguments);
+        if !command.flags.no_monitor && self.shared.monitor_count.load(Ordering::Relaxed) > 0 {
+            let redacted = command.redacted(arguments);
+            self.show_words(index, redacted.as_ref().map_or(arguments, OwnedArguments::borrow));
         }
     }
 

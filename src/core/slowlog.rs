@@ -96,18 +96,21 @@ impl SlowLog {
         // The one command of clients that goes to its shard under another name.
         let exec: OwnedArguments = [&b"exec"[..]].into_iter().collect();
         let shown = if command.flags.internal { exec.borrow() } else { arguments };
-        self.add(time_ms, duration, shown, client);
+        self.add(command, time_ms, duration, shown, client);
     }
 
-    /// Keeps a command and, when there are too many, drops the oldest.
+    /// Keeps a command and, when there are too many, drops the oldest. Its secrets are left out.
     pub fn add(
         &mut self,
+        command: &Command,
         time_ms: i64,
         duration: Duration,
         arguments: Arguments<'_>,
         client: Option<(Option<SocketAddr>, Vec<u8>)>,
     ) {
         let (peer, name) = client.unwrap_or_default();
+        let redacted = command.redacted(arguments);
+        let arguments = redacted.as_ref().map_or(arguments, OwnedArguments::borrow);
         self.commands.push_front(SlowCommand {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             time_ms,
@@ -164,8 +167,9 @@ mod tests {
         assert!(log.is_slow(Duration::from_micros(100)) && !log.is_slow(Duration::from_micros(99)));
         let long = vec![b'x'; 200];
         let owned: OwnedArguments = std::iter::repeat_n(long.as_slice(), 40).collect();
+        let get = crate::commands::table::find(b"get").expect("there is GET");
         for _ in 0..3 {
-            log.add(7, Duration::from_millis(1), owned.borrow(), None);
+            log.add(get, 7, Duration::from_millis(1), owned.borrow(), None);
         }
         let commands: Vec<_> = log.commands().collect();
         assert_eq!(commands.len(), 2);

@@ -30,6 +30,8 @@ pub struct Setting {
     pub kind: Kind,
     /// May CONFIG SET change it?
     pub at_run_time: bool,
+    /// Is its value shown to nobody but the client that sets or asks for it?
+    pub is_secret: bool,
 }
 
 /// How a setting is read and written as text.
@@ -124,6 +126,7 @@ pub const TABLE: &[Setting] = &[
         },
     )
     .help(NETWORK, "PASSWORD", "Password that clients must send by AUTH; empty for none")
+    .secret()
     .at_run_time(),
     integer("metrics-port", 0, 65535, |s| s.metrics_port.into(), |s, v| s.metrics_port = v as u16)
         .help(NETWORK, "N", "Port of the Prometheus page; 0 for none"),
@@ -318,6 +321,7 @@ const fn row(name: &'static str, kind: Kind) -> Setting {
         help: "",
         kind,
         at_run_time: false,
+        is_secret: false,
     }
 }
 
@@ -386,6 +390,11 @@ impl Setting {
 
     const fn also(mut self, names: &'static [&'static str]) -> Setting {
         self.other_names = names;
+        self
+    }
+
+    const fn secret(mut self) -> Setting {
+        self.is_secret = true;
         self
     }
 
