@@ -130,6 +130,14 @@ pub const MOVE_SHARE_PERCENT: u64 = 90;
 /// Least time between two moves of a connection, milliseconds.
 pub const MOVE_INTERVAL_MS: i64 = 1000;
 
+/// Items that a shard evicts in one turn of its own accord, when memory is over its limit and no write asks for room: some
+/// 0.5 ms of work, so that requests go on beside it. The next turn goes on.
+pub const EVICTIONS_PER_TURN_MAX: usize = 128;
+
+/// Evictions of one shard on their way through its log; with more it waits for them, so that clients' writes do not.
+pub const EVICTIONS_UNDER_WAY_MAX: usize = 512;
+const _: () = assert!(EVICTIONS_PER_TURN_MAX <= EVICTIONS_UNDER_WAY_MAX);
+
 /// Buckets that one round of the search for expired items looks at.
 pub const EXPIRE_BUCKETS_PER_TICK: usize = 2048;
 

@@ -128,6 +128,8 @@ impl Core {
 
     /// Is there work that no completion will announce?
     pub(super) fn has_work(&self) -> bool {
-        self.has_snapshot_work() || self.freeing
+        self.has_snapshot_work()
+            || self.freeing
+            || self.shards.iter().any(LocalShard::has_evictions)
     }
 }

@@ -357,6 +357,7 @@ impl Core {
             self.ring.start_timer(TICK);
             self.tick();
         }
+        self.shed_shards();
         self.sync_lazily();
         self.drive_shards();
         self.complete_gathers();

@@ -97,7 +97,7 @@ impl Core {
     }
 
     /// Closes a connection that has read too slowly for its class's limits.
-    fn check_output_limits(&mut self, index: u32) {
+    pub(super) fn check_output_limits(&mut self, index: u32) {
         let limit = self.settings.client_output_buffer_limit.normal;
         let connection = self.answers.connections.at_mut(index);
         let waiting = connection.replies.waiting_bytes() as u64;

@@ -10,6 +10,7 @@ use crate::commands::{Answer, Call, Command, Run};
 use crate::core::answers::{Answers, Origin};
 use crate::core::participate::{Participant, Wanted, run_record};
 use crate::core::session::Watched;
+use crate::core::shed::Evictions;
 use crate::core::snapshots::ShardSnapshots;
 use crate::core::stats::Stats;
 use crate::limits::{BATCH_BYTES_MAX, ENTRIES_IN_FLIGHT_MAX, READS_PER_STAGE};
@@ -90,9 +91,8 @@ pub struct LocalShard {
     pub eviction_policy: EvictionPolicy,
     /// Items looked at for each eviction.
     pub eviction_samples: usize,
-    /// Sizes of the items whose eviction is gathered but not applied, in order, and their sum.
-    pub(super) evicting: VecDeque<u64>,
-    pub(super) evicting_bytes: u64,
+    /// What is being evicted.
+    pub(super) evictions: Evictions,
     /// Operations of its own (expiry, eviction) that are gathered or under way.
     pub(super) own_count: usize,
     /// Its snapshots.
@@ -155,8 +155,7 @@ impl LocalShard {
             memory_limit: 0,
             eviction_policy: EvictionPolicy::default(),
             eviction_samples: 1,
-            evicting: VecDeque::new(),
-            evicting_bytes: 0,
+            evictions: Evictions::default(),
             own_count: 0,
             snapshots,
             serves: false,

@@ -2,6 +2,8 @@
 //!
 //! Both are the leader's proposals, gathered like any write and answered to nobody. What is being evicted counts as
 //! gone from the moment it is chosen, each item until its own deletion is applied: a busy store has always some under way.
+//! Memory over its limit is looked for before a write that may grow it, and ten times a second whoever made it so: the
+//! limit may have been lowered, or reads have built an index. Then some is evicted each turn until it is enough.
 
 use crate::commands::Command;
 use crate::commands::expire::{EVICT_KEYS, EXPIRE_KEYS};
@@ -9,13 +11,53 @@ use crate::commands::table;
 use crate::core::answers::{Origin, Target};
 use crate::core::shard::{LocalShard, Request};
 use crate::core::stats::Stats;
+use crate::limits::{EVICTIONS_PER_TURN_MAX, EVICTIONS_UNDER_WAY_MAX};
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::{Key, KeyHash};
 use ringraft_shards::transaction::LockKey;
+use std::collections::{HashSet, VecDeque};
 
 /// Items looked at for one write's evictions before it is refused.
 const EVICTIONS_PER_WRITE_MAX: usize = 16;
+
+/// What a shard is about to evict: its items in the order in which their deletions are applied.
+#[derive(Default)]
+pub struct Evictions {
+    order: VecDeque<((DatabaseIndex, u64), u64)>,
+    /// The same, to be looked up: nothing is evicted twice.
+    chosen: HashSet<(DatabaseIndex, u64)>,
+    bytes: u64,
+    /// Does the shard evict each turn, as it is over its limit?
+    going_on: bool,
+    /// Did the last look find an item?
+    found: bool,
+}
+
+impl Evictions {
+    /// False: this item is chosen already.
+    fn choose(&mut self, database: DatabaseIndex, key: KeyHash, bytes: u64) -> bool {
+        let item = (database, key.hash());
+        if !self.chosen.insert(item) {
+            return false;
+        }
+        self.order.push_back((item, bytes));
+        self.bytes += bytes;
+        true
+    }
+
+    fn note_applied(&mut self) {
+        if let Some((item, bytes)) = self.order.pop_front() {
+            self.chosen.remove(&item);
+            self.bytes -= bytes;
+        }
+    }
+
+    /// May more be chosen at once, without anything coming from the disk?
+    fn has_work(&self) -> bool {
+        self.going_on && self.found && self.order.len() < EVICTIONS_UNDER_WAY_MAX
+    }
+}
 
 impl LocalShard {
     /// Is there room to grow? Proposes evictions when there is not, as the policy says.
@@ -27,22 +69,58 @@ impl LocalShard {
 
     /// Bytes that its items take, less those whose eviction is under way.
     pub fn used_bytes(&self) -> u64 {
-        (self.keyspace.used_bytes() as u64).saturating_sub(self.evicting_bytes)
+        (self.keyspace.used_bytes() as u64).saturating_sub(self.evictions.bytes)
     }
 
+    /// False: nothing may be evicted.
     #[cold]
     fn evict(&mut self, stats: &mut Stats) -> bool {
+        // Eviction goes on with the next write: memory shrinks faster than writes let it grow.
+        self.evict_some(EVICTIONS_PER_WRITE_MAX, stats).is_some()
+    }
+
+    /// Looks whether memory is over its limit, and evicts some of what is too much if so. To be called now and then, and each
+    /// turn while [`LocalShard::is_shedding`].
+    pub fn shed(&mut self, stats: &mut Stats) {
+        let limit = self.memory_limit;
+        let is_over = limit > 0 && self.serves() && self.used_bytes() > limit;
+        let room = EVICTIONS_UNDER_WAY_MAX.saturating_sub(self.evictions.order.len());
+        let found = match room.min(EVICTIONS_PER_TURN_MAX) {
+            0 => 0,
+            count if is_over => self.evict_some(count, stats).unwrap_or(0),
+            _ => 0,
+        };
+        self.evictions.found = found > 0;
+        self.evictions.going_on = is_over && (found > 0 || !self.evictions.order.is_empty());
+    }
+
+    /// Does it evict each turn, until memory is below the limit?
+    pub fn is_shedding(&self) -> bool {
+        self.evictions.going_on
+    }
+
+    /// Can it evict more at once?
+    pub fn has_evictions(&self) -> bool {
+        self.evictions.has_work()
+    }
+
+    /// Forgets about eviction until the next look.
+    pub fn stop_shedding(&mut self) {
+        self.evictions.going_on = false;
+    }
+
+    /// Proposes evictions until memory is below the limit, after so many looks at most. Returns how many were found; `None`
+    /// when memory is still over the limit and nothing may be evicted.
+    fn evict_some(&mut self, looks: usize, stats: &mut Stats) -> Option<usize> {
         let now_ms = self.time(stats.now_ms);
-        for _ in 0..EVICTIONS_PER_WRITE_MAX {
+        let mut found = 0;
+        for _ in 0..looks {
             if self.used_bytes() <= self.memory_limit {
-                return true;
+                break;
             }
             let seed = self.random();
             let policy = self.eviction_policy;
-            let Some((database, key)) = self.keyspace.eviction_candidate(policy, now_ms, seed)
-            else {
-                return false;
-            };
+            let (database, key) = self.keyspace.eviction_candidate(policy, now_ms, seed)?;
             let key_hash = self.keyspace.hasher().hash(&key);
             if self.participant.is_held(LockKey::new(key_hash, true).hash) {
                 // A transaction has read it and is about to write it: nothing may come in between.
@@ -50,13 +128,13 @@ impl LocalShard {
             }
             let view = self.keyspace.view(database, now_ms);
             let size = view.peek(&Key::new(&key, key_hash)).map_or(0, |item| item.size());
-            self.evicting.push_back(size as u64);
-            self.evicting_bytes += size as u64;
-            stats.evicted_keys += 1;
-            self.gather_own(EVICT_KEYS, database, key_hash, &key);
+            if self.evictions.choose(database, key_hash, size as u64) {
+                found += 1;
+                stats.evicted_keys += 1;
+                self.gather_own(EVICT_KEYS, database, key_hash, &key);
+            }
         }
-        // Eviction goes on with the next write: memory shrinks faster than writes let it grow.
-        true
+        Some(found)
     }
 
     fn gather_own(&mut self, name: &str, database: DatabaseIndex, first_key: KeyHash, key: &[u8]) {
@@ -96,7 +174,7 @@ impl LocalShard {
         if origin.target == Target::Nobody {
             self.own_count = self.own_count.saturating_sub(1);
             if command.name == EVICT_KEYS {
-                self.evicting_bytes -= self.evicting.pop_front().unwrap_or(0);
+                self.evictions.note_applied();
             }
         }
     }
@@ -112,7 +190,6 @@ mod tests {
     use ringraft_shards::keyspace::{EvictionPolicy, KeyHasher, Keyspace};
     use ringraft_shards::raft::{CommittedEntry, Group, GroupConfig, Output};
     use ringraft_shards::transaction::{LockSet, ToShard, TransactionId};
-    use std::collections::VecDeque;
 
     const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -219,7 +296,42 @@ mod tests {
         assert!(most <= limit + limit / 20, "{most} bytes, the limit is {limit}");
         assert!(scene.stats.evicted_keys >= 4900, "{} evicted", scene.stats.evicted_keys);
         scene.apply_all();
-        assert_eq!((scene.shard.evicting_bytes, scene.shard.evicting.len()), (0, 0));
+        let left = &scene.shard.evictions;
+        assert_eq!((left.bytes, left.order.len(), left.chosen.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn memory_over_a_lowered_limit_is_evicted_without_a_write() {
+        let mut scene = Scene::new();
+        for n in 0..5000 {
+            assert!(scene.set(&format!("key:{n}")));
+        }
+        scene.apply_all();
+        let limit = scene.shard.keyspace.used_bytes() as u64 / 4;
+        scene.shard.memory_limit = limit;
+        scene.shard.shed(&mut scene.stats);
+        assert!(!scene.shard.is_shedding(), "nothing may be evicted, so nothing goes on");
+        scene.shard.eviction_policy = EvictionPolicy::AllKeysLru;
+        scene.shard.shed(&mut scene.stats);
+        let mut turns = 0;
+        while scene.shard.is_shedding() {
+            let before = scene.stats.evicted_keys;
+            scene.drive();
+            // What is committed is applied late: no more than so many are ever under way.
+            if !scene.shard.has_evictions() {
+                scene.apply_all();
+            }
+            scene.shard.shed(&mut scene.stats);
+            let evicted = (scene.stats.evicted_keys - before) as usize;
+            assert!(evicted <= EVICTIONS_PER_TURN_MAX, "{evicted} in a turn");
+            assert!(scene.shard.evictions.order.len() <= EVICTIONS_UNDER_WAY_MAX);
+            turns += 1;
+        }
+        scene.apply_all();
+        let (used, left) = (scene.shard.used_bytes(), scene.shard.keyspace.count(DatabaseIndex(0)));
+        assert!(used <= limit && used > limit / 2, "{used} bytes, the limit is {limit}");
+        assert_eq!(left + scene.stats.evicted_keys, 5000, "each is counted once");
+        assert!(turns > 3000 / EVICTIONS_PER_TURN_MAX, "{turns} turns");
     }
 
     #[test]

@@ -17,9 +17,16 @@ impl Core {
         for shard in &mut self.shards {
             shard.group.tick(now);
             shard.tick_transactions();
-            if self.active_expire && self.pause.until_ms <= now_ms {
+            if self.pause.until_ms <= now_ms {
                 let stats = &mut self.stats;
-                shard.expire(now_ms, EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX, stats);
+                if self.active_expire {
+                    let (buckets, rounds) = (EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX);
+                    shard.expire(now_ms, buckets, rounds, stats);
+                }
+                // What was cleared is about to be freed: no item goes because it is still counted.
+                if !self.freeing {
+                    shard.shed(stats);
+                }
             }
             shard.keyspace.drop_idle_orders(now_ms);
             self.freeing |= shard.keyspace.free_some(FREED_BUCKETS_PER_TURN);
@@ -43,6 +50,7 @@ impl Core {
         }
         self.end_pause();
         self.close_idle();
+        self.close_slow_readers();
         self.shrink_idle();
         self.answers.spares.shed();
         self.schedule_snapshots();
@@ -100,6 +108,29 @@ impl Core {
             .collect();
         for index in idle {
             self.close(index);
+        }
+    }
+
+    /// Goes on evicting where memory is over its limit.
+    pub(super) fn shed_shards(&mut self) {
+        let paused = self.pause.until_ms > self.turn.now_ms;
+        for shard in self.shards.iter_mut().filter(|shard| shard.is_shedding()) {
+            if paused || self.freeing {
+                shard.stop_shedding();
+            } else {
+                shard.shed(&mut self.stats);
+            }
+        }
+    }
+
+    /// Closes clients that have read nothing for too long, or that a lowered limit no longer allows so many replies: nothing
+    /// is sent to them, so nothing else would look.
+    fn close_slow_readers(&mut self) {
+        let connections = self.answers.connections.iter();
+        let waiting = connections.filter(|(_, c)| !c.closed && c.replies.waiting_bytes() > 0);
+        let waiting: Vec<u32> = waiting.map(|(index, _)| index).collect();
+        for index in waiting {
+            self.check_output_limits(index);
         }
     }
 

@@ -133,24 +133,28 @@ fn nothing_expires_or_is_evicted_during_a_pause() {
     for n in 0..2000 {
         client.call(&["SET", &format!("long:{n}"), &"x".repeat(1000)]);
     }
-    assert_eq!(client.say("SET short 1 PX 300"), Value::ok());
+    assert_eq!(client.say("DEBUG SET-ACTIVE-EXPIRE 0"), Value::ok());
+    for n in 0..500 {
+        assert_eq!(client.say(&format!("SET short:{n} 1 PX 300")), Value::ok());
+    }
     pause_writes(&mut operator);
-    eventually("the key is past its deadline", || {
-        (client.say("GET short") == Value::Null).then_some(())
+    eventually("the keys are past their deadline", || {
+        (client.say("GET short:499") == Value::Null).then_some(())
     });
+    assert_eq!(operator.say("DEBUG SET-ACTIVE-EXPIRE 1"), Value::ok());
     let limits = "CONFIG SET maxmemory-policy allkeys-random maxmemory 1mb";
     assert_eq!(operator.say(limits), Value::ok());
     // Some hundred turns and at least one tick of the core.
     let ticks = || server.info_number("total_commands_processed");
     let first = ticks();
     eventually("the core has worked on", || (ticks() > first + 100).then_some(()));
-    assert_eq!(client.say("DBSIZE"), Value::Integer(2001));
+    assert_eq!(client.say("DBSIZE"), Value::Integer(2500));
     assert_eq!(server.info_number("expired_keys"), 0);
     assert_eq!(server.info_number("evicted_keys"), 0);
     assert_eq!(operator.say("CLIENT UNPAUSE"), Value::ok());
     eventually("the pause over, both go on", || {
         let (expired, evicted) =
             (server.info_number("expired_keys"), server.info_number("evicted_keys"));
-        (expired == 1 && evicted > 0).then_some(())
+        (expired > 0 && evicted > 0).then_some(())
     });
 }
