@@ -1,5 +1,6 @@
 //! Bounds of the server, and what happens when one is reached.
 
+use ringraft_shards::limits::{ENTRY_BYTES_MAX, STRING_BYTES_MAX};
 use std::time::Duration;
 
 /// Arguments of one request; more is a protocol error and the connection is closed.
@@ -81,12 +82,22 @@ pub const KEYS_LIMIT_DEFAULT: usize = 500;
 /// Items that PDEL looks at before it deletes what it found among them: bounds the names held in memory.
 pub const PATTERN_DELETE_COUNT: usize = 1024;
 
-/// Length of a string value (`proto-max-bulk-len`); a command that would make a longer one is refused.
-pub const STRING_BYTES_MAX: usize = 512 << 20;
+/// Bytes of one request as it is sent, or of the commands of one transaction: with what is gathered beside it, it must go
+/// into one entry. A longer request is a protocol error and the connection is closed; a longer transaction is refused.
+pub const REQUEST_BYTES_MAX: usize = 1792 << 20;
+const _: () = assert!(REQUEST_BYTES_MAX > STRING_BYTES_MAX + PAYLOAD_OVERHEAD_BYTES);
+// An argument's span takes two bytes more than its length line at most, and its head in a transaction eight.
+const _: () = assert!(
+    REQUEST_BYTES_MAX + INPUT_WAITING_BYTES_MAX + BATCH_BYTES_MAX + 32 * ARGUMENTS_MAX
+        <= ENTRY_BYTES_MAX
+);
 
-/// Longest key or value in kvnode's `state.bin`: as long as a request's argument may be. A longer one is
-/// taken for damage.
-pub const KVNODE_STRING_BYTES_MAX: u64 = 512 << 20;
+/// What DUMP puts around a value: type, length, version and checksum. RESTORE takes a payload that is longer by as much than
+/// a string may be.
+pub const PAYLOAD_OVERHEAD_BYTES: usize = 1 + 9 + 2 + 8;
+
+/// Longest key or value in kvnode's `state.bin`: as long as a string may be. A longer one is taken for damage.
+pub const KVNODE_STRING_BYTES_MAX: u64 = STRING_BYTES_MAX as u64;
 
 /// Buffer of `ringraft snapshot print` before its output.
 pub const PRINT_BUFFER_BYTES: usize = 64 * 1024;

@@ -27,7 +27,7 @@ impl Span {
     /// The span of `length` bytes from `start`.
     #[inline(always)]
     pub fn new(start: usize, length: usize) -> Span {
-        debug_assert!(start + length <= u32::MAX as usize);
+        assert!(start + length <= u32::MAX as usize, "an area of more than 4 GiB");
         Span { start: (start as u32).to_le_bytes(), length: (length as u32).to_le_bytes() }
     }
 

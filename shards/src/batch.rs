@@ -7,6 +7,11 @@
 use crate::arguments::{Arguments, Span};
 use crate::ids::DatabaseIndex;
 use crate::keyspace::KeyHash;
+use crate::limits::{ENTRY_BYTES_MAX, STRING_BYTES_DEFAULT};
+
+/// The command number of an operation that is none: behind all others, it says how long a string may get, when that is not
+/// the default.
+const BOUND: u16 = u16::MAX - 2;
 
 /// One operation of a batch.
 #[derive(
@@ -114,13 +119,38 @@ impl BatchBuilder {
     }
 
     /// Archives the batch. The builder keeps its operations until [`BatchBuilder::clear`].
+    /// Panics when it is larger than [`ENTRY_BYTES_MAX`].
     /// Cost: one allocation, one copy of the byte area; about 160 ns for 100 SETs of 64 bytes.
     pub fn encode(&mut self, leader_time_ms: i64, seed: u64) -> Vec<u8> {
         self.leader_time_ms = leader_time_ms;
         self.seed = seed;
-        let into = Vec::with_capacity(self.encoded_bytes());
+        let bytes = self.encoded_bytes();
+        assert!(bytes <= ENTRY_BYTES_MAX, "a batch of {bytes} bytes: no format carries it");
+        let into = Vec::with_capacity(bytes);
         rkyv::api::high::to_bytes_in::<_, rkyv::rancor::Error>(&*self, into)
             .expect("a vector grows and plain fields always archive")
+    }
+
+    /// As [`BatchBuilder::encode`]; the commands make no string longer than `string_bytes_max`, wherever and whenever they
+    /// are applied.
+    pub fn encode_bounded(
+        &mut self,
+        leader_time_ms: i64,
+        seed: u64,
+        string_bytes_max: usize,
+    ) -> Vec<u8> {
+        if string_bytes_max == STRING_BYTES_DEFAULT {
+            return self.encode(leader_time_ms, seed);
+        }
+        let (spans, bytes) = (self.spans.len(), self.bytes.len());
+        let bound = (string_bytes_max as u64).to_le_bytes();
+        let none = KeyHash::default();
+        self.push_each(BOUND, DatabaseIndex(0), none, [bound.as_slice()].into_iter());
+        let encoded = self.encode(leader_time_ms, seed);
+        self.operations.pop();
+        self.spans.truncate(spans);
+        self.bytes.truncate(bytes);
+        encoded
     }
 
     /// Bytes that [`BatchBuilder::encode`] takes, at most.
@@ -129,7 +159,7 @@ impl BatchBuilder {
         self.bytes.len()
             + self.spans.len() * size_of::<Span>()
             + self.operations.len() * size_of::<Operation>()
-            + 64
+            + 128
     }
 
     /// Forgets the operations and keeps up to [`crate::limits::BATCH_MEMORY_KEPT_BYTES`] of memory.
@@ -146,6 +176,8 @@ impl BatchBuilder {
 #[derive(Clone, Copy)]
 pub struct Batch<'a> {
     archived: &'a ArchivedBatchBuilder,
+    count: usize,
+    string_bytes_max: usize,
 }
 
 impl<'a> Batch<'a> {
@@ -153,7 +185,18 @@ impl<'a> Batch<'a> {
     /// Errors: the bytes are not a batch (a log record whose checksum is right never is).
     pub fn read(bytes: &'a [u8]) -> Result<Batch<'a>, rkyv::rancor::Error> {
         let archived = rkyv::access::<ArchivedBatchBuilder, rkyv::rancor::Error>(bytes)?;
-        Ok(Batch { archived })
+        let mut batch = Batch {
+            archived,
+            count: archived.operations.len(),
+            string_bytes_max: STRING_BYTES_DEFAULT,
+        };
+        if archived.operations.last().is_some_and(|last| last.command() == BOUND) {
+            let (_, arguments) = batch.operation(batch.count - 1);
+            let bound = arguments.at(0).try_into().expect("a bound has eight bytes");
+            batch.string_bytes_max = u64::from_le_bytes(bound) as usize;
+            batch.count -= 1;
+        }
+        Ok(batch)
     }
 
     /// Leader's time when it was proposed, milliseconds since the Unix epoch.
@@ -166,9 +209,14 @@ impl<'a> Batch<'a> {
         self.archived.seed.to_native()
     }
 
+    /// How long its commands may make a string: the leader's setting when it was proposed.
+    pub fn string_bytes_max(&self) -> usize {
+        self.string_bytes_max
+    }
+
     /// Count of operations.
     pub fn count(&self) -> usize {
-        self.archived.operations.len()
+        self.count
     }
 
     /// Operation `i` and its arguments.
@@ -220,5 +268,22 @@ mod tests {
         assert!(Batch::read(&bytes[..bytes.len() - 1]).is_err());
         builder.clear();
         assert_eq!(builder.count(), 0);
+    }
+
+    #[test]
+    fn a_bound_that_is_not_the_default_travels_along() {
+        let mut builder = BatchBuilder::default();
+        let owned: OwnedArguments = [b"append".as_slice(), b"k", b"v"].into_iter().collect();
+        builder.push(7, DatabaseIndex(1), KeyHash::from_parts(5, 99), owned.borrow());
+        let plain = builder.encode(1, 2);
+        for bound in [1 << 20, STRING_BYTES_DEFAULT, crate::limits::STRING_BYTES_MAX] {
+            let bytes = builder.encode_bounded(1, 2, bound);
+            assert!(bytes.len() <= builder.encoded_bytes());
+            assert_eq!(bytes == plain, bound == STRING_BYTES_DEFAULT);
+            let batch = Batch::read(&bytes).expect("just encoded");
+            assert_eq!((batch.count(), batch.string_bytes_max()), (1, bound));
+            assert_eq!(batch.operation(0).1.at(0), b"append");
+            assert_eq!((builder.count(), builder.size()), (1, 8), "the builder is as it was");
+        }
     }
 }

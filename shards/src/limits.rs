@@ -6,8 +6,21 @@ pub const DATABASE_COUNT: usize = 16;
 /// Memory that an emptied batch builder keeps for the next turn; more is given back.
 pub const BATCH_MEMORY_KEPT_BYTES: usize = 1 << 20;
 
-/// Longest string that decoding RDB data yields, as long as a string may be; a longer one is refused.
-pub const DECODED_STRING_BYTES_MAX: usize = 512 << 20;
+/// Longest string, key or value, that every format here carries: what `proto-max-bulk-len` may be set to. No reader has
+/// a smaller bound (`docs/formats.md`, Lengths).
+pub const STRING_BYTES_MAX: usize = 1 << 30;
+
+/// Longest string unless configured otherwise, as in Redis.
+pub const STRING_BYTES_DEFAULT: usize = 512 << 20;
+const _: () = assert!(STRING_BYTES_DEFAULT <= STRING_BYTES_MAX);
+
+/// Longest string that decoding RDB data yields; a longer one is refused.
+pub const DECODED_STRING_BYTES_MAX: usize = STRING_BYTES_MAX;
+
+/// Longest data of an entry: an archive's relative pointers have 31 bits, the log's lengths 32. Who gathers entries sees to
+/// it that none gets longer; a longer one is a violation.
+pub const ENTRY_BYTES_MAX: usize = 2047 << 20;
+const _: () = assert!(ENTRY_BYTES_MAX <= i32::MAX as usize);
 
 /// Bytes of items that fill a chunk of a snapshot; the item that passes it still belongs to the chunk. A
 /// reader holds one chunk.

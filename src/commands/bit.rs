@@ -4,7 +4,6 @@ use super::options::{range_in_order, range_within};
 use super::refusal::{Outcome, Refusal};
 use super::{Arity, Call, Command, Group, Keys, read, write};
 use crate::bits::{self, Join};
-use crate::limits::STRING_BYTES_MAX;
 use crate::numbers::parse_integer;
 use crate::resp::reply::Reply;
 use Arity::{AtLeast, Exactly};
@@ -39,22 +38,26 @@ pub const COMMANDS: &[Command] = &[
     ),
 ];
 
-/// A position of a bit in the largest string. Errors: no integer, negative, or past that string's end.
-pub(super) fn parse_offset(text: &[u8]) -> Result<u64, Refusal> {
-    check_offset(parse_integer(text))
+/// A position of a bit in the longest string that the call may make. Errors: no integer, negative, or past that string's end.
+pub(super) fn parse_offset(call: &Call<'_>, i: usize) -> Result<u64, Refusal> {
+    check_offset(parse_integer(call.at(i)), call)
 }
 
 /// As [`parse_offset`], for a position that was parsed before.
-pub(super) fn check_offset(offset: Option<i64>) -> Result<u64, Refusal> {
+pub(super) fn check_offset(offset: Option<i64>, call: &Call<'_>) -> Result<u64, Refusal> {
     offset
         .and_then(|offset| u64::try_from(offset).ok())
-        .filter(|offset| offset / 8 < STRING_BYTES_MAX as u64)
-        .ok_or(Refusal::text("ERR bit offset is not an integer or out of range"))
+        .filter(|offset| offset / 8 < call.string_bytes_max as u64)
+        .ok_or(BIT_OUT_OF_RANGE)
 }
+
+/// A bit that the longest string does not have.
+pub(super) const BIT_OUT_OF_RANGE: Refusal =
+    Refusal::text("ERR bit offset is not an integer or out of range");
 
 /// SETBIT key offset value. Keeps the deadline.
 fn setbit(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let offset = parse_offset(call.at(2))?;
+    let offset = parse_offset(call, 2)?;
     let bit = match parse_integer(call.at(3)) {
         Some(0) => false,
         Some(1) => true,
@@ -69,7 +72,7 @@ fn setbit(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcom
 
 /// GETBIT key offset.
 fn getbit(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let offset = parse_offset(call.at(2))?;
+    let offset = parse_offset(call, 2)?;
     let value = call.string(1, view)?.unwrap_or_default();
     reply.integer(bits::get(value, offset).into());
     Ok(())

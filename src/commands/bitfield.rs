@@ -3,7 +3,7 @@
 //! A request is parsed whole into operations before the first one runs, so that a mistake in the last
 //! changes nothing.
 
-use super::bit::{check_offset, parse_offset};
+use super::bit::{BIT_OUT_OF_RANGE, check_offset};
 use super::refusal::{Outcome, Refusal};
 use super::{Arity, Call, Command, Group, Keys, read, write};
 use crate::bits::Field;
@@ -34,6 +34,9 @@ fn bitfield(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outc
     let Some(end) = writes.map(|operation| operation.field.end_byte()).max() else {
         return reply_with_fields(&operations, call, &edit.view(), reply);
     };
+    if end > call.string_bytes_max {
+        return Err(BIT_OUT_OF_RANGE);
+    }
     let old_size = call.string(1, &edit.view())?.map_or(0, <[u8]>::len);
     let size = old_size.max(end);
     let bytes = edit.string_mut(&call.key(1), size, StringForm::Raw).ok_or(Refusal::WrongType)?;
@@ -116,7 +119,7 @@ impl Operation {
                 _ => return Err(Refusal::Syntax),
             };
             let (signed, size) = parse_type(call.at(at + 1))?;
-            let field = Field { offset: parse_field_offset(call.at(at + 2), size)?, size };
+            let field = Field { offset: parse_field_offset(call, at + 2, size)?, size };
             let action = match call.at(at)[0] {
                 b'G' | b'g' => Action::Get,
                 b'S' | b's' => Action::Set(call.integer(at + 3)?),
@@ -202,11 +205,12 @@ fn parse_type(text: &[u8]) -> Result<(bool, u32), Refusal> {
 }
 
 /// A position of a bit, or `#` and a position in multiples of the field's size.
-fn parse_field_offset(text: &[u8], size: u32) -> Result<u64, Refusal> {
-    match text {
+fn parse_field_offset(call: &Call<'_>, i: usize, size: u32) -> Result<u64, Refusal> {
+    let offset = match call.at(i) {
         [b'#', digits @ ..] => {
-            check_offset(parse_integer(digits).and_then(|index| index.checked_mul(i64::from(size))))
+            parse_integer(digits).and_then(|index| index.checked_mul(i64::from(size)))
         }
-        digits => parse_offset(digits),
-    }
+        digits => parse_integer(digits),
+    };
+    check_offset(offset, call)
 }

@@ -49,6 +49,8 @@ fn restore(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outco
         }
         PayloadError::Value(_) => Refusal::text("ERR Bad data format"),
     })?;
+    let DecodedValue::String(string) = &value;
+    call.joined_size(string.len(), 0)?;
     let expiry = match ttl_ms {
         0 => Expiry::Never,
         _ if options.absolute => Expiry::At(Deadline(ttl_ms)),

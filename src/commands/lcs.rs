@@ -5,7 +5,6 @@
 
 use super::refusal::{Outcome, Refusal};
 use super::{Arity, Call, Command, Group, Keys, read};
-use crate::limits::STRING_BYTES_MAX;
 use crate::resp::reply::Reply;
 use ringraft_shards::keyspace::View;
 
@@ -23,7 +22,7 @@ fn lcs(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let a = call.string(1, view).map_err(|_| not_strings())?.unwrap_or_default();
     let b = call.string(2, view).map_err(|_| not_strings())?.unwrap_or_default();
     let options = Options::parse(call)?;
-    let table = Table::new(a, b)?;
+    let table = Table::new(a, b, call.string_bytes_max)?;
     if options.index {
         reply_with_matches(&table, &options, reply);
     } else if options.length {
@@ -110,12 +109,12 @@ struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// Fills the table. Errors: it would take more memory than a string may.
-    fn new(a: &'a [u8], b: &'a [u8]) -> Result<Table<'a>, Refusal> {
+    /// Fills the table. Errors: it would take more than `bytes_max`, which is what a string may.
+    fn new(a: &'a [u8], b: &'a [u8], bytes_max: usize) -> Result<Table<'a>, Refusal> {
         // Strings are far below 2^32 bytes: no overflow.
         let width = b.len() + 1;
         let count = (a.len() + 1) * width;
-        if count * size_of::<u32>() > STRING_BYTES_MAX {
+        if count * size_of::<u32>() > bytes_max {
             return Err(Refusal::text(
                 "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len",
             ));

@@ -66,6 +66,8 @@ pub struct Call<'a> {
     pub hasher: KeyHasher,
     /// Random bits: the same on every replica for a write.
     pub seed: u64,
+    /// How long it may make a string (`proto-max-bulk-len`): the same on every replica for a write.
+    pub string_bytes_max: usize,
 }
 
 impl<'a> Call<'a> {
@@ -111,6 +113,13 @@ impl<'a> Call<'a> {
             None => Ok(None),
             Some(item) => item.string().map(Some).ok_or(Refusal::WrongType),
         }
+    }
+
+    /// The size of a string made of two parts. Errors: [`Refusal::StringTooLong`].
+    #[inline]
+    pub fn joined_size(&self, head: usize, tail: usize) -> Result<usize, Refusal> {
+        let size = head.checked_add(tail).filter(|&size| size <= self.string_bytes_max);
+        size.ok_or(Refusal::StringTooLong)
     }
 
     /// Argument `i` as a 64-bit integer by Redis' strict rules (no spaces, no `+`, no leading zeros).

@@ -3,7 +3,6 @@
 use super::options::{Condition, GivenExpiry, GivenTime, SetOptions, TimeUnit};
 use super::refusal::{Outcome, Refusal};
 use super::{Arity, Call, Command, Gather, Group, Keys, read, write};
-use crate::limits::STRING_BYTES_MAX;
 use crate::resp::reply::Reply;
 use Arity::{AtLeast, Exactly, Pairs};
 use ringraft_shards::keyspace::{Edit, Expiry, StringForm, View};
@@ -239,7 +238,7 @@ fn append(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcom
         reply.integer(tail.len() as i64);
         return Ok(());
     };
-    let size = joined_size(old_size, tail.len())?;
+    let size = call.joined_size(old_size, tail.len())?;
     let bytes = edit.string_mut(&key, size, StringForm::Raw).ok_or(Refusal::WrongType)?;
     bytes[old_size..].copy_from_slice(tail);
     reply.integer(size as i64);
@@ -273,14 +272,9 @@ fn setrange(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outc
         reply.integer(old_size as i64);
         return Ok(());
     }
-    let size = old_size.max(joined_size(offset, patch.len())?);
+    let size = old_size.max(call.joined_size(offset, patch.len())?);
     let bytes = edit.string_mut(&call.key(1), size, StringForm::Raw).ok_or(Refusal::WrongType)?;
     bytes[offset..offset + patch.len()].copy_from_slice(patch);
     reply.integer(size as i64);
     Ok(())
-}
-
-/// The size of a string made of two parts. Errors: [`Refusal::StringTooLong`].
-fn joined_size(head: usize, tail: usize) -> Result<usize, Refusal> {
-    head.checked_add(tail).filter(|&size| size <= STRING_BYTES_MAX).ok_or(Refusal::StringTooLong)
 }

@@ -5,6 +5,7 @@ use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::{KeyHasher, Keyspace};
+use ringraft_shards::limits::STRING_BYTES_DEFAULT;
 
 /// A keyspace with a clock of its own, and database 0 of it.
 pub struct Runner {
@@ -37,7 +38,14 @@ impl Runner {
         let first_key = command.first_key(arguments, hasher);
         // Any odd constant: commands with chance want all bits to change.
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let call = Call { command, arguments, first_key, hasher, seed: self.seed };
+        let call = Call {
+            command,
+            arguments,
+            first_key,
+            hasher,
+            seed: self.seed,
+            string_bytes_max: STRING_BYTES_DEFAULT,
+        };
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, Protocol::Resp2);
         let database = DatabaseIndex(0);

@@ -14,6 +14,7 @@ impl Core {
         let memory_limit = if settings.maxmemory == 0 { 0 } else { share.max(1) };
         let policy = eviction_policy(settings.maxmemory_policy);
         for shard in &mut self.shards {
+            shard.string_bytes_max = settings.proto_max_bulk_len as usize;
             shard.memory_limit = memory_limit;
             shard.eviction_policy = policy;
             shard.keyspace.set_access_clock(policy.access_clock());

@@ -21,7 +21,7 @@ pub enum Target {
         /// The gather's number.
         index: u32,
         /// Which part.
-        part: u16,
+        part: u32,
     },
     /// Nobody: the command is the server's own.
     Nobody,

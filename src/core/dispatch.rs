@@ -18,6 +18,7 @@ use crate::core::joined::joins;
 use crate::core::session::{Queued, ReplyMode};
 use crate::core::shard::Request;
 use crate::core::spread::Member;
+use crate::limits::REQUEST_BYTES_MAX;
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
@@ -164,6 +165,12 @@ impl Core {
     ) {
         let transaction = &mut self.answers.connections.at_mut(index).session.transaction;
         let transaction = transaction.as_mut().expect("the caller looked");
+        if transaction.bytes + arguments.size() > REQUEST_BYTES_MAX {
+            transaction.refused = true;
+            let refusal = Refusal::text(super::spread::TOO_LARGE);
+            return self.refuse(index, target, &refusal, Arguments::new(&[], &[]));
+        }
+        transaction.bytes += arguments.size();
         transaction.queued.push(Queued { command, arguments });
         self.answers.write_here(target, |out| out.extend_from_slice(b"+QUEUED\r\n"));
     }
@@ -216,6 +223,7 @@ impl Core {
             first_key: KeyHash::default(),
             hasher: self.router.hasher(),
             seed: self.chance.bits(),
+            string_bytes_max: self.settings.proto_max_bulk_len as usize,
         };
         match command.run {
             Run::Session(run) => {
@@ -311,7 +319,7 @@ impl Core {
         });
         for (part, piece) in pieces.into_iter().enumerate() {
             if let Some(index) = gather {
-                origin.target = Target::Gather { index, part: part as u16 };
+                origin.target = Target::Gather { index, part: part as u32 };
             }
             let first_key = piece.first_key;
             let request = Request { command, origin, database, first_key, arguments: view };
@@ -438,7 +446,7 @@ impl Core {
                 gather.parts.push(Part::default());
                 gather.missing = 1;
                 gather.merge = Merge::Scan { count, database };
-                let (protocol, part) = (gather.protocol, gather.parts.len() as u16 - 1);
+                let (protocol, part) = (gather.protocol, gather.parts.len() as u32 - 1);
                 let index = self.answers.gathers.insert(gather);
                 let origin = Origin {
                     core: self.id,

@@ -73,8 +73,8 @@ pub struct GatherState {
 
 impl GatherState {
     /// Writes the reply of a part. True when it was the last one.
-    pub fn write_part(&mut self, part: u16, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        write(&mut self.parts[usize::from(part)].reply);
+    pub fn write_part(&mut self, part: u32, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        write(&mut self.parts[part as usize].reply);
         self.missing -= 1;
         self.missing == 0
     }

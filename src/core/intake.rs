@@ -17,7 +17,8 @@ use crate::core::spread::Member;
 use crate::core::stats::Stats;
 use crate::core::turn::{Source, StagedRead};
 use crate::limits::{
-    OUTPUT_PAUSE_BYTES, READS_PER_STAGE, REQUESTS_PER_CONNECTION_TURN_MAX, UNFINISHED_REQUESTS_MAX,
+    BATCH_BYTES_MAX, OUTPUT_PAUSE_BYTES, READS_PER_STAGE, REQUESTS_PER_CONNECTION_TURN_MAX,
+    UNFINISHED_REQUESTS_MAX,
 };
 use crate::resp::parse::{Bounds, Step, decode_inline};
 use crate::resp::reply::Reply;
@@ -224,6 +225,7 @@ impl Core {
                 first_key: KeyHash::default(),
                 hasher: self.router.hasher(),
                 seed: 0,
+                string_bytes_max: self.settings.proto_max_bulk_len as usize,
             };
             let clock = Instant::now();
             let (stats, protocol) = (&mut self.stats, origin.protocol);
@@ -419,7 +421,8 @@ impl Core {
         self.answers.write(read.origin, |out| {
             let start = out.len();
             let mut reply = Reply::new(out, read.origin.protocol);
-            let outcome = run_read(&shard.keyspace, &request, time, seed, &mut reply);
+            let bytes_max = shard.string_bytes_max;
+            let outcome = run_read(&shard.keyspace, &request, time, seed, bytes_max, &mut reply);
             stats.finish(outcome, read.command, start, &mut reply);
         });
         if let Source::Input(index) = read.source {
@@ -497,7 +500,12 @@ pub(super) fn forward(
         }
     } else {
         stats.hops += 1;
-        let requests = &mut outboxes[usize::from(place.core)].requests;
+        let outbox = &mut outboxes[usize::from(place.core)];
+        if outbox.requests.batch.size() >= BATCH_BYTES_MAX {
+            // Several large ones together may be more than a batch holds.
+            outbox.close_requests();
+        }
+        let requests = &mut outbox.requests;
         let (number, arguments) = (request.command.number, request.arguments);
         requests.batch.push(number, request.database, request.first_key, arguments);
         requests.routes.push((shard, request.origin));

@@ -46,7 +46,7 @@ pub struct RepliesMail {
     /// RESP bytes of all of them.
     pub bytes: Vec<u8>,
     /// For each of them, whose it is and its length.
-    pub targets: Vec<(Target, u32)>,
+    pub targets: Vec<(Target, usize)>,
 }
 
 /// The way into a core, as others see it.
@@ -233,13 +233,20 @@ impl Outbox {
     pub fn reply(&mut self, target: Target, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.replies.bytes.len();
         write(&mut self.replies.bytes);
-        self.replies.targets.push((target, (self.replies.bytes.len() - start) as u32));
+        self.replies.targets.push((target, self.replies.bytes.len() - start));
     }
 
     /// Appends a message of a transaction, behind the requests so far.
     pub fn transaction(&mut self, message: TransactionMessage) {
         let position = self.requests.routes.len() as u32;
         self.requests.transactions.push((position, message));
+    }
+
+    /// Ends the message of requests: what follows goes into the next one. Nothing overtakes: replies that are older go
+    /// after it, which no order forbids.
+    #[cold]
+    pub fn close_requests(&mut self) {
+        self.waiting.push_back(Mail::Requests(std::mem::take(&mut self.requests)));
     }
 
     fn close(&mut self, spares: &mut Spares) {

@@ -407,7 +407,7 @@ impl Core {
             Mail::Replies(replies) => {
                 let mut start = 0;
                 for (target, length) in &replies.targets {
-                    let end = start + *length as usize;
+                    let end = start + *length;
                     let bytes = &replies.bytes[start..end];
                     // The other core's cache has them: fetched one by one they cost more than all the rest.
                     prefetch(bytes.as_ptr().wrapping_add(REPLIES_PREFETCHED_BYTES));

@@ -15,6 +15,7 @@ use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::batch::{BatchBuilder, Operation};
 use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::{Edit, Key, KeyHash};
+use ringraft_shards::limits::STRING_BYTES_MAX;
 use ringraft_shards::transaction::{
     self, Applied, Fetch, Fetched, FetchedItem, LockKey, LockSet, Message, Next, ParticipantOutput,
     Record, ToCoordinator, ToShard,
@@ -371,7 +372,9 @@ impl LocalShard {
                     };
                     let mut reply = Reply::new(&mut out, protocol);
                     let run = super::shard::run_read;
-                    if let Err(refusal) = run(&self.keyspace, &request, now_ms, 0, &mut reply) {
+                    let bytes_max = self.string_bytes_max;
+                    let outcome = run(&self.keyspace, &request, now_ms, 0, bytes_max, &mut reply);
+                    if let Err(refusal) = outcome {
                         return Some(Err(refusal.to_string()));
                     }
                     ends.push(out.len());
@@ -399,8 +402,10 @@ pub fn run_record(edit: &mut Edit<'_>, arguments: Arguments<'_>, seed: u64) -> A
         let mut reply = Reply::new(&mut discarded, Protocol::default());
         let command = numbered(operation.command());
         let seed = super::shard::seed_of(seed, place);
-        // What an effect would answer, an error too, was found out before it was logged.
+        // What an effect would answer, an error too, was found out before it was logged: that its strings are not too
+        // long as well.
+        let (first_key, bytes_max) = (operation.first_key(), STRING_BYTES_MAX);
         let _: Outcome =
-            run_operation(edit, command, operation.first_key(), arguments, seed, &mut reply);
+            run_operation(edit, command, first_key, arguments, seed, bytes_max, &mut reply);
     })
 }

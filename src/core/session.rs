@@ -51,6 +51,8 @@ pub struct Session {
 pub struct Transaction {
     /// In the order they came.
     pub queued: Vec<Queued>,
+    /// Bytes of them together.
+    pub bytes: usize,
     /// Was one of them refused when it was queued? Then EXEC aborts.
     pub refused: bool,
 }

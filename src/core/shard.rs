@@ -19,6 +19,7 @@ use ringraft_shards::arguments::Arguments;
 use ringraft_shards::batch::{Batch, BatchBuilder, Operation};
 use ringraft_shards::ids::{DatabaseIndex, Index, ShardId, Term};
 use ringraft_shards::keyspace::{Edit, EvictionPolicy, Key, KeyHash, Keyspace};
+use ringraft_shards::limits::{RAFT_UNCOMMITTED_BYTES_MAX, STRING_BYTES_DEFAULT};
 use ringraft_shards::log::Reserve;
 use ringraft_shards::raft::{CommittedEntry, EntryKind, Group, ProposeError};
 use std::collections::VecDeque;
@@ -85,6 +86,8 @@ pub struct LocalShard {
     /// Time of the last entry: time never goes back.
     last_time_ms: i64,
     chance: u64,
+    /// How long a string may get.
+    pub string_bytes_max: usize,
     /// Its share of `maxmemory`; 0 is no limit.
     pub memory_limit: u64,
     /// What goes when it is reached.
@@ -152,6 +155,7 @@ impl LocalShard {
             spare: Vec::new(),
             last_time_ms,
             chance: chance | 1,
+            string_bytes_max: STRING_BYTES_DEFAULT,
             memory_limit: 0,
             eviction_policy: EvictionPolicy::default(),
             eviction_samples: 1,
@@ -228,7 +232,10 @@ impl LocalShard {
 
     #[inline]
     fn open_set(&mut self) -> &mut Set {
-        let full = |set: &Set| set.guard.is_some() || set.batch.size() >= BATCH_BYTES_MAX;
+        let full = |set: &Set| {
+            let bytes = set.batch.encoded_bytes().max(set.riders.encoded_bytes());
+            set.guard.is_some() || bytes >= BATCH_BYTES_MAX
+        };
         if self.sets.back().is_none_or(|set| full(set)) {
             let fresh = self.spare.pop().unwrap_or_default();
             self.sets.push_back(fresh);
@@ -242,7 +249,10 @@ impl LocalShard {
             if set.is_empty() || self.flights.len() >= ENTRIES_IN_FLIGHT_MAX {
                 return;
             }
-            if set.guard.is_some() && !self.flights.is_empty() || self.awaits_room(set) {
+            if set.guard.is_some() && !self.flights.is_empty()
+                || self.awaits_room(set)
+                || self.awaits_commit(set)
+            {
                 return;
             }
             let mut set = self.sets.pop_front().expect("just seen");
@@ -261,6 +271,14 @@ impl LocalShard {
     /// Must a set wait until a segment of the log is made, or proves impossible?
     fn awaits_room(&self, set: &Set) -> bool {
         set.batch.count() > 0 && self.group.awaits_room(set.batch.encoded_bytes())
+    }
+
+    /// Is a set too large to be proposed beside those under way? Alone, any set is taken.
+    fn awaits_commit(&self, set: &Set) -> bool {
+        let flying = self.flights.iter().map(|flight| flight.set.batch.encoded_bytes() as u64);
+        let flying: u64 = flying.sum();
+        let all = flying + set.batch.encoded_bytes() as u64;
+        flying > 0 && set.batch.count() > 0 && all > RAFT_UNCOMMITTED_BYTES_MAX
     }
 
     /// Have the watched keys not changed? Ends the interest in them.
@@ -299,7 +317,7 @@ impl LocalShard {
         }
         self.last_time_ms = self.time(now_ms);
         let seed = self.random();
-        let data = set.batch.encode(self.last_time_ms, seed);
+        let data = set.batch.encode_bounded(self.last_time_ms, seed, self.string_bytes_max);
         let proposed = match reserve {
             Reserve::Kept => self.group.propose(data),
             Reserve::Used => self.group.propose_smaller(data),
@@ -417,6 +435,7 @@ impl LocalShard {
                     arguments,
                     time,
                     seed,
+                    batch.string_bytes_max(),
                     &mut reply,
                 )
                 .unwrap_or_default();
@@ -434,6 +453,8 @@ impl LocalShard {
         stats: &mut Stats,
     ) {
         let time = batch.map_or(self.time(stats.now_ms), |batch| batch.leader_time_ms());
+        let read_bytes_max = self.string_bytes_max;
+        let write_bytes_max = batch.map_or(read_bytes_max, |batch| batch.string_bytes_max());
         // Reads alone need no agreement with other replicas: any chance will do.
         let batch_seed = batch.map_or_else(|| self.random(), |batch| batch.seed());
         let fetch = |waiting: &Waiting| {
@@ -469,7 +490,14 @@ impl LocalShard {
                         let mut reply = Reply::new(out, origin.protocol);
                         let outcome = if waiting.proposed {
                             run_write(
-                                keyspace, command, operation, arguments, time, seed, &mut reply,
+                                keyspace,
+                                command,
+                                operation,
+                                arguments,
+                                time,
+                                seed,
+                                write_bytes_max,
+                                &mut reply,
                             )
                         } else {
                             let request = Request {
@@ -479,7 +507,7 @@ impl LocalShard {
                                 first_key: operation.first_key(),
                                 arguments,
                             };
-                            run_read(keyspace, &request, time, seed, &mut reply)
+                            run_read(keyspace, &request, time, seed, read_bytes_max, &mut reply)
                         };
                         stats.finish(outcome, command, start, &mut reply);
                     });
@@ -523,7 +551,8 @@ impl LocalShard {
         };
         let seed = self.random();
         let (first_key, hasher) = (operation.first_key(), self.keyspace.hasher());
-        let call = Call { command, arguments, first_key, hasher, seed };
+        let string_bytes_max = self.string_bytes_max;
+        let call = Call { command, arguments, first_key, hasher, seed, string_bytes_max };
         let (database, now_ms) = (operation.database(), self.time(stats.now_ms));
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, origin.protocol);
@@ -559,6 +588,7 @@ fn run_write(
     arguments: Arguments<'_>,
     time: i64,
     seed: u64,
+    string_bytes_max: usize,
     reply: &mut Reply<'_>,
 ) -> Outcome {
     let mut edit = keyspace.edit(operation.database(), time);
@@ -566,7 +596,8 @@ fn run_write(
         run_record(&mut edit, arguments, seed);
         return Ok(());
     }
-    run_operation(&mut edit, command, operation.first_key(), arguments, seed, reply)
+    let first_key = operation.first_key();
+    run_operation(&mut edit, command, first_key, arguments, seed, string_bytes_max, reply)
 }
 
 /// Runs a replicated command on the items.
@@ -577,10 +608,11 @@ pub fn run_operation(
     first_key: KeyHash,
     arguments: Arguments<'_>,
     seed: u64,
+    string_bytes_max: usize,
     reply: &mut Reply<'_>,
 ) -> Outcome {
     let hasher = edit.view().hasher();
-    let call = Call { command, arguments, first_key, hasher, seed };
+    let call = Call { command, arguments, first_key, hasher, seed, string_bytes_max };
     match command.run {
         Run::Write(run) => run(&call, edit, reply),
         Run::Read(run) => run(&call, &edit.view(), reply),
@@ -595,6 +627,7 @@ pub fn run_read(
     request: &Request<'_>,
     time: i64,
     seed: u64,
+    string_bytes_max: usize,
     reply: &mut Reply<'_>,
 ) -> Outcome {
     let Run::Read(run) = request.command.run else {
@@ -606,6 +639,7 @@ pub fn run_read(
         first_key: request.first_key,
         hasher: keyspace.hasher(),
         seed,
+        string_bytes_max,
     };
     let view = keyspace.view(request.database, time).counted();
     run(&call, &if request.origin.no_touch { view.untouched() } else { view }, reply)
@@ -674,7 +708,9 @@ impl LocalShard {
         let next = self.sets.front().filter(|set| !set.is_empty());
         next.is_some_and(|set| {
             let room = self.flights.len() < ENTRIES_IN_FLIGHT_MAX;
-            room && (set.guard.is_none() || self.flights.is_empty()) && !self.awaits_room(set)
+            room && (set.guard.is_none() || self.flights.is_empty())
+                && !self.awaits_room(set)
+                && !self.awaits_commit(set)
         })
     }
 

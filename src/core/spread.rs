@@ -20,6 +20,7 @@ use crate::core::gather::integer_of;
 use crate::core::joined::{Effects, Seams};
 use crate::core::participate::{Ask, Found, Reads, TransactionMessage, What};
 use crate::core::session::Watched;
+use crate::limits::REQUEST_BYTES_MAX;
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::batch::BatchBuilder;
@@ -97,6 +98,9 @@ pub struct Step {
 
 /// What a client is told whose transaction may have been done or not.
 const UNKNOWN: &str = "ERR the outcome is not known: all of it may have been done, or nothing";
+
+/// What a client is told whose transaction changes more than an entry holds. Nothing of it is done.
+pub(super) const TOO_LARGE: &str = "ERR the transaction is too large";
 
 /// What one shard must lock and read, in the making.
 #[derive(Default)]
@@ -344,8 +348,15 @@ impl Core {
                     let seed = super::shard::seed_of(seed, nth);
                     self.run_step(step, member, seed, is_exec, &mut replies);
                 }
+                match self.drain_overlay() {
+                    Some(effects) => changes = effects,
+                    None => {
+                        replies.clear();
+                        let mut reply = Reply::new(&mut replies, member.protocol);
+                        self.stats.refuse(TOO_LARGE, 0, &mut reply);
+                    }
+                }
                 member.end = replies.len();
-                changes = self.drain_overlay();
             }
             Job::Run => unreachable!("a transaction is run once"),
         }
@@ -378,7 +389,9 @@ impl Core {
                 let hash = command.first_key(arguments, self.router.hasher());
                 let mut edit = self.overlay.edit(step.database, self.turn.now_ms);
                 let mut out = Reply::new(reply, protocol);
-                super::shard::run_operation(&mut edit, command, hash, arguments, seed, &mut out)
+                let bytes_max = self.settings.proto_max_bulk_len as usize;
+                let run = super::shard::run_operation;
+                run(&mut edit, command, hash, arguments, seed, bytes_max, &mut out)
             }
             _ => {
                 let Target::Connection { index, .. } = target else {
@@ -397,15 +410,21 @@ impl Core {
         }
     }
 
-    /// What the commands have changed, for each shard.
-    fn drain_overlay(&mut self) -> Effects {
+    /// What the commands have changed, for each shard; `None` when it is too much for an entry.
+    fn drain_overlay(&mut self) -> Option<Effects> {
         let mut batches: BTreeMap<ShardId, BatchBuilder> = BTreeMap::new();
         let router = &self.router;
+        let mut fits = true;
         self.overlay.drain(self.turn.now_ms, |database, key, arguments| {
             let batch = batches.entry(router.shard(key.hash())).or_default();
-            batch.push(INSTALL, database, key.hash(), arguments);
+            let bytes = arguments.iter_from(0).map(<[u8]>::len).sum::<usize>();
+            fits &= batch.encoded_bytes() + bytes <= REQUEST_BYTES_MAX;
+            if fits {
+                batch.push(INSTALL, database, key.hash(), arguments);
+            }
         });
-        batches.into_iter().map(|(shard, mut batch)| (shard, batch.encode(0, 0))).collect()
+        let effects = batches.into_iter().map(|(shard, mut batch)| (shard, batch.encode(0, 0)));
+        fits.then(|| effects.collect())
     }
 
     /// Answers commands over several shards.

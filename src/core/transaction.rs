@@ -125,7 +125,7 @@ fn watch(desk: &mut Desk<'_>, call: &Call<'_>, _reply: &mut Reply<'_>) -> Result
     core.answers.connections.at_mut(desk.index).hold = super::connection::Hold::Answer;
     let command = table::internal(REGISTER);
     for (part, (first_key, watched)) in watched.iter().enumerate() {
-        let target = Target::Gather { index, part: part as u16 };
+        let target = Target::Gather { index, part: part as u32 };
         let origin = Origin { core: core.id, target, protocol, rides: true, no_touch: true };
         let owned: OwnedArguments =
             [REGISTER.as_bytes(), watched.key.as_slice()].into_iter().collect();
@@ -410,6 +410,7 @@ fn run(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
             first_key: command.first_key(arguments, call.hasher),
             hasher: call.hasher,
             seed: call.seed.wrapping_add(nth.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            string_bytes_max: call.string_bytes_max,
         };
         let start = reply.size();
         let mut edit = edit.of_database(database);

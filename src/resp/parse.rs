@@ -7,7 +7,8 @@
 //! Knows nothing of commands, connections or sockets.
 
 use crate::limits::{
-    ARGUMENTS_MAX, INLINE_BYTES_MAX, UNAUTHENTICATED_ARGUMENTS_MAX, UNAUTHENTICATED_BULK_BYTES_MAX,
+    ARGUMENTS_MAX, INLINE_BYTES_MAX, PAYLOAD_OVERHEAD_BYTES, REQUEST_BYTES_MAX,
+    UNAUTHENTICATED_ARGUMENTS_MAX, UNAUTHENTICATED_BULK_BYTES_MAX,
 };
 use ringraft_shards::arguments::Span;
 
@@ -38,6 +39,9 @@ pub enum ProtocolError {
     /// A length that is no number, negative or too large.
     #[error("Protocol error: invalid bulk length")]
     InvalidLength,
+    /// More bytes than one request may have.
+    #[error("Protocol error: too big request")]
+    RequestTooBig,
     /// A longer argument than a client may send before AUTH.
     #[error("Protocol error: unauthenticated bulk length")]
     UnauthenticatedLength,
@@ -136,6 +140,7 @@ impl Parser {
         match self.arguments(input, start, position, &mut remaining, bounds, spans)? {
             Progress::Done(end) => Ok(Step::Request(end)),
             Progress::Stopped(position) => {
+                self.check_size(position - start)?;
                 let spans = spans.drain(first..);
                 let spans = spans.map(|s| Span::new(s.start() - start, s.length())).collect();
                 let position = position - start;
@@ -165,11 +170,21 @@ impl Parser {
                 Ok(Step::Request(end))
             }
             Progress::Stopped(position) => {
+                self.check_size(position - start)?;
                 partial.position = position - start;
                 partial.remaining = remaining;
                 self.partial = Some(partial);
                 Ok(Step::Incomplete)
             }
+        }
+    }
+
+    /// Is what is there, or is needed, of a request that is not all there more than a request may have? One that is larger
+    /// comes by here before it is complete: it takes many receives.
+    fn check_size(&self, present: usize) -> Result<(), ProtocolError> {
+        match present.max(self.needed) <= REQUEST_BYTES_MAX {
+            true => Ok(()),
+            false => Err(ProtocolError::RequestTooBig),
         }
     }
 
@@ -197,7 +212,9 @@ impl Parser {
                     Some(_) => Err(ProtocolError::InvalidLength),
                 };
             };
-            if length < 0 || length > bounds.bulk_bytes_max as i64 {
+            if (length < 0 || length > bounds.bulk_bytes_max as i64)
+                && !is_payload(input, start, *remaining, length, bounds)
+            {
                 return Err(ProtocolError::InvalidLength);
             }
             let length = length as usize;
@@ -215,6 +232,19 @@ impl Parser {
         }
         Ok(Progress::Done(position))
     }
+}
+
+/// Is the argument with this many from it on the payload of a RESTORE, which is a little longer than the value in it?
+#[cold]
+fn is_payload(input: &[u8], start: usize, remaining: usize, length: i64, bounds: Bounds) -> bool {
+    const NAME: &[u8] = b"restore";
+    const PLACE: i64 = 3;
+    let Some((count, head)) = number_line(input, start + 1) else { return false };
+    let Some((name_bytes, name)) = number_line(input, head + 1) else { return false };
+    let longest = bounds.bulk_bytes_max + PAYLOAD_OVERHEAD_BYTES;
+    let is_restore = name_bytes == NAME.len() as i64
+        && input.get(name..name + NAME.len()).is_some_and(|word| word.eq_ignore_ascii_case(NAME));
+    is_restore && count - remaining as i64 == PLACE && (0..=longest as i64).contains(&length)
 }
 
 enum Progress {
@@ -355,6 +385,8 @@ mod tests {
             ("*1048577\r\n", "Protocol error: invalid multibulk length"),
             ("*1\r\n$-1\r\n", "Protocol error: invalid bulk length"),
             ("*1\r\n$536870913\r\n", "Protocol error: invalid bulk length"),
+            ("*3\r\n$3\r\nSET\r\n$536870913\r\n", "Protocol error: invalid bulk length"),
+            ("*4\r\n$7\r\nRESTORE\r\n$536870913\r\n", "Protocol error: invalid bulk length"),
             ("*1\r\n$99999999999999999999\r\n", "Protocol error: invalid bulk length"),
             ("GET \"a\r\n", "Protocol error: unbalanced quotes in request"),
         ] {
@@ -367,6 +399,31 @@ mod tests {
         assert_eq!(parse(long.as_bytes(), &[]), Err(ProtocolError::CountLineTooBig));
         let long = format!("*1\r\n${}", "1".repeat(INLINE_BYTES_MAX + 1));
         assert_eq!(parse(long.as_bytes(), &[]), Err(ProtocolError::LengthLineTooBig));
+    }
+
+    #[test]
+    fn a_payload_may_be_longer_than_the_value_in_it() {
+        let mut parser = Parser::default();
+        let longest = BOUNDS.bulk_bytes_max + PAYLOAD_OVERHEAD_BYTES;
+        for (length, fits) in [(longest, true), (longest + 1, false)] {
+            let input = format!("*4\r\n$7\r\nrestore\r\n$1\r\na\r\n$1\r\n0\r\n${length}\r\n");
+            let step = parser.next(input.as_bytes(), 0, BOUNDS, &mut Vec::new());
+            let expected =
+                if fits { Ok(Step::Incomplete) } else { Err(ProtocolError::InvalidLength) };
+            assert_eq!(step, expected, "{length}");
+            parser = Parser::default();
+        }
+    }
+
+    #[test]
+    fn a_request_has_a_bound_as_a_whole() {
+        let bounds = Bounds { bulk_bytes_max: REQUEST_BYTES_MAX, unauthenticated: false };
+        let ask = |length: usize| {
+            let input = format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n${length}\r\n");
+            Parser::default().next(input.as_bytes(), 0, bounds, &mut Vec::new())
+        };
+        assert_eq!(ask(REQUEST_BYTES_MAX - 100), Ok(Step::Incomplete));
+        assert_eq!(ask(REQUEST_BYTES_MAX - 10), Err(ProtocolError::RequestTooBig));
     }
 
     #[test]

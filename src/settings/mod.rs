@@ -102,7 +102,7 @@ impl Default for Settings {
             tcp_keepalive: 300,
             client_output_buffer_limit: BufferLimits::DEFAULT,
             client_query_buffer_limit: 1 << 30,
-            proto_max_bulk_len: 512 << 20,
+            proto_max_bulk_len: ringraft_shards::limits::STRING_BYTES_DEFAULT as u64,
             metrics_port: 0,
             slowlog_log_slower_than: 10_000,
             slowlog_max_len: 128,
@@ -292,7 +292,7 @@ mod tests {
             (
                 "proto-max-bulk-len 1000",
                 format!(
-                    "{OF} 'proto-max-bulk-len') - argument must be between 1048576 and 9223372036854775807 inclusive"
+                    "{OF} 'proto-max-bulk-len') - argument must be between 1048576 and 1073741824 inclusive"
                 ),
             ),
             (

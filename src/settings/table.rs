@@ -8,6 +8,7 @@ use super::values::{
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_BYTES_STEP};
 use crate::net::ring::Features;
 use ringraft_shards::limits::DATABASE_COUNT;
+use ringraft_shards::limits::STRING_BYTES_MAX;
 use std::path::PathBuf;
 
 /// One row.
@@ -253,6 +254,7 @@ pub const TABLE: &[Setting] = &[
     .help(MEMORY, "SIZE", "Unfinished request that closes a connection")
     .at_run_time(),
     size("proto-max-bulk-len", 1 << 20, |s| s.proto_max_bulk_len, |s, v| s.proto_max_bulk_len = v)
+        .up_to(STRING_BYTES_MAX as u64)
         .help(MEMORY, "SIZE", "Longest argument or value")
         .at_run_time(),
     word(
@@ -375,6 +377,13 @@ impl Setting {
         self.group = group;
         self.value_name = value_name;
         self.help = help;
+        self
+    }
+
+    const fn up_to(mut self, most: u64) -> Setting {
+        if let Kind::Size { max, .. } = &mut self.kind {
+            *max = most;
+        }
         self
     }
 

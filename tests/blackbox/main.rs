@@ -9,6 +9,7 @@ mod crash;
 mod full_disk;
 mod harness;
 mod keys;
+mod lengths;
 mod limits;
 mod memory;
 mod pause;

@@ -41,6 +41,7 @@ pub struct InProcess {
     database: DatabaseIndex,
     protocol: Protocol,
     seed: u64,
+    string_bytes_max: usize,
 }
 
 impl InProcess {
@@ -52,6 +53,7 @@ impl InProcess {
             database: DatabaseIndex(0),
             protocol: Protocol::Resp2,
             seed: 0,
+            string_bytes_max: ringraft_shards::limits::STRING_BYTES_DEFAULT,
         }
     }
 
@@ -60,7 +62,14 @@ impl InProcess {
         let hasher = self.keyspace.hasher();
         let first_key = command.first_key(arguments, hasher);
         self.seed += 1;
-        let call = Call { command, arguments, first_key, hasher, seed: self.seed };
+        let call = Call {
+            command,
+            arguments,
+            first_key,
+            hasher,
+            seed: self.seed,
+            string_bytes_max: self.string_bytes_max,
+        };
         let start = reply.size();
         let outcome = command.check_arity(arguments.count()).and_then(|()| match command.run {
             Run::Read(run) => run(&call, &self.keyspace.view(self.database, self.now_ms), reply),

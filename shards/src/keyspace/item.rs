@@ -197,7 +197,7 @@ impl RawItem {
             }
             for length in [frame.key_length, frame.value_length] {
                 if length >= LONG {
-                    let length = u32::try_from(length).expect("strings are at most 512 MB");
+                    let length = u32::try_from(length).expect("strings are at most 1 GiB");
                     base.add(at).cast::<u32>().write(length);
                     at += 4;
                 }

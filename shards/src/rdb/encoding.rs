@@ -227,6 +227,9 @@ mod tests {
             (b"\xc3\xc0", "unknown length encoding 0xc0 at byte 1"),
             (b"\xc3\x02\x09\x00a", "damaged LZF data at byte 3"),
             (b"\x80\xff\xff\xff\xff", "length 4294967295 is too large at byte 0"),
+            // As long as a string may get, and a byte more.
+            (b"\x80\x40\x00\x00\x00", "the input ends: 1073741824 bytes needed, 0 there at byte 5"),
+            (b"\x80\x40\x00\x00\x01", "length 1073741825 is too large at byte 0"),
         ] {
             let error = Decoder::new(encoded).string().expect_err(text);
             assert_eq!(error.to_string(), text);
