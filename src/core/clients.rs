@@ -132,6 +132,7 @@ impl Core {
             if id == asker_id {
                 self.answers.connections.at_mut(index).close_after_replies = true;
             } else {
+                self.send_last(index);
                 self.close(index);
             }
         }

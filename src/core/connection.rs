@@ -171,6 +171,12 @@ impl Connection {
         size_of::<Connection>() + self.input.capacity() + self.replies.memory()
     }
 
+    /// Has the client sent its last byte, and is all of it taken?
+    #[inline(always)]
+    pub fn is_done(&self) -> bool {
+        self.ended && self.hold == Hold::None && self.unparsed() == 0
+    }
+
     /// Does nothing refer to it any more?
     pub fn is_released(&self) -> bool {
         self.closed && !self.receiving && !self.blocked && self.replies.unfinished() == 0

@@ -170,10 +170,7 @@ impl Core {
             let connection = self.answers.connections.at_mut(index);
             if connection.hold == Hold::Answer {
                 connection.hold = Hold::None;
-                if !connection.runnable {
-                    connection.runnable = true;
-                    self.runnable.push(index);
-                }
+                self.go_on(index);
             }
         }
     }

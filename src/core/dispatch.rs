@@ -49,16 +49,9 @@ impl Core {
         if checked.as_ref().is_ok_and(|command| self.is_paused_for(index, command)) {
             return self.hold_back(index, &arguments);
         }
-        let connection = self.answers.connections.at_mut(index);
-        let sequence = match connection.session.reply_mode {
-            ReplyMode::On => connection.replies.expect(),
-            ReplyMode::Off => connection.replies.expect_muted(),
-            ReplyMode::SkipNext => {
-                connection.session.reply_mode = ReplyMode::On;
-                connection.replies.expect_muted()
-            }
-        };
+        let sequence = self.expect_reply(index);
         let target = Target::Connection { index, sequence };
+        let connection = self.answers.connections.at_mut(index);
         connection.last_command = None;
         connection.last_row = last_row;
         match checked {
@@ -76,7 +69,8 @@ impl Core {
                     client = self.answers.connections.at(index).id,
                     "closing a client that speaks HTTP"
                 );
-                self.close(index);
+                self.answers.connections.at_mut(index).close_after_replies = true;
+                self.answers.write_here(target, |_| {});
             }
             Err(refusal) => {
                 if let Some(command) = table::resolve(arguments.borrow()) {
@@ -88,6 +82,19 @@ impl Core {
                     transaction.refused = true;
                 }
                 self.refuse(index, target, &refusal, arguments.borrow());
+            }
+        }
+    }
+
+    /// Takes the sequence number of a request whose reply is sent or not, as CLIENT REPLY says.
+    pub(super) fn expect_reply(&mut self, index: u32) -> u32 {
+        let connection = self.answers.connections.at_mut(index);
+        match connection.session.reply_mode {
+            ReplyMode::On => connection.replies.expect(),
+            ReplyMode::Off => connection.replies.expect_muted(),
+            ReplyMode::SkipNext => {
+                connection.session.reply_mode = ReplyMode::On;
+                connection.replies.expect_muted()
             }
         }
     }

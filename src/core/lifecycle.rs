@@ -84,18 +84,40 @@ impl Core {
                 let buffer = completion.buffer.expect("a receive into provided buffers has one");
                 self.received(index, buffer, count as usize);
             }
-            0 => {
-                connection.ended = true;
-                if connection.replies.unfinished() == 0 {
-                    self.close(index);
-                } else {
-                    connection.close_after_replies = true;
-                }
-            }
+            0 => self.input_ended(index),
             error if matches!(-error, libc::ENOBUFS | libc::ECANCELED | libc::EINTR) => {}
-            _ => self.close(index),
+            _ => {
+                self.stop_answering(index);
+                self.input_ended(index);
+            }
         }
         self.after_receive(index);
+    }
+
+    /// The client will send nothing more. Everything that it sent is executed and answered before the connection
+    /// is closed, whatever holds it back now: closing is `send`'s, when nothing is left.
+    fn input_ended(&mut self, index: u32) {
+        self.answers.connections.at_mut(index).ended = true;
+        self.go_on(index);
+    }
+
+    /// Nobody takes the replies of a connection any more: they are dropped. What the kernel has received is
+    /// executed all the same, and then the receive ends.
+    #[cold]
+    pub(super) fn stop_answering(&mut self, index: u32) {
+        let connection = self.answers.connections.at_mut(index);
+        connection.replies.discard();
+        // It fails when the other side has reset the connection, which ends the receive too.
+        let _ = connection.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Lists a connection for parsing, in this turn if that is still to come.
+    pub(super) fn go_on(&mut self, index: u32) {
+        let connection = self.answers.connections.at_mut(index);
+        if !connection.runnable {
+            connection.runnable = true;
+            self.runnable.push(index);
+        }
     }
 
     /// Arms the next receive, moves the connection, or releases it.
@@ -159,15 +181,30 @@ impl Core {
         if self.may_parse(index) {
             self.parse(index, Source::Input(index));
         }
+        if self.answers.connections.get(index).is_some_and(|connection| connection.ended) {
+            self.near_the_end(index);
+        }
         if self.answers.connections.get(index).is_some() {
             self.regulate(index);
         }
     }
 
+    /// After parsing what a client sent that sends nothing more.
+    #[cold]
+    fn near_the_end(&mut self, index: u32) {
+        let may_parse = self.may_parse(index);
+        let connection = self.answers.connections.at_mut(index);
+        if may_parse && !connection.runnable {
+            // The parser stopped in the middle of a request, whose rest will never come.
+            connection.input_start = connection.input.len();
+        }
+        self.answers.mark_dirty(index);
+    }
+
     /// Answers garbage with an error and closes the connection after it.
     pub(super) fn refuse_protocol(&mut self, index: u32, error: &ProtocolError) {
+        let sequence = self.expect_reply(index);
         let connection = self.answers.connections.at_mut(index);
-        let sequence = connection.replies.expect();
         let protocol = connection.session.protocol;
         connection.close_after_replies = true;
         let target = crate::core::answers::Target::Connection { index, sequence };
@@ -247,6 +284,7 @@ impl Core {
             && !connection.session.monitor
             && !connection.blocked
             && !connection.closed
+            && !connection.ended
             && !connection.close_after_replies
             && connection.hold == Hold::None
             && connection.kind == Kind::Client;
@@ -294,10 +332,8 @@ impl Core {
         connection.runnable = false;
         connection.may_move_ms = self.turn.now_ms + MOVE_INTERVAL_MS;
         let index = self.install(connection);
-        let connection = self.answers.connections.at_mut(index);
-        if connection.unparsed() > 0 {
-            connection.runnable = true;
-            self.runnable.push(index);
+        if self.answers.connections.at(index).unparsed() > 0 {
+            self.go_on(index);
         }
     }
 }

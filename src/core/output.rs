@@ -69,18 +69,20 @@ impl Core {
                     self.ring.poll_writable(socket, index);
                     return self.check_output_limits(index);
                 }
-                Err(_) => return self.close(index),
+                Err(_) => {
+                    self.stop_answering(index);
+                    break;
+                }
             }
         }
+        let connection = self.answers.connections.at_mut(index);
         connection.over_soft_limit_since_ms = None;
         let finished = connection.replies.unfinished() == 0;
-        if connection.close_after_replies && finished {
+        if finished && (connection.close_after_replies || connection.is_done()) {
             return self.close(index);
         }
-        if connection.unparsed() > 0 && !connection.runnable && self.may_parse(index) {
-            let connection = self.answers.connections.at_mut(index);
-            connection.runnable = true;
-            self.runnable.push(index);
+        if connection.unparsed() > 0 && self.may_parse(index) {
+            self.go_on(index);
         }
         let connection = self.answers.connections.at(index);
         if finished && connection.votes >= MOVE_VOTES_MIN {
@@ -89,10 +91,28 @@ impl Core {
         self.regulate(index);
     }
 
+    /// Sends what was written before this turn ends, to a client that is about to be closed: it may be the reply
+    /// to a request whose effect others have seen.
+    pub(super) fn send_last(&mut self, index: u32) {
+        let connection = self.answers.connections.at_mut(index);
+        while !connection.closed && !connection.blocked && !connection.replies.unsent().is_empty() {
+            match send_some(connection) {
+                Ok(count) => {
+                    self.stats.output_bytes += count as u64;
+                    connection.replies.sent(count);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
     /// A blocked socket takes bytes again.
     pub(super) fn writable(&mut self, index: u32) {
         let connection = self.answers.connections.at_mut(index);
         connection.blocked = false;
+        // Who reads is not idle, however long the replies take.
+        connection.active_ms = self.turn.now_ms;
         if connection.closed { self.release(index) } else { self.answers.mark_dirty(index) }
     }
 

@@ -104,6 +104,7 @@ impl Core {
             .iter()
             .filter(|(_, c)| now_ms - c.active_ms > timeout_ms)
             .filter(|(_, c)| !c.closed && !c.session.monitor && c.replies.unfinished() == 0)
+            .filter(|(_, c)| c.hold == Hold::None)
             .map(|(index, _)| index)
             .collect();
         for index in idle {
