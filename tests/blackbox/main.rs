@@ -6,6 +6,7 @@
 
 mod atomic;
 mod crash;
+mod endings;
 mod full_disk;
 mod harness;
 mod keys;

@@ -97,6 +97,34 @@ impl Client {
         self.reader.get_ref().shutdown(Shutdown::Write).expect("the connection stands");
     }
 
+    /// Writes `bytes` from a second thread, ends the writing side, and reads all that comes until the server closes.
+    pub fn exchange(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut writer = self.reader.get_ref().try_clone().expect("a second handle");
+        std::thread::scope(|scope| {
+            // A server that closes at an error in the middle takes no more: that is no fault of the test.
+            scope.spawn(move || {
+                let _ = writer.write_all(bytes);
+                let _ = writer.shutdown(Shutdown::Write);
+            });
+            self.read_to_close()
+        })
+    }
+
+    /// Reads up to so many bytes, at least one; none at the end.
+    pub fn read_some(&mut self, bytes_max: usize) -> usize {
+        let mut bytes = vec![0; bytes_max];
+        match self.reader.read(&mut bytes) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Closes so that the other side learns of it by a reset, as when a process dies with unread replies.
+    pub fn reset(self) {
+        super::system::reset_on_close(self.reader.get_ref());
+    }
+
     /// Waits for `time` during which the server must say nothing.
     pub fn wait_in_silence(&mut self, time: Duration) {
         self.reader.get_ref().set_read_timeout(Some(time)).expect("a socket");

@@ -1,5 +1,7 @@
 //! System calls that the standard library does not offer, and what /proc says.
-#![allow(unsafe_code)] // kill(2), getrlimit(2), setrlimit(2) and sysconf(3) have no safe form in std
+#![allow(unsafe_code)] // kill(2), setsockopt(2), getrlimit(2), setrlimit(2) and sysconf(3) have no safe form in std
+
+use std::os::fd::AsRawFd;
 
 /// Sends `signal` to the process `pid`, which must be a child of ours that was not yet waited for.
 pub fn send_signal(pid: u32, signal: libc::c_int) {
@@ -7,6 +9,18 @@ pub fn send_signal(pid: u32, signal: libc::c_int) {
     // pid cannot have been given to another process.
     let outcome = unsafe { libc::kill(pid as libc::pid_t, signal) };
     assert_eq!(outcome, 0, "kill({pid}, {signal}): {}", std::io::Error::last_os_error());
+}
+
+/// Lets the close of a socket reset its connection.
+pub fn reset_on_close(socket: &impl AsRawFd) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let size = size_of::<libc::linger>() as libc::socklen_t;
+    let value = (&raw const linger).cast();
+    let socket = socket.as_raw_fd();
+    // SAFETY: the socket is open as long as it is borrowed; the value is a linger of this size, read by the call.
+    let outcome =
+        unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_LINGER, value, size) };
+    assert_eq!(outcome, 0, "setsockopt: {}", std::io::Error::last_os_error());
 }
 
 /// Raises this process's limit of open files to its hard limit and returns it. Children inherit it.
