@@ -66,6 +66,9 @@ fn serve(settings: Settings) -> Result<(), Refusal> {
     for line in banner::starting(&plan) {
         tracing::info!("{line}");
     }
+    if let Some(line) = banner::warnings(&plan.settings) {
+        tracing::warn!("{line}");
+    }
     run(&plan, started)
 }
 

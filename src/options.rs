@@ -7,6 +7,7 @@
 use crate::settings::Settings;
 use crate::settings::file;
 use crate::settings::table::{Kind, Setting, TABLE};
+use crate::settings::values::join;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -51,9 +52,10 @@ fn settings(matches: &ArgMatches) -> Result<Settings, String> {
         file::load(&file, &mut settings)?;
     }
     for row in TABLE.iter().filter(|row| row.is_option()) {
-        if let Some(value) = matches.get_one::<String>(row.name) {
+        if let Some(values) = matches.get_many::<String>(row.name) {
+            let value = join(values, " ");
             settings
-                .set_row(row, value)
+                .set_row(row, &value)
                 .map_err(|cause| format!("option --{} '{value}': {cause}", row.name))?;
         }
     }
@@ -99,8 +101,9 @@ fn command() -> Command {
                 .value_name(row.value_name)
                 .help(help(row))
                 .help_heading(row.group)
-                .allow_hyphen_values(matches!(row.kind, Kind::Integer { min: ..0, .. }))
-                .action(ArgAction::Set)
+                // A value that begins with a dash: refused as a value, not taken for an option.
+                .allow_hyphen_values(row.takes_dashes())
+                .action(if row.name == "bind" { ArgAction::Append } else { ArgAction::Set })
                 .value_parser(clap::value_parser!(String))
         }))
         .mut_args(|arg| match TABLE.iter().find(|row| arg.get_id() == row.name) {
@@ -245,6 +248,10 @@ mod tests {
             ("serve", "unrecognized subcommand 'serve'"),
             ("--port", "a value is required for '--port <N>' but none was supplied"),
             ("--port 1 --port 2", "the argument '--port <N>' cannot be used multiple times"),
+            ("--port -1", "option --port '-1': argument must be between 1 and 65535 inclusive"),
+            ("--maxmemory -1", "option --maxmemory '-1': argument must be a memory value"),
+            ("--timeout -1", "option --timeout '-1': argument must be between 0 and"),
+            ("--bind ::1 --bind 1.2.3", "option --bind '::1 1.2.3': '1.2.3' is neither an IP"),
             ("--port x", "option --port 'x': argument couldn't be parsed into an integer"),
             ("--shards 0", "option --shards '0': argument must be between 1 and 1024 inclusive"),
             (

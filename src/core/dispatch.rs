@@ -106,7 +106,8 @@ impl Core {
         command: &'static Command,
     ) -> Result<&'static Command, Refusal> {
         let session = &self.answers.connections.at(index).session;
-        if !session.authenticated && !command.flags.no_auth {
+        let has_password = !self.settings.requirepass.is_empty();
+        if !session.authenticated && has_password && !command.flags.no_auth {
             return Err(Refusal::text(NO_AUTH));
         }
         if self.stop_sent && command.name != "shutdown" {

@@ -95,7 +95,8 @@ impl Core {
             let connection = &mut **self.answers.connections.at_mut(index);
             let bounds = Bounds {
                 bulk_bytes_max: self.settings.proto_max_bulk_len as usize,
-                unauthenticated: !connection.session.authenticated,
+                unauthenticated: !connection.session.authenticated
+                    && !self.settings.requirepass.is_empty(),
             };
             let input = match source {
                 Source::Buffer(buffer, length) => self.ring.buffer(buffer, usize::from(length)),

@@ -15,6 +15,18 @@ use std::net::Shutdown;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::atomic::Ordering;
 
+/// What a client of another machine is told in protected mode: Redis' text, which people and tools know.
+const DENIED: &str = "-DENIED Redis is running in protected mode because protected mode is enabled and no password is \
+    set for the default user. In this mode connections are only accepted from the loopback interface. If you want to \
+    connect from external computers to Redis you may adopt one of the following solutions: 1) Just disable protected \
+    mode sending the command 'CONFIG SET protected-mode no' from the loopback interface by connecting to Redis from the \
+    same host the server is running, however MAKE SURE Redis is not publicly accessible from internet if you do so. Use \
+    CONFIG REWRITE to make this change permanent. 2) Alternatively you can just disable the protected mode by editing \
+    the Redis configuration file, and setting the protected mode option to 'no', and then restarting the server. 3) If \
+    you started the server manually just for testing, restart it with the '--protected-mode no' option. 4) Setup a an \
+    authentication password for the default user. NOTE: You only need to do one of the above things in order for the \
+    server to start accepting connections from the outside.\r\n";
+
 impl Core {
     /// A listening socket has accepted a connection.
     #[allow(unsafe_code)]
@@ -47,13 +59,10 @@ impl Core {
     fn admit_connection(&mut self, socket: Socket, kind: Kind) {
         let count = self.shared.connection_count.fetch_add(1, Ordering::Relaxed);
         if count >= self.settings.maxclients || self.stop_sent {
-            self.shared.connection_count.fetch_sub(1, Ordering::Relaxed);
-            self.stats.rejected_connections += 1;
-            let text = b"-ERR max number of clients reached\r\n";
-            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-            // The client may be gone already; there is nobody to tell then.
-            let _ = socket.send_with_flags(text, flags);
-            return;
+            return self.turn_away(&socket, "-ERR max number of clients reached\r\n");
+        }
+        if kind == Kind::Client && self.denies(&socket) {
+            return self.turn_away(&socket, DENIED);
         }
         self.stats.total_connections += 1;
         let id = self.shared.next_connection_id.fetch_add(1, Ordering::Relaxed);
@@ -61,6 +70,25 @@ impl Core {
         connection.session.authenticated = self.settings.requirepass.is_empty();
         connection.may_move_ms = self.turn.now_ms + MOVE_INTERVAL_MS;
         self.install(Box::new(connection));
+    }
+
+    /// Refuses a connection that was counted already.
+    #[cold]
+    fn turn_away(&mut self, socket: &Socket, text: &str) {
+        self.shared.connection_count.fetch_sub(1, Ordering::Relaxed);
+        self.stats.rejected_connections += 1;
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // The client may be gone already; there is nobody to tell then.
+        let _ = socket.send_with_flags(text.as_bytes(), flags);
+    }
+
+    /// Does protected mode refuse this client? It does while there is no password and the client is on another machine.
+    fn denies(&self, socket: &Socket) -> bool {
+        if !self.settings.protected_mode || !self.settings.requirepass.is_empty() {
+            return false;
+        }
+        let peer = socket.peer_addr().ok().and_then(|address| address.as_socket());
+        !peer.is_some_and(|peer| peer.ip().is_loopback())
     }
 
     fn install(&mut self, connection: Box<Connection>) -> u32 {

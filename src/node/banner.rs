@@ -2,6 +2,7 @@
 
 use super::Plan;
 use crate::options::VERSION;
+use crate::settings::Settings;
 use crate::settings::values::{Mode, Word, cpus_text, size_text};
 use std::time::Duration;
 
@@ -39,6 +40,26 @@ pub fn starting(plan: &Plan) -> Vec<String> {
         ),
     });
     lines
+}
+
+/// What an operator should look into before others find it.
+pub fn warnings(settings: &Settings) -> Option<String> {
+    if !settings.bind.is_open() || !settings.requirepass.is_empty() {
+        return None;
+    }
+    Some(if settings.protected_mode {
+        format!(
+            "bind is {} and no password is set: clients of other machines are refused until there is one (requirepass) or \
+             protected-mode is no",
+            settings.bind
+        )
+    } else {
+        format!(
+            "bind is {}, no password is set and protected-mode is no: whoever reaches this machine may read and change \
+             everything; set requirepass",
+            settings.bind
+        )
+    })
 }
 
 /// It serves.

@@ -17,7 +17,7 @@ use ringraft_shards::disk::free_bytes;
 use ringraft_shards::ids::ShardId;
 use ringraft_shards::limits::FREE_BYTES_LEFT_MIN;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 /// Oldest Linux that has all that cannot be done without (rings of provided buffers).
@@ -142,17 +142,53 @@ fn own_files(core_count: usize, shard_count: u16) -> u64 {
         + u64::from(shard_count) * OPEN_FILES_PER_SHARD
 }
 
-/// Are the ports free?
-/// Errors: the first that is not.
-pub fn ports(settings: &Settings) -> Result<(), Refusal> {
-    for address in settings.addresses() {
-        listener::probe(address).map_err(|error| listening_refused(address, "--port", &error))?;
+/// Are the ports free? Addresses that may be absent, and of a name those that this machine does not have, are left out.
+/// Errors: the first that is not; no address is left.
+pub fn ports(settings: &mut Settings) -> Result<(), Refusal> {
+    let mut present: Vec<IpAddr> = Vec::new();
+    let mut absent = None;
+    for place in settings.bind.places() {
+        let mut refused = None;
+        for &ip in &place.found {
+            let address = SocketAddr::new(ip, settings.port);
+            let known = present.contains(&ip);
+            match if known { Ok(()) } else { listener::probe(address) } {
+                Ok(()) if known => {}
+                Ok(()) => present.push(ip),
+                Err(error) if is_absent(&error) => {
+                    refused = Some(listening_refused(address, "--port", &error));
+                }
+                Err(error) => return Err(listening_refused(address, "--port", &error)),
+            }
+        }
+        if let Some(refusal) = refused
+            && !place.found.iter().any(|ip| present.contains(ip))
+        {
+            if !place.is_optional {
+                return Err(refusal);
+            }
+            tracing::info!("not listening on {}: it is not an address of this machine", place.name);
+            absent = Some(refusal);
+        }
     }
+    if present.is_empty() {
+        let nothing = || Refusal::option("option --bind: none of its names has an address");
+        return Err(absent.unwrap_or_else(nothing));
+    }
+    settings.bind.keep(&present);
     for address in settings.metrics_addresses() {
         listener::probe(address)
             .map_err(|error| listening_refused(address, "--metrics-port", &error))?;
     }
     Ok(())
+}
+
+/// Does the error say that this machine has no such address, or none of its kind?
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)
+    )
 }
 
 /// Why an address cannot be listened on. `option` is the one that chooses the port.
@@ -320,7 +356,7 @@ mod tests {
         let port = taken.local_addr().expect("bound").port();
         let mut settings = Settings::default();
         settings.port = port;
-        let refusal = ports(&settings).expect_err("taken");
+        let refusal = ports(&mut settings).expect_err("taken");
         assert!(refusal.text.contains("another process listens there"), "{}", refusal.text);
     }
 

@@ -52,6 +52,7 @@ pub struct Plan {
 /// Errors: the first thing that stands in the way.
 pub fn prepare(mut settings: Settings, now_ms: u64) -> Result<Plan, Refusal> {
     checks::io_uring()?;
+    settings.bind.resolve().map_err(Refusal::option)?;
     let allowed = cpus::allowed();
     let asked = settings.cores.clone();
     let mut cpus = cpus::choose(asked.as_deref(), &allowed, settings.shards)?;
@@ -74,7 +75,7 @@ pub fn prepare(mut settings: Settings, now_ms: u64) -> Result<Plan, Refusal> {
     }
     checks::locked_memory(cpus.len())?;
     checks::open_files(&mut settings, cpus.len(), identity.shard_count)?;
-    checks::ports(&settings)?;
+    checks::ports(&mut settings)?;
     settings.shards = Some(identity.shard_count);
     settings.cores = Some(cpus.clone());
     Ok(Plan { settings, cpus, identity, directory })

@@ -156,7 +156,7 @@ fn listeners(plan: &Plan, core: usize) -> Result<Vec<(Socket, connection::Kind)>
     let keepalive = u64::from(settings.tcp_keepalive);
     let mut listeners = Vec::new();
     let mut listen = |port: u16, option: &str, kind| {
-        for &ip in &settings.bind {
+        for &ip in settings.bind.addresses() {
             let address = SocketAddr::new(ip, port);
             let socket = listener::listen(address, keepalive)
                 .map_err(|error| checks::listening_refused(address, option, &error))?;

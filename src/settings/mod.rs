@@ -4,6 +4,7 @@
 //! everywhere. [`Settings`] is plain data: each core holds its own copy and is sent changes. Knows nothing
 //! of threads or sockets: what a change entails outside (log level, open files) is `node::apply`'s.
 
+pub mod bind;
 pub mod file;
 pub mod table;
 pub mod values;
@@ -11,8 +12,9 @@ pub mod values;
 use crate::commands::refusal::Refusal;
 use crate::glob::Glob;
 use crate::net::ring::Features;
+use bind::Bind;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use table::{Setting, TABLE};
 use values::{BufferLimits, Fsync, LogLevel, MaxmemoryPolicy, Mode};
@@ -20,10 +22,12 @@ use values::{BufferLimits, Fsync, LogLevel, MaxmemoryPolicy, Mode};
 /// Every setting's value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Addresses to listen on; never empty.
-    pub bind: Vec<IpAddr>,
+    /// Addresses to listen on.
+    pub bind: Bind,
     /// Port for clients.
     pub port: u16,
+    /// Are clients of other machines refused while there is no password?
+    pub protected_mode: bool,
     /// Where data is kept in `store` mode.
     pub dir: PathBuf,
     /// Count of shards; `None` until the data directory or the cores decide it.
@@ -83,8 +87,9 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            bind: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            bind: Bind::default(),
             port: 6379,
+            protected_mode: true,
             dir: "./data".into(),
             shards: None,
             cores: None,
@@ -200,13 +205,14 @@ impl Settings {
 
     /// Where clients connect.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.bind.iter().map(|ip| SocketAddr::new(*ip, self.port))
+        self.bind.addresses().iter().map(|ip| SocketAddr::new(*ip, self.port))
     }
 
     /// Where the Prometheus page is; none without `metrics-port`.
     pub fn metrics_addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let port = self.metrics_port;
-        self.bind.iter().filter(move |_| port != 0).map(move |ip| SocketAddr::new(*ip, port))
+        let addresses = self.bind.addresses().iter().filter(move |_| port != 0);
+        addresses.map(move |ip| SocketAddr::new(*ip, port))
     }
 
     /// What no single row can see: settings that contradict each other.
@@ -284,6 +290,10 @@ mod tests {
             (
                 "timeout -1",
                 format!("{OF} 'timeout') - argument must be between 0 and 2147483647 inclusive"),
+            ),
+            (
+                "protected-mode maybe",
+                format!("{OF} 'protected-mode') - argument must be 'yes' or 'no'"),
             ),
             (
                 "maxclients 0",

@@ -1,9 +1,10 @@
 //! The table of settings: one row each for the command line, the file, CONFIG and `--help`.
 
 use super::Settings;
+use super::bind::Bind;
 use super::values::{
-    Fsync, LogLevel, MaxmemoryPolicy, Mode, RingFeature, Word, cpus_text, items, join,
-    parse_addresses, parse_cpus, parse_size, size_text, words,
+    Fsync, LogLevel, MaxmemoryPolicy, Mode, RingFeature, Word, cpus_text, items, join, parse_cpus,
+    parse_size, size_text, words,
 };
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_BYTES_STEP};
 use crate::net::ring::Features;
@@ -68,6 +69,13 @@ pub enum Kind {
         /// Writes it.
         set: fn(&mut Settings, &str) -> Result<(), String>,
     },
+    /// `yes` or `no`.
+    Switch {
+        /// Reads it.
+        get: fn(&Settings) -> bool,
+        /// Writes it.
+        set: fn(&mut Settings, bool),
+    },
     /// Any other text.
     Text {
         /// Reads it.
@@ -90,13 +98,19 @@ const SHARDS_MAX: i64 = ringraft_shards::slot::SLOT_COUNT as i64;
 
 /// Every setting, in the order of `--help` and CONFIG GET.
 pub const TABLE: &[Setting] = &[
-    text("bind", |s| join(s.bind.iter(), " "), |s, v| parse_addresses(v).map(|to| s.bind = to))
-        .help(NETWORK, "ADDR", "IP addresses to listen on, separated by commas"),
+    text("bind", |s| s.bind.to_string(), |s, v| Bind::parse(v).map(|to| s.bind = to)).help(
+        NETWORK,
+        "ADDR",
+        "Addresses and names to listen on, separated by commas; * for all, -ADDR if it is there",
+    ),
     integer("port", 1, 65535, |s| s.port.into(), |s, v| s.port = v as u16).short('p').help(
         NETWORK,
         "N",
         "Port for clients",
     ),
+    switch("protected-mode", |s| s.protected_mode, |s, v| s.protected_mode = v)
+        .help(NETWORK, "YES|NO", "Refuse clients of other machines while there is no password")
+        .at_run_time(),
     integer(
         "maxclients",
         1,
@@ -355,6 +369,14 @@ const fn word(
     row(name, Kind::Word { words, get, set })
 }
 
+const fn switch(
+    name: &'static str,
+    get: fn(&Settings) -> bool,
+    set: fn(&mut Settings, bool),
+) -> Setting {
+    row(name, Kind::Switch { get, set })
+}
+
 const fn text(
     name: &'static str,
     get: fn(&Settings) -> String,
@@ -417,6 +439,13 @@ impl Setting {
         !self.help.is_empty()
     }
 
+    /// May its value on the command line begin with a dash? Numbers that are negative, addresses that may be absent, and
+    /// passwords do.
+    pub fn takes_dashes(&self) -> bool {
+        let is_number = matches!(self.kind, Kind::Integer { .. } | Kind::Size { .. });
+        is_number || self.is_secret || self.name == "bind"
+    }
+
     /// Every name it goes by, its own first.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         [self.name].into_iter().chain(self.redis_name).chain(self.other_names.iter().copied())
@@ -446,6 +475,7 @@ impl Kind {
             Kind::Integer { get, .. } => get(settings).to_string(),
             Kind::Size { get, .. } => get(settings).to_string(),
             Kind::Word { get, .. } => get(settings).to_string(),
+            Kind::Switch { get, .. } => if get(settings) { "yes" } else { "no" }.to_string(),
             Kind::Text { get, .. } | Kind::Shown { get } => get(settings),
         }
     }
@@ -462,6 +492,11 @@ impl Kind {
                 }
                 set(settings, bytes);
             }
+            Kind::Switch { set, .. } => match value.to_ascii_lowercase().as_str() {
+                "yes" => set(settings, true),
+                "no" => set(settings, false),
+                _ => return Err("argument must be 'yes' or 'no'".into()),
+            },
             Kind::Word { set, .. } | Kind::Text { set, .. } => set(settings, value)?,
             Kind::Shown { .. } => return Err("can't set immutable config".into()),
         }
@@ -573,6 +608,13 @@ mod tests {
                         assert_eq!(row.kind.get(&settings), word);
                     }
                 }
+                Kind::Switch { get, .. } => {
+                    for (word, value) in [("no", false), ("YES", true)] {
+                        assert_eq!(row.kind.set(&mut settings, word), Ok(()));
+                        assert_eq!(get(&settings), value, "{}", row.name);
+                    }
+                    assert!(row.kind.set(&mut settings, "1").is_err());
+                }
                 Kind::Text { .. } | Kind::Shown { .. } => {}
             }
         }
@@ -603,7 +645,7 @@ mod tests {
             ("cores", ""),
             ("shards", "0"),
             ("shards", "1025"),
-            ("bind", "somewhere"),
+            ("bind", "http://somewhere"),
             ("bind", ""),
             ("dir", ""),
             ("ring-features", "no-electricity"),

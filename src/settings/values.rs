@@ -7,7 +7,6 @@
 use crate::net::ring::Features;
 use ringraft_shards::log::SyncPolicy;
 use std::fmt::Display;
-use std::net::IpAddr;
 
 /// A value out of a closed set of words.
 pub trait Word: Copy + PartialEq + 'static {
@@ -309,22 +308,6 @@ pub fn cpus_text(cpus: &[usize]) -> String {
         [first, .., last] => format!("{first}-{last}"),
     });
     join(texts, ",")
-}
-
-/// IP addresses, separated by commas or spaces.
-pub fn parse_addresses(text: &str) -> Result<Vec<IpAddr>, String> {
-    let mut addresses = Vec::new();
-    for item in items(text) {
-        match item.parse() {
-            Ok(address) => addresses.push(address),
-            Err(_) => return Err(format!("'{item}' is not an IP address")),
-        }
-    }
-    if addresses.is_empty() {
-        Err("at least one IP address is needed".into())
-    } else {
-        Ok(addresses)
-    }
 }
 
 /// The parts of a list whose separators are commas and spaces.

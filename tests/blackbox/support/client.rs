@@ -20,8 +20,12 @@ impl Client {
 
     /// Connects, or says why not.
     pub fn try_connect(port: u16) -> io::Result<Client> {
-        let stream =
-            TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), PATIENCE)?;
+        Client::try_connect_to(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    /// Connects to any address, or says why not.
+    pub fn try_connect_to(address: SocketAddr) -> io::Result<Client> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;

@@ -52,3 +52,17 @@ pub fn ticks_per_second() -> u64 {
     let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
     u64::try_from(ticks).expect("Linux has clock ticks")
 }
+
+/// An IPv4 address of this machine that is not a loopback one: a connection to it comes from it too, as from a stranger.
+pub fn outward_address() -> Option<std::net::Ipv4Addr> {
+    let tree = std::fs::read_to_string("/proc/net/fib_trie").ok()?;
+    let mut last = None;
+    tree.lines().find_map(|line| {
+        match line.trim().strip_prefix("|-- ") {
+            Some(address) => last = address.parse::<std::net::Ipv4Addr>().ok(),
+            None if line.contains("/32 host LOCAL") => return last.filter(|ip| !ip.is_loopback()),
+            None => {}
+        }
+        None
+    })
+}
