@@ -102,6 +102,9 @@ pub const KVNODE_STRING_BYTES_MAX: u64 = STRING_BYTES_MAX as u64;
 /// Buffer of `ringraft snapshot print` before its output.
 pub const PRINT_BUFFER_BYTES: usize = 64 * 1024;
 
+/// Most words of elements in one of its commands.
+pub const PRINTED_ELEMENTS_MAX: usize = 512;
+
 /// How long a starting server waits for an address in use to become free, before it gives up: the kernel
 /// closes the sockets that a ring of a killed process holds some milliseconds after the process is gone.
 pub const ADDRESS_RELEASE_TIME_MAX: Duration = Duration::from_secs(1);

@@ -9,12 +9,13 @@ use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use ringraft_shards::ids::{DatabaseIndex, Deadline};
-use ringraft_shards::rdb::DecodedValue;
+use ringraft_shards::rdb::{Fault, ItemRecord, Piece};
 use ringraft_shards::snapshot::directory::{META_FILE, STATE_FILE};
 use ringraft_shards::snapshot::{Meta, ReadError, SnapshotError, SnapshotReader};
+use ringraft_shards::value::{Part, ValueType};
 
 use crate::kvnode_state::{GZIP_MAGIC, KvnodeError, KvnodeRecord, KvnodeState};
-use crate::limits::PRINT_BUFFER_BYTES;
+use crate::limits::{PRINT_BUFFER_BYTES, PRINTED_ELEMENTS_MAX};
 
 /// kvnode's name for the file with the items.
 const KVNODE_STATE_FILE: &str = "state.bin";
@@ -22,7 +23,7 @@ const KVNODE_STATE_FILE: &str = "state.bin";
 /// What was printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Items, one SET each.
+    /// Items.
     pub items: u64,
     /// Records of kvnode that are not a user's, passed over.
     pub skipped: u64,
@@ -60,12 +61,13 @@ pub enum PrintError {
 }
 
 /// Prints the snapshot at `path`: `state.ring`, kvnode's `state.bin`, or the directory of either.
-/// Items come as `SET key value [PXAT ms]`, with `SELECT` before the first one of ringraft's and wherever
-/// the database changes. On an error, what was printed before it is true but not all.
+/// Items come as `SET key value [PXAT ms]`, or as what adds the elements of a collection and `PEXPIREAT`, with `SELECT`
+/// before the first one of ringraft's and wherever the database changes. On an error, what was printed before it is true but not all.
 /// Cost: memory for one chunk, or one huge item.
 pub fn print(path: &Path, out: &mut dyn Write) -> Result<Counts, PrintError> {
     let path = locate(path)?;
-    let mut commands = Commands { out: BufWriter::with_capacity(PRINT_BUFFER_BYTES, out) };
+    let out = BufWriter::with_capacity(PRINT_BUFFER_BYTES, out);
+    let mut commands = Commands { out, selected: None };
     let printed = if begins_as_gzip(&path)? {
         print_kvnode(&path, &mut commands)
     } else {
@@ -116,22 +118,24 @@ fn print_ringraft(path: &Path, commands: &mut Commands<'_>) -> Result<Counts, Pr
     let size = file.metadata().map_err(|source| PrintError::Open { path: path.into(), source })?;
     let mut reader = SnapshotReader::open(file, size.len()).map_err(unreadable)?;
     let mut counts = Counts::default();
-    let mut selected = None;
+    // Deadlines of items in pieces: past ones would end them before their last piece.
+    let mut deadlines = Vec::new();
     while let Some(mut chunk) = reader.read_chunk().map_err(unreadable)? {
         while let Some(item) = chunk.next_item().map_err(unreadable)? {
-            if selected != Some(item.database) {
-                commands.select(item.database).map_err(PrintError::Output)?;
-                selected = Some(item.database);
+            commands.item(&item).map_err(PrintError::Output)?;
+            counts.items += u64::from(item.is_first());
+            if let (Piece::First(_), Some(deadline)) = (item.piece, item.deadline) {
+                deadlines.push((item.database, item.key.into_owned(), deadline));
             }
-            match &item.value {
-                DecodedValue::String(value) => commands.set(&item.key, value, item.deadline),
-            }
-            .map_err(PrintError::Output)?;
-            counts.items += 1;
         }
     }
+    for (database, key, deadline) in deadlines {
+        commands.select(database).map_err(PrintError::Output)?;
+        commands.expire(&key, deadline).map_err(PrintError::Output)?;
+    }
     if let (Some(footer), true) = (reader.footer(), path.with_file_name(META_FILE).exists()) {
-        Meta::new(reader.header(), footer).check_beside(path)?;
+        let meta = Meta::new(reader.header(), footer).of_format(reader.format_version());
+        meta.check_beside(path)?;
     }
     Ok(counts)
 }
@@ -139,24 +143,92 @@ fn print_ringraft(path: &Path, commands: &mut Commands<'_>) -> Result<Counts, Pr
 /// Writes commands as RESP arrays of bulk strings.
 struct Commands<'a> {
     out: BufWriter<&'a mut dyn Write>,
+    selected: Option<DatabaseIndex>,
 }
 
 impl Commands<'_> {
+    /// Makes this the database of the commands that follow.
     fn select(&mut self, database: DatabaseIndex) -> std::io::Result<()> {
+        if self.selected.replace(database) == Some(database) {
+            return Ok(());
+        }
         self.count(2)?;
         self.bulk(b"SELECT")?;
         self.bulk(itoa::Buffer::new().format(database.0).as_bytes())
     }
 
-    fn set(&mut self, key: &[u8], value: &[u8], deadline: Option<Deadline>) -> std::io::Result<()> {
-        self.count(if deadline.is_some() { 5 } else { 3 })?;
-        self.bulk(b"SET")?;
+    /// An item or a piece of one; of an item in pieces, without its deadline.
+    fn item(&mut self, item: &ItemRecord<'_>) -> std::io::Result<()> {
+        self.select(item.database)?;
+        let whole = item.piece == Piece::Whole;
+        match item.value.value_type() {
+            ValueType::String => {
+                let value = item.value.string().expect("its type says so");
+                match item.piece {
+                    Piece::Whole => self.set(&item.key, &value, item.deadline),
+                    Piece::First(_) => self.set(&item.key, &value, None),
+                    Piece::Next(_) => self.words(&[b"APPEND", &item.key, &value]),
+                }
+            }
+            ValueType::List => self.elements(b"RPUSH", item),
+            ValueType::Set => self.elements(b"SADD", item),
+            ValueType::Hash => self.elements(b"HSET", item),
+            ValueType::SortedSet => self.elements(b"ZADD", item),
+        }?;
+        let is_string = item.value.value_type() == ValueType::String;
+        match item.deadline.filter(|_| whole && !is_string) {
+            Some(deadline) => self.expire(&item.key, deadline),
+            None => Ok(()),
+        }
+    }
+
+    /// Commands that add all elements of a value, some at a time.
+    fn elements(&mut self, name: &[u8], item: &ItemRecord<'_>) -> std::io::Result<()> {
+        let mut words: Vec<Vec<u8>> = Vec::new();
+        let mut result = Ok(());
+        let read = item.value.each(&mut |part| {
+            match part {
+                Part::String(element) | Part::Element(element) | Part::Member(element) => {
+                    words.push(element.to_vec());
+                }
+                Part::Field(field, value) => words.extend([field.to_vec(), value.to_vec()]),
+                Part::Scored(member, score) => {
+                    words.extend([score.to_string().into_bytes(), member.to_vec()]);
+                }
+            }
+            if words.len() >= PRINTED_ELEMENTS_MAX {
+                result = self.add(name, &item.key, &words);
+                words.clear();
+            }
+            // Any fault ends the walk.
+            if result.is_ok() { Ok(()) } else { Err(Fault::Empty) }
+        });
+        result?;
+        debug_assert!(read.is_ok(), "the reader has verified it");
+        if words.is_empty() { Ok(()) } else { self.add(name, &item.key, &words) }
+    }
+
+    fn add(&mut self, name: &[u8], key: &[u8], elements: &[Vec<u8>]) -> std::io::Result<()> {
+        self.count(2 + elements.len())?;
+        self.bulk(name)?;
         self.bulk(key)?;
-        self.bulk(value)?;
-        let Some(deadline) = deadline else { return Ok(()) };
-        self.bulk(b"PXAT")?;
+        elements.iter().try_for_each(|element| self.bulk(element))
+    }
+
+    fn expire(&mut self, key: &[u8], deadline: Deadline) -> std::io::Result<()> {
+        self.words(&[b"PEXPIREAT", key, itoa::Buffer::new().format(deadline.0).as_bytes()])
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8], deadline: Option<Deadline>) -> std::io::Result<()> {
+        let Some(deadline) = deadline else { return self.words(&[b"SET", key, value]) };
         // SET refuses a time before 1; long past is as good.
-        self.bulk(itoa::Buffer::new().format(deadline.0.max(1)).as_bytes())
+        let time = deadline.0.max(1);
+        self.words(&[b"SET", key, value, b"PXAT", itoa::Buffer::new().format(time).as_bytes()])
+    }
+
+    fn words(&mut self, words: &[&[u8]]) -> std::io::Result<()> {
+        self.count(words.len())?;
+        words.iter().try_for_each(|word| self.bulk(word))
     }
 
     fn count(&mut self, count: usize) -> std::io::Result<()> {

@@ -11,9 +11,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use ringraft::snapshot_print::{Counts, print};
 use ringraft_shards::ids::{ClusterId, DatabaseIndex, Deadline, Index, ShardId, Term};
-use ringraft_shards::keyspace::StringForm;
-use ringraft_shards::rdb::{DecodedValue, ItemRecord};
+use ringraft_shards::keyspace::{Shape, StringForm};
+use ringraft_shards::rdb::{EncodedValue, ItemRecord, Piece};
 use ringraft_shards::snapshot::{Header, Membership, SlotRange, SnapshotWriter};
+use ringraft_shards::value::{Form, ValueType};
 
 /// Year 2100, in milliseconds.
 const FUTURE_MS: i64 = 4_102_444_800_000;
@@ -24,9 +25,10 @@ fn item(database: u8, key: &[u8], value: &[u8], deadline: Option<i64>) -> Record
     ItemRecord {
         database: DatabaseIndex(database),
         deadline: deadline.map(Deadline),
-        form: StringForm::Automatic,
+        shape: Shape::String(StringForm::Automatic),
+        piece: Piece::Whole,
         key: Cow::Owned(key.to_vec()),
-        value: DecodedValue::String(Cow::Owned(value.to_vec())),
+        value: EncodedValue::of_string(value),
     }
 }
 
@@ -96,6 +98,43 @@ fn items_become_commands() {
     assert_eq!(printed(scratch.path()).0, expected, "a directory is as good as its file");
     std::fs::remove_file(scratch.path().join("meta.json")).expect("removable");
     assert_eq!(printed(&file).0, expected, "a file alone will do");
+}
+
+#[test]
+fn collections_and_pieces_become_commands() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let collection = |value_type, type_byte, bytes: &'static [u8], deadline: Option<i64>| Record {
+        shape: Shape::Collection(value_type, Form::Pack),
+        value: EncodedValue::read(type_byte, bytes).expect("well-formed"),
+        ..item(0, b"k", b"", deadline)
+    };
+    let piece = |piece, value: &[u8], deadline| Record { piece, ..item(0, b"s", value, deadline) };
+    let score = b"\x02\x01a\0\0\0\0\0\0\xf8\x3f\x01b\0\0\0\0\0\0\xf0\xff";
+    let items = [
+        collection(ValueType::List, 1, b"\x02\x01a\xc0\x05", Some(FUTURE_MS)),
+        piece(Piece::First(6), b"abcd", Some(-5)),
+        collection(ValueType::Set, 2, b"\x01\x01a", None),
+        collection(ValueType::Hash, 4, b"\x01\x01f\x01v", None),
+        piece(Piece::Next(4), b"ef", None),
+        collection(ValueType::SortedSet, 5, score, None),
+    ];
+    let file = write_snapshot(scratch.path(), &items);
+    let expected = "*2 $6 SELECT $1 0 *4 $5 RPUSH $1 k $1 a $1 5 \
+                    *3 $9 PEXPIREAT $1 k $13 4102444800000 \
+                    *3 $3 SET $1 s $4 abcd *3 $4 SADD $1 k $1 a *4 $4 HSET $1 k $1 f $1 v \
+                    *3 $6 APPEND $1 s $2 ef *6 $4 ZADD $1 k $3 1.5 $1 a $4 -inf $1 b \
+                    *3 $9 PEXPIREAT $1 s $2 -5 ";
+    assert_eq!(printed(&file), (expected.to_string(), Counts { items: 5, skipped: 0 }));
+    for wrong in [
+        &[piece(Piece::Next(0), b"ab", None)][..],
+        &[piece(Piece::First(6), b"abcd", None)],
+        &[piece(Piece::First(6), b"abcd", None), piece(Piece::Next(3), b"def", None)],
+        &[piece(Piece::First(6), b"abcd", None), piece(Piece::Next(4), b"efg", None)],
+    ] {
+        let file = write_snapshot(scratch.path(), wrong);
+        let error = refused(&file).1;
+        assert!(error.contains("a piece of a value that does not follow"), "{error}");
+    }
 }
 
 #[test]
@@ -274,7 +313,7 @@ fn redis_takes_what_is_printed() {
     for item in &items {
         let database = item.database.0.to_string();
         client.ask(&[b"SELECT", database.as_bytes()]);
-        let DecodedValue::String(value) = &item.value;
+        let value = item.value.string().expect("all are strings");
         let (value, deadline) = match item.deadline {
             Some(Deadline(at)) if at < FUTURE_MS => (None, -2),
             Some(Deadline(at)) => (Some(value.to_vec()), at),

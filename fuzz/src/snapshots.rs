@@ -5,8 +5,8 @@
 //! gives headers, chunks and the footer the checksums that they need.
 
 use ringraft_shards::ids::{ClusterId, DatabaseIndex, Deadline, Index, NodeId, ShardId, Term};
-use ringraft_shards::keyspace::{KeyHasher, Keyspace, StringForm};
-use ringraft_shards::rdb::{DecodedValue, ItemRecord, write_record};
+use ringraft_shards::keyspace::{KeyHasher, Keyspace, Shape, StringForm};
+use ringraft_shards::rdb::{EncodedValue, ItemRecord, Piece, write_record};
 use ringraft_shards::snapshot::footer::Footer;
 use ringraft_shards::snapshot::load::load;
 use ringraft_shards::snapshot::{Header, Membership, SlotRange, SnapshotReader, SnapshotWriter};
@@ -58,27 +58,15 @@ fn content_of(file: &[u8]) -> Option<Content> {
     let mut bytes = 0;
     while let Some(mut chunk) = reader.read_chunk().ok()? {
         while let Some(item) = chunk.next_item().ok()? {
-            let DecodedValue::String(value) = &item.value;
-            bytes += item.key.len() + value.len();
+            bytes += item.key.len() + item.value.bytes().len();
             assert!(bytes <= 100 * file.len(), "{bytes} bytes from {}", file.len());
-            items.push(owned(&item));
+            items.push(item.into_owned());
         }
     }
     assert_eq!(reader.offset(), file.len() as u64);
     let ledger = reader.take_ledger();
     assert!(ledger.encode().len() <= file.len(), "a ledger takes its bytes from the file");
     Some((items, ledger))
-}
-
-fn owned(item: &ItemRecord<'_>) -> ItemRecord<'static> {
-    let DecodedValue::String(value) = &item.value;
-    ItemRecord {
-        database: item.database,
-        deadline: item.deadline,
-        form: item.form,
-        key: item.key.to_vec().into(),
-        value: DecodedValue::String(value.to_vec().into()),
-    }
 }
 
 fn build(mut data: &[u8]) -> Vec<u8> {
@@ -160,12 +148,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let item = |n: u8| ItemRecord {
         database: DatabaseIndex(n % 3),
         deadline: n.is_multiple_of(2).then_some(Deadline(i64::from(n) << 34)),
-        form: [StringForm::Automatic, StringForm::Text, StringForm::Raw][usize::from(n % 3)],
+        shape: Shape::String(
+            [StringForm::Automatic, StringForm::Text, StringForm::Raw][usize::from(n % 3)],
+        ),
+        piece: Piece::Whole,
         key: vec![b'k', n].into(),
-        value: DecodedValue::String(match n {
-            0 => b"12".to_vec().into(),
-            1 => vec![b'v'; 300].into(),
-            _ => vec![n; usize::from(n)].into(),
+        value: EncodedValue::of_string(&match n {
+            0 => b"12".to_vec(),
+            1 => vec![b'v'; 300],
+            _ => vec![n; usize::from(n)],
         }),
     };
     let mut seeds = Vec::new();

@@ -18,3 +18,4 @@ pub mod rdb;
 pub mod slot;
 pub mod snapshot;
 pub mod transaction;
+pub mod value;

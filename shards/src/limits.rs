@@ -55,6 +55,13 @@ pub const SNAPSHOT_RESEND_TICKS: u32 = 10;
 pub const SNAPSHOT_PATIENCE_TICKS: u32 = 600;
 const _: () = assert!(SNAPSHOT_PATIENCE_TICKS > 2 * SNAPSHOT_RESEND_TICKS);
 
+/// Bytes of a value that one record of a snapshot holds; a larger one comes in pieces of about so many.
+pub const ITEM_PIECE_BYTES: usize = 64 << 10;
+const _: () = assert!(ITEM_PIECE_BYTES <= SNAPSHOT_CHUNK_BYTES);
+
+/// How many buckets handing out such a piece of a cut counts.
+pub const CUT_PIECE_BUCKETS: usize = 16;
+
 /// Items per bucket of eight, in percent, beyond which a table grows. Each slot has its own within this range: tables
 /// that fill alike would all grow in the same moment.
 pub const TABLE_LOAD_MAX_PERCENTS: std::ops::Range<usize> = 70..90;

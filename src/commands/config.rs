@@ -1,16 +1,28 @@
 //! CONFIG: the settings of the server while it runs.
 
 use super::help::help;
-use super::refusal::Refusal;
-use super::{Answer, Arity, Call, Command, Group, Secrets, container, plain, session};
+use super::refusal::{Outcome, Refusal};
+use super::{Answer, Arity, Call, Command, Group, Keys, Secrets, container, plain, session, write};
 use crate::core::{Core, Desk};
 use crate::node;
 use crate::resp::reply::Reply;
 use crate::settings::file;
+use ringraft_shards::keyspace::Edit;
+use ringraft_shards::value::Limits;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] =
-    &[container("config", CONFIG).about(Group::Server, "2.0.0", "The settings of the server.")];
+pub const COMMANDS: &[Command] = &[
+    container("config", CONFIG).about(Group::Server, "2.0.0", "The settings of the server."),
+    write(SET_LIMITS, Arity::Exactly(2), Keys::NONE, set_limits).internal().about(
+        Group::Server,
+        "7.2.0",
+        "Sets the sizes at which the collections of a shard change their form.",
+    ),
+];
+
+/// The leader's operation that sets [`Limits`]: they decide the order of elements, so all replicas must change them at one
+/// place of the log.
+pub const SET_LIMITS: &str = "set-limits";
 
 const CONFIG: &[Command] = &[
     session("get", Arity::AtLeast(3), get).of("config").admin().about(
@@ -81,4 +93,10 @@ fn set(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer
     let pairs: Vec<(Vec<u8>, Vec<u8>)> =
         pairs.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
     desk.ask_cores(move |core| core.change_settings(&pairs), |_, _, reply| reply.ok())
+}
+
+fn set_limits(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
+    edit.set_limits(Limits::decode(call.at(1)).expect("the leader encoded them"));
+    reply.ok();
+    Ok(())
 }

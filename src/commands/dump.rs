@@ -4,8 +4,8 @@ use super::refusal::{Outcome, Refusal};
 use super::{Arity, Call, Command, Group, Keys, read, write};
 use crate::resp::reply::Reply;
 use ringraft_shards::ids::Deadline;
-use ringraft_shards::keyspace::{AccessClock, Edit, Expiry, StringForm, View};
-use ringraft_shards::rdb::{DecodedValue, PayloadError, read_payload, write_payload};
+use ringraft_shards::keyspace::{AccessClock, Edit, Expiry, View};
+use ringraft_shards::rdb::{PayloadError, read_payload, write_payload};
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[
@@ -49,8 +49,7 @@ fn restore(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outco
         }
         PayloadError::Value(_) => Refusal::text("ERR Bad data format"),
     })?;
-    let DecodedValue::String(string) = &value;
-    call.joined_size(string.len(), 0)?;
+    call.joined_size(value.longest(), 0)?;
     let expiry = match ttl_ms {
         0 => Expiry::Never,
         _ if options.absolute => Expiry::At(Deadline(ttl_ms)),
@@ -61,11 +60,7 @@ fn restore(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outco
             edit.remove(&key);
         }
         _ => {
-            match value {
-                DecodedValue::String(string) => {
-                    edit.set_string(&key, &string, StringForm::Automatic, expiry);
-                }
-            }
+            edit.restore(&key, &value, expiry).map_err(|_| Refusal::text("ERR Bad data format"))?;
             match (edit.view().access_clock(), options.idle_seconds, options.frequency) {
                 (AccessClock::Recency, Some(idle_seconds), _) => edit.set_idle(&key, idle_seconds),
                 (AccessClock::Frequency, _, Some(frequency)) => {

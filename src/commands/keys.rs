@@ -4,7 +4,8 @@ use super::database::database_argument;
 use super::refusal::{Outcome, Refusal};
 use super::{Arity, Call, Command, Gather, Group, Keys, read, write};
 use crate::resp::reply::Reply;
-use ringraft_shards::keyspace::{Edit, Value, View};
+use ringraft_shards::keyspace::{Edit, View};
+use ringraft_shards::value::ValueType;
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[
@@ -89,14 +90,18 @@ fn touch(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
 
 fn type_of(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let item = view.peek(&call.key(1));
-    reply.simple(item.map_or("none", |item| type_name(item.value())));
+    reply.simple(item.map_or("none", |item| type_name(item.shape().value_type())));
     Ok(())
 }
 
 /// What TYPE and SCAN call the type of a value.
-pub fn type_name(value: Value<'_>) -> &'static str {
-    match value {
-        Value::String(_) => "string",
+pub fn type_name(value_type: ValueType) -> &'static str {
+    match value_type {
+        ValueType::String => "string",
+        ValueType::List => "list",
+        ValueType::Set => "set",
+        ValueType::SortedSet => "zset",
+        ValueType::Hash => "hash",
     }
 }
 
@@ -104,8 +109,7 @@ fn rename(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcom
     let from = call.key(1);
     edit.view().get(&from).ok_or(Refusal::NoSuchKey)?;
     if call.at(1) != call.at(2) {
-        edit.copy(&from, edit.view().database(), &call.key(2));
-        edit.remove(&from);
+        edit.rename(&from, edit.view().database(), &call.key(2));
     }
     reply.ok();
     Ok(())
@@ -116,8 +120,7 @@ fn renamenx(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outc
     edit.view().get(&from).ok_or(Refusal::NoSuchKey)?;
     let free = edit.view().peek(&to).is_none();
     if free {
-        edit.copy(&from, edit.view().database(), &to);
-        edit.remove(&from);
+        edit.rename(&from, edit.view().database(), &to);
     }
     reply.integer(i64::from(free));
     Ok(())
@@ -154,10 +157,7 @@ fn move_key(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outc
     }
     let key = call.key(1);
     let free = edit.view().of_database(database).peek(&key).is_none();
-    let moved = free && edit.copy(&key, database, &key);
-    if moved {
-        edit.remove(&key);
-    }
+    let moved = free && edit.rename(&key, database, &key);
     reply.integer(i64::from(moved));
     Ok(())
 }

@@ -14,6 +14,7 @@ pub mod database;
 pub mod debug;
 pub mod dump;
 pub mod expire;
+pub mod hash;
 pub mod help;
 pub mod hyperloglog;
 pub mod info;
@@ -21,6 +22,7 @@ pub mod key_search;
 pub mod keys;
 pub mod latency;
 pub mod lcs;
+pub mod list;
 pub mod memory;
 pub mod object;
 pub mod options;
@@ -43,7 +45,11 @@ use crate::resp::reply::Reply;
 pub use key_search::{Keys, Search};
 use refusal::{Outcome, Refusal};
 use ringraft_shards::arguments::Arguments;
-use ringraft_shards::keyspace::{Edit, Key, KeyHash, KeyHasher, View};
+use ringraft_shards::keyspace::{Edit, Key, KeyHash, KeyHasher, Value, View};
+use ringraft_shards::value::hash::Hash;
+use ringraft_shards::value::list::List;
+use ringraft_shards::value::set::Set;
+use ringraft_shards::value::sorted_set::SortedSet;
 pub use secrets::Secrets;
 use smallvec::SmallVec;
 
@@ -120,6 +126,47 @@ impl<'a> Call<'a> {
     pub fn joined_size(&self, head: usize, tail: usize) -> Result<usize, Refusal> {
         let size = head.checked_add(tail).filter(|&size| size <= self.string_bytes_max);
         size.ok_or(Refusal::StringTooLong)
+    }
+
+    /// The list at key argument `i`, counted as an access; `None` when there is no such key.
+    /// Errors: [`Refusal::WrongType`].
+    pub fn list<'v>(&self, i: usize, view: &View<'v>) -> Result<Option<List<'v>>, Refusal> {
+        match view.get(&self.key(i)).map(|item| item.value()) {
+            None => Ok(None),
+            Some(Value::List(list)) => Ok(Some(list)),
+            Some(_) => Err(Refusal::WrongType),
+        }
+    }
+
+    /// The set at key argument `i`, as [`Call::list`].
+    pub fn set<'v>(&self, i: usize, view: &View<'v>) -> Result<Option<Set<'v>>, Refusal> {
+        match view.get(&self.key(i)).map(|item| item.value()) {
+            None => Ok(None),
+            Some(Value::Set(set)) => Ok(Some(set)),
+            Some(_) => Err(Refusal::WrongType),
+        }
+    }
+
+    /// The sorted set at key argument `i`, as [`Call::list`].
+    pub fn sorted_set<'v>(
+        &self,
+        i: usize,
+        view: &View<'v>,
+    ) -> Result<Option<SortedSet<'v>>, Refusal> {
+        match view.get(&self.key(i)).map(|item| item.value()) {
+            None => Ok(None),
+            Some(Value::SortedSet(set)) => Ok(Some(set)),
+            Some(_) => Err(Refusal::WrongType),
+        }
+    }
+
+    /// The hash at key argument `i`, as [`Call::list`].
+    pub fn hash<'v>(&self, i: usize, view: &View<'v>) -> Result<Option<Hash<'v>>, Refusal> {
+        match view.get(&self.key(i)).map(|item| item.value()) {
+            None => Ok(None),
+            Some(Value::Hash(hash)) => Ok(Some(hash)),
+            Some(_) => Err(Refusal::WrongType),
+        }
     }
 
     /// Argument `i` as a 64-bit integer by Redis' strict rules (no spaces, no `+`, no leading zeros).

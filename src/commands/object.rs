@@ -4,7 +4,8 @@ use super::refusal::{Outcome, Refusal};
 use super::{Arity, Call, Command, Group, Keys, container, read};
 use crate::numbers::parse_integer;
 use crate::resp::reply::Reply;
-use ringraft_shards::keyspace::{AccessClock, Item, StringForm, Value, View};
+use ringraft_shards::keyspace::{AccessClock, Item, Shape, StringForm, View};
+use ringraft_shards::value::{Form, ValueType};
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[container("object", OBJECT).about(
@@ -59,14 +60,22 @@ fn encoding(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome 
 
 /// What OBJECT ENCODING calls the encoding of an item's value.
 pub fn encoding_name(item: Item<'_>) -> &'static str {
-    match item.value() {
-        Value::String(string) => match item.string_form() {
-            StringForm::Automatic if parse_integer(string).is_some() => "int",
-            StringForm::Automatic | StringForm::Text if string.len() <= EMBEDDED_BYTES_MAX => {
-                "embstr"
+    match item.shape() {
+        Shape::String(form) => {
+            let string = item.string().unwrap_or_default();
+            match form {
+                StringForm::Automatic if parse_integer(string).is_some() => "int",
+                StringForm::Automatic | StringForm::Text if string.len() <= EMBEDDED_BYTES_MAX => {
+                    "embstr"
+                }
+                _ => "raw",
             }
-            _ => "raw",
-        },
+        }
+        Shape::Collection(_, Form::Pack) => "listpack",
+        Shape::Collection(_, Form::Integers) => "intset",
+        Shape::Collection(ValueType::List, Form::Tree) => "quicklist",
+        Shape::Collection(ValueType::SortedSet, Form::Tree) => "skiplist",
+        Shape::Collection(_, Form::Tree) => "hashtable",
     }
 }
 

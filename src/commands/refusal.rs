@@ -3,6 +3,7 @@
 //! Every case owns its exact Redis text. A refusal depends only on the command and the data, so applying
 //! an entry may end in one: all replicas refuse alike.
 
+use ringraft_shards::keyspace::WrongType;
 use std::borrow::Cow;
 
 /// Why a command was refused. `Display` is the text after the `-`.
@@ -38,6 +39,12 @@ pub enum Refusal {
     /// Any other text, code word included.
     #[error("{0}")]
     Text(Cow<'static, str>),
+}
+
+impl From<WrongType> for Refusal {
+    fn from(_: WrongType) -> Refusal {
+        Refusal::WrongType
+    }
 }
 
 impl Refusal {

@@ -107,7 +107,7 @@ fn scan(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
         view.scan(position, options.count, &mut |item| {
             let wanted = options.pattern.as_ref().is_none_or(|glob| glob.matches(item.key()))
                 && options.type_name.is_none_or(|wanted| {
-                    type_name(item.value()).as_bytes().eq_ignore_ascii_case(wanted)
+                    type_name(item.shape().value_type()).as_bytes().eq_ignore_ascii_case(wanted)
                 });
             if wanted {
                 keys.push(item.key());

@@ -8,8 +8,8 @@
 use super::refusal::Refusal;
 use super::{
     Command, Run, bit, bitfield, client, command, config, connection, counter, database, debug,
-    dump, expire, hyperloglog, info, keys, latency, lcs, memory, object, pattern, persistence,
-    raft, scan, server, slowlog, string,
+    dump, expire, hash, hyperloglog, info, keys, latency, lcs, list, memory, object, pattern,
+    persistence, raft, scan, server, slowlog, string,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -23,6 +23,8 @@ const FAMILIES: &[&[Command]] = &[
     bit::COMMANDS,
     bitfield::COMMANDS,
     hyperloglog::COMMANDS,
+    list::COMMANDS,
+    hash::COMMANDS,
     keys::COMMANDS,
     expire::COMMANDS,
     scan::COMMANDS,
@@ -203,6 +205,12 @@ const NUMBERED: &[&str] = &[
     "pfmerge",
     "pfdebug",
     "pfselftest",
+    "set-limits",
+    "hset",
+    "hget",
+    "hlen",
+    "lpush",
+    "llen",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

@@ -20,7 +20,9 @@ impl Core {
             shard.keyspace.set_access_clock(policy.access_clock());
             shard.eviction_samples = settings.maxmemory_samples as usize;
             shard.keyspace.set_eviction_samples(shard.eviction_samples);
+            shard.propose_limits(settings.limits);
         }
+        self.overlay.set_limits(settings.limits);
         self.stats.slowlog.configure(settings.slowlog_log_slower_than, settings.slowlog_max_len);
         if settings.tcp_keepalive != self.settings.tcp_keepalive {
             for (socket, _) in &self.listeners {

@@ -292,6 +292,9 @@ impl Core {
 
     /// Begins to serve: every shard has a leader.
     fn open(&mut self) {
+        for shard in &mut self.shards {
+            shard.propose_limits(self.settings.limits);
+        }
         for listener in 0..self.listeners.len() as u32 {
             self.arm_listener(listener);
         }

@@ -22,6 +22,7 @@ use ringraft_shards::keyspace::{Edit, EvictionPolicy, Key, KeyHash, Keyspace};
 use ringraft_shards::limits::{RAFT_UNCOMMITTED_BYTES_MAX, STRING_BYTES_DEFAULT};
 use ringraft_shards::log::Reserve;
 use ringraft_shards::raft::{CommittedEntry, EntryKind, Group, ProposeError};
+use ringraft_shards::value::Limits;
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -96,6 +97,8 @@ pub struct LocalShard {
     pub eviction_samples: usize,
     /// What is being evicted.
     pub(super) evictions: Evictions,
+    /// Limits that operations under way will set, in order.
+    pub(super) coming_limits: VecDeque<Limits>,
     /// Operations of its own (expiry, eviction) that are gathered or under way.
     pub(super) own_count: usize,
     /// Its snapshots.
@@ -160,6 +163,7 @@ impl LocalShard {
             eviction_policy: EvictionPolicy::default(),
             eviction_samples: 1,
             evictions: Evictions::default(),
+            coming_limits: VecDeque::new(),
             own_count: 0,
             snapshots,
             serves: false,

@@ -1,11 +1,13 @@
-//! What a shard does of its own accord: it evicts items when memory runs out, and removes those past their deadline.
+//! What a shard does of its own accord: it evicts items when memory runs out, removes those past their deadline, and
+//! sets the limits of packed values that its node's settings say.
 //!
-//! Both are the leader's proposals, gathered like any write and answered to nobody. What is being evicted counts as
+//! All are the leader's proposals, gathered like any write and answered to nobody. What is being evicted counts as
 //! gone from the moment it is chosen, each item until its own deletion is applied: a busy store has always some under way.
 //! Memory over its limit is looked for before a write that may grow it, and ten times a second whoever made it so: the
 //! limit may have been lowered, or reads have built an index. Then some is evicted each turn until it is enough.
 
 use crate::commands::Command;
+use crate::commands::config::SET_LIMITS;
 use crate::commands::expire::{EVICT_KEYS, EXPIRE_KEYS};
 use crate::commands::table;
 use crate::core::answers::{Origin, Target};
@@ -16,6 +18,7 @@ use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::{Key, KeyHash};
 use ringraft_shards::transaction::LockKey;
+use ringraft_shards::value::Limits;
 use std::collections::{HashSet, VecDeque};
 
 /// Items looked at for one write's evictions before it is refused.
@@ -67,9 +70,10 @@ impl LocalShard {
         limit == 0 || self.used_bytes() <= limit || self.evict(stats)
     }
 
-    /// Bytes that its items take, less those whose eviction is under way.
+    /// Bytes that its items take, less those whose eviction is under way and those of values that are being freed.
     pub fn used_bytes(&self) -> u64 {
-        (self.keyspace.used_bytes() as u64).saturating_sub(self.evictions.bytes)
+        let leaving = self.evictions.bytes + self.keyspace.freeing_bytes() as u64;
+        (self.keyspace.used_bytes() as u64).saturating_sub(leaving)
     }
 
     /// False: nothing may be evicted.
@@ -168,6 +172,15 @@ impl LocalShard {
         }
     }
 
+    /// Proposes to set these limits of packed values, unless they are in force or about to be.
+    pub fn propose_limits(&mut self, limits: Limits) {
+        let coming = self.coming_limits.back().copied().unwrap_or(self.keyspace.limits());
+        if self.serves() && coming != limits {
+            self.coming_limits.push_back(limits);
+            self.gather_own(SET_LIMITS, DatabaseIndex(0), KeyHash::default(), &limits.encode());
+        }
+    }
+
     /// One of the shard's own operations has come to its end.
     #[inline(always)]
     pub(super) fn note_own(&mut self, command: &Command, origin: Origin) {
@@ -175,6 +188,8 @@ impl LocalShard {
             self.own_count = self.own_count.saturating_sub(1);
             if command.name == EVICT_KEYS {
                 self.evictions.note_applied();
+            } else if command.name == SET_LIMITS {
+                self.coming_limits.pop_front();
             }
         }
     }

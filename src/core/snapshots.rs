@@ -15,7 +15,7 @@ use crate::limits::{
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::ids::{ClusterId, Index, ShardId};
-use ringraft_shards::keyspace::Keyspace;
+use ringraft_shards::keyspace::{Item, Keyspace};
 use ringraft_shards::limits::SNAPSHOT_KEPT_COUNT;
 use ringraft_shards::raft::SnapshotPoint;
 use ringraft_shards::slot::Slot;
@@ -293,6 +293,7 @@ impl Core {
         let name = SnapshotName { term: header.term, index: header.index };
         let mut writer = SnapshotWriter::new(header);
         writer.push_ledger(shard.keyspace.ledger());
+        writer.push_limits(shard.keyspace.limits());
         shard.snapshots.run_count += 1;
         let run = shard.snapshots.run_count;
         shard.snapshots.run = Some(Run {
@@ -332,14 +333,13 @@ impl Core {
         let (now_ms, commands) = (self.turn.now_ms, self.stats.total_commands);
         // What a load overwrites takes memory until it is handed out: that goes on while the rest waits.
         let mut finished = false;
-        shard.keyspace.cut_displaced(SNAPSHOT_DISPLACED_PER_TURN, &mut |database, item| {
-            writer.push(database, item);
+        shard.keyspace.cut_displaced(SNAPSHOT_DISPLACED_PER_TURN, &mut |database, item, from| {
+            writer.push(database, item, from)
         });
         if state.pace.is_open(now_ms) {
             let begin = Instant::now();
-            finished = shard.keyspace.cut_step(SNAPSHOT_BUCKETS_PER_TURN, &mut |database, item| {
-                writer.push(database, item);
-            });
+            let out = &mut |database, item: Item<'_>, from| writer.push(database, item, from);
+            finished = shard.keyspace.cut_step(SNAPSHOT_BUCKETS_PER_TURN, out);
             state.pace.note(begin.elapsed(), now_ms, commands);
         }
         let mut chunks = Vec::new();
@@ -515,9 +515,10 @@ impl LocalShard {
         };
         let mut writer = SnapshotWriter::new(header);
         writer.push_ledger(self.keyspace.ledger());
+        writer.push_limits(self.keyspace.limits());
         let mut bytes = Vec::new();
-        while !self.keyspace.cut_step(SNAPSHOT_BUCKETS_PER_TURN, &mut |database, item| {
-            writer.push(database, item);
+        while !self.keyspace.cut_step(SNAPSHOT_BUCKETS_PER_TURN, &mut |database, item, from| {
+            writer.push(database, item, from)
         }) {
             while let Some(chunk) = writer.take_chunk() {
                 bytes.extend_from_slice(&chunk);

@@ -17,6 +17,8 @@ impl Core {
         for shard in &mut self.shards {
             shard.group.tick(now);
             shard.tick_transactions();
+            // Another node led until now, or the disk was full.
+            shard.propose_limits(self.settings.limits);
             if self.pause.until_ms <= now_ms {
                 let stats = &mut self.stats;
                 if self.active_expire {

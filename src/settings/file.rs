@@ -126,7 +126,7 @@ fn says(row: &'static Setting, item: &Item, settings: &Settings) -> bool {
 fn value_of(row: &Setting, settings: &Settings) -> Value {
     match row.kind {
         Kind::Integer { get, .. } => get(settings).into(),
-        Kind::Size { get, .. } => (get(settings) as i64).into(),
+        Kind::Size { get, .. } | Kind::Count { get, .. } => (get(settings) as i64).into(),
         _ => row.kind.get(settings).into(),
     }
 }

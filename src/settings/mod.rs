@@ -13,6 +13,7 @@ use crate::commands::refusal::Refusal;
 use crate::glob::Glob;
 use crate::net::ring::Features;
 use bind::Bind;
+use ringraft_shards::value::Limits;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -64,6 +65,10 @@ pub struct Settings {
     pub client_query_buffer_limit: u64,
     /// Length of one argument or value.
     pub proto_max_bulk_len: u64,
+    /// Sizes at which collections change their form.
+    pub limits: Limits,
+    /// Nodes at each end of a list that Redis would not compress. Nothing is compressed here, so any number will do.
+    pub list_compress_depth: u32,
     /// Port of the Prometheus page; 0 is none.
     pub metrics_port: u16,
     /// Microseconds from which a command is kept by SLOWLOG; negative is never.
@@ -108,6 +113,8 @@ impl Default for Settings {
             client_output_buffer_limit: BufferLimits::DEFAULT,
             client_query_buffer_limit: 1 << 30,
             proto_max_bulk_len: ringraft_shards::limits::STRING_BYTES_DEFAULT as u64,
+            limits: Limits::default(),
+            list_compress_depth: 0,
             metrics_port: 0,
             slowlog_log_slower_than: 10_000,
             slowlog_max_len: 128,

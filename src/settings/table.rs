@@ -49,6 +49,13 @@ pub enum Kind {
         /// Writes it; the value is within bounds.
         set: fn(&mut Settings, i64),
     },
+    /// A count from 0 on.
+    Count {
+        /// Reads it.
+        get: fn(&Settings) -> u64,
+        /// Writes it.
+        set: fn(&mut Settings, u64),
+    },
     /// Bytes, with Redis' units.
     Size {
         /// Least value.
@@ -92,6 +99,7 @@ pub enum Kind {
 
 /// Largest number of seconds and of counts, as in Redis.
 const INT_MAX: i64 = i32::MAX as i64;
+const INT_MIN: i64 = i32::MIN as i64;
 
 /// Shards of a cluster: one slot each at least.
 const SHARDS_MAX: i64 = ringraft_shards::slot::SLOT_COUNT as i64;
@@ -271,6 +279,63 @@ pub const TABLE: &[Setting] = &[
         .up_to(STRING_BYTES_MAX as u64)
         .help(MEMORY, "SIZE", "Longest argument or value")
         .at_run_time(),
+    entries(
+        "hash-max-listpack-entries",
+        |s| s.limits.hash_entries,
+        |s, v| s.limits.hash_entries = v,
+    )
+    .redis("hash-max-ziplist-entries")
+    .help(VALUES, "N", "Fields up to which a hash is packed")
+    .at_run_time(),
+    size("hash-max-listpack-value", 0, |s| s.limits.hash_value, |s, v| s.limits.hash_value = v)
+        .redis("hash-max-ziplist-value")
+        .help(VALUES, "SIZE", "Longest field or value of a packed hash")
+        .at_run_time(),
+    entries("set-max-listpack-entries", |s| s.limits.set_entries, |s, v| s.limits.set_entries = v)
+        .help(VALUES, "N", "Members up to which a set is packed")
+        .at_run_time(),
+    size("set-max-listpack-value", 0, |s| s.limits.set_value, |s, v| s.limits.set_value = v)
+        .help(VALUES, "SIZE", "Longest member of a packed set")
+        .at_run_time(),
+    entries("set-max-intset-entries", |s| s.limits.set_integers, |s, v| s.limits.set_integers = v)
+        .help(VALUES, "N", "Members up to which a set of integers is an array")
+        .at_run_time(),
+    entries(
+        "zset-max-listpack-entries",
+        |s| s.limits.sorted_set_entries,
+        |s, v| s.limits.sorted_set_entries = v,
+    )
+    .redis("zset-max-ziplist-entries")
+    .help(VALUES, "N", "Members up to which a sorted set is packed")
+    .at_run_time(),
+    size(
+        "zset-max-listpack-value",
+        0,
+        |s| s.limits.sorted_set_value,
+        |s, v| s.limits.sorted_set_value = v,
+    )
+    .redis("zset-max-ziplist-value")
+    .help(VALUES, "SIZE", "Longest member of a packed sorted set")
+    .at_run_time(),
+    integer(
+        "list-max-listpack-size",
+        INT_MIN,
+        INT_MAX,
+        |s| s.limits.list_size,
+        |s, v| s.limits.list_size = v,
+    )
+    .redis("list-max-ziplist-size")
+    .help(VALUES, "N", "Elements of a packed list; -1 to -5 for 4, 8, 16, 32, 64 KiB of them")
+    .at_run_time(),
+    integer(
+        "list-compress-depth",
+        0,
+        INT_MAX,
+        |s| s.list_compress_depth.into(),
+        |s, v| s.list_compress_depth = v as u32,
+    )
+    .help(VALUES, "N", "Known for Redis' sake: lists are not compressed")
+    .at_run_time(),
     word(
         "log-level",
         words::<LogLevel>,
@@ -321,6 +386,7 @@ const NETWORK: &str = "Network";
 const CORES: &str = "Cores";
 const STORAGE: &str = "Storage";
 const MEMORY: &str = "Memory";
+const VALUES: &str = "Values";
 const EVENTS: &str = "Events";
 
 /// The value of settings that the start decides.
@@ -358,6 +424,15 @@ const fn size(
     set: fn(&mut Settings, u64),
 ) -> Setting {
     row(name, Kind::Size { min, max: i64::MAX as u64, get, set })
+}
+
+/// A count of entries, as Redis bounds it.
+const fn entries(
+    name: &'static str,
+    get: fn(&Settings) -> u64,
+    set: fn(&mut Settings, u64),
+) -> Setting {
+    row(name, Kind::Count { get, set })
 }
 
 const fn word(
@@ -473,7 +548,7 @@ impl Kind {
     pub fn get(&self, settings: &Settings) -> String {
         match self {
             Kind::Integer { get, .. } => get(settings).to_string(),
-            Kind::Size { get, .. } => get(settings).to_string(),
+            Kind::Size { get, .. } | Kind::Count { get, .. } => get(settings).to_string(),
             Kind::Word { get, .. } => get(settings).to_string(),
             Kind::Switch { get, .. } => if get(settings) { "yes" } else { "no" }.to_string(),
             Kind::Text { get, .. } | Kind::Shown { get } => get(settings),
@@ -485,6 +560,7 @@ impl Kind {
     pub fn set(&self, settings: &mut Settings, value: &str) -> Result<(), String> {
         match self {
             Kind::Integer { min, max, set, .. } => set(settings, in_range(value, *min, *max)?),
+            Kind::Count { set, .. } => set(settings, in_range(value, 0, i64::MAX)? as u64),
             Kind::Size { min, max, set, .. } => {
                 let bytes = parse_size(value).ok_or("argument must be a memory value")?;
                 if !(*min..=*max).contains(&bytes) {
@@ -601,6 +677,14 @@ mod tests {
                     assert!(
                         min == 0 || row.kind.set(&mut settings, &(min - 1).to_string()).is_err()
                     );
+                }
+                Kind::Count { get, .. } => {
+                    for value in [0, i64::MAX as u64] {
+                        assert_eq!(row.kind.set(&mut settings, &value.to_string()), Ok(()));
+                        assert_eq!(get(&settings), value, "{}", row.name);
+                    }
+                    assert!(row.kind.set(&mut settings, "-1").is_err());
+                    assert!(row.kind.set(&mut settings, "9223372036854775808").is_err());
                 }
                 Kind::Word { words, .. } => {
                     for word in words().split(", ") {

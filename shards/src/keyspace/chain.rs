@@ -213,14 +213,14 @@ impl Iterator for ChainEntries {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyspace::StringForm;
     use crate::keyspace::bucket::tag_of;
     use crate::keyspace::item::Frame;
     use crate::keyspace::model::Chance;
+    use crate::keyspace::{Shape, StringForm};
 
     fn item(n: u64, memory: &mut Memory) -> RawItem {
         let frame = Frame {
-            form: StringForm::Automatic,
+            shape: Shape::String(StringForm::Automatic),
             deadline: None,
             mark: false,
             access: 0,

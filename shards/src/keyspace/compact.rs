@@ -113,6 +113,7 @@ impl Keyspace {
         }
         if leaving > 0 {
             let mut order = database.order.get_mut();
+            let mut cut = self.cut.as_mut();
             chain.replace_each(|item| {
                 if !memory.is_leaving(item.pointer()) {
                     return None;
@@ -120,6 +121,9 @@ impl Keyspace {
                 let copy = item.copy(memory);
                 if let Some(order) = &mut order {
                     order.replace(copy);
+                }
+                if let Some(cut) = &mut cut {
+                    cut.moved(item, copy);
                 }
                 lend::free_item(item, memory);
                 Some(copy)
@@ -170,7 +174,7 @@ mod tests {
         }
         if with_cut {
             assert!(bench.keyspace.begin_cut());
-            assert!(!bench.keyspace.cut_step(20, &mut |_, _| {}));
+            assert!(!bench.keyspace.cut_step(20, &mut |_, _, _| None));
             let displaced = kept.len() / 2;
             for &n in &kept[displaced..] {
                 bench.set(&name(n), &format!("{}!", value(n)));
@@ -202,8 +206,9 @@ mod tests {
         let names: Vec<Vec<u8>> = kept.iter().map(|&n| name(n).into_bytes()).collect();
         assert_eq!(ordered, names);
         if with_cut {
-            while !bench.keyspace.cut_step(100, &mut |_, item| {
+            while !bench.keyspace.cut_step(100, &mut |_, item, _| {
                 assert!(item.key().starts_with(b"key:"));
+                None
             }) {}
         }
         for &n in &kept {

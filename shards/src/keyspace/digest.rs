@@ -7,7 +7,9 @@ use super::item::{Item, RawItem};
 use super::lend;
 use super::{Keyspace, Value, View};
 use crate::ids::DatabaseIndex;
+use crate::value::{Limits, Part};
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
+use std::ops::ControlFlow;
 
 /// One independent hash per lane of the digest; fixed for ever, as digests of different builds are compared.
 static LANES: [RapidSecrets; 3] = [
@@ -37,8 +39,15 @@ impl Sum {
     /// The first 20 of its 24 bytes: as many as DEBUG DIGEST prints.
     fn bytes(self) -> [u8; 20] {
         let mut bytes = [0; 20];
-        let all = self.lanes.iter().flat_map(|lane| lane.to_le_bytes());
-        bytes.iter_mut().zip(all).for_each(|(to, from)| *to = from);
+        bytes.copy_from_slice(&self.all_bytes()[..20]);
+        bytes
+    }
+
+    fn all_bytes(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        for (to, lane) in bytes.chunks_exact_mut(8).zip(self.lanes) {
+            to.copy_from_slice(&lane.to_le_bytes());
+        }
         bytes
     }
 }
@@ -56,11 +65,37 @@ fn deadline_number(item: &Item<'_>) -> u64 {
     item.deadline().map_or(i64::MIN, |deadline| deadline.0) as u64
 }
 
+/// The sum of the hashes of a collection's elements, those of a list with their places, beside its type.
+/// In which order the others lie is no part of it.
+fn of_collection(item: &Item<'_>, value: Value<'_>) -> [u8; 24] {
+    let mut sum = Sum::default();
+    let value_type = item.shape().value_type() as u64;
+    let mut place = 0;
+    value.visit(0, &mut |part| {
+        match part {
+            Part::String(one) | Part::Element(one) => {
+                sum.add(&[one], [value_type, place]);
+                place += 1;
+            }
+            Part::Member(member) => sum.add(&[member], [value_type, 0]),
+            Part::Field(field, value) => sum.add(&[field, value], [value_type, 0]),
+            Part::Scored(member, score) => {
+                sum.add(&[member, &score.to_bits().to_le_bytes()], [value_type, 0]);
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    sum.all_bytes()
+}
+
 fn add_database(sum: &mut Sum, keyspace: &Keyspace, database: DatabaseIndex) {
     keyspace.databases[database.0 as usize].each_item(&mut |raw: RawItem| {
         let item = lend::borrow_item(raw);
-        let Value::String(value) = item.value();
-        sum.add(&[item.key(), value], [deadline_number(&item), u64::from(database.0)]);
+        let numbers = [deadline_number(&item), u64::from(database.0)];
+        match item.value() {
+            Value::String(value) => sum.add(&[item.key(), value], numbers),
+            value => sum.add(&[item.key(), &of_collection(&item, value)], numbers),
+        }
     });
 }
 
@@ -73,7 +108,7 @@ impl Keyspace {
         sum.bytes()
     }
 
-    /// Digest of all databases and of the transactions that are under way. Digests of shards add up to the digest of the whole.
+    /// Digest of all databases, of the transactions that are under way, and of limits that were changed. Digests of shards add up to the digest of the whole.
     pub fn digest_all(&self) -> [u8; 20] {
         let mut sum = Sum::default();
         for database in 0..self.databases.len() {
@@ -81,6 +116,9 @@ impl Keyspace {
         }
         if !self.ledger.is_empty() {
             sum.add(&[&self.ledger.encode()], [0, u64::MAX]);
+        }
+        if self.limits != Limits::default() {
+            sum.add(&[&self.limits.encode()], [1, u64::MAX]);
         }
         sum.bytes()
     }
@@ -90,8 +128,11 @@ impl View<'_> {
     /// Digest of an item's value and deadline, not of its key (DEBUG DIGEST-VALUE).
     pub fn digest_value(&self, item: &Item<'_>) -> [u8; 20] {
         let mut sum = Sum::default();
-        let Value::String(value) = item.value();
-        sum.add(&[value], [deadline_number(item), 0]);
+        let numbers = [deadline_number(item), 0];
+        match item.value() {
+            Value::String(value) => sum.add(&[value], numbers),
+            value => sum.add(&[&of_collection(item, value)], numbers),
+        }
         sum.bytes()
     }
 }

@@ -7,10 +7,12 @@ use super::access;
 use super::bucket::Entry;
 use super::item::{Frame, RawItem};
 use super::lend;
+use super::shape::Shape;
 use super::view::View;
 use super::{Expiry, Key, Keyspace, StringForm};
 use crate::ids::{DatabaseIndex, Deadline};
 use crate::limits::DATABASE_COUNT;
+use crate::value::Limits;
 use std::ptr::NonNull;
 
 /// Changes one database at one time. Reads too, through [`Edit::view`].
@@ -35,6 +37,16 @@ impl Edit<'_> {
     /// The time of this edit, milliseconds since the Unix epoch (the leader's, on every replica).
     pub fn now_ms(&self) -> i64 {
         self.now_ms
+    }
+
+    /// When collections change their form.
+    pub fn limits(&self) -> Limits {
+        self.keyspace.limits
+    }
+
+    /// Changes them. Collections that are there keep their forms until they are written to.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.keyspace.limits = limits;
     }
 
     /// What the shard remembers of transactions.
@@ -65,7 +77,7 @@ impl Edit<'_> {
             (Expiry::At(deadline), _) => Some(deadline),
         };
         let frame = Frame {
-            form,
+            shape: Shape::String(form),
             deadline,
             mark: self.keyspace.mark,
             access: self.next_access(found),
@@ -75,7 +87,8 @@ impl Edit<'_> {
         match found {
             Some((place, item))
                 if item.mark() == self.keyspace.mark
-                    && item.allocation_size() == frame.allocation_size() =>
+                    && item.allocation_size() == frame.allocation_size()
+                    && !item.has_body() =>
             {
                 let had_deadline = item.has_deadline();
                 item.rewrite(&frame, key.bytes(), value);
@@ -107,8 +120,12 @@ impl Edit<'_> {
         form: StringForm,
     ) -> Option<&mut [u8]> {
         let found = self.find_live(key);
+        let is_string = |(_, item): (_, RawItem)| matches!(item.shape(), Shape::String(_));
+        if !found.is_none_or(is_string) {
+            return None;
+        }
         let frame = Frame {
-            form,
+            shape: Shape::String(form),
             deadline: found.and_then(|(_, item)| item.deadline()),
             mark: self.keyspace.mark,
             access: self.next_access(found),
@@ -158,9 +175,8 @@ impl Edit<'_> {
             }
             _ => {
                 let frame = Frame { deadline, mark: self.keyspace.mark, ..old.frame() };
-                let value = lend::borrow_item(old).string().unwrap_or_default();
-                let item = RawItem::new(&mut self.keyspace.memory, &frame, key.bytes(), value);
-                self.put(key, Some((place, old)), item);
+                let item = self.reframed(old, &frame, key.bytes());
+                self.replace_moved(key, place, old, item);
             }
         }
         self.keyspace.watches.changed(self.database, key.bytes());
@@ -168,25 +184,83 @@ impl Edit<'_> {
     }
 
     /// Copies an item of any type with its deadline to another key, maybe in another database,
-    /// replacing what is there. Is there a source?
+    /// replacing what is there. Is there a source? Cost: a copy of the value.
     pub fn copy(&mut self, from: &Key<'_>, database: DatabaseIndex, to: &Key<'_>) -> bool {
         let Some((_, source)) = self.find_live(from) else { return false };
         if database == self.database && from.bytes() == to.bytes() {
             return true;
         }
-        let frame = Frame {
+        let frame = self.frame_elsewhere(source, to);
+        let item = source.copied(&mut self.keyspace.memory, &frame, to.bytes());
+        self.of_database(database).put_changed(to, item);
+        true
+    }
+
+    /// Moves an item of any type with its deadline to another key, maybe in another database, replacing what
+    /// is there. Is there a source? Cost: what its own allocation holds is copied; pages are not.
+    pub fn rename(&mut self, from: &Key<'_>, database: DatabaseIndex, to: &Key<'_>) -> bool {
+        let Some((place, source)) = self.find_live(from) else { return false };
+        if database == self.database && from.bytes() == to.bytes() {
+            return true;
+        }
+        let frame = self.frame_elsewhere(source, to);
+        let keyspace = &mut *self.keyspace;
+        let here = &mut keyspace.databases[self.database.0 as usize];
+        here.remove(from.hash(), place, &keyspace.hasher, &mut keyspace.memory);
+        let item = if source.mark() == keyspace.mark && source.rekey(&frame, to.bytes()) {
+            source
+        } else {
+            let item = self.reframed(source, &frame, to.bytes());
+            self.free_moved(source);
+            item
+        };
+        self.keyspace.watches.changed(self.database, from.bytes());
+        self.of_database(database).put_changed(to, item);
+        true
+    }
+
+    /// What an item's frame is as that of another key.
+    fn frame_elsewhere(&self, source: RawItem, to: &Key<'_>) -> Frame {
+        Frame {
             mark: self.keyspace.mark,
             access: self.keyspace.accesses.next(source.access(), self.now_ms),
             key_length: to.bytes().len(),
             ..source.frame()
-        };
-        let value = lend::borrow_item(source).string().unwrap_or_default();
-        let item = RawItem::new(&mut self.keyspace.memory, &frame, to.bytes(), value);
-        let mut target = self.of_database(database);
-        let found = target.find_live(to);
-        target.put(to, found, item);
-        target.keyspace.watches.changed(database, to.bytes());
-        true
+        }
+    }
+
+    /// Puts an item that is in no table where its key is, whatever was there.
+    pub(super) fn put_changed(&mut self, key: &Key<'_>, item: RawItem) {
+        let found = self.find_live(key);
+        self.put(key, found, item);
+        self.keyspace.watches.changed(self.database, key.bytes());
+    }
+
+    /// An item with another frame and the value of this one. Pages go over to it, unless a cut waits for the old
+    /// item: then they are copied.
+    fn reframed(&mut self, old: RawItem, frame: &Frame, key: &[u8]) -> RawItem {
+        let memory = &mut self.keyspace.memory;
+        if old.mark() == self.keyspace.mark {
+            RawItem::new(memory, frame, key, lend::borrow_item(old).bytes())
+        } else {
+            old.copied(memory, frame, key)
+        }
+    }
+
+    /// Puts an item that [`Edit::reframed`] made in the place of the one it was made of.
+    fn replace_moved(&mut self, key: &Key<'_>, place: NonNull<Entry>, old: RawItem, item: RawItem) {
+        let database = &mut self.keyspace.databases[self.database.0 as usize];
+        database.replace(key.hash().slot(), place, old.has_deadline(), item);
+        self.free_moved(old);
+    }
+
+    /// Frees an item of which [`Edit::reframed`] has made another, or leaves it to the cut that waits for it.
+    fn free_moved(&mut self, old: RawItem) {
+        if old.mark() == self.keyspace.mark {
+            lend::free_item(old, &mut self.keyspace.memory);
+        } else {
+            self.keyspace.retire(self.database, old);
+        }
     }
 
     /// Makes an item look idle for so long (RESTORE IDLETIME). No change to watchers.
@@ -231,7 +305,7 @@ impl Edit<'_> {
 
     /// The place and item of a key. An item past its deadline is removed.
     #[inline(always)]
-    fn find_live(&mut self, key: &Key<'_>) -> Option<(NonNull<Entry>, RawItem)> {
+    pub(super) fn find_live(&mut self, key: &Key<'_>) -> Option<(NonNull<Entry>, RawItem)> {
         let place = self.keyspace.databases[self.database.0 as usize].find(key)?;
         let item = lend::item_at(place);
         if item.expired(self.now_ms) {
@@ -243,7 +317,7 @@ impl Edit<'_> {
     }
 
     #[inline(always)]
-    fn next_access(&self, found: Option<(NonNull<Entry>, RawItem)>) -> u32 {
+    pub(super) fn next_access(&self, found: Option<(NonNull<Entry>, RawItem)>) -> u32 {
         match found {
             Some((_, item)) => self.keyspace.accesses.next(item.access(), self.now_ms),
             None => self.keyspace.accesses.fresh(self.now_ms),
@@ -313,7 +387,7 @@ mod tests {
         }
         assert!(moves < 70, "{moves}");
         let item = bench.get("k").expect("just made");
-        assert_eq!(item.string_form(), StringForm::Raw);
+        assert_eq!(item.shape(), Shape::String(StringForm::Raw));
         let bytes = item.string().expect("only strings");
         assert!(bytes.iter().zip(1..).all(|(&byte, n)| byte == n as u8));
     }

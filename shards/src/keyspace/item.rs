@@ -1,11 +1,11 @@
 //! One item: key, value and deadline in one allocation.
 //!
 //! ```text
-//! header  u64   bits 0-1 string form, 2 has a deadline, 3 cut mark, 4-7 type (0: string),
+//! header  u64   bits 0-1 form, 2 has a deadline, 3 cut mark, 4-7 type (0: string),
 //!               8-31 access clock, 32-47 key length, 48-63 value length
 //! deadline i64  when bit 2 is set
 //! key length u32, value length u32: each only when its 16 bits in the header are all ones
-//! key bytes, value bytes
+//! key bytes, value bytes: a string, a small collection, or a pointer to the trees of a large one
 //! ```
 //!
 //! The allocation's size follows from the lengths and the form ([`item_size`]), so its capacity is known
@@ -14,8 +14,11 @@
 #![allow(unsafe_code)] // An item has no fixed shape: its fields are found by offset in one allocation.
 
 use super::memory::{Memory, item_size};
+use super::shape::Shape;
 use super::{StringForm, Value};
 use crate::ids::Deadline;
+use crate::value::Form;
+use crate::value::body::{Body, Stored};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
@@ -23,19 +26,23 @@ const HEADER_SIZE: usize = 8;
 const FORM_MASK: u64 = 0b11;
 const DEADLINE_BIT: u64 = 1 << 2;
 const MARK_BIT: u64 = 1 << 3;
+const TYPE_SHIFT: u32 = 4;
+const TYPE_MASK: u64 = 0b1111 << TYPE_SHIFT;
 const ACCESS_SHIFT: u32 = 8;
 const ACCESS_MASK: u64 = 0xff_ffff << ACCESS_SHIFT;
 const KEY_SHIFT: u32 = 32;
 const VALUE_SHIFT: u32 = 48;
 /// A length field of this value means that the length follows in 32 bits.
 const LONG: usize = 0xffff;
+/// Bytes of the value of an item whose trees lie elsewhere.
+pub(super) const BODY_POINTER_BYTES: usize = size_of::<*mut Body>();
 /// What an item costs in the table beside its allocation.
 const PLACE_SIZE: usize = 8;
 
 /// All of an item but its bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame {
-    pub(super) form: StringForm,
+    pub(super) shape: Shape,
     pub(super) deadline: Option<Deadline>,
     pub(super) mark: bool,
     pub(super) access: u32,
@@ -53,7 +60,7 @@ impl Frame {
     /// Bytes that an item of this frame takes.
     #[inline(always)]
     pub(super) fn allocation_size(&self) -> usize {
-        item_size(self.size(), self.form == StringForm::Raw)
+        item_size(self.size(), self.shape == Shape::String(StringForm::Raw))
     }
 
     #[inline(always)]
@@ -136,6 +143,67 @@ impl RawItem {
         RawItem(copy)
     }
 
+    /// A copy of it under another frame and key, with trees of its own.
+    pub(super) fn copied(self, memory: &mut Memory, frame: &Frame, key: &[u8]) -> RawItem {
+        // SAFETY: the caller's item is alive, and the borrow ends here.
+        let value = unsafe { self.borrow() }.bytes();
+        let copy = RawItem::new(memory, frame, key, value);
+        copy.copy_body(memory);
+        copy
+    }
+
+    /// Gives it a body of its own, where it has that of the item that it was copied from. Cost: a copy of all of it.
+    fn copy_body(self, memory: &mut Memory) {
+        if self.has_body() {
+            // SAFETY: the item that this was copied from is alive, and nobody changes its body now.
+            let body = Box::new(unsafe { self.body().as_ref() }.clone());
+            memory.add_large(body.bytes());
+            self.set_body(body);
+        }
+    }
+
+    /// The trees of a large collection.
+    pub(super) fn body(self) -> NonNull<Body> {
+        debug_assert!(self.has_body());
+        let frame = self.frame();
+        // SAFETY: the value of such an item is a pointer to its body, written by `set_body`.
+        unsafe {
+            let place = self.0.as_ptr().add(frame.key_start() + frame.key_length);
+            NonNull::new_unchecked(place.cast::<*mut Body>().read_unaligned())
+        }
+    }
+
+    /// Makes these its trees. It has the form of a tree, and room for a pointer; the body that it had is another's now.
+    pub(super) fn set_body(self, body: Box<Body>) {
+        let frame = self.frame();
+        assert!(self.has_body() && frame.value_length == BODY_POINTER_BYTES);
+        // SAFETY: within the value of this allocation, as asserted.
+        unsafe {
+            let place = self.0.as_ptr().add(frame.key_start() + frame.key_length);
+            place.cast::<*mut Body>().write_unaligned(Box::into_raw(body));
+        }
+    }
+
+    /// Takes its trees.
+    ///
+    /// # Safety
+    /// Nobody uses them through this item afterwards.
+    pub(super) unsafe fn take_body(self) -> Box<Body> {
+        // SAFETY: made by `set_body` of a box, and taken once, by the caller's word.
+        unsafe { Box::from_raw(self.body().as_ptr()) }
+    }
+
+    /// Gives it another key of the same length in place; false, and nothing done, when it has another length.
+    pub(super) fn rekey(self, frame: &Frame, key: &[u8]) -> bool {
+        let old = self.frame();
+        let fits = old.key_length == frame.key_length && old.key_start() == frame.key_start();
+        if fits {
+            debug_assert_eq!(old.value_length, frame.value_length);
+            self.write(frame, key);
+        }
+        fits
+    }
+
     /// Makes it another item of the same key in the same memory. The frame's allocation size must be
     /// this one's.
     #[inline(always)]
@@ -178,7 +246,9 @@ impl RawItem {
 
     #[inline(always)]
     fn write_head(self, frame: &Frame) {
-        let mut header = frame.form as u64
+        let (value_type, form) = frame.shape.bits();
+        let mut header = form
+            | value_type << TYPE_SHIFT
             | (u64::from(frame.access) << ACCESS_SHIFT) & ACCESS_MASK
             | (frame.key_length.min(LONG) as u64) << KEY_SHIFT
             | (frame.value_length.min(LONG) as u64) << VALUE_SHIFT;
@@ -260,17 +330,33 @@ impl RawItem {
             }
         }
         Frame {
-            form: match header & FORM_MASK {
-                0 => StringForm::Automatic,
-                1 => StringForm::Text,
-                _ => StringForm::Raw,
-            },
+            shape: shape_of(header),
             deadline: self.deadline(),
             mark: header & MARK_BIT != 0,
             access: ((header & ACCESS_MASK) >> ACCESS_SHIFT) as u32,
             key_length,
             value_length,
         }
+    }
+
+    /// Type and form of its value.
+    #[inline(always)]
+    pub(super) fn shape(self) -> Shape {
+        shape_of(self.header())
+    }
+
+    /// Is its value a string? Cost: a mask and a comparison of what a lookup has in its hands.
+    #[inline(always)]
+    pub(super) fn is_string(self) -> bool {
+        self.header() & TYPE_MASK == 0
+    }
+
+    /// Has its value trees beside the item?
+    #[inline(always)]
+    pub(super) fn has_body(self) -> bool {
+        const TREE: u64 = Form::Tree as u64;
+        let header = self.header();
+        header & TYPE_MASK != 0 && header & FORM_MASK == TREE
     }
 
     /// Is this its key? Cost: the item's cache miss; no call for keys of 8 to 64 bytes.
@@ -367,6 +453,11 @@ impl RawItem {
     }
 }
 
+#[inline(always)]
+fn shape_of(header: u64) -> Shape {
+    Shape::from_bits((header & TYPE_MASK) >> TYPE_SHIFT, header & FORM_MASK)
+}
+
 /// Equality for short strings without a call: by words, the last of which may overlap the one before.
 #[inline(always)]
 fn same_bytes(a: &[u8], b: &[u8]) -> bool {
@@ -397,8 +488,9 @@ impl<'a> Item<'a> {
         }
     }
 
+    /// What of the value is in the item itself.
     #[inline(always)]
-    fn bytes(&self) -> &'a [u8] {
+    pub(super) fn bytes(&self) -> &'a [u8] {
         let frame = self.raw.frame();
         // SAFETY: these are the bytes of the value, alive and unchanged for `'a`.
         unsafe {
@@ -410,18 +502,32 @@ impl<'a> Item<'a> {
     /// The value.
     #[inline(always)]
     pub fn value(&self) -> Value<'a> {
-        Value::String(self.bytes())
+        match self.raw.shape() {
+            Shape::String(_) => Value::String(self.bytes()),
+            Shape::Collection(value_type, _) => Value::new(value_type, self.stored()),
+        }
+    }
+
+    /// The collection as it lies here.
+    pub(super) fn stored(&self) -> Stored<'a> {
+        match self.raw.shape() {
+            Shape::String(_) | Shape::Collection(_, Form::Pack) => Stored::Pack(self.bytes()),
+            Shape::Collection(_, Form::Integers) => Stored::Integers(self.bytes()),
+            // SAFETY: the body lives as long as the item, and neither changes for `'a`.
+            Shape::Collection(_, Form::Tree) => Stored::Tree(unsafe { self.raw.body().as_ref() }),
+        }
     }
 
     /// The bytes of a string; `None` for another type.
     #[inline(always)]
     pub fn string(&self) -> Option<&'a [u8]> {
-        Some(self.bytes())
+        self.raw.is_string().then(|| self.bytes())
     }
 
-    /// How OBJECT ENCODING sees a string.
-    pub fn string_form(&self) -> StringForm {
-        self.raw.frame().form
+    /// Type and form of the value.
+    #[inline(always)]
+    pub fn shape(&self) -> Shape {
+        self.raw.shape()
     }
 
     /// When it ends; `None` for never.
@@ -432,6 +538,15 @@ impl<'a> Item<'a> {
 
     /// Bytes of memory it takes, rounding and its place in the table included.
     pub fn size(&self) -> usize {
+        let beside = match self.stored() {
+            Stored::Tree(body) => body.bytes(),
+            Stored::Pack(_) | Stored::Integers(_) => 0,
+        };
+        self.raw.allocation_size() + PLACE_SIZE + beside
+    }
+
+    /// What of that is the item itself and its place.
+    pub(super) fn own_size(&self) -> usize {
         self.raw.allocation_size() + PLACE_SIZE
     }
 
@@ -462,7 +577,7 @@ mod tests {
 
     fn check(key: &[u8], value: &[u8], deadline: Option<Deadline>) {
         let frame = Frame {
-            form: StringForm::Text,
+            shape: Shape::String(StringForm::Text),
             deadline,
             mark: true,
             access: 0x123456,
@@ -474,9 +589,9 @@ mod tests {
         // SAFETY: freed at the end of this function only.
         let item = unsafe { raw.borrow() };
         assert_eq!(item.key(), key);
-        assert_eq!(item.value(), Value::String(value));
+        assert_eq!(item.string(), Some(value));
         assert_eq!(item.deadline(), deadline);
-        assert_eq!(item.string_form(), StringForm::Text);
+        assert_eq!(item.shape(), Shape::String(StringForm::Text));
         assert_eq!((raw.access(), raw.mark()), (0x123456, true));
         raw.set_access(0xfedcba);
         raw.set_mark(false);
@@ -519,7 +634,7 @@ mod tests {
     #[test]
     fn a_key_of_16_and_a_value_of_8_bytes_take_32() {
         let mut frame = Frame {
-            form: StringForm::Automatic,
+            shape: Shape::String(StringForm::Automatic),
             deadline: None,
             mark: false,
             access: 0,
@@ -534,7 +649,7 @@ mod tests {
     #[test]
     fn an_item_exists_at_its_deadline_and_not_after() {
         let frame = Frame {
-            form: StringForm::Automatic,
+            shape: Shape::String(StringForm::Automatic),
             deadline: Some(Deadline(100)),
             mark: false,
             access: 0,

@@ -8,6 +8,7 @@
 use super::bucket::Entry;
 use super::item::{Item, RawItem};
 use super::memory::Memory;
+use crate::value::body::Body;
 use std::ptr::NonNull;
 
 /// The item of a place that a lookup gave.
@@ -30,6 +31,19 @@ pub(super) fn borrow_item<'a>(item: RawItem) -> Item<'a> {
 pub(super) fn borrow_value_mut<'a>(item: RawItem) -> &'a mut [u8] {
     // SAFETY: called by edits alone, whose exclusive borrow of the keyspace the result inherits.
     unsafe { item.value_mut() }
+}
+
+/// Lends out the trees of a large collection for writing.
+#[inline(always)]
+pub(super) fn borrow_body_mut<'a>(item: RawItem) -> &'a mut Body {
+    // SAFETY: called by guards and the rubble alone, who hold the keyspace exclusively; the result inherits that borrow.
+    unsafe { item.body().as_mut() }
+}
+
+/// Takes the trees of a large collection out of an item that is about to be freed or to have another form.
+pub(super) fn take_body(item: RawItem) -> Box<Body> {
+    // SAFETY: the callers give the item another value, or free it, and nothing else looks at it before.
+    unsafe { item.take_body() }
 }
 
 /// Frees an item that is in no table any more.

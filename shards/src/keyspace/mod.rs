@@ -7,6 +7,8 @@
 mod access;
 mod bucket;
 mod chain;
+#[cfg(test)]
+mod collection_tests;
 mod compact;
 mod cut;
 mod database;
@@ -14,30 +16,38 @@ mod digest;
 mod edit;
 mod evict;
 mod expire;
+mod guard;
 mod item;
 mod lend;
+mod load;
 mod memory;
 #[cfg(test)]
 mod model;
 mod ordered;
 mod rubble;
+mod shape;
 mod table;
 mod view;
 mod watch;
 
+pub use crate::value::Value;
 pub use access::AccessClock;
 pub use bucket::prefetch;
+pub use cut::TakeItem;
 pub use edit::Edit;
 pub use evict::{EvictionPolicy, UnknownPolicy};
 pub use expire::Sweep;
+pub use guard::{Guard, WrongType};
 pub use item::Item;
 pub use memory::Spare;
+pub use shape::Shape;
 pub use view::{ScanPosition, View};
 
 use crate::ids::{DatabaseIndex, Deadline};
 use crate::limits::DATABASE_COUNT;
 use crate::slot::{SLOT_COUNT, Slot};
 use crate::transaction::Ledger;
+use crate::value::Limits;
 use access::Accesses;
 use compact::Compaction;
 use cut::Cut;
@@ -50,6 +60,9 @@ use rapidhash::v3::{RapidSecrets, rapidhash_v3_micro_inline};
 use rubble::Rubble;
 use std::cell::Cell;
 use watch::Watches;
+
+/// Makes the seed of members' hashes another one than that of keys.
+const MEMBER_SEED: u64 = 0x6d65_6d62_6572_7321;
 
 /// Hash of one key: its slot, and 64 further bits that place it within the slot's table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,7 +117,7 @@ impl KeyHasher {
 
     /// The hash that places a key within its slot's table.
     #[inline(always)]
-    fn place(&self, key: &[u8]) -> u64 {
+    pub(crate) fn place(&self, key: &[u8]) -> u64 {
         rapidhash_v3_micro_inline::<true, false>(key, &self.secrets)
     }
 }
@@ -157,13 +170,6 @@ pub enum Expiry {
     At(Deadline),
 }
 
-/// The value of an item. Lists, sets, hashes and sorted sets will join it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value<'a> {
-    /// A string of bytes.
-    String(&'a [u8]),
-}
-
 /// A range of keys in bytewise order.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyRange<'a> {
@@ -185,6 +191,8 @@ struct Lookups {
 /// One shard's items, all databases.
 pub struct Keyspace {
     hasher: KeyHasher,
+    /// Places members within large collections. Not the keys' own, so that a key says nothing of a member's place.
+    member_hasher: KeyHasher,
     databases: Box<[Database]>,
     /// Items, tables, and the account of both and of indexes.
     memory: Memory,
@@ -200,6 +208,8 @@ pub struct Keyspace {
     sweep: SweepPosition,
     /// Transactions over several shards; see [`crate::transaction`].
     ledger: Ledger,
+    /// When collections change their form.
+    limits: Limits,
     /// Milliseconds that items with a deadline have left on average, by database, as the sweep sees them.
     average_ttl_ms: [i64; DATABASE_COUNT],
 }
@@ -209,6 +219,7 @@ impl Keyspace {
     pub fn new(hasher: KeyHasher) -> Keyspace {
         Keyspace {
             hasher,
+            member_hasher: KeyHasher::new(hasher.seed().rotate_left(32) ^ MEMBER_SEED),
             databases: (0..DATABASE_COUNT).map(|_| Database::default()).collect(),
             memory: Memory::default(),
             compaction: Compaction::default(),
@@ -221,6 +232,7 @@ impl Keyspace {
             pool: EvictionPool::default(),
             sweep: SweepPosition::default(),
             ledger: Ledger::default(),
+            limits: Limits::default(),
             average_ttl_ms: [0; DATABASE_COUNT],
         }
     }
@@ -238,6 +250,21 @@ impl Keyspace {
     /// Puts the ledger of a snapshot in its place.
     pub fn set_ledger(&mut self, ledger: Ledger) {
         self.ledger = ledger;
+    }
+
+    /// When collections change their form.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Puts the limits of a snapshot in their place.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Bytes of values that nobody sees any more and that are being freed bit by bit.
+    pub fn freeing_bytes(&self) -> usize {
+        self.rubble.item_bytes()
     }
 
     /// For reading `database` at `now_ms` (milliseconds since the Unix epoch).
@@ -359,7 +386,7 @@ impl Keyspace {
         {
             return;
         }
-        lend::free_item(item, &mut self.memory);
+        self.rubble.free_item(item, &mut self.memory);
     }
 }
 
@@ -375,7 +402,7 @@ impl Drop for Keyspace {
         for number in 0..self.databases.len() {
             self.detach(DatabaseIndex(number as u8));
         }
-        self.rubble.free_some(usize::MAX, &mut self.memory);
+        while self.rubble.free_some(usize::MAX, &mut self.memory) {}
         debug_assert!(!self.memory.has_large(), "all that was allocated was freed");
     }
 }
@@ -440,7 +467,7 @@ mod tests {
         }
         assert!(bench.keyspace.begin_cut());
         assert!(!bench.keyspace.begin_cut());
-        assert!(!bench.keyspace.cut_step(100, &mut |_, _| {}));
+        assert!(!bench.keyspace.cut_step(100, &mut |_, _, _| None));
         for n in [all - 1, all - 2] {
             assert!(bench.remove(&format!("key:{n}")));
         }
@@ -449,7 +476,10 @@ mod tests {
         while bench.keyspace.free_some(100) {}
         assert!(bench.keyspace.begin_cut());
         let mut count = 0;
-        while !bench.keyspace.cut_step(100, &mut |_, _| count += 1) {}
+        while !bench.keyspace.cut_step(100, &mut |_, _, _| {
+            count += 1;
+            None
+        }) {}
         assert_eq!(count, all - 2);
         assert!(!bench.keyspace.cut_is_on());
     }

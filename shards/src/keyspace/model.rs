@@ -348,11 +348,21 @@ impl Model {
             self.keyspace.abort_cut();
             return;
         }
-        let mut take = |database: DatabaseIndex, item: Item<'_>| {
-            let value = item.string().expect("only strings").to_vec();
+        let mut pieces = Chance(self.chance.bits());
+        // Each item in one to four pieces of any size.
+        let mut take = |database: DatabaseIndex, item: Item<'_>, from: u64| {
+            let value = item.string().expect("only strings");
+            let rest = &value[(from & 0xffff_ffff) as usize..];
+            let part =
+                if from >> 32 < 3 { pieces.below(3 * rest.len() as u64 + 1) } else { u64::MAX };
+            let part = rest.len().min(part as usize);
             let deadline = item.deadline().map(|deadline| deadline.0);
-            let before = given.insert((database.0, item.key().to_vec()), (value, deadline));
-            assert!(before.is_none(), "an item comes once");
+            let place = (database.0, item.key().to_vec());
+            assert_eq!(from == 0, !given.contains_key(&place), "an item comes once");
+            let before = given.entry(place).or_insert_with(|| (vec![], deadline));
+            assert_eq!(before.0.len() as u64, from & 0xffff_ffff, "each piece comes once");
+            before.0.extend_from_slice(&rest[..part]);
+            (part < rest.len()).then(|| from + (1 << 32) + part as u64)
         };
         let budget = self.chance.below(20) as usize;
         let finished = if self.chance.below(2) == 0 {

@@ -362,12 +362,12 @@ fn capacity(count: usize, load_max: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyspace::StringForm;
     use crate::keyspace::item::Frame;
+    use crate::keyspace::{Shape, StringForm};
 
     fn item(key: &[u8], memory: &mut Memory) -> RawItem {
         let frame = Frame {
-            form: StringForm::Automatic,
+            shape: Shape::String(StringForm::Automatic),
             deadline: None,
             mark: false,
             access: 0,

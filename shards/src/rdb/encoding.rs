@@ -16,6 +16,13 @@ const INTEGER_16: u8 = 0xc1;
 const INTEGER_32: u8 = 0xc2;
 const COMPRESSED: u8 = 0xc3;
 
+const DOUBLE_NAN: u8 = 253;
+const DOUBLE_INFINITY: u8 = 254;
+const DOUBLE_MINUS_INFINITY: u8 = 255;
+
+/// Below this, in either direction, scores without a fraction are printed as integers.
+const DOUBLE_INTEGER_END: f64 = 4_503_599_627_370_495.0;
+
 /// The longest text of an integer that is stored as one: `-2147483648`.
 const INTEGER_TEXT_BYTES_MAX: usize = 11;
 
@@ -66,6 +73,70 @@ fn canonical_integer(text: &[u8]) -> Option<i32> {
     }
     let n: i32 = std::str::from_utf8(text).ok()?.parse().ok()?;
     (itoa::Buffer::new().format(n).as_bytes() == text).then_some(n)
+}
+
+/// Appends a score as text: integers with all their digits, others with as many as tell them from their neighbours.
+pub fn write_double_text(out: &mut Vec<u8>, score: f64) {
+    if score.is_infinite() {
+        out.push(if score > 0.0 { DOUBLE_INFINITY } else { DOUBLE_MINUS_INFINITY });
+        return;
+    }
+    let start = out.len();
+    out.push(0);
+    if score.fract() == 0.0 && score.abs() < DOUBLE_INTEGER_END {
+        // Zero below zero is told by its sign alone.
+        if score == 0.0 && score.is_sign_negative() {
+            out.push(b'-');
+        }
+        out.extend_from_slice(itoa::Buffer::new().format(score as i64).as_bytes());
+    } else {
+        write_17_digits(out, score);
+    }
+    out[start] = (out.len() - start - 1) as u8;
+}
+
+/// As C prints `%.17g`.
+fn write_17_digits(out: &mut Vec<u8>, number: f64) {
+    const DIGITS: i32 = 17;
+    let text = format!("{number:.16e}");
+    let (mantissa, exponent) = text.split_once('e').expect("it was printed with an exponent");
+    let exponent: i32 = exponent.parse().expect("an exponent is an integer");
+    let (sign, digits) = match mantissa.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", mantissa),
+    };
+    let digits = digits.replace('.', "");
+    let digits = digits.trim_end_matches('0');
+    out.extend_from_slice(sign.as_bytes());
+    if (-4..0).contains(&exponent) {
+        out.extend_from_slice(b"0.");
+        out.resize(out.len() + (-exponent - 1) as usize, b'0');
+        out.extend_from_slice(digits.as_bytes());
+    } else if (0..DIGITS).contains(&exponent) {
+        let whole = exponent as usize + 1;
+        if digits.len() <= whole {
+            out.extend_from_slice(digits.as_bytes());
+            out.resize(out.len() + whole - digits.len(), b'0');
+        } else {
+            out.extend_from_slice(&digits.as_bytes()[..whole]);
+            out.push(b'.');
+            out.extend_from_slice(&digits.as_bytes()[whole..]);
+        }
+    } else {
+        out.extend_from_slice(&digits.as_bytes()[..1]);
+        if digits.len() > 1 {
+            out.push(b'.');
+            out.extend_from_slice(&digits.as_bytes()[1..]);
+        }
+        let sign = if exponent < 0 { '-' } else { '+' };
+        out.extend_from_slice(format!("e{sign}{:02}", exponent.abs()).as_bytes());
+    }
+}
+
+/// The number that a text is; `None` for one that is none.
+pub(super) fn parse_double(text: &[u8]) -> Option<f64> {
+    let number: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    (!number.is_nan()).then_some(number)
 }
 
 /// Reads lengths and strings, and knows where it is.
@@ -134,6 +205,16 @@ impl<'a> Decoder<'a> {
     /// The length of a string.
     fn length(&mut self) -> Result<usize, DecodeError> {
         let start = *self;
+        let length = self.count()?;
+        if length > DECODED_STRING_BYTES_MAX {
+            return Err(start.error(Fault::LengthTooLarge(length as u64)));
+        }
+        Ok(length)
+    }
+
+    /// A count of what follows. Not to be believed before it has followed.
+    pub fn count(&mut self) -> Result<usize, DecodeError> {
+        let start = *self;
         let first = self.byte()?;
         let length = match first {
             0..0x40 => u64::from(first),
@@ -142,9 +223,20 @@ impl<'a> Decoder<'a> {
             LENGTH_64 => u64::from_be_bytes(self.array()?),
             _ => return Err(start.error(Fault::UnknownLength(first))),
         };
-        match usize::try_from(length) {
-            Ok(length) if length <= DECODED_STRING_BYTES_MAX => Ok(length),
-            _ => Err(start.error(Fault::LengthTooLarge(length))),
+        usize::try_from(length).map_err(|_| start.error(Fault::LengthTooLarge(length)))
+    }
+
+    /// A score as text: a length byte and so many characters, or 253, 254, 255 for what is no number and the infinities.
+    pub fn double_text(&mut self) -> Result<f64, DecodeError> {
+        let start = *self;
+        match self.byte()? {
+            DOUBLE_NAN => Err(start.error(Fault::Score)),
+            DOUBLE_INFINITY => Ok(f64::INFINITY),
+            DOUBLE_MINUS_INFINITY => Ok(f64::NEG_INFINITY),
+            length => {
+                let text = self.take(length.into())?;
+                parse_double(text).ok_or(start.error(Fault::Score))
+            }
         }
     }
 
@@ -236,7 +328,53 @@ mod tests {
         }
     }
 
+    fn check_double(score: f64, text: &str) {
+        let mut out = Vec::new();
+        write_double_text(&mut out, score);
+        assert_eq!(out.split_first(), Some((&(text.len() as u8), text.as_bytes())));
+        let read = Decoder::new(&out).double_text().expect("just written");
+        assert_eq!(read.to_bits(), score.to_bits(), "{text}");
+    }
+
+    #[test]
+    fn scores_are_printed_as_c_does() {
+        check_double(0.0, "0");
+        check_double(-0.0, "-0");
+        check_double(-17.0, "-17");
+        check_double(1e15, "1000000000000000");
+        check_double(1e16, "10000000000000000");
+        check_double(1e17, "1e+17");
+        check_double(1.5, "1.5");
+        check_double(0.1, "0.10000000000000001");
+        check_double(-3.25e-5, "-3.2499999999999997e-05");
+        check_double(0.00015, "0.00014999999999999999");
+        check_double(123456.789, "123456.789");
+        check_double(f64::MAX, "1.7976931348623157e+308");
+        check_double(5e-324, "4.9406564584124654e-324");
+        for (score, byte) in [(f64::INFINITY, 254), (f64::NEG_INFINITY, 255)] {
+            let mut out = Vec::new();
+            write_double_text(&mut out, score);
+            assert_eq!(out, [byte]);
+            assert_eq!(Decoder::new(&out).double_text(), Ok(score));
+        }
+        for text in [b"\xfd".as_slice(), b"\x03nan", b"\x01x", b"\x00"] {
+            let error = Decoder::new(text).double_text().expect_err("no number");
+            assert_eq!(error.fault, Fault::Score);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn scores_round_trip(bits: u64) {
+            let score = f64::from_bits(bits);
+            if !score.is_nan() {
+                let mut out = Vec::new();
+                write_double_text(&mut out, score);
+                let read = Decoder::new(&out).double_text().expect("just written");
+                prop_assert_eq!(read.to_bits(), bits);
+            }
+        }
+
         #[test]
         fn strings_round_trip(string: Vec<u8>) {
             let mut out = Vec::new();

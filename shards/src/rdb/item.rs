@@ -1,62 +1,125 @@
 //! Items of snapshot files: fields, a type byte, the key, the value.
 //!
-//! Fields stand in front of the type byte, each an opcode and its value, and belong to this one item, so
+//! Fields stand in front of the type byte, each an opcode and its value, and belong to this one record, so
 //! that any run of records can be read without what came before:
 //!
 //! | opcode | value | without it |
 //! |---|---|---|
 //! | 0xfe | database, 1 byte | database 0 |
 //! | 0xfc | deadline, 8 bytes, milliseconds since the Unix epoch, little endian | none |
-//! | 0xf0 | form of a string, 1 byte: 1 text, 2 raw | automatic |
+//! | 0xf0 | form, 1 byte: of a string 1 text, 2 raw; of a collection 1 tree, 2 integers | automatic; pack |
+//! | 0xf1 | elements (of a string, bytes) of the whole value, 8 bytes, little endian: this is its first piece | all of it is here |
+//! | 0xf2 | elements (bytes) of the value that precede this piece, 8 bytes, little endian | it begins here |
+//!
+//! A value of more than [`ITEM_PIECE_BYTES`] comes in pieces. Pieces of one value come in order, those of others may
+//! stand between them.
 
 use std::borrow::Cow;
 
 use super::encoding::{Decoder, write_string};
-use super::value::{DecodedValue, read_value, type_byte, write_value};
+use super::value::{EncodedValue, read_value};
+use super::write::{piece_end, type_byte, write_range};
 use super::{DecodeError, Fault};
 use crate::ids::{DatabaseIndex, Deadline};
-use crate::keyspace::{Item, StringForm, Value};
+use crate::keyspace::{Item, Shape};
 use crate::limits::DATABASE_COUNT;
 
 const FIELD_DATABASE: u8 = 0xfe;
 const FIELD_DEADLINE: u8 = 0xfc;
 const FIELD_FORM: u8 = 0xf0;
+const FIELD_TOTAL: u8 = 0xf1;
+const FIELD_GOES_ON: u8 = 0xf2;
 
-const FORM_TEXT: u8 = 1;
-const FORM_RAW: u8 = 2;
+/// Which part of its value a record has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Piece {
+    /// All of it.
+    #[default]
+    Whole,
+    /// The first part of a value of so many elements, or bytes if it is a string.
+    First(u64),
+    /// What follows on so many elements or bytes.
+    Next(u64),
+}
 
-/// An item that was read.
+/// An item that was read, or a piece of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ItemRecord<'a> {
     /// Its database.
     pub database: DatabaseIndex,
-    /// When it ends; `None` for never.
+    /// When it ends; `None` for never. Only the first piece says it.
     pub deadline: Option<Deadline>,
-    /// How OBJECT ENCODING sees a string.
-    pub form: StringForm,
+    /// Type and form of the value.
+    pub shape: Shape,
+    /// Which part of the value this is.
+    pub piece: Piece,
     /// The key.
     pub key: Cow<'a, [u8]>,
-    /// The value.
-    pub value: DecodedValue<'a>,
+    /// The value, or the part of it.
+    pub value: EncodedValue<'a>,
 }
 
-/// Appends an item of `database`. Cost: one copy of key and value.
-pub fn write_item(out: &mut Vec<u8>, database: DatabaseIndex, item: Item<'_>) {
-    write_parts(out, database, item.deadline(), item.string_form(), item.key(), item.value());
+impl ItemRecord<'_> {
+    /// The same with bytes of its own.
+    pub fn into_owned(self) -> ItemRecord<'static> {
+        let key = Cow::Owned(self.key.into_owned());
+        ItemRecord { key, value: self.value.into_owned(), ..self }
+    }
+
+    /// Does an item begin with it?
+    pub fn is_first(&self) -> bool {
+        !matches!(self.piece, Piece::Next(_))
+    }
 }
 
-/// Appends an item that was read elsewhere. Cost: one copy of key and value.
+/// Appends an item of `database` from a place in its value on, 0 at first. Returns the place to go on at, if it was too
+/// large to be written to its end. Cost: one copy of key and value.
+pub fn write_item(
+    out: &mut Vec<u8>,
+    database: DatabaseIndex,
+    item: Item<'_>,
+    from: u64,
+) -> Option<u64> {
+    write_fields(out, database, item.deadline().filter(|_| from == 0), item.shape());
+    let (value, key) = (item.value(), item.key());
+    let (end, total) = piece_end(value, from);
+    if from > 0 {
+        out.push(FIELD_GOES_ON);
+        out.extend_from_slice(&from.to_le_bytes());
+    } else if end < total {
+        out.push(FIELD_TOTAL);
+        out.extend_from_slice(&total.to_le_bytes());
+    }
+    out.push(type_byte(value));
+    write_string(out, key);
+    write_range(out, value, from, end);
+    (end < total).then_some(end)
+}
+
+/// Appends a record that was read elsewhere. Cost: one copy of key and value.
 pub fn write_record(out: &mut Vec<u8>, item: &ItemRecord<'_>) {
-    write_parts(out, item.database, item.deadline, item.form, &item.key, item.value.borrow());
+    write_fields(out, item.database, item.deadline, item.shape);
+    match item.piece {
+        Piece::Whole => {}
+        Piece::First(total) => {
+            out.push(FIELD_TOTAL);
+            out.extend_from_slice(&total.to_le_bytes());
+        }
+        Piece::Next(from) => {
+            out.push(FIELD_GOES_ON);
+            out.extend_from_slice(&from.to_le_bytes());
+        }
+    }
+    out.push(item.value.type_byte());
+    write_string(out, &item.key);
+    out.extend_from_slice(item.value.bytes());
 }
 
-fn write_parts(
+fn write_fields(
     out: &mut Vec<u8>,
     database: DatabaseIndex,
     deadline: Option<Deadline>,
-    form: StringForm,
-    key: &[u8],
-    value: Value<'_>,
+    shape: Shape,
 ) {
     if database != DatabaseIndex(0) {
         out.extend_from_slice(&[FIELD_DATABASE, database.0]);
@@ -65,24 +128,19 @@ fn write_parts(
         out.push(FIELD_DEADLINE);
         out.extend_from_slice(&deadline.0.to_le_bytes());
     }
-    match form {
-        StringForm::Automatic => {}
-        StringForm::Text => out.extend_from_slice(&[FIELD_FORM, FORM_TEXT]),
-        StringForm::Raw => out.extend_from_slice(&[FIELD_FORM, FORM_RAW]),
+    let form = shape.form_byte();
+    if form != 0 {
+        out.extend_from_slice(&[FIELD_FORM, form]);
     }
-    out.push(type_byte(value));
-    write_string(out, key);
-    write_value(out, value);
 }
 
-/// Reads one item off the front of `input`, which is left as it was on an error.
+/// Reads one item or piece off the front of `input`, which is left as it was on an error.
 /// Errors: [`DecodeError`], its offset counted from the start of `input`;
 /// [`DecodeError::is_truncated`] when the item's end is not there.
 pub fn read_item<'a>(input: &mut &'a [u8]) -> Result<ItemRecord<'a>, DecodeError> {
     let mut decoder = Decoder::new(input);
-    let mut database = DatabaseIndex(0);
-    let mut deadline = None;
-    let mut form = StringForm::Automatic;
+    let (mut database, mut deadline, mut piece) = (DatabaseIndex(0), None, Piece::Whole);
+    let (mut form, mut at_form) = (0, decoder);
     loop {
         let start = decoder;
         match decoder.byte()? {
@@ -94,21 +152,18 @@ pub fn read_item<'a>(input: &mut &'a [u8]) -> Result<ItemRecord<'a>, DecodeError
                 database = DatabaseIndex(value);
             }
             FIELD_DEADLINE => deadline = Some(Deadline(i64::from_le_bytes(decoder.array()?))),
-            FIELD_FORM => {
-                form = match decoder.byte()? {
-                    FORM_TEXT => StringForm::Text,
-                    FORM_RAW => StringForm::Raw,
-                    value => {
-                        return Err(start.error(Fault::ItemField { opcode: FIELD_FORM, value }));
-                    }
-                }
-            }
+            FIELD_FORM => (form, at_form) = (decoder.byte()?, start),
+            FIELD_TOTAL => piece = Piece::First(u64::from_le_bytes(decoder.array()?)),
+            FIELD_GOES_ON => piece = Piece::Next(u64::from_le_bytes(decoder.array()?)),
             type_byte => {
                 let type_offset = input.len() - start.rest().len();
                 let key = decoder.string()?;
                 let value = read_value(&mut decoder, type_byte, type_offset)?;
+                let shape = Shape::read(value.value_type(), form).ok_or_else(|| {
+                    at_form.error(Fault::ItemField { opcode: FIELD_FORM, value: form })
+                })?;
                 *input = decoder.rest();
-                return Ok(ItemRecord { database, deadline, form, key, value });
+                return Ok(ItemRecord { database, deadline, shape, piece, key, value });
             }
         }
     }
@@ -117,29 +172,40 @@ pub fn read_item<'a>(input: &mut &'a [u8]) -> Result<ItemRecord<'a>, DecodeError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keyspace::StringForm;
     use proptest::prelude::*;
 
     fn record(key: &'static [u8], value: &'static [u8]) -> ItemRecord<'static> {
         ItemRecord {
             database: DatabaseIndex(0),
             deadline: None,
-            form: StringForm::Automatic,
+            shape: Shape::String(StringForm::Automatic),
+            piece: Piece::Whole,
             key: Cow::Borrowed(key),
-            value: DecodedValue::String(Cow::Borrowed(value)),
+            value: EncodedValue::of_string(value),
         }
     }
 
     fn any_record() -> impl Strategy<Value = ItemRecord<'static>> {
         let form =
             prop_oneof![Just(StringForm::Automatic), Just(StringForm::Text), Just(StringForm::Raw)];
-        (0..DATABASE_COUNT as u8, any::<Option<i64>>(), form, any::<Vec<u8>>(), any::<Vec<u8>>())
-            .prop_map(|(database, deadline, form, key, value)| ItemRecord {
+        let piece = prop_oneof![
+            Just(Piece::Whole),
+            any::<u64>().prop_map(Piece::First),
+            any::<u64>().prop_map(Piece::Next)
+        ];
+        let database = 0..DATABASE_COUNT as u8;
+        let deadline = any::<Option<i64>>();
+        (database, deadline, form, piece, any::<Vec<u8>>(), any::<Vec<u8>>()).prop_map(
+            |(database, deadline, form, piece, key, value)| ItemRecord {
                 database: DatabaseIndex(database),
                 deadline: deadline.map(Deadline),
-                form,
+                shape: Shape::String(form),
+                piece,
                 key: Cow::Owned(key),
-                value: DecodedValue::String(Cow::Owned(value)),
-            })
+                value: EncodedValue::of_string(&value),
+            },
+        )
     }
 
     #[test]
@@ -151,7 +217,7 @@ mod tests {
         let item = ItemRecord {
             database: DatabaseIndex(3),
             deadline: Some(Deadline(1)),
-            form: StringForm::Raw,
+            shape: Shape::String(StringForm::Raw),
             ..record(b"k", b"7")
         };
         write_record(&mut out, &item);

@@ -10,12 +10,15 @@ pub mod checksum;
 mod encoding;
 mod item;
 mod lzf;
+mod packed;
 mod payload;
 mod value;
+mod write;
 
-pub use item::{ItemRecord, read_item, write_item, write_record};
+pub use item::{ItemRecord, Piece, read_item, write_item, write_record};
 pub use payload::{PayloadError, read_payload, write_payload};
-pub use value::DecodedValue;
+pub use value::{EncodedValue, TakePart};
+pub use write::write_value;
 
 /// RDB version that is written.
 pub const VERSION_WRITTEN: u16 = 6;
@@ -60,6 +63,30 @@ pub enum Fault {
     /// Compressed data that contradicts itself or its lengths.
     #[error("damaged LZF data")]
     Compression,
+    /// A packed form that contradicts itself.
+    #[error("damaged {0}")]
+    Packed(&'static str),
+    /// A collection without elements.
+    #[error("a collection without elements")]
+    Empty,
+    /// A field without a value, or a member without a score.
+    #[error("an odd number of elements")]
+    Odd,
+    /// A score that is no number.
+    #[error("a score that is no number")]
+    Score,
+    /// Bytes behind a value that should take all of them.
+    #[error("{count} bytes follow the value")]
+    Trailing {
+        /// How many.
+        count: usize,
+    },
+    /// A piece of a value that does not go on where the one before ended, or of a value of another type.
+    #[error("a piece of a value that does not follow on its first")]
+    Piece,
+    /// A member or field that is there already.
+    #[error("a duplicate")]
+    Duplicate,
     /// A value type that is not known or not supported.
     #[error("unknown value type {0}")]
     UnknownType(u8),

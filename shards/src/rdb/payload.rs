@@ -2,7 +2,8 @@
 
 use super::checksum::crc64;
 use super::encoding::Decoder;
-use super::value::{DecodedValue, read_value, type_byte, write_value};
+use super::value::{EncodedValue, read_value};
+use super::write::write_portable;
 use super::{DecodeError, VERSION_READ, VERSION_WRITTEN};
 use crate::keyspace::Value;
 
@@ -29,15 +30,14 @@ pub enum PayloadError {
 /// Appends the payload of a value.
 pub fn write_payload(out: &mut Vec<u8>, value: Value<'_>) {
     let start = out.len();
-    out.push(type_byte(value));
-    write_value(out, value);
+    write_portable(out, value);
     out.extend_from_slice(&VERSION_WRITTEN.to_le_bytes());
     let checksum = crc64(&out[start..]);
     out.extend_from_slice(&checksum.to_le_bytes());
 }
 
 /// Reads a payload. Bytes between the value and the version are ignored, as Redis does.
-pub fn read_payload(payload: &[u8]) -> Result<DecodedValue<'_>, PayloadError> {
+pub fn read_payload(payload: &[u8]) -> Result<EncodedValue<'_>, PayloadError> {
     let (checked, checksum) = payload
         .split_last_chunk::<CHECKSUM_BYTES>()
         .ok_or(PayloadError::TooShort(payload.len()))?;
@@ -93,7 +93,7 @@ mod tests {
         ] {
             let payload = bytes_of_hex(hex);
             let decoded = read_payload(&payload).expect(hex);
-            assert_eq!(decoded.borrow(), string(value.as_bytes()));
+            assert_eq!(decoded.string().as_deref(), Some(value.as_bytes()));
         }
     }
 
@@ -132,8 +132,8 @@ mod tests {
             }))
         );
         assert_eq!(
-            read_payload(&signed(b"\x03\x00", 6)),
-            Err(PayloadError::Value(DecodeError { fault: Fault::UnknownType(3), offset: 0 }))
+            read_payload(&signed(b"\x06\x00", 6)),
+            Err(PayloadError::Value(DecodeError { fault: Fault::UnknownType(6), offset: 0 }))
         );
         assert!(matches!(read_payload(&signed(b"", 6)), Err(PayloadError::Value(_))));
     }
@@ -144,7 +144,8 @@ mod tests {
             let mut payload = Vec::new();
             write_payload(&mut payload, string(&value));
             let decoded = read_payload(&payload).expect("just written");
-            prop_assert_eq!(decoded.borrow(), string(&value));
+            let string = decoded.string();
+            prop_assert_eq!(string.as_deref(), Some(&value[..]));
         }
 
         #[test]

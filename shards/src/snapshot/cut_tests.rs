@@ -5,6 +5,7 @@ use super::load::{Progress, load};
 use super::{Header, SnapshotReader, SnapshotWriter};
 use crate::ids::{DatabaseIndex, Deadline};
 use crate::keyspace::{Expiry, Key, KeyHasher, Keyspace, StringForm};
+use crate::limits::ITEM_PIECE_BYTES;
 use proptest::prelude::*;
 
 const NOW_MS: i64 = 1_000_000;
@@ -17,11 +18,17 @@ enum Change {
     Step { budget: usize },
 }
 
+/// Now and then a string that comes in pieces.
+fn length() -> impl Strategy<Value = usize> {
+    const PIECE: usize = ITEM_PIECE_BYTES;
+    prop_oneof![30 => 0usize..200, 1 => PIECE - 1..PIECE + 2, 1 => 0..5 * PIECE]
+}
+
 fn any_change() -> impl Strategy<Value = Change> {
     let database = || prop_oneof![Just(0u8), Just(1), Just(15)];
     let deadline = || prop::option::of(prop_oneof![NOW_MS + 1..NOW_MS * 2, Just(i64::MAX)]);
     prop_oneof![
-        8 => (database(), any::<u8>(), 0usize..200, deadline())
+        8 => (database(), any::<u8>(), length(), deadline())
             .prop_map(|(database, key, length, deadline)| Change::Set { database, key, length, deadline }),
         3 => (database(), any::<u8>()).prop_map(|(database, key)| Change::Remove { database, key }),
         1 => database().prop_map(|database| Change::Clear { database }),
@@ -78,10 +85,14 @@ proptest! {
         for change in &during {
             apply(&mut keyspace, change);
             if let Change::Step { budget } = *change {
-                keyspace.cut_step(budget, &mut |database, item| writer.push(database, item));
+                keyspace.cut_step(budget, &mut |database, item, from| {
+                    writer.push(database, item, from)
+                });
             }
         }
-        while !keyspace.cut_step(1000, &mut |database, item| writer.push(database, item)) {}
+        while !keyspace.cut_step(1000, &mut |database, item, from| {
+            writer.push(database, item, from)
+        }) {}
         prop_assert_eq!(writer.item_count(), counts.iter().sum::<u64>());
 
         let mut taken = Vec::new();

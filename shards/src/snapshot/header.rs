@@ -12,7 +12,7 @@ use crate::slot::{SLOT_COUNT, Slot};
 /// The first eight bytes of every snapshot.
 pub const MAGIC: [u8; 8] = *b"RINGSNAP";
 /// The format that this ringraft writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// The slot scheme CRC-32 (IEEE) mod 1024 with the Codis tag rule.
 pub const SLOT_SCHEME_CRC32: u16 = 1;
 /// Bytes before the part whose shape depends on the version: magic, version, length.
@@ -280,13 +280,13 @@ pub(crate) mod tests {
     #[test]
     fn a_newer_format_is_named() {
         let mut bytes = example().encode();
-        bytes[8] = 3;
+        bytes[8] = 4;
         let end = bytes.len() - 4;
         let crc = crc32fast::hash(&bytes[..end]);
         bytes[end..].copy_from_slice(&crc.to_le_bytes());
         let error = Header::decode(&bytes).expect_err("newer");
-        assert!(matches!(error, ReadError::NewerFormat { found: 3, known: 2 }), "{error}");
-        assert!(error.to_string().contains("snapshot format 3"), "{error}");
+        assert!(matches!(error, ReadError::NewerFormat { found: 4, known: 3 }), "{error}");
+        assert!(error.to_string().contains("snapshot format 4"), "{error}");
     }
 
     #[test]

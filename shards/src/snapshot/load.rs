@@ -2,10 +2,11 @@
 
 use std::io::Read;
 
+use super::error::Flaw;
 use super::error::ReadError;
 use super::reader::SnapshotReader;
 use crate::keyspace::{Expiry, Key, Keyspace};
-use crate::rdb::DecodedValue;
+use crate::rdb::Piece;
 
 /// How far a snapshot is loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,17 +36,22 @@ pub fn load_chunk<R: Read>(
                 let expiry = item.deadline.map_or(Expiry::Never, Expiry::At);
                 // An item past its deadline is loaded too, hence set before it: the snapshot's index
                 // decides what is there, and the leader's time, later on, what has expired.
-                let now_ms = item.deadline.map_or(leader_time_ms, |at| at.0.min(leader_time_ms));
+                let now_ms = match item.piece {
+                    Piece::Next(_) => i64::MIN,
+                    Piece::Whole | Piece::First(_) => {
+                        item.deadline.map_or(leader_time_ms, |at| at.0.min(leader_time_ms))
+                    }
+                };
                 let mut edit = keyspace.edit(item.database, now_ms);
-                match item.value {
-                    DecodedValue::String(value) => edit.set_string(&key, &value, item.form, expiry),
-                }
-                progress.items += 1;
+                edit.load(&key, item.shape, expiry, &item.value, item.piece)
+                    .map_err(|fault| ReadError::damaged(chunk.offset(), Flaw::Item(fault)))?;
+                progress.items += u64::from(item.is_first());
             }
             true
         }
         None => {
             keyspace.set_ledger(reader.take_ledger());
+            keyspace.set_limits(reader.limits());
             false
         }
     };

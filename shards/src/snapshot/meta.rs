@@ -69,6 +69,11 @@ impl Meta {
         }
     }
 
+    /// The same beside a file of an older format.
+    pub fn of_format(self, format_version: u32) -> Meta {
+        Meta { format_version, ..self }
+    }
+
     /// The file's text, one field a line.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).expect("plain fields always serialize");

@@ -1,27 +1,74 @@
 //! Reads `state.ring` from any stream, a chunk at a time.
 //!
 //! Nothing is used before its checksum was checked, and no length is believed beyond what the file has
-//! left: memory is one chunk. No bytes make it panic.
+//! left: memory is one chunk, and the keys of items of which more pieces are to come. No bytes make it panic.
 
+use std::collections::HashMap;
 use std::io::Read;
 
 use super::error::{Flaw, ReadError};
-use super::footer::{CHUNK_TAG, ChunkHeader, FOOTER_TAG, Footer, LEDGER_TAG};
+use super::footer::{CHUNK_TAG, ChunkHeader, FOOTER_TAG, Footer, LEDGER_TAG, LIMITS_TAG};
 use super::header::{Header, PREFIX_BYTES};
+use crate::ids::DatabaseIndex;
+use crate::keyspace::Shape;
 use crate::limits::SNAPSHOT_CHUNK_BYTES;
-use crate::rdb::{self, ItemRecord};
+use crate::rdb::{self, Fault, ItemRecord, Piece};
 use crate::transaction::Ledger;
+use crate::value::Limits;
 
 /// Reads one snapshot from `source`, from its first byte to its last.
 pub struct SnapshotReader<R> {
     input: Input<R>,
     header: Header,
+    format_version: u32,
     crc: crc32fast::Hasher,
     chunk: Vec<u8>,
     chunk_count: u64,
     item_count: u64,
     ledger: Ledger,
+    limits: Limits,
+    partial: PartialItems,
     footer: Option<Footer>,
+}
+
+/// Items of which pieces are to come.
+#[derive(Default)]
+struct PartialItems {
+    items: HashMap<(DatabaseIndex, Vec<u8>), Partial>,
+}
+
+/// How much of an item was read.
+struct Partial {
+    shape: Shape,
+    total: u64,
+    read: u64,
+}
+
+impl PartialItems {
+    /// Takes note of a record.
+    /// Errors: it is a piece that does not follow on another one.
+    fn note(&mut self, record: &ItemRecord<'_>) -> Result<(), Fault> {
+        if record.piece == Piece::Whole && self.items.is_empty() {
+            return Ok(());
+        }
+        let place = (record.database, record.key.to_vec());
+        let before = self.items.remove(&place);
+        let (total, read) = match (record.piece, before) {
+            (Piece::Whole, None) => return Ok(()),
+            (Piece::First(total), None) => (total, 0),
+            (Piece::Next(from), Some(before))
+                if before.read == from && before.shape == record.shape =>
+            {
+                (before.total, from)
+            }
+            _ => return Err(Fault::Piece),
+        };
+        let read = read + record.value.count();
+        if read < total {
+            self.items.insert(place, Partial { shape: record.shape, total, read });
+        }
+        if read > total { Err(Fault::Piece) } else { Ok(()) }
+    }
 }
 
 impl<R: Read> SnapshotReader<R> {
@@ -35,16 +82,20 @@ impl<R: Read> SnapshotReader<R> {
         bytes[..PREFIX_BYTES].copy_from_slice(&prefix);
         input.fill(&mut bytes[PREFIX_BYTES..], "the header")?;
         let header = Header::decode(&bytes)?;
+        let [.., a, b, c, d, _, _, _, _] = prefix;
         let mut crc = crc32fast::Hasher::new();
         crc.update(&bytes);
         Ok(SnapshotReader {
             input,
             header,
+            format_version: u32::from_le_bytes([a, b, c, d]),
             crc,
             chunk: Vec::new(),
             chunk_count: 0,
             item_count: 0,
             ledger: Ledger::default(),
+            limits: Limits::default(),
+            partial: PartialItems::default(),
             footer: None,
         })
     }
@@ -52,6 +103,11 @@ impl<R: Read> SnapshotReader<R> {
     /// What the snapshot is of.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// The format in which it is written.
+    pub fn format_version(&self) -> u32 {
+        self.format_version
     }
 
     /// Bytes read so far.
@@ -69,6 +125,11 @@ impl<R: Read> SnapshotReader<R> {
         std::mem::take(&mut self.ledger)
     }
 
+    /// When collections change their form, as far as it was read.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// The footer, once [`SnapshotReader::read_chunk`] has returned `None`.
     pub fn footer(&self) -> Option<&Footer> {
         self.footer.as_ref()
@@ -83,7 +144,7 @@ impl<R: Read> SnapshotReader<R> {
         let mut tag = [0; 4];
         self.input.fill(&mut tag, "a chunk")?;
         match tag {
-            CHUNK_TAG | LEDGER_TAG => self.read_items(start, tag).map(Some),
+            CHUNK_TAG | LEDGER_TAG | LIMITS_TAG => self.read_items(start, tag).map(Some),
             FOOTER_TAG => self.read_footer(start).map(|()| None),
             _ => Err(ReadError::damaged(start, Flaw::Tag)),
         }
@@ -131,6 +192,10 @@ impl<R: Read> SnapshotReader<R> {
             let flaw = Flaw::Unknown { what: "ledger of transactions, version", found: 0 };
             self.ledger = Ledger::decode(payload).ok_or(ReadError::damaged(payload_start, flaw))?;
             payload = &[];
+        } else if tag == LIMITS_TAG {
+            let flaw = Flaw::Unknown { what: "limits of packed values, version", found: 0 };
+            self.limits = Limits::decode(payload).ok_or(ReadError::damaged(payload_start, flaw))?;
+            payload = &[];
         }
         Ok(Chunk {
             payload,
@@ -138,6 +203,7 @@ impl<R: Read> SnapshotReader<R> {
             payload_start,
             item_count: header.item_count,
             items_read: 0,
+            partial: &mut self.partial,
         })
     }
 
@@ -161,6 +227,9 @@ impl<R: Read> SnapshotReader<R> {
                 return Err(at_start(Flaw::Mismatch { what, found, recorded }));
             }
         }
+        if !self.partial.items.is_empty() {
+            return Err(at_start(Flaw::Item(Fault::Piece)));
+        }
         if self.input.remaining() > 0 {
             let flaw = Flaw::Trailing { count: self.input.remaining() };
             return Err(ReadError::damaged(self.input.offset, flaw));
@@ -177,17 +246,23 @@ pub struct Chunk<'a> {
     payload_start: u64,
     item_count: u32,
     items_read: u32,
+    partial: &'a mut PartialItems,
 }
 
 impl<'a> Chunk<'a> {
-    /// Items in this chunk.
+    /// Items that begin in this chunk.
     pub fn item_count(&self) -> u32 {
         self.item_count
     }
 
-    /// The next item; `None` after the last. Call it to the end: only then is the count checked.
+    /// Where in the file the next item begins.
+    pub fn offset(&self) -> u64 {
+        self.payload_start + (self.payload.len() - self.rest.len()) as u64
+    }
+
+    /// The next item, or the next piece of one; `None` after the last. Call it to the end: only then is the count checked.
     pub fn next_item(&mut self) -> Result<Option<ItemRecord<'a>>, ReadError> {
-        let offset = self.payload_start + (self.payload.len() - self.rest.len()) as u64;
+        let offset = self.offset();
         if self.rest.is_empty() {
             let (found, recorded) = (self.items_read.into(), self.item_count.into());
             if found != recorded {
@@ -199,7 +274,8 @@ impl<'a> Chunk<'a> {
         let item = rdb::read_item(&mut self.rest).map_err(|error| {
             ReadError::damaged(offset + error.offset as u64, Flaw::Item(error.fault))
         })?;
-        self.items_read = self.items_read.saturating_add(1);
+        self.partial.note(&item).map_err(|fault| ReadError::damaged(offset, Flaw::Item(fault)))?;
+        self.items_read = self.items_read.saturating_add(item.is_first().into());
         Ok(Some(item))
     }
 }

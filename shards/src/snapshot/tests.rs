@@ -10,9 +10,9 @@ use super::footer::{ChunkHeader, Footer};
 use super::header::tests::example;
 use super::*;
 use crate::ids::{ClusterId, DatabaseIndex, Deadline, Index, NodeId, ShardId, Term};
-use crate::keyspace::StringForm;
+use crate::keyspace::{Shape, StringForm};
 use crate::limits::{DATABASE_COUNT, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_KEPT_COUNT};
-use crate::rdb::{DecodedValue, ItemRecord};
+use crate::rdb::{EncodedValue, ItemRecord, Piece};
 
 pub(super) type Record = ItemRecord<'static>;
 
@@ -20,9 +20,10 @@ pub(super) fn record(database: u8, key: &str, value: &str, deadline: Option<i64>
     ItemRecord {
         database: DatabaseIndex(database),
         deadline: deadline.map(Deadline),
-        form: StringForm::Automatic,
+        shape: Shape::String(StringForm::Automatic),
+        piece: Piece::Whole,
         key: Cow::Owned(key.as_bytes().to_vec()),
-        value: DecodedValue::String(Cow::Owned(value.as_bytes().to_vec())),
+        value: EncodedValue::of_string(value.as_bytes()),
     }
 }
 
@@ -49,12 +50,7 @@ fn read(file: &[u8]) -> Result<(Header, Vec<Record>), ReadError> {
     let mut items = Vec::new();
     while let Some(mut chunk) = reader.read_chunk()? {
         while let Some(item) = chunk.next_item()? {
-            let DecodedValue::String(value) = item.value;
-            items.push(ItemRecord {
-                key: Cow::Owned(item.key.into_owned()),
-                value: DecodedValue::String(Cow::Owned(value.into_owned())),
-                ..item
-            });
+            items.push(item.into_owned());
         }
     }
     Ok((reader.header().clone(), items))
@@ -101,9 +97,10 @@ fn any_record() -> impl Strategy<Value = Record> {
         |(database, deadline, form, key, value)| ItemRecord {
             database: DatabaseIndex(database),
             deadline: deadline.map(Deadline),
-            form,
+            shape: Shape::String(form),
+            piece: Piece::Whole,
             key: Cow::Owned(key),
-            value: DecodedValue::String(Cow::Owned(value)),
+            value: EncodedValue::of_string(&value),
         },
     )
 }

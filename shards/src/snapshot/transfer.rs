@@ -20,6 +20,7 @@ pub struct SnapshotFile {
     path: PathBuf,
     file: File,
     size: u64,
+    format_version: u32,
     header: Header,
     footer: Footer,
 }
@@ -37,7 +38,8 @@ impl SnapshotFile {
         let file = File::open(path).map_err(SnapshotError::io("opening", path))?;
         let size = file.metadata().map_err(SnapshotError::io("opening", path))?.len();
         let unreadable = |source| SnapshotError::Unreadable { path: path.to_path_buf(), source };
-        let header = SnapshotReader::open(&file, size).map_err(unreadable)?.header().clone();
+        let reader = SnapshotReader::open(&file, size).map_err(unreadable)?;
+        let (format_version, header) = (reader.format_version(), reader.header().clone());
         let offset = size.saturating_sub(Footer::BYTES as u64);
         let mut bytes = [0; Footer::BYTES];
         file.read_exact_at(&mut bytes, offset)
@@ -52,7 +54,7 @@ impl SnapshotFile {
         });
         // Without a footer the file was cut, or never finished.
         let footer = footer.map_err(|flaw| unreadable(ReadError::damaged(offset, flaw)))?;
-        Ok(SnapshotFile { path: path.to_path_buf(), file, size, header, footer })
+        Ok(SnapshotFile { path: path.to_path_buf(), file, size, format_version, header, footer })
     }
 
     /// Refuses a snapshot of another cluster or shard.
@@ -91,7 +93,7 @@ impl SnapshotFile {
 
     /// What `meta.json` says.
     pub fn meta(&self) -> Meta {
-        Meta::new(&self.header, &self.footer)
+        Meta::new(&self.header, &self.footer).of_format(self.format_version)
     }
 
     /// Up to `length` bytes from `offset`; fewer only at the end. Blocks on the disk.

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::footer::{CHUNK_TAG, ChunkHeader, Footer, LEDGER_TAG};
+use super::footer::{CHUNK_TAG, ChunkHeader, Footer, LEDGER_TAG, LIMITS_TAG};
 use super::header::Header;
 use super::meta::Meta;
 use crate::ids::DatabaseIndex;
@@ -13,6 +13,7 @@ use crate::keyspace::Item;
 use crate::limits::SNAPSHOT_CHUNK_BYTES;
 use crate::rdb::{self, ItemRecord};
 use crate::transaction::Ledger;
+use crate::value::Limits;
 
 /// Writes one snapshot. The bytes given out, one after the other, are the file.
 pub struct SnapshotWriter {
@@ -21,6 +22,7 @@ pub struct SnapshotWriter {
     ready_bytes: usize,
     /// Room for the chunk's header, then the payload so far.
     open: Vec<u8>,
+    /// Items that begin in it.
     open_item_count: u32,
     /// Over every byte of the chunks sealed and the header.
     crc: crc32fast::Hasher,
@@ -58,17 +60,29 @@ impl SnapshotWriter {
         }
     }
 
-    /// Appends an item. Each item of the cut once, in any order.
-    /// Cost: one copy of key and value; one allocation and one CRC-32 for each full chunk.
-    pub fn push(&mut self, database: DatabaseIndex, item: Item<'_>) {
-        rdb::write_item(&mut self.open, database, item);
-        self.pushed();
+    /// Puts the limits of the moment of the cut before all items. Nothing is written for the ones that are there from the
+    /// start.
+    pub fn push_limits(&mut self, limits: Limits) {
+        if limits != Limits::default() {
+            debug_assert_eq!(self.item_count, 0, "limits go before items");
+            self.open.extend_from_slice(&limits.encode());
+            self.seal_as(LIMITS_TAG);
+        }
     }
 
-    /// Appends an item that was read elsewhere.
+    /// Appends an item from a place in its value on, 0 at first. Returns the place to go on at when it was too large to be
+    /// written to its end: then it must be pushed again from there. Each item of the cut once, in any order.
+    /// Cost: one copy of key and value; one allocation and one CRC-32 for each full chunk.
+    pub fn push(&mut self, database: DatabaseIndex, item: Item<'_>, from: u64) -> Option<u64> {
+        let next = rdb::write_item(&mut self.open, database, item, from);
+        self.pushed(from == 0);
+        next
+    }
+
+    /// Appends an item, or a piece of one, that was read elsewhere.
     pub fn push_record(&mut self, record: &ItemRecord<'_>) {
         rdb::write_record(&mut self.open, record);
-        self.pushed();
+        self.pushed(record.is_first());
     }
 
     /// The next bytes of the file, in order; `None` until more items come.
@@ -95,7 +109,7 @@ impl SnapshotWriter {
 
     /// Ends the snapshot: its last bytes (all that was not taken yet), and what `meta.json` will say.
     pub fn finish(mut self) -> (Vec<u8>, Meta) {
-        if self.open_item_count > 0 {
+        if self.open.len() > ChunkHeader::BYTES {
             self.seal();
         }
         let footer = Footer {
@@ -113,9 +127,9 @@ impl SnapshotWriter {
     }
 
     #[inline]
-    fn pushed(&mut self) {
-        self.item_count += 1;
-        self.open_item_count += 1;
+    fn pushed(&mut self, is_first: bool) {
+        self.item_count += u64::from(is_first);
+        self.open_item_count += u32::from(is_first);
         if self.open.len() >= ChunkHeader::BYTES + SNAPSHOT_CHUNK_BYTES {
             self.seal();
         }
@@ -131,7 +145,7 @@ impl SnapshotWriter {
         let mut payload_crc = crc32fast::Hasher::new();
         payload_crc.update(payload);
         let chunk_header = ChunkHeader {
-            length: u32::try_from(payload.len()).expect("an item is far below 4 GiB"),
+            length: u32::try_from(payload.len()).expect("a piece of an item is far below 4 GiB"),
             item_count: std::mem::take(&mut self.open_item_count),
             crc: payload_crc.clone().finalize(),
         };

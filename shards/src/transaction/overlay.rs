@@ -6,7 +6,9 @@
 use super::record::install;
 use crate::arguments::Arguments;
 use crate::ids::{DatabaseIndex, Deadline};
-use crate::keyspace::{Edit, Expiry, Item, Key, KeyHasher, Keyspace, StringForm};
+use crate::keyspace::{Edit, Expiry, Item, Key, KeyHasher, Keyspace, Shape, StringForm};
+use crate::rdb::{self, EncodedValue, Piece};
+use crate::value::Limits;
 
 /// A key as it was in its shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,10 +24,10 @@ pub struct Fetched {
 /// An item that was copied out of its shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchedItem {
-    /// Bytes of the string; empty when only its presence was asked for.
+    /// Bytes of a string; of any other value, its RDB type and encoding.
     pub value: Vec<u8>,
-    /// Its form.
-    pub form: StringForm,
+    /// Its type and form. An empty string stands for any value when only its presence was asked for.
+    pub shape: Shape,
     /// When it ends.
     pub deadline: Option<Deadline>,
 }
@@ -33,9 +35,34 @@ pub struct FetchedItem {
 impl FetchedItem {
     /// Copies an item, its value too if wanted.
     pub fn copy(item: Item<'_>, with_value: bool) -> FetchedItem {
-        let value = item.string().filter(|_| with_value).unwrap_or_default().to_vec();
-        FetchedItem { value, form: item.string_form(), deadline: item.deadline() }
+        let (mut value, mut shape) = (Vec::new(), Shape::String(StringForm::Automatic));
+        if with_value {
+            shape = item.shape();
+            match item.string() {
+                Some(string) => value.extend_from_slice(string),
+                None => rdb::write_value(&mut value, item.value()),
+            }
+        }
+        FetchedItem { value, shape, deadline: item.deadline() }
     }
+}
+
+/// Sets a key to a value as transactions carry it: the bytes of a string, the RDB type and encoding of any other.
+/// Panics when it is neither.
+pub(super) fn set(
+    edit: &mut Edit<'_>,
+    key: &Key<'_>,
+    shape: Shape,
+    value: &[u8],
+    deadline: Option<Deadline>,
+) {
+    let expiry = deadline.map_or(Expiry::Never, Expiry::At);
+    if let Shape::String(form) = shape {
+        return edit.set_string(key, value, form, expiry);
+    }
+    let (&type_byte, bytes) = value.split_first().expect("the type goes first");
+    let value = EncodedValue::read(type_byte, bytes).expect("it was written as a value");
+    edit.load(key, shape, expiry, &value, Piece::Whole).expect("it was a value before");
 }
 
 struct Loaded {
@@ -56,18 +83,18 @@ impl Overlay {
         Overlay { keyspace: Keyspace::new(hasher), loaded: Vec::new() }
     }
 
+    /// When collections change their form here.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.keyspace.set_limits(limits);
+    }
+
     /// Puts a key in as it was in its shard. Each key once, before anything is run.
     pub fn load(&mut self, fetched: Fetched, now_ms: i64) {
         let Fetched { database, key, item } = fetched;
         let hashed = Key::new(&key, self.keyspace.hasher().hash(&key));
         if let Some(item) = item {
-            let expiry = item.deadline.map_or(Expiry::Never, Expiry::At);
-            self.keyspace.edit(database, now_ms).set_string(
-                &hashed,
-                &item.value,
-                item.form,
-                expiry,
-            );
+            let mut edit = self.keyspace.edit(database, now_ms);
+            set(&mut edit, &hashed, item.shape, &item.value, item.deadline);
         }
         let version = self.keyspace.watch(database, &hashed, now_ms);
         self.loaded.push(Loaded { database, key, version });
@@ -107,15 +134,57 @@ impl Overlay {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::install;
     use super::*;
+    use crate::value::list::End;
+
+    /// A collection that a transaction fetches, changes and installs elsewhere is whole, whatever its size.
+    #[test]
+    fn collections_go_there_and_back() {
+        let hasher = KeyHasher::new(5);
+        let key = Key::new(b"k", hasher.hash(b"k"));
+        for count in [1, 100, 5000] {
+            let mut shard = Keyspace::new(hasher);
+            let database = DatabaseIndex(0);
+            let mut edit = shard.edit(database, 100);
+            let mut list = edit.list_mut(&key).expect("new");
+            (0..count).for_each(|n| list.push(End::Back, format!("element:{n}").as_bytes()));
+            drop(list);
+            let fetched = FetchedItem::copy(edit.view().peek(&key).expect("just made"), true);
+            let mut overlay = Overlay::new(hasher);
+            overlay.load(Fetched { database, key: b"k".to_vec(), item: Some(fetched) }, 100);
+            let mut inside = overlay.edit(database, 100);
+            let mut list = inside.list_mut(&key).expect("a list");
+            assert_eq!(list.count(), count);
+            list.push(End::Front, b"new");
+            drop(list);
+            let mut installed = 0;
+            overlay.drain(100, |_, _, arguments| {
+                super::super::record::install_here(&mut edit, key.hash(), arguments);
+                installed += 1;
+            });
+            assert_eq!(installed, 1);
+            let item = edit.view().peek(&key).expect("installed");
+            let crate::keyspace::Value::List(list) = item.value() else { panic!("a list") };
+            assert_eq!((list.count(), list.get(0)), (count + 1, Some(&b"new"[..])));
+        }
+        let nothing = install(b"k", None);
+        let mut shard = Keyspace::new(hasher);
+        super::super::record::install_here(
+            &mut shard.edit(DatabaseIndex(0), 1),
+            key.hash(),
+            nothing.borrow(),
+        );
+        assert_eq!(shard.used_bytes(), 0);
+    }
 
     #[test]
     fn what_changed_and_nothing_else_comes_out() {
         let mut overlay = Overlay::new(KeyHasher::new(5));
         let database = DatabaseIndex(3);
         let item = |value: &str| {
-            let (form, deadline) = (StringForm::Automatic, Some(Deadline(900)));
-            Some(FetchedItem { value: value.into(), form, deadline })
+            let shape = Shape::String(StringForm::Automatic);
+            Some(FetchedItem { value: value.into(), shape, deadline: Some(Deadline(900)) })
         };
         for round in 0..2 {
             for (key, item) in [("a", item("1")), ("b", None), ("c", item("3")), ("d", item("4"))] {

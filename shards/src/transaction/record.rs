@@ -4,11 +4,13 @@
 //! depends on the ledger and the items alone, so that all replicas do the same.
 
 use super::ledger::{Ledger, Prepared, number, shards, take, take_number, take_shards};
-use super::{LockSet, TransactionId};
+use super::{LockSet, TransactionId, overlay};
 use crate::arguments::{Arguments, OwnedArguments};
 use crate::batch::{Batch, Operation};
 use crate::ids::{Deadline, ShardId};
-use crate::keyspace::{Edit, Expiry, Item, Key, KeyHash, StringForm};
+use crate::keyspace::{Edit, Item, Key, KeyHash, Shape};
+use crate::rdb;
+use crate::value::ValueType;
 use bytes::Bytes;
 
 /// The command number of records of transactions.
@@ -204,38 +206,50 @@ fn run_effects(
 }
 
 const ABSENT: u8 = 255;
+/// Behind the deadline stand the bits of type and form, and the value is not the bytes of a string.
+const COLLECTION: u8 = 3;
 
 /// The arguments of an effect that makes a key what it is in an overlay: an item, or nothing.
 pub fn install(key: &[u8], item: Option<Item<'_>>) -> OwnedArguments {
-    let mut head = [ABSENT; 9];
+    let (mut head, mut encoded) = (vec![ABSENT; 9], Vec::new());
     let mut value: &[u8] = &[];
     if let Some(item) = item {
-        head[0] = match item.string_form() {
-            StringForm::Automatic => 0,
-            StringForm::Text => 1,
-            StringForm::Raw => 2,
-        };
         // The one time that no deadline has stands for none.
         let deadline = item.deadline().map_or(i64::MIN, |deadline| deadline.0);
         head[1..].copy_from_slice(&deadline.to_le_bytes());
-        value = item.string().expect("all values are strings");
+        match item.shape() {
+            shape @ Shape::String(_) => {
+                head[0] = shape.form_byte();
+                value = item.string().expect("its type says so");
+            }
+            shape @ Shape::Collection(value_type, _) => {
+                head[0] = COLLECTION;
+                head.extend_from_slice(&[value_type as u8, shape.form_byte()]);
+                rdb::write_value(&mut encoded, item.value());
+                value = &encoded;
+            }
+        }
     }
     [b"install", key, head.as_slice(), value].into_iter().collect()
 }
 
-fn install_here(edit: &mut Edit<'_>, hash: KeyHash, arguments: Arguments<'_>) {
+pub(super) fn install_here(edit: &mut Edit<'_>, hash: KeyHash, arguments: Arguments<'_>) {
     let key = Key::new(arguments.at(1), hash);
-    let (form, deadline) = arguments.at(2).split_at(1);
-    let form = match form[0] {
-        0 => StringForm::Automatic,
-        1 => StringForm::Text,
-        2 => StringForm::Raw,
-        _ => {
+    let head = arguments.at(2);
+    let (kind, behind) = head.split_first().expect("install wrote nine bytes or more");
+    let (deadline, shape) = behind.split_first_chunk().expect("a deadline follows");
+    let shape = match (*kind, shape) {
+        (ABSENT, _) => {
             edit.remove(&key);
             return;
         }
+        (COLLECTION, &[value_type, form]) => {
+            ValueType::from_number(value_type).and_then(|known| Shape::read(known, form))
+        }
+        (form, _) => Shape::read(ValueType::String, form),
     };
-    let deadline = i64::from_le_bytes(deadline.try_into().expect("install wrote eight bytes"));
-    let expiry = if deadline == i64::MIN { Expiry::Never } else { Expiry::At(Deadline(deadline)) };
-    edit.set_string(&key, arguments.at(3), form, expiry);
+    let deadline = i64::from_le_bytes(*deadline);
+    let deadline = (deadline != i64::MIN).then_some(Deadline(deadline));
+    let shape = shape.expect("a shape of this version or older");
+    overlay::set(edit, &key, shape, arguments.at(3), deadline);
 }

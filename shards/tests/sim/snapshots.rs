@@ -114,12 +114,16 @@ impl Running {
             };
             let mut writer = SnapshotWriter::new(header);
             writer.push_ledger(self.keyspace.ledger());
+            writer.push_limits(self.keyspace.limits());
             self.cutting = Some(Cutting { point, writer: Some(writer), bytes: Vec::new() });
             (self.since_snapshot, self.snapshot_wanted) = (0, false);
         }
         let Some(cutting) = &mut self.cutting else { return };
         let Some(writer) = &mut cutting.writer else { return };
-        if self.keyspace.cut_step(CUT_BUCKETS, &mut |database, item| writer.push(database, item)) {
+        if self
+            .keyspace
+            .cut_step(CUT_BUCKETS, &mut |database, item, from| writer.push(database, item, from))
+        {
             let writer = cutting.writer.take().expect("just used");
             let (bytes, _) = writer.finish();
             cutting.bytes = bytes;

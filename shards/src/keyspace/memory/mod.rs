@@ -58,6 +58,18 @@ impl Memory {
         self.used.set(self.used.get() - bytes);
     }
 
+    /// Puts an allocation of this size on the account that comes from elsewhere and is freed by those who hold it.
+    pub(super) fn add_large(&mut self, bytes: usize) {
+        self.add(bytes);
+        self.large_count += 1;
+    }
+
+    /// Takes such an allocation off again.
+    pub(super) fn subtract_large(&mut self, bytes: usize) {
+        self.subtract(bytes);
+        self.large_count -= 1;
+    }
+
     /// Is there anything that dropping this would not free?
     pub(super) fn has_large(&self) -> bool {
         self.large_count > 0

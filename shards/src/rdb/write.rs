@@ -1,0 +1,109 @@
+//! Writing values in the plain types, whole or in pieces.
+//!
+//! Payloads have the scores of sorted sets as text, which every Redis since 2.6 reads; items of snapshots have them as
+//! they are.
+
+use std::ops::ControlFlow;
+
+use super::encoding::{write_double_text, write_length, write_string};
+use super::value::{HASH, LIST, SET, SORTED_SET, SORTED_SET_TEXT, STRING};
+use crate::keyspace::Value;
+use crate::limits::ITEM_PIECE_BYTES;
+use crate::value::Part;
+
+/// Where the piece of a value that begins at `from` ends, and how much there is in all: elements, or bytes of a string.
+/// A piece has one element at least.
+pub(super) fn piece_end(value: Value<'_>, from: u64) -> (u64, u64) {
+    let total = value.count();
+    if let Value::String(_) = value {
+        return (total.min(from + ITEM_PIECE_BYTES as u64), total);
+    }
+    let (mut end, mut bytes) = (from, 0);
+    value.visit(from, &mut |part| {
+        end += 1;
+        bytes += match part {
+            Part::String(one) | Part::Element(one) | Part::Member(one) => one.len(),
+            Part::Field(one, other) => one.len() + other.len(),
+            Part::Scored(one, _) => one.len() + size_of::<f64>(),
+        };
+        if bytes < ITEM_PIECE_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    (end, total)
+}
+
+/// The type byte that a value is written with.
+pub(super) fn type_byte(value: Value<'_>) -> u8 {
+    match value {
+        Value::String(_) => STRING,
+        Value::List(_) => LIST,
+        Value::Set(_) => SET,
+        Value::SortedSet(_) => SORTED_SET,
+        Value::Hash(_) => HASH,
+    }
+}
+
+/// Appends the part of a value from one place to another, without its type.
+pub(super) fn write_range(out: &mut Vec<u8>, value: Value<'_>, from: u64, end: u64) {
+    match value {
+        Value::String(string) if end - from == string.len() as u64 => write_string(out, string),
+        Value::String(string) => {
+            let part = &string[from as usize..end as usize];
+            write_length(out, part.len());
+            out.extend_from_slice(part);
+        }
+        Value::List(_) | Value::Set(_) | Value::SortedSet(_) | Value::Hash(_) => {
+            write_elements(out, value, from, end, &mut |out, score| {
+                out.extend_from_slice(&score.to_le_bytes());
+            });
+        }
+    }
+}
+
+/// Appends the count of a collection's elements from one place to another, and those elements.
+fn write_elements(
+    out: &mut Vec<u8>,
+    value: Value<'_>,
+    from: u64,
+    end: u64,
+    write_score: &mut dyn FnMut(&mut Vec<u8>, f64),
+) {
+    let mut left = end - from;
+    write_length(out, left as usize);
+    if left == 0 {
+        return;
+    }
+    value.visit(from, &mut |part| {
+        match part {
+            Part::String(one) | Part::Element(one) | Part::Member(one) => write_string(out, one),
+            Part::Field(field, value) => {
+                write_string(out, field);
+                write_string(out, value);
+            }
+            Part::Scored(member, score) => {
+                write_string(out, member);
+                write_score(out, score);
+            }
+        }
+        left -= 1;
+        if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+}
+
+/// Appends the type byte of a value and all of it.
+pub fn write_value(out: &mut Vec<u8>, value: Value<'_>) {
+    out.push(type_byte(value));
+    write_range(out, value, 0, value.count());
+}
+
+/// The same in the type that the oldest Redis knows.
+pub(super) fn write_portable(out: &mut Vec<u8>, value: Value<'_>) {
+    match value {
+        Value::SortedSet(set) => {
+            out.push(SORTED_SET_TEXT);
+            write_elements(out, value, 0, set.count(), &mut write_double_text);
+        }
+        Value::String(_) | Value::List(_) | Value::Set(_) | Value::Hash(_) => {
+            write_value(out, value);
+        }
+    }
+}

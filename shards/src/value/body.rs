@@ -1,0 +1,322 @@
+//! Where a collection lies, small or large, and what all types do with their records there.
+//!
+//! Small: a count of 4 bytes and a pack, in the item itself. Large: trees, in a [`Body`] that the item points to. Each type
+//! gives its records an order and decides when to go from one to the other.
+
+use super::pack::{self, Pack, Record, Room};
+use super::tree::{Number, Tree};
+use super::{Form, Limits};
+use crate::keyspace::KeyHasher;
+
+/// Bytes of a small collection before its pack.
+const COUNT_BYTES: usize = 4;
+/// Bytes of a body before its trees' records.
+const BODY_BYTES: usize = 256;
+
+/// The trees of a large collection.
+#[derive(Clone, Debug)]
+pub struct Body {
+    /// Places members in the order of hashes.
+    pub(super) hasher: KeyHasher,
+    pub(super) trees: Trees,
+}
+
+/// By the type of the collection.
+#[derive(Clone, Debug)]
+pub(super) enum Trees {
+    /// Elements of a list by position, members of a set by hash.
+    Elements(Tree<1>),
+    /// Fields and values by the fields' hashes.
+    Fields(Tree<2>),
+    /// Members and scores, once by score and once by the members' hashes.
+    Scored { order: Tree<2>, index: Tree<2> },
+}
+
+impl Body {
+    /// Bytes of memory that it takes.
+    pub fn bytes(&self) -> usize {
+        let trees = match &self.trees {
+            Trees::Elements(tree) => tree.bytes(),
+            Trees::Fields(tree) => tree.bytes(),
+            Trees::Scored { order, index } => order.bytes() + index.bytes(),
+        };
+        BODY_BYTES + trees
+    }
+
+    /// Drops up to so many leaves. Are there more? For a collection that nobody uses any more.
+    pub fn shed(&mut self, leaf_count: usize) -> bool {
+        match &mut self.trees {
+            Trees::Elements(tree) => tree.shed(leaf_count),
+            Trees::Fields(tree) => tree.shed(leaf_count),
+            Trees::Scored { order, index } => {
+                if order.count() > 0 {
+                    order.shed(leaf_count);
+                    true
+                } else {
+                    index.shed(leaf_count)
+                }
+            }
+        }
+    }
+
+    pub(super) fn elements(&self) -> &Tree<1> {
+        match &self.trees {
+            Trees::Elements(tree) => tree,
+            _ => unreachable!("the collection's type says what its trees are"),
+        }
+    }
+
+    pub(super) fn fields(&self) -> &Tree<2> {
+        match &self.trees {
+            Trees::Fields(tree) => tree,
+            _ => unreachable!("the collection's type says what its trees are"),
+        }
+    }
+
+    pub(super) fn scored(&self) -> (&Tree<2>, &Tree<2>) {
+        match &self.trees {
+            Trees::Scored { order, index } => (order, index),
+            _ => unreachable!("the collection's type says what its trees are"),
+        }
+    }
+}
+
+impl Trees {
+    pub(super) fn elements_mut(&mut self) -> &mut Tree<1> {
+        match self {
+            Trees::Elements(tree) => tree,
+            _ => unreachable!("the collection's type says what its trees are"),
+        }
+    }
+
+    pub(super) fn fields_mut(&mut self) -> &mut Tree<2> {
+        match self {
+            Trees::Fields(tree) => tree,
+            _ => unreachable!("the collection's type says what its trees are"),
+        }
+    }
+
+    pub(super) fn scored_mut(&mut self) -> (&mut Tree<2>, &mut Tree<2>) {
+        match self {
+            Trees::Scored { order, index } => (order, index),
+            _ => unreachable!("the collection's type says what its trees are"),
+        }
+    }
+}
+
+/// A collection as it lies in its item.
+#[derive(Clone, Copy, Debug)]
+pub enum Stored<'a> {
+    /// All of it.
+    Pack(&'a [u8]),
+    /// A sorted array of integers.
+    Integers(&'a [u8]),
+    /// Trees.
+    Tree(&'a Body),
+}
+
+/// Where a collection lies that is changed.
+pub trait Place: Room {
+    /// The collection as it is.
+    fn stored(&self) -> Stored<'_>;
+    /// The trees of one that has the form of a tree, for changing.
+    fn body_mut(&mut self) -> &mut Body;
+    /// Makes it a tree.
+    fn grow(&mut self, body: Body);
+    /// Makes it these bytes, of another form than a tree.
+    fn set(&mut self, form: Form, bytes: &[u8]);
+    /// When it changes its form.
+    fn limits(&self) -> Limits;
+    /// What its body places members by.
+    fn member_hasher(&self) -> KeyHasher;
+}
+
+impl<P: Place> Room for &mut P {
+    fn bytes(&self) -> &[u8] {
+        (**self).bytes()
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        (**self).bytes_mut()
+    }
+
+    fn resize(&mut self, length: usize) {
+        (**self).resize(length);
+    }
+}
+
+impl<P: Place> Place for &mut P {
+    fn stored(&self) -> Stored<'_> {
+        (**self).stored()
+    }
+
+    fn body_mut(&mut self) -> &mut Body {
+        (**self).body_mut()
+    }
+
+    fn grow(&mut self, body: Body) {
+        (**self).grow(body);
+    }
+
+    fn set(&mut self, form: Form, bytes: &[u8]) {
+        (**self).set(form, bytes);
+    }
+
+    fn limits(&self) -> Limits {
+        (**self).limits()
+    }
+
+    fn member_hasher(&self) -> KeyHasher {
+        (**self).member_hasher()
+    }
+}
+
+/// The records of a collection, small or large.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source<'a, const W: usize> {
+    Pack(Pack<'a, W>, u64),
+    Tree(&'a Tree<W>),
+}
+
+impl<'a, const W: usize> Source<'a, W> {
+    /// Of a small collection's bytes.
+    pub(super) fn small(bytes: &'a [u8]) -> Source<'a, W> {
+        match bytes.split_first_chunk::<COUNT_BYTES>() {
+            Some((count, pack)) => Source::Pack(Pack::new(pack), u32::from_le_bytes(*count).into()),
+            None => Source::Pack(Pack::new(&[]), 0),
+        }
+    }
+
+    pub(super) fn count(self) -> u64 {
+        match self {
+            Source::Pack(_, count) => count,
+            Source::Tree(tree) => tree.count(),
+        }
+    }
+
+    pub(super) fn get(self, rank: u64) -> Option<Record<'a, W>> {
+        if rank >= self.count() {
+            return None;
+        }
+        match self {
+            Source::Pack(pack, _) => pack.records().nth(rank as usize),
+            Source::Tree(tree) => tree.get(rank),
+        }
+    }
+
+    /// The records from a rank on.
+    pub(super) fn from(self, rank: u64) -> impl Iterator<Item = Record<'a, W>> {
+        let (pack, tree) = match self {
+            Source::Pack(pack, _) => (Some(pack.records().skip(rank as usize)), None),
+            Source::Tree(tree) => (None, Some(tree.records_from(rank))),
+        };
+        pack.into_iter().flatten().chain(tree.into_iter().flatten())
+    }
+
+    /// The records from a rank on backwards, that one included; from the last one when there are not so many.
+    pub(super) fn back_from(self, rank: u64) -> impl Iterator<Item = Record<'a, W>> {
+        let (pack, tree) = match self {
+            Source::Pack(pack, count) => {
+                let skipped = count.saturating_sub(rank.saturating_add(1));
+                (Some(pack.records_back().skip(skipped as usize)), None)
+            }
+            Source::Tree(tree) => (None, Some(tree.records_back_from(rank))),
+        };
+        pack.into_iter().flatten().chain(tree.into_iter().flatten())
+    }
+
+    /// How many records come first for which `before` holds; it must hold for none after one for which it does not.
+    pub(super) fn partition_point(self, before: &dyn Fn(&Record<'_, W>) -> bool) -> u64 {
+        match self {
+            Source::Pack(pack, _) => {
+                pack.records().take_while(|record| before(record)).count() as u64
+            }
+            Source::Tree(tree) => tree.partition_point(before),
+        }
+    }
+}
+
+/// The pack of a small collection, behind its count.
+struct Behind<'p, P: Place>(&'p mut P);
+
+impl<P: Place> Room for Behind<'_, P> {
+    fn bytes(&self) -> &[u8] {
+        self.0.bytes().get(COUNT_BYTES..).unwrap_or(&[])
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.0.bytes_mut().get_mut(COUNT_BYTES..).unwrap_or(&mut [])
+    }
+
+    fn resize(&mut self, length: usize) {
+        self.0.resize(COUNT_BYTES + length);
+    }
+}
+
+fn add_to_count(place: &mut impl Place, difference: i64) {
+    let head = place.bytes_mut().first_chunk_mut::<COUNT_BYTES>().expect("it was written to");
+    let count = i64::from(u32::from_le_bytes(*head)) + difference;
+    *head = (count as u32).to_le_bytes();
+}
+
+/// Puts a record into a small collection.
+pub(super) fn insert_small<const W: usize>(
+    place: &mut impl Place,
+    rank: u64,
+    record: &Record<'_, W>,
+) {
+    let behind = Behind(place);
+    let all = behind.bytes().len();
+    let at = match Source::<W>::small(behind.0.bytes()) {
+        Source::Pack(_, count) if rank == count => all,
+        _ => Pack::<W>::new(behind.bytes()).place(rank as usize),
+    };
+    pack::insert(&mut { behind }, at, record);
+    add_to_count(place, 1);
+}
+
+/// Puts a record in the place of one of a small collection.
+pub(super) fn replace_small<const W: usize>(
+    place: &mut impl Place,
+    rank: u64,
+    record: &Record<'_, W>,
+) {
+    let mut behind = Behind(place);
+    let pack = Pack::<W>::new(behind.bytes());
+    let (start, end) = (pack.place(rank as usize), pack.place(rank as usize + 1));
+    pack::replace(&mut behind, start, end, record);
+}
+
+/// Takes records out of a small collection.
+pub(super) fn remove_small<const W: usize>(place: &mut impl Place, rank: u64, count: u64) {
+    let mut behind = Behind(place);
+    let pack = Pack::<W>::new(behind.bytes());
+    let (start, end) = (pack.place(rank as usize), pack.place((rank + count) as usize));
+    pack::remove(&mut behind, start, end);
+    add_to_count(place, -(count as i64));
+}
+
+/// The bytes of a small collection of these records.
+pub(super) fn small_bytes<'r, const W: usize>(
+    records: impl Iterator<Item = Record<'r, W>>,
+) -> Vec<u8> {
+    let (mut bytes, mut count) = (Vec::new(), 0u32);
+    for record in records {
+        let end = bytes.len();
+        pack::insert(&mut bytes, end, &record);
+        count += 1;
+    }
+    [&count.to_le_bytes()[..], &bytes].concat()
+}
+
+/// A tree of these records, which come in its order.
+pub(super) fn tree_of<'r, const W: usize>(
+    records: impl Iterator<Item = Record<'r, W>>,
+    number: Number<'_, W>,
+) -> Tree<W> {
+    let mut tree = Tree::default();
+    for record in records {
+        tree.insert(tree.count(), &record, number);
+    }
+    tree
+}

@@ -1,0 +1,41 @@
+//! Members that come once: finding them, and their order in trees, by hash and then by their bytes.
+
+use super::body::{Source, Stored};
+use super::pack::Record;
+use crate::keyspace::KeyHasher;
+
+/// The number by which a tree places a record: the hash of its first element.
+pub(super) fn number<const W: usize>(hasher: KeyHasher) -> impl Fn(&Record<'_, W>) -> u64 {
+    move |record| hasher.place(record[0])
+}
+
+/// The rank of a member among records that begin with one, or the rank that it would have.
+/// Cost: in a pack a walk, in a tree some comparisons.
+pub(super) fn find<const W: usize>(
+    source: Source<'_, W>,
+    stored: Stored<'_>,
+    member: &[u8],
+) -> Result<u64, u64> {
+    match (source, stored) {
+        (Source::Tree(tree), Stored::Tree(body)) => {
+            let hash = body.hasher.place(member);
+            tree.search(hash, &|record| {
+                (body.hasher.place(record[0]), record[0]).cmp(&(hash, member))
+            })
+        }
+        (source, _) => {
+            let found = source.from(0).position(|record| record[0] == member);
+            found.map(|rank| rank as u64).ok_or(source.count())
+        }
+    }
+}
+
+/// Records in the order in which a tree keeps them.
+pub(super) fn in_order<const W: usize>(
+    source: Source<'_, W>,
+    hasher: KeyHasher,
+) -> Vec<Record<'_, W>> {
+    let mut records: Vec<Record<'_, W>> = source.from(0).collect();
+    records.sort_by_cached_key(|record| (hasher.place(record[0]), record[0]));
+    records
+}

@@ -1,0 +1,229 @@
+//! Elements one behind the other, in one run of bytes: small collections, and the leaves of large ones.
+//!
+//! ```text
+//! element: length u8, or 255 and length u32 | bytes
+//! ```
+//!
+//! A collection gives meaning to them: a set has one element per record, a hash two. Finding a record walks.
+
+use smallvec::SmallVec;
+
+const LONG: u8 = 0xff;
+
+/// The elements of a record of `W`.
+pub type Record<'a, const W: usize> = [&'a [u8]; W];
+
+/// Records of `W` elements, read from their bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pack<'a, const W: usize> {
+    bytes: &'a [u8],
+}
+
+impl<'a, const W: usize> Pack<'a, W> {
+    /// The records that these bytes are.
+    pub fn new(bytes: &'a [u8]) -> Pack<'a, W> {
+        Pack { bytes }
+    }
+
+    /// The records in order.
+    pub fn records(self) -> Records<'a, W> {
+        Records { bytes: self.bytes, at: 0 }
+    }
+
+    /// The records backwards.
+    pub fn records_back(self) -> impl Iterator<Item = Record<'a, W>> {
+        self.places().into_iter().rev().map(move |place| self.record_at(place))
+    }
+
+    /// Where each record begins.
+    pub fn places(self) -> SmallVec<[u32; 256]> {
+        let mut records = self.records();
+        let mut places = SmallVec::new();
+        while records.at < self.bytes.len() {
+            places.push(records.at as u32);
+            records.skip_one();
+        }
+        places
+    }
+
+    /// Where record `i` begins; the end when there are no more than `i`.
+    pub fn place(self, i: usize) -> usize {
+        let mut records = self.records();
+        for _ in 0..i {
+            if records.at == self.bytes.len() {
+                break;
+            }
+            records.skip_one();
+        }
+        records.at
+    }
+
+    /// The record that begins at a place.
+    pub fn record_at(self, place: u32) -> Record<'a, W> {
+        let mut records = Records { bytes: self.bytes, at: place as usize };
+        records.next().expect("a record begins there")
+    }
+}
+
+/// Records of a pack.
+#[derive(Clone, Debug)]
+pub struct Records<'a, const W: usize> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<const W: usize> Records<'_, W> {
+    /// Where the next one begins.
+    pub fn place(&self) -> usize {
+        self.at
+    }
+
+    fn skip_one(&mut self) {
+        for _ in 0..W {
+            self.at += head(&self.bytes[self.at..]).map_or(0, |(start, length)| start + length);
+        }
+    }
+}
+
+impl<'a, const W: usize> Iterator for Records<'a, W> {
+    type Item = Record<'a, W>;
+
+    fn next(&mut self) -> Option<Record<'a, W>> {
+        let mut record: Record<'a, W> = [&[]; W];
+        for element in &mut record {
+            let rest = &self.bytes[self.at..];
+            let (start, length) = head(rest)?;
+            *element = &rest[start..start + length];
+            self.at += start + length;
+        }
+        Some(record)
+    }
+}
+
+/// Where the bytes of the first element begin, and how many there are; `None` when there is no element.
+fn head(bytes: &[u8]) -> Option<(usize, usize)> {
+    match *bytes.first()? {
+        LONG => {
+            let length = bytes[1..].first_chunk().expect("a long element has its length");
+            Some((5, u32::from_le_bytes(*length) as usize))
+        }
+        short => Some((1, short.into())),
+    }
+}
+
+/// Bytes that a record takes.
+pub fn size_of<const W: usize>(record: &Record<'_, W>) -> usize {
+    let size = |element: &[u8]| element.len() + if element.len() < LONG as usize { 1 } else { 5 };
+    record.iter().map(|element| size(element)).sum()
+}
+
+/// Writes a record to the front of `out`, which has room for it.
+fn write<const W: usize>(mut out: &mut [u8], record: &Record<'_, W>) {
+    for element in record {
+        let start = if element.len() < LONG as usize { 1 } else { 5 };
+        let (own, rest) = out.split_at_mut(start + element.len());
+        let (head, body) = own.split_at_mut(start);
+        body.copy_from_slice(element);
+        if let [short] = head {
+            *short = element.len() as u8;
+        } else {
+            head[0] = LONG;
+            head[1..].copy_from_slice(&(element.len() as u32).to_le_bytes());
+        }
+        out = rest;
+    }
+}
+
+/// Bytes that can be made more or fewer: where a pack lies.
+pub trait Room {
+    /// What is there.
+    fn bytes(&self) -> &[u8];
+    /// The same, for changing.
+    fn bytes_mut(&mut self) -> &mut [u8];
+    /// Makes it so many: cuts, or adds zeros.
+    fn resize(&mut self, length: usize);
+}
+
+impl Room for Vec<u8> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self
+    }
+
+    fn resize(&mut self, length: usize) {
+        /// Room is made in steps of so many bytes.
+        const STEP: usize = 64;
+        if length > self.capacity() {
+            self.reserve_exact(length.next_multiple_of(STEP) - self.len());
+        }
+        Vec::resize(self, length, 0);
+        if self.capacity() - length >= self.capacity() / 4 + STEP {
+            self.shrink_to(length.next_multiple_of(STEP));
+        }
+    }
+}
+
+/// Puts a record in at a place.
+pub fn insert<const W: usize>(room: &mut impl Room, place: usize, record: &Record<'_, W>) {
+    replace(room, place, place, record);
+}
+
+/// Puts a record in the place of the bytes from `start` to `end`.
+pub fn replace<const W: usize>(
+    room: &mut impl Room,
+    start: usize,
+    end: usize,
+    record: &Record<'_, W>,
+) {
+    let (old, added) = (room.bytes().len(), size_of(record));
+    let length = old + added - (end - start);
+    if length > old {
+        room.resize(length);
+    }
+    let bytes = room.bytes_mut();
+    bytes.copy_within(end..old, start + added);
+    write(&mut bytes[start..start + added], record);
+    if length < old {
+        room.resize(length);
+    }
+}
+
+/// Takes out the bytes from `start` to `end`: whole records.
+pub fn remove(room: &mut impl Room, start: usize, end: usize) {
+    if start == end {
+        return;
+    }
+    let old = room.bytes().len();
+    room.bytes_mut().copy_within(end..old, start);
+    room.resize(old - (end - start));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_all_lengths_go_in_and_out() {
+        let mut pack = Vec::new();
+        let texts: Vec<Vec<u8>> =
+            [0, 1, 254, 255, 256, 70_000].iter().map(|&length| vec![b'x'; length]).collect();
+        for text in &texts {
+            insert::<2>(&mut pack, 0, &[text, b"v"]);
+        }
+        let read = Pack::<2>::new(&pack);
+        assert_eq!(read.records().count(), texts.len());
+        assert!(read.records().map(|[field, _]| field).eq(texts.iter().rev().map(|t| &t[..])));
+        assert!(read.records_back().map(|[field, _]| field).eq(texts.iter().map(|t| &t[..])));
+        assert_eq!((read.place(0), read.place(99)), (0, pack.len()));
+        let (start, end) = (read.place(1), read.place(2));
+        replace::<2>(&mut pack, start, end, &[b"new", b""]);
+        assert_eq!(Pack::<2>::new(&pack).records().nth(1), Some([&b"new"[..], b""]));
+        while !pack.is_empty() {
+            let end = Pack::<2>::new(&pack).place(1);
+            remove(&mut pack, 0, end);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Sorted sets: members with scores, ordered by score and then by their bytes.
+//!
+//! Large ones have two trees: one in that order, one by the members' hashes that knows each one's score.
+
+use super::body::{Body, Place, Source, Stored, Trees, insert_small, remove_small, tree_of};
+use super::limits::PACK_BYTES_MAX;
+use super::members;
+use super::pack::Record;
+use std::cmp::Ordering;
+
+/// A sorted set that is read.
+#[derive(Clone, Copy, Debug)]
+pub struct SortedSet<'a> {
+    stored: Stored<'a>,
+    source: Source<'a, 2>,
+}
+
+impl<'a> SortedSet<'a> {
+    /// The sorted set that is stored here.
+    pub fn new(stored: Stored<'a>) -> SortedSet<'a> {
+        let source = match stored {
+            Stored::Pack(bytes) | Stored::Integers(bytes) => Source::small(bytes),
+            Stored::Tree(body) => Source::Tree(body.scored().0),
+        };
+        SortedSet { stored, source }
+    }
+
+    /// Count of members.
+    pub fn count(self) -> u64 {
+        self.source.count()
+    }
+
+    /// The score of a member.
+    pub fn score(self, member: &[u8]) -> Option<f64> {
+        match self.stored {
+            Stored::Tree(body) => {
+                let index = body.scored().1;
+                let rank = members::find(Source::Tree(index), self.stored, member).ok()?;
+                index.get(rank).map(|record| score_of(&record))
+            }
+            Stored::Pack(_) | Stored::Integers(_) => {
+                let mut records = self.source.from(0);
+                records.find(|record| record[0] == member).map(|record| score_of(&record))
+            }
+        }
+    }
+
+    /// The rank of a member, and its score.
+    pub fn rank(self, member: &[u8]) -> Option<(u64, f64)> {
+        let score = self.score(member)?;
+        self.find(member, score).ok().map(|rank| (rank, score))
+    }
+
+    /// The member of a rank, and its score.
+    pub fn at(self, rank: u64) -> Option<(&'a [u8], f64)> {
+        self.source.get(rank).map(|record| (record[0], score_of(&record)))
+    }
+
+    /// Members and scores from a rank on.
+    pub fn members_from(self, rank: u64) -> impl Iterator<Item = (&'a [u8], f64)> {
+        self.source.from(rank).map(|record| (record[0], score_of(&record)))
+    }
+
+    /// Members and scores from a rank on backwards, that one included.
+    pub fn members_back_from(self, rank: u64) -> impl Iterator<Item = (&'a [u8], f64)> {
+        self.source.back_from(rank).map(|record| (record[0], score_of(&record)))
+    }
+
+    /// How many members come first for which `before` holds; it must hold for none after one for which it does not.
+    /// So the ends of ranges by score or by bytes become ranks.
+    pub fn partition_point(self, before: impl Fn(&[u8], f64) -> bool) -> u64 {
+        self.source.partition_point(&|record| before(record[0], score_of(record)))
+    }
+
+    /// The rank of a member with a score, or the one that it would have.
+    fn find(self, member: &[u8], score: f64) -> Result<u64, u64> {
+        let compare =
+            |record: &Record<'_, 2>| compare((score_of(record), record[0]), (score, member));
+        match self.source {
+            Source::Tree(tree) => tree.search(number_of(score), &compare),
+            Source::Pack(..) => {
+                let before = |record: &Record<'_, 2>| compare(record) == Ordering::Less;
+                let rank = self.source.partition_point(&before);
+                let is_there = self.source.get(rank).is_some_and(|record| compare(&record).is_eq());
+                if is_there { Ok(rank) } else { Err(rank) }
+            }
+        }
+    }
+}
+
+fn score_of(record: &Record<'_, 2>) -> f64 {
+    f64::from_le_bytes(record[1].try_into().expect("a score has eight bytes"))
+}
+
+fn compare(one: (f64, &[u8]), other: (f64, &[u8])) -> Ordering {
+    let scores = one.0.partial_cmp(&other.0).expect("a score is a number");
+    scores.then_with(|| one.1.cmp(other.1))
+}
+
+/// A number that is ordered as scores are; both zeros have the same.
+fn number_of(score: f64) -> u64 {
+    let bits = (score + 0.0).to_bits();
+    if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }
+}
+
+fn number(record: &Record<'_, 2>) -> u64 {
+    number_of(score_of(record))
+}
+
+/// A sorted set that is changed.
+pub struct SortedSetMut<P: Place> {
+    place: P,
+}
+
+impl<P: Place> SortedSetMut<P> {
+    /// The sorted set that lies here.
+    pub fn new(place: P) -> SortedSetMut<P> {
+        SortedSetMut { place }
+    }
+
+    /// The sorted set as it is.
+    pub fn sorted_set(&self) -> SortedSet<'_> {
+        SortedSet::new(self.place.stored())
+    }
+
+    /// Count of members.
+    pub fn count(&self) -> u64 {
+        self.sorted_set().count()
+    }
+
+    /// Gives a member a score, which is a number. Returns the score that it had; nothing changes when that is the same
+    /// to the last bit.
+    pub fn set(&mut self, member: &[u8], score: f64) -> Option<f64> {
+        let before = self.sorted_set().score(member);
+        if before.is_some_and(|before| before.to_bits() == score.to_bits()) {
+            return before;
+        }
+        if let Some(before) = before {
+            self.take(member, before);
+        }
+        self.put(member, score);
+        before
+    }
+
+    /// Takes out a member. Returns the score that it had.
+    pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
+        let score = self.sorted_set().score(member)?;
+        self.take(member, score);
+        Some(score)
+    }
+
+    /// Takes out up to `count` members from a rank on.
+    pub fn remove_at(&mut self, rank: u64, count: u64) {
+        let count = count.min(self.count().saturating_sub(rank));
+        if count == 0 {
+            return;
+        }
+        if !matches!(self.place.stored(), Stored::Tree(_)) {
+            return remove_small::<2>(&mut self.place, rank, count);
+        }
+        let body = self.place.body_mut();
+        let hasher = body.hasher;
+        let (order, index) = body.trees.scored_mut();
+        for record in order.records_from(rank).take(count as usize) {
+            let hash = hasher.place(record[0]);
+            let found = index
+                .search(hash, &|other| (hasher.place(other[0]), other[0]).cmp(&(hash, record[0])));
+            index.remove(found.expect("every member is in both trees"));
+        }
+        order.remove_range(rank, count);
+    }
+
+    fn take(&mut self, member: &[u8], score: f64) {
+        let found = self.sorted_set().find(member, score);
+        let rank = found.expect("it has this score");
+        self.remove_at(rank, 1);
+    }
+
+    fn put(&mut self, member: &[u8], score: f64) {
+        self.grow_for(member);
+        let place = self.sorted_set().find(member, score);
+        let rank = place.expect_err("it is not there");
+        let bytes = score.to_le_bytes();
+        let record = [member, &bytes];
+        if !matches!(self.place.stored(), Stored::Tree(_)) {
+            return insert_small(&mut self.place, rank, &record);
+        }
+        let stored = self.place.stored();
+        let Stored::Tree(body) = stored else { unreachable!("just seen") };
+        let in_index = members::find(Source::Tree(body.scored().1), stored, member);
+        let in_index = in_index.expect_err("it is in neither tree");
+        let body = self.place.body_mut();
+        let by_hash = members::number(body.hasher);
+        let (order, index) = body.trees.scored_mut();
+        order.insert(rank, &record, &number);
+        index.insert(in_index, &record, &by_hash);
+    }
+
+    fn grow_for(&mut self, member: &[u8]) {
+        let Stored::Pack(bytes) = self.place.stored() else { return };
+        let limits = self.place.limits();
+        let fits = limits.sorted_set_fits(self.count() + 1)
+            && member.len() as u64 <= limits.sorted_set_value
+            && bytes.len() + member.len() < PACK_BYTES_MAX;
+        if !fits {
+            self.grow();
+        }
+    }
+
+    /// Makes it a tree.
+    pub(super) fn grow(&mut self) {
+        if matches!(self.place.stored(), Stored::Tree(_)) {
+            return;
+        }
+        let hasher = self.place.member_hasher();
+        let source = self.sorted_set().source;
+        let order = tree_of(source.from(0), &number);
+        let records = members::in_order(source, hasher);
+        let index = tree_of(records.into_iter(), &members::number(hasher));
+        self.place.grow(Body { hasher, trees: Trees::Scored { order, index } });
+    }
+}

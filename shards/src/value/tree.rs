@@ -1,0 +1,572 @@
+//! The counted tree that every large collection is: records in order, found by rank or by comparison.
+//!
+//! Leaves are packs of about [`LEAF_BYTES_MAX`] bytes, inner nodes have up to [`CHILDREN_MAX`] children with the count
+//! of records below each. So a record's rank is known on the way to it, both ways, and a change touches one leaf and
+//! one node per level. Beside each child stands a number that is no greater than what [`Keyed::number`] gives for its
+//! first record: most steps of a search compare numbers and touch no leaf.
+//!
+//! The order of records is the caller's: a tree knows places, not meanings. In which leaf a record lies decides nothing
+//! that a caller can see.
+
+use super::pack::{self, Pack, Record, Records, Room};
+use std::cmp::Ordering;
+
+/// Bytes of a leaf; one record alone may have more.
+const LEAF_BYTES_MAX: usize = 2048;
+/// A leaf below this joins a neighbour.
+const LEAF_BYTES_MIN: usize = 512;
+/// What two leaves may have together to become one.
+const LEAF_BYTES_JOINED: usize = 1536;
+/// Children of an inner node.
+const CHILDREN_MAX: usize = 128;
+/// An inner node with fewer joins a neighbour.
+const CHILDREN_MIN: usize = 32;
+/// What two inner nodes may have together to become one.
+const CHILDREN_JOINED: usize = 96;
+
+/// What a caller tells of its order: a number for each record, which never falls from one record to the next.
+pub type Number<'n, const W: usize> = &'n dyn Fn(&Record<'_, W>) -> u64;
+
+#[derive(Clone, Debug)]
+enum Node<const W: usize> {
+    Leaf(Vec<u8>),
+    Inner(Vec<Child<W>>),
+}
+
+#[derive(Clone, Debug)]
+struct Child<const W: usize> {
+    count: u64,
+    /// Bytes of the records below.
+    bytes: u64,
+    /// No greater than the number of the first record, and no less than that of the last one before it.
+    number: u64,
+    node: Box<Node<W>>,
+}
+
+/// Records of `W` elements each, in an order of the caller's.
+#[derive(Clone, Debug)]
+pub struct Tree<const W: usize> {
+    root: Node<W>,
+    count: u64,
+    bytes: u64,
+}
+
+impl<const W: usize> Default for Tree<W> {
+    fn default() -> Tree<W> {
+        Tree { root: Node::Leaf(Vec::new()), count: 0, bytes: 0 }
+    }
+}
+
+impl<const W: usize> Tree<W> {
+    /// Count of records.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The record of a rank.
+    pub fn get(&self, rank: u64) -> Option<Record<'_, W>> {
+        if rank >= self.count {
+            return None;
+        }
+        self.records_from(rank).next()
+    }
+
+    /// The records from a rank on.
+    pub fn records_from(&self, rank: u64) -> TreeRecords<'_, W> {
+        let mut records = TreeRecords { above: Vec::new(), leaf: Pack::new(&[]).records() };
+        let rank = rank.min(self.count);
+        records.descend(&self.root, rank);
+        records
+    }
+
+    /// The records from a rank on backwards, that one included.
+    pub fn records_back_from(&self, rank: u64) -> TreeRecordsBack<'_, W> {
+        let mut records = TreeRecordsBack { above: Vec::new(), leaf: Vec::new() };
+        if self.count > 0 {
+            records.descend(&self.root, rank.min(self.count - 1));
+        }
+        records
+    }
+
+    /// How many records come first for which `before` holds; it must hold for none after one for which it does not.
+    pub fn partition_point(&self, before: &dyn Fn(&Record<'_, W>) -> bool) -> u64 {
+        let (mut node, mut rank) = (&self.root, 0);
+        loop {
+            match node {
+                Node::Leaf(bytes) => {
+                    let pack = Pack::<W>::new(bytes);
+                    let places = pack.places();
+                    let at = places.partition_point(|&place| before(&pack.record_at(place)));
+                    return rank + at as u64;
+                }
+                Node::Inner(children) => {
+                    let after = children.partition_point(|child| before(&child.node.first()));
+                    let at = after.saturating_sub(1);
+                    rank += children[..at].iter().map(|child| child.count).sum::<u64>();
+                    node = &children[at].node;
+                }
+            }
+        }
+    }
+
+    /// The rank of the record that `compare` finds equal, or the rank that it would have. `number` is what the caller's
+    /// order gives for it.
+    pub fn search(
+        &self,
+        number: u64,
+        compare: &dyn Fn(&Record<'_, W>) -> Ordering,
+    ) -> Result<u64, u64> {
+        let (mut node, mut rank) = (&self.root, 0);
+        loop {
+            match node {
+                Node::Leaf(bytes) => {
+                    let pack = Pack::<W>::new(bytes);
+                    let places = pack.places();
+                    let found = places.binary_search_by(|&place| compare(&pack.record_at(place)));
+                    return match found {
+                        Ok(at) => Ok(rank + at as u64),
+                        Err(at) => Err(rank + at as u64),
+                    };
+                }
+                Node::Inner(children) => {
+                    let after = children.partition_point(|child| match child.number.cmp(&number) {
+                        Ordering::Less => true,
+                        Ordering::Equal => compare(&child.node.first()) != Ordering::Greater,
+                        Ordering::Greater => false,
+                    });
+                    let at = after.saturating_sub(1);
+                    rank += children[..at].iter().map(|child| child.count).sum::<u64>();
+                    node = &children[at].node;
+                }
+            }
+        }
+    }
+
+    /// Puts a record in at a rank. `number` knows the order.
+    pub fn insert(&mut self, rank: u64, record: &Record<'_, W>, number: Number<'_, W>) {
+        debug_assert!(rank <= self.count);
+        let is_last = rank == self.count;
+        self.count += 1;
+        self.bytes += pack::size_of(record) as u64;
+        if let Some(right) = self.root.insert(rank, record, number, is_last) {
+            let left = std::mem::replace(&mut self.root, Node::Inner(Vec::new()));
+            let (count, bytes) = (self.count - right.count, self.bytes - right.bytes);
+            let left = Child { count, bytes, number: 0, node: Box::new(left) };
+            self.root = Node::Inner(vec![left, right]);
+        }
+    }
+
+    /// Puts a record in the place of the one of a rank, which has the same place in the order.
+    pub fn replace(&mut self, rank: u64, record: &Record<'_, W>, number: Number<'_, W>) {
+        debug_assert!(rank < self.count);
+        match self.root.replace(rank, record) {
+            Some(before) => self.bytes = self.bytes - before + pack::size_of(record) as u64,
+            None => {
+                self.remove(rank);
+                self.insert(rank, record, number);
+            }
+        }
+    }
+
+    /// Takes out the record of a rank.
+    pub fn remove(&mut self, rank: u64) {
+        self.remove_range(rank, 1);
+    }
+
+    /// Takes out `count` records from a rank on. Cost: the leaves that go, freed at once.
+    pub fn remove_range(&mut self, rank: u64, count: u64) {
+        let count = count.min(self.count.saturating_sub(rank));
+        if count == 0 {
+            return;
+        }
+        self.count -= count;
+        self.bytes -= self.root.remove(rank, count);
+        loop {
+            match &mut self.root {
+                Node::Inner(children) if children.len() <= 1 => {
+                    self.root = children.pop().map_or(Node::Leaf(Vec::new()), |child| *child.node);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Drops up to so many leaves, the last ones first. Are there more? For trees that nobody uses any more.
+    pub fn shed(&mut self, mut leaf_count: usize) -> bool {
+        while leaf_count > 0 && !matches!(self.root, Node::Leaf(_)) {
+            leaf_count -= 1;
+            let (count, bytes) = self.root.drop_last_leaf();
+            self.count -= count;
+            self.bytes -= bytes;
+            if matches!(&self.root, Node::Inner(children) if children.is_empty()) {
+                self.root = Node::Leaf(Vec::new());
+            }
+        }
+        if leaf_count > 0 {
+            self.root = Node::Leaf(Vec::new());
+            (self.count, self.bytes) = (0, 0);
+        }
+        self.count > 0
+    }
+
+    /// Bytes of memory that it takes, about: a function of its records alone, so that replicas account alike. What nodes
+    /// and rounding add to the records is a sixteenth of them.
+    pub fn bytes(&self) -> usize {
+        (self.bytes + self.bytes / 16) as usize
+    }
+}
+
+impl<const W: usize> Node<W> {
+    fn first(&self) -> Record<'_, W> {
+        let mut node = self;
+        loop {
+            match node {
+                Node::Leaf(bytes) => return Pack::new(bytes).record_at(0),
+                Node::Inner(children) => node = &children[0].node,
+            }
+        }
+    }
+
+    /// Returns the node that was split off to the right.
+    fn insert(
+        &mut self,
+        rank: u64,
+        record: &Record<'_, W>,
+        number: Number<'_, W>,
+        is_last: bool,
+    ) -> Option<Child<W>> {
+        match self {
+            Node::Leaf(bytes) => {
+                let place = match is_last {
+                    true => bytes.len(),
+                    false => Pack::<W>::new(bytes).place(rank as usize),
+                };
+                let grown = bytes.len() + pack::size_of(record);
+                if is_last && grown > LEAF_BYTES_MAX && !bytes.is_empty() {
+                    // What is filled from front to end is filled to the brim.
+                    let mut right = Vec::new();
+                    pack::insert(&mut right, 0, record);
+                    let (number, node) = (number(record), Box::new(Node::Leaf(right)));
+                    let bytes = pack::size_of(record) as u64;
+                    return Some(Child { count: 1, bytes, number, node });
+                }
+                pack::insert(bytes, place, record);
+                split_leaf(bytes, number)
+            }
+            Node::Inner(children) => {
+                let (at, rank) = child_for_insert(children, rank, number(record));
+                let child = &mut children[at];
+                child.count += 1;
+                child.bytes += pack::size_of(record) as u64;
+                if rank == 0 {
+                    child.number = number(record);
+                }
+                let right = child.node.insert(rank, record, number, is_last)?;
+                child.count -= right.count;
+                child.bytes -= right.bytes;
+                children.insert(at + 1, right);
+                if children.len() <= CHILDREN_MAX {
+                    return None;
+                }
+                let kept = if is_last { CHILDREN_MAX } else { children.len() / 2 };
+                let right = children.split_off(kept);
+                let count = right.iter().map(|child| child.count).sum();
+                let bytes = right.iter().map(|child| child.bytes).sum();
+                let number = right[0].number;
+                Some(Child { count, bytes, number, node: Box::new(Node::Inner(right)) })
+            }
+        }
+    }
+
+    /// Returns how many bytes the old one had; `None`, and nothing done, when the leaf would be too large.
+    fn replace(&mut self, rank: u64, record: &Record<'_, W>) -> Option<u64> {
+        match self {
+            Node::Leaf(bytes) => {
+                let pack = Pack::<W>::new(bytes);
+                let mut records = pack.records();
+                let mut start = 0;
+                for _ in 0..=rank {
+                    start = records.place();
+                    records.next();
+                }
+                let end = records.place();
+                let grown = bytes.len() - (end - start) + pack::size_of(record);
+                let fits = grown <= LEAF_BYTES_MAX || grown <= bytes.len();
+                if fits {
+                    pack::replace(bytes, start, end, record);
+                }
+                fits.then_some((end - start) as u64)
+            }
+            Node::Inner(children) => {
+                let (at, rank) = child_of(children, rank);
+                let before = children[at].node.replace(rank, record)?;
+                children[at].bytes = children[at].bytes - before + pack::size_of(record) as u64;
+                Some(before)
+            }
+        }
+    }
+
+    /// Returns how many bytes of records have gone.
+    fn remove(&mut self, rank: u64, count: u64) -> u64 {
+        match self {
+            Node::Leaf(bytes) => {
+                let pack = Pack::<W>::new(bytes);
+                let (start, end) = (pack.place(rank as usize), pack.place((rank + count) as usize));
+                pack::remove(bytes, start, end);
+                (end - start) as u64
+            }
+            Node::Inner(children) => {
+                let (first, mut rank) = child_of(children, rank);
+                let (mut at, mut left, mut gone) = (first, count, 0);
+                while left > 0 {
+                    let child = &mut children[at];
+                    let here = left.min(child.count - rank);
+                    left -= here;
+                    if here == child.count {
+                        gone += children.remove(at).bytes;
+                    } else {
+                        child.count -= here;
+                        let bytes = child.node.remove(rank, here);
+                        child.bytes -= bytes;
+                        gone += bytes;
+                        at += 1;
+                    }
+                    rank = 0;
+                }
+                for at in [first + 1, first] {
+                    if at < children.len() {
+                        join_small(children, at);
+                    }
+                }
+                gone
+            }
+        }
+    }
+
+    /// Returns how many records, and bytes of them, were in it.
+    fn drop_last_leaf(&mut self) -> (u64, u64) {
+        let Node::Inner(children) = self else { return (0, 0) };
+        let Some(last) = children.last_mut() else { return (0, 0) };
+        let (count, bytes) = match &mut *last.node {
+            Node::Leaf(_) => (last.count, last.bytes),
+            inner => inner.drop_last_leaf(),
+        };
+        last.count -= count;
+        last.bytes -= bytes;
+        if last.count == 0 {
+            children.pop();
+        }
+        (count, bytes)
+    }
+
+    fn is_small(&self) -> bool {
+        match self {
+            Node::Leaf(bytes) => bytes.len() < LEAF_BYTES_MIN,
+            Node::Inner(children) => children.len() < CHILDREN_MIN,
+        }
+    }
+
+    /// Can they become one? Their levels are the same.
+    fn joins(&self, other: &Node<W>) -> bool {
+        match (self, other) {
+            (Node::Leaf(a), Node::Leaf(b)) => a.len() + b.len() <= LEAF_BYTES_JOINED,
+            (Node::Inner(a), Node::Inner(b)) => a.len() + b.len() <= CHILDREN_JOINED,
+            _ => false,
+        }
+    }
+}
+
+/// The child that holds a rank, and the rank within it.
+fn child_of<const W: usize>(children: &[Child<W>], mut rank: u64) -> (usize, u64) {
+    for (at, child) in children.iter().enumerate() {
+        if rank < child.count {
+            return (at, rank);
+        }
+        rank -= child.count;
+    }
+    unreachable!("a rank is below the count")
+}
+
+/// The child in which a record of this rank and number is put: between two of them in the one that a search for it
+/// will look into.
+fn child_for_insert<const W: usize>(
+    children: &[Child<W>],
+    mut rank: u64,
+    number: u64,
+) -> (usize, u64) {
+    for (at, child) in children.iter().enumerate() {
+        let next = children.get(at + 1);
+        let is_next = rank == child.count && next.is_some_and(|next| next.number < number);
+        if rank <= child.count && !is_next {
+            return (at, rank);
+        }
+        rank -= child.count;
+    }
+    unreachable!("a rank is not above the count")
+}
+
+/// Splits a leaf that is too large.
+fn split_leaf<const W: usize>(bytes: &mut Vec<u8>, number: Number<'_, W>) -> Option<Child<W>> {
+    if bytes.len() <= LEAF_BYTES_MAX {
+        return None;
+    }
+    let pack = Pack::<W>::new(bytes);
+    let places = pack.places();
+    let half = bytes.len() / 2;
+    let middle = places.partition_point(|&place| (place as usize) < half).min(places.len() - 1);
+    if middle == 0 {
+        return None;
+    }
+    let place = places[middle];
+    let number = number(&pack.record_at(place));
+    let count = (places.len() - middle) as u64;
+    let gone = bytes.len() as u64 - u64::from(place);
+    let mut right = Vec::new();
+    Room::resize(&mut right, bytes.len() - place as usize);
+    right.copy_from_slice(&bytes[place as usize..]);
+    Room::resize(bytes, place as usize);
+    Some(Child { count, bytes: gone, number, node: Box::new(Node::Leaf(right)) })
+}
+
+/// Joins a child with a neighbour, if it is small and they fit together.
+fn join_small<const W: usize>(children: &mut Vec<Child<W>>, at: usize) {
+    if !children[at].node.is_small() {
+        return;
+    }
+    let fits = |left: usize| {
+        children.get(left + 1).is_some_and(|right| children[left].node.joins(&right.node))
+    };
+    let left = match at.checked_sub(1).filter(|&left| fits(left)) {
+        Some(left) => left,
+        None if fits(at) => at,
+        None => return,
+    };
+    let right = children.remove(left + 1);
+    let joined = &mut children[left];
+    joined.count += right.count;
+    joined.bytes += right.bytes;
+    match (&mut *joined.node, *right.node) {
+        (Node::Leaf(bytes), Node::Leaf(more)) => {
+            let length = bytes.len();
+            Room::resize(bytes, length + more.len());
+            bytes[length..].copy_from_slice(&more);
+        }
+        (Node::Inner(children), Node::Inner(more)) => children.extend(more),
+        _ => unreachable!("children are of one level"),
+    }
+}
+
+/// Records of a tree from one on.
+#[derive(Clone, Debug)]
+pub struct TreeRecords<'a, const W: usize> {
+    /// For each level what is still to come.
+    above: Vec<std::slice::Iter<'a, Child<W>>>,
+    leaf: Records<'a, W>,
+}
+
+impl<'a, const W: usize> TreeRecords<'a, W> {
+    fn descend(&mut self, mut node: &'a Node<W>, mut rank: u64) {
+        loop {
+            match node {
+                Node::Leaf(bytes) => {
+                    self.leaf = Pack::new(bytes).records();
+                    if rank > 0 {
+                        self.leaf.nth(rank as usize - 1);
+                    }
+                    return;
+                }
+                Node::Inner(children) => {
+                    let mut rest = children.iter();
+                    let child = loop {
+                        let Some(child) = rest.next() else {
+                            // Behind the last one.
+                            self.leaf = Pack::new(&[]).records();
+                            return;
+                        };
+                        if rank < child.count {
+                            break child;
+                        }
+                        rank -= child.count;
+                    };
+                    self.above.push(rest);
+                    node = &child.node;
+                }
+            }
+        }
+    }
+}
+
+impl<'a, const W: usize> Iterator for TreeRecords<'a, W> {
+    type Item = Record<'a, W>;
+
+    fn next(&mut self) -> Option<Record<'a, W>> {
+        loop {
+            if let Some(record) = self.leaf.next() {
+                return Some(record);
+            }
+            let child = loop {
+                match self.above.last_mut()?.next() {
+                    Some(child) => break child,
+                    None => self.above.pop(),
+                };
+            };
+            self.descend(&child.node, 0);
+        }
+    }
+}
+
+/// Records of a tree from one on backwards.
+#[derive(Clone, Debug)]
+pub struct TreeRecordsBack<'a, const W: usize> {
+    /// For each level what is still to come, from its end.
+    above: Vec<&'a [Child<W>]>,
+    /// What is left of the leaf, from its end.
+    leaf: Vec<Record<'a, W>>,
+}
+
+impl<'a, const W: usize> TreeRecordsBack<'a, W> {
+    fn descend(&mut self, mut node: &'a Node<W>, mut rank: u64) {
+        loop {
+            match node {
+                Node::Leaf(bytes) => {
+                    let records = Pack::new(bytes).records();
+                    self.leaf = records.take((rank as usize).saturating_add(1)).collect();
+                    return;
+                }
+                Node::Inner(children) => {
+                    let mut at = 0;
+                    while at + 1 < children.len() && rank >= children[at].count {
+                        rank -= children[at].count;
+                        at += 1;
+                    }
+                    self.above.push(&children[..at]);
+                    node = &children[at].node;
+                }
+            }
+        }
+    }
+}
+
+impl<'a, const W: usize> Iterator for TreeRecordsBack<'a, W> {
+    type Item = Record<'a, W>;
+
+    fn next(&mut self) -> Option<Record<'a, W>> {
+        loop {
+            if let Some(record) = self.leaf.pop() {
+                return Some(record);
+            }
+            let child = loop {
+                let (last, rest) = match self.above.last()?.split_last() {
+                    Some(split) => split,
+                    None => {
+                        self.above.pop();
+                        continue;
+                    }
+                };
+                *self.above.last_mut()? = rest;
+                break last;
+            };
+            self.descend(&child.node, u64::MAX);
+        }
+    }
+}
