@@ -8,6 +8,7 @@ use ringraft::snapshot_print;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 #[global_allocator]
@@ -73,16 +74,27 @@ fn serve(settings: Settings) -> Result<(), Refusal> {
 }
 
 fn run(plan: &Plan, started: Instant) -> Result<(), Refusal> {
-    let node = Node::start(plan, started)?;
-    let stop = node.stopper();
+    type Stop = Box<dyn Fn() + Send + Sync>;
+    let stop: Arc<OnceLock<Stop>> = Arc::default();
+    let known = stop.clone();
     let watching = signals::watch(move |event| match event {
         signals::Event::Stop(name) => {
             tracing::info!("{name}: stopping");
-            stop();
+            match known.get() {
+                Some(stop) => stop(),
+                // Recovery changes nothing that a later start needs, and nobody is served yet.
+                None => {
+                    tracing::info!("stopped before it served");
+                    std::process::exit(0);
+                }
+            }
         }
         signals::Event::ReopenLog => logging::reopen(),
     });
     watching.map_err(|error| Refusal::failure(format!("cannot start a thread: {error}")))?;
+    let node = Node::start(plan, started)?;
+    // Nobody else sets it.
+    let _ = stop.set(Box::new(node.stopper()));
     tracing::info!("{}", banner::ready(plan, started.elapsed()));
     node.wait()?;
     tracing::info!("stopped");

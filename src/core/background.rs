@@ -13,14 +13,17 @@ type Work = Box<dyn FnOnce() -> Done + Send>;
 
 /// The helper of one core. What is under way is bounded by those who ask for it.
 pub struct Background {
-    work: Sender<Work>,
+    /// Until it is told to stop.
+    work: Option<Sender<Work>>,
+    /// glommio's end of the job.
+    job: Option<glommio::Task<()>>,
     done: Receiver<Done>,
     /// Pieces whose report was not taken yet.
     count: usize,
 }
 
 impl Background {
-    /// Sets the helper to work. It stops when this is dropped. Call it in an executor whose blocking pool has a thread.
+    /// Sets the helper to work, until [`Background::stop`]. Call it in an executor whose blocking pool has a thread.
     pub async fn start(bell: Arc<Bell>) -> Background {
         let (work, works) = unbounded::<Work>();
         let (reports, done) = unbounded();
@@ -33,18 +36,28 @@ impl Background {
                 report = work();
             }
         };
-        glommio::spawn_local(glommio::executor().spawn_blocking(job)).detach();
+        let job = glommio::spawn_local(glommio::executor().spawn_blocking(job));
         // The executor hands the job over when it has its turn, and then never needs another.
         while done.is_empty() {
             glommio::executor().yield_task_queue_now().await;
         }
-        Background { work, done, count: 1 }
+        Background { work: Some(work), done, count: 1, job: Some(job) }
+    }
+
+    /// Lets the helper finish what it has, and waits for it. Without that the executor might be gone when the helper
+    /// tells it that the job has ended, and glommio panics there.
+    pub async fn stop(&mut self) {
+        self.work = None;
+        if let Some(job) = self.job.take() {
+            job.await;
+        }
     }
 
     /// Starts a piece of work.
     pub fn begin(&mut self, work: impl FnOnce() -> Done + Send + 'static) {
         self.count += 1;
-        self.work.send(Box::new(work)).expect("the helper lives as long as the core");
+        let helper = self.work.as_ref().expect("nothing is begun after the end");
+        helper.send(Box::new(work)).expect("the helper lives as long as the core");
     }
 
     /// A report, if there is one.

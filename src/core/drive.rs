@@ -85,7 +85,15 @@ impl Core {
                 shard.note_role();
             }
         }
-        again || shard.has_room_to_propose()
+        if shard.holds_any() && shard.serves() {
+            let mut refused = Vec::new();
+            shard.release_held(&mut self.stats, &mut refused);
+            again = true;
+            for origin in refused {
+                self.answer_error(origin, super::intake::OUT_OF_MEMORY);
+            }
+        }
+        again || self.shards[local].has_room_to_propose()
     }
 
     /// A log write or a sync has ended.

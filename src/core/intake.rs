@@ -391,6 +391,7 @@ impl Core {
     #[inline(always)]
     fn run_staged(&mut self, read: &StagedRead) {
         let shard = &self.shards[usize::from(read.shard)];
+        assert!(shard.serves(), "a staged read has passed the door");
         let time = shard.time(self.turn.now_ms);
         let seed = self.chance.bits();
         let spans = &self.turn.spans[read.spans.0 as usize..][..read.spans.1 as usize];

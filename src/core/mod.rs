@@ -44,6 +44,7 @@ pub mod turn;
 pub use desk::Desk;
 
 use crate::limits::REPLIES_PREFETCHED_BYTES;
+use crate::net;
 use crate::net::ring::{Completion, Operation, Ring, Wait};
 use crate::settings::Settings;
 use answers::Answers;
@@ -72,6 +73,8 @@ pub struct Shared {
     pub monitor_count: AtomicU32,
     /// Has SHUTDOWN or a signal asked the process to end?
     pub stopping: AtomicBool,
+    /// Cores whose shards all have begun to serve.
+    pub serving_count: AtomicU32,
     /// Cores that have finished what was under way when the end began.
     pub stopped_count: AtomicU32,
     /// Who takes a snapshot on a full disk.
@@ -180,6 +183,8 @@ pub struct Core {
     freeing: bool,
     /// Told when the core serves.
     report: Option<mpsc::Sender<Result<(), String>>>,
+    /// Is it counted among the cores that serve?
+    is_noted_as_serving: bool,
 }
 
 /// What a core is made of.
@@ -257,6 +262,7 @@ impl Core {
             rested_ms: 0,
             freeing: false,
             report: Some(parts.report),
+            is_noted_as_serving: false,
         }
     }
 
@@ -277,8 +283,8 @@ impl Core {
         let mut completions = Vec::new();
         while self.failure.is_none() {
             let busy = self.turn(&mut completions);
-            if self.report.is_some() && self.shards_serve() {
-                self.open();
+            if self.report.is_some() {
+                self.open_when_all_serve();
             }
             if self.has_stopped() {
                 return Ok(());
@@ -290,12 +296,26 @@ impl Core {
         Err(self.failure.take().expect("the loop's condition"))
     }
 
-    /// Begins to serve: every shard has a leader.
-    fn open(&mut self) {
-        for shard in &mut self.shards {
-            shard.propose_limits(self.settings.limits);
+    /// Lets clients in once every shard of every core serves: no request of theirs comes too early.
+    #[cold]
+    fn open_when_all_serve(&mut self) {
+        if !self.is_noted_as_serving && self.shards_serve() {
+            self.is_noted_as_serving = true;
+            for shard in &mut self.shards {
+                shard.propose_limits(self.settings.limits);
+            }
+            self.shared.serving_count.fetch_add(1, Ordering::AcqRel);
+            // The last one wakes the others.
+            self.everywhere(|_| {});
+        }
+        let serving = self.shared.serving_count.load(Ordering::Acquire) as usize;
+        if serving < self.core_count() || self.stop_sent {
+            return;
         }
         for listener in 0..self.listeners.len() as u32 {
+            if let Err(error) = net::listener::listen(&self.listeners[listener as usize].0) {
+                return self.fail(format!("cannot listen: {error}"));
+            }
             self.arm_listener(listener);
         }
         if let Some(report) = self.report.take() {

@@ -6,7 +6,7 @@
 
 use crate::commands::refusal::{Outcome, Refusal};
 use crate::commands::{Answer, Arity, Call, Command, Group, Keys, Run, shard as shard_row, table};
-use crate::core::answers::Origin;
+use crate::core::answers::{Answers, Origin};
 use crate::core::session::Watched;
 use crate::core::shard::{Bench, LocalShard, Request, numbered, run_operation};
 use crate::core::stats::Stats;
@@ -122,7 +122,7 @@ pub type TransactionMessage = Message<Box<Ask>, Found>;
 /// A shard's part in transactions.
 pub type Participant = transaction::Participant<Box<Ask>, Found, Parked>;
 
-/// A single request that waits for a transaction.
+/// A single request that waits for a transaction, or for its shard to serve.
 pub struct Parked {
     command: &'static Command,
     origin: Origin,
@@ -130,6 +130,29 @@ pub struct Parked {
     first_key: KeyHash,
     arguments: OwnedArguments,
     guard: Option<Vec<Watched>>,
+}
+
+impl Parked {
+    fn copy(request: &Request<'_>, guard: Option<&Vec<Watched>>) -> Parked {
+        Parked {
+            command: request.command,
+            origin: request.origin,
+            database: request.database,
+            first_key: request.first_key,
+            arguments: OwnedArguments::copy(request.arguments),
+            guard: guard.cloned(),
+        }
+    }
+
+    fn request(&self) -> Request<'_> {
+        Request {
+            command: self.command,
+            origin: self.origin,
+            database: self.database,
+            first_key: self.first_key,
+            arguments: self.arguments.borrow(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Parked {
@@ -142,10 +165,11 @@ impl std::fmt::Debug for Parked {
 pub type Wanted = ParticipantOutput<Box<Ask>, Found, Parked>;
 
 impl LocalShard {
-    /// Is no transaction over several shards about? Then no request has to wait for one.
+    /// The door to the items: does this shard serve, and is no transaction over several shards about? Then no request has
+    /// to wait. Every request asks, here or by [`LocalShard::lets_read`].
     #[inline(always)]
     pub fn is_open(&self) -> bool {
-        self.participant.is_idle()
+        self.serves() & self.participant.is_idle()
     }
 
     /// May a read that nothing of its connection precedes run now? Cost: one comparison when no transaction is about.
@@ -166,6 +190,9 @@ impl LocalShard {
         arguments: Arguments<'_>,
         first_key: KeyHash,
     ) -> bool {
+        if !self.serves() {
+            return true;
+        }
         if command.keys == Keys::NONE {
             return self.participant.is_any_held();
         }
@@ -191,9 +218,13 @@ impl LocalShard {
         LockSet { keys: keys.collect(), whole: None }
     }
 
-    /// Does a request wait for a transaction? Then it is kept.
+    /// Does a request wait, for a transaction or until the shard serves? Then it is kept.
     #[cold]
     pub fn park(&mut self, request: &Request<'_>, guard: Option<&Vec<Watched>>) -> bool {
+        if !self.serves() {
+            self.held.push_back(Parked::copy(request, guard));
+            return true;
+        }
         let locks = self.locks_of(request);
         let plain = matches!(request.command.run, Run::Read(_)) && !request.origin.rides;
         let waits = match plain {
@@ -201,14 +232,7 @@ impl LocalShard {
             false => self.participant.blocks(&locks),
         };
         if waits {
-            let parked = Parked {
-                command: request.command,
-                origin: request.origin,
-                database: request.database,
-                first_key: request.first_key,
-                arguments: OwnedArguments::copy(request.arguments),
-                guard: guard.cloned(),
-            };
+            let parked = Parked::copy(request, guard);
             let after = self.last_locks.get(usize::from(request.origin.core)).copied();
             let after = after.unwrap_or(0);
             self.participant.wait(locks, after, parked, &mut self.wanted);
@@ -284,17 +308,36 @@ impl LocalShard {
         any
     }
 
+    /// Lets those requests go on that came before the shard served. Appends those that memory does not permit.
+    #[cold]
+    pub fn release_held(&mut self, stats: &mut Stats, refused: &mut Vec<Origin>) {
+        for parked in std::mem::take(&mut self.held) {
+            let waits = !self.is_open() && self.park(&parked.request(), parked.guard.as_ref());
+            let origin = parked.origin;
+            if !waits && !self.admit_parked(parked, stats) {
+                refused.push(origin);
+            }
+        }
+    }
+
+    /// Do requests wait for this shard to serve?
+    #[inline(always)]
+    pub fn holds_any(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Answers the requests that wait for this shard to serve with an error.
+    pub fn refuse_held(&mut self, error: &str, answers: &mut Answers) {
+        for parked in std::mem::take(&mut self.held) {
+            let origin = parked.origin;
+            answers.write(origin, |out| Reply::new(out, origin.protocol).error(error));
+        }
+    }
+
     fn admit_parked(&mut self, parked: Parked, stats: &mut Stats) -> bool {
-        let request = Request {
-            command: parked.command,
-            origin: parked.origin,
-            database: parked.database,
-            first_key: parked.first_key,
-            arguments: parked.arguments.borrow(),
-        };
-        match parked.guard {
-            Some(guard) => self.gather_guarded(&request, guard),
-            None => return self.gather(&request, stats),
+        match &parked.guard {
+            Some(guard) => self.gather_guarded(&parked.request(), guard.clone()),
+            None => return self.gather(&parked.request(), stats),
         }
         true
     }

@@ -8,7 +8,7 @@ use crate::commands::refusal::Outcome;
 use crate::commands::table;
 use crate::commands::{Answer, Call, Command, Run};
 use crate::core::answers::{Answers, Origin};
-use crate::core::participate::{Participant, Wanted, run_record};
+use crate::core::participate::{Parked, Participant, Wanted, run_record};
 use crate::core::session::Watched;
 use crate::core::shed::Evictions;
 use crate::core::snapshots::ShardSnapshots;
@@ -111,6 +111,8 @@ pub struct LocalShard {
     pub(super) wanted: Wanted,
     /// For each core, the time of the last lock that it asked for.
     pub(super) last_locks: Vec<u64>,
+    /// Requests that came while it did not serve: no more than its clients may have unfinished.
+    pub(super) held: VecDeque<Parked>,
 }
 
 /// A shard as a command of kind [`Run::Shard`] sees it.
@@ -170,6 +172,7 @@ impl LocalShard {
             participant: Participant::new(id),
             wanted: Wanted::default(),
             last_locks: Vec::new(),
+            held: VecDeque::new(),
         }
     }
 
@@ -315,7 +318,8 @@ impl LocalShard {
                     let (index, term) = (last.index, last.term);
                     self.flights.push_back(Flight { index, term, set });
                 }
-                None => self.run_set(set, None, answers, stats),
+                None if self.serves => self.run_set(set, None, answers, stats),
+                None => self.lose(set, answers),
             }
             return;
         }
@@ -402,7 +406,10 @@ impl LocalShard {
                 break;
             }
             let flight = self.flights.pop_front().expect("just seen");
-            self.run_set(flight.set, None, answers, stats);
+            match self.serves {
+                true => self.run_set(flight.set, None, answers, stats),
+                false => self.lose(flight.set, answers),
+            }
         }
     }
 
@@ -456,6 +463,7 @@ impl LocalShard {
         answers: &mut Answers,
         stats: &mut Stats,
     ) {
+        assert!(batch.is_some() || self.serves, "reads ask whether the shard serves");
         let time = batch.map_or(self.time(stats.now_ms), |batch| batch.leader_time_ms());
         let read_bytes_max = self.string_bytes_max;
         let write_bytes_max = batch.map_or(read_bytes_max, |batch| batch.string_bytes_max());

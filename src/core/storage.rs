@@ -116,6 +116,11 @@ impl Storage {
             && self.shards.iter().all(|shard| shard.unsynced.is_empty())
     }
 
+    /// Ends background work: what is under way is finished.
+    pub async fn stop(&mut self) {
+        self.background.stop().await;
+    }
+
     /// A report of background work, if there is one.
     pub fn take_done(&mut self) -> Option<Done> {
         self.background.take()

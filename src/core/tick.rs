@@ -151,6 +151,9 @@ impl Core {
         for local in 0..self.shards.len() {
             self.give_up_snapshot(local, "ERR the server is shutting down");
         }
+        for shard in &mut self.shards {
+            shard.refuse_held("ERR the server is shutting down", &mut self.answers);
+        }
         for (socket, _) in &self.listeners {
             // Ends the accept in the ring. A listener that is closed already is as good.
             let _ = socket.shutdown(std::net::Shutdown::Both);

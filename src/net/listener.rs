@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 /// Connections that may wait for their accept.
 const BACKLOG: i32 = 1024;
 
-/// Opens a listening socket that shares its port with those of the other cores. Accepted sockets inherit
-/// TCP_NODELAY and the keep-alive.
+/// Opens a socket that will listen, sharing its port with those of the other cores. Accepted sockets inherit
+/// TCP_NODELAY and the keep-alive. Until [`listen`], who connects is refused.
 /// Errors: the address is in use by another process, not this machine's, or not allowed.
-pub fn listen(address: SocketAddr, keepalive_seconds: u64) -> io::Result<Socket> {
+pub fn bind(address: SocketAddr, keepalive_seconds: u64) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -22,8 +22,13 @@ pub fn listen(address: SocketAddr, keepalive_seconds: u64) -> io::Result<Socket>
     socket.set_tcp_nodelay(true)?;
     keep_alive(&socket, keepalive_seconds)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+/// Lets clients connect.
+/// Errors: another process has come to listen there.
+pub fn listen(socket: &Socket) -> io::Result<()> {
+    socket.listen(BACKLOG)
 }
 
 /// Between two tries.
@@ -45,8 +50,9 @@ pub fn keep_alive(socket: &Socket, seconds: u64) -> io::Result<()> {
 }
 
 /// Is the address free? SO_REUSEPORT would let two servers of one user share it unnoticed, so the first
-/// thing a starting server does is to bind without it. An address in use is tried again for a second.
-/// Errors: as [`listen`].
+/// thing a starting server does is to bind without it. It does not listen, for no client is to reach it. An address in
+/// use is tried again for a second: a killed server's sockets listen until its rings are torn down.
+/// Errors: as [`bind`].
 pub fn probe(address: SocketAddr) -> io::Result<()> {
     let begin = Instant::now();
     loop {
@@ -68,6 +74,5 @@ fn probe_once(address: SocketAddr) -> io::Result<()> {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(1)
+    socket.bind(&address.into())
 }

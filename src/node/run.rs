@@ -53,6 +53,7 @@ impl Node {
             monitor_count: AtomicU32::new(0),
             stopped_count: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
+            serving_count: AtomicU32::new(0),
             snapshot_turn: SnapshotTurn::default(),
             short_count: AtomicU32::new(0),
             started_ms: wall_clock_ms(),
@@ -123,7 +124,7 @@ impl Node {
     }
 
     /// Asks all cores to stop in order.
-    pub fn stopper(&self) -> impl Fn() + Send + use<> {
+    pub fn stopper(&self) -> impl Fn() + Send + Sync + use<> {
         let (shared, mailboxes) = (self.shared.clone(), self.mailboxes.clone());
         move || {
             shared.stopping.store(true, std::sync::atomic::Ordering::Release);
@@ -158,7 +159,7 @@ fn listeners(plan: &Plan, core: usize) -> Result<Vec<(Socket, connection::Kind)>
     let mut listen = |port: u16, option: &str, kind| {
         for &ip in settings.bind.addresses() {
             let address = SocketAddr::new(ip, port);
-            let socket = listener::listen(address, keepalive)
+            let socket = listener::bind(address, keepalive)
                 .map_err(|error| checks::listening_refused(address, option, &error))?;
             listeners.push((socket, kind));
         }
@@ -229,7 +230,10 @@ impl CoreStart {
         for shard in shards {
             match self.origins.recover(shard, &mut storage, seed ^ u64::from(shard.0)) {
                 Ok(shard) => recovered.push(shard),
-                Err(text) => return self.give_up(text),
+                Err(text) => {
+                    storage.stop().await;
+                    return self.give_up(text);
+                }
             }
         }
         let mut core = Core::new(Parts {
@@ -248,6 +252,9 @@ impl CoreStart {
             report: self.report,
         });
         let result = core.run().await;
+        if result.is_ok() {
+            core.storage.stop().await;
+        }
         if let Err(text) = &result {
             // The other cores may hold replies that rest on this one: nobody goes on alone.
             tracing::error!("{text}");

@@ -19,5 +19,6 @@ mod protocol;
 mod restart;
 mod secrets;
 mod sessions;
+mod starts;
 mod support;
 mod tools;

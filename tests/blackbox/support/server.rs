@@ -82,6 +82,17 @@ impl Server {
         }
     }
 
+    /// Starts the process and does not wait for it to be ready.
+    pub fn launch_only(&mut self) {
+        assert!(self.process.is_none(), "launched twice");
+        self.process = Some(Process::spawn(&mut self.command()));
+    }
+
+    /// Waits until the process has printed something.
+    pub fn wait_for_line(&mut self, text: &str) -> bool {
+        self.process.as_mut().expect("running").output.wait_for(text)
+    }
+
     /// Starts the process; a server that ends before it is ready is returned as a refusal.
     pub fn try_launch(&mut self) -> Result<(), Refusal> {
         assert!(self.process.is_none(), "launched twice");

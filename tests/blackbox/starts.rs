@@ -1,0 +1,114 @@
+//! The moments of a start and a stop: who comes early waits or is refused, and never gets a wrong answer; a stop is
+//! prompt and clean whenever it comes.
+
+use crate::support::client::encode;
+use crate::support::{Chance, Client, Program, Server, Value, eventually, system};
+use std::thread;
+
+const KEYS: usize = 30_000;
+
+fn fill(server: &Server) {
+    let bytes: Vec<u8> = (0..KEYS)
+        .flat_map(|n| encode(&["SET".into(), format!("key:{n}"), n.to_string()]))
+        .collect();
+    let replies = server.client().pipeline(&bytes, KEYS);
+    assert!(replies.iter().all(|reply| *reply == Value::ok()));
+}
+
+/// A client that comes as soon as the port answers.
+fn first_client(port: u16) -> Client {
+    eventually("somebody listens", || {
+        let mut client = Client::try_connect(port).ok()?;
+        // Until the server's rings are gone, its sockets take connections that nobody serves.
+        client.try_call(&["ECHO", "there"]).ok()?;
+        Some(client)
+    })
+}
+
+/// Reads keys one by one and two at a time; every one of them is there.
+fn read_all(port: u16, seed: u64) {
+    let mut chance = Chance::seeded(seed);
+    let mut client = first_client(port);
+    for _ in 0..100 {
+        let [a, b] = [0; 2].map(|_: usize| chance.below(KEYS as u64));
+        let value = client.say(&format!("GET key:{a}"));
+        assert_eq!(value, Value::bulk(a.to_string()), "key:{a}, seed {seed}");
+        let both = client.say(&format!("MGET key:{a} key:{b}"));
+        let expected = [a, b].map(|n| Value::bulk(n.to_string()));
+        assert_eq!(both.elements(), expected, "key:{a} and key:{b}, seed {seed}");
+    }
+}
+
+#[test]
+fn whoever_comes_first_finds_every_key() {
+    for shape in [["--shards", "2", "--cores", "0,1"], ["--shards", "4", "--cores", "0,1"]] {
+        let mut chance = Chance::new("whoever_comes_first_finds_every_key");
+        let mut server = Server::start(&shape);
+        fill(&server);
+        for round in 0..8 {
+            if round % 2 == 0 {
+                server.kill();
+            } else {
+                assert!(server.terminate().0.success());
+            }
+            let port = server.port();
+            let readers: Vec<_> = (0..4)
+                .map(|_| {
+                    let seed = chance.next();
+                    thread::spawn(move || read_all(port, seed))
+                })
+                .collect();
+            server.launch_only();
+            for reader in readers {
+                reader.join().expect("every key is there");
+            }
+            assert!(server.wait_for_line("ready on "));
+        }
+    }
+}
+
+#[test]
+fn a_stop_is_clean_at_any_moment() {
+    let mut server = Server::start(&["--shards", "3"]);
+    fill(&server);
+    server.kill();
+    for moment in ["starting", "shard", "ready on "] {
+        for round in 0..6 {
+            server.launch_only();
+            if moment == "ready on " || round % 2 == 0 {
+                server.wait_for_line(if moment == "ready on " { moment } else { "" });
+            }
+            let busy = moment == "ready on " && round % 3 == 0;
+            if busy {
+                let mut client = server.client();
+                assert!(client.say("BGSAVE").text().starts_with("Background"));
+                client.send(b"INCR counter\r\n");
+            }
+            system::send_signal(server.pid(), libc::SIGTERM);
+            let (status, output) = server.wait_for_exit();
+            assert!(!output.contains("panicked"), "{output}");
+            // Before its first line the signal's own meaning ends it.
+            let early = moment != "ready on " && round % 2 == 1;
+            assert!(status.success() || early, "{status}: {output}");
+        }
+    }
+    server.launch();
+    let mut client = server.client();
+    assert_eq!(
+        client.say("DBSIZE"),
+        Value::Integer(KEYS as i64 + i64::from(client.say("EXISTS counter") == Value::Integer(1)))
+    );
+}
+
+#[test]
+fn nobody_is_left_hanging_while_a_server_recovers() {
+    let mut server = Server::prepare(Program::Ringraft, &["--shards", "2"]);
+    server.launch();
+    fill(&server);
+    server.kill();
+    server.launch_only();
+    // Until it serves, whoever connects is refused; then he is served.
+    let mut client = first_client(server.port());
+    assert_eq!(client.say("GET key:1"), Value::bulk("1"));
+    assert!(server.wait_for_line("ready on "));
+}
