@@ -99,6 +99,9 @@ pub const PAYLOAD_OVERHEAD_BYTES: usize = 1 + 9 + 2 + 8;
 /// Longest key or value in kvnode's `state.bin`: as long as a string may be. A longer one is taken for damage.
 pub const KVNODE_STRING_BYTES_MAX: u64 = STRING_BYTES_MAX as u64;
 
+/// Files of Redis' format that include each other, one inside the other; more are refused.
+pub const CONFIG_INCLUDES_MAX: usize = 16;
+
 /// Buffer of `ringraft snapshot print` before its output.
 pub const PRINT_BUFFER_BYTES: usize = 64 * 1024;
 

@@ -48,7 +48,7 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, St
 
 fn settings(matches: &ArgMatches) -> Result<Settings, String> {
     let mut settings = Settings::default();
-    if let Some(file) = path(matches, "config") {
+    if let Some(file) = path(matches, "config").or_else(|| path(matches, "config-file")) {
         file::load(&file, &mut settings)?;
     }
     for row in TABLE.iter().filter(|row| row.is_option()) {
@@ -111,8 +111,10 @@ fn command() -> Command {
             None => arg,
         })
         .arg(file("config").long("config").short('c').help(
-            "Read settings from a TOML file with the names below, such as port = 6380; options given here win",
+            "Read settings from a TOML file with the names below, such as port = 6380, or from a redis.conf; options given \
+             here win",
         ))
+        .arg(file("config-file").index(1).conflicts_with("config").help("The same as --config FILE"))
         .arg(file("parse-snapshot").long("parse-snapshot").help("The same as snapshot print FILE"))
 }
 
@@ -242,10 +244,27 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_redis_is_read_with_and_without_its_option() {
+        let folder = tempfile::tempdir().expect("a scratch directory");
+        let path = folder.path().join("redis.conf");
+        std::fs::write(&path, "port 7000\nsave \"\"\n").expect("writable");
+        for line in [format!("{} --timeout 9", path.display()), format!("-c {}", path.display())] {
+            let settings = serve(&line);
+            assert_eq!((settings.port, settings.mode), (7000, Mode::Cache), "{line}");
+            assert_eq!(settings.config_file.as_ref(), Some(&path));
+        }
+        let settings = serve(&format!("{} --port 7001 --mode store", path.display()));
+        assert_eq!((settings.port, settings.mode), (7001, Mode::Store));
+        assert_eq!(settings.fsync, Fsync::Always);
+    }
+
+    #[test]
     fn refusals_are_one_line() {
         for (line, start) in [
             ("--prot 1", "unexpected argument '--prot' found; did you mean --port?"),
-            ("serve", "unrecognized subcommand 'serve'"),
+            ("serve", "serve: No such file or directory"),
+            ("serve --config x", "the argument '[FILE]' cannot be used with '--config <FILE>'"),
+            ("a b", "the subcommand 'b' cannot be used with '[FILE]'"),
             ("--port", "a value is required for '--port <N>' but none was supplied"),
             ("--port 1 --port 2", "the argument '--port <N>' cannot be used multiple times"),
             ("--port -1", "option --port '-1': argument must be between 1 and 65535 inclusive"),

@@ -4,6 +4,7 @@
 //! the setting is a list, as an array; what it means is the row's affair, as on the command line.
 
 use super::Settings;
+use super::redis_file;
 use super::table::{Kind, Setting, TABLE};
 use super::values::join;
 use crate::commands::refusal::Refusal;
@@ -11,11 +12,17 @@ use std::io;
 use std::path::Path;
 use toml_edit::{Document, DocumentMut, Item, Value};
 
-/// Reads a file into settings.
+/// Reads a file into settings: TOML, or Redis' own format.
 /// Errors: one line with the file, the line and the key.
 pub fn load(path: &Path, settings: &mut Settings) -> Result<(), String> {
     let place = path.display();
     let text = std::fs::read_to_string(path).map_err(|error| format!("{place}: {error}"))?;
+    let absolute = std::path::absolute(path).map_err(|error| format!("{place}: {error}"))?;
+    settings.config_file = Some(absolute);
+    settings.config_is_redis = redis_file::is_redis_format(path, &text);
+    if settings.config_is_redis {
+        return redis_file::load(path, &text, settings);
+    }
     let line_of = |span: Option<std::ops::Range<usize>>| {
         let before = span.map_or("", |span| &text[..span.start.min(text.len())]);
         before.matches('\n').count() + 1
@@ -43,8 +50,6 @@ pub fn load(path: &Path, settings: &mut Settings) -> Result<(), String> {
             return refuse(&cause);
         }
     }
-    settings.config_file =
-        Some(std::path::absolute(path).map_err(|error| format!("{place}: {error}"))?);
     Ok(())
 }
 
@@ -54,6 +59,9 @@ pub enum RewriteError {
     /// There is no file to write.
     #[error("ERR The server is running without a config file")]
     NoFile,
+    /// It is not ours to write.
+    #[error("ERR Rewriting config file: it is in Redis' format, which is read and not written")]
+    Redis,
     /// It can no longer be read or written.
     #[error("ERR Rewriting config file: {0}")]
     File(#[from] io::Error),
@@ -74,6 +82,9 @@ impl From<RewriteError> for Refusal {
 /// Cost: one synced file write on the calling thread.
 pub fn rewrite(settings: &Settings) -> Result<(), RewriteError> {
     let path = settings.config_file.as_deref().ok_or(RewriteError::NoFile)?;
+    if settings.config_is_redis {
+        return Err(RewriteError::Redis);
+    }
     let text = match std::fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         read => read?,

@@ -6,6 +6,7 @@
 
 pub mod bind;
 pub mod file;
+pub mod redis_file;
 pub mod table;
 pub mod values;
 
@@ -85,6 +86,8 @@ pub struct Settings {
     pub ring_features: Features,
     /// The file that was read at the start and that CONFIG REWRITE writes.
     pub config_file: Option<PathBuf>,
+    /// Is it in Redis' format, which is not written?
+    pub config_is_redis: bool,
     /// Names of rows given on the command line, in the file or by CONFIG SET.
     given: BTreeSet<&'static str>,
 }
@@ -123,6 +126,7 @@ impl Default for Settings {
             spin_us: 0,
             ring_features: Features::ALL,
             config_file: None,
+            config_is_redis: false,
             given: BTreeSet::new(),
         }
     }
