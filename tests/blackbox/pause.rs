@@ -1,6 +1,7 @@
 //! CLIENT PAUSE: what it holds back, what passes, and what happens to keys meanwhile.
 
 use crate::support::{Client, Server, Value, eventually};
+use std::time::Duration;
 
 /// Pauses last until they are ended: a test that waited for their end would wait on a clock.
 const LONG: &str = "600000";
@@ -84,12 +85,13 @@ fn every_write_waits_for_the_end_of_a_pause() {
 fn a_pause_of_all_holds_everything_that_would_run() {
     let mut server = Server::start(&["--shards", "2"]);
     let (mut operator, mut client) = (server.client(), server.client());
-    assert_eq!(operator.say("CLIENT PAUSE 1500"), Value::ok());
+    assert_eq!(operator.say("CLIENT PAUSE 3000"), Value::ok());
     for line in ["NOSUCH", "GET", "CLIENT PAUSE"] {
         assert!(operator.say(line).is_error(), "{line}");
     }
     client.send(b"PING\r\n");
     operator.send(b"CLIENT UNPAUSE\r\n");
+    operator.wait_in_silence(Duration::from_millis(300));
     // Held until the pause has run out, then answered.
     assert_eq!(client.read(), Value::Simple("PONG".into()));
     assert_eq!(operator.read(), Value::ok());
