@@ -201,10 +201,11 @@ mod tests {
     use crate::core::answers::Answers;
     use crate::core::participate::Ask;
     use crate::core::snapshots::ShardSnapshots;
-    use ringraft_shards::ids::{NodeId, ShardId};
+    use ringraft_shards::ids::{Deadline, NodeId, ShardId};
     use ringraft_shards::keyspace::{EvictionPolicy, KeyHasher, Keyspace};
     use ringraft_shards::raft::{CommittedEntry, Group, GroupConfig, Output};
     use ringraft_shards::transaction::{LockSet, ToShard, TransactionId};
+    use ringraft_shards::value::list::End;
 
     const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -347,6 +348,57 @@ mod tests {
         assert!(used <= limit && used > limit / 2, "{used} bytes, the limit is {limit}");
         assert_eq!(left + scene.stats.evicted_keys, 5000, "each is counted once");
         assert!(turns > 3000 / EVICTIONS_PER_TURN_MAX, "{turns} turns");
+    }
+
+    #[test]
+    fn what_is_being_freed_takes_nothing_along() {
+        let mut scene = Scene::new();
+        for n in 0..500 {
+            assert!(scene.set(&format!("key:{n}")));
+        }
+        scene.apply_all();
+        // A deadline, by which it is chosen: no other item has one.
+        let key = Key::new(b"large", scene.shard.keyspace.hasher().hash(b"large"));
+        let mut edit = scene.shard.keyspace.edit(DatabaseIndex(0), NOW_MS);
+        let mut large = edit.list_mut(&key).expect("a list or nothing");
+        (0..20_000).for_each(|n| large.push(End::Back, format!("element:{n}").as_bytes()));
+        drop(large);
+        assert!(edit.set_deadline(&key, Some(Deadline(i64::MAX))));
+        scene.shard.memory_limit = scene.shard.keyspace.used_bytes() as u64 - 1000;
+        scene.shard.eviction_policy = EvictionPolicy::VolatileTtl;
+        scene.shard.shed(&mut scene.stats);
+        scene.apply_all();
+        assert!(!scene.has("large"));
+        assert!(scene.shard.keyspace.used_bytes() as u64 > scene.shard.memory_limit);
+        scene.shard.eviction_policy = EvictionPolicy::AllKeysRandom;
+        for n in 0..20 {
+            scene.shard.shed(&mut scene.stats);
+            assert!(scene.set(&format!("more:{n}")));
+            scene.apply_all();
+        }
+        assert_eq!((scene.stats.evicted_keys, scene.shard.is_shedding()), (1, false));
+        while scene.shard.keyspace.free_some(10) {}
+        assert_eq!(scene.shard.keyspace.freeing_bytes(), 0);
+        assert!((scene.shard.keyspace.used_bytes() as u64) < scene.shard.memory_limit);
+    }
+
+    /// Limits that are on their way are not proposed again, and the last ones count.
+    #[test]
+    fn limits_are_set_once_and_in_order() {
+        let mut scene = Scene::new();
+        let [one, other] = [8, 9].map(|hash_entries| Limits { hash_entries, ..Limits::default() });
+        scene.shard.propose_limits(Limits::default());
+        assert!(!scene.shard.has_gathered(), "they are in force");
+        scene.shard.propose_limits(one);
+        scene.shard.propose_limits(one);
+        scene.shard.propose_limits(other);
+        scene.shard.propose_limits(one);
+        assert_eq!(scene.shard.waiting_count(), 3);
+        assert_eq!(scene.shard.keyspace.limits(), Limits::default());
+        scene.apply_all();
+        assert_eq!((scene.shard.keyspace.limits(), scene.shard.own_count), (one, 0));
+        scene.shard.propose_limits(one);
+        assert!(!scene.shard.has_gathered());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::item::{Item, RawItem};
 use super::lend;
 use super::{Keyspace, Value, View};
 use crate::ids::DatabaseIndex;
-use crate::value::{Limits, Part};
+use crate::value::Part;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 use std::ops::ControlFlow;
 
@@ -108,7 +108,7 @@ impl Keyspace {
         sum.bytes()
     }
 
-    /// Digest of all databases, of the transactions that are under way, and of limits that were changed. Digests of shards add up to the digest of the whole.
+    /// Digest of all databases and of the transactions that are under way. Digests of shards add up to the digest of the whole.
     pub fn digest_all(&self) -> [u8; 20] {
         let mut sum = Sum::default();
         for database in 0..self.databases.len() {
@@ -116,9 +116,6 @@ impl Keyspace {
         }
         if !self.ledger.is_empty() {
             sum.add(&[&self.ledger.encode()], [0, u64::MAX]);
-        }
-        if self.limits != Limits::default() {
-            sum.add(&[&self.limits.encode()], [1, u64::MAX]);
         }
         sum.bytes()
     }

@@ -10,7 +10,7 @@ mod group;
 mod pair;
 mod presence;
 mod rename;
-mod scene;
+pub mod scene;
 mod whole;
 
 use crate::support::{Chance, Program, Server, kill_cycles};

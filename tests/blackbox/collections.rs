@@ -1,0 +1,183 @@
+//! Lists, sets, hashes and sorted sets, small and large: through restarts and snapshots, over shards, under memory limits.
+
+use crate::atomic::scene::keys_in_turn;
+use crate::support::client::encode;
+use crate::support::{Client, Server, Value, eventually};
+
+/// Payloads as redis-server 7.0 wrote them: a set of three integers, and a sorted set of three members.
+const INTEGERS: &[u8] = b"\x0b\x14\x04\0\0\0\x03\0\0\0\x01\0\0\0\x02\0\0\0\xe0\x93\x04\0\x0a\0\x74\x2f\x33\x48\x48\x6c\x6a\x39";
+const SCORED: &[u8] = b"\x11\x1d\x1d\0\0\0\x06\0\x81b\x02\xdf\xfe\x02\x81a\x02\x831.5\x04\x81c\x02\x83inf\x04\xff\x0a\0\x73\x56\xad\x6c\xc2\x48\x4a\xd0";
+
+/// A hash of so many fields, ten per command; its values are long when there are many.
+fn fill_hash(client: &mut Client, key: &str, fields: usize) {
+    let mut bytes = Vec::new();
+    for first in (0..fields).step_by(10) {
+        let mut words = vec!["HSET".to_owned(), key.to_owned()];
+        for field in first..fields.min(first + 10) {
+            words.extend([
+                format!("field:{field}"),
+                if fields > 100 { format!("{field:090}") } else { field.to_string() },
+            ]);
+        }
+        bytes.extend(encode(&words));
+    }
+    let replies = client.pipeline(&bytes, fields.div_ceil(10));
+    assert!(replies.iter().all(|reply| !reply.is_error()), "{:?}", replies.last());
+}
+
+fn fill_list(client: &mut Client, key: &str, elements: usize) {
+    let bytes: Vec<u8> = (0..elements)
+        .flat_map(|n| encode(&["LPUSH".to_owned(), key.to_owned(), format!("element:{n}")]))
+        .collect();
+    client.pipeline(&bytes, elements);
+}
+
+fn fill_all(client: &mut Client) {
+    fill_hash(client, "hash:small", 5);
+    fill_hash(client, "hash:large", 20_000);
+    fill_list(client, "list:small", 5);
+    fill_list(client, "list:large", 20_000);
+    for (key, payload) in [("set", INTEGERS), ("zset", SCORED)] {
+        let reply = client.call(&[b"RESTORE", key.as_bytes(), b"0", payload, b"REPLACE"]);
+        assert_eq!(reply, Value::ok(), "{key}");
+    }
+    assert_eq!(client.say("PEXPIRE hash:small 100000000"), Value::Integer(1));
+}
+
+/// What can be seen of it.
+fn look(client: &mut Client) -> Vec<Value> {
+    let mut seen = vec![client.say("DEBUG DIGEST"), client.say("DBSIZE")];
+    for key in ["hash:small", "hash:large", "list:small", "list:large", "set", "zset"] {
+        seen.push(client.say(&format!("TYPE {key}")));
+        seen.push(client.say(&format!("OBJECT ENCODING {key}")));
+        seen.push(client.say(&format!("DEBUG DIGEST-VALUE {key}")));
+    }
+    seen.push(client.say("HGET hash:large field:12345"));
+    seen.push(client.say("LLEN list:large"));
+    seen.push(client.say("PEXPIRETIME hash:small"));
+    seen
+}
+
+#[test]
+fn every_type_comes_back() {
+    let mut server = Server::start(&["--shards", "2", "--fsync", "everysec"]);
+    let mut client = server.client();
+    fill_all(&mut client);
+    let before = look(&mut client);
+    assert_eq!(before[1], Value::Integer(6));
+    server.restart();
+    assert_eq!(look(&mut server.client()), before, "from the log");
+    assert_eq!(server.client().say("DEBUG RELOAD"), Value::ok());
+    assert_eq!(look(&mut server.client()), before, "through a snapshot in memory");
+    assert_eq!(server.client().say("SAVE"), Value::ok());
+    server.kill();
+    server.launch();
+    let mut client = server.client();
+    assert_eq!(look(&mut client), before, "from a snapshot");
+    assert_eq!(client.say("LPUSH list:large behind"), Value::Integer(20_001));
+    assert_eq!(client.say("HSET hash:large field:1 changed new 1"), Value::Integer(1));
+    let before = look(&mut client);
+    server.restart();
+    assert_eq!(look(&mut server.client()), before, "from a snapshot and the log behind it");
+}
+
+#[test]
+fn limits_are_a_part_of_the_log() {
+    let mut server = Server::start(&["--shards", "2", "--fsync", "everysec"]);
+    let mut client = server.client();
+    let encoding =
+        |client: &mut Client, key: &str| client.say(&format!("OBJECT ENCODING {key}")).text();
+    fill_hash(&mut client, "before", 5);
+    assert_eq!(client.say("CONFIG SET hash-max-ziplist-entries 4"), Value::ok());
+    let shown = client.say("CONFIG GET hash-max-listpack-entries");
+    assert_eq!(shown.elements()[1], Value::bulk("4"));
+    // In both shards, from the very next command on.
+    for key in keys_in_turn("after", 4, 2) {
+        fill_hash(&mut client, &key, 5);
+        assert_eq!(encoding(&mut client, &key), "hashtable");
+        fill_hash(&mut client, &format!("{key}:few"), 4);
+        assert_eq!(encoding(&mut client, &format!("{key}:few")), "listpack");
+    }
+    assert_eq!(encoding(&mut client, "before"), "listpack", "what is there keeps its form");
+    let names = keys_in_turn("after", 4, 2);
+    for way in ["log", "snapshot"] {
+        server.restart();
+        let mut client = server.client();
+        for key in &names {
+            assert_eq!(encoding(&mut client, key), "hashtable", "from the {way}");
+        }
+        assert_eq!(encoding(&mut client, "before"), "listpack", "from the {way}");
+        // The settings of a start are in force again.
+        fill_hash(&mut client, &format!("default:{way}"), 5);
+        assert_eq!(encoding(&mut client, &format!("default:{way}")), "listpack");
+        assert_eq!(client.say("SAVE"), Value::ok());
+    }
+}
+
+#[test]
+fn collections_cross_shards() {
+    let server = Server::start(&["--shards", "2", "--fsync", "no"]);
+    let mut client = server.client();
+    let keys = keys_in_turn("key", 2, 2);
+    let (one, other) = (&keys[0], &keys[1]);
+    let digest = |client: &mut Client, key: &str| client.say(&format!("DEBUG DIGEST-VALUE {key}"));
+    for fields in [3, 5000] {
+        fill_hash(&mut client, one, fields);
+        let before = digest(&mut client, one);
+        assert_eq!(client.say(&format!("COPY {one} {other} REPLACE")), Value::Integer(1));
+        assert_eq!(digest(&mut client, other), before);
+        assert_eq!(client.say(&format!("HSET {one} more 1")), Value::Integer(1));
+        assert_eq!(client.say(&format!("HLEN {other}")), Value::Integer(fields as i64));
+        assert_eq!(client.say(&format!("RENAME {other} {one}")), Value::ok());
+        assert_eq!(digest(&mut client, one), before);
+        assert_eq!(client.say(&format!("EXISTS {other}")), Value::Integer(0));
+        for command in [
+            "MULTI".to_owned(),
+            format!("HSET {one} field:0 changed"),
+            format!("LPUSH {other} a b c"),
+            format!("GET {other}"),
+            format!("HLEN {one}"),
+        ] {
+            client.say(&command);
+        }
+        let replies = client.say("EXEC");
+        let replies = replies.elements();
+        assert_eq!(replies[0], Value::Integer(0));
+        assert_eq!(replies[1], Value::Integer(3));
+        assert!(replies[2].error().starts_with("WRONGTYPE"));
+        assert_eq!(replies[3], Value::Integer(fields as i64));
+        assert_eq!(client.say(&format!("HGET {one} field:0")), Value::bulk("changed"));
+        assert_eq!(client.say(&format!("LLEN {other}")), Value::Integer(3));
+        assert_eq!(client.say(&format!("DEL {one} {other}")), Value::Integer(2));
+    }
+}
+
+#[test]
+fn what_is_freed_bit_by_bit_takes_nothing_along() {
+    let server = Server::start(&["--shards", "1", "--mode", "cache"]);
+    let mut client = server.client();
+    for n in 0..1000 {
+        client.say(&format!("SET small:{n} {}", "v".repeat(100)));
+    }
+    fill_hash(&mut client, "large", 100_000);
+    let with_large = client.say("MEMORY USAGE large").integer();
+    assert!(with_large > 10_000_000, "{with_large}");
+    // Of all keys it is the one longest unused, so it goes first; and room is lacking for a part of it alone.
+    let Value::Bulk(payload) = client.say("DUMP large") else { panic!("a payload") };
+    let words: [&[u8]; 7] =
+        [b"RESTORE", b"large", b"0", &payload, b"REPLACE", b"IDLETIME", b"100000"];
+    assert_eq!(client.call(&words), Value::ok());
+    let used = eventually("what was replaced is freed", || {
+        let used = server.info_number("used_memory_dataset");
+        (used < with_large * 3 / 2).then_some(used)
+    });
+    client.say("CONFIG SET maxmemory-policy allkeys-lru maxmemory-samples 2000");
+    client.say(&format!("CONFIG SET maxmemory {}", used - with_large / 2));
+    eventually("the large hash is evicted", || {
+        (client.say("EXISTS large") == Value::Integer(0)).then_some(())
+    });
+    client.say("SET another write");
+    // Sampling may come by some others first.
+    let left = client.say("DBSIZE").integer();
+    assert!(left > 950, "{left} keys are left: others went while the large one was being freed");
+}
