@@ -6,6 +6,7 @@
 
 pub mod arguments;
 pub mod batch;
+pub mod clock;
 pub mod disk;
 pub mod ids;
 pub mod keyspace;

@@ -90,6 +90,10 @@ pub const RANDOM_TRIES: usize = 64;
 /// An ordered index of keys that nobody used for so long is let go.
 pub const ORDER_IDLE_MS: i64 = 60_000;
 
+/// How far a wall clock may be behind a shard's time: so long time stands still. A clock that is further behind turns it
+/// back, which is a walk over all items with a deadline.
+pub const CLOCK_STANDS_MS_MAX: i64 = 100;
+
 /// Items sampled for each eviction (`maxmemory-samples`).
 pub const EVICTION_SAMPLES: usize = 5;
 

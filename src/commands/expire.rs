@@ -16,6 +16,9 @@ pub const EXPIRE_KEYS: &str = "expire-keys";
 /// Name of the row that removes the given keys to make room. Not for clients.
 pub const EVICT_KEYS: &str = "evict-keys";
 
+/// Name of the row that turns a shard's time back. Not for clients.
+pub const TURN_BACK: &str = "turn-back";
+
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[
     write("expire", Arity::AtLeast(3), Keys::FIRST, expire).fast().about(
@@ -72,6 +75,11 @@ pub const COMMANDS: &[Command] = &[
         Group::Generic,
         "7.2.0",
         "Removes keys to make room.",
+    ),
+    write(TURN_BACK, Arity::Exactly(2), Keys::NONE, turn_back).internal().about(
+        Group::Generic,
+        "7.2.0",
+        "Turns the time back and removes what has ended before.",
     ),
 ];
 
@@ -225,6 +233,13 @@ fn evict_keys(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Ou
     Ok(())
 }
 
+fn turn_back(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let to_ms = call.integer(1)?;
+    edit.turn_back(to_ms);
+    reply.ok();
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,7 +266,7 @@ mod tests {
 
     #[test]
     fn clients_do_not_find_the_rows_of_the_leader() {
-        for name in [EXPIRE_KEYS, EVICT_KEYS] {
+        for name in [EXPIRE_KEYS, EVICT_KEYS, TURN_BACK] {
             assert!(crate::commands::table::find(name.as_bytes()).is_none());
         }
     }

@@ -112,7 +112,8 @@ fn info(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answe
 
 fn server(text: &mut Text, core: &Core, totals: &Totals) {
     let now_ms = wall_clock_ms();
-    let uptime = (now_ms - core.shared.started_ms) / 1000;
+    let uptime = core.shared.started.elapsed().as_secs();
+    let (clock_turns, clock_turned_ms) = core.shared.clock_reports.numbers();
     text.field("redis_version", REDIS_VERSION);
     text.field("ringraft_version", env!("CARGO_PKG_VERSION"));
     text.field("redis_mode", "standalone");
@@ -126,6 +127,8 @@ fn server(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("server_time_usec", now_ms * 1000);
     text.field("uptime_in_seconds", uptime);
     text.field("uptime_in_days", uptime / 86400);
+    text.field("clock_turned_back", clock_turns);
+    text.field("clock_turned_back_ms", clock_turned_ms);
     text.field("hz", 10);
     text.field("executable", file_name(std::env::current_exe().ok().as_deref()));
     text.field("config_file", file_name(core.settings.config_file.as_deref()));

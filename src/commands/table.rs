@@ -211,6 +211,7 @@ const NUMBERED: &[&str] = &[
     "hlen",
     "lpush",
     "llen",
+    "turn-back",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

@@ -43,6 +43,10 @@ impl Core {
     /// One round with a shard. True when another may find more to do.
     fn drive_shard(&mut self, local: usize) -> bool {
         let shard = &mut self.shards[local];
+        shard.mind_clock(self.turn.now_ms);
+        if let Some(by_ms) = shard.turned_by_ms.take() {
+            self.shared.clock_reports.note(by_ms);
+        }
         if shard.has_gathered() {
             shard.propose(self.turn.now_ms, &mut self.answers, &mut self.stats);
         }

@@ -3,9 +3,9 @@
 //! Names end in their unit; counters in `_total`. The same numbers as INFO's, by core, shard and command.
 
 use crate::commands::table;
+use crate::core::Core;
 use crate::core::report::Totals;
 use crate::core::stats::CommandStats;
-use crate::core::{Core, wall_clock_ms};
 use crate::node::usage;
 use crate::settings::values::Word;
 use std::fmt::{Display, Write};
@@ -54,7 +54,7 @@ fn server(page: &mut Page, core: &Core, totals: &Totals) {
         core.shared.run_id
     );
     page.sample("ringraft_info", labels, 1);
-    let uptime = (wall_clock_ms() - core.shared.started_ms) as f64 / 1000.0;
+    let uptime = core.shared.started.elapsed().as_secs_f64();
     page.one("ringraft_uptime_seconds", "gauge", "Time since the start.", uptime);
     let (kernel, user) = usage::processor_time();
     page.family("ringraft_cpu_seconds_total", "counter", "Processor time of the process.");

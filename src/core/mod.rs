@@ -9,6 +9,7 @@ mod adopt;
 pub mod answers;
 pub mod background;
 pub mod clients;
+pub mod clock;
 pub mod connection;
 pub mod desk;
 mod dispatch;
@@ -83,6 +84,10 @@ pub struct Shared {
     pub short_count: AtomicU32,
     /// When the process started, milliseconds since the Unix epoch.
     pub started_ms: i64,
+    /// The same by a clock that nobody sets.
+    pub started: Instant,
+    /// How often the wall clock went back.
+    pub clock_reports: clock::ClockReports,
     /// Forty hexadecimal digits that tell this run of the process from others.
     pub run_id: String,
     /// The cluster's id.

@@ -4,6 +4,7 @@
 //! the disk the next set gathers. A read that must see a write before it rides in the same set and runs at
 //! its place when the entry is applied. Replies are written where requests are executed, in that order.
 
+use crate::commands::expire::TURN_BACK;
 use crate::commands::refusal::Outcome;
 use crate::commands::table;
 use crate::commands::{Answer, Call, Command, Run};
@@ -17,6 +18,7 @@ use crate::limits::{BATCH_BYTES_MAX, ENTRIES_IN_FLIGHT_MAX, READS_PER_STAGE};
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::batch::{Batch, BatchBuilder, Operation};
+use ringraft_shards::clock::{ShardClock, TurnBack};
 use ringraft_shards::ids::{DatabaseIndex, Index, ShardId, Term};
 use ringraft_shards::keyspace::{Edit, EvictionPolicy, Key, KeyHash, Keyspace};
 use ringraft_shards::limits::{RAFT_UNCOMMITTED_BYTES_MAX, STRING_BYTES_DEFAULT};
@@ -84,8 +86,10 @@ pub struct LocalShard {
     flights: VecDeque<Flight>,
     #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
     spare: Vec<Box<Set>>,
-    /// Time of the last entry: time never goes back.
-    last_time_ms: i64,
+    /// Its time.
+    clock: ShardClock,
+    /// By how much it was turned back, until that is reported.
+    pub(super) turned_by_ms: Option<i64>,
     chance: u64,
     /// How long a string may get.
     pub string_bytes_max: usize,
@@ -158,7 +162,8 @@ impl LocalShard {
             sets: VecDeque::new(),
             flights: VecDeque::new(),
             spare: Vec::new(),
-            last_time_ms,
+            clock: ShardClock::new(last_time_ms),
+            turned_by_ms: None,
             chance: chance | 1,
             string_bytes_max: STRING_BYTES_DEFAULT,
             memory_limit: 0,
@@ -184,9 +189,41 @@ impl LocalShard {
         self.chance.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// The time for reads and entries: the clock's, but never before that of an entry.
+    /// The time for reads: the clock's, but never before what was judged by it.
+    #[inline(always)]
     pub fn time(&self, now_ms: i64) -> i64 {
-        now_ms.max(self.last_time_ms)
+        self.clock.read_ms(now_ms)
+    }
+
+    /// The latest time that anything was judged by.
+    pub fn latest_ms(&self) -> i64 {
+        self.clock.latest_ms()
+    }
+
+    /// Turns time back when the clock was, before anything else is proposed.
+    #[inline]
+    pub fn mind_clock(&mut self, now_ms: i64) {
+        if let Some(turn) = self.clock.turn_back(now_ms) {
+            self.turn_back(turn);
+        }
+    }
+
+    #[cold]
+    fn turn_back(&mut self, turn: TurnBack) {
+        if !self.serves() {
+            return;
+        }
+        let command = table::internal(TURN_BACK);
+        let to_ms = turn.to_ms.to_string();
+        let mut batch = BatchBuilder::default();
+        let words = [TURN_BACK.as_bytes(), to_ms.as_bytes()].into_iter();
+        batch.push_each(command.number, DatabaseIndex(0), KeyHash::default(), words);
+        let seed = self.random();
+        // Room for it is kept on a full disk. If it is refused all the same, the next turn tries again.
+        if self.group.propose_smaller(batch.encode(turn.from_ms, seed)).is_ok() {
+            self.clock.turning(turn);
+            self.turned_by_ms = Some(turn.from_ms - turn.to_ms);
+        }
     }
 
     /// Must a request that waits for earlier writes wait here?
@@ -323,9 +360,10 @@ impl LocalShard {
             }
             return;
         }
-        self.last_time_ms = self.time(now_ms);
+        self.mind_clock(now_ms);
+        let time = self.clock.entry_ms(now_ms);
         let seed = self.random();
-        let data = set.batch.encode_bounded(self.last_time_ms, seed, self.string_bytes_max);
+        let data = set.batch.encode_bounded(time, seed, self.string_bytes_max);
         let proposed = match reserve {
             Reserve::Kept => self.group.propose(data),
             Reserve::Used => self.group.propose_smaller(data),
@@ -384,7 +422,7 @@ impl LocalShard {
         if entry.kind == EntryKind::Command {
             let batch = Batch::read(&entry.data).expect("a committed entry is a batch");
             self.snapshots.note_applied(entry.data.len(), batch.count());
-            self.last_time_ms = self.last_time_ms.max(batch.leader_time_ms());
+            self.clock.applied(batch.leader_time_ms());
             let ours = self
                 .flights
                 .front()
@@ -394,6 +432,12 @@ impl LocalShard {
                 self.run_set(flight.set, Some(batch), answers, stats);
             } else {
                 self.replay(batch, stats);
+            }
+            if let Some(turned) = self.keyspace.take_turned() {
+                if self.clock.is_turning() {
+                    stats.expired_keys += turned.removed as u64;
+                }
+                self.clock.turned_back(turned.to_ms);
             }
         }
         self.run_reads_behind(entry.index, answers, stats);
@@ -428,7 +472,6 @@ impl LocalShard {
     /// Applies a batch that nobody waits for: recovery, or a follower.
     pub fn replay(&mut self, batch: Batch<'_>, stats: &mut Stats) {
         let time = batch.leader_time_ms();
-        self.last_time_ms = self.last_time_ms.max(time);
         let mut discarded = Vec::new();
         for start in (0..batch.count()).step_by(READS_PER_STAGE) {
             let end = batch.count().min(start + READS_PER_STAGE);
@@ -711,6 +754,7 @@ impl LocalShard {
             let alone = self.group.membership().voters.len() == 1;
             self.participant.lead(self.keyspace.ledger(), alone);
         } else if served && !self.group.is_ready_to_read() {
+            self.clock.step_down();
             self.participant.step_down(&mut self.wanted);
         }
     }

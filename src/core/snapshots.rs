@@ -287,7 +287,7 @@ impl Core {
             slots: vec![slots],
             key_hash_seed: shard.keyspace.hasher().seed(),
             created_ms: now_ms,
-            leader_time_ms: shard.time(0),
+            leader_time_ms: shard.latest_ms(),
             membership: point.membership.clone(),
         };
         let name = SnapshotName { term: header.term, index: header.index };
@@ -510,7 +510,7 @@ impl LocalShard {
             slots: vec![SlotRange::all()],
             key_hash_seed: self.keyspace.hasher().seed(),
             created_ms: now_ms,
-            leader_time_ms: self.time(0),
+            leader_time_ms: self.latest_ms(),
             membership: point.membership,
         };
         let mut writer = SnapshotWriter::new(header);

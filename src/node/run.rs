@@ -57,6 +57,8 @@ impl Node {
             snapshot_turn: SnapshotTurn::default(),
             short_count: AtomicU32::new(0),
             started_ms: wall_clock_ms(),
+            started: std::time::Instant::now(),
+            clock_reports: Default::default(),
             run_id: run_id()?,
             cluster_id: plan.identity.cluster.0,
         });

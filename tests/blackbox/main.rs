@@ -6,6 +6,7 @@
 
 mod addresses;
 mod atomic;
+mod clock;
 mod collections;
 mod config_file;
 mod crash;

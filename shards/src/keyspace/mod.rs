@@ -36,7 +36,7 @@ pub use bucket::prefetch;
 pub use cut::TakeItem;
 pub use edit::Edit;
 pub use evict::{EvictionPolicy, UnknownPolicy};
-pub use expire::Sweep;
+pub use expire::{Sweep, Turned};
 pub use guard::{Guard, WrongType};
 pub use item::Item;
 pub use memory::Spare;
@@ -212,6 +212,8 @@ pub struct Keyspace {
     limits: Limits,
     /// Milliseconds that items with a deadline have left on average, by database, as the sweep sees them.
     average_ttl_ms: [i64; DATABASE_COUNT],
+    /// Time was turned back, and nobody has asked yet.
+    turned: Option<Turned>,
 }
 
 impl Keyspace {
@@ -234,6 +236,7 @@ impl Keyspace {
             ledger: Ledger::default(),
             limits: Limits::default(),
             average_ttl_ms: [0; DATABASE_COUNT],
+            turned: None,
         }
     }
 

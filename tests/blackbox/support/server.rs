@@ -33,6 +33,7 @@ pub enum Program {
 pub struct Server {
     program: Program,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     port: u16,
     directory: TempDir,
     process: Option<Process>,
@@ -69,6 +70,7 @@ impl Server {
         Server {
             program,
             arguments: arguments.iter().map(ToString::to_string).collect(),
+            environment: Vec::new(),
             port: free_port(),
             directory: tempfile::tempdir().expect("a temporary directory"),
             process: None,
@@ -129,6 +131,11 @@ impl Server {
         self.arguments = arguments.iter().map(ToString::to_string).collect();
     }
 
+    /// Sets a variable of the environment for the next launch.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.environment.push((name.into(), value.into()));
+    }
+
     /// The command line, for a test that wants to run a second process on the same directory.
     pub fn command(&self) -> Command {
         let mut command = match self.program {
@@ -145,6 +152,7 @@ impl Server {
             .arg("--dir")
             .arg(self.directory.path())
             .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.directory.path());
         command
     }

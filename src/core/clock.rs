@@ -1,0 +1,67 @@
+//! What is said when the wall clock was behind the shards' time: one line for all shards, and numbers for INFO.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Shards that turn back within so many milliseconds do it for the same reason.
+const SAME_REASON_MS: u64 = 1000;
+
+/// How often the clock went back, since the start.
+#[derive(Debug)]
+pub struct ClockReports {
+    begun: Instant,
+    /// Milliseconds since then at the last report, and one; 0 before the first.
+    last: AtomicU64,
+    count: AtomicU64,
+    by_ms: AtomicI64,
+}
+
+impl Default for ClockReports {
+    fn default() -> ClockReports {
+        ClockReports {
+            begun: Instant::now(),
+            last: AtomicU64::new(0),
+            count: AtomicU64::new(0),
+            by_ms: AtomicI64::new(0),
+        }
+    }
+}
+
+impl ClockReports {
+    /// A shard's time was turned back by so much. The first shard writes the line.
+    #[cold]
+    pub fn note(&self, by_ms: i64) {
+        let now = self.begun.elapsed().as_millis() as u64 + 1;
+        let last = self.last.load(Ordering::Relaxed);
+        let is_new = last == 0 || now > last + SAME_REASON_MS;
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        if !is_new || self.last.compare_exchange(last, now, success, failure).is_err() {
+            return;
+        }
+        self.by_ms.store(by_ms, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(
+            "the wall clock is {by_ms} ms behind the time of the data: time goes on from the clock; deadlines that \
+             were given meanwhile are so much too late"
+        );
+    }
+
+    /// How often, and by how many milliseconds the last time.
+    pub fn numbers(&self) -> (u64, i64) {
+        (self.count.load(Ordering::Relaxed), self.by_ms.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_shards_report_once() {
+        let reports = ClockReports::default();
+        assert_eq!(reports.numbers(), (0, 0));
+        reports.note(3000);
+        reports.note(3001);
+        assert_eq!(reports.numbers(), (1, 3000));
+    }
+}
