@@ -97,7 +97,8 @@ pub struct Header {
     pub key_hash_seed: u64,
     /// Wall clock at the start of writing, milliseconds since the Unix epoch.
     pub created_ms: i64,
-    /// Leader's time of the last entry applied: no later entry may have an earlier one.
+    /// The latest time that anything was judged by: no later entry may have an earlier one, unless time is turned back
+    /// before it.
     pub leader_time_ms: i64,
     /// The group's members at the index.
     pub membership: Membership,
