@@ -44,6 +44,22 @@ impl<'a> Hash<'a> {
         self.source.from(rank).map(|[field, value]| (field, value))
     }
 
+    /// Visits about `count` fields and values from a cursor on, 0 at first, all of a small hash. Returns the cursor to go on
+    /// with, 0 at the end; every field that stays is visited.
+    pub fn scan(self, cursor: u64, count: usize, visit: &mut dyn FnMut(&'a [u8], &'a [u8])) -> u64 {
+        match self.stored {
+            Stored::Tree(body) => {
+                members::scan(body.fields(), body.hasher, cursor, count, &mut |[field, value]| {
+                    visit(field, value);
+                })
+            }
+            Stored::Pack(_) | Stored::Integers(_) => {
+                self.fields_from(0).for_each(|(field, value)| visit(field, value));
+                0
+            }
+        }
+    }
+
     /// The rank of a field, or the one that it would have.
     fn find(self, field: &[u8]) -> Result<u64, u64> {
         members::find(self.source, self.stored, field)

@@ -2,7 +2,9 @@
 
 use super::body::{Source, Stored};
 use super::pack::Record;
+use super::tree::Tree;
 use crate::keyspace::KeyHasher;
+use std::cmp::Ordering;
 
 /// The number by which a tree places a record: the hash of its first element.
 pub(super) fn number<const W: usize>(hasher: KeyHasher) -> impl Fn(&Record<'_, W>) -> u64 {
@@ -28,6 +30,33 @@ pub(super) fn find<const W: usize>(
             found.map(|rank| rank as u64).ok_or(source.count())
         }
     }
+}
+
+/// Visits records of a tree in the order of their first elements' hashes, from a cursor on, 0 at first: `count` of them, and
+/// those whose hash is that of the last. Returns the cursor to go on with, 0 at the end. What stays is visited, whatever
+/// comes and goes between two calls, on every replica and after a restart.
+pub(super) fn scan<'a, const W: usize>(
+    tree: &'a Tree<W>,
+    hasher: KeyHasher,
+    cursor: u64,
+    count: usize,
+    visit: &mut dyn FnMut(Record<'a, W>),
+) -> u64 {
+    let from = tree.search(cursor, &|record| match hasher.place(record[0]) < cursor {
+        true => Ordering::Less,
+        false => Ordering::Greater,
+    });
+    let (Ok(rank) | Err(rank)) = from;
+    let (mut visited, mut last) = (0, 0);
+    for record in tree.records_from(rank) {
+        let hash = hasher.place(record[0]);
+        if visited >= count && hash != last {
+            return hash;
+        }
+        visit(record);
+        (visited, last) = (visited + 1, hash);
+    }
+    0
 }
 
 /// Records in the order in which a tree keeps them.

@@ -323,3 +323,36 @@ fn what_is_shed_is_gone_leaf_by_leaf() {
             .bytes()
     );
 }
+
+#[test]
+fn a_scan_meets_what_stays() {
+    let mut place = Alone::new(Limits::default());
+    let mut set = SetMut::new(&mut place);
+    let count = if cfg!(miri) { 200 } else { 5000 };
+    let name = |n: usize| format!("member:{n}").into_bytes();
+    (0..count).for_each(|n| assert!(set.add(&name(n))));
+    let mut met = BTreeMap::new();
+    let (mut cursor, mut calls) = (0, 0);
+    loop {
+        let mut visited = 0;
+        cursor = set.set().scan(cursor, 10, &mut |member| {
+            visited += 1;
+            *met.entry(member.to_vec()).or_insert(0) += 1;
+        });
+        assert!(visited == 10 || cursor == 0, "{visited}");
+        if cursor == 0 {
+            break;
+        }
+        // The odd ones go, others come.
+        set.remove(&name(2 * calls + 1));
+        set.add(&name(count + calls));
+        calls += 1;
+    }
+    assert!(calls > count / 20);
+    assert!((0..count).step_by(2).all(|n| met.get(&name(n)) == Some(&1)), "each once");
+    let mut small = SetMut::new(Alone::new(Limits::default()));
+    assert!(small.add(b"a") && small.add(b"b"));
+    let mut members = vec![];
+    assert_eq!(small.set().scan(0, 1, &mut |member| members.push(member.to_vec())), 0);
+    assert_eq!(members, [b"a", b"b"]);
+}

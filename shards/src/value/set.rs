@@ -65,6 +65,22 @@ impl<'a> Set<'a> {
         texts.chain(self.source().from(rank).map(|[member]| Cow::Borrowed(member)))
     }
 
+    /// Visits about `count` members from a cursor on, 0 at first, all of a small set. Returns the cursor to go on with, 0 at
+    /// the end; every member that stays is visited.
+    pub fn scan(self, cursor: u64, count: usize, visit: &mut dyn FnMut(&[u8])) -> u64 {
+        match self.stored {
+            Stored::Tree(body) => {
+                members::scan(body.elements(), body.hasher, cursor, count, &mut |[member]| {
+                    visit(member);
+                })
+            }
+            Stored::Pack(_) | Stored::Integers(_) => {
+                self.members_from(0).for_each(|member| visit(&member));
+                0
+            }
+        }
+    }
+
     /// Are all members integers that are kept as such? Then these are they, ascending.
     pub fn integers(self) -> Option<impl Iterator<Item = i64> + 'a> {
         match self.stored {

@@ -66,6 +66,23 @@ impl<'a> SortedSet<'a> {
         self.source.back_from(rank).map(|record| (record[0], score_of(&record)))
     }
 
+    /// Visits about `count` members and scores from a cursor on, 0 at first, all of a small sorted set. Returns the cursor to
+    /// go on with, 0 at the end; every member that stays is visited.
+    pub fn scan(self, cursor: u64, count: usize, visit: &mut dyn FnMut(&'a [u8], f64)) -> u64 {
+        match self.stored {
+            Stored::Tree(body) => {
+                let index = body.scored().1;
+                members::scan(index, body.hasher, cursor, count, &mut |record| {
+                    visit(record[0], score_of(&record));
+                })
+            }
+            Stored::Pack(_) | Stored::Integers(_) => {
+                self.members_from(0).for_each(|(member, score)| visit(member, score));
+                0
+            }
+        }
+    }
+
     /// How many members come first for which `before` holds; it must hold for none after one for which it does not.
     /// So the ends of ranges by score or by bytes become ranks.
     pub fn partition_point(self, before: impl Fn(&[u8], f64) -> bool) -> u64 {
