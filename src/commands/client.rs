@@ -74,8 +74,8 @@ fn id(desk: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer
 }
 
 fn info(desk: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    let now_ms = desk.core.now_ms();
-    reply.verbatim(&(client_line(desk.connection(), now_ms) + "\n"));
+    let steady_ms = desk.core.steady_ms();
+    reply.verbatim(&(client_line(desk.connection(), steady_ms) + "\n"));
     Ok(Answer::Now)
 }
 
@@ -212,11 +212,11 @@ fn pause(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answ
     if timeout_ms < 0 {
         return Err(Refusal::text("ERR timeout is negative"));
     }
-    let until_ms = desk
-        .core
-        .now_ms()
-        .checked_add(timeout_ms)
-        .ok_or(Refusal::text("ERR timeout is out of range"))?;
+    // Redis adds it to the time of day, and so much fits.
+    if desk.core.now_ms().checked_add(timeout_ms).is_none() {
+        return Err(Refusal::text("ERR timeout is out of range"));
+    }
+    let until_ms = desk.core.steady_ms().saturating_add(timeout_ms);
     let pause = Pause { until_ms, all };
     desk.ask_cores(move |core| core.begin_pause(pause), |_, _, reply| reply.ok())
 }

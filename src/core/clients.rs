@@ -34,11 +34,11 @@ pub struct ClientFilter {
 }
 
 impl ClientFilter {
-    fn takes(&self, connection: &Connection, now_ms: i64) -> bool {
+    fn takes(&self, connection: &Connection, steady_ms: i64) -> bool {
         let is = |wanted: &Option<String>, real: Option<SocketAddr>| {
             wanted.as_ref().is_none_or(|wanted| *wanted == address_text(real))
         };
-        let age = (now_ms - connection.created_ms) / 1000;
+        let age = (steady_ms - connection.created_ms) / 1000;
         connection.kind == Kind::Client
             && !connection.closed
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&connection.id))
@@ -56,7 +56,7 @@ pub fn address_text(address: Option<SocketAddr>) -> String {
 }
 
 /// One line of CLIENT LIST without its end.
-pub fn client_line(connection: &Connection, now_ms: i64) -> String {
+pub fn client_line(connection: &Connection, steady_ms: i64) -> String {
     let session = &connection.session;
     let row = connection.last_command.or(connection.last_row);
     let queued = session.transaction.as_ref().map(|transaction| &transaction.queued);
@@ -69,8 +69,8 @@ pub fn client_line(connection: &Connection, now_ms: i64) -> String {
         ("laddr", &address_text(connection.local)),
         ("fd", &connection.socket.as_raw_fd()),
         ("name", &String::from_utf8_lossy(&session.name)),
-        ("age", &((now_ms - connection.created_ms) / 1000)),
-        ("idle", &((now_ms - connection.active_ms) / 1000)),
+        ("age", &((steady_ms - connection.created_ms) / 1000)),
+        ("idle", &((steady_ms - connection.active_ms) / 1000)),
         ("flags", &flags(connection)),
         ("db", &session.database.0),
         ("sub", &0),
@@ -118,15 +118,15 @@ fn flags(connection: &Connection) -> String {
 impl Core {
     /// Id and line of each client that is meant.
     pub fn client_lines(&self, filter: &ClientFilter) -> Vec<(u64, String)> {
-        let now_ms = self.now_ms();
-        let meant = self.answers.connections.iter().filter(|(_, c)| filter.takes(c, now_ms));
-        meant.map(|(_, connection)| (connection.id, client_line(connection, now_ms))).collect()
+        let steady_ms = self.steady_ms();
+        let meant = self.answers.connections.iter().filter(|(_, c)| filter.takes(c, steady_ms));
+        meant.map(|(_, connection)| (connection.id, client_line(connection, steady_ms))).collect()
     }
 
     /// Closes the clients that are meant; the one who asks only when its reply is sent. Returns their count.
     pub fn kill_clients(&mut self, filter: &ClientFilter, asker_id: u64) -> usize {
-        let now_ms = self.now_ms();
-        let meant = self.answers.connections.iter().filter(|(_, c)| filter.takes(c, now_ms));
+        let steady_ms = self.steady_ms();
+        let meant = self.answers.connections.iter().filter(|(_, c)| filter.takes(c, steady_ms));
         let meant: Vec<(u32, u64)> = meant.map(|(index, c)| (index, c.id)).collect();
         for &(index, id) in &meant {
             if id == asker_id {
@@ -141,8 +141,8 @@ impl Core {
 
     /// Holds clients back. A pause under way is made longer and wider, never shorter or narrower.
     pub fn begin_pause(&mut self, pause: Pause) {
-        let now_ms = self.now_ms();
-        let before = if self.pause.until_ms > now_ms { self.pause } else { Pause::default() };
+        let steady_ms = self.steady_ms();
+        let before = if self.pause.until_ms > steady_ms { self.pause } else { Pause::default() };
         self.pause =
             Pause { until_ms: before.until_ms.max(pause.until_ms), all: before.all || pause.all };
         // The rest of this turn's requests is held back too.

@@ -122,7 +122,7 @@ impl Core {
     /// Does CLIENT PAUSE hold this command back? A pause of writes holds what may change something on a replica, and EXEC
     /// when it has queued such a command; a pause of all holds everything, CLIENT UNPAUSE too, as in Redis.
     fn is_paused_for(&self, index: u32, command: &Command) -> bool {
-        if self.pause.until_ms <= self.turn.now_ms {
+        if self.pause.until_ms <= self.turn.steady_ms {
             return false;
         }
         let changes = |command: &Command| command.flags.write || command.flags.may_replicate;

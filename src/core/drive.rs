@@ -119,12 +119,12 @@ impl Core {
 
     /// Starts the syncs of the second, under `--fsync everysec`.
     pub(super) fn sync_lazily(&mut self) {
-        let now_ms = self.turn.now_ms;
+        let steady_ms = self.turn.steady_ms;
         match self.settings.fsync {
             Fsync::Always => {}
             Fsync::No => self.storage.forget_unsynced(),
-            Fsync::Everysec if now_ms - self.last_sync_ms >= 1000 || self.stop_sent => {
-                self.last_sync_ms = now_ms;
+            Fsync::Everysec if steady_ms - self.last_sync_ms >= 1000 || self.stop_sent => {
+                self.last_sync_ms = steady_ms;
                 if let Err(error) = self.storage.start_syncs(&mut self.ring, self.settings.fsync) {
                     self.fail(format!("the log cannot be synced: {error}"));
                 }

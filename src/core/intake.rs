@@ -46,7 +46,7 @@ impl Core {
         if connection.closed || connection.close_after_replies {
             return;
         }
-        connection.active_ms = self.turn.now_ms;
+        connection.active_ms = self.turn.steady_ms;
         connection.received_bytes += length as u64;
         self.stats.input_bytes += length as u64;
         if connection.unparsed() == 0 && self.may_parse(index) {

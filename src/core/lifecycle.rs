@@ -66,9 +66,9 @@ impl Core {
         }
         self.stats.total_connections += 1;
         let id = self.shared.next_connection_id.fetch_add(1, Ordering::Relaxed);
-        let mut connection = Connection::new(id, socket, kind, self.turn.now_ms);
+        let mut connection = Connection::new(id, socket, kind, self.turn.steady_ms);
         connection.session.authenticated = self.settings.requirepass.is_empty();
-        connection.may_move_ms = self.turn.now_ms + MOVE_INTERVAL_MS;
+        connection.may_move_ms = self.turn.steady_ms + MOVE_INTERVAL_MS;
         self.install(Box::new(connection));
     }
 
@@ -194,7 +194,7 @@ impl Core {
         let Some(connection) = self.answers.connections.get_mut(index) else { return };
         connection.runnable = false;
         if connection.hold == Hold::Pause {
-            if self.pause.until_ms > self.turn.now_ms {
+            if self.pause.until_ms > self.turn.steady_ms {
                 return;
             }
             // Requests of this turn may lie in the input that is about to change.
@@ -300,7 +300,7 @@ impl Core {
 
     /// Moves a connection to the core that owns nearly all of its keys, at a request boundary.
     pub(super) fn consider_move(&mut self, index: u32) {
-        let now_ms = self.turn.now_ms;
+        let steady_ms = self.turn.steady_ms;
         let connection = self.answers.connections.at_mut(index);
         let (core, surplus) = connection.favourite;
         let votes = connection.votes;
@@ -321,7 +321,7 @@ impl Core {
         if core == self.id || !clear {
             connection.votes = 0;
             connection.favourite.1 = 0;
-        } else if quiet && now_ms >= connection.may_move_ms {
+        } else if quiet && steady_ms >= connection.may_move_ms {
             connection.votes = 0;
             connection.hold = Hold::Moving;
             if connection.receiving {
@@ -358,7 +358,7 @@ impl Core {
         connection.hold = Hold::None;
         connection.dirty = false;
         connection.runnable = false;
-        connection.may_move_ms = self.turn.now_ms + MOVE_INTERVAL_MS;
+        connection.may_move_ms = self.turn.steady_ms + MOVE_INTERVAL_MS;
         let index = self.install(connection);
         if self.answers.connections.at(index).unparsed() > 0 {
             self.go_on(index);

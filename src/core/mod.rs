@@ -82,9 +82,7 @@ pub struct Shared {
     pub snapshot_turn: room::SnapshotTurn,
     /// Shards that are short of room on the disk.
     pub short_count: AtomicU32,
-    /// When the process started, milliseconds since the Unix epoch.
-    pub started_ms: i64,
-    /// The same by a clock that nobody sets.
+    /// When the process started.
     pub started: Instant,
     /// How often the wall clock went back.
     pub clock_reports: clock::ClockReports,
@@ -281,6 +279,11 @@ impl Core {
         self.turn.now_ms
     }
 
+    /// The time of this turn for measuring spans, milliseconds since the process started.
+    pub fn steady_ms(&self) -> i64 {
+        self.turn.steady_ms
+    }
+
     /// Runs turns until the process is to end. Returns why, if it is for a failure.
     pub async fn run(&mut self) -> Result<(), String> {
         self.ring.poll_wake(self.mailbox.bell().descriptor());
@@ -397,9 +400,10 @@ impl Core {
 
     fn begin_turn(&mut self) {
         self.turn.now_ms = wall_clock_ms();
+        self.turn.steady_ms = self.shared.started.elapsed().as_millis() as i64;
         self.stats.now_ms = self.turn.now_ms;
         self.stats.turns += 1;
-        let paused = self.pause.until_ms > self.turn.now_ms;
+        let paused = self.pause.until_ms > self.turn.steady_ms;
         self.gate_closed = paused
             || self.stop_sent
             || self.shared.monitor_count.load(Ordering::Relaxed) > 0

@@ -112,7 +112,7 @@ impl Core {
         let connection = self.answers.connections.at_mut(index);
         connection.blocked = false;
         // Who reads is not idle, however long the replies take.
-        connection.active_ms = self.turn.now_ms;
+        connection.active_ms = self.turn.steady_ms;
         if connection.closed { self.release(index) } else { self.answers.mark_dirty(index) }
     }
 
@@ -121,12 +121,12 @@ impl Core {
         let limit = self.settings.client_output_buffer_limit.normal;
         let connection = self.answers.connections.at_mut(index);
         let waiting = connection.replies.waiting_bytes() as u64;
-        let now_ms = self.turn.now_ms;
+        let steady_ms = self.turn.steady_ms;
         let hard = limit.hard_bytes > 0 && waiting > limit.hard_bytes;
         let mut soft = false;
         if limit.soft_bytes > 0 && waiting > limit.soft_bytes {
-            let since = *connection.over_soft_limit_since_ms.get_or_insert(now_ms);
-            soft = now_ms - since > limit.soft_seconds as i64 * 1000;
+            let since = *connection.over_soft_limit_since_ms.get_or_insert(steady_ms);
+            soft = steady_ms - since > limit.soft_seconds as i64 * 1000;
         } else {
             connection.over_soft_limit_since_ms = None;
         }

@@ -124,7 +124,7 @@ impl Core {
 
     /// What failed for lack of room is tried again.
     fn room_was_made(&mut self) {
-        let now_ms = self.turn.now_ms;
+        let now_ms = self.turn.steady_ms;
         for shard in &mut self.shards {
             shard.group.retry_file_work();
             shard.snapshots.failures.shorten(now_ms);

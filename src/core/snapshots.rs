@@ -63,6 +63,8 @@ pub struct ShardSnapshots {
     kept: Vec<Index>,
     /// When the last one was finished, milliseconds since the Unix epoch.
     last_ms: i64,
+    /// The same by the clock that measures spans.
+    last_steady_ms: i64,
     /// Did the last one succeed?
     last_ok: bool,
     /// How long it took, milliseconds.
@@ -159,6 +161,7 @@ impl ShardSnapshots {
             wanted: false,
             kept,
             last_ms: now_ms,
+            last_steady_ms: 0,
             last_ok: true,
             last_duration_ms: -1,
             log_bytes: 0,
@@ -189,6 +192,11 @@ impl ShardSnapshots {
         self.changes += operations as u64;
     }
 
+    /// A snapshot was finished, or is as new as one would be.
+    fn note_time(&mut self, now_ms: i64, steady_ms: i64) {
+        (self.last_ms, self.last_steady_ms) = (now_ms, steady_ms);
+    }
+
     /// Facts for INFO.
     pub fn report(&self) -> SnapshotReport {
         SnapshotReport {
@@ -217,16 +225,16 @@ impl Core {
     /// log can grow no more.
     pub(super) fn schedule_snapshots(&mut self) {
         let interval_ms = i64::from(self.settings.snapshot_interval) * 1000;
-        let now_ms = self.turn.now_ms;
+        let steady_ms = self.turn.steady_ms;
         for local in 0..self.shards.len() {
             let shard = &self.shards[local];
             let (snapshots, is_starved) = (&shard.snapshots, shard.is_starved());
             let is_busy = snapshots.wanted || snapshots.is_running();
-            if is_busy || !snapshots.is_possible() || snapshots.failures.holds_back(now_ms) {
+            if is_busy || !snapshots.is_possible() || snapshots.failures.holds_back(steady_ms) {
                 continue;
             }
             let large = snapshots.log_bytes > self.settings.snapshot_log_bytes;
-            let old = interval_ms > 0 && now_ms - snapshots.last_ms >= interval_ms;
+            let old = interval_ms > 0 && steady_ms - snapshots.last_steady_ms >= interval_ms;
             let again = snapshots.failures.is_any();
             if snapshots.changes > 0 && (large || old || again || is_starved) {
                 self.shards[local].snapshots.wanted = self.may_snapshot(local);
@@ -238,29 +246,29 @@ impl Core {
 
     /// Is a snapshot waiting for the core to go on with it?
     pub(super) fn has_snapshot_work(&self) -> bool {
-        let now_ms = self.turn.now_ms;
+        let steady_ms = self.turn.steady_ms;
         self.shards.iter().any(|shard| {
-            shard.may_step_snapshot(now_ms)
+            shard.may_step_snapshot(steady_ms)
                 || shard.snapshots.wanted && !shard.snapshots.is_running()
         })
     }
 
     /// Goes on with the snapshots of all shards.
     pub(super) fn drive_snapshots(&mut self) {
-        let now_ms = self.turn.now_ms;
+        let steady_ms = self.turn.steady_ms;
         for local in 0..self.shards.len() {
             let snapshots = &mut self.shards[local].snapshots;
             if snapshots.wanted && snapshots.run.is_none() {
                 self.begin_snapshot(local);
             }
-            if self.shards[local].may_step_snapshot(now_ms) {
+            if self.shards[local].may_step_snapshot(steady_ms) {
                 self.step_snapshot(local);
             }
         }
     }
 
     fn begin_snapshot(&mut self, local: usize) {
-        let now_ms = self.turn.now_ms;
+        let (now_ms, steady_ms) = (self.turn.now_ms, self.turn.steady_ms);
         let slots = self.slot_range(self.shards[local].id);
         let shard = &mut self.shards[local];
         let Some(directory) = shard.snapshots.directory.clone() else { return };
@@ -268,7 +276,7 @@ impl Core {
         shard.snapshots.wanted = false;
         if shard.snapshots.newest() == Some(point.index) || point.index == Index(0) {
             // Nothing has changed since the newest one.
-            shard.snapshots.last_ms = now_ms;
+            shard.snapshots.note_time(now_ms, steady_ms);
             self.shared.snapshot_turn.end(shard.id);
             for waiter in std::mem::take(&mut shard.snapshots.waiting) {
                 self.answers.write(waiter, |out| Reply::new(out, waiter.protocol).ok());
@@ -299,7 +307,7 @@ impl Core {
         shard.snapshots.run = Some(Run {
             number: run,
             point,
-            started_ms: now_ms,
+            started_ms: steady_ms,
             log_bytes: std::mem::take(&mut shard.snapshots.log_bytes),
             changes: std::mem::take(&mut shard.snapshots.changes),
             waiters: std::mem::take(&mut shard.snapshots.waiting),
@@ -308,7 +316,7 @@ impl Core {
             file: None,
             offset: 0,
             bytes_in_flight: 0,
-            pace: Pace::new(now_ms, self.stats.total_commands),
+            pace: Pace::new(steady_ms, self.stats.total_commands),
         });
         let work = move || {
             let pending = directory.begin(name)?;
@@ -330,17 +338,17 @@ impl Core {
         let state = shard.snapshots.run.as_mut().expect("the caller looked");
         let run = state.number;
         let writer = state.writer.as_mut().expect("it is there until the cut is finished");
-        let (now_ms, commands) = (self.turn.now_ms, self.stats.total_commands);
+        let (steady_ms, commands) = (self.turn.steady_ms, self.stats.total_commands);
         // What a load overwrites takes memory until it is handed out: that goes on while the rest waits.
         let mut finished = false;
         shard.keyspace.cut_displaced(SNAPSHOT_DISPLACED_PER_TURN, &mut |database, item, from| {
             writer.push(database, item, from)
         });
-        if state.pace.is_open(now_ms) {
+        if state.pace.is_open(steady_ms) {
             let begin = Instant::now();
             let out = &mut |database, item: Item<'_>, from| writer.push(database, item, from);
             finished = shard.keyspace.cut_step(SNAPSHOT_BUCKETS_PER_TURN, out);
-            state.pace.note(begin.elapsed(), now_ms, commands);
+            state.pace.note(begin.elapsed(), steady_ms, commands);
         }
         let mut chunks = Vec::new();
         while let Some(chunk) = writer.take_chunk() {
@@ -408,14 +416,14 @@ impl Core {
     }
 
     fn finish_snapshot(&mut self, local: usize) {
-        let now_ms = self.turn.now_ms;
+        let (now_ms, steady_ms) = (self.turn.now_ms, self.turn.steady_ms);
         let shard = &mut self.shards[local];
         let run = shard.snapshots.run.take().expect("the caller looked");
         let snapshots = &mut shard.snapshots;
-        snapshots.last_ms = now_ms;
+        snapshots.note_time(now_ms, steady_ms);
         snapshots.last_ok = true;
         snapshots.failures = Failures::default();
-        snapshots.last_duration_ms = now_ms - run.started_ms;
+        snapshots.last_duration_ms = steady_ms - run.started_ms;
         snapshots.count += 1;
         // The log is kept back to the snapshot before, so that a damaged one can be done without.
         let fallback = snapshots.newest().unwrap_or(Index(0));
@@ -437,10 +445,10 @@ impl Core {
     }
 
     fn abandon_snapshot(&mut self, local: usize, error: &SnapshotError) {
-        let (now_ms, is_full) = (self.turn.now_ms, error.is_full());
+        let (steady_ms, is_full) = (self.turn.steady_ms, error.is_full());
         let shard = &mut self.shards[local];
         shard.snapshots.last_ok = false;
-        let wait_ms = shard.snapshots.failures.note(is_full, now_ms);
+        let wait_ms = shard.snapshots.failures.note(is_full, steady_ms);
         tracing::error!(
             "snapshot of shard {}: {error}; the next try is in {} s",
             shard.id,

@@ -12,14 +12,14 @@ use std::sync::atomic::Ordering;
 
 impl Core {
     pub(super) fn tick(&mut self) {
-        let now_ms = self.turn.now_ms;
+        let (now_ms, steady_ms) = (self.turn.now_ms, self.turn.steady_ms);
         let now = MonotonicTime(self.begun.elapsed().as_micros() as u64);
         for shard in &mut self.shards {
             shard.group.tick(now);
             shard.tick_transactions();
             // Another node led until now, or the disk was full.
             shard.propose_limits(self.settings.limits);
-            if self.pause.until_ms <= now_ms {
+            if self.pause.until_ms <= steady_ms {
                 let stats = &mut self.stats;
                 if self.active_expire {
                     let (buckets, rounds) = (EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX);
@@ -39,9 +39,9 @@ impl Core {
         for listener in std::mem::take(&mut self.silent_listeners) {
             self.arm_listener(listener);
         }
-        self.rates.sample(now_ms, &self.stats);
-        if now_ms - self.rested_ms >= REST_INTERVAL_MS {
-            self.rested_ms = now_ms;
+        self.rates.sample(steady_ms, &self.stats);
+        if steady_ms - self.rested_ms >= REST_INTERVAL_MS {
+            self.rested_ms = steady_ms;
             if self.ring.rest() {
                 crate::node::usage::decay();
             }
@@ -70,7 +70,7 @@ impl Core {
 
     /// Lets connections go on that CLIENT PAUSE held back.
     pub(super) fn end_pause(&mut self) {
-        if self.pause.until_ms > self.turn.now_ms {
+        if self.pause.until_ms > self.turn.steady_ms {
             return;
         }
         for (index, connection) in self.answers.connections.iter_mut() {
@@ -83,9 +83,9 @@ impl Core {
 
     /// Takes buffer memory back from connections that have not used it lately.
     fn shrink_idle(&mut self) {
-        let now_ms = self.turn.now_ms;
+        let steady_ms = self.turn.steady_ms;
         for (_, connection) in self.answers.connections.iter_mut() {
-            if now_ms - connection.active_ms > IDLE_BUFFERS_KEPT_MS {
+            if steady_ms - connection.active_ms > IDLE_BUFFERS_KEPT_MS {
                 connection.replies.shrink();
                 if connection.input.is_empty() {
                     connection.input.shrink_to(IDLE_BUFFER_KEPT_BYTES);
@@ -99,12 +99,12 @@ impl Core {
         if timeout_ms == 0 {
             return;
         }
-        let now_ms = self.turn.now_ms;
+        let steady_ms = self.turn.steady_ms;
         let idle: Vec<u32> = self
             .answers
             .connections
             .iter()
-            .filter(|(_, c)| now_ms - c.active_ms > timeout_ms)
+            .filter(|(_, c)| steady_ms - c.active_ms > timeout_ms)
             .filter(|(_, c)| !c.closed && !c.session.monitor && c.replies.unfinished() == 0)
             .filter(|(_, c)| c.hold == Hold::None)
             .map(|(index, _)| index)
@@ -116,7 +116,7 @@ impl Core {
 
     /// Goes on evicting where memory is over its limit.
     pub(super) fn shed_shards(&mut self) {
-        let paused = self.pause.until_ms > self.turn.now_ms;
+        let paused = self.pause.until_ms > self.turn.steady_ms;
         for shard in self.shards.iter_mut().filter(|shard| shard.is_shedding()) {
             if paused || self.freeing {
                 shard.stop_shedding();

@@ -59,6 +59,8 @@ pub struct Turn {
     pub released: Vec<u32>,
     /// Connections that move, and to which core.
     pub moving: Vec<(u32, u16)>,
-    /// Milliseconds since the Unix epoch.
+    /// Milliseconds since the Unix epoch, by a clock that may be set: for deadlines and for people.
     pub now_ms: i64,
+    /// Milliseconds since the process started, by one that is not: for spans.
+    pub steady_ms: i64,
 }

@@ -8,7 +8,7 @@ use crate::core::mailbox::{Mailbox, MailboxSender};
 use crate::core::room::SnapshotTurn;
 use crate::core::router::Router;
 use crate::core::storage::Storage;
-use crate::core::{Core, Parts, Shared, connection, wall_clock_ms};
+use crate::core::{Core, Parts, Shared, connection};
 use crate::net::listener;
 use crate::net::ring::Ring;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
@@ -56,7 +56,6 @@ impl Node {
             serving_count: AtomicU32::new(0),
             snapshot_turn: SnapshotTurn::default(),
             short_count: AtomicU32::new(0),
-            started_ms: wall_clock_ms(),
             started: std::time::Instant::now(),
             clock_reports: Default::default(),
             run_id: run_id()?,

@@ -170,3 +170,29 @@ fn a_server_that_only_reads_heals_too() {
         assert_eq!(number(&mut client, "EXISTS long"), 1, "round {round}");
     }
 }
+
+/// What measures a span does not ask the time of day.
+#[test]
+fn spans_are_spans_whatever_the_clock_shows() {
+    let mut scene = Scene::new(&["--shards", "1", "--timeout", "600", "--fsync", "everysec"], HOUR);
+    let (mut client, mut idle) = (scene.server.client(), scene.server.client());
+    assert_eq!(idle.say("SET k v"), Value::ok());
+    assert_eq!(client.say("CLIENT PAUSE 200 ALL"), Value::ok());
+    scene.set_clock(0);
+    // Behind the pause, which is not an hour longer now.
+    assert_eq!(client.say("GET k"), Value::bulk("v"));
+    scene.set_clock(2 * HOUR);
+    eventually("the clock is ahead", || {
+        let Value::Array(time) = client.say("TIME") else { panic!("no time") };
+        let Value::Bulk(seconds) = &time[0] else { panic!("no seconds") };
+        let seconds: i64 = String::from_utf8_lossy(seconds).parse().expect("a number");
+        (seconds > now() + HOUR).then_some(())
+    });
+    // An idle client is not two hours idle, hence not closed.
+    assert_eq!(idle.say("GET k"), Value::bulk("v"));
+    let Value::Bulk(info) = client.say("CLIENT INFO") else { panic!("no line") };
+    let info = String::from_utf8_lossy(&info).into_owned();
+    let age = info.split(' ').find_map(|field| field.strip_prefix("age=")).expect("an age");
+    assert!(age.parse::<i64>().expect("a number") < HOUR, "{info}");
+    assert!(scene.server.info_number("uptime_in_seconds") < HOUR);
+}

@@ -13,8 +13,11 @@ const FREQUENCY_START: u8 = 5;
 
 const CLOCK_MASK: u64 = 0xff_ffff;
 
-/// A clock that is this little ahead of ours is ahead by drift, not behind by half a year.
-const AHEAD_SECONDS_MAX: u64 = 3600;
+/// An access clock that is up to so much ahead of ours is of a time when the wall clock was ahead, not half a year old.
+const AHEAD_SECONDS_MAX: u64 = 24 * 3600;
+
+/// The same for the 45 days of the frequency's clock.
+const AHEAD_MINUTES_MAX: u16 = 24 * 60;
 
 /// What is remembered of accesses to items: the eviction policy decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +101,7 @@ pub(super) fn idle_seconds(access: u32, now_ms: i64) -> u64 {
 /// The count, less one for each period since it was last decayed.
 pub(super) fn frequency(access: u32, now_ms: i64) -> u8 {
     let idle = minutes(now_ms).wrapping_sub((access >> 8) as u16);
+    let idle = if idle > u16::MAX - AHEAD_MINUTES_MAX { 0 } else { idle };
     let periods = u64::from(idle) / FREQUENCY_DECAY_MINUTES;
     u64::from(access as u8).saturating_sub(periods) as u8
 }
@@ -126,7 +130,11 @@ mod tests {
         let wrap_ms = ((((NOW / 1000) >> 24) + 1) << 24) * 1000;
         let before = seconds(wrap_ms - 5000);
         assert_eq!(idle_seconds(before, wrap_ms + 7999), 12);
-        assert_eq!(idle_seconds(seconds(NOW + 90_000), NOW), 0, "a clock that went back");
+        for ahead_ms in [90_000, 3_700_000, 20 * 3_600_000] {
+            assert_eq!(idle_seconds(seconds(NOW + ahead_ms), NOW), 0, "a clock that went back");
+            let access = with_frequency(200, NOW + ahead_ms);
+            assert_eq!(frequency(access, NOW), 200, "a clock that went back");
+        }
         assert_eq!(idle_seconds(idle_since(1000, NOW), NOW + 1000), 1001);
     }
 

@@ -149,7 +149,8 @@ impl Keyspace {
     pub fn drop_idle_orders(&mut self, now_ms: i64) {
         for database in &mut self.databases {
             let order = database.order.get();
-            if order.is_some_and(|order| now_ms - order.used_ms.get() > ORDER_IDLE_MS)
+            if order
+                .is_some_and(|order| now_ms.abs_diff(order.used_ms.get()) > ORDER_IDLE_MS as u64)
                 && let Some(order) = database.order.take()
             {
                 self.rubble.push_order(order);
