@@ -20,3 +20,4 @@ pub mod slot;
 pub mod snapshot;
 pub mod transaction;
 pub mod value;
+pub mod waiting;

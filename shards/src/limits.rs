@@ -223,3 +223,6 @@ pub const TRANSACTION_SWEEP_TICKS: u32 = 100;
 
 /// Outcomes that are forgotten in one record; fewer wait for the next tick.
 pub const TRANSACTION_FORGET_COUNT: usize = 64;
+
+/// Waiting commands that one operation declares; more are declared once it is applied.
+pub const DECLARED_PER_OPERATION_MAX: usize = 64;

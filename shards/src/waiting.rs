@@ -1,0 +1,421 @@
+//! Who waits for a key of a shard: blocked commands in the memory of its leader, in order of arrival.
+//!
+//! A waiting command has a *ticket*. Nothing of waiting is replicated but the tries: operations of the log that carry
+//! the waiting commands themselves. An entry **declares** each of them at most once; from there to the end of
+//! the entry it is run as soon as one of its keys has something. When the leader gathers a write that may fill a
+//! key, it declares the next tickets of that key in the same entry, right behind the write: so they are served
+//! before any later command, as Redis does.
+//!
+//! Invariants:
+//! - a ticket is declared in one unapplied entry at a time: whether an entry serves it depends on that entry and the
+//!   items alone ([`Served`] is forgotten at its end), and nobody is served twice;
+//! - the tickets of a key are declared in their order: nobody overtakes. When the next one is under way in another
+//!   entry, none is declared; [`Waiters::settle`] tells which keys to look at again.
+//!
+//! Deliberately absent: what a command is, how its reply goes back, and time. The asker ends a wait.
+
+use crate::ids::DatabaseIndex;
+use crate::limits::DECLARED_PER_OPERATION_MAX;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::Hash;
+
+/// Number of a waiting command: later ones are higher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Number of an entry that gathers declarations: later ones are higher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Round(pub u64);
+
+/// A key that is waited for.
+pub type WaitKey = (DatabaseIndex, Box<[u8]>);
+
+struct Waiter<A, W, E> {
+    asker: A,
+    what: W,
+    keys: Vec<WaitKey>,
+    /// The unapplied entry that declares it.
+    round: Option<Round>,
+    /// It is to be ended once that entry is applied and has not served it.
+    end: Option<E>,
+}
+
+#[derive(Default)]
+struct Queue {
+    tickets: BTreeSet<Ticket>,
+    /// The last ticket that a write of this round was meant for: the next write is for those behind it.
+    meant: Option<(Round, Ticket)>,
+    /// The last round that declares tickets of this key.
+    listed: Option<Round>,
+}
+
+/// All that wait for keys of one shard. `A` names an asker, `W` is what waits, `E` how a wait ends.
+pub struct Waiters<A, W, E> {
+    last_ticket: u64,
+    last_round: u64,
+    open: HashMap<Ticket, Waiter<A, W, E>>,
+    askers: HashMap<A, Ticket>,
+    queues: HashMap<WaitKey, Queue>,
+    /// What unapplied entries declare, oldest first.
+    rounds: VecDeque<(Round, Vec<Ticket>, Vec<WaitKey>)>,
+}
+
+impl<A, W, E> Default for Waiters<A, W, E> {
+    fn default() -> Waiters<A, W, E> {
+        Waiters {
+            last_ticket: 0,
+            last_round: 0,
+            open: HashMap::new(),
+            askers: HashMap::new(),
+            queues: HashMap::new(),
+            rounds: VecDeque::new(),
+        }
+    }
+}
+
+/// What became of a wait that was to be ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ending<W> {
+    /// It is ended: the asker is to be told.
+    Ended(W),
+    /// An entry under way may still serve it; [`Waiters::settle`] tells.
+    Later,
+    /// It is served or ended already.
+    Unknown,
+}
+
+/// What is to be done once an entry that declared tickets is applied.
+#[derive(Debug)]
+pub struct Settled<W, E> {
+    /// Waits that end now.
+    pub ended: Vec<(W, E)>,
+    /// Keys whose tickets may be declared again.
+    pub keys: Vec<WaitKey>,
+}
+
+impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
+    /// Does nobody wait?
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// How many wait.
+    pub fn count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// A number for an entry that is about to gather declarations.
+    pub fn next_round(&mut self) -> Round {
+        self.last_round += 1;
+        Round(self.last_round)
+    }
+
+    /// A command waits from now on for `keys`. The caller declares it in `round` as its own try.
+    pub fn open(&mut self, asker: A, keys: Vec<WaitKey>, what: W, round: Round) -> Ticket {
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        for key in &keys {
+            self.queues.entry(key.clone()).or_default().tickets.insert(ticket);
+        }
+        let waiter = Waiter { asker, what, keys, round: None, end: None };
+        assert!(self.open.insert(ticket, waiter).is_none(), "tickets are used once");
+        assert!(self.askers.insert(asker, ticket).is_none(), "an asker waits once");
+        self.note(round, ticket);
+        ticket
+    }
+
+    fn note(&mut self, round: Round, ticket: Ticket) {
+        let waiter = self.open.get_mut(&ticket).expect("it was just seen");
+        assert!(waiter.round.is_none(), "ticket {} is declared twice", ticket.0);
+        waiter.round = Some(round);
+        if self.rounds.back().is_none_or(|(last, ..)| *last != round) {
+            self.rounds.push_back((round, Vec::new(), Vec::new()));
+        }
+        let (_, tickets, keys) = self.rounds.back_mut().expect("just pushed");
+        tickets.push(ticket);
+        for key in &waiter.keys {
+            let queue = self.queues.get_mut(key).expect("it waits there");
+            if queue.listed.replace(round) != Some(round) {
+                keys.push(key.clone());
+            }
+        }
+    }
+
+    /// The tickets to declare in `round` behind something that may give `key` up to `count` elements.
+    pub fn declare(&mut self, key: &WaitKey, count: usize, round: Round) -> Vec<Ticket> {
+        let mut declared = Vec::new();
+        let Some(queue) = self.queues.get_mut(key) else { return declared };
+        let from = match queue.meant {
+            Some((other, last)) if other == round => Ticket(last.0 + 1),
+            _ => Ticket(0),
+        };
+        for &ticket in queue.tickets.range(from..).take(count.min(DECLARED_PER_OPERATION_MAX)) {
+            let waiter = &self.open[&ticket];
+            match waiter.round {
+                None if waiter.end.is_none() => declared.push(ticket),
+                Some(other) if other == round => {}
+                // Whether the entry under way serves it is not known yet: nobody may overtake it.
+                _ => break,
+            }
+            queue.meant = Some((round, ticket));
+        }
+        for &ticket in &declared {
+            self.note(round, ticket);
+        }
+        declared
+    }
+
+    /// What waits with this ticket.
+    pub fn waiting(&self, ticket: Ticket) -> Option<&W> {
+        self.open.get(&ticket).map(|waiter| &waiter.what)
+    }
+
+    /// Does anybody wait for a key?
+    pub fn is_awaited(&self, key: &WaitKey) -> bool {
+        self.queues.contains_key(key)
+    }
+
+    /// The first that waits for a key.
+    pub fn first(&self, key: &WaitKey) -> Option<&W> {
+        let ticket = self.queues.get(key)?.tickets.first()?;
+        self.waiting(*ticket)
+    }
+
+    /// A ticket is served: it waits no longer. Returns what waited, and its keys.
+    pub fn served(&mut self, ticket: Ticket) -> Option<(W, Vec<WaitKey>)> {
+        let waiter = self.open.remove(&ticket)?;
+        self.askers.remove(&waiter.asker);
+        for key in &waiter.keys {
+            // A key may be named twice.
+            if let Some(queue) = self.queues.get_mut(key) {
+                queue.tickets.remove(&ticket);
+                if queue.tickets.is_empty() {
+                    self.queues.remove(key);
+                }
+            }
+        }
+        Some((waiter.what, waiter.keys))
+    }
+
+    /// The asker no longer wants to wait.
+    pub fn end(&mut self, asker: A, end: E) -> Ending<(W, Vec<WaitKey>)> {
+        let Some(&ticket) = self.askers.get(&asker) else { return Ending::Unknown };
+        let waiter = self.open.get_mut(&ticket).expect("every asker has one");
+        if waiter.round.is_some() {
+            waiter.end.get_or_insert(end);
+            return Ending::Later;
+        }
+        self.served(ticket).map_or(Ending::Unknown, Ending::Ended)
+    }
+
+    /// The entry of a round is applied, or will never be. Rounds end in their order.
+    pub fn settle(&mut self, round: Round) -> Settled<(W, Vec<WaitKey>), E> {
+        let mut settled = Settled { ended: Vec::new(), keys: Vec::new() };
+        while let Some((_, tickets, keys)) = self.rounds.pop_front_if(|(first, ..)| *first <= round)
+        {
+            for ticket in tickets {
+                let Some(waiter) = self.open.get_mut(&ticket) else { continue };
+                waiter.round = None;
+                if let Some(end) = waiter.end.take() {
+                    let waited = self.served(ticket).expect("just seen");
+                    settled.ended.push((waited, end));
+                }
+            }
+            for key in keys {
+                if self.queues.contains_key(&key) {
+                    settled.keys.push(key);
+                }
+            }
+        }
+        settled
+    }
+
+    /// Everybody who waits, who waits no longer: the shard is led elsewhere.
+    pub fn dissolve(&mut self) -> Vec<(W, Vec<WaitKey>)> {
+        let mut tickets: Vec<Ticket> = self.open.keys().copied().collect();
+        tickets.sort_unstable();
+        self.rounds.clear();
+        tickets.into_iter().filter_map(|ticket| self.served(ticket)).collect()
+    }
+}
+
+/// What an entry has declared and not served so far, while it is applied; the same on every replica.
+#[derive(Debug)]
+pub struct Served<C> {
+    commands: BTreeMap<Ticket, C>,
+    queues: HashMap<WaitKey, BTreeSet<Ticket>>,
+}
+
+impl<C> Default for Served<C> {
+    fn default() -> Served<C> {
+        Served { commands: BTreeMap::new(), queues: HashMap::new() }
+    }
+}
+
+impl<C> Served<C> {
+    /// Forgets everything: another entry begins.
+    #[inline]
+    pub fn clear(&mut self) {
+        if !self.queues.is_empty() {
+            self.commands.clear();
+            self.queues.clear();
+        }
+    }
+
+    /// A command waits for its keys until this entry ends.
+    pub fn declare(&mut self, ticket: Ticket, keys: impl Iterator<Item = WaitKey>, command: C) {
+        for key in keys {
+            self.queues.entry(key).or_default().insert(ticket);
+        }
+        let twice = self.commands.insert(ticket, command).is_some();
+        assert!(!twice, "ticket {} is declared twice in an entry", ticket.0);
+    }
+
+    /// The first that waits for a key.
+    pub fn next(&mut self, key: &WaitKey) -> Option<(Ticket, &C)> {
+        let queue = self.queues.get_mut(key)?;
+        while let Some(first) = queue.first() {
+            if self.commands.contains_key(first) {
+                break;
+            }
+            queue.pop_first();
+        }
+        let ticket = *queue.first()?;
+        Some((ticket, &self.commands[&ticket]))
+    }
+
+    /// A ticket is served: it waits no longer.
+    pub fn take(&mut self, ticket: Ticket) -> Option<C> {
+        self.commands.remove(&ticket)
+    }
+
+    /// A ticket does not wait for this key, although it has something.
+    pub fn pass(&mut self, key: &WaitKey, ticket: Ticket) {
+        if let Some(queue) = self.queues.get_mut(key) {
+            queue.remove(&ticket);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Waiting = Waiters<u32, u32, &'static str>;
+
+    fn key(name: &str) -> WaitKey {
+        (DatabaseIndex(0), name.as_bytes().into())
+    }
+
+    /// Asker `asker` waits for `keys`, its own try being applied without success.
+    fn wait(waiters: &mut Waiting, asker: u32, keys: &[&str]) -> Ticket {
+        let round = waiters.next_round();
+        let keys = keys.iter().map(|name| key(name)).collect();
+        let ticket = waiters.open(asker, keys, asker, round);
+        waiters.settle(round);
+        ticket
+    }
+
+    #[test]
+    fn tickets_are_declared_in_order_as_many_as_there_may_be_elements() {
+        let mut waiters = Waiting::default();
+        let tickets: Vec<Ticket> = (0..5).map(|n| wait(&mut waiters, n, &["a"])).collect();
+        let round = waiters.next_round();
+        assert_eq!(waiters.declare(&key("a"), 1, round), tickets[..1]);
+        assert_eq!(waiters.declare(&key("a"), 2, round), tickets[1..3]);
+        assert_eq!(waiters.declare(&key("b"), 2, round), []);
+        // The next entry: those of the first are not known yet.
+        let next = waiters.next_round();
+        assert_eq!(waiters.declare(&key("a"), 9, next), []);
+        assert_eq!(waiters.served(tickets[0]).map(|(what, _)| what), Some(0));
+        assert_eq!(waiters.settle(round).keys, [key("a")]);
+        assert_eq!(waiters.declare(&key("a"), 9, next), tickets[1..]);
+        for (n, ticket) in tickets.iter().enumerate().skip(1) {
+            assert_eq!(waiters.served(*ticket).map(|(what, _)| what), Some(n as u32));
+        }
+        assert!(waiters.settle(next).keys.is_empty() && waiters.is_empty());
+        assert!(!waiters.is_awaited(&key("a")));
+    }
+
+    #[test]
+    fn a_try_of_its_own_is_a_declaration() {
+        let mut waiters = Waiting::default();
+        let first = wait(&mut waiters, 1, &["a"]);
+        let round = waiters.next_round();
+        let second = waiters.open(2, vec![key("a")], 2, round);
+        // Two elements: the one that waits is declared, the other is.
+        assert_eq!(waiters.declare(&key("a"), 2, round), [first]);
+        let later = waiters.next_round();
+        let third = waiters.open(3, vec![key("a")], 3, later);
+        assert_eq!(waiters.declare(&key("a"), 9, later), []);
+        waiters.settle(round);
+        waiters.settle(later);
+        let last = waiters.next_round();
+        assert_eq!(waiters.declare(&key("a"), 9, last), [first, second, third]);
+    }
+
+    #[test]
+    fn a_ticket_of_several_keys_is_declared_once() {
+        let mut waiters = Waiting::default();
+        let both = wait(&mut waiters, 1, &["a", "b", "a"]);
+        let only = wait(&mut waiters, 2, &["b"]);
+        let round = waiters.next_round();
+        assert_eq!(waiters.declare(&key("a"), 1, round), [both]);
+        assert_eq!(waiters.declare(&key("b"), 2, round), [only]);
+        let mut keys = waiters.settle(round).keys;
+        keys.sort();
+        assert_eq!(keys, [key("a"), key("b")]);
+        waiters.served(both);
+        assert!(!waiters.is_awaited(&key("a")) && waiters.is_awaited(&key("b")));
+    }
+
+    #[test]
+    fn a_wait_ends_once_what_is_under_way_is_known() {
+        let mut waiters = Waiting::default();
+        wait(&mut waiters, 1, &["a"]);
+        let served = wait(&mut waiters, 2, &["a"]);
+        wait(&mut waiters, 3, &["a"]);
+        assert_eq!(waiters.end(3, "timeout"), Ending::Ended((3, vec![key("a")])));
+        assert_eq!(waiters.end(3, "timeout"), Ending::Unknown);
+        let round = waiters.next_round();
+        assert_eq!(waiters.declare(&key("a"), 2, round).len(), 2);
+        assert_eq!(waiters.end(1, "gone"), Ending::Later);
+        assert_eq!(waiters.end(2, "gone"), Ending::Later);
+        waiters.served(served);
+        let ended = waiters.settle(round).ended;
+        assert_eq!(ended, [((1, vec![key("a")]), "gone")]);
+        assert!(waiters.is_empty());
+    }
+
+    #[test]
+    fn who_waits_no_longer_is_not_declared_nor_in_the_way() {
+        let mut waiters = Waiting::default();
+        wait(&mut waiters, 1, &["a"]);
+        let other = wait(&mut waiters, 2, &["a"]);
+        waiters.end(1, "gone");
+        let round = waiters.next_round();
+        assert_eq!(waiters.declare(&key("a"), 1, round), [other]);
+        let all = waiters.dissolve();
+        assert_eq!(all, [(2, vec![key("a")])]);
+        assert!(waiters.is_empty() && waiters.settle(round).keys.is_empty());
+    }
+
+    #[test]
+    fn an_entry_serves_in_order_of_tickets() {
+        let mut served = Served::default();
+        served.declare(Ticket(5), [key("a"), key("b")].into_iter(), "five");
+        served.declare(Ticket(3), [key("a")].into_iter(), "three");
+        assert_eq!(served.next(&key("a")), Some((Ticket(3), &"three")));
+        assert_eq!(served.take(Ticket(3)), Some("three"));
+        assert_eq!(served.next(&key("a")), Some((Ticket(5), &"five")));
+        served.pass(&key("a"), Ticket(5));
+        assert_eq!(served.next(&key("a")), None);
+        assert_eq!(served.next(&key("b")), Some((Ticket(5), &"five")));
+        served.take(Ticket(5));
+        assert_eq!(served.next(&key("b")), None);
+        served.clear();
+        served.declare(Ticket(5), [key("a")].into_iter(), "again");
+        assert_eq!(served.next(&key("a")), Some((Ticket(5), &"again")));
+    }
+}
