@@ -14,6 +14,7 @@
 //!
 //! Deliberately absent: what a command is, how its reply goes back, and time. The asker ends a wait.
 
+use crate::arguments::OwnedArguments;
 use crate::ids::DatabaseIndex;
 use crate::limits::DECLARED_PER_OPERATION_MAX;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -27,8 +28,47 @@ pub struct Ticket(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Round(pub u64);
 
+/// What a command waits for at a key: a value of this type that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum WaitKind {
+    /// A list.
+    List = 1,
+    /// A sorted set.
+    SortedSet = 2,
+}
+
+impl WaitKind {
+    /// All of them.
+    pub const ALL: [WaitKind; 2] = [WaitKind::List, WaitKind::SortedSet];
+}
+
 /// A key that is waited for.
-pub type WaitKey = (DatabaseIndex, Box<[u8]>);
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WaitKey {
+    /// Its database.
+    pub database: DatabaseIndex,
+    /// What is to be there.
+    pub kind: WaitKind,
+    /// The key.
+    pub bytes: Box<[u8]>,
+}
+
+impl WaitKey {
+    /// As the argument of an operation.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![self.database.0, self.kind as u8];
+        out.extend_from_slice(&self.bytes);
+        out
+    }
+
+    /// Reads what [`WaitKey::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Option<WaitKey> {
+        let [database, kind, key @ ..] = bytes else { return None };
+        let kind = WaitKind::ALL.into_iter().find(|known| *known as u8 == *kind)?;
+        Some(WaitKey { database: DatabaseIndex(*database), kind, bytes: key.into() })
+    }
+}
 
 struct Waiter<A, W, E> {
     asker: A,
@@ -47,6 +87,8 @@ struct Queue {
     meant: Option<(Round, Ticket)>,
     /// The last round that declares tickets of this key.
     listed: Option<Round>,
+    /// Is there more to declare than was?
+    again: bool,
 }
 
 /// All that wait for keys of one shard. `A` names an asker, `W` is what waits, `E` how a wait ends.
@@ -84,12 +126,21 @@ pub enum Ending<W> {
     Unknown,
 }
 
+/// Whom an operation is to serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declaration {
+    /// Those that the entry does not know yet.
+    pub tickets: Vec<Ticket>,
+    /// The last one to serve: those behind it might overtake others.
+    pub last: Ticket,
+}
+
 /// What is to be done once an entry that declared tickets is applied.
 #[derive(Debug)]
 pub struct Settled<W, E> {
     /// Waits that end now.
     pub ended: Vec<(W, E)>,
-    /// Keys whose tickets may be declared again.
+    /// Keys that may have something for others who wait.
     pub keys: Vec<WaitKey>,
 }
 
@@ -142,28 +193,34 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
         }
     }
 
-    /// The tickets to declare in `round` behind something that may give `key` up to `count` elements.
-    pub fn declare(&mut self, key: &WaitKey, count: usize, round: Round) -> Vec<Ticket> {
-        let mut declared = Vec::new();
-        let Some(queue) = self.queues.get_mut(key) else { return declared };
+    /// Whom to serve in `round` behind something that may give `key` up to `count` elements. `None`: nobody.
+    pub fn declare(&mut self, key: &WaitKey, count: usize, round: Round) -> Option<Declaration> {
+        let queue = self.queues.get_mut(key)?;
         let from = match queue.meant {
             Some((other, last)) if other == round => Ticket(last.0 + 1),
             _ => Ticket(0),
         };
-        for &ticket in queue.tickets.range(from..).take(count.min(DECLARED_PER_OPERATION_MAX)) {
+        let mut declared = Vec::new();
+        let mut following = queue.tickets.range(from..);
+        for &ticket in following.by_ref().take(count.min(DECLARED_PER_OPERATION_MAX)) {
             let waiter = &self.open[&ticket];
             match waiter.round {
-                None if waiter.end.is_none() => declared.push(ticket),
+                None => declared.push(ticket),
                 Some(other) if other == round => {}
                 // Whether the entry under way serves it is not known yet: nobody may overtake it.
-                _ => break,
+                Some(_) => {
+                    queue.again = true;
+                    break;
+                }
             }
             queue.meant = Some((round, ticket));
         }
+        queue.again |= count > DECLARED_PER_OPERATION_MAX && following.next().is_some();
+        let last = queue.meant.filter(|(other, _)| *other == round)?.1;
         for &ticket in &declared {
             self.note(round, ticket);
         }
-        declared
+        Some(Declaration { tickets: declared, last })
     }
 
     /// What waits with this ticket.
@@ -176,12 +233,6 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
         self.queues.contains_key(key)
     }
 
-    /// The first that waits for a key.
-    pub fn first(&self, key: &WaitKey) -> Option<&W> {
-        let ticket = self.queues.get(key)?.tickets.first()?;
-        self.waiting(*ticket)
-    }
-
     /// A ticket is served: it waits no longer. Returns what waited, and its keys.
     pub fn served(&mut self, ticket: Ticket) -> Option<(W, Vec<WaitKey>)> {
         let waiter = self.open.remove(&ticket)?;
@@ -189,6 +240,7 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
         for key in &waiter.keys {
             // A key may be named twice.
             if let Some(queue) = self.queues.get_mut(key) {
+                queue.again = true;
                 queue.tickets.remove(&ticket);
                 if queue.tickets.is_empty() {
                     self.queues.remove(key);
@@ -223,7 +275,9 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
                 }
             }
             for key in keys {
-                if self.queues.contains_key(&key) {
+                if let Some(queue) = self.queues.get_mut(&key)
+                    && std::mem::take(&mut queue.again)
+                {
                     settled.keys.push(key);
                 }
             }
@@ -240,20 +294,27 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
     }
 }
 
+/// A waiting command as an entry carries it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    /// Its number.
+    pub command: u16,
+    /// How its reply is written; the engine does not know what that means.
+    pub manner: u8,
+    /// Its database.
+    pub database: DatabaseIndex,
+    /// Its arguments.
+    pub arguments: OwnedArguments,
+}
+
 /// What an entry has declared and not served so far, while it is applied; the same on every replica.
-#[derive(Debug)]
-pub struct Served<C> {
-    commands: BTreeMap<Ticket, C>,
+#[derive(Debug, Default)]
+pub struct Served {
+    commands: BTreeMap<Ticket, Declared>,
     queues: HashMap<WaitKey, BTreeSet<Ticket>>,
 }
 
-impl<C> Default for Served<C> {
-    fn default() -> Served<C> {
-        Served { commands: BTreeMap::new(), queues: HashMap::new() }
-    }
-}
-
-impl<C> Served<C> {
+impl Served {
     /// Forgets everything: another entry begins.
     #[inline]
     pub fn clear(&mut self) {
@@ -264,7 +325,12 @@ impl<C> Served<C> {
     }
 
     /// A command waits for its keys until this entry ends.
-    pub fn declare(&mut self, ticket: Ticket, keys: impl Iterator<Item = WaitKey>, command: C) {
+    pub fn declare(
+        &mut self,
+        ticket: Ticket,
+        keys: impl Iterator<Item = WaitKey>,
+        command: Declared,
+    ) {
         for key in keys {
             self.queues.entry(key).or_default().insert(ticket);
         }
@@ -272,8 +338,8 @@ impl<C> Served<C> {
         assert!(!twice, "ticket {} is declared twice in an entry", ticket.0);
     }
 
-    /// The first that waits for a key.
-    pub fn next(&mut self, key: &WaitKey) -> Option<(Ticket, &C)> {
+    /// The first that waits for a key, up to the ticket `last`.
+    pub fn next(&mut self, key: &WaitKey, last: Ticket) -> Option<(Ticket, &Declared)> {
         let queue = self.queues.get_mut(key)?;
         while let Some(first) = queue.first() {
             if self.commands.contains_key(first) {
@@ -282,15 +348,15 @@ impl<C> Served<C> {
             queue.pop_first();
         }
         let ticket = *queue.first()?;
-        Some((ticket, &self.commands[&ticket]))
+        (ticket <= last).then(|| (ticket, &self.commands[&ticket]))
     }
 
     /// A ticket is served: it waits no longer.
-    pub fn take(&mut self, ticket: Ticket) -> Option<C> {
-        self.commands.remove(&ticket)
+    pub fn take(&mut self, ticket: Ticket) {
+        self.commands.remove(&ticket).expect("it waited");
     }
 
-    /// A ticket does not wait for this key, although it has something.
+    /// A ticket found nothing at this key: it waits for its others.
     pub fn pass(&mut self, key: &WaitKey, ticket: Ticket) {
         if let Some(queue) = self.queues.get_mut(key) {
             queue.remove(&ticket);
@@ -305,7 +371,26 @@ mod tests {
     type Waiting = Waiters<u32, u32, &'static str>;
 
     fn key(name: &str) -> WaitKey {
-        (DatabaseIndex(0), name.as_bytes().into())
+        let bytes = name.as_bytes().into();
+        WaitKey { database: DatabaseIndex(0), kind: WaitKind::List, bytes }
+    }
+
+    fn command(number: u16) -> Declared {
+        let arguments = OwnedArguments::default();
+        Declared { command: number, manner: 0, database: DatabaseIndex(0), arguments }
+    }
+
+    #[test]
+    fn keys_read_back() {
+        for kind in WaitKind::ALL {
+            for bytes in [&b""[..], b"a", &[0, 255]] {
+                let key = WaitKey { database: DatabaseIndex(15), kind, bytes: bytes.into() };
+                assert_eq!(WaitKey::decode(&key.encode()), Some(key));
+            }
+        }
+        for wrong in [&b""[..], b"\0", b"\0\0a", b"\0\xffa"] {
+            assert_eq!(WaitKey::decode(wrong), None);
+        }
     }
 
     /// Asker `asker` waits for `keys`, its own try being applied without success.
@@ -317,20 +402,25 @@ mod tests {
         ticket
     }
 
+    fn declaration(tickets: &[Ticket]) -> Option<Declaration> {
+        let last = *tickets.last()?;
+        Some(Declaration { tickets: tickets.to_vec(), last })
+    }
+
     #[test]
     fn tickets_are_declared_in_order_as_many_as_there_may_be_elements() {
         let mut waiters = Waiting::default();
         let tickets: Vec<Ticket> = (0..5).map(|n| wait(&mut waiters, n, &["a"])).collect();
         let round = waiters.next_round();
-        assert_eq!(waiters.declare(&key("a"), 1, round), tickets[..1]);
-        assert_eq!(waiters.declare(&key("a"), 2, round), tickets[1..3]);
-        assert_eq!(waiters.declare(&key("b"), 2, round), []);
+        assert_eq!(waiters.declare(&key("a"), 1, round), declaration(&tickets[..1]));
+        assert_eq!(waiters.declare(&key("a"), 2, round), declaration(&tickets[1..3]));
+        assert_eq!(waiters.declare(&key("b"), 2, round), None);
         // The next entry: those of the first are not known yet.
         let next = waiters.next_round();
-        assert_eq!(waiters.declare(&key("a"), 9, next), []);
+        assert_eq!(waiters.declare(&key("a"), 9, next), None);
         assert_eq!(waiters.served(tickets[0]).map(|(what, _)| what), Some(0));
         assert_eq!(waiters.settle(round).keys, [key("a")]);
-        assert_eq!(waiters.declare(&key("a"), 9, next), tickets[1..]);
+        assert_eq!(waiters.declare(&key("a"), 9, next), declaration(&tickets[1..]));
         for (n, ticket) in tickets.iter().enumerate().skip(1) {
             assert_eq!(waiters.served(*ticket).map(|(what, _)| what), Some(n as u32));
         }
@@ -345,14 +435,16 @@ mod tests {
         let round = waiters.next_round();
         let second = waiters.open(2, vec![key("a")], 2, round);
         // Two elements: the one that waits is declared, the other is.
-        assert_eq!(waiters.declare(&key("a"), 2, round), [first]);
+        let both = Declaration { tickets: vec![first], last: second };
+        assert_eq!(waiters.declare(&key("a"), 2, round), Some(both));
         let later = waiters.next_round();
         let third = waiters.open(3, vec![key("a")], 3, later);
-        assert_eq!(waiters.declare(&key("a"), 9, later), []);
-        waiters.settle(round);
-        waiters.settle(later);
+        // Not the third before the others.
+        assert_eq!(waiters.declare(&key("a"), 9, later), None);
+        assert_eq!(waiters.settle(round).keys, [key("a")]);
+        assert_eq!(waiters.settle(later).keys, []);
         let last = waiters.next_round();
-        assert_eq!(waiters.declare(&key("a"), 9, last), [first, second, third]);
+        assert_eq!(waiters.declare(&key("a"), 9, last), declaration(&[first, second, third]));
     }
 
     #[test]
@@ -361,12 +453,13 @@ mod tests {
         let both = wait(&mut waiters, 1, &["a", "b", "a"]);
         let only = wait(&mut waiters, 2, &["b"]);
         let round = waiters.next_round();
-        assert_eq!(waiters.declare(&key("a"), 1, round), [both]);
-        assert_eq!(waiters.declare(&key("b"), 2, round), [only]);
-        let mut keys = waiters.settle(round).keys;
-        keys.sort();
-        assert_eq!(keys, [key("a"), key("b")]);
+        assert_eq!(waiters.declare(&key("a"), 1, round), declaration(&[both]));
+        assert_eq!(
+            waiters.declare(&key("b"), 2, round),
+            declaration(&[both, only]).map(|all| { Declaration { tickets: vec![only], ..all } })
+        );
         waiters.served(both);
+        assert_eq!(waiters.settle(round).keys, [key("b")]);
         assert!(!waiters.is_awaited(&key("a")) && waiters.is_awaited(&key("b")));
     }
 
@@ -379,7 +472,7 @@ mod tests {
         assert_eq!(waiters.end(3, "timeout"), Ending::Ended((3, vec![key("a")])));
         assert_eq!(waiters.end(3, "timeout"), Ending::Unknown);
         let round = waiters.next_round();
-        assert_eq!(waiters.declare(&key("a"), 2, round).len(), 2);
+        assert_eq!(waiters.declare(&key("a"), 2, round).map(|all| all.tickets.len()), Some(2));
         assert_eq!(waiters.end(1, "gone"), Ending::Later);
         assert_eq!(waiters.end(2, "gone"), Ending::Later);
         waiters.served(served);
@@ -395,7 +488,7 @@ mod tests {
         let other = wait(&mut waiters, 2, &["a"]);
         waiters.end(1, "gone");
         let round = waiters.next_round();
-        assert_eq!(waiters.declare(&key("a"), 1, round), [other]);
+        assert_eq!(waiters.declare(&key("a"), 1, round), declaration(&[other]));
         let all = waiters.dissolve();
         assert_eq!(all, [(2, vec![key("a")])]);
         assert!(waiters.is_empty() && waiters.settle(round).keys.is_empty());
@@ -403,19 +496,21 @@ mod tests {
 
     #[test]
     fn an_entry_serves_in_order_of_tickets() {
+        let (five, three) = (command(5), command(3));
         let mut served = Served::default();
-        served.declare(Ticket(5), [key("a"), key("b")].into_iter(), "five");
-        served.declare(Ticket(3), [key("a")].into_iter(), "three");
-        assert_eq!(served.next(&key("a")), Some((Ticket(3), &"three")));
-        assert_eq!(served.take(Ticket(3)), Some("three"));
-        assert_eq!(served.next(&key("a")), Some((Ticket(5), &"five")));
+        served.declare(Ticket(5), [key("a"), key("b")].into_iter(), five.clone());
+        served.declare(Ticket(3), [key("a")].into_iter(), three.clone());
+        assert_eq!(served.next(&key("a"), Ticket(2)), None);
+        assert_eq!(served.next(&key("a"), Ticket(3)), Some((Ticket(3), &three)));
+        served.take(Ticket(3));
+        assert_eq!(served.next(&key("a"), Ticket(9)), Some((Ticket(5), &five)));
         served.pass(&key("a"), Ticket(5));
-        assert_eq!(served.next(&key("a")), None);
-        assert_eq!(served.next(&key("b")), Some((Ticket(5), &"five")));
+        assert_eq!(served.next(&key("a"), Ticket(9)), None);
+        assert_eq!(served.next(&key("b"), Ticket(9)), Some((Ticket(5), &five)));
         served.take(Ticket(5));
-        assert_eq!(served.next(&key("b")), None);
+        assert_eq!(served.next(&key("b"), Ticket(9)), None);
         served.clear();
-        served.declare(Ticket(5), [key("a")].into_iter(), "again");
-        assert_eq!(served.next(&key("a")), Some((Ticket(5), &"again")));
+        served.declare(Ticket(5), [key("a")].into_iter(), three.clone());
+        assert_eq!(served.next(&key("a"), Ticket(9)), Some((Ticket(5), &three)));
     }
 }

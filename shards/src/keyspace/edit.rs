@@ -54,6 +54,11 @@ impl Edit<'_> {
         &mut self.keyspace.ledger
     }
 
+    /// Commands that wait for their keys until the entry under way ends.
+    pub fn serving(&mut self) -> &mut crate::waiting::Served {
+        &mut self.keyspace.serving
+    }
+
     /// An edit of another database at the same time.
     pub fn of_database(&mut self, database: DatabaseIndex) -> Edit<'_> {
         Edit { keyspace: self.keyspace, database, now_ms: self.now_ms }

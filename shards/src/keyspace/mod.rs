@@ -48,6 +48,7 @@ use crate::limits::DATABASE_COUNT;
 use crate::slot::{SLOT_COUNT, Slot};
 use crate::transaction::Ledger;
 use crate::value::Limits;
+use crate::waiting::Served;
 use access::Accesses;
 use compact::Compaction;
 use cut::Cut;
@@ -210,6 +211,8 @@ pub struct Keyspace {
     ledger: Ledger,
     /// When collections change their form.
     limits: Limits,
+    /// What the entry under way has declared and not served.
+    serving: Served,
     /// Milliseconds that items with a deadline have left on average, by database, as the sweep sees them.
     average_ttl_ms: [i64; DATABASE_COUNT],
     /// Time was turned back, and nobody has asked yet.
@@ -235,6 +238,7 @@ impl Keyspace {
             sweep: SweepPosition::default(),
             ledger: Ledger::default(),
             limits: Limits::default(),
+            serving: Served::default(),
             average_ttl_ms: [0; DATABASE_COUNT],
             turned: None,
         }
@@ -248,6 +252,12 @@ impl Keyspace {
     /// What the shard remembers of transactions over several shards.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// An entry is about to be applied.
+    #[inline(always)]
+    pub fn begin_entry(&mut self) {
+        self.serving.clear();
     }
 
     /// Puts the ledger of a snapshot in its place.

@@ -1,4 +1,5 @@
-//! Keys that transactions watch, and a version of each that grows with every change.
+//! Keys that transactions watch, and a version of each that grows with every change; keys that commands wait for, and
+//! which of them changed.
 //!
 //! A key past its deadline counts as absent: that it expires is a change, that an expired item is deleted later
 //! is none. While nobody watches, a change costs one predictable branch.
@@ -9,9 +10,14 @@ use crate::ids::DatabaseIndex;
 use crate::limits::DATABASE_COUNT;
 use std::collections::HashMap;
 
+#[derive(Default)]
 struct Watched {
     version: u64,
     watchers: usize,
+    /// Commands that wait for it.
+    awaiters: usize,
+    /// Is it among the keys that changed?
+    listed: bool,
     /// The item was there and past its deadline when somebody last looked.
     expired: bool,
 }
@@ -21,11 +27,18 @@ pub(super) struct Watches {
     keys: [HashMap<Box<[u8]>, Watched>; DATABASE_COUNT],
     count: usize,
     last_version: u64,
+    /// Awaited keys that changed.
+    changed: Vec<(DatabaseIndex, Box<[u8]>)>,
 }
 
 impl Default for Watches {
     fn default() -> Watches {
-        Watches { keys: std::array::from_fn(|_| HashMap::new()), count: 0, last_version: 0 }
+        Watches {
+            keys: std::array::from_fn(|_| HashMap::new()),
+            count: 0,
+            last_version: 0,
+            changed: Vec::new(),
+        }
     }
 }
 
@@ -44,6 +57,9 @@ impl Watches {
             self.last_version += 1;
             watched.version = self.last_version;
             watched.expired = false;
+            if watched.awaiters > 0 && !std::mem::replace(&mut watched.listed, true) {
+                self.changed.push((database, key.into()));
+            }
         }
     }
 
@@ -80,7 +96,8 @@ impl Keyspace {
         } else {
             watches.count += 1;
             watches.last_version += 1;
-            let watched = Watched { version: watches.last_version, watchers: 1, expired };
+            let version = watches.last_version;
+            let watched = Watched { version, watchers: 1, expired, ..Watched::default() };
             keys.insert(key.bytes().into(), watched);
         }
         watches.look(database, key.bytes(), expired).expect("it is watched")
@@ -90,9 +107,14 @@ impl Keyspace {
     pub fn take_watches(&mut self, from: &mut Keyspace) {
         self.watches = std::mem::take(&mut from.watches);
         let watches = &mut self.watches;
-        for watched in watches.keys.iter_mut().flat_map(|keys| keys.values_mut()) {
-            watches.last_version += 1;
-            watched.version = watches.last_version;
+        for (database, keys) in watches.keys.iter_mut().enumerate() {
+            for (key, watched) in keys {
+                watches.last_version += 1;
+                watched.version = watches.last_version;
+                if watched.awaiters > 0 && !std::mem::replace(&mut watched.listed, true) {
+                    watches.changed.push((DatabaseIndex(database as u8), key.clone()));
+                }
+            }
         }
     }
 
@@ -101,10 +123,50 @@ impl Keyspace {
         let keys = &mut self.watches.keys[database.0 as usize];
         let watched = keys.get_mut(key).expect("every watch ends once");
         watched.watchers -= 1;
-        if watched.watchers == 0 {
+        if watched.watchers == 0 && watched.awaiters == 0 {
             keys.remove(key);
             self.watches.count -= 1;
         }
+    }
+
+    /// A command waits for a key: its changes are listed, until [`Keyspace::stop_awaiting`] was called as often.
+    pub fn start_awaiting(&mut self, database: DatabaseIndex, key: &[u8]) {
+        let watches = &mut self.watches;
+        let keys = &mut watches.keys[database.0 as usize];
+        if let Some(watched) = keys.get_mut(key) {
+            watched.awaiters += 1;
+        } else {
+            watches.count += 1;
+            keys.insert(key.into(), Watched { awaiters: 1, ..Watched::default() });
+        }
+    }
+
+    /// A command waits for a key no longer.
+    pub fn stop_awaiting(&mut self, database: DatabaseIndex, key: &[u8]) {
+        let keys = &mut self.watches.keys[database.0 as usize];
+        let watched = keys.get_mut(key).expect("every wait ends once");
+        watched.awaiters -= 1;
+        if watched.watchers == 0 && watched.awaiters == 0 {
+            keys.remove(key);
+            self.watches.count -= 1;
+        }
+    }
+
+    /// Has a key changed that a command waits for? Cost: one comparison.
+    #[inline(always)]
+    pub fn awaited_key_changed(&self) -> bool {
+        !self.watches.changed.is_empty()
+    }
+
+    /// The keys that changed while commands waited for them, each once.
+    pub fn take_changed(&mut self) -> Vec<(DatabaseIndex, Box<[u8]>)> {
+        let watches = &mut self.watches;
+        for (database, key) in &watches.changed {
+            if let Some(watched) = watches.keys[database.0 as usize].get_mut(key) {
+                watched.listed = false;
+            }
+        }
+        std::mem::take(&mut watches.changed)
     }
 
     /// The version of a watched key at this time: another one than before when it has changed, expired
