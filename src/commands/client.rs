@@ -6,6 +6,7 @@ use super::refusal::Refusal;
 use super::{Answer, Arity, Call, Command, Group, container, plain, session};
 use crate::core::clients::{ClientFilter, ClientType, client_line};
 use crate::core::session::ReplyMode;
+use crate::core::waiting::End;
 use crate::core::{Core, Desk, Pause};
 use crate::resp::reply::Reply;
 
@@ -273,15 +274,20 @@ fn setname(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Resul
     Ok(Answer::Now)
 }
 
-/// No command blocks a client yet: there is never one to unblock.
-fn unblock(_: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    let known = call.arguments.is(3, "timeout") || call.arguments.is(3, "error");
-    if call.count() > 3 && !known {
-        return Err(Refusal::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"));
-    }
-    call.integer(2)?;
-    reply.integer(0);
-    Ok(Answer::Now)
+fn unblock(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    let end = match call.arguments.get(3) {
+        None => End::Empty,
+        Some(_) if call.arguments.is(3, "timeout") => End::Empty,
+        Some(_) if call.arguments.is(3, "error") => End::Unblocked,
+        Some(_) => {
+            return Err(Refusal::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"));
+        }
+    };
+    let id = call.integer(2)?;
+    desk.ask_cores(
+        move |core| core.unblock_client(id, end),
+        |_, unblocked, reply| reply.integer(unblocked.contains(&true).into()),
+    )
 }
 
 fn unpause(desk: &mut Desk<'_>, _: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {

@@ -154,7 +154,7 @@ fn clients(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("maxclients", core.settings.maxclients);
     text.field("client_recent_max_input_buffer", input);
     text.field("client_recent_max_output_buffer", output);
-    text.field("blocked_clients", 0);
+    text.field("blocked_clients", totals.sum(|core| core.blocked_client_count));
     text.field("paused_clients", totals.sum(|core| core.paused_client_count));
     text.field("watching_clients", totals.sum(|core| core.watching_client_count));
     text.field("monitors", core.shared.monitor_count.load(Ordering::Relaxed));

@@ -51,6 +51,7 @@ use ringraft_shards::value::list::List;
 use ringraft_shards::value::set::Set;
 use ringraft_shards::value::sorted_set::SortedSet;
 pub use secrets::Secrets;
+use ringraft_shards::waiting::WaitKind;
 use smallvec::SmallVec;
 
 /// Keys of one command that are looked up together.
@@ -223,8 +224,39 @@ pub enum Run {
     Session(fn(&mut Desk<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>),
     /// Runs beside the items of one shard, outside its log: it changes no item.
     Shard(fn(&mut Bench<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>),
+    /// As a write; when it finds nothing and its row says what it waits for, the client waits.
+    Block(fn(&Call<'_>, &mut Edit<'_>, &mut Reply<'_>) -> Outcome),
     /// A step of a transaction over several shards, in a shard's log.
     Record,
+    /// Serves commands that wait, in a shard's log.
+    Serve,
+}
+
+impl Run {
+    /// Does a client change the keyspace with it?
+    pub fn writes(&self) -> bool {
+        matches!(self, Run::Write(_) | Run::Block(_))
+    }
+}
+
+/// What a command waits for when it finds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// What is to be at one of its keys.
+    pub kind: WaitKind,
+    /// Where its timeout stands.
+    pub timeout: TimeoutAt,
+    /// It waits for so many of its keys, the first ones; for all without.
+    pub sources: Option<usize>,
+}
+
+/// Where the timeout stands among the arguments, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeoutAt {
+    /// Behind the name.
+    First,
+    /// At the end.
+    Last,
 }
 
 /// Is the reply written?
@@ -371,6 +403,8 @@ pub struct Command {
     pub secrets: Secrets,
     /// What a container does without a second word.
     pub alone: Option<fn(&Call<'_>, &mut Reply<'_>) -> Outcome>,
+    /// What it waits for.
+    pub wait: Option<Wait>,
     /// Its group.
     pub group: Group,
     /// Redis version that introduced it.
@@ -400,6 +434,21 @@ pub const fn write(
 ) -> Command {
     let mut command = row(name, arity, keys, Run::Write(run));
     command.flags.write = true;
+    command
+}
+
+/// A row that changes the keyspace through the log, and waits for `kind` when it finds nothing.
+pub const fn block(
+    name: &'static str,
+    arity: Arity,
+    keys: Keys,
+    kind: WaitKind,
+    timeout: TimeoutAt,
+    run: fn(&Call<'_>, &mut Edit<'_>, &mut Reply<'_>) -> Outcome,
+) -> Command {
+    let mut command = row(name, arity, keys, Run::Block(run));
+    command.flags.write = true;
+    command.wait = Some(Wait { kind, timeout, sources: None });
     command
 }
 
@@ -464,6 +513,7 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
         },
         secrets: Secrets::None,
         alone: None,
+        wait: None,
         group: Group::Generic,
         since: "1.0.0",
         summary: "",
@@ -554,6 +604,14 @@ impl Command {
     /// May reach keys of its name in other databases.
     pub const fn crosses_databases(mut self) -> Command {
         self.flags.crosses_databases = true;
+        self
+    }
+
+    /// Waits for its first `count` keys alone.
+    pub const fn waits_for_first(mut self, count: usize) -> Command {
+        if let Some(wait) = &mut self.wait {
+            wait.sources = Some(count);
+        }
         self
     }
 

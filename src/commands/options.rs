@@ -1,9 +1,35 @@
 //! Options that several commands share: conditions and expiries of SET and GETEX.
 
-use super::Call;
 use super::refusal::Refusal;
+use super::{Call, Command, TimeoutAt};
+use crate::numbers::parse_float;
+use ringraft_shards::arguments::Arguments;
 use ringraft_shards::ids::Deadline;
 use ringraft_shards::keyspace::Expiry;
+use std::time::Duration;
+
+/// How long a command may wait; `None` is for ever. `call` has a row that says where its timeout stands.
+/// Errors: the timeout is no number, negative, or too large.
+pub fn timeout_of(
+    command: &Command,
+    arguments: Arguments<'_>,
+) -> Result<Option<Duration>, Refusal> {
+    let at = match command.wait.map(|wait| wait.timeout) {
+        Some(TimeoutAt::First) => 1,
+        Some(TimeoutAt::Last) | None => arguments.count() - 1,
+    };
+    let seconds = parse_float(arguments.at(at))
+        .ok_or(Refusal::text("ERR timeout is not a float or out of range"))?;
+    let milliseconds = (seconds * 1000.0).ceil();
+    // What a 64-bit integer holds, rounded down to a double.
+    if milliseconds >= 9_223_372_036_854_774_784.0 {
+        return Err(Refusal::text("ERR timeout is out of range"));
+    }
+    if milliseconds < 0.0 {
+        return Err(Refusal::text("ERR timeout is negative"));
+    }
+    Ok((milliseconds > 0.0).then(|| Duration::from_millis(milliseconds as u64)))
+}
 
 /// What must hold for a value to be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -46,6 +46,7 @@ const FAMILIES: &[&[Command]] = &[
     debug::COMMANDS,
     crate::core::transaction::COMMANDS,
     crate::core::participate::COMMANDS,
+    crate::core::waiting::COMMANDS,
 ];
 
 /// Every command's name at the position that is its number; a subcommand's is `parent|name`. Log entries
@@ -212,6 +213,7 @@ const NUMBERED: &[&str] = &[
     "lpush",
     "llen",
     "turn-back",
+    "serve-waiting",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.
@@ -562,7 +564,10 @@ mod tests {
             }
             match row.run {
                 Run::Read(_) => assert!(row.flags.readonly && !row.flags.write, "{}", row.name),
-                Run::Write(_) => assert!(row.flags.write && !row.flags.readonly, "{}", row.name),
+                Run::Write(_) | Run::Serve => {
+                    assert!(row.flags.write && !row.flags.readonly, "{}", row.name);
+                }
+                Run::Block(_) => assert!(row.flags.write && row.wait.is_some(), "{}", row.name),
                 Run::Container(subcommands) => assert!(!subcommands.is_empty(), "{}", row.name),
                 Run::Shard(_) => assert!(!row.flags.write, "{}", row.name),
                 Run::Record => assert!(row.flags.write && row.flags.internal, "{}", row.name),

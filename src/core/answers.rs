@@ -1,5 +1,6 @@
 //! Where replies go: to a connection of this core, into a gather, or to another core.
 
+use crate::core::blocking::Blocks;
 use crate::core::connection::Connection;
 use crate::core::gather::GatherState;
 use crate::core::mailbox::{Mail, Outbox, Spares};
@@ -23,6 +24,8 @@ pub enum Target {
         /// Which part.
         part: u32,
     },
+    /// A blocked request.
+    Block(u32),
     /// Nobody: the command is the server's own.
     Nobody,
 }
@@ -61,6 +64,8 @@ pub struct Answers {
     pub connections: Slab<Box<Connection>>,
     /// Commands that wait for several shards or cores.
     pub gathers: Slab<GatherState>,
+    /// Requests that block.
+    pub blocks: Blocks,
     /// What it has for other cores.
     pub outboxes: Vec<Outbox>,
     /// Messages to write into.
@@ -80,6 +85,7 @@ impl Answers {
             core,
             connections: Slab::default(),
             gathers: Slab::default(),
+            blocks: Blocks::default(),
             outboxes: (0..core_count).map(|_| Outbox::default()).collect(),
             spares: Spares::default(),
             dirty: Vec::new(),
@@ -116,6 +122,7 @@ impl Answers {
                     self.complete.push(index);
                 }
             }
+            Target::Block(number) => self.blocks.reply(number, write),
             Target::Nobody => {}
         }
     }

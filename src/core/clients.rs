@@ -1,6 +1,7 @@
 //! The clients of a core as operators see them: described, closed, held back (CLIENT LIST, KILL, PAUSE).
 
 use crate::core::connection::{Connection, Hold, Kind};
+use crate::core::waiting::End;
 use crate::core::{Core, Pause};
 use crate::resp::reply::Protocol;
 use std::fmt::Write;
@@ -108,6 +109,7 @@ fn flags(connection: &Connection) -> String {
         (session.monitor, 'O'),
         (session.transaction.is_some(), 'x'),
         (connection.close_after_replies, 'c'),
+        (connection.blocked_number.is_some(), 'b'),
         (session.no_evict, 'e'),
         (session.no_touch, 'T'),
     ];
@@ -121,6 +123,16 @@ impl Core {
         let steady_ms = self.steady_ms();
         let meant = self.answers.connections.iter().filter(|(_, c)| filter.takes(c, steady_ms));
         meant.map(|(_, connection)| (connection.id, client_line(connection, steady_ms))).collect()
+    }
+
+    /// Ends the wait of a client of this core. Did it wait?
+    pub fn unblock_client(&mut self, id: i64, end: End) -> bool {
+        let mut connections = self.answers.connections.iter();
+        let found = connections.find(|(_, c)| c.id as i64 == id).map(|(index, _)| index);
+        match found {
+            Some(index) => self.unblock(index, end),
+            None => false,
+        }
     }
 
     /// Closes the clients that are meant; the one who asks only when its reply is sent. Returns their count.

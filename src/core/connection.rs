@@ -88,6 +88,8 @@ pub struct Connection {
     pub closed: bool,
     /// Why it takes no requests.
     pub hold: Hold,
+    /// The number of its request that blocks.
+    pub blocked_number: Option<u32>,
     /// Since when its output has been over the soft limit, milliseconds since the Unix epoch.
     pub over_soft_limit_since_ms: Option<i64>,
     /// The core that most of its recent keys belong to, by majority vote, and the votes' surplus.
@@ -134,6 +136,7 @@ impl Connection {
             close_after_replies: false,
             closed: false,
             hold: Hold::None,
+            blocked_number: None,
             over_soft_limit_since_ms: None,
             favourite: (0, 0),
             votes: 0,

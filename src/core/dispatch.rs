@@ -4,6 +4,7 @@
 //! are asked in Redis' order: is there such a command, does its arity fit, may the client, is a
 //! transaction open, is the server paused.
 
+use crate::commands::options::timeout_of;
 use crate::commands::pattern::wants_order;
 use crate::commands::refusal::Refusal;
 use crate::commands::scan::{Cursor, ScanOptions};
@@ -204,7 +205,19 @@ impl Core {
                 }
                 self.count_one(command, clock, index, arguments.borrow());
             }
-            Run::Read(_) | Run::Write(_) | Run::Shard(_) | Run::Record => {
+            // A timeout that is none, or keys that are not there, are the function's to refuse.
+            Run::Block(_)
+                if command.keys.positions(arguments.borrow()).next().is_some()
+                    && let Ok(timeout) = timeout_of(command, arguments.borrow()) =>
+            {
+                self.block(index, target, command, arguments, timeout);
+            }
+            Run::Read(_)
+            | Run::Write(_)
+            | Run::Block(_)
+            | Run::Shard(_)
+            | Run::Record
+            | Run::Serve => {
                 let database = self.answers.connections.at(index).session.database;
                 if let Err(refusal) =
                     self.send_to_shards(index, target, database, command, arguments)
@@ -286,12 +299,11 @@ impl Core {
         }
         let pieces = self.pieces(command, view)?;
         if let Target::Connection { sequence, .. } = target
-            && (pieces.len() > 1 || matches!(command.run, Run::Write(_)))
+            && (pieces.len() > 1 || command.run.writes())
         {
             self.answers.connections.at_mut(index).last_ordered = Some(sequence);
         }
-        let side_by_side = matches!(command.spread, Spread::Everywhere(_))
-            && !matches!(command.run, Run::Write(_))
+        let side_by_side = matches!(command.spread, Spread::Everywhere(_)) && !command.run.writes()
             || matches!(command.run, Run::Shard(_));
         if pieces.len() > 1 && joins(command) {
             let manner = (origin.protocol, origin.no_touch);

@@ -97,6 +97,12 @@ impl Core {
                 self.answer_error(origin, super::intake::OUT_OF_MEMORY);
             }
         }
+        let shard = &mut self.shards[local];
+        if shard.has_waiting_work() {
+            let mut ready = Vec::new();
+            shard.tend_waiting(&mut self.answers, self.turn.now_ms, &mut ready);
+            self.notify(ready);
+        }
         again || self.shards[local].has_room_to_propose()
     }
 

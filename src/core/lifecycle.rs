@@ -4,6 +4,7 @@ use crate::core::Core;
 use crate::core::connection::{Connection, Hold, Kind};
 use crate::core::mailbox::Mail;
 use crate::core::turn::Source;
+use crate::core::waiting::End;
 use crate::limits::{
     INPUT_WAITING_BYTES_MAX, MOVE_INTERVAL_MS, MOVE_SHARE_PERCENT, OUTPUT_PAUSE_BYTES,
 };
@@ -273,6 +274,7 @@ impl Core {
             connection.cancelling = true;
             self.ring.cancel(Token::new(Operation::Receive, index));
         }
+        self.unblock(index, End::Empty);
         self.stop_monitoring(index);
         self.forget_watched(index);
         self.release(index);

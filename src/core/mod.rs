@@ -8,6 +8,7 @@
 mod adopt;
 pub mod answers;
 pub mod background;
+pub mod blocking;
 pub mod clients;
 pub mod clock;
 pub mod connection;
@@ -41,6 +42,7 @@ pub mod storage;
 mod tick;
 pub mod transaction;
 pub mod turn;
+pub mod waiting;
 
 pub use desk::Desk;
 
@@ -392,10 +394,11 @@ impl Core {
         self.sync_lazily();
         self.drive_shards();
         self.complete_gathers();
+        let unblocked = self.tend_blocked();
         self.send_moved();
         self.flush();
         self.free_released();
-        !self.runnable.is_empty() || self.has_work() || self.has_unsent_mail()
+        unblocked || !self.runnable.is_empty() || self.has_work() || self.has_unsent_mail()
     }
 
     fn begin_turn(&mut self) {
@@ -429,7 +432,8 @@ impl Core {
                     self.fail(format!("the kernel gives no timer: {cause}"));
                 }
             }
-            Operation::Cancel => {}
+            // The turn looks at the deadlines.
+            Operation::Deadline | Operation::Cancel => {}
         }
     }
 

@@ -207,7 +207,7 @@ impl LocalShard {
     /// What a request of this shard must not share with a transaction.
     fn locks_of(&self, request: &Request<'_>) -> LockSet {
         let (command, arguments) = (request.command, request.arguments);
-        let writes = matches!(command.run, Run::Write(_));
+        let writes = command.run.writes();
         if command.keys == Keys::NONE {
             return super::transaction::locks_of_queued(command, arguments, self.keyspace.hasher())
                 .unwrap_or(LockSet::whole(writes));
@@ -368,6 +368,7 @@ impl LocalShard {
     pub fn shrinks(&self, command: &Command, arguments: Arguments<'_>) -> bool {
         match command.run {
             Run::Record => !matches!(Record::read(arguments), Some(Record::Prepare { .. })),
+            Run::Serve => super::waiting::shrinks(arguments),
             _ => !super::transaction::grows(command, arguments),
         }
     }

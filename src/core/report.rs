@@ -25,6 +25,8 @@ pub struct CoreReport {
     pub client_count: usize,
     /// Of those, the ones that CLIENT PAUSE holds back.
     pub paused_client_count: usize,
+    /// Clients whose request blocks.
+    pub blocked_client_count: usize,
     /// Of those, the ones with watched keys.
     pub watching_client_count: usize,
     /// Memory of their buffers.
@@ -101,6 +103,7 @@ impl Core {
             shards: self.shard_reports(),
             client_count: clients().count(),
             paused_client_count: self.paused_clients(),
+            blocked_client_count: self.answers.blocks.count(),
             watching_client_count: clients().filter(|c| !c.session.watched.is_empty()).count(),
             client_bytes: clients().map(|c| c.memory()).sum(),
             largest_buffers: (

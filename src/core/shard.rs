@@ -14,6 +14,7 @@ use crate::core::session::Watched;
 use crate::core::shed::Evictions;
 use crate::core::snapshots::ShardSnapshots;
 use crate::core::stats::Stats;
+use crate::core::waiting::{Interests, Waiters};
 use crate::limits::{BATCH_BYTES_MAX, ENTRIES_IN_FLIGHT_MAX, READS_PER_STAGE};
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -25,6 +26,7 @@ use ringraft_shards::limits::{RAFT_UNCOMMITTED_BYTES_MAX, STRING_BYTES_DEFAULT};
 use ringraft_shards::log::Reserve;
 use ringraft_shards::raft::{CommittedEntry, EntryKind, Group, ProposeError};
 use ringraft_shards::value::Limits;
+use ringraft_shards::waiting::Round;
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -51,6 +53,8 @@ pub(super) struct Set {
     /// Versions that watched keys must still have when everything before is applied. A set with a guard is
     /// one transaction alone.
     guard: Option<Vec<Watched>>,
+    /// Its number among those that serve waiting commands.
+    pub(super) round: Option<Round>,
 }
 
 impl Set {
@@ -63,6 +67,14 @@ impl Set {
         self.riders.clear();
         self.order.clear();
         self.guard = None;
+    }
+
+    #[inline(always)]
+    fn push(&mut self, request: &Request<'_>) {
+        let (command, origin, database) = (request.command, request.origin, request.database);
+        let (first_key, arguments) = (request.first_key, request.arguments);
+        let place = self.batch.push(command.number, database, first_key, arguments) as u32;
+        self.order.push(Waiting { command, origin, proposed: true, place });
     }
 }
 
@@ -82,7 +94,7 @@ pub struct LocalShard {
     /// Its Raft group.
     pub group: Group,
     // Boxed: a set changes hands six times on its way.
-    sets: VecDeque<Box<Set>>,
+    pub(super) sets: VecDeque<Box<Set>>,
     flights: VecDeque<Flight>,
     #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
     spare: Vec<Box<Set>>,
@@ -117,6 +129,14 @@ pub struct LocalShard {
     pub(super) last_locks: Vec<u64>,
     /// Requests that came while it did not serve: no more than its clients may have unfinished.
     pub(super) held: VecDeque<Parked>,
+    /// Commands that wait for its keys.
+    pub(super) waiters: Waiters,
+    /// Clients that wait for keys of other shards too.
+    pub(super) interests: Interests,
+    /// Sets that served waiting commands and are done with.
+    pub(super) settled: Vec<Round>,
+    /// Does it serve no longer, while commands may still wait?
+    pub(super) is_deposed: bool,
 }
 
 /// A shard as a command of kind [`Run::Shard`] sees it.
@@ -178,6 +198,10 @@ impl LocalShard {
             wanted: Wanted::default(),
             last_locks: Vec::new(),
             held: VecDeque::new(),
+            waiters: Waiters::default(),
+            interests: Interests::default(),
+            settled: Vec::new(),
+            is_deposed: false,
         }
     }
 
@@ -246,12 +270,15 @@ impl LocalShard {
     /// Appends a write to the entry that gathers. Cost: one copy of its arguments.
     #[inline]
     pub fn gather_write(&mut self, request: &Request<'_>) {
-        let number = request.command.number;
-        let set = self.open_set();
-        let place =
-            set.batch.push(number, request.database, request.first_key, request.arguments) as u32;
-        let (command, origin) = (request.command, request.origin);
-        set.order.push(Waiting { command, origin, proposed: true, place });
+        self.open_set().push(request);
+        if !self.waiters.is_empty() {
+            self.declare_behind(request);
+        }
+    }
+
+    /// Appends a write to the newest set, whatever its size.
+    pub(super) fn push_write(&mut self, request: &Request<'_>) {
+        self.sets.back_mut().expect("somebody has gathered").push(request);
     }
 
     /// Appends a transaction that runs only if watched keys did not change.
@@ -275,7 +302,7 @@ impl LocalShard {
     }
 
     #[inline]
-    fn open_set(&mut self) -> &mut Set {
+    pub(super) fn open_set(&mut self) -> &mut Set {
         let full = |set: &Set| {
             let bytes = set.batch.encoded_bytes().max(set.riders.encoded_bytes());
             set.guard.is_some() || bytes >= BATCH_BYTES_MAX
@@ -402,6 +429,9 @@ impl LocalShard {
         if matches!(waiting.command.run, Run::Record) {
             return self.record_refused(arguments, error);
         }
+        if matches!(waiting.command.run, Run::Serve) {
+            return self.serve_refused(arguments, error, answers);
+        }
         self.note_own(waiting.command, waiting.origin);
         answers.write(waiting.origin, |out| {
             let start = out.len();
@@ -473,6 +503,7 @@ impl LocalShard {
     pub fn replay(&mut self, batch: Batch<'_>, stats: &mut Stats) {
         let time = batch.leader_time_ms();
         let mut discarded = Vec::new();
+        self.keyspace.begin_entry();
         for start in (0..batch.count()).step_by(READS_PER_STAGE) {
             let end = batch.count().min(start + READS_PER_STAGE);
             prefetch(&self.keyspace, (start..end).map(|i| batch.operation(i).0));
@@ -520,6 +551,7 @@ impl LocalShard {
                 (false, _) => set.riders.operation(place),
             }
         };
+        self.keyspace.begin_entry();
         let mut clock = Instant::now();
         for stage in set.order.chunks(READS_PER_STAGE) {
             prefetch(&self.keyspace, stage.iter().map(|waiting| fetch(waiting).0));
@@ -535,6 +567,10 @@ impl LocalShard {
                         }
                         Run::Record => {
                             self.apply_record(arguments, time, seed);
+                            continue;
+                        }
+                        Run::Serve => {
+                            self.apply_serve(arguments, time, seed, answers, stats);
                             continue;
                         }
                         _ => self.note_own(command, origin),
@@ -585,6 +621,7 @@ impl LocalShard {
     }
 
     fn recycle(&mut self, mut set: Box<Set>) {
+        self.settled.extend(set.round.take());
         set.clear();
         if self.spare.len() < ENTRIES_IN_FLIGHT_MAX {
             self.spare.push(set);
@@ -651,6 +688,11 @@ fn run_write(
         run_record(&mut edit, arguments, seed);
         return Ok(());
     }
+    if matches!(command.run, Run::Serve) {
+        let manner = (seed, string_bytes_max);
+        super::waiting::serve(&mut edit, arguments, manner, &mut |_, _| {});
+        return Ok(());
+    }
     let first_key = operation.first_key();
     run_operation(&mut edit, command, first_key, arguments, seed, string_bytes_max, reply)
 }
@@ -669,7 +711,7 @@ pub fn run_operation(
     let hasher = edit.view().hasher();
     let call = Call { command, arguments, first_key, hasher, seed, string_bytes_max };
     match command.run {
-        Run::Write(run) => run(&call, edit, reply),
+        Run::Write(run) | Run::Block(run) => run(&call, edit, reply),
         Run::Read(run) => run(&call, &edit.view(), reply),
         _ => unreachable!("only reads and writes are replicated"),
     }
@@ -729,6 +771,9 @@ impl LocalShard {
     #[inline]
     pub fn gather(&mut self, request: &Request<'_>, stats: &mut Stats) -> bool {
         if !matches!(request.command.run, Run::Write(_)) {
+            if matches!(request.command.run, Run::Block(_)) {
+                return self.gather_block(request, stats);
+            }
             self.gather_rider(request);
             return true;
         }
@@ -736,6 +781,15 @@ impl LocalShard {
             return false;
         }
         self.gather_write(request);
+        true
+    }
+
+    #[cold]
+    fn gather_block(&mut self, request: &Request<'_>, stats: &mut Stats) -> bool {
+        if request.command.flags.grows && !self.has_room(stats) {
+            return false;
+        }
+        self.gather_waiting(request);
         true
     }
 
@@ -756,6 +810,7 @@ impl LocalShard {
         } else if served && !self.group.is_ready_to_read() {
             self.clock.step_down();
             self.participant.step_down(&mut self.wanted);
+            self.is_deposed = true;
         }
     }
 

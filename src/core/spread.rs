@@ -200,10 +200,10 @@ impl Core {
         let mut seen = HashSet::new();
         for step in steps {
             let (command, arguments) = (step.command, step.arguments.borrow());
-            if !matches!(command.run, Run::Read(_) | Run::Write(_)) {
+            let exclusive = command.run.writes();
+            if !exclusive && !matches!(command.run, Run::Read(_)) {
                 continue;
             }
-            let exclusive = matches!(command.run, Run::Write(_));
             for i in command.keys.positions(arguments) {
                 let key = arguments.at(i);
                 let hash = self.router.hash(key);
@@ -385,7 +385,7 @@ impl Core {
         let arguments = step.arguments.borrow();
         let start = reply.len();
         let outcome = match command.run {
-            Run::Read(_) | Run::Write(_) => {
+            Run::Read(_) | Run::Write(_) | Run::Block(_) => {
                 let hash = command.first_key(arguments, self.router.hasher());
                 let mut edit = self.overlay.edit(step.database, self.turn.now_ms);
                 let mut out = Reply::new(reply, protocol);

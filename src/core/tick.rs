@@ -50,6 +50,7 @@ impl Core {
                 crate::node::usage::note_peak();
             }
         }
+        self.tick_blocked();
         self.end_pause();
         self.close_idle();
         self.close_slow_readers();
@@ -154,6 +155,7 @@ impl Core {
         for shard in &mut self.shards {
             shard.refuse_held("ERR the server is shutting down", &mut self.answers);
         }
+        self.close_blocked();
         for (socket, _) in &self.listeners {
             // Ends the accept in the ring. A listener that is closed already is as good.
             let _ = socket.shutdown(std::net::Shutdown::Both);
@@ -180,6 +182,7 @@ impl Core {
         self.shards.iter().all(|shard| !shard.snapshots.is_running())
             && self.shards.iter().all(|shard| shard.is_quiet())
             && self.answers.gathers.count() == 0
+            && self.answers.blocks.count() == 0
             && self.coordinator.count() == 0
             && self.answers.dirty.is_empty()
             && !self.has_unsent_mail()

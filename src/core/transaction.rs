@@ -188,7 +188,7 @@ fn execute(
     for Queued { command, arguments } in queued {
         desk.core.show_to_monitors(desk.index, command, arguments.borrow());
         match command.run {
-            Run::Read(_) | Run::Write(_) => {
+            Run::Read(_) | Run::Write(_) | Run::Block(_) => {
                 packed.push(command, desk.session().database, arguments.borrow());
                 replies.push(None);
             }
@@ -204,7 +204,7 @@ fn execute(
                 }
                 replies.push(Some(out));
             }
-            Run::Shard(_) | Run::Container(_) | Run::Record => {
+            Run::Shard(_) | Run::Container(_) | Run::Record | Run::Serve => {
                 unreachable!("refused when it was queued")
             }
         }
@@ -322,12 +322,12 @@ fn concerned(core: &Core, queued: &[Queued], watched: &[Watched]) -> Result<Conc
                 }
                 join(ShardId(0));
             }
-            Run::Read(_) | Run::Write(_) => {
+            Run::Read(_) | Run::Write(_) | Run::Block(_) => {
                 for piece in core.pieces(command, arguments.borrow())? {
                     join(piece.shard);
                 }
             }
-            Run::Shard(_) | Run::Container(_) | Run::Record => {
+            Run::Shard(_) | Run::Container(_) | Run::Record | Run::Serve => {
                 let text = format!("ERR {} cannot be part of a transaction", command.full_name());
                 return Err(Refusal::Text(text.into()));
             }
@@ -359,7 +359,7 @@ pub fn locks_of_queued(
     let mut locks = LockSet::default();
     each_queued(packed, |number, _, arguments| {
         let command = super::shard::numbered(number);
-        let exclusive = matches!(command.run, Run::Write(_));
+        let exclusive = command.run.writes();
         if matches!(command.spread, Spread::Everywhere(_)) {
             locks.whole = Some(locks.whole.unwrap_or(false) | exclusive);
         }
@@ -415,7 +415,7 @@ fn run(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
         let start = reply.size();
         let mut edit = edit.of_database(database);
         let outcome = match command.run {
-            Run::Write(run) => run(&inner, &mut edit, reply),
+            Run::Write(run) | Run::Block(run) => run(&inner, &mut edit, reply),
             Run::Read(run) => run(&inner, &edit.view(), reply),
             _ => unreachable!("EXEC packs reads and writes"),
         };
@@ -438,6 +438,19 @@ fn each_queued<'a>(
         let arguments = packed.tail(at + 1).first(count);
         visit(u16::from_le_bytes([head[0], head[1]]), DatabaseIndex(head[2]), arguments);
         at += 1 + count;
+    }
+}
+
+/// Visits the commands of a transaction, or of nothing else.
+pub fn each_of<'a>(
+    command: &Command,
+    packed: Arguments<'a>,
+    visit: &mut impl FnMut(&'static Command, DatabaseIndex, Arguments<'a>),
+) {
+    if command.name == RUN {
+        each_queued(packed, |number, database, arguments| {
+            visit(super::shard::numbered(number), database, arguments);
+        });
     }
 }
 

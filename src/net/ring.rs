@@ -38,6 +38,8 @@ pub enum Operation {
     Disk,
     /// A cancellation was carried out.
     Cancel,
+    /// A deadline has come.
+    Deadline,
 }
 
 /// An operation and the number of the thing it belongs to (connection, listener, disk operation).
@@ -68,6 +70,7 @@ impl Token {
             4 => Operation::Timer,
             5 => Operation::Disk,
             6 => Operation::Cancel,
+            7 => Operation::Deadline,
             other => panic!("the kernel returned user data {other} that was never submitted"),
         };
         Token { operation, index: data as u32 }
@@ -136,6 +139,8 @@ pub struct Ring {
     ring: IoUring,
     /// What the submission of a timer points to until the kernel has taken it.
     timer: Box<Timespec>,
+    /// As `timer`, for deadlines: a later one takes its place, which ends the earlier sooner.
+    deadline: Box<Timespec>,
     buffers: Buffers,
     features: Features,
     entrance: Entrance,
@@ -212,7 +217,14 @@ impl Ring {
         };
         let buffers = Buffers::register(&ring)?;
         let entrance = Entrance::new(&ring);
-        Ok(Ring { ring, timer: Box::default(), buffers, features, entrance })
+        Ok(Ring {
+            ring,
+            timer: Box::default(),
+            deadline: Box::default(),
+            buffers,
+            features,
+            entrance,
+        })
     }
 
     /// What is in use.
@@ -276,6 +288,13 @@ impl Ring {
         *self.timer = Timespec::from(time);
         let entry = opcode::Timeout::new(&raw const *self.timer).build();
         self.submit(Token::new(Operation::Timer, 0), entry);
+    }
+
+    /// Completes once when `time` has passed, or sooner when it is called again before the ring is entered.
+    pub fn start_deadline(&mut self, time: Duration) {
+        *self.deadline = Timespec::from(time);
+        let entry = opcode::Timeout::new(&raw const *self.deadline).build();
+        self.submit(Token::new(Operation::Deadline, 0), entry);
     }
 
     /// Writes `bytes` at `offset` of a file.

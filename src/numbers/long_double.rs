@@ -81,6 +81,19 @@ impl LongDouble {
         (sum != LongDouble::Infinite).then_some(sum)
     }
 
+    /// As a double; an infinity or zero when it is too large or too small for one.
+    pub fn to_f64(self) -> f64 {
+        let LongDouble::Finite { negative, mantissa, exponent } = self else {
+            return f64::INFINITY;
+        };
+        // In three steps: no power of two on the way leaves the range before the number itself does.
+        let exponent = exponent.clamp(-2000, 2000) as i32;
+        let step = exponent / 3;
+        let value = mantissa as f64 * 2f64.powi(step) * 2f64.powi(step);
+        let value = value * 2f64.powi(exponent - 2 * step);
+        if negative { -value } else { value }
+    }
+
     /// Appends the number with 17 decimals, zeros at the end left out: `3`, `-0.1`, never `-0`.
     pub fn print(self, out: &mut Vec<u8>) {
         let LongDouble::Finite { negative, mantissa, exponent } = self else {
