@@ -7,10 +7,10 @@
 //! before any later command, as Redis does.
 //!
 //! Invariants:
-//! - a ticket is declared in one unapplied entry at a time: whether an entry serves it depends on that entry and the
-//!   items alone ([`Served`] is forgotten at its end), and nobody is served twice;
-//! - the tickets of a key are declared in their order: nobody overtakes. When the next one is under way in another
-//!   entry, none is declared; [`Waiters::settle`] tells which keys to look at again.
+//! - whether an entry serves a ticket depends on that entry and the items alone ([`Served`] is forgotten at its end), and
+//!   nobody is served twice: an entry that declares a ticket of an earlier one is proposed when that one is applied, and
+//!   without the tickets that it has served ([`Declaration::is_behind`]);
+//! - the tickets of a key are declared in their order: nobody overtakes.
 //!
 //! Deliberately absent: what a command is, how its reply goes back, and time. The asker ends a wait.
 
@@ -74,7 +74,7 @@ struct Waiter<A, W, E> {
     asker: A,
     what: W,
     keys: Vec<WaitKey>,
-    /// The unapplied entry that declares it.
+    /// The last unapplied entry that declares it.
     round: Option<Round>,
     /// It is to be ended once that entry is applied and has not served it.
     end: Option<E>,
@@ -133,6 +133,8 @@ pub struct Declaration {
     pub tickets: Vec<Ticket>,
     /// The last one to serve: those behind it might overtake others.
     pub last: Ticket,
+    /// Is one of them declared by an earlier entry that is not applied yet?
+    pub is_behind: bool,
 }
 
 /// What is to be done once an entry that declared tickets is applied.
@@ -178,7 +180,7 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
 
     fn note(&mut self, round: Round, ticket: Ticket) {
         let waiter = self.open.get_mut(&ticket).expect("it was just seen");
-        assert!(waiter.round.is_none(), "ticket {} is declared twice", ticket.0);
+        assert!(waiter.round < Some(round), "ticket {} is declared twice", ticket.0);
         waiter.round = Some(round);
         if self.rounds.back().is_none_or(|(last, ..)| *last != round) {
             self.rounds.push_back((round, Vec::new(), Vec::new()));
@@ -201,17 +203,14 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
             _ => Ticket(0),
         };
         let mut declared = Vec::new();
+        let mut is_behind = false;
         let mut following = queue.tickets.range(from..);
         for &ticket in following.by_ref().take(count.min(DECLARED_PER_OPERATION_MAX)) {
             let waiter = &self.open[&ticket];
-            match waiter.round {
-                None => declared.push(ticket),
-                Some(other) if other == round => {}
-                // Whether the entry under way serves it is not known yet: nobody may overtake it.
-                Some(_) => {
-                    queue.again = true;
-                    break;
-                }
+            if waiter.round != Some(round) {
+                // Whether an entry under way serves it is not known yet.
+                is_behind |= waiter.round.is_some();
+                declared.push(ticket);
             }
             queue.meant = Some((round, ticket));
         }
@@ -220,7 +219,13 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
         for &ticket in &declared {
             self.note(round, ticket);
         }
-        Some(Declaration { tickets: declared, last })
+        Some(Declaration { tickets: declared, last, is_behind })
+    }
+
+    /// Are tickets that this round declares served by now?
+    pub fn has_served(&self, round: Round) -> bool {
+        let declared = self.rounds.iter().find(|(other, ..)| *other == round);
+        declared.is_some_and(|(_, tickets, _)| tickets.iter().any(|t| !self.open.contains_key(t)))
     }
 
     /// What waits with this ticket.
@@ -264,10 +269,13 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
     /// The entry of a round is applied, or will never be. Rounds end in their order.
     pub fn settle(&mut self, round: Round) -> Settled<(W, Vec<WaitKey>), E> {
         let mut settled = Settled { ended: Vec::new(), keys: Vec::new() };
-        while let Some((_, tickets, keys)) = self.rounds.pop_front_if(|(first, ..)| *first <= round)
-        {
+        while self.rounds.front().is_some_and(|(first, ..)| *first <= round) {
+            let (_, tickets, keys) = self.rounds.pop_front().expect("just seen");
             for ticket in tickets {
                 let Some(waiter) = self.open.get_mut(&ticket) else { continue };
+                if waiter.round > Some(round) {
+                    continue;
+                }
                 waiter.round = None;
                 if let Some(end) = waiter.end.take() {
                     let waited = self.served(ticket).expect("just seen");
@@ -404,7 +412,7 @@ mod tests {
 
     fn declaration(tickets: &[Ticket]) -> Option<Declaration> {
         let last = *tickets.last()?;
-        Some(Declaration { tickets: tickets.to_vec(), last })
+        Some(Declaration { tickets: tickets.to_vec(), last, is_behind: false })
     }
 
     #[test]
@@ -417,10 +425,12 @@ mod tests {
         assert_eq!(waiters.declare(&key("b"), 2, round), None);
         // The next entry: those of the first are not known yet.
         let next = waiters.next_round();
-        assert_eq!(waiters.declare(&key("a"), 9, next), None);
+        let behind = Declaration { tickets: tickets.clone(), last: tickets[4], is_behind: true };
+        assert_eq!(waiters.declare(&key("a"), 9, next), Some(behind));
+        assert!(!waiters.has_served(next));
         assert_eq!(waiters.served(tickets[0]).map(|(what, _)| what), Some(0));
         assert_eq!(waiters.settle(round).keys, [key("a")]);
-        assert_eq!(waiters.declare(&key("a"), 9, next), declaration(&tickets[1..]));
+        assert!(waiters.has_served(next));
         for (n, ticket) in tickets.iter().enumerate().skip(1) {
             assert_eq!(waiters.served(*ticket).map(|(what, _)| what), Some(n as u32));
         }
@@ -435,13 +445,14 @@ mod tests {
         let round = waiters.next_round();
         let second = waiters.open(2, vec![key("a")], 2, round);
         // Two elements: the one that waits is declared, the other is.
-        let both = Declaration { tickets: vec![first], last: second };
+        let both = Declaration { tickets: vec![first], last: second, is_behind: false };
         assert_eq!(waiters.declare(&key("a"), 2, round), Some(both));
         let later = waiters.next_round();
         let third = waiters.open(3, vec![key("a")], 3, later);
         // Not the third before the others.
-        assert_eq!(waiters.declare(&key("a"), 9, later), None);
-        assert_eq!(waiters.settle(round).keys, [key("a")]);
+        let all = Declaration { tickets: vec![first, second], last: third, is_behind: true };
+        assert_eq!(waiters.declare(&key("a"), 9, later), Some(all));
+        assert_eq!(waiters.settle(round).keys, []);
         assert_eq!(waiters.settle(later).keys, []);
         let last = waiters.next_round();
         assert_eq!(waiters.declare(&key("a"), 9, last), declaration(&[first, second, third]));

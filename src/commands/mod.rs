@@ -50,8 +50,8 @@ use ringraft_shards::value::hash::Hash;
 use ringraft_shards::value::list::List;
 use ringraft_shards::value::set::Set;
 use ringraft_shards::value::sorted_set::SortedSet;
-pub use secrets::Secrets;
 use ringraft_shards::waiting::WaitKind;
+pub use secrets::Secrets;
 use smallvec::SmallVec;
 
 /// Keys of one command that are looked up together.
@@ -168,6 +168,20 @@ impl<'a> Call<'a> {
             Some(Value::Hash(hash)) => Ok(Some(hash)),
             Some(_) => Err(Refusal::WrongType),
         }
+    }
+
+    /// Argument `i` as a count of at least `least`. Errors: `refusal`, for whatever is none.
+    pub fn count_at(&self, i: usize, least: u64, refusal: &'static str) -> Result<u64, Refusal> {
+        let count = crate::numbers::parse_integer(self.at(i)).and_then(|n| u64::try_from(n).ok());
+        count.filter(|count| *count >= least).ok_or(Refusal::text(refusal))
+    }
+
+    /// The position of the last of the keys that argument `at` counts.
+    /// Errors: the count is none, not positive, or of more arguments than there are.
+    pub fn counted_keys(&self, at: usize) -> Result<usize, Refusal> {
+        let count = self.count_at(at, 1, "ERR numkeys should be greater than 0")?;
+        let last = usize::try_from(count).ok().and_then(|count| count.checked_add(at));
+        last.filter(|last| *last < self.count()).ok_or(Refusal::Syntax)
     }
 
     /// Argument `i` as a 64-bit integer by Redis' strict rules (no spaces, no `+`, no leading zeros).

@@ -6,6 +6,7 @@ use crate::numbers::parse_float;
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::ids::Deadline;
 use ringraft_shards::keyspace::Expiry;
+use std::ops::Range;
 use std::time::Duration;
 
 /// How long a command may wait; `None` is for ever. `call` has a row that says where its timeout stands.
@@ -210,9 +211,33 @@ pub fn range_in_order(start: i64, end: i64, size: i64) -> Option<(i64, i64)> {
     if backwards { None } else { range_within(start, end, size) }
 }
 
+/// The ranks from `start` to `stop`, both included; negative ones count from the end.
+pub fn rank_range(start: i64, stop: i64, count: u64) -> Range<u64> {
+    let size = count as i64;
+    let from_start = |at: i64| if at < 0 { at.saturating_add(size) } else { at };
+    let (start, stop) = (from_start(start).max(0), from_start(stop).min(size - 1));
+    if start > stop { 0..0 } else { start as u64..stop as u64 + 1 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranks_are_cut_as_redis_does() {
+        for (start, stop, count, expected) in [
+            (0, -1, 3, 0..3),
+            (0, -10, 3, 0..0),
+            (-10, 0, 3, 0..1),
+            (1, 1, 3, 1..2),
+            (2, 1, 3, 0..0),
+            (3, 9, 3, 0..0),
+            (0, -1, 0, 0..0),
+            (i64::MIN, i64::MAX, 3, 0..3),
+        ] {
+            assert_eq!(rank_range(start, stop, count), expected, "{start} {stop} of {count}");
+        }
+    }
 
     #[test]
     fn ranges_are_cut_as_redis_does() {

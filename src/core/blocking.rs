@@ -139,13 +139,17 @@ impl Core {
         let blocked = Blocked { target, protocol, deadline, place };
         assert!(blocks.requests.insert(number, blocked).is_none(), "four billion are blocked");
         self.answers.connections.at_mut(index).blocked_number = Some(number);
-        if !is_one {
-            return self.try_again(number);
+        if is_one {
+            let target = Target::Block(number);
+            let origin = Origin { core: self.id, target, protocol, rides: true, no_touch };
+            let first_key = command.first_key(view, self.router.hasher());
+            self.forward(first, &Request { command, origin, database, first_key, arguments: view });
+        } else {
+            self.try_again(number);
         }
-        let target = Target::Block(number);
-        let origin = Origin { core: self.id, target, protocol, rides: true, no_touch };
-        let first_key = command.first_key(view, self.router.hasher());
-        self.forward(first, &Request { command, origin, database, first_key, arguments: view });
+        if self.answers.connections.at(index).ended {
+            self.end_block(number, End::Empty);
+        }
     }
 
     /// Tries a request of several shards as a transaction.

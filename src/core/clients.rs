@@ -127,8 +127,10 @@ impl Core {
 
     /// Ends the wait of a client of this core. Did it wait?
     pub fn unblock_client(&mut self, id: i64, end: End) -> bool {
+        let is_meant = |c: &Connection| c.id as i64 == id && !c.closed;
         let mut connections = self.answers.connections.iter();
-        let found = connections.find(|(_, c)| c.id as i64 == id).map(|(index, _)| index);
+        let found = connections.find(|(_, c)| is_meant(c)).map(|(index, _)| index);
+        drop(connections);
         match found {
             Some(index) => self.unblock(index, end),
             None => false,

@@ -127,6 +127,8 @@ impl Core {
     /// is closed, whatever holds it back now: closing is `send`'s, when nothing is left.
     fn input_ended(&mut self, index: u32) {
         self.answers.connections.at_mut(index).ended = true;
+        // Who may be gone does not wait. What was found before is answered all the same.
+        self.unblock(index, End::Empty);
         self.go_on(index);
     }
 

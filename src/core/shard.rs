@@ -14,7 +14,7 @@ use crate::core::session::Watched;
 use crate::core::shed::Evictions;
 use crate::core::snapshots::ShardSnapshots;
 use crate::core::stats::Stats;
-use crate::core::waiting::{Interests, Waiters};
+use crate::core::waiting::{Interests, Manner, Waiters};
 use crate::limits::{BATCH_BYTES_MAX, ENTRIES_IN_FLIGHT_MAX, READS_PER_STAGE};
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -55,6 +55,8 @@ pub(super) struct Set {
     guard: Option<Vec<Watched>>,
     /// Its number among those that serve waiting commands.
     pub(super) round: Option<Round>,
+    /// Must everything before be applied before it is proposed?
+    pub(super) is_behind: bool,
 }
 
 impl Set {
@@ -62,11 +64,17 @@ impl Set {
         self.order.is_empty()
     }
 
+    /// Is it proposed only when all before it is applied?
+    fn stands_alone(&self) -> bool {
+        self.guard.is_some() || self.is_behind
+    }
+
     fn clear(&mut self) {
         self.batch.clear();
         self.riders.clear();
         self.order.clear();
         self.guard = None;
+        self.is_behind = false;
     }
 
     #[inline(always)]
@@ -320,13 +328,16 @@ impl LocalShard {
             if set.is_empty() || self.flights.len() >= ENTRIES_IN_FLIGHT_MAX {
                 return;
             }
-            if set.guard.is_some() && !self.flights.is_empty()
+            if set.stands_alone() && !self.flights.is_empty()
                 || self.awaits_room(set)
                 || self.awaits_commit(set)
             {
                 return;
             }
             let mut set = self.sets.pop_front().expect("just seen");
+            if set.is_behind {
+                self.forget_served(&mut set);
+            }
             if let Some(guard) = set.guard.take()
                 && !self.resolve_guard(&guard, now_ms)
             {
@@ -570,7 +581,8 @@ impl LocalShard {
                             continue;
                         }
                         Run::Serve => {
-                            self.apply_serve(arguments, time, seed, answers, stats);
+                            let manner = Manner { seed, string_bytes_max: write_bytes_max };
+                            self.apply_serve(arguments, time, manner, answers, stats);
                             continue;
                         }
                         _ => self.note_own(command, origin),
@@ -689,7 +701,7 @@ fn run_write(
         return Ok(());
     }
     if matches!(command.run, Run::Serve) {
-        let manner = (seed, string_bytes_max);
+        let manner = Manner { seed, string_bytes_max };
         super::waiting::serve(&mut edit, arguments, manner, &mut |_, _| {});
         return Ok(());
     }
@@ -819,7 +831,7 @@ impl LocalShard {
         let next = self.sets.front().filter(|set| !set.is_empty());
         next.is_some_and(|set| {
             let room = self.flights.len() < ENTRIES_IN_FLIGHT_MAX;
-            room && (set.guard.is_none() || self.flights.is_empty())
+            room && (!set.stands_alone() || self.flights.is_empty())
                 && !self.awaits_room(set)
                 && !self.awaits_commit(set)
         })

@@ -9,14 +9,14 @@
 use crate::commands::refusal::Refusal;
 use crate::commands::{Arity, Call, Command, Group, Keys, Run, table, write};
 use crate::core::answers::{Answers, Origin, Target};
-use crate::core::shard::{LocalShard, Request, numbered, run_operation};
+use crate::core::shard::{LocalShard, Request, Set, numbered, run_operation};
 use crate::core::stats::Stats;
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
+use ringraft_shards::batch::BatchBuilder;
 use ringraft_shards::ids::DatabaseIndex;
-use ringraft_shards::keyspace::{Edit, Key, KeyHash};
+use ringraft_shards::keyspace::{Edit, Key, KeyHash, Value, View};
 use ringraft_shards::limits::DATABASE_COUNT;
-use ringraft_shards::value::ValueType;
 use ringraft_shards::waiting::{
     self, Declaration, Declared, Ending, Round, Ticket, WaitKey, WaitKind,
 };
@@ -73,6 +73,15 @@ pub struct Waiting {
     origin: Origin,
     database: DatabaseIndex,
     arguments: OwnedArguments,
+}
+
+/// What an entry says of how its operations are run.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Random bits, the operation's own.
+    pub seed: u64,
+    /// No string becomes longer.
+    pub string_bytes_max: usize,
 }
 
 /// Who waits: a core, and the number of the blocked request on it.
@@ -133,7 +142,10 @@ impl LocalShard {
         self.open_set();
         let round = self.round();
         let ticket = self.waiters.open((request.origin.core, number), keys, waiting, round);
-        self.gather_serve(b"", Declaration { tickets: vec![ticket], last: ticket });
+        self.gather_serve(
+            b"",
+            Declaration { tickets: vec![ticket], last: ticket, is_behind: false },
+        );
         // BLMOVE fills a key as others do.
         let sources = command.wait.and_then(|wait| wait.sources).unwrap_or(usize::MAX);
         self.serve_keys(request, sources);
@@ -193,6 +205,9 @@ impl LocalShard {
     fn serve(&mut self, key: &WaitKey, count: usize) {
         let round = self.round();
         if let Some(declaration) = self.waiters.declare(key, count, round) {
+            if declaration.is_behind {
+                self.sets.back_mut().expect("it has a round").is_behind = true;
+            }
             self.gather_serve(&key.encode(), declaration);
         }
     }
@@ -203,15 +218,13 @@ impl LocalShard {
             [SERVE.as_bytes(), key, &declaration.last.0.to_le_bytes()].into_iter().collect();
         for ticket in declaration.tickets {
             let waiting = self.waiters.waiting(ticket).expect("just declared");
-            let arguments = waiting.arguments.borrow();
-            let mut head = [0; 16];
-            head[..8].copy_from_slice(&ticket.0.to_le_bytes());
-            head[8..10].copy_from_slice(&waiting.command.number.to_le_bytes());
-            head[10] = waiting.database.0;
-            head[11] = u8::from(waiting.origin.protocol == Protocol::Resp3);
-            head[12..].copy_from_slice(&(arguments.count() as u32).to_le_bytes());
-            owned.push(&head);
-            arguments.iter_from(0).for_each(|argument| owned.push(argument));
+            let declared = Declared {
+                command: waiting.command.number,
+                manner: u8::from(waiting.origin.protocol == Protocol::Resp3),
+                database: waiting.database,
+                arguments: waiting.arguments.clone(),
+            };
+            push_declared(&mut owned, ticket, &declared);
         }
         let (command, origin) = (table::internal(SERVE), Origin::NOBODY);
         let (database, first_key) = (DatabaseIndex(0), KeyHash::default());
@@ -219,18 +232,46 @@ impl LocalShard {
         self.push_write(&Request { command, origin, database, first_key, arguments });
     }
 
+    /// Takes out of a set, which is about to be proposed, the tickets that earlier entries have served since it was gathered.
+    #[cold]
+    pub(super) fn forget_served(&self, set: &mut Set) {
+        if !set.round.is_some_and(|round| self.waiters.has_served(round)) {
+            return;
+        }
+        let mut rest = BatchBuilder::default();
+        for waiting in set.order.iter_mut().filter(|waiting| waiting.proposed) {
+            let (operation, arguments) = set.batch.operation(waiting.place as usize);
+            let mut owned = OwnedArguments::default();
+            let arguments = match waiting.command.run {
+                Run::Serve => {
+                    arguments.first(3).iter_from(0).for_each(|argument| owned.push(argument));
+                    each_declared(arguments, |ticket, declared| {
+                        if self.waiters.waiting(ticket).is_some() {
+                            push_declared(&mut owned, ticket, &declared);
+                        }
+                    });
+                    owned.borrow()
+                }
+                _ => arguments,
+            };
+            let (number, database) = (operation.command(), operation.database());
+            waiting.place = rest.push(number, database, operation.first_key(), arguments) as u32;
+        }
+        set.batch = rest;
+    }
+
     /// Applies an operation that serves, and answers those whose turn it was.
     pub(super) fn apply_serve(
         &mut self,
         arguments: Arguments<'_>,
         time: i64,
-        seed: u64,
+        manner: Manner,
         answers: &mut Answers,
         stats: &mut Stats,
     ) {
         let mut edit = self.keyspace.edit(DatabaseIndex(0), time);
         let mut served = Vec::new();
-        serve(&mut edit, arguments, seed, &mut |ticket, reply| served.push((ticket, reply)));
+        serve(&mut edit, arguments, manner, &mut |ticket, reply| served.push((ticket, reply)));
         for (ticket, reply) in served {
             // Nobody waits under this number when the shard was led elsewhere meanwhile.
             let Some((waiting, keys)) = self.waiters.served(ticket) else { continue };
@@ -389,11 +430,13 @@ impl LocalShard {
 }
 
 /// Is there a value of the kind that is waited for?
-fn has(view: &ringraft_shards::keyspace::View<'_>, key: &WaitKey) -> bool {
+fn has(view: &View<'_>, key: &WaitKey) -> bool {
     let item = view.peek(&Key::new(&key.bytes, view.hasher().hash(&key.bytes)));
-    item.is_some_and(|item| match key.kind {
-        WaitKind::List => item.value_type() == ValueType::List,
-        WaitKind::SortedSet => item.value_type() == ValueType::SortedSet,
+    item.is_some_and(|item| {
+        matches!(
+            (key.kind, item.value()),
+            (WaitKind::List, Value::List(_)) | (WaitKind::SortedSet, Value::SortedSet(_))
+        )
     })
 }
 
@@ -416,6 +459,18 @@ fn each_declared<'a>(operation: Arguments<'a>, mut visit: impl FnMut(Ticket, Dec
     }
 }
 
+fn push_declared(operation: &mut OwnedArguments, ticket: Ticket, declared: &Declared) {
+    let arguments = declared.arguments.borrow();
+    let mut head = [0; 16];
+    head[..8].copy_from_slice(&ticket.0.to_le_bytes());
+    head[8..10].copy_from_slice(&declared.command.to_le_bytes());
+    head[10] = declared.database.0;
+    head[11] = declared.manner;
+    head[12..].copy_from_slice(&(arguments.count() as u32).to_le_bytes());
+    operation.push(&head);
+    arguments.iter_from(0).for_each(|argument| operation.push(argument));
+}
+
 /// Can an operation that serves only make the data smaller?
 pub fn shrinks(operation: Arguments<'_>) -> bool {
     let mut grows = false;
@@ -428,7 +483,7 @@ pub fn shrinks(operation: Arguments<'_>) -> bool {
 pub fn serve(
     edit: &mut Edit<'_>,
     operation: Arguments<'_>,
-    seed: u64,
+    manner: Manner,
     served: &mut impl FnMut(Ticket, Vec<u8>),
 ) {
     let mut first_try = None;
@@ -441,7 +496,7 @@ pub fn serve(
     });
     let Some(key) = WaitKey::decode(operation.at(1)) else {
         let (ticket, declared) = first_try.expect("a first try declares its command");
-        let reply = run(edit, &declared, seed);
+        let reply = run(edit, &declared, manner);
         if !is_nothing(&reply) {
             edit.serving().take(ticket);
             served(ticket, reply);
@@ -453,7 +508,8 @@ pub fn serve(
     while has(&edit.of_database(key.database).view(), &key) {
         let Some((ticket, declared)) = edit.serving().next(&key, Ticket(last)) else { return };
         let declared = declared.clone();
-        let reply = run(edit, &declared, super::shard::seed_of(seed, nth));
+        let seed = super::shard::seed_of(manner.seed, nth);
+        let reply = run(edit, &declared, Manner { seed, ..manner });
         nth += 1;
         if is_nothing(&reply) {
             edit.serving().pass(&key, ticket);
@@ -464,7 +520,7 @@ pub fn serve(
     }
 }
 
-fn run(edit: &mut Edit<'_>, declared: &Declared, seed: u64) -> Vec<u8> {
+fn run(edit: &mut Edit<'_>, declared: &Declared, manner: Manner) -> Vec<u8> {
     let command = numbered(declared.command);
     let arguments = declared.arguments.borrow();
     let first_key = command.first_key(arguments, edit.view().hasher());
@@ -472,7 +528,9 @@ fn run(edit: &mut Edit<'_>, declared: &Declared, seed: u64) -> Vec<u8> {
     let protocol = if declared.manner == 1 { Protocol::Resp3 } else { Protocol::Resp2 };
     let mut reply = Reply::new(&mut out, protocol);
     let mut edit = edit.of_database(declared.database);
-    let outcome = run_operation(&mut edit, command, first_key, arguments, seed, &mut reply);
+    let Manner { seed, string_bytes_max } = manner;
+    let outcome =
+        run_operation(&mut edit, command, first_key, arguments, seed, string_bytes_max, &mut reply);
     if let Err(refusal) = outcome {
         reply.truncate(0);
         reply.error(&refusal.to_string());

@@ -9,6 +9,7 @@ mod atomic;
 mod clock;
 mod collections;
 mod config_file;
+mod blocking;
 mod crash;
 mod endings;
 mod full_disk;

@@ -27,10 +27,10 @@ pub trait Server {
 /// Can the row run without connections and cores? The others are black-box tests' business.
 pub fn runs_in_process(row: &Command) -> bool {
     match row.run {
-        Run::Read(_) | Run::Write(_) => !row.flags.internal,
+        Run::Read(_) | Run::Write(_) | Run::Block(_) => !row.flags.internal,
         Run::Plain(_) => row.name != "help" && !row.flags.random_reply,
         Run::Container(subcommands) => subcommands.iter().any(runs_in_process),
-        Run::Session(_) | Run::Shard(_) | Run::Record => false,
+        Run::Session(_) | Run::Shard(_) | Run::Record | Run::Serve => false,
     }
 }
 
@@ -73,12 +73,12 @@ impl InProcess {
         let start = reply.size();
         let outcome = command.check_arity(arguments.count()).and_then(|()| match command.run {
             Run::Read(run) => run(&call, &self.keyspace.view(self.database, self.now_ms), reply),
-            Run::Write(run) => {
+            Run::Write(run) | Run::Block(run) => {
                 run(&call, &mut self.keyspace.edit(self.database, self.now_ms), reply)
             }
             Run::Plain(run) => run(&call, reply),
             Run::Container(_) => unreachable!("a container lacks its second word"),
-            Run::Session(_) | Run::Shard(_) | Run::Record => {
+            Run::Session(_) | Run::Shard(_) | Run::Record | Run::Serve => {
                 panic!("{} needs a whole server", command.name)
             }
         });

@@ -1,0 +1,253 @@
+//! Commands that wait: served in order of arrival, before any other command sees what they wait for; ended by time,
+//! by CLIENT UNBLOCK, by a disconnect, by the server's stop. The same demands go to the real redis-server.
+
+use crate::support::{Client, Server, Value, eventually};
+use std::time::{Duration, Instant};
+
+/// Servers that put keys in different places; the first is the real redis-server.
+fn servers() -> Vec<Server> {
+    let shapes: &[&[&str]] = &[
+        &["--shards", "1", "--mode", "cache"],
+        &["--shards", "4"],
+        &["--shards", "3", "--fsync", "everysec"],
+    ];
+    let ours = shapes.iter().map(|shape| Server::start(shape));
+    std::iter::once(Server::start_redis(&[])).chain(ours).collect()
+}
+
+/// A client whose request waits. `count`: how many wait then.
+fn waiting(server: &Server, request: &str, count: i64) -> Client {
+    let mut client = server.client();
+    client.send(format!("{request}\r\n").as_bytes());
+    eventually("it waits", || (server.info_number("blocked_clients") == count).then_some(()));
+    client
+}
+
+fn bulks(words: &[&str]) -> Value {
+    Value::Array(words.iter().map(|word| Value::bulk(*word)).collect())
+}
+
+#[test]
+fn who_came_first_is_served_first_and_before_all_others() {
+    for server in &servers() {
+        let mut first = waiting(server, "BLPOP k 0", 1);
+        let mut second = waiting(server, "BRPOP nosuch k 0", 2);
+        let mut other = server.client();
+        let replies =
+            other.pipeline(b"RPUSH k a\r\nLLEN k\r\nRPUSH k b c\r\nLPOP k\r\nEXISTS k\r\n", 5);
+        let integers = |n: i64| Value::Integer(n);
+        assert_eq!(replies, [integers(1), integers(0), integers(2), Value::bulk("b"), integers(0)]);
+        assert_eq!(first.read(), bulks(&["k", "a"]));
+        assert_eq!(second.read(), bulks(&["k", "c"]));
+        assert_eq!(server.info_number("blocked_clients"), 0);
+    }
+}
+
+#[test]
+fn keys_of_several_shards_are_waited_for() {
+    for server in &servers() {
+        for key in ["a0", "b1", "c2", "d3"] {
+            let mut client = waiting(server, "BLPOP a0 b1 c2 d3 0", 1);
+            assert_eq!(server.client().call(&["RPUSH", key, "x"]), Value::Integer(1));
+            assert_eq!(client.read(), bulks(&[key, "x"]));
+            let mut mover = waiting(server, &format!("BLMOVE {key} target LEFT RIGHT 0"), 1);
+            server.client().call(&["RPUSH", key, "y"]);
+            assert_eq!(mover.read(), Value::bulk("y"));
+            assert_eq!(server.client().say("LPOP target"), Value::bulk("y"));
+        }
+        // One after the other, and one of several elements each.
+        let mut clients: Vec<Client> =
+            (1..=20).map(|n| waiting(server, "BLMPOP 0 3 a0 b1 c2 RIGHT", n)).collect();
+        server.client().say("RPUSH b1 1 2 3 4 5 6 7 8 9 10");
+        server.client().say("RPUSH a0 1 2 3 4 5 6 7 8 9 10");
+        for client in &mut clients {
+            assert_eq!(client.read().elements()[1].elements().len(), 1);
+        }
+        assert_eq!(server.client().say("EXISTS a0 b1"), Value::Integer(0));
+    }
+}
+
+#[test]
+fn whatever_fills_a_key_serves_it() {
+    for server in &servers() {
+        let mut other = server.client();
+        for (prepare, fill) in [
+            ("RPUSH other v", "RENAME other k"),
+            ("RPUSH other v", "COPY other k"),
+            ("RPUSH other v", "LMOVE other k LEFT LEFT"),
+            ("PING", "LPUSH k v"),
+            ("RPUSH other v", "RPOPLPUSH other k"),
+            ("SELECT 1", "RPUSH k v"),
+        ] {
+            other.say("FLUSHALL");
+            other.say(prepare);
+            let mut client = waiting(server, "BLPOP k 0", 1);
+            other.say(fill);
+            if prepare == "SELECT 1" {
+                // There, not here; then they change places.
+                assert_eq!(server.info_number("blocked_clients"), 1);
+                assert_eq!(other.say("SWAPDB 0 1"), Value::ok());
+                other.say("SELECT 0");
+            }
+            assert_eq!(client.read(), bulks(&["k", "v"]), "{fill}");
+        }
+        let mut other = server.client();
+        let dump = {
+            other.say("RPUSH other v");
+            other.send(b"DUMP other\r\n");
+            other.read()
+        };
+        let Value::Bulk(dump) = dump else { panic!("DUMP answers {dump:?}") };
+        let mut client = waiting(server, "BLPOP k 0", 1);
+        assert_eq!(other.call(&[&b"RESTORE"[..], b"k", b"0", &dump]), Value::ok());
+        assert_eq!(client.read(), bulks(&["k", "v"]));
+    }
+}
+
+#[test]
+fn transactions_serve_when_they_end_and_do_not_wait() {
+    for server in &servers() {
+        let mut other = server.client();
+        let replies =
+            other.pipeline(b"MULTI\r\nBLPOP k 0\r\nBLMOVE k l LEFT LEFT 0\r\nEXEC\r\n", 4);
+        assert_eq!(replies[3].elements(), [Value::NullArray, Value::Null]);
+        let mut client = waiting(server, "BLPOP k 0", 1);
+        // What is gone again when it ends was never there.
+        let replies = other.pipeline(b"MULTI\r\nRPUSH k x\r\nDEL k\r\nEXEC\r\n", 4);
+        assert_eq!(replies[3].elements(), [Value::Integer(1), Value::Integer(1)]);
+        assert_eq!(server.info_number("blocked_clients"), 1);
+        other.say("SET k string");
+        other.say("DEL k");
+        assert_eq!(server.info_number("blocked_clients"), 1);
+        let replies = other.pipeline(b"MULTI\r\nRPUSH k x y\r\nSET m0 1\r\nLLEN k\r\nEXEC\r\n", 5);
+        let expected = [Value::Integer(2), Value::ok(), Value::Integer(2)];
+        assert_eq!(replies[4].elements(), expected);
+        assert_eq!(client.read(), bulks(&["k", "x"]));
+        assert_eq!(other.say("LRANGE k 0 -1"), bulks(&["y"]));
+    }
+}
+
+#[test]
+fn what_is_moved_on_serves_the_next() {
+    for server in &servers() {
+        let mut last = waiting(server, "BLPOP c2 0", 1);
+        let mut middle = waiting(server, "BLMOVE b1 c2 LEFT LEFT 0", 2);
+        let mut first = waiting(server, "BRPOPLPUSH a0 b1 0", 3);
+        assert_eq!(server.client().say("LPUSH a0 v"), Value::Integer(1));
+        assert_eq!(first.read(), Value::bulk("v"));
+        assert_eq!(middle.read(), Value::bulk("v"));
+        assert_eq!(last.read(), bulks(&["c2", "v"]));
+    }
+}
+
+#[test]
+fn a_wait_ends_by_time_by_command_and_by_disconnect() {
+    for server in &servers() {
+        let mut client = server.client();
+        for request in ["BLPOP k 0.05", "BLPOP a0 b1 c2 d3 0.05", "BLMOVE a0 b1 LEFT LEFT 0.05"] {
+            let begin = Instant::now();
+            assert_eq!(client.say(request), Value::NullArray, "{request}");
+            assert!(begin.elapsed() >= Duration::from_millis(50), "{request}");
+        }
+        for keys in ["k", "a0 b1 c2 d3"] {
+            for (how, expected) in [
+                ("", Value::NullArray),
+                (" TIMEOUT", Value::NullArray),
+                (" ERROR", Value::Error("UNBLOCKED client unblocked via CLIENT UNBLOCK".into())),
+            ] {
+                let mut client = server.client();
+                let Value::Integer(id) = client.say("CLIENT ID") else { panic!("an id") };
+                // What it sends meanwhile waits.
+                client.send(format!("BLPOP {keys} 0\r\nPING\r\n").as_bytes());
+                let unblock = format!("CLIENT UNBLOCK {id}{how}");
+                eventually("it waits and is unblocked", || {
+                    (server.client().say(&unblock) == Value::Integer(1)).then_some(())
+                });
+                assert_eq!(client.read(), expected);
+                assert_eq!(client.read(), Value::Simple("PONG".into()));
+                assert_eq!(server.client().say(&unblock), Value::Integer(0));
+            }
+            drop(waiting(server, &format!("BLPOP {keys} 0"), 1));
+            eventually("it is gone", || (server.info_number("blocked_clients") == 0).then_some(()));
+            server.client().say("RPUSH k v");
+            server.client().say("RPUSH a0 v");
+            assert_eq!(server.client().say("LLEN k"), Value::Integer(1), "nobody took it");
+            server.client().say("DEL k a0");
+        }
+    }
+}
+
+/// Redis closes such a client without a word; here it is answered as when its time is over, and then closed.
+#[test]
+fn who_sends_nothing_more_does_not_wait() {
+    for server in &servers()[1..] {
+        let mut client = server.client();
+        client.send(b"BLPOP k 0\r\nSET a 1\r\nBLPOP a0 b1 c2 d3 0\r\nRPUSH k v\r\nBLPOP k 0\r\n");
+        client.finish_writing();
+        let expected = b"*-1\r\n+OK\r\n*-1\r\n:1\r\n*2\r\n$1\r\nk\r\n$1\r\nv\r\n";
+        assert_eq!(client.read_to_close(), expected);
+    }
+}
+
+#[test]
+fn many_wait_for_one_key_and_for_as_many() {
+    const CLIENTS: i64 = 400;
+    for server in &servers() {
+        let mut clients: Vec<Client> = (0..CLIENTS)
+            .map(|n| {
+                let mut client = server.client();
+                client.send(format!("BLPOP k own:{n} 0\r\n").as_bytes());
+                if n % 40 == 39 {
+                    let count = n + 1;
+                    eventually("they wait", || {
+                        (server.info_number("blocked_clients") == count).then_some(())
+                    });
+                }
+                client
+            })
+            .collect();
+        let half = CLIENTS / 2;
+        let bytes: Vec<u8> =
+            (0..half).flat_map(|n| format!("RPUSH k {n}\r\n").into_bytes()).collect();
+        assert_eq!(server.client().pipeline(&bytes, half as usize).len(), half as usize);
+        eventually("half of them are served", || {
+            (server.info_number("blocked_clients") == CLIENTS - half).then_some(())
+        });
+        let bytes: Vec<u8> =
+            (0..CLIENTS).flat_map(|n| format!("RPUSH own:{n} {n}\r\n").into_bytes()).collect();
+        server.client().pipeline(&bytes, CLIENTS as usize);
+        let mut from_k = 0;
+        for (n, client) in clients.iter_mut().enumerate() {
+            let reply = client.read();
+            let reply = reply.elements();
+            if reply[0] == Value::bulk("k") {
+                from_k += 1;
+            } else {
+                assert_eq!(reply, [format!("own:{n}"), n.to_string()].map(Value::bulk));
+            }
+        }
+        assert_eq!(from_k, half);
+    }
+}
+
+#[test]
+fn a_server_stops_although_clients_wait() {
+    for shape in [["--shards", "1"], ["--shards", "4"]] {
+        let mut server = Server::start(&shape);
+        let mut clients =
+            [waiting(&server, "BLPOP k 0", 1), waiting(&server, "BLPOP a0 b1 c2 d3 0", 2)];
+        let (status, output) = server.terminate();
+        assert!(status.success(), "{output}");
+        for client in &mut clients {
+            assert!(client.read_to_close().is_empty());
+        }
+        server.launch();
+        assert_eq!(server.client().say("RPUSH k v"), Value::Integer(1));
+        assert_eq!(server.client().say("LLEN k"), Value::Integer(1));
+        let mut client = waiting(&server, "BLPOP other 0", 1);
+        server.kill();
+        assert!(client.read_to_close().is_empty());
+        server.launch();
+        assert_eq!(server.client().say("BLPOP k 0"), bulks(&["k", "v"]));
+    }
+}
