@@ -6,10 +6,10 @@
 
 mod addresses;
 mod atomic;
+mod blocking;
 mod clock;
 mod collections;
 mod config_file;
-mod blocking;
 mod crash;
 mod endings;
 mod full_disk;
