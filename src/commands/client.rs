@@ -115,7 +115,7 @@ fn kill_filter(call: &Call<'_>, asker_id: u64) -> Result<ClientFilter, Refusal> 
             filter.local_address = Some(text(value));
         } else if is("user") {
             if value != b"default" {
-                return Err(Refusal::Text(format!("ERR No such user '{}'", text(value)).into()));
+                return Err(Refusal::repeating("ERR No such user '", value, "'"));
             }
         } else if is("skipme") {
             filter.skipped_id = match value.to_ascii_lowercase().as_slice() {
@@ -143,7 +143,7 @@ fn client_type(word: &[u8]) -> Result<ClientType, Refusal> {
     match word.to_ascii_lowercase().as_slice() {
         b"normal" => Ok(ClientType::Normal),
         b"master" | b"slave" | b"replica" | b"pubsub" => Ok(ClientType::Other),
-        _ => Err(Refusal::Text(format!("ERR Unknown client type '{}'", text(word)).into())),
+        _ => Err(Refusal::repeating("ERR Unknown client type '", word, "'")),
     }
 }
 
@@ -248,8 +248,7 @@ fn setinfo(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Resul
     let (attribute, value) = (call.at(2), call.at(3));
     let is_name = attribute.eq_ignore_ascii_case(b"lib-name");
     if !is_name && !attribute.eq_ignore_ascii_case(b"lib-ver") {
-        let text = format!("ERR Unrecognized option '{}'", text(attribute));
-        return Err(Refusal::Text(text.into()));
+        return Err(Refusal::repeating("ERR Unrecognized option '", attribute, "'"));
     }
     if checked_name(value).is_err() {
         let text = format!(

@@ -87,9 +87,7 @@ fn set(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer
     let pairs: Vec<(&[u8], &[u8])> = words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     let old = &desk.core.settings;
     let mut new = old.clone();
-    new.set(&pairs)
-        .and_then(|()| node::apply(old, &new))
-        .map_err(|error| Refusal::Text(error.to_string().into()))?;
+    new.set(&pairs).and_then(|()| node::apply(old, &new))?;
     let pairs: Vec<(Vec<u8>, Vec<u8>)> =
         pairs.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
     desk.ask_cores(move |core| core.change_settings(&pairs), |_, _, reply| reply.ok())

@@ -1,12 +1,11 @@
 //! Commands of the connection itself: who speaks, in which protocol, in which database.
 
+use super::database::database_argument;
 use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Group, Secrets, plain, session};
 use crate::core::Desk;
 use crate::core::session::Session;
 use crate::resp::reply::{Protocol, Reply};
-use ringraft_shards::ids::DatabaseIndex;
-use ringraft_shards::limits::DATABASE_COUNT;
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[
@@ -80,15 +79,9 @@ fn reset(desk: &mut Desk<'_>, _call: &Call<'_>, reply: &mut Reply<'_>) -> Result
 }
 
 fn select(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    let index = call.integer(1).map_err(|_| Refusal::text("ERR invalid DB index"))?;
-    match u8::try_from(index) {
-        Ok(index) if usize::from(index) < DATABASE_COUNT => {
-            desk.session().database = DatabaseIndex(index);
-            reply.ok();
-            Ok(Answer::Now)
-        }
-        _ => Err(Refusal::text("ERR DB index is out of range")),
-    }
+    desk.session().database = database_argument(call, 1)?;
+    reply.ok();
+    Ok(Answer::Now)
 }
 
 const WRONG_PASSWORD: Refusal =
@@ -149,8 +142,7 @@ fn hello(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<
             name = Some(call.at(i + 1));
             i += 2;
         } else {
-            let word = String::from_utf8_lossy(call.at(i)).into_owned();
-            return Err(Refusal::Text(format!("ERR Syntax error in HELLO option '{word}'").into()));
+            return Err(Refusal::repeating("ERR Syntax error in HELLO option '", call.at(i), "'"));
         }
     }
     if !desk.session().authenticated {

@@ -146,10 +146,7 @@ impl Condition {
                 b"xx" => condition.with = true,
                 b"gt" => condition.later = true,
                 b"lt" => condition.earlier = true,
-                _ => {
-                    let word = String::from_utf8_lossy(word);
-                    return Err(Refusal::Text(format!("ERR Unsupported option {word}").into()));
-                }
+                _ => return Err(Refusal::repeating("ERR Unsupported option ", word, "")),
             }
         }
         if condition.without && (condition.with || condition.later || condition.earlier) {

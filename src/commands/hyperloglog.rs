@@ -129,8 +129,7 @@ fn pfdebug(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outco
     let mut sketch = Sketch::of(value)?;
     let known = ["getreg", "decode", "encoding", "todense"];
     if !known.iter().any(|word| call.arguments.is(1, word)) {
-        let word = String::from_utf8_lossy(call.at(1));
-        return Err(Refusal::Text(format!("ERR Unknown PFDEBUG subcommand '{word}'").into()));
+        return Err(Refusal::repeating("ERR Unknown PFDEBUG subcommand '", call.at(1), "'"));
     }
     if call.arguments.is(1, "encoding") {
         reply.simple(match sketch.encoding() {

@@ -39,6 +39,9 @@ pub enum Refusal {
     /// Any other text, code word included.
     #[error("{0}")]
     Text(Cow<'static, str>),
+    /// A text that repeats bytes of the client's, which need not be UTF-8.
+    #[error("{}", String::from_utf8_lossy(.0))]
+    Bytes(Vec<u8>),
 }
 
 impl From<WrongType> for Refusal {
@@ -48,6 +51,20 @@ impl From<WrongType> for Refusal {
 }
 
 impl Refusal {
+    /// A text, code word included, that repeats a word of the client's: as Redis does, up to its first NUL.
+    pub fn repeating(before: &str, word: &[u8], after: &str) -> Refusal {
+        let end = word.iter().position(|&byte| byte == 0).unwrap_or(word.len());
+        Refusal::Bytes([before.as_bytes(), &word[..end], after.as_bytes()].concat())
+    }
+
+    /// The text after the `-`, as it is sent.
+    pub fn line(&self) -> Vec<u8> {
+        match self {
+            Refusal::Bytes(bytes) => bytes.clone(),
+            other => other.to_string().into_bytes(),
+        }
+    }
+
     /// A fixed text, code word included.
     pub const fn text(text: &'static str) -> Refusal {
         Refusal::Text(Cow::Borrowed(text))

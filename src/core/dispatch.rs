@@ -160,7 +160,7 @@ impl Core {
                 *stats.errors.entry("ERR".to_string()).or_default() += 1;
                 table::refuse_unknown(arguments, &mut reply);
             } else {
-                stats.refuse(&refusal.to_string(), start, &mut reply);
+                stats.refuse(refusal.line(), start, &mut reply);
             }
         });
     }

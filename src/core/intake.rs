@@ -57,7 +57,9 @@ impl Core {
             let missing = connection.parser.needed().saturating_sub(connection.unparsed());
             connection.input.reserve(missing.max(bytes.len()));
             connection.input.extend_from_slice(bytes);
-            if connection.unparsed() as u64 > self.settings.client_query_buffer_limit {
+            // As in Redis: neither whole arguments count, nor requests that wait.
+            let unfinished = connection.parser.unfinished(connection.unparsed());
+            if unfinished as u64 > self.settings.client_query_buffer_limit {
                 return self.close_for_query_limit(index);
             }
             self.parse(index, Source::Input(index));

@@ -7,6 +7,7 @@ use crate::core::turn::Source;
 use crate::core::waiting::End;
 use crate::limits::{
     INPUT_WAITING_BYTES_MAX, MOVE_INTERVAL_MS, MOVE_SHARE_PERCENT, OUTPUT_PAUSE_BYTES,
+    UNFINISHED_REQUESTS_MAX,
 };
 use crate::net::ring::{Completion, Operation, Token};
 use crate::resp::parse::ProtocolError;
@@ -176,9 +177,11 @@ impl Core {
         // A client may write a whole batch before it reads a reply: what waits behind unread replies is
         // received all the same, up to a bound, or neither side would ever go on.
         let unread = connection.replies.waiting_bytes() > OUTPUT_PAUSE_BYTES;
+        let waits = connection.hold != Hold::None
+            || connection.runnable
+            || connection.replies.unfinished() >= UNFINISHED_REQUESTS_MAX;
         let full = unread && connection.unparsed() > INPUT_WAITING_BYTES_MAX
-            || connection.hold != Hold::None && connection.unparsed() > bound
-            || connection.runnable && connection.unparsed() > bound;
+            || waits && connection.unparsed() > bound;
         if connection.closed || connection.ended || connection.hold == Hold::Moving {
             return;
         }
@@ -242,7 +245,7 @@ impl Core {
         let stats = &mut self.stats;
         self.answers.write_here(target, |out| {
             let start = out.len();
-            stats.refuse(&format!("ERR {error}"), start, &mut Reply::new(out, protocol));
+            stats.refuse(error.text(), start, &mut Reply::new(out, protocol));
         });
         self.turn.consumed.push(index);
         let connection = self.answers.connections.at_mut(index);

@@ -404,7 +404,7 @@ impl Core {
         match outcome {
             Err(refusal) if is_exec => {
                 out.truncate(start);
-                out.error(&refusal.to_string());
+                out.error_bytes(&refusal.line());
             }
             outcome => self.stats.finish(outcome, command, start, &mut out),
         }

@@ -134,17 +134,18 @@ impl Stats {
     ) {
         if let Err(refusal) = outcome {
             self.commands[usize::from(command.number)].failed += 1;
-            self.refuse(&refusal.to_string(), start, reply);
+            self.refuse(refusal.line(), start, reply);
         }
     }
 
     /// Writes and counts an error in place of what was written since `start`.
     #[cold]
-    pub fn refuse(&mut self, text: &str, start: usize, reply: &mut Reply<'_>) {
+    pub fn refuse(&mut self, text: impl AsRef<[u8]>, start: usize, reply: &mut Reply<'_>) {
+        let text = text.as_ref();
         reply.truncate(start);
-        reply.error(text);
-        let code = text.split(' ').next().unwrap_or("ERR");
-        *self.errors.entry(code.to_string()).or_default() += 1;
+        reply.error_bytes(text);
+        let code = text.split(|&byte| byte == b' ').next().unwrap_or(b"ERR");
+        *self.errors.entry(String::from_utf8_lossy(code).into_owned()).or_default() += 1;
     }
 
     /// Counts from zero again (CONFIG RESETSTAT).

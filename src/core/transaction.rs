@@ -200,7 +200,7 @@ fn execute(
                 match outcome {
                     Ok(Answer::Now) => {}
                     Ok(Answer::Later) => unreachable!("refused when it was queued"),
-                    Err(refusal) => Reply::new(&mut out, protocol).error(&refusal.to_string()),
+                    Err(refusal) => Reply::new(&mut out, protocol).error_bytes(&refusal.line()),
                 }
                 replies.push(Some(out));
             }
@@ -421,7 +421,7 @@ fn run(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
         };
         if let Err(refusal) = outcome {
             reply.truncate(start);
-            reply.error(&refusal.to_string());
+            reply.error_bytes(&refusal.line());
         }
     });
     Ok(())

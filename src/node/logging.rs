@@ -97,7 +97,7 @@ fn filter(level: LogLevel) -> LevelFilter {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Verbose | LogLevel::Debug => LevelFilter::DEBUG,
     }
 }
 

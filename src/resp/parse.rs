@@ -10,6 +10,8 @@ use crate::limits::{
     ARGUMENTS_MAX, INLINE_BYTES_MAX, PAYLOAD_OVERHEAD_BYTES, REQUEST_BYTES_MAX,
     UNAUTHENTICATED_ARGUMENTS_MAX, UNAUTHENTICATED_BULK_BYTES_MAX,
 };
+use crate::numbers::parse_integer;
+use crate::resp::quoting;
 use ringraft_shards::arguments::Span;
 
 /// What a request may be refused for by its form. `Display` is the text after `-ERR `.
@@ -33,8 +35,8 @@ pub enum ProtocolError {
     /// A `$` line without an end in 64 KiB.
     #[error("Protocol error: too big bulk count string")]
     LengthLineTooBig,
-    /// An argument that does not start with `$`.
-    #[error("Protocol error: expected '$', got '{}'", printable(*.0))]
+    /// An argument that does not start with `$`. [`ProtocolError::text`] has the byte as it came.
+    #[error("Protocol error: expected '$', got '{}'", char::from(*.0))]
     ExpectedDollar(u8),
     /// A length that is no number, negative or too large.
     #[error("Protocol error: invalid bulk length")]
@@ -47,9 +49,16 @@ pub enum ProtocolError {
     UnauthenticatedLength,
 }
 
-/// A byte for an error's text, which must stay on one line.
-fn printable(byte: u8) -> char {
-    if matches!(byte, b'\r' | b'\n') { ' ' } else { char::from(byte) }
+impl ProtocolError {
+    /// What the client is told, after the `-`.
+    pub fn text(&self) -> Vec<u8> {
+        match self {
+            ProtocolError::ExpectedDollar(byte) => {
+                [b"ERR Protocol error: expected '$', got '", &[*byte][..], b"'"].concat()
+            }
+            other => format!("ERR {other}").into_bytes(),
+        }
+    }
 }
 
 /// What the bytes at a position hold.
@@ -89,12 +98,24 @@ pub struct Parser {
     partial: Option<Box<Partial>>,
     /// Bytes from the request's start without which nothing more can be parsed.
     needed: usize,
+    /// Where the argument that is not all there begins, counted likewise.
+    unfinished: usize,
 }
 
 impl Parser {
     /// Bytes from the request's start without which calling again is in vain; a hint to reserve memory.
     pub fn needed(&self) -> usize {
         self.needed
+    }
+
+    /// Of so many bytes from the request's start those of the argument that is not all there.
+    pub fn unfinished(&self, available: usize) -> usize {
+        available.min(self.needed).saturating_sub(self.unfinished)
+    }
+
+    /// Bytes of the request that is not all there up to its last whole argument.
+    pub fn finished(&self) -> usize {
+        self.partial.as_ref().map_or(0, |partial| partial.position)
     }
 
     /// Parses the request that starts at `start` and appends its spans, which count from `input`'s first byte.
@@ -119,12 +140,14 @@ impl Parser {
         if input[start] != b'*' {
             return inline(input, start, spans);
         }
-        let Some((count, position)) = number_line(input, start + 1) else {
-            return match input[start..].iter().position(|&b| b == b'\n') {
-                None if available <= INLINE_BYTES_MAX => Ok(Step::Incomplete),
-                None => Err(ProtocolError::CountLineTooBig),
-                Some(_) => Err(ProtocolError::InvalidCount),
-            };
+        let (count, position) = match number_line(input, start + 1) {
+            Some(found) => found,
+            None => match unusual_line(&input[start..]) {
+                Line::Unfinished => return Ok(Step::Incomplete),
+                Line::TooLong => return Err(ProtocolError::CountLineTooBig),
+                Line::NoNumber => return Err(ProtocolError::InvalidCount),
+                Line::Number(count, length) => (count, start + length),
+            },
         };
         if count > ARGUMENTS_MAX as i64 {
             return Err(ProtocolError::InvalidCount);
@@ -199,18 +222,22 @@ impl Parser {
         spans: &mut Vec<Span>,
     ) -> Result<Progress, ProtocolError> {
         while *remaining > 0 {
-            match input.get(position) {
-                Some(b'$') => {}
-                Some(&other) => return Err(ProtocolError::ExpectedDollar(other)),
+            let found = match input.get(position) {
+                Some(b'$') => number_line(input, position + 1),
+                Some(_) => None,
                 None => return Ok(Progress::Stopped(position)),
-            }
-            let Some((length, data)) = number_line(input, position + 1) else {
-                let rest = &input[position..];
-                return match rest.iter().position(|&b| b == b'\n') {
-                    None if rest.len() <= INLINE_BYTES_MAX => Ok(Progress::Stopped(position)),
-                    None => Err(ProtocolError::LengthLineTooBig),
-                    Some(_) => Err(ProtocolError::InvalidLength),
-                };
+            };
+            let (length, data) = match found {
+                Some(found) => found,
+                None => match unusual_line(&input[position..]) {
+                    Line::Unfinished => return Ok(Progress::Stopped(position)),
+                    Line::TooLong => return Err(ProtocolError::LengthLineTooBig),
+                    _ if input[position] != b'$' => {
+                        return Err(ProtocolError::ExpectedDollar(input[position]));
+                    }
+                    Line::NoNumber => return Err(ProtocolError::InvalidLength),
+                    Line::Number(length, bytes) => (length, position + bytes),
+                },
             };
             if (length < 0 || length > bounds.bulk_bytes_max as i64)
                 && !is_payload(input, start, *remaining, length, bounds)
@@ -224,6 +251,7 @@ impl Parser {
             let end = data + length + 2;
             if end > input.len() {
                 self.needed = end - start;
+                self.unfinished = data - start;
                 return Ok(Progress::Stopped(position));
             }
             spans.push(Span::new(data, length));
@@ -252,7 +280,33 @@ enum Progress {
     Stopped(usize),
 }
 
-/// A decimal number that ends with CR LF, and the position after it. `None`: not all there, or no number.
+/// What a line with a number holds that [`number_line`] does not take.
+enum Line {
+    /// It has no end yet.
+    Unfinished,
+    /// Nor in the longest that is waited for.
+    TooLong,
+    /// Something else.
+    NoNumber,
+    /// A number after all, and the bytes of the line.
+    Number(i64, usize),
+}
+
+/// Reads such a line by Redis' rules: CR ends it, one more byte belongs to it, whatever it is, and nothing behind a NUL is
+/// seen.
+#[cold]
+fn unusual_line(rest: &[u8]) -> Line {
+    match memchr::memchr2(b'\r', 0, rest).filter(|&end| rest[end] == b'\r') {
+        None if rest.len() > INLINE_BYTES_MAX => Line::TooLong,
+        Some(end) if end + 1 < rest.len() => match rest.get(1..end).and_then(parse_integer) {
+            Some(number) => Line::Number(number, end + 2),
+            None => Line::NoNumber,
+        },
+        _ => Line::Unfinished,
+    }
+}
+
+/// A decimal number that ends with CR LF, and the position after it. `None`: not all there, or none of the usual form.
 /// A scalar loop: for the one to three digits of most lengths it beats a search for CR.
 #[inline(always)]
 fn number_line(input: &[u8], start: usize) -> Option<(i64, usize)> {
@@ -270,7 +324,7 @@ fn number_line(input: &[u8], start: usize) -> Option<(i64, usize)> {
             if byte != b'\r' || position == digits || position - digits > 18 {
                 return None;
             }
-            if position - digits > 1 && input[digits] == b'0' {
+            if input[digits] == b'0' && (negative || position - digits > 1) {
                 return None;
             }
             return (*input.get(position + 1)? == b'\n')
@@ -283,7 +337,9 @@ fn number_line(input: &[u8], start: usize) -> Option<(i64, usize)> {
 
 fn inline(input: &[u8], start: usize, spans: &mut Vec<Span>) -> Result<Step, ProtocolError> {
     let rest = &input[start..];
-    let Some(newline) = memchr::memchr(b'\n', rest) else {
+    // Nothing behind a NUL is seen, as in Redis.
+    let newline = memchr::memchr2(b'\n', 0, rest).filter(|&place| rest[place] == b'\n');
+    let Some(newline) = newline else {
         return if rest.len() > INLINE_BYTES_MAX {
             Err(ProtocolError::InlineTooBig)
         } else {
@@ -300,24 +356,22 @@ fn inline(input: &[u8], start: usize, spans: &mut Vec<Span>) -> Result<Step, Pro
     }
     let first = spans.len();
     let mut position = 0;
-    for word in line.split(|&b| is_space(b)) {
+    for piece in line.split(|&b| quoting::ends_word(b)) {
+        let word = quoting::skip_blanks(piece);
         if !word.is_empty() {
-            spans.push(Span::new(start + position, word.len()));
+            let skipped = piece.len() - word.len();
+            spans.push(Span::new(start + position + skipped, word.len()));
         }
-        position += word.len() + 1;
+        position += piece.len() + 1;
     }
     Ok(if spans.len() == first { Step::Nothing(end) } else { Step::Request(end) })
-}
-
-fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c | 0)
 }
 
 /// The arguments of an inline request by the quoting rules of redis-cli: `"..."` with `\n \r \t \b \a \xHH`
 /// and escaped quotes, `'...'` with `\'`. Rewritten as a RESP array, so that it can be parsed like any other.
 /// Errors: [`ProtocolError::UnbalancedQuotes`].
 pub fn decode_inline(line: &[u8]) -> Result<Vec<u8>, ProtocolError> {
-    let words = crate::resp::quoting::split_words(line).ok_or(ProtocolError::UnbalancedQuotes)?;
+    let words = quoting::split_words(line).ok_or(ProtocolError::UnbalancedQuotes)?;
     let mut request = Vec::with_capacity(line.len() + 16 * words.len() + 16);
     let mut reply = crate::resp::reply::Reply::new(&mut request, Default::default());
     reply.array(words.len());
@@ -383,6 +437,10 @@ mod tests {
             ("*1\r\nGET\r\n", "Protocol error: expected '$', got 'G'"),
             ("*abc\r\n", "Protocol error: invalid multibulk length"),
             ("*1048577\r\n", "Protocol error: invalid multibulk length"),
+            ("*-0\r\n", "Protocol error: invalid multibulk length"),
+            ("*-9223372036854775809\r\n", "Protocol error: invalid multibulk length"),
+            ("*1\r\n$-0\r\n", "Protocol error: invalid bulk length"),
+            ("*1\r\n\r\n", "Protocol error: expected '$', got '\r'"),
             ("*1\r\n$-1\r\n", "Protocol error: invalid bulk length"),
             ("*1\r\n$536870913\r\n", "Protocol error: invalid bulk length"),
             ("*3\r\n$3\r\nSET\r\n$536870913\r\n", "Protocol error: invalid bulk length"),
@@ -424,6 +482,27 @@ mod tests {
         };
         assert_eq!(ask(REQUEST_BYTES_MAX - 100), Ok(Step::Incomplete));
         assert_eq!(ask(REQUEST_BYTES_MAX - 10), Err(ProtocolError::RequestTooBig));
+    }
+
+    #[test]
+    fn unusual_lines_are_read_as_redis_reads_them() {
+        let ping = vec![vec![b"PING".to_vec()]];
+        for (input, requests) in [
+            (&b"*-9223372036854775808\r\nPING\r\n"[..], ping.clone()),
+            (b"*1\rX$4\r.PING..", ping.clone()),
+            (b"\x0bPING\r\n", ping),
+            (b"PING\x0b\r\n", vec![vec![b"PING\x0b".to_vec()]]),
+            (b"*1\r\n\0\r\n", vec![]),
+            (b"*1\n$4\nPING\n", vec![]),
+            (b"PI\0NG\r\n", vec![]),
+        ] {
+            let every: Vec<usize> = (0..input.len()).collect();
+            assert_eq!(parse(input, &[]).as_ref(), Ok(&requests), "{}", input.escape_ascii());
+            assert_eq!(parse(input, &every), Ok(requests), "{}", input.escape_ascii());
+        }
+        assert_eq!(parse(b"*1\r\n\x80\r\n", &[]), Err(ProtocolError::ExpectedDollar(0x80)));
+        let text = ProtocolError::ExpectedDollar(0x80).text();
+        assert_eq!(text, b"ERR Protocol error: expected '$', got '\x80'");
     }
 
     #[test]

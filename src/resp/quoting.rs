@@ -1,11 +1,26 @@
 //! The quoting rules of redis-cli: words of a line, and text shown as a quoted word.
 
+/// Does this byte end a word? Vertical tab and form feed do not: they are blanks only where a word may begin.
+pub fn ends_word(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0)
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+}
+
+/// What follows the blanks before a word.
+pub fn skip_blanks(text: &[u8]) -> &[u8] {
+    let blanks = text.iter().take_while(|&&byte| is_blank(byte)).count();
+    &text[blanks..]
+}
+
 /// Splits a line into words. `None` when a quote stays open or text follows a closing quote.
 pub fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
     let mut rest = line;
     loop {
-        rest = rest.trim_ascii_start();
+        rest = skip_blanks(rest);
         if rest.is_empty() || rest[0] == 0 {
             return Some(words);
         }
@@ -20,10 +35,10 @@ fn take_word(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     loop {
         match *rest {
             [] => return Some((word, rest)),
-            [byte, ..] if byte.is_ascii_whitespace() || byte == 0 => return Some((word, rest)),
+            [byte, ..] if ends_word(byte) => return Some((word, rest)),
             [quote @ (b'"' | b'\''), ref inside @ ..] => {
                 rest = take_quoted(quote, inside, &mut word)?;
-                let closed = rest.first().is_none_or(|b| b.is_ascii_whitespace() || *b == 0);
+                let closed = rest.first().is_none_or(|&b| is_blank(b) || b == 0);
                 return closed.then_some((word, rest));
             }
             [byte, ref after @ ..] => {
@@ -103,6 +118,8 @@ mod tests {
         quote_into(&text, &mut line);
         assert_eq!(split_words(&line), Some(vec![text]));
         assert_eq!(split_words(b"a \"b\"c"), None);
+        assert_eq!(split_words(b"a\x0b \x0b\x0cb"), Some(vec![b"a\x0b".to_vec(), b"b".to_vec()]));
+        assert_eq!(split_words(b"\"a\"\x0bb\0c"), Some(vec![b"a".to_vec(), b"b".to_vec()]));
         assert_eq!(split_words(b"a 'b"), None);
         assert_eq!(split_words(b"  "), Some(vec![]));
         assert_eq!(split_words(b"a\"b c\" d"), Some(vec![b"ab c".to_vec(), b"d".to_vec()]));

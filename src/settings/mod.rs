@@ -62,7 +62,7 @@ pub struct Settings {
     pub tcp_keepalive: u32,
     /// Unsent reply bytes that close a connection.
     pub client_output_buffer_limit: BufferLimits,
-    /// Unfinished request bytes that close a connection.
+    /// Bytes of an unfinished argument that close a connection.
     pub client_query_buffer_limit: u64,
     /// Length of one argument or value.
     pub proto_max_bulk_len: u64,
@@ -136,8 +136,8 @@ impl Default for Settings {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
     /// No setting has this name.
-    #[error("ERR Unknown option or number of arguments for CONFIG SET - '{0}'")]
-    Unknown(String),
+    #[error("ERR Unknown option or number of arguments for CONFIG SET - '{}'", String::from_utf8_lossy(.0))]
+    Unknown(Vec<u8>),
     /// Fixed at the start.
     #[error(
         "ERR CONFIG SET failed (possibly related to argument '{0}') - can't set immutable config"
@@ -153,7 +153,14 @@ pub enum SettingError {
 
 impl From<SettingError> for Refusal {
     fn from(error: SettingError) -> Refusal {
-        Refusal::Text(error.to_string().into())
+        match error {
+            SettingError::Unknown(name) => Refusal::repeating(
+                "ERR Unknown option or number of arguments for CONFIG SET - '",
+                &name,
+                "'",
+            ),
+            other => Refusal::Text(other.to_string().into()),
+        }
     }
 }
 
@@ -167,7 +174,12 @@ impl Settings {
         for row in TABLE {
             for name in [Some(row.name), row.redis_name].into_iter().flatten() {
                 if globs.iter().any(|glob| glob.matches(name.as_bytes())) {
-                    found.push((name, row.kind.get(self)));
+                    let own = name == row.name;
+                    let value = match row.redis_word.filter(|_| !own) {
+                        Some(word) => word(self).to_string(),
+                        None => row.kind.get(self),
+                    };
+                    found.push((name, value));
                 }
             }
         }
@@ -179,7 +191,7 @@ impl Settings {
     pub fn set(&mut self, pairs: &[(&[u8], &[u8])]) -> Result<(), SettingError> {
         let mut rows: Vec<(&Setting, &'static str)> = Vec::with_capacity(pairs.len());
         for (name, _) in pairs {
-            let unknown = || SettingError::Unknown(String::from_utf8_lossy(name).into_owned());
+            let unknown = || SettingError::Unknown(name.to_vec());
             let name = std::str::from_utf8(name).map_err(|_| unknown())?;
             let (row, spelling) = Setting::find(name).ok_or_else(unknown)?;
             if !row.at_run_time {
@@ -192,9 +204,12 @@ impl Settings {
         }
         let mut changed = self.clone();
         for ((row, spelling), (_, value)) in rows.iter().zip(pairs) {
-            let value = std::str::from_utf8(value)
-                .map_err(|_| SettingError::Value(spelling, "argument must be UTF-8".into()))?;
-            changed.set_row(row, value).map_err(|cause| SettingError::Value(spelling, cause))?;
+            let text = String::from_utf8_lossy(value);
+            changed.set_row(row, &text).map_err(|cause| SettingError::Value(spelling, cause))?;
+            if text.as_bytes() != *value {
+                let cause = "argument must be UTF-8".into();
+                return Err(SettingError::Value(spelling, cause));
+            }
         }
         changed.check().map_err(|(name, cause)| SettingError::Value(name, cause))?;
         *self = changed;
@@ -342,6 +357,13 @@ mod tests {
             ("timeout 5 maxclients 7", "timeout", "5"),
             ("slowlog-log-slower-than -1", "slowlog-log-slower-than", "-1"),
             ("loglevel notice", "log-level", "info"),
+            ("loglevel notice", "loglevel", "notice"),
+            ("loglevel verbose", "loglevel", "verbose"),
+            ("loglevel verbose", "log-level", "verbose"),
+            ("log-level debug", "loglevel", "debug"),
+            ("log-level error", "loglevel", "warning"),
+            ("log-level warn", "loglevel", "warning"),
+            ("log-level quiet", "loglevel", "nothing"),
             ("snapshot-interval 60", "save", "60 1"),
             ("snapshot-interval 0", "save", ""),
             ("requirepass secret", "requirepass", "secret"),

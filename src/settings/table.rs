@@ -18,6 +18,8 @@ pub struct Setting {
     pub name: &'static str,
     /// Redis' name for it, where that differs.
     pub redis_name: Option<&'static str>,
+    /// Its value in Redis' words, to be shown under that name, where they differ from ours.
+    pub redis_word: Option<fn(&Settings) -> &'static str>,
     /// Names that kvnode and RedRaft used.
     pub other_names: &'static [&'static str],
     /// Letter on the command line.
@@ -273,7 +275,7 @@ pub const TABLE: &[Setting] = &[
             s.client_query_buffer_limit = v;
         },
     )
-    .help(MEMORY, "SIZE", "Unfinished request that closes a connection")
+    .help(MEMORY, "SIZE", "Unfinished argument that closes a connection")
     .at_run_time(),
     size("proto-max-bulk-len", 1 << 20, |s| s.proto_max_bulk_len, |s, v| s.proto_max_bulk_len = v)
         .up_to(STRING_BYTES_MAX as u64)
@@ -343,6 +345,7 @@ pub const TABLE: &[Setting] = &[
         |s, v| LogLevel::from_word(v).map(|to| s.log_level = to),
     )
     .redis("loglevel")
+    .in_redis_words(|s| s.log_level.redis_word())
     .help(EVENTS, "LEVEL", "Which events are logged")
     .at_run_time(),
     text(
@@ -396,6 +399,7 @@ const fn row(name: &'static str, kind: Kind) -> Setting {
     Setting {
         name,
         redis_name: None,
+        redis_word: None,
         other_names: &[],
         short: None,
         group: "",
@@ -491,6 +495,11 @@ impl Setting {
 
     const fn redis(mut self, name: &'static str) -> Setting {
         self.redis_name = Some(name);
+        self
+    }
+
+    const fn in_redis_words(mut self, word: fn(&Settings) -> &'static str) -> Setting {
+        self.redis_word = Some(word);
         self
     }
 

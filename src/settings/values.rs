@@ -129,7 +129,22 @@ pub enum LogLevel {
     /// And what happens in normal life.
     Info,
     /// And what a developer wants to know.
+    Verbose,
+    /// The same: Redis has two words for it.
     Debug,
+}
+
+impl LogLevel {
+    /// Redis' word for it, or for the next that says no less.
+    pub fn redis_word(self) -> &'static str {
+        match self {
+            LogLevel::Quiet => "nothing",
+            LogLevel::Error | LogLevel::Warn => "warning",
+            LogLevel::Info => "notice",
+            LogLevel::Verbose => "verbose",
+            LogLevel::Debug => "debug",
+        }
+    }
 }
 
 impl Word for LogLevel {
@@ -138,14 +153,11 @@ impl Word for LogLevel {
         ("error", LogLevel::Error),
         ("warn", LogLevel::Warn),
         ("info", LogLevel::Info),
+        ("verbose", LogLevel::Verbose),
         ("debug", LogLevel::Debug),
     ];
-    const SYNONYMS: &'static [(&'static str, LogLevel)] = &[
-        ("nothing", LogLevel::Quiet),
-        ("warning", LogLevel::Warn),
-        ("notice", LogLevel::Info),
-        ("verbose", LogLevel::Debug),
-    ];
+    const SYNONYMS: &'static [(&'static str, LogLevel)] =
+        &[("nothing", LogLevel::Quiet), ("warning", LogLevel::Warn), ("notice", LogLevel::Info)];
 }
 
 /// A feature of the kernel's ring that a test may do without.
@@ -200,6 +212,9 @@ pub struct BufferLimits {
     pub pubsub: BufferLimit,
 }
 
+/// Most `soft_seconds`, as in Redis.
+const SOFT_SECONDS_MAX: u64 = i32::MAX as u64;
+
 impl BufferLimits {
     /// Redis' defaults.
     pub const DEFAULT: BufferLimits = BufferLimits {
@@ -226,8 +241,10 @@ impl BufferLimits {
                     );
                 }
             };
-            let numbers = (parse_size(group[1]), parse_size(group[2]), group[3].parse());
-            let (Some(hard_bytes), Some(soft_bytes), Ok(soft_seconds)) = numbers else {
+            let numbers = (parse_size(group[1]), parse_size(group[2]), group[3].parse().ok());
+            let (Some(hard_bytes), Some(soft_bytes), Some(soft_seconds @ 0..=SOFT_SECONDS_MAX)) =
+                numbers
+            else {
                 return Err(
                     "Error in hard, soft or soft_seconds setting in buffer limit configuration."
                         .into(),

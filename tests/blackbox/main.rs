@@ -12,6 +12,7 @@ mod collections;
 mod config_file;
 mod crash;
 mod endings;
+mod exact;
 mod full_disk;
 mod harness;
 mod keys;

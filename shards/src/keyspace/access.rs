@@ -19,6 +19,13 @@ const AHEAD_SECONDS_MAX: u64 = 24 * 3600;
 /// The same for the 45 days of the frequency's clock.
 const AHEAD_MINUTES_MAX: u16 = 24 * 60;
 
+/// The same for the frequency's clock, which wraps after 45 days.
+const AHEAD_MINUTES_MAX: u16 = 60;
+
+/// Longest idle time that can be given to an item, half of the clock's range: what is longer is taken for this, and as
+/// much time again passes before the clock has wrapped.
+const IDLE_SECONDS_MAX: u64 = CLOCK_MASK.div_ceil(2);
+
 /// What is remembered of accesses to items: the eviction policy decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AccessClock {
@@ -84,7 +91,8 @@ impl Accesses {
 
 /// The bits of an item idle for so long.
 pub(super) fn idle_since(idle_seconds: u64, now_ms: i64) -> u32 {
-    (u64::from(seconds(now_ms)).wrapping_sub(idle_seconds.min(CLOCK_MASK)) & CLOCK_MASK) as u32
+    (u64::from(seconds(now_ms)).wrapping_sub(idle_seconds.min(IDLE_SECONDS_MAX)) & CLOCK_MASK)
+        as u32
 }
 
 /// The bits of an item with this count.
@@ -136,6 +144,10 @@ mod tests {
             assert_eq!(frequency(access, NOW), 200, "a clock that went back");
         }
         assert_eq!(idle_seconds(idle_since(1000, NOW), NOW + 1000), 1001);
+        for idle in [1 << 23, CLOCK_MASK - 3600, CLOCK_MASK, CLOCK_MASK + 1, u64::MAX] {
+            // Redis' value when its clock would underflow.
+            assert_eq!(idle_seconds(idle_since(idle, NOW), NOW), 8_388_608, "{idle}");
+        }
     }
 
     #[test]
@@ -156,5 +168,6 @@ mod tests {
         assert!((120..=165).contains(&counts[2]), "{counts:?}");
         assert_eq!(frequency(access, NOW + 10 * 60_000), counts[2] - 10);
         assert_eq!(frequency(with_frequency(3, NOW), NOW + 3_600_000), 0);
+        assert_eq!(frequency(with_frequency(3, NOW), NOW - 120_000), 3, "a clock that went back");
     }
 }
