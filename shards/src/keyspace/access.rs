@@ -19,9 +19,6 @@ const AHEAD_SECONDS_MAX: u64 = 24 * 3600;
 /// The same for the 45 days of the frequency's clock.
 const AHEAD_MINUTES_MAX: u16 = 24 * 60;
 
-/// The same for the frequency's clock, which wraps after 45 days.
-const AHEAD_MINUTES_MAX: u16 = 60;
-
 /// Longest idle time that can be given to an item, half of the clock's range: what is longer is taken for this, and as
 /// much time again passes before the clock has wrapped.
 const IDLE_SECONDS_MAX: u64 = CLOCK_MASK.div_ceil(2);
