@@ -43,6 +43,8 @@ counts! {
     Restarts = "restarts",
     Pauses = "pauses",
     ClockJumps = "clock jumps",
+    TimeTurned = "times turned back",
+    DeadlinesChecked = "deadlines checked",
     ClockRates = "clocks with another rate",
     SlowDisks = "slow disks",
     FullDisks = "full disks",

@@ -114,7 +114,9 @@ impl World {
             Kind::ClockJump => {
                 self.core.count(Count::ClockJumps);
                 let jump = self.faults.below(7_200_000) as i64 - 3_600_000;
-                self.node(node).clock_offset_ms += jump;
+                let node = self.node(node);
+                node.clock_offset_ms += jump;
+                node.clock_jumps += 1;
             }
             Kind::SlowDisk => {
                 self.core.count(Count::SlowDisks);

@@ -32,6 +32,8 @@ const VARIANTS: &[(Flaw, u64, &[Kind])] = {
         (Flaw::UncheckedLease, 100, &[Pause]),
         (Flaw::DriftingClocks, 200, &[Partition, ClockRate]),
         (Flaw::SkippedLock, 50, &[Pause]),
+        (Flaw::StandingTime, 50, &[ClockJump]),
+        (Flaw::FallingTime, 50, &[ClockJump]),
         (Flaw::ForgottenLocks, 50, &[Kill, TransactionCrash]),
         (Flaw::ForgottenVote, 400, &[Kill, Power, Loss]),
     ]

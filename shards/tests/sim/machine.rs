@@ -17,6 +17,8 @@ pub const HASH_SEED: u64 = 77;
 const EXEC: u16 = 12;
 /// SET with a deadline, which no history knows of: replicas must agree on it all the same.
 pub const FLEETING: u16 = 13;
+/// Time is turned back.
+pub const TURN_BACK: u16 = 14;
 
 fn number(command: &Command) -> u16 {
     match command {
@@ -220,6 +222,11 @@ pub fn run(edit: &mut Edit<'_>, number: u16, arguments: Arguments<'_>) -> Reply 
             let lifetime = i64::from(arguments.at(1)[0]);
             let at = ringraft_shards::ids::Deadline(edit.now_ms() + lifetime);
             edit.set_string(&key, arguments.at(1), StringForm::Automatic, Expiry::At(at));
+            Reply::Ok
+        }
+        TURN_BACK => {
+            let to_ms = arguments.at(0).try_into().expect("times are 8 bytes");
+            edit.turn_back(i64::from_le_bytes(to_ms));
             Reply::Ok
         }
         _ => read(&edit.view(), number, arguments),

@@ -86,6 +86,8 @@ pub struct Node {
     trapped: bool,
     /// How far its wall clock is off.
     pub clock_offset_ms: i64,
+    /// How often it has jumped.
+    pub clock_jumps: u64,
     /// Its second, in thousandths of a true one.
     pub clock_rate: u64,
     pub slow_disk: bool,
@@ -114,6 +116,7 @@ impl Node {
             stale_clocks: None,
             trapped: false,
             clock_offset_ms: 0,
+            clock_jumps: 0,
             clock_rate: 1000,
             slow_disk: false,
             flipped: false,
@@ -274,6 +277,9 @@ impl Node {
             self.inbox = std::mem::replace(&mut inbox, requests);
             self.turn_is_due = !self.inbox.is_empty();
         }
+        for running in self.replicas.iter_mut().filter_map(|replica| replica.running.as_mut()) {
+            (running.wall_ms, running.jumps) = (now_ms, self.clock_jumps);
+        }
         for input in inbox.drain(..) {
             self.handle(input, now_ms, core, &mut outbox);
         }
@@ -283,7 +289,7 @@ impl Node {
         let now = self.clock(core);
         for replica in &mut self.replicas {
             let Some(running) = &mut replica.running else { continue };
-            running.propose(now_ms, clock, core, &mut outbox);
+            running.propose(clock, core, &mut outbox);
             if running.stirred {
                 replica.poll(core, &mut outbox)?;
             }

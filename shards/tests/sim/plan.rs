@@ -19,6 +19,10 @@ pub enum Flaw {
     DriftingClocks,
     /// Single requests do not wait for what transactions have locked.
     SkippedLock,
+    /// Time stands still until a clock that went back has caught up.
+    StandingTime,
+    /// Time follows a clock that went back, and what had ended is left where it is.
+    FallingTime,
     /// A new leader does not lock again what is prepared in its log.
     ForgottenLocks,
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use ringraft_shards::clock::ShardClock;
 use ringraft_shards::disk::{Disk, MemoryDisk, WriteInFlight};
 use ringraft_shards::ids::{ClusterId, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::{KeyHasher, Keyspace};
@@ -22,7 +23,7 @@ use crate::node::{Input, TICK_US};
 use crate::plan::Flaw;
 use crate::request::Answer;
 use crate::schedule::Core;
-use crate::serve::{Service, TransactionMessage};
+use crate::serve::{Service, TransactionMessage, fleeting::Fleeting};
 use crate::snapshots::{self, Cutting};
 use crate::transfer::{Incoming, Outgoing};
 
@@ -88,7 +89,13 @@ pub struct Running {
     pub hint: Option<u64>,
     pub group: Group,
     pub keyspace: Keyspace,
-    pub last_time_ms: i64,
+    pub clock: ShardClock,
+    /// What the node's wall clock showed at the beginning of this turn, and how often it has jumped.
+    pub wall_ms: i64,
+    pub jumps: u64,
+    /// Was the last attempt to turn time back refused?
+    pub turn_refused: bool,
+    pub fleeting: Fleeting,
     pub service: Service,
     writes: BTreeMap<u64, Write>,
     reported: u64,
@@ -176,7 +183,11 @@ impl Replica {
             hint: None,
             group,
             keyspace,
-            last_time_ms,
+            clock: ShardClock::new(last_time_ms),
+            wall_ms: last_time_ms,
+            jumps: 0,
+            turn_refused: false,
+            fleeting: Fleeting::default(),
             service: Service::new(self.shard, core.plan.flaw),
             writes: BTreeMap::new(),
             reported: 0,

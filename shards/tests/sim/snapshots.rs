@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use ringraft_shards::clock::ShardClock;
 use ringraft_shards::disk::{Disk, DiskError, MemoryDisk};
 use ringraft_shards::ids::{Index, NodeId, ShardId};
 use ringraft_shards::keyspace::{KeyHasher, Keyspace};
@@ -70,7 +71,7 @@ fn read(
         .map_err(|error| format!("snapshot: {error}"))?;
     load(&mut reader, keyspace, &mut |_| {}).map_err(|error| format!("snapshot: {error}"))?;
     let header = reader.header();
-    *last_time_ms = (*last_time_ms).max(header.leader_time_ms);
+    *last_time_ms = header.leader_time_ms;
     let membership = header.membership.clone();
     Ok(SnapshotPoint { index: header.index, term: header.term, membership })
 }
@@ -109,7 +110,7 @@ impl Running {
                 slots: vec![SlotRange::all()],
                 key_hash_seed: HASH_SEED,
                 created_ms: 0,
-                leader_time_ms: self.last_time_ms,
+                leader_time_ms: self.clock.latest_ms(),
                 membership: point.membership.clone(),
             };
             let mut writer = SnapshotWriter::new(header);
@@ -140,7 +141,9 @@ impl Running {
             return Ok(());
         };
         self.keyspace = Keyspace::new(KeyHasher::new(HASH_SEED));
-        let read = read(bytes, &mut self.keyspace, &mut self.last_time_ms)?;
+        let mut time_ms = 0;
+        let read = read(bytes, &mut self.keyspace, &mut time_ms)?;
+        (self.clock, self.fleeting) = (ShardClock::new(time_ms), Default::default());
         assert_eq!(read, *point, "the header says what was offered");
         self.cutting = None;
         self.since_snapshot = 0;

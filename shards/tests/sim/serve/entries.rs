@@ -2,14 +2,16 @@
 
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::batch::{Batch, Operation};
+use ringraft_shards::clock::ShardClock;
 use ringraft_shards::ids::{Index, Term};
 use ringraft_shards::keyspace::{Edit, Key, KeyHash};
 use ringraft_shards::raft::{CommittedEntry, ProposeError};
 use ringraft_shards::transaction::{self, Applied, Fetch, Fetched, FetchedItem, RECORD};
 
-use super::{Flight, Item, ParticipantOut, answer};
+use super::{Flight, Item, ParticipantOut, answer, fleeting};
 use crate::command::Reply;
 use crate::machine::{self, DATABASE};
+use crate::plan::Flaw;
 use crate::replica::{Outbox, Running};
 use crate::request::Result;
 use crate::schedule::Core;
@@ -17,7 +19,6 @@ impl Running {
     pub(super) fn propose_set(
         &mut self,
         mut items: Vec<Item>,
-        now_ms: i64,
         core: &mut Core,
         outbox: &mut Outbox,
     ) {
@@ -32,8 +33,10 @@ impl Running {
             return;
         }
         // Now and then a key with a deadline, which replicas must agree on whatever their clocks say.
+        let mut given = None;
         if core.once_in(8) {
-            let lifetime = core.chance.below(100) as u8;
+            let lifetime = core.chance.below(250) as u8;
+            given = Some((usize::from(lifetime & 3), lifetime));
             let name = (1 << 63) | core.chance.bits();
             let key = [b'f', b'0' + (lifetime & 3)];
             let arguments: OwnedArguments =
@@ -60,15 +63,17 @@ impl Running {
                 Item::Fetch(_) | Item::Read(_) => {}
             }
         }
-        self.last_time_ms = self.last_time_ms.max(now_ms);
-        let data = builder.encode(self.last_time_ms, core.chance.bits());
+        let data = builder.encode(self.clock.entry_ms(self.wall_ms), core.chance.bits());
         self.stirred = true;
         match self.group.propose(data) {
             Ok(proposal) => {
                 let (index, term) = (proposal.index, proposal.term);
                 self.service.flights.push_back(Flight { index, term, items });
+                if let Some((key, lifetime)) = given {
+                    self.note_given(key, lifetime, index, term);
+                }
             }
-            Err(error) => self.refuse(items, &error, now_ms, core, outbox),
+            Err(error) => self.refuse(items, &error, core, outbox),
         }
     }
 
@@ -77,7 +82,6 @@ impl Running {
         &mut self,
         items: Vec<Item>,
         error: &ProposeError,
-        now_ms: i64,
         core: &mut Core,
         outbox: &mut Outbox,
     ) {
@@ -101,7 +105,7 @@ impl Running {
             }
         }
         if !rest.is_empty() {
-            self.propose_set(rest, now_ms, core, outbox);
+            self.propose_set(rest, core, outbox);
         }
         self.service.absorb(out, outbox);
     }
@@ -109,7 +113,10 @@ impl Running {
     /// A batch was committed: applies it, and answers those who wait for it.
     pub fn apply_batch(&mut self, entry: &CommittedEntry, core: &mut Core, outbox: &mut Outbox) {
         let batch = Batch::read(&entry.data).expect("a committed entry is a batch");
-        self.last_time_ms = self.last_time_ms.max(batch.leader_time_ms());
+        match core.plan.flaw {
+            Flaw::FallingTime => self.clock = ShardClock::new(batch.leader_time_ms()),
+            _ => self.clock.applied(batch.leader_time_ms()),
+        }
         let ours = |flight: &Flight| flight.index == entry.index && flight.term == entry.term;
         let Some(at) = self.service.flights.iter().position(ours) else {
             if self.service.serves() {
@@ -118,11 +125,16 @@ impl Running {
             for place in 0..batch.count() {
                 self.execute(batch, place, entry.index, core);
             }
+            self.check_applied(entry.index, entry.term, batch.leader_time_ms(), core);
+            if let Some(turned) = self.keyspace.take_turned() {
+                self.clock.turned_back(turned.to_ms);
+            }
             return;
         };
         let flight = self.service.flights.remove(at).expect("just found");
         let place = (entry.term, entry.index);
         self.run_items(flight.items, Some((batch, place)), true, core, outbox);
+        self.check_applied(entry.index, entry.term, batch.leader_time_ms(), core);
         while self.service.flights.get(at).is_some_and(ours) {
             let flight = self.service.flights.remove(at).expect("just seen");
             self.run_items(flight.items, None, true, core, outbox);
@@ -193,6 +205,9 @@ impl Running {
             let name = u64::from_le_bytes(name);
             let hint = core.audit.operation(self.shard, name, index.0, serves);
             self.hint = self.hint.max(Some(hint));
+            if number == machine::FLEETING {
+                self.fleeting.set(fleeting::number(arguments.at(1)));
+            }
             return Executed::Command(machine::run(&mut edit, number, arguments.tail(1)));
         }
         let run_one = &mut |edit: &mut Edit<'_>, _, inner: &Operation, arguments: Arguments<'_>| {
@@ -211,7 +226,7 @@ impl Running {
     fn fetch(&mut self, fetch: Fetch, out: &mut ParticipantOut) {
         let service = &mut self.service;
         let Some(keys) = service.participant.fetching(fetch) else { return };
-        let view = self.keyspace.view(DATABASE, self.last_time_ms);
+        let view = self.keyspace.view(DATABASE, self.clock.read_ms(self.wall_ms));
         let copy = |key: &Vec<u8>| {
             let item = view.get(&Key::new(key, view.hasher().hash(key)));
             let item = item.map(|item| FetchedItem::copy(item, true));

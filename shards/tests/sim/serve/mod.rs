@@ -3,6 +3,7 @@
 //! waits for it.
 
 mod entries;
+pub mod fleeting;
 mod reads;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -273,7 +274,7 @@ impl Running {
         core.count(Count::LockWaits);
         let set = locks(&request.command, self.keyspace.hasher());
         // Clients have nothing else under way: only age decides.
-        let after = self.last_time_ms as u64 * 1_000_000;
+        let after = self.clock.latest_ms() as u64 * 1_000_000;
         let mut out = ParticipantOut::default();
         self.service.participant.wait(set, after, request, &mut out);
         self.service.absorb(out, outbox);
@@ -306,6 +307,7 @@ impl Running {
         let (leads, term) = (self.group.role() == Role::Leader, self.group.term());
         if self.service.leading.is_some_and(|leading| !leads || leading != term) {
             self.service.leading = None;
+            self.clock.step_down();
             let mut out = ParticipantOut::default();
             self.service.participant.step_down(&mut out);
             self.service.absorb(out, outbox);
@@ -338,21 +340,17 @@ impl Running {
     }
 
     /// What has gathered goes to the group.
-    pub fn propose(
-        &mut self,
-        now_ms: i64,
-        clock: MonotonicTime,
-        core: &mut Core,
-        outbox: &mut Outbox,
-    ) {
+    pub fn propose(&mut self, clock: MonotonicTime, core: &mut Core, outbox: &mut Outbox) {
         self.end_leased(clock, core, outbox);
         self.note_role(outbox);
         if self.service.leading.is_none() {
             return;
         }
+        self.check_deadlines(core);
+        self.mind_clock(core);
         if !self.service.gathered.is_empty() && self.service.flights.len() < FLIGHTS_MAX {
             let items = std::mem::take(&mut self.service.gathered);
-            self.propose_set(items, now_ms, core, outbox);
+            self.propose_set(items, core, outbox);
         }
         let service = &self.service;
         let executed = service.reads.len() + service.executed.len();

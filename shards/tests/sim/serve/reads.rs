@@ -110,7 +110,7 @@ impl Running {
     pub(super) fn read(&mut self, request: &Request, core: &mut Core) -> Reply {
         let (number, arguments) = machine::encode(request.operation, &request.command);
         let hint = self.hint(core);
-        let view = self.keyspace.view(DATABASE, self.last_time_ms);
+        let view = self.keyspace.view(DATABASE, self.clock.read_ms(self.wall_ms));
         let reply = machine::read(&view, number, arguments.borrow().tail(1));
         core.audit.read(request.operation, hint);
         core.note(|| format!("#{} read: {reply}", request.operation));
