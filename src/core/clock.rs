@@ -1,37 +1,48 @@
-//! What is said when the wall clock was behind the shards' time: one line for all shards, and numbers for INFO.
+//! A core's clock for spans, and what is said when the wall clock was behind the shards' time: one line for all shards, and
+//! numbers for INFO.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Measures spans. It never goes back, even where the clock beneath does, as under a program that pretends another time.
+#[derive(Clone, Copy, Debug)]
+pub struct SteadyClock {
+    last: Instant,
+    passed: Duration,
+}
+
+impl SteadyClock {
+    /// Counts from `start`.
+    pub fn new(start: Instant) -> SteadyClock {
+        SteadyClock { last: start, passed: Duration::ZERO }
+    }
+
+    /// The time that has passed. Cost: one reading of the clock.
+    pub fn read(&mut self) -> Duration {
+        let now = Instant::now();
+        self.passed += now.saturating_duration_since(self.last);
+        self.last = now;
+        self.passed
+    }
+}
 
 /// Shards that turn back within so many milliseconds do it for the same reason.
 const SAME_REASON_MS: u64 = 1000;
 
 /// How often the clock went back, since the start.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ClockReports {
-    begun: Instant,
-    /// Milliseconds since then at the last report, and one; 0 before the first.
+    /// Milliseconds since the start at the last report, and one; 0 before the first.
     last: AtomicU64,
     count: AtomicU64,
     by_ms: AtomicI64,
 }
 
-impl Default for ClockReports {
-    fn default() -> ClockReports {
-        ClockReports {
-            begun: Instant::now(),
-            last: AtomicU64::new(0),
-            count: AtomicU64::new(0),
-            by_ms: AtomicI64::new(0),
-        }
-    }
-}
-
 impl ClockReports {
-    /// A shard's time was turned back by so much. The first shard writes the line.
+    /// A shard's time was turned back by so much, so long after the start. The first shard writes the line.
     #[cold]
-    pub fn note(&self, by_ms: i64) {
-        let now = self.begun.elapsed().as_millis() as u64 + 1;
+    pub fn note(&self, by_ms: i64, steady_ms: i64) {
+        let now = steady_ms.unsigned_abs() + 1;
         let last = self.last.load(Ordering::Relaxed);
         let is_new = last == 0 || now > last + SAME_REASON_MS;
         let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
@@ -60,8 +71,10 @@ mod tests {
     fn all_shards_report_once() {
         let reports = ClockReports::default();
         assert_eq!(reports.numbers(), (0, 0));
-        reports.note(3000);
-        reports.note(3001);
+        reports.note(3000, 0);
+        reports.note(3001, 1);
         assert_eq!(reports.numbers(), (1, 3000));
+        reports.note(500, 10_000);
+        assert_eq!(reports.numbers(), (2, 500));
     }
 }

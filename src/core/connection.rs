@@ -46,9 +46,9 @@ pub struct Connection {
     pub peer: Option<SocketAddr>,
     /// The server's address.
     pub local: Option<SocketAddr>,
-    /// When it was accepted, milliseconds since the Unix epoch.
+    /// When it was accepted, milliseconds since the process started.
     pub created_ms: i64,
-    /// When it last sent a request, milliseconds since the Unix epoch.
+    /// When it last sent a request, milliseconds since the process started.
     pub active_ms: i64,
     /// Its parser.
     pub parser: Parser,
@@ -90,13 +90,13 @@ pub struct Connection {
     pub hold: Hold,
     /// The number of its request that blocks.
     pub blocked_number: Option<u32>,
-    /// Since when its output has been over the soft limit, milliseconds since the Unix epoch.
+    /// Since when its output has been over the soft limit, milliseconds since the process started.
     pub over_soft_limit_since_ms: Option<i64>,
     /// The core that most of its recent keys belong to, by majority vote, and the votes' surplus.
     pub favourite: (u16, u32),
     /// Requests since the favourite was last judged.
     pub votes: u32,
-    /// When it may move again, milliseconds since the Unix epoch.
+    /// When it may move again, milliseconds since the process started.
     pub may_move_ms: i64,
     /// Bytes received.
     pub received_bytes: u64,

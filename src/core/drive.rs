@@ -45,7 +45,7 @@ impl Core {
         let shard = &mut self.shards[local];
         shard.mind_clock(self.turn.now_ms);
         if let Some(by_ms) = shard.turned_by_ms.take() {
-            self.shared.clock_reports.note(by_ms);
+            self.shared.clock_reports.note(by_ms, self.turn.steady_ms);
         }
         if shard.has_gathered() {
             shard.propose(self.turn.now_ms, &mut self.answers, &mut self.stats);

@@ -116,7 +116,7 @@ impl Chance {
 /// Clients that CLIENT PAUSE holds back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pause {
-    /// Until when, milliseconds since the Unix epoch.
+    /// Until when, milliseconds since the process started.
     pub until_ms: i64,
     /// All requests, or only those that write?
     pub all: bool,
@@ -159,8 +159,8 @@ pub struct Core {
     runnable: Vec<u32>,
     /// Must every request take the slow path (monitors, a pause, the end)?
     gate_closed: bool,
-    /// Raft's clock counts from here.
-    begun: Instant,
+    /// For spans, and for Raft.
+    steady: clock::SteadyClock,
     /// Has a tenth of a second passed since the last tick?
     tick_due: bool,
     /// Listeners that found no descriptor for another connection.
@@ -180,9 +180,9 @@ pub struct Core {
     overlay: Overlay,
     /// Requests of this turn that will be begun together.
     joined: joined::Joined,
-    /// When syncs were started last, milliseconds since the Unix epoch.
+    /// When syncs were started last, milliseconds since the process started.
     last_sync_ms: i64,
-    /// When the ring and the memory were looked after last, milliseconds since the Unix epoch.
+    /// When the ring and the memory were looked after last, milliseconds since the process started.
     rested_ms: i64,
     /// Is memory of cleared databases still to be freed?
     freeing: bool,
@@ -230,6 +230,7 @@ impl Core {
     pub fn new(parts: Parts) -> Core {
         let core_count = parts.mailboxes.len();
         let overlay = Overlay::new(parts.router.hasher());
+        let started = parts.shared.started;
         Core {
             id: parts.id,
             cpu: parts.cpu,
@@ -251,7 +252,7 @@ impl Core {
             turn: Turn::default(),
             runnable: Vec::new(),
             gate_closed: false,
-            begun: Instant::now(),
+            steady: clock::SteadyClock::new(started),
             tick_due: true,
             silent_listeners: Vec::new(),
             stop_sent: false,
@@ -403,7 +404,7 @@ impl Core {
 
     fn begin_turn(&mut self) {
         self.turn.now_ms = wall_clock_ms();
-        self.turn.steady_ms = self.shared.started.elapsed().as_millis() as i64;
+        self.turn.steady_ms = self.steady.read().as_millis() as i64;
         self.stats.now_ms = self.turn.now_ms;
         self.stats.turns += 1;
         let paused = self.pause.until_ms > self.turn.steady_ms;

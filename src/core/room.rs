@@ -44,7 +44,7 @@ impl SnapshotTurn {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Failures {
     count: u32,
-    /// The next is not begun before, milliseconds since the Unix epoch.
+    /// The next is not begun before, milliseconds since the process started.
     retry_ms: i64,
     /// Did the last one find no room?
     is_full: bool,

@@ -114,7 +114,7 @@ struct Run {
 /// What of a snapshot is handed out when, beside a load.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// When the window began, milliseconds since the Unix epoch; after now, the snapshot waits for it.
+    /// When the window began, milliseconds since the process started; after now, the snapshot waits for it.
     started_ms: i64,
     /// Commands that the core had run then.
     commands: u64,

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 impl Core {
     pub(super) fn tick(&mut self) {
         let (now_ms, steady_ms) = (self.turn.now_ms, self.turn.steady_ms);
-        let now = MonotonicTime(self.begun.elapsed().as_micros() as u64);
+        let now = MonotonicTime(self.steady.read().as_micros() as u64);
         for shard in &mut self.shards {
             shard.group.tick(now);
             shard.tick_transactions();

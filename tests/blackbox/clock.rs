@@ -19,8 +19,17 @@ struct Scene {
     clock: TempDir,
 }
 
+/// Which clocks are wrong.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wrong {
+    /// Only the wall clock: a kernel's other clocks are never set.
+    Wall,
+    /// All of them, as under a program that pretends another time.
+    All,
+}
+
 impl Scene {
-    fn new(arguments: &[&str], offset: i64) -> Scene {
+    fn new(wrong: Wrong, arguments: &[&str], offset: i64) -> Scene {
         let mut server = Server::prepare(Program::Ringraft, arguments);
         let clock = tempfile::tempdir().expect("a temporary directory");
         let file = clock.path().join("clock");
@@ -28,8 +37,7 @@ impl Scene {
             ("LD_PRELOAD", library().as_str()),
             ("FAKETIME_TIMESTAMP_FILE", file.to_str().expect("a plain path")),
             ("FAKETIME_NO_CACHE", "1"),
-            // Only the wall clock is wrong: a kernel's other clock is never set.
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", if wrong == Wrong::Wall { "1" } else { "0" }),
         ] {
             server.set_variable(name, value);
         }
@@ -102,8 +110,8 @@ fn assert_time_goes_on(client: &mut Client, round: &str) {
 
 #[test]
 fn a_clock_that_was_wrong_for_a_while_leaves_no_trace() {
-    for shards in ["1", "3"] {
-        let mut scene = Scene::new(&["--shards", shards, "--cores", "0"], 0);
+    for (shards, wrong) in [("1", Wrong::Wall), ("3", Wrong::Wall), ("2", Wrong::All)] {
+        let mut scene = Scene::new(wrong, &["--shards", shards, "--cores", "0"], 0);
         let mut client = scene.server.client();
         assert_time_goes_on(&mut client, "before");
         assert_eq!(client.say("SET long v EX 7200"), Value::ok());
@@ -134,7 +142,7 @@ fn a_clock_that_was_wrong_for_a_while_leaves_no_trace() {
 #[test]
 fn a_log_and_snapshots_of_a_wrong_time_are_served_at_the_right_one() {
     for (shards, snapshot) in [("1", false), ("2", true)] {
-        let mut scene = Scene::new(&["--shards", shards, "--cores", "0"], HOUR);
+        let mut scene = Scene::new(Wrong::Wall, &["--shards", shards, "--cores", "0"], HOUR);
         let mut client = scene.server.client();
         for n in 0..100 {
             assert_eq!(client.say(&format!("SET key:{n} v EX 5000")), Value::ok());
@@ -159,7 +167,7 @@ fn a_log_and_snapshots_of_a_wrong_time_are_served_at_the_right_one() {
 /// Nobody writes: reads see the right time all the same.
 #[test]
 fn a_server_that_only_reads_heals_too() {
-    let mut scene = Scene::new(&["--shards", "1"], 0);
+    let mut scene = Scene::new(Wrong::Wall, &["--shards", "1"], 0);
     let mut client = scene.server.client();
     assert_eq!(client.say("SET long v EX 7200"), Value::ok());
     for round in 1..=3 {
@@ -174,7 +182,11 @@ fn a_server_that_only_reads_heals_too() {
 /// What measures a span does not ask the time of day.
 #[test]
 fn spans_are_spans_whatever_the_clock_shows() {
-    let mut scene = Scene::new(&["--shards", "1", "--timeout", "600", "--fsync", "everysec"], HOUR);
+    let mut scene = Scene::new(
+        Wrong::Wall,
+        &["--shards", "1", "--timeout", "600", "--fsync", "everysec"],
+        HOUR,
+    );
     let (mut client, mut idle) = (scene.server.client(), scene.server.client());
     assert_eq!(idle.say("SET k v"), Value::ok());
     assert_eq!(client.say("CLIENT PAUSE 200 ALL"), Value::ok());
