@@ -109,7 +109,8 @@ impl Core {
         let (protocol, database) = (connection.session.protocol, connection.session.database);
         let no_touch = connection.session.no_touch;
         connection.hold = Hold::Answer;
-        let deadline = timeout.and_then(|timeout| self.begun.elapsed().checked_add(timeout));
+        let now = self.steady.read();
+        let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
         let view = arguments.borrow();
         let mut keys: BTreeMap<ShardId, Vec<WaitKey>> = BTreeMap::new();
         for key in awaited_keys(command, database, view) {
@@ -175,7 +176,7 @@ impl Core {
 
     #[cold]
     fn tend_some_blocked(&mut self) -> bool {
-        let now = self.begun.elapsed();
+        let now = self.steady.read();
         let mut expired = false;
         while let Some(&(deadline, number)) = self.answers.blocks.deadlines.first() {
             if deadline > now {
