@@ -112,21 +112,21 @@ impl Running {
     ) {
         let view = self.keyspace.view(DATABASE, time_ms);
         let fleeting = &mut self.fleeting;
-        let set = std::mem::take(&mut fleeting.set);
+        let set_keys = std::mem::take(&mut fleeting.set);
         if fleeting.leading != Some(term) {
             (fleeting.seen_to_end, fleeting.leading) = ([false; KEYS], None);
         }
-        for key in 0..KEYS {
+        for (key, set) in set_keys.into_iter().enumerate() {
             let name = name(key);
             let is_there = view.peek(&Key::new(&name, view.hasher().hash(&name))).is_some();
             let had_ended = fleeting.hidden[key] || fleeting.seen_to_end[key];
-            if is_there && had_ended && !set[key] {
+            if is_there && had_ended && !set {
                 core.audit.fail(|| {
                     format!("shard {}: f{key} had ended and is there again at {index}", self.shard)
                 });
             }
             fleeting.hidden[key] = !is_there;
-            if set[key] {
+            if set {
                 let ours =
                     |given: &&Given| (given.index, given.term, given.key) == (index, term, key);
                 fleeting.current[key] = fleeting.given.iter().find(ours).copied();
