@@ -59,6 +59,14 @@ const _: () = assert!(SNAPSHOT_PATIENCE_TICKS > 2 * SNAPSHOT_RESEND_TICKS);
 pub const ITEM_PIECE_BYTES: usize = 64 << 10;
 const _: () = assert!(ITEM_PIECE_BYTES <= SNAPSHOT_CHUNK_BYTES);
 
+/// Such a piece is as long as the item's key, which each repeats, but no longer than this.
+pub const ITEM_PIECE_BYTES_MAX: usize = 256 << 20;
+// The lengths of chunks have 32 bits: what was there before, a key, a piece, and the field and value that pass its end.
+const _: () = assert!(
+    SNAPSHOT_CHUNK_BYTES + 3 * STRING_BYTES_MAX + ITEM_PIECE_BYTES_MAX
+        < u32::MAX as usize - (1 << 20)
+);
+
 /// How many buckets handing out such a piece of a cut counts.
 pub const CUT_PIECE_BUCKETS: usize = 16;
 

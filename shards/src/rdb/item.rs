@@ -82,7 +82,7 @@ pub fn write_item(
 ) -> Option<u64> {
     write_fields(out, database, item.deadline().filter(|_| from == 0), item.shape());
     let (value, key) = (item.value(), item.key());
-    let (end, total) = piece_end(value, from);
+    let (end, total) = piece_end(value, from, key.len());
     if from > 0 {
         out.push(FIELD_GOES_ON);
         out.extend_from_slice(&from.to_le_bytes());
@@ -172,7 +172,7 @@ pub fn read_item<'a>(input: &mut &'a [u8]) -> Result<ItemRecord<'a>, DecodeError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyspace::StringForm;
+    use crate::keyspace::{Expiry, Key, KeyHasher, Keyspace, StringForm};
     use proptest::prelude::*;
 
     fn record(key: &'static [u8], value: &'static [u8]) -> ItemRecord<'static> {
@@ -206,6 +206,26 @@ mod tests {
                 value: EncodedValue::of_string(&value),
             },
         )
+    }
+
+    #[test]
+    fn a_long_key_is_not_repeated_for_every_64_kilobytes() {
+        const BYTES: usize = 2 << 20;
+        let mut keyspace = Keyspace::new(KeyHasher::new(1));
+        let name = vec![b'k'; BYTES];
+        let key = Key::new(&name, keyspace.hasher().hash(&name));
+        let value = vec![b'v'; 2 * BYTES];
+        let mut edit = keyspace.edit(DatabaseIndex(0), 0);
+        edit.set_string(&key, &value, StringForm::Automatic, Expiry::Never);
+        let view = keyspace.view(DatabaseIndex(0), 0);
+        let item = view.peek(&key).expect("just set");
+        let (mut out, mut from, mut pieces) = (Vec::new(), Some(0), 0);
+        while let Some(at) = from {
+            from = write_item(&mut out, DatabaseIndex(0), item, at);
+            pieces += 1;
+        }
+        assert_eq!(pieces, 2);
+        assert!(out.len() < 2 * (name.len() + value.len()), "{} bytes", out.len());
     }
 
     #[test]

@@ -8,15 +8,16 @@ use std::ops::ControlFlow;
 use super::encoding::{write_double_text, write_length, write_string};
 use super::value::{HASH, LIST, SET, SORTED_SET, SORTED_SET_TEXT, STRING};
 use crate::keyspace::Value;
-use crate::limits::ITEM_PIECE_BYTES;
+use crate::limits::{ITEM_PIECE_BYTES, ITEM_PIECE_BYTES_MAX};
 use crate::value::Part;
 
 /// Where the piece of a value that begins at `from` ends, and how much there is in all: elements, or bytes of a string.
-/// A piece has one element at least.
-pub(super) fn piece_end(value: Value<'_>, from: u64) -> (u64, u64) {
+/// A piece has one element at least, and is about as long as the key, if that is a long one: each piece repeats it.
+pub(super) fn piece_end(value: Value<'_>, from: u64, key_bytes: usize) -> (u64, u64) {
+    let bytes_max = key_bytes.clamp(ITEM_PIECE_BYTES, ITEM_PIECE_BYTES_MAX);
     let total = value.count();
     if let Value::String(_) = value {
-        return (total.min(from + ITEM_PIECE_BYTES as u64), total);
+        return (total.min(from + bytes_max as u64), total);
     }
     let (mut end, mut bytes) = (from, 0);
     value.visit(from, &mut |part| {
@@ -26,7 +27,7 @@ pub(super) fn piece_end(value: Value<'_>, from: u64) -> (u64, u64) {
             Part::Field(one, other) => one.len() + other.len(),
             Part::Scored(one, _) => one.len() + size_of::<f64>(),
         };
-        if bytes < ITEM_PIECE_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        if bytes < bytes_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     (end, total)
 }
