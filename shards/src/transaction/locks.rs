@@ -11,7 +11,7 @@
 use super::{LockKey, LockSet, TransactionId};
 use smallvec::SmallVec;
 use std::collections::hash_map::Entry as MapEntry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A map whose keys hash themselves.
@@ -49,6 +49,164 @@ impl Waiter {
     }
 }
 
+/// The requests that name one key, by id. Nearly always one; a client may make them thousands, and then no step looks
+/// at all of them.
+#[derive(Debug)]
+enum Row {
+    Few(SmallVec<[Waiter; 2]>),
+    Many(Box<Many>),
+}
+
+/// Requests of a key that many name.
+#[derive(Debug, Default)]
+struct Many {
+    waiters: BTreeMap<TransactionId, Waiter>,
+    exclusive: BTreeSet<TransactionId>,
+    granted: BTreeSet<TransactionId>,
+    granted_exclusive: BTreeSet<TransactionId>,
+    waiting: BTreeSet<TransactionId>,
+}
+
+/// A row of more requests is kept as [`Row::Many`].
+const FEW_MAX: usize = 8;
+
+impl Default for Row {
+    fn default() -> Row {
+        Row::Few(SmallVec::new())
+    }
+}
+
+impl Row {
+    fn is_empty(&self) -> bool {
+        match self {
+            Row::Few(row) => row.is_empty(),
+            Row::Many(many) => many.waiters.is_empty(),
+        }
+    }
+
+    /// Must a request with this id and mode wait for another one of this row?
+    #[inline]
+    fn blocks(&self, id: TransactionId, exclusive: bool) -> bool {
+        match self {
+            Row::Few(row) => row.iter().any(|waiter| waiter.blocks(id, exclusive)),
+            Row::Many(many) => {
+                let (all, granted) = match exclusive {
+                    true => (many.waiters.range(..id).next().is_some(), &many.granted),
+                    false => (many.exclusive.range(..id).next().is_some(), &many.granted_exclusive),
+                };
+                all || granted.iter().any(|other| *other != id)
+            }
+        }
+    }
+
+    /// Is one of them granted, and alone?
+    fn is_held(&self) -> bool {
+        match self {
+            Row::Few(row) => row.iter().any(|waiter| waiter.granted && waiter.exclusive),
+            Row::Many(many) => !many.granted_exclusive.is_empty(),
+        }
+    }
+
+    fn insert(&mut self, waiter: Waiter) {
+        match self {
+            Row::Few(row) if row.len() < FEW_MAX => insert_sorted(row, waiter),
+            Row::Few(row) => {
+                let mut many = Box::<Many>::default();
+                row.drain(..).chain([waiter]).for_each(|waiter| many.insert(waiter));
+                *self = Row::Many(many);
+            }
+            Row::Many(many) => many.insert(waiter),
+        }
+    }
+
+    fn remove(&mut self, id: TransactionId) {
+        match self {
+            Row::Few(row) => row.retain(|waiter| waiter.id != id),
+            Row::Many(many) => many.remove(id),
+        }
+    }
+
+    fn mark(&mut self, id: TransactionId, granted: bool) {
+        match self {
+            Row::Few(row) => {
+                for waiter in row.iter_mut().filter(|waiter| waiter.id == id) {
+                    waiter.granted = granted;
+                }
+            }
+            Row::Many(many) => {
+                if let Some(waiter) = many.waiters.get(&id).copied() {
+                    many.remove(id);
+                    many.insert(Waiter { granted, ..waiter });
+                }
+            }
+        }
+    }
+
+    /// Those that wait and may be granted: behind the first that wants the key alone, none may.
+    fn candidates(&self, out: &mut Vec<TransactionId>) {
+        match self {
+            Row::Few(row) => out.extend(row.iter().filter(|w| !w.granted).map(|w| w.id)),
+            Row::Many(many) => {
+                for id in &many.waiting {
+                    out.push(*id);
+                    if many.exclusive.contains(id) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Granted ones with greater ids that are in the way.
+    fn younger(&self, id: TransactionId, exclusive: bool, out: &mut Vec<TransactionId>) {
+        match self {
+            Row::Few(row) => {
+                let in_the_way = |w: &&Waiter| w.granted && w.id > id && (w.exclusive || exclusive);
+                out.extend(row.iter().filter(in_the_way).map(|w| w.id));
+            }
+            Row::Many(many) => {
+                let granted = if exclusive { &many.granted } else { &many.granted_exclusive };
+                out.extend(granted.range(id..).filter(|other| **other != id));
+            }
+        }
+    }
+}
+
+impl Many {
+    fn insert(&mut self, mut waiter: Waiter) {
+        if let Some(same) = self.waiters.get(&waiter.id) {
+            // One request that names a key twice.
+            waiter.exclusive |= same.exclusive;
+        }
+        let id = waiter.id;
+        if waiter.exclusive {
+            self.exclusive.insert(id);
+        }
+        if waiter.granted {
+            self.granted.insert(id);
+            if waiter.exclusive {
+                self.granted_exclusive.insert(id);
+            }
+        } else {
+            self.waiting.insert(id);
+        }
+        self.waiters.insert(id, waiter);
+    }
+
+    fn remove(&mut self, id: TransactionId) {
+        self.waiters.remove(&id);
+        let sets = [
+            &mut self.exclusive,
+            &mut self.granted,
+            &mut self.granted_exclusive,
+            &mut self.waiting,
+        ];
+        for set in sets {
+            set.remove(&id);
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Request {
     set: LockSet,
@@ -59,10 +217,13 @@ struct Request {
 #[derive(Debug, Default)]
 pub(super) struct LockTable {
     requests: BTreeMap<TransactionId, Request>,
-    /// For each key, the requests that name it, by id. Nearly always one.
-    keys: HashedMap<u64, SmallVec<[Waiter; 2]>>,
+    /// For each key, the requests that name it.
+    keys: HashedMap<u64, Row>,
     /// Requests for the whole shard, by id.
     whole: Vec<Waiter>,
+    /// Requests that were looked at to be granted.
+    #[cfg(test)]
+    looked_at: usize,
 }
 
 impl LockTable {
@@ -91,7 +252,7 @@ impl LockTable {
     /// Does a granted exclusive lock cover this key?
     pub(super) fn is_held(&self, key: u64) -> bool {
         let held = |waiter: &Waiter| waiter.granted && waiter.exclusive;
-        self.whole.iter().any(held) || self.keys.get(&key).is_some_and(|row| row.iter().any(held))
+        self.whole.iter().any(held) || self.keys.get(&key).is_some_and(Row::is_held)
     }
 
     /// Does a granted exclusive lock cover any key?
@@ -131,7 +292,7 @@ impl LockTable {
     fn insert(&mut self, id: TransactionId, set: LockSet, granted: bool) {
         for key in &set.keys {
             let row = self.keys.entry(key.hash).or_default();
-            insert_sorted(row, Waiter { id, exclusive: key.exclusive, granted });
+            row.insert(Waiter { id, exclusive: key.exclusive, granted });
         }
         if set.whole.is_some() {
             let exclusive = set.is_exclusive();
@@ -153,7 +314,7 @@ impl LockTable {
         let Some(request) = self.requests.remove(&id) else { return };
         for key in &request.set.keys {
             if let MapEntry::Occupied(mut row) = self.keys.entry(key.hash) {
-                row.get_mut().retain(|waiter| waiter.id != id);
+                row.get_mut().remove(id);
                 if row.get().is_empty() {
                     row.remove();
                 }
@@ -171,10 +332,8 @@ impl LockTable {
         request.granted = granted;
         let set = request.set.clone();
         for key in &set.keys {
-            for waiter in self.keys.get_mut(&key.hash).into_iter().flatten() {
-                if waiter.id == id {
-                    waiter.granted = granted;
-                }
+            if let Some(row) = self.keys.get_mut(&key.hash) {
+                row.mark(id, granted);
             }
         }
         for waiter in self.whole.iter_mut().filter(|waiter| waiter.id == id) {
@@ -190,11 +349,17 @@ impl LockTable {
             candidates.extend(self.requests.keys());
         } else {
             for key in &set.keys {
-                candidates.extend(self.keys.get(&key.hash).into_iter().flatten().map(|w| w.id));
+                if let Some(row) = self.keys.get(&key.hash) {
+                    row.candidates(&mut candidates);
+                }
             }
             candidates.extend(self.whole.iter().map(|waiter| waiter.id));
             candidates.sort_unstable();
             candidates.dedup();
+        }
+        #[cfg(test)]
+        {
+            self.looked_at += candidates.len();
         }
         for id in candidates {
             let request = &self.requests[&id];
@@ -207,9 +372,7 @@ impl LockTable {
 
     fn is_blocked(&self, id: TransactionId, set: &LockSet) -> bool {
         let by_key = |key: &LockKey| {
-            self.keys
-                .get(&key.hash)
-                .is_some_and(|row| row.iter().any(|waiter| waiter.blocks(id, key.exclusive)))
+            self.keys.get(&key.hash).is_some_and(|row| row.blocks(id, key.exclusive))
         };
         if set.keys.iter().any(by_key) {
             return true;
@@ -234,8 +397,9 @@ impl LockTable {
             waiter.granted && waiter.id > id && (waiter.exclusive || exclusive)
         };
         for key in &set.keys {
-            let row = self.keys.get(&key.hash).into_iter().flatten();
-            younger.extend(row.filter(|w| in_the_way(w, key.exclusive)).map(|w| w.id));
+            if let Some(row) = self.keys.get(&key.hash) {
+                row.younger(id, key.exclusive, younger);
+            }
         }
         younger.extend(self.whole.iter().filter(|w| in_the_way(w, exclusive)).map(|w| w.id));
         if set.whole.is_some() {
@@ -272,6 +436,26 @@ mod tests {
     fn set(keys: &[(u64, bool)]) -> LockSet {
         let keys = keys.iter().map(|&(hash, exclusive)| LockKey { hash, exclusive }).collect();
         LockSet { keys, whole: None }
+    }
+
+    #[test]
+    fn a_long_row_is_served_in_order_without_looking_at_all_of_it() {
+        const COUNT: u64 = 20_000;
+        for every in [1, 2, 10, COUNT] {
+            let mut table = LockTable::default();
+            let mut younger = Vec::new();
+            for n in 1..=COUNT {
+                table.request(id(n), set(&[(7, n.is_multiple_of(every))]), &mut younger);
+            }
+            assert!(younger.is_empty());
+            let mut order = Vec::new();
+            for n in 1..=COUNT {
+                assert_eq!(table.is_granted(id(n)), Some(true), "{n}, every {every}");
+                table.release(id(n), &mut order);
+            }
+            assert!(order.is_sorted() && table.is_empty() && table.keys.is_empty());
+            assert!(table.looked_at <= 3 * COUNT as usize, "{} looks", table.looked_at);
+        }
     }
 
     #[test]
