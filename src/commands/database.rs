@@ -14,21 +14,19 @@ pub const COMMANDS: &[Command] = &[
         "1.0.0",
         "Counts the keys of the database.",
     ),
-    write("flushdb", Arity::AtLeast(1), Keys::NONE, flushdb).everywhere(Gather::AllOk).about(
-        Group::Server,
-        "1.0.0",
-        "Removes all keys of the database.",
-    ),
-    write("flushall", Arity::AtLeast(1), Keys::NONE, flushall).everywhere(Gather::AllOk).about(
-        Group::Server,
-        "1.0.0",
-        "Removes all keys of all databases.",
-    ),
-    write("swapdb", Arity::Exactly(3), Keys::NONE, swapdb).fast().everywhere(Gather::AllOk).about(
-        Group::Server,
-        "4.0.0",
-        "Exchanges the keys of two databases.",
-    ),
+    write("flushdb", Arity::AtLeast(1), Keys::NONE, flushdb)
+        .checked(check_flush_option)
+        .everywhere(Gather::AllOk)
+        .about(Group::Server, "1.0.0", "Removes all keys of the database."),
+    write("flushall", Arity::AtLeast(1), Keys::NONE, flushall)
+        .checked(check_flush_option)
+        .everywhere(Gather::AllOk)
+        .about(Group::Server, "1.0.0", "Removes all keys of all databases."),
+    write("swapdb", Arity::Exactly(3), Keys::NONE, swapdb)
+        .checked(check_swap)
+        .fast()
+        .everywhere(Gather::AllOk)
+        .about(Group::Server, "4.0.0", "Exchanges the keys of two databases."),
 ];
 
 fn dbsize(_call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
@@ -56,11 +54,21 @@ fn check_flush_option(call: &Call<'_>) -> Outcome {
     if call.count() == 1 || (call.count() == 2 && known) { Ok(()) } else { Err(Refusal::Syntax) }
 }
 
-fn swapdb(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
+fn check_swap(call: &Call<'_>) -> Outcome {
+    swapped(call).map(|_| ())
+}
+
+/// The databases that are to change places. Errors: no such database.
+fn swapped(call: &Call<'_>) -> Result<[DatabaseIndex; 2], Refusal> {
     let number = |i| call.integer(i).ok().and_then(|n| i32::try_from(n).ok());
     let one = number(1).ok_or(Refusal::text("ERR invalid first DB index"))?;
     let other = number(2).ok_or(Refusal::text("ERR invalid second DB index"))?;
-    edit.swap(database_index(one)?, database_index(other)?);
+    Ok([database_index(one)?, database_index(other)?])
+}
+
+fn swapdb(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let [one, other] = swapped(call)?;
+    edit.swap(one, other);
     reply.ok();
     Ok(())
 }

@@ -419,6 +419,8 @@ pub struct Command {
     pub alone: Option<fn(&Call<'_>, &mut Reply<'_>) -> Outcome>,
     /// What it waits for.
     pub wait: Option<Wait>,
+    /// Looks at its arguments before they are sent to several shards, where nobody would hear of a refusal.
+    pub check: Option<fn(&Call<'_>) -> Outcome>,
     /// Its group.
     pub group: Group,
     /// Redis version that introduced it.
@@ -528,6 +530,7 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
         secrets: Secrets::None,
         alone: None,
         wait: None,
+        check: None,
         group: Group::Generic,
         since: "1.0.0",
         summary: "",
@@ -618,6 +621,12 @@ impl Command {
     /// May reach keys of its name in other databases.
     pub const fn crosses_databases(mut self) -> Command {
         self.flags.crosses_databases = true;
+        self
+    }
+
+    /// Its arguments are looked at first, whatever shards it is sent to.
+    pub const fn checked(mut self, check: fn(&Call<'_>) -> Outcome) -> Command {
+        self.check = Some(check);
         self
     }
 

@@ -12,7 +12,7 @@ use crate::limits::SCAN_COUNT_DEFAULT;
 use crate::numbers::parse_integer;
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
-use ringraft_shards::keyspace::{ScanPosition, View};
+use ringraft_shards::keyspace::{SCAN_UNIT, ScanPosition, View};
 use ringraft_shards::slot::SLOT_COUNT;
 
 /// Rows of this file.
@@ -27,11 +27,12 @@ pub const COMMANDS: &[Command] = &[
         .about(Group::Generic, "1.0.0", "Any key of the database."),
 ];
 
-/// Where a SCAN goes on: `slot << 48 | top 48 bits of the hash`. 0 is both the start and the end.
+/// Where a SCAN goes on: `slot << 38 | top 38 bits of the hash`, below 2^48: clients keep cursors in doubles, too. 0 is both
+/// the start and the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor(pub u64);
 
-const HASH_BITS: u32 = 48;
+const HASH_BITS: u32 = 38;
 
 impl Cursor {
     /// Nothing is left (and, from a client, the start).
@@ -40,8 +41,10 @@ impl Cursor {
     /// The cursor that goes on at `position`; `None` means that there is nothing to go on with.
     pub fn new(position: Option<ScanPosition>) -> Cursor {
         position.map_or(Cursor::END, |position| {
-            debug_assert!(position.slot < SLOT_COUNT && position.hash >> HASH_BITS == 0);
-            Cursor((position.slot as u64) << HASH_BITS | position.hash)
+            let hash = position.hash / SCAN_UNIT;
+            assert!(position.slot < SLOT_COUNT && hash >> HASH_BITS == 0, "{position:?}");
+            assert_eq!(position.hash % SCAN_UNIT, 0, "a scan stops where a cursor can name it");
+            Cursor((position.slot as u64) << HASH_BITS | hash)
         })
     }
 
@@ -57,7 +60,7 @@ impl Cursor {
     /// Where it goes on; `None` for a cursor past the last slot, which SCAN never gave.
     pub fn position(self) -> Option<ScanPosition> {
         let slot = (self.0 >> HASH_BITS) as usize;
-        let hash = self.0 & ((1 << HASH_BITS) - 1);
+        let hash = (self.0 & ((1 << HASH_BITS) - 1)) * SCAN_UNIT;
         (slot < SLOT_COUNT).then_some(ScanPosition { slot, hash })
     }
 }
@@ -139,9 +142,10 @@ mod tests {
 
     #[test]
     fn cursors_are_places() {
-        for (slot, hash) in [(0, 0), (0, 1), (1023, 0), (1023, (1 << HASH_BITS) - 1), (5, 77)] {
-            let position = ScanPosition { slot, hash };
+        for (slot, unit) in [(0, 0), (0, 1), (1023, 0), (1023, (1 << HASH_BITS) - 1), (5, 77)] {
+            let position = ScanPosition { slot, hash: unit * SCAN_UNIT };
             let cursor = Cursor::new(Some(position));
+            assert!(cursor.0 < 1 << 48);
             assert_eq!(cursor.position(), Some(position));
             let digits = cursor.0.to_string();
             let owned: OwnedArguments =

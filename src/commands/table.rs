@@ -525,7 +525,7 @@ const fn index() -> [Place; PLACE_COUNT] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::Spread;
+    use crate::commands::{Arity, Spread};
     use crate::resp::reply::Protocol;
     use ringraft_shards::arguments::OwnedArguments;
 
@@ -582,6 +582,13 @@ mod tests {
                 assert_eq!(positions.first(), Some(&row.keys.first), "{}", row.name);
                 assert!(positions.iter().all(|&at| at < least), "{}", row.name);
             }
+            let writes_everywhere = row.flags.write && matches!(row.spread, Spread::Everywhere(_));
+            let takes_arguments = row.arity != Arity::Exactly(1) && row.name != "pdel";
+            assert!(
+                !writes_everywhere || !takes_arguments || row.check.is_some(),
+                "{}: who would hear of a refusal?",
+                row.name
+            );
             match row.run {
                 Run::Read(_) => assert!(row.flags.readonly && !row.flags.write, "{}", row.name),
                 Run::Write(_) | Run::Serve => {

@@ -297,6 +297,18 @@ impl Core {
         if command.spread == Spread::Everywhere(Gather::Cursor) {
             return self.start_scan(origin, database, command, arguments);
         }
+        if let Some(check) = command.check {
+            let (first_key, hasher) = (KeyHash::default(), self.router.hasher());
+            let string_bytes_max = self.settings.proto_max_bulk_len as usize;
+            check(&Call {
+                command,
+                arguments: view,
+                first_key,
+                hasher,
+                seed: 0,
+                string_bytes_max,
+            })?;
+        }
         let pieces = self.pieces(command, view)?;
         if let Target::Connection { sequence, .. } = target
             && (pieces.len() > 1 || command.run.writes())

@@ -5,6 +5,7 @@
 //! for instance. Nothing here waits for time to pass: every wait is for a condition and is bounded.
 
 mod addresses;
+mod arguments;
 mod atomic;
 mod blocking;
 mod clock;

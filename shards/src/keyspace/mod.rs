@@ -41,7 +41,7 @@ pub use guard::{Guard, WrongType};
 pub use item::Item;
 pub use memory::Spare;
 pub use shape::Shape;
-pub use view::{ScanPosition, View};
+pub use view::{SCAN_UNIT, ScanPosition, View};
 
 use crate::ids::{DatabaseIndex, Deadline};
 use crate::limits::DATABASE_COUNT;

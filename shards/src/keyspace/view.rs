@@ -5,7 +5,7 @@ use super::database::Database;
 use super::evict::mix;
 use super::item::{Item, RawItem};
 use super::lend;
-use super::table::POSITION_END;
+use super::table::{POSITION_END, position_of};
 use super::{Key, KeyHash, KeyHasher, Keyspace};
 use crate::ids::DatabaseIndex;
 use crate::limits::{RANDOM_TRIES, SCAN_BUCKETS_PER_ITEM};
@@ -28,9 +28,13 @@ pub struct View<'a> {
 pub struct ScanPosition {
     /// The slot to go on with.
     pub slot: usize,
-    /// Lower bound of the top 48 bits of the hash.
+    /// Lower bound of the top 48 bits of the hash. Where a scan is interrupted it is a multiple of [`SCAN_UNIT`].
     pub hash: u64,
 }
+
+/// Positions of a hash that are one to a cursor: with ten bits of the slot it has 48 bits, which clients may keep in
+/// doubles.
+pub const SCAN_UNIT: u64 = 1 << 10;
 
 impl<'a> View<'a> {
     /// The time of this view, milliseconds since the Unix epoch.
@@ -151,6 +155,33 @@ impl<'a> View<'a> {
         found
     }
 
+    /// Visits what is left before the next position that a cursor can name. Returns that one.
+    fn scan_to_unit(
+        &self,
+        at: ScanPosition,
+        visit: &mut dyn FnMut(Item<'a>),
+    ) -> Option<ScanPosition> {
+        let end = at.hash.next_multiple_of(SCAN_UNIT);
+        let row = self.database_ref().row.as_ref();
+        if end == at.hash {
+            return Some(at);
+        }
+        // A bucket is far wider than a unit.
+        let chain = row.and_then(|row| row[at.slot].chain_at(at.hash));
+        for entry in chain.iter().flat_map(|(chain, _)| chain.entries()) {
+            let item = lend::borrow_item(entry.item());
+            let place = position_of(self.keyspace.hasher().place(item.key()));
+            if (at.hash..end).contains(&place) && !entry.item().expired(self.now_ms) {
+                visit(item);
+            }
+        }
+        match end {
+            POSITION_END if at.slot + 1 == SLOT_COUNT => None,
+            POSITION_END => Some(ScanPosition { slot: at.slot + 1, hash: 0 }),
+            _ => Some(ScanPosition { slot: at.slot, hash: end }),
+        }
+    }
+
     /// Visits items from `from` on, in (slot, hash) order, whole buckets at a time, until at least
     /// `count` were visited or [`SCAN_BUCKETS_PER_ITEM`] times as many buckets looked at. Returns where to
     /// go on, or `None` at the end of this shard's last slot.
@@ -171,7 +202,7 @@ impl<'a> View<'a> {
                 at = ScanPosition { slot, hash: 0 };
             }
             if visited >= count || buckets >= count.saturating_mul(SCAN_BUCKETS_PER_ITEM) {
-                return Some(at);
+                return self.scan_to_unit(at, visit);
             }
             let (chain, next) = row[slot].chain_at(at.hash.min(POSITION_END - 1))?;
             row[slot].prefetch_items_at(next);
