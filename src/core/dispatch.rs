@@ -117,6 +117,9 @@ impl Core {
         if session.transaction.is_some() && command.flags.asks {
             return Err(Refusal::text("ERR Command not allowed inside a transaction"));
         }
+        if session.monitor && (command.flags.write || matches!(command.run, Run::Read(_))) {
+            return Err(Refusal::text("ERR Replica can't interact with the keyspace"));
+        }
         Ok(command)
     }
 

@@ -232,6 +232,10 @@ impl Core {
             // The parser stopped in the middle of a request, whose rest will never come.
             connection.input_start = connection.input.len();
         }
+        if connection.is_done() {
+            // Or it would be shown more and more, and never end.
+            self.stop_monitoring(index);
+        }
         self.answers.mark_dirty(index);
     }
 

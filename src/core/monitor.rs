@@ -56,6 +56,8 @@ impl Core {
         let session = &mut self.answers.connections.at_mut(index).session;
         if !std::mem::replace(&mut session.monitor, true) {
             self.shared.monitor_count.fetch_add(1, Ordering::Relaxed);
+            // What follows in this turn is shown and checked too.
+            self.gate_closed = true;
         }
     }
 
