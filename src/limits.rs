@@ -102,6 +102,9 @@ pub const KVNODE_STRING_BYTES_MAX: u64 = STRING_BYTES_MAX as u64;
 /// Files of Redis' format that include each other, one inside the other; more are refused.
 pub const CONFIG_INCLUDES_MAX: usize = 16;
 
+/// Most elements that one request takes by chance when the same one may come again: what is there sets no bound then.
+pub const RANDOM_ELEMENTS_MAX: u64 = 1 << 24;
+
 /// Buffer of `ringraft snapshot print` before its output.
 pub const PRINT_BUFFER_BYTES: usize = 64 * 1024;
 

@@ -48,9 +48,14 @@ impl Cursor {
         })
     }
 
-    /// The cursor of a SCAN's arguments: digits of a 64-bit number.
+    /// The cursor of a SCAN's arguments. Errors: as [`Cursor::at`].
     pub fn of(arguments: Arguments<'_>) -> Result<Cursor, Refusal> {
-        let digits = arguments.get(1).unwrap_or_default();
+        Cursor::at(arguments, 1)
+    }
+
+    /// The cursor that is argument `i`: digits of a 64-bit number.
+    pub fn at(arguments: Arguments<'_>, i: usize) -> Result<Cursor, Refusal> {
+        let digits = arguments.get(i).unwrap_or_default();
         let text =
             std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
         let number = text.and_then(|text| text.parse().ok());
@@ -77,10 +82,21 @@ pub struct ScanOptions<'a> {
 }
 
 impl<'a> ScanOptions<'a> {
-    /// Reads the words after the cursor.
+    /// Reads the words after the cursor of a SCAN.
     pub fn of(arguments: Arguments<'a>) -> Result<ScanOptions<'a>, Refusal> {
+        ScanOptions::from(arguments, ScanOptions::OF_KEYS)
+    }
+
+    /// Reads the words after key and cursor of a command that scans a collection. There is no TYPE.
+    pub fn of_elements(arguments: Arguments<'a>) -> Result<ScanOptions<'a>, Refusal> {
+        ScanOptions::from(arguments, ScanOptions::OF_KEYS + 1)
+    }
+
+    const OF_KEYS: usize = 2;
+
+    fn from(arguments: Arguments<'a>, start: usize) -> Result<ScanOptions<'a>, Refusal> {
         let mut options = ScanOptions { count: SCAN_COUNT_DEFAULT, pattern: None, type_name: None };
-        let mut i = 2;
+        let mut i = start;
         while let Some(value) = arguments.get(i + 1) {
             if arguments.is(i, "count") {
                 let count = parse_integer(value).ok_or(Refusal::NotAnInteger)?;
@@ -90,7 +106,7 @@ impl<'a> ScanOptions<'a> {
                 }
             } else if arguments.is(i, "match") {
                 options.pattern = Some(Glob::new(value));
-            } else if arguments.is(i, "type") {
+            } else if arguments.is(i, "type") && start == ScanOptions::OF_KEYS {
                 options.type_name = Some(value);
             } else {
                 return Err(Refusal::Syntax);

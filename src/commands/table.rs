@@ -9,7 +9,7 @@ use super::refusal::Refusal;
 use super::{
     Command, Run, bit, bitfield, client, command, config, connection, counter, database, debug,
     dump, expire, hash, hyperloglog, info, keys, latency, lcs, list, memory, object, pattern,
-    persistence, raft, scan, server, slowlog, string,
+    persistence, raft, scan, server, set, set_operations, slowlog, string,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -25,6 +25,8 @@ const FAMILIES: &[&[Command]] = &[
     hyperloglog::COMMANDS,
     list::COMMANDS,
     hash::COMMANDS,
+    set::COMMANDS,
+    set_operations::COMMANDS,
     keys::COMMANDS,
     expire::COMMANDS,
     scan::COMMANDS,
@@ -234,6 +236,23 @@ const NUMBERED: &[&str] = &[
     "blmove",
     "brpoplpush",
     "blmpop",
+    "sadd",
+    "srem",
+    "spop",
+    "srandmember",
+    "sismember",
+    "smismember",
+    "smembers",
+    "scard",
+    "smove",
+    "sinter",
+    "sintercard",
+    "sinterstore",
+    "sunion",
+    "sunionstore",
+    "sdiff",
+    "sdiffstore",
+    "sscan",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

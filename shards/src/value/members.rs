@@ -32,8 +32,11 @@ pub(super) fn find<const W: usize>(
     }
 }
 
+/// Bits of a hash that a cursor has not, so that cursors stay below 2^48: clients keep them as signed or floating-point numbers.
+const CURSOR_SHIFT: u32 = 16;
+
 /// Visits records of a tree in the order of their first elements' hashes, from a cursor on, 0 at first: `count` of them, and
-/// those whose hash is that of the last. Returns the cursor to go on with, 0 at the end. What stays is visited, whatever
+/// those whose cursor is that of the last. Returns the cursor to go on with, 0 at the end. What stays is visited, whatever
 /// comes and goes between two calls, on every replica and after a restart.
 pub(super) fn scan<'a, const W: usize>(
     tree: &'a Tree<W>,
@@ -42,19 +45,23 @@ pub(super) fn scan<'a, const W: usize>(
     count: usize,
     visit: &mut dyn FnMut(Record<'a, W>),
 ) -> u64 {
-    let from = tree.search(cursor, &|record| match hasher.place(record[0]) < cursor {
+    let cursor_of = |record: &Record<'_, W>| hasher.place(record[0]) >> CURSOR_SHIFT;
+    if cursor > u64::MAX >> CURSOR_SHIFT {
+        return 0;
+    }
+    let from = tree.search(cursor << CURSOR_SHIFT, &|record| match cursor_of(record) < cursor {
         true => Ordering::Less,
         false => Ordering::Greater,
     });
     let (Ok(rank) | Err(rank)) = from;
     let (mut visited, mut last) = (0, 0);
     for record in tree.records_from(rank) {
-        let hash = hasher.place(record[0]);
-        if visited >= count && hash != last {
-            return hash;
+        let here = cursor_of(&record);
+        if visited >= count && here != last {
+            return here;
         }
         visit(record);
-        (visited, last) = (visited + 1, hash);
+        (visited, last) = (visited + 1, here);
     }
     0
 }

@@ -340,6 +340,7 @@ fn a_scan_meets_what_stays() {
             *met.entry(member.to_vec()).or_insert(0) += 1;
         });
         assert!(visited == 10 || cursor == 0, "{visited}");
+        assert!(cursor < 1 << 48, "{cursor}");
         if cursor == 0 {
             break;
         }
