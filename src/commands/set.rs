@@ -245,6 +245,7 @@ fn sscan(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use super::{RANDOM_ELEMENTS_MAX, Refusal};
     use crate::commands::tests::{Runner, bulks};
     use std::collections::BTreeMap;
 
@@ -350,5 +351,16 @@ mod tests {
             }
             assert_eq!(count(runner, "s"), format!(":{size}\r\n").into_bytes());
         });
+    }
+
+    #[test]
+    fn members_that_may_come_again_have_a_bound() {
+        let mut runner = Runner::default();
+        runner.run(&["SADD", "s", "a"]);
+        for wanted in [-1 - RANDOM_ELEMENTS_MAX as i64, -i64::MAX] {
+            let refused = runner.try_run(&["SRANDMEMBER", "s", &wanted.to_string()]);
+            assert_eq!(refused, Err(Refusal::text("ERR value is out of range")));
+        }
+        assert_eq!(runner.run(&["SRANDMEMBER", "s", "9223372036854775807"]), b"*1\r\n$1\r\na\r\n");
     }
 }

@@ -1,5 +1,6 @@
 //! Runs commands on a keyspace in tests that need more of it than a transcript can show.
 
+use super::refusal::Refusal;
 use super::{Call, Run, table};
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::OwnedArguments;
@@ -30,6 +31,11 @@ impl Runner {
 
     /// Runs one request, rows of the leader included; returns the reply. Panics when it refuses.
     pub fn run(&mut self, words: &[&str]) -> Vec<u8> {
+        self.try_run(words).expect("a right request")
+    }
+
+    /// Runs one request; returns the reply or the refusal.
+    pub fn try_run(&mut self, words: &[&str]) -> Result<Vec<u8>, Refusal> {
         let owned: OwnedArguments = words.iter().map(|word| word.as_bytes()).collect();
         let arguments = owned.borrow();
         let mut rows = table::rows().iter();
@@ -56,8 +62,7 @@ impl Runner {
             }
             _ => unreachable!("tests ask for commands on items alone"),
         };
-        outcome.expect("a right request");
-        out
+        outcome.map(|()| out)
     }
 }
 

@@ -153,6 +153,56 @@ fn collections_cross_shards() {
 }
 
 #[test]
+fn operations_on_sets_cross_shards() {
+    let mut server = Server::start(&["--shards", "2", "--fsync", "no"]);
+    let mut client = server.client();
+    let keys = keys_in_turn("key", 4, 2);
+    let [one, other, third, to] = &keys[..] else { panic!("four keys") };
+    for size in [20, 3000] {
+        // Every second, every third and every fifth number.
+        for (key, step) in [(one, 2), (other, 3), (third, 5)] {
+            let members: Vec<String> = (0..size).step_by(step).map(|n| n.to_string()).collect();
+            let added = client.say(&format!("SADD {key} {}", members.join(" ")));
+            assert_eq!(added, Value::Integer(members.len() as i64));
+        }
+        let count = |holds: fn(i64) -> bool| (0..size as i64).filter(|&n| holds(n)).count() as i64;
+        for (name, expected) in [
+            ("SINTER", count(|n| n % 30 == 0)),
+            ("SUNION", count(|n| n % 2 == 0 || n % 3 == 0 || n % 5 == 0)),
+            ("SDIFF", count(|n| n % 2 == 0 && n % 3 != 0 && n % 5 != 0)),
+        ] {
+            let shown = client.say(&format!("{name} {one} {other} {third}"));
+            assert_eq!(shown.elements().len() as i64, expected, "{name} of {size}");
+            let stored = client.say(&format!("{name}STORE {to} {one} {other} {third}"));
+            assert_eq!(stored, Value::Integer(expected), "{name}STORE of {size}");
+            assert_eq!(client.say(&format!("SCARD {to}")), Value::Integer(expected));
+        }
+        let counted = client.say(&format!("SINTERCARD 3 {one} {other} {third}"));
+        assert_eq!(counted, Value::Integer(count(|n| n % 30 == 0)));
+        assert_eq!(client.say(&format!("SMOVE {one} {other} 2")), Value::Integer(1));
+        assert_eq!(client.say(&format!("SISMEMBER {one} 2")), Value::Integer(0));
+        assert_eq!(client.say(&format!("SISMEMBER {other} 2")), Value::Integer(1));
+        assert_eq!(client.say(&format!("SMOVE {one} {other} 2")), Value::Integer(0));
+        // Chance is in the log: what was taken out stays out, and what stayed is there.
+        let popped = client.say(&format!("SPOP {one} 5"));
+        let popped: Vec<Value> = popped.elements().to_vec();
+        assert_eq!(popped.len(), 5);
+        client.say(&format!("SPOP {one}"));
+        let digest = client.say("DEBUG DIGEST");
+        server.restart();
+        client = server.client();
+        assert_eq!(client.say("DEBUG DIGEST"), digest);
+        let members = client.say(&format!("SMEMBERS {one}"));
+        assert_eq!(members.elements().len() as i64, count(|n| n % 2 == 0) - 7);
+        assert!(members.elements().iter().all(|member| !popped.contains(member)));
+        assert_eq!(client.say("FLUSHALL"), Value::ok());
+    }
+    for wrong in ["SINTERCARD 3 a b", "SINTERCARD 0 a", "SINTERCARD x a"] {
+        assert!(client.say(wrong).is_error(), "{wrong}");
+    }
+}
+
+#[test]
 fn what_is_freed_bit_by_bit_takes_nothing_along() {
     let server = Server::start(&["--shards", "1", "--mode", "cache"]);
     let mut client = server.client();
