@@ -24,7 +24,7 @@ impl Lots {
     /// A number below `end`, each as likely as another up to 1 in 2^64 over `end`. `end` is not 0.
     pub fn below(&mut self, end: u64) -> u64 {
         debug_assert!(end > 0);
-        (u128::from(self.bits()) * u128::from(end) >> u64::BITS) as u64
+        ((u128::from(self.bits()) * u128::from(end)) >> u64::BITS) as u64
     }
 
     /// So many numbers below `end`, no two the same, ascending; every choice of them is as likely as another.
