@@ -63,8 +63,15 @@ fn setbit(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcom
         Some(1) => true,
         _ => return Err(Refusal::text("ERR bit is not an integer or out of range")),
     };
-    let old_size = call.string(1, &edit.view())?.map_or(0, <[u8]>::len);
+    let value = call.string(1, &edit.view())?;
+    let old_size = value.map_or(0, <[u8]>::len);
     let size = old_size.max((offset / 8) as usize + 1);
+    // What changes nothing is no change.
+    if old_size == size && value.is_some_and(|value| bits::get(value, offset) == bit) {
+        reply.integer(bit.into());
+        edit.make_raw(&call.key(1));
+        return Ok(());
+    }
     let bytes = edit.string_mut(&call.key(1), size, StringForm::Raw).ok_or(Refusal::WrongType)?;
     reply.integer(bits::replace(bytes, offset, bit).into());
     Ok(())

@@ -37,8 +37,14 @@ fn bitfield(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outc
     if end > call.string_bytes_max {
         return Err(BIT_OUT_OF_RANGE);
     }
-    let old_size = call.string(1, &edit.view())?.map_or(0, <[u8]>::len);
-    let size = old_size.max(end);
+    let value = call.string(1, &edit.view())?.unwrap_or_default();
+    let size = value.len().max(end);
+    if value.len() == size && !operations.iter().any(|operation| operation.changes(value)) {
+        reply.array(operations.len());
+        operations.iter().for_each(|operation| operation.reply_unchanged(value, reply));
+        edit.make_raw(&call.key(1));
+        return Ok(());
+    }
     let bytes = edit.string_mut(&call.key(1), size, StringForm::Raw).ok_or(Refusal::WrongType)?;
     reply.array(operations.len());
     for operation in &operations {
@@ -137,16 +143,39 @@ impl Operation {
         if self.signed { raw as i64 >> spare } else { (raw >> spare) as i64 }
     }
 
-    fn run(&self, bytes: &mut [u8], reply: &mut Reply<'_>) {
-        let old = self.read(bytes);
+    /// The integer that it would keep; `None` when it reads, or fails.
+    fn new_integer(&self, bytes: &[u8]) -> Option<i128> {
         let wanted = match self.action {
-            Action::Get => return reply.integer(old),
+            Action::Get => return None,
             // An unsigned field takes a negative integer for a large one.
             Action::Set(value) if self.signed => i128::from(value),
             Action::Set(value) => i128::from(value as u64),
-            Action::Add(value) => i128::from(old) + i128::from(value),
+            Action::Add(value) => i128::from(self.read(bytes)) + i128::from(value),
         };
-        let Some(new) = self.fitted(wanted) else { return reply.null() };
+        self.fitted(wanted)
+    }
+
+    /// Would it change these bytes?
+    fn changes(&self, bytes: &[u8]) -> bool {
+        let kept = |new: i128| new as u64 & (u64::MAX >> (64 - self.field.size));
+        self.new_integer(bytes).is_some_and(|new| kept(new) != self.field.read(bytes))
+    }
+
+    /// Replies as if it had been done, which changes nothing.
+    fn reply_unchanged(&self, bytes: &[u8], reply: &mut Reply<'_>) {
+        if self.action != Action::Get && self.new_integer(bytes).is_none() {
+            reply.null();
+        } else {
+            reply.integer(self.read(bytes));
+        }
+    }
+
+    fn run(&self, bytes: &mut [u8], reply: &mut Reply<'_>) {
+        let old = self.read(bytes);
+        if self.action == Action::Get {
+            return reply.integer(old);
+        }
+        let Some(new) = self.new_integer(bytes) else { return reply.null() };
         self.field.write(bytes, new as u64);
         reply.integer(if self.is_set() { old } else { self.read(bytes) });
     }

@@ -124,6 +124,20 @@ impl Edit<'_> {
         length: usize,
         form: StringForm,
     ) -> Option<&mut [u8]> {
+        let item = self.string_item(key, length, form)?;
+        self.keyspace.watches.changed(self.database, key.bytes());
+        Some(lend::borrow_value_mut(item))
+    }
+
+    /// Gives a string that is there the raw form, as commands on its bits do although they change nothing else.
+    pub fn make_raw(&mut self, key: &Key<'_>) {
+        let length = self.view().peek(key).and_then(|item| item.string()).map(<[u8]>::len);
+        if let Some(length) = length {
+            self.string_item(key, length, StringForm::Raw);
+        }
+    }
+
+    fn string_item(&mut self, key: &Key<'_>, length: usize, form: StringForm) -> Option<RawItem> {
         let found = self.find_live(key);
         let is_string = |(_, item): (_, RawItem)| matches!(item.shape(), Shape::String(_));
         if !found.is_none_or(is_string) {
@@ -149,8 +163,7 @@ impl Edit<'_> {
                 item
             }
         };
-        self.keyspace.watches.changed(self.database, key.bytes());
-        Some(lend::borrow_value_mut(item))
+        Some(item)
     }
 
     /// Removes an item. Was there one?
