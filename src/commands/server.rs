@@ -71,6 +71,7 @@ fn shutdown(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<A
     }
     tracing::info!("SHUTDOWN: stopping");
     desk.core.everywhere(Core::stop);
-    // Answered with nothing: the end waits for nobody's reply.
+    // Answered with nothing, and nothing behind it is run.
+    desk.connection().close_after_replies = true;
     Ok(Answer::Now)
 }

@@ -149,6 +149,8 @@ impl Core {
     /// Stops in order: no new connections and requests; what is under way is finished and answered.
     pub(super) fn begin_stop(&mut self) {
         self.stop_sent = true;
+        // The rest of this turn's requests is refused too.
+        self.gate_closed = true;
         for local in 0..self.shards.len() {
             self.give_up_snapshot(local, "ERR the server is shutting down");
         }

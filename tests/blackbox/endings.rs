@@ -199,6 +199,21 @@ fn what_a_client_sent_before_it_went_is_executed() {
     }
 }
 
+/// Everything before a SHUTDOWN in the same stream is executed and answered, nothing behind it. (Redis does not send the
+/// last replies.)
+#[test]
+fn what_comes_before_a_shutdown_is_answered() {
+    for mut server in servers() {
+        let case = "20000 x INCR a|INFO|MSET a0 1 b1 1|SET b 1|SHUTDOWN NOSAVE|SET b 2|INCR a";
+        let replies = replies_of(&server.client().exchange(&bytes_of(&requests(case))));
+        assert_eq!(replies.len(), 20_003);
+        assert_eq!(replies[19_999], Value::Integer(20_000));
+        assert_eq!(replies[20_001..], [Value::ok(), Value::ok()]);
+        let (status, output) = server.wait_for_exit();
+        assert!(status.success(), "{output}");
+    }
+}
+
 /// More replies than sockets hold wait for a client that reads late, and what is behind them is executed.
 #[test]
 fn a_client_that_reads_late_gets_every_reply() {
