@@ -79,25 +79,41 @@ pub struct ScanOptions<'a> {
     pub pattern: Option<Glob<'a>>,
     /// Only values of this type.
     pub type_name: Option<&'a [u8]>,
+    /// NOVALUES: fields alone.
+    pub hides_values: bool,
 }
 
 impl<'a> ScanOptions<'a> {
     /// Reads the words after the cursor of a SCAN.
     pub fn of(arguments: Arguments<'a>) -> Result<ScanOptions<'a>, Refusal> {
-        ScanOptions::from(arguments, ScanOptions::OF_KEYS)
+        ScanOptions::from(arguments, Scanned::Keys)
     }
 
     /// Reads the words after key and cursor of a command that scans a collection. There is no TYPE.
     pub fn of_elements(arguments: Arguments<'a>) -> Result<ScanOptions<'a>, Refusal> {
-        ScanOptions::from(arguments, ScanOptions::OF_KEYS + 1)
+        ScanOptions::from(arguments, Scanned::Elements)
     }
 
-    const OF_KEYS: usize = 2;
+    /// As [`ScanOptions::of_elements`], of a hash: there is NOVALUES too.
+    pub fn of_fields(arguments: Arguments<'a>) -> Result<ScanOptions<'a>, Refusal> {
+        ScanOptions::from(arguments, Scanned::Fields)
+    }
 
-    fn from(arguments: Arguments<'a>, start: usize) -> Result<ScanOptions<'a>, Refusal> {
-        let mut options = ScanOptions { count: SCAN_COUNT_DEFAULT, pattern: None, type_name: None };
-        let mut i = start;
-        while let Some(value) = arguments.get(i + 1) {
+    fn from(arguments: Arguments<'a>, scanned: Scanned) -> Result<ScanOptions<'a>, Refusal> {
+        let mut options = ScanOptions {
+            count: SCAN_COUNT_DEFAULT,
+            pattern: None,
+            type_name: None,
+            hides_values: false,
+        };
+        let mut i = if scanned == Scanned::Keys { 2 } else { 3 };
+        while i < arguments.count() {
+            if scanned == Scanned::Fields && arguments.is(i, "novalues") {
+                options.hides_values = true;
+                i += 1;
+                continue;
+            }
+            let value = arguments.get(i + 1).ok_or(Refusal::Syntax)?;
             if arguments.is(i, "count") {
                 let count = parse_integer(value).ok_or(Refusal::NotAnInteger)?;
                 options.count = usize::try_from(count).map_err(|_| Refusal::Syntax)?;
@@ -106,15 +122,23 @@ impl<'a> ScanOptions<'a> {
                 }
             } else if arguments.is(i, "match") {
                 options.pattern = Some(Glob::new(value));
-            } else if arguments.is(i, "type") && start == ScanOptions::OF_KEYS {
+            } else if arguments.is(i, "type") && scanned == Scanned::Keys {
                 options.type_name = Some(value);
             } else {
                 return Err(Refusal::Syntax);
             }
             i += 2;
         }
-        if i == arguments.count() { Ok(options) } else { Err(Refusal::Syntax) }
+        Ok(options)
     }
+}
+
+/// What a command scans: it decides where its options begin, and which there are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scanned {
+    Keys,
+    Elements,
+    Fields,
 }
 
 /// Answers for one shard, from the cursor's slot to the shard's last one at most.

@@ -253,6 +253,19 @@ const NUMBERED: &[&str] = &[
     "sdiff",
     "sdiffstore",
     "sscan",
+    "hmset",
+    "hsetnx",
+    "hmget",
+    "hgetall",
+    "hdel",
+    "hexists",
+    "hstrlen",
+    "hkeys",
+    "hvals",
+    "hincrby",
+    "hincrbyfloat",
+    "hrandfield",
+    "hscan",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.
