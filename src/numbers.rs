@@ -41,6 +41,54 @@ pub fn parse_float(text: &[u8]) -> Option<f64> {
     (!f64::is_nan(value) && fits).then_some(value)
 }
 
+/// A double as Redis 7.2 prints it: the shortest digits that read back, as an integer up to 2^52, with an exponent where
+/// that is far from the point.
+pub fn print_float(value: f64) -> String {
+    const EXACT: f64 = (1u64 << 52) as f64;
+    if !value.is_finite() {
+        return match () {
+            () if value.is_nan() => "nan",
+            () if value > 0.0 => "inf",
+            () => "-inf",
+        }
+        .to_owned();
+    }
+    let is_negative_zero = value == 0.0 && value.is_sign_negative();
+    if value.trunc() == value && value.abs() <= EXACT && !is_negative_zero {
+        return (value as i64).to_string();
+    }
+    let text = format!("{value:e}");
+    let (mantissa, exponent) = text.split_once('e').expect("an exponent was asked for");
+    let (sign, mantissa) = match mantissa.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", mantissa),
+    };
+    let exponent: i32 = exponent.parse().expect("it was printed as a number");
+    let digits = mantissa.replace('.', "");
+    if digits == "0" {
+        return format!("{sign}0");
+    }
+    // The number is `digits` times ten to `scale`.
+    let (count, scale) = (digits.len() as i32, exponent - digits.len() as i32 + 1);
+    let size = exponent.abs();
+    if scale >= 0 && size < count + 7 {
+        return format!("{sign}{digits}{}", "0".repeat(scale as usize));
+    }
+    if scale < 0 && (scale > -7 || size < 4) {
+        let whole = count + scale;
+        return if whole <= 0 {
+            format!("{sign}0.{}{digits}", "0".repeat(-whole as usize))
+        } else {
+            let (whole, fraction) = digits.split_at(whole as usize);
+            format!("{sign}{whole}.{fraction}")
+        };
+    }
+    let (first, rest) = digits.split_at(1);
+    let point = if rest.is_empty() { "" } else { "." };
+    let direction = if exponent < 0 { '-' } else { '+' };
+    format!("{sign}{first}{point}{rest}e{direction}{size}")
+}
+
 /// Are all digits of the mantissa zeros?
 fn is_zero(unsigned: &[u8], is_hexadecimal: bool) -> bool {
     let (digits, exponent) = if is_hexadecimal { (&unsigned[2..], b'p') } else { (unsigned, b'e') };
@@ -51,6 +99,29 @@ fn is_zero(unsigned: &[u8], is_hexadecimal: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn floats_are_printed_as_by_redis() {
+        for (value, text) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (3.0, "3"),
+            (-17.0, "-17"),
+            (4_503_599_627_370_496.0, "4503599627370496"),
+            (0.1, "0.1"),
+            (3.1, "3.1"),
+            (-1.5, "-1.5"),
+            (1e-5, "0.00001"),
+            (1.25e-9, "1.25e-9"),
+            (1e16, "1e+16"),
+            (1e300, "1e+300"),
+            (1.7976931348623157e308, "1.7976931348623157e+308"),
+            (f64::INFINITY, "inf"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            assert_eq!(print_float(value), text);
+        }
+    }
 
     #[test]
     fn floats_are_read_as_by_strtod() {

@@ -41,6 +41,8 @@ pub mod string;
 pub mod table;
 #[cfg(test)]
 mod tests;
+pub mod zset;
+pub mod zset_range;
 
 use crate::core::Desk;
 use crate::core::shard::Bench;

@@ -9,7 +9,7 @@ use super::refusal::Refusal;
 use super::{
     Command, Run, bit, bitfield, client, command, config, connection, counter, database, debug,
     dump, expire, hash, hyperloglog, info, keys, latency, lcs, list, memory, object, pattern,
-    persistence, raft, scan, server, set, set_operations, slowlog, string,
+    persistence, raft, scan, server, set, set_operations, slowlog, string, zset, zset_range,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -24,6 +24,8 @@ const FAMILIES: &[&[Command]] = &[
     bitfield::COMMANDS,
     hyperloglog::COMMANDS,
     list::COMMANDS,
+    zset::COMMANDS,
+    zset_range::COMMANDS,
     hash::COMMANDS,
     set::COMMANDS,
     set_operations::COMMANDS,
@@ -266,6 +268,31 @@ const NUMBERED: &[&str] = &[
     "hincrbyfloat",
     "hrandfield",
     "hscan",
+    "zadd",
+    "zincrby",
+    "zrem",
+    "zcard",
+    "zscore",
+    "zmscore",
+    "zrank",
+    "zrevrank",
+    "zpopmin",
+    "zpopmax",
+    "zmpop",
+    "bzpopmin",
+    "bzpopmax",
+    "bzmpop",
+    "zcount",
+    "zlexcount",
+    "zrange",
+    "zrevrange",
+    "zrangebyscore",
+    "zrevrangebyscore",
+    "zrangebylex",
+    "zrevrangebylex",
+    "zremrangebyrank",
+    "zremrangebyscore",
+    "zremrangebylex",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

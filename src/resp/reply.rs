@@ -128,7 +128,7 @@ impl<'a> Reply<'a> {
 
     /// A double: a bulk string of its shortest digits in RESP2.
     pub fn double(&mut self, value: f64) {
-        let text = value.to_string();
+        let text = crate::numbers::print_float(value);
         match self.protocol {
             Protocol::Resp2 => self.bulk(text.as_bytes()),
             Protocol::Resp3 => self.line(b',', text.as_bytes()),

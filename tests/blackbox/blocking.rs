@@ -251,3 +251,22 @@ fn a_server_stops_although_clients_wait() {
         assert_eq!(server.client().say("BLPOP k 0"), bulks(&["k", "v"]));
     }
 }
+
+#[test]
+fn sorted_sets_are_waited_for_as_lists_are() {
+    for server in &servers() {
+        let mut first = waiting(server, "BZPOPMIN k 0", 1);
+        let mut second = waiting(server, "BZPOPMAX a0 b1 k 0", 2);
+        let mut third = waiting(server, "BLPOP k 0", 3);
+        // A list does not serve those who wait for a sorted set, nor the other way round.
+        assert_eq!(server.client().say("RPUSH k v"), Value::Integer(1));
+        assert_eq!(third.read(), bulks(&["k", "v"]));
+        assert_eq!(server.client().say("ZADD k 1 a 2 b 3 c"), Value::Integer(3));
+        assert_eq!(first.read(), bulks(&["k", "a", "1"]));
+        assert_eq!(second.read(), bulks(&["k", "c", "3"]));
+        assert_eq!(server.client().say("ZRANGE k 0 -1"), bulks(&["b"]));
+        let mut fourth = waiting(server, "BZMPOP 0 2 x y MAX COUNT 2", 1);
+        server.client().say("ZADD y 5 m 6 n 7 o");
+        assert_eq!(fourth.read().elements()[1].elements().len(), 2);
+    }
+}

@@ -147,6 +147,8 @@ const ROWS_THAT_DIFFER: &[(&str, &str, &str)] = &[
     ("watch", "arity and keys", "the session sends each key to its shard itself"),
     ("command|getkeys", "arity and keys", "7.0 demands an argument of the command, 7.2 does not"),
     ("command|getkeysandflags", "arity and keys", "7.0 demands an argument, 7.2 does not"),
+    ("zrank", "arity and keys", "7.2 takes WITHSCORE"),
+    ("zrevrank", "arity and keys", "7.2 takes WITHSCORE"),
     ("object|help", "readonly", "it runs where the other subcommands run"),
 ];
 
