@@ -14,6 +14,11 @@ fn redis_benchmark_runs_to_the_end() {
     for shards in ["1", "2"] {
         let server = Server::start(&["--shards", shards]);
         let port = server.port().to_string();
+        // As it comes, with all its tests; the last one is MSET.
+        let outcome = run("redis-benchmark", &["-p", &port, "-n", "1000", "-q"], b"");
+        assert!(outcome.status.success(), "{}", outcome.text);
+        assert!(outcome.text.contains("MSET (10 keys)"), "{}", outcome.text);
+        assert!(!outcome.text.contains("rror"), "{}", outcome.text);
         for (pipeline, requests) in [("1", "5000"), ("16", "40000"), ("100", "100000")] {
             let arguments =
                 ["-p", &port, "-t", "ping,set,get,incr,mset", "-P", pipeline, "-n", requests];
