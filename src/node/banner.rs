@@ -32,7 +32,12 @@ pub fn starting(plan: &Plan) -> Vec<String> {
             identity.cluster
         ),
         _ => format!(
-            "mode cache, nothing on disk, maxmemory {}",
+            "mode cache, nothing on disk{}, maxmemory {}",
+            if settings.is_given("dir") {
+                format!(" (directory {} is not used)", settings.dir.display())
+            } else {
+                String::new()
+            },
             match settings.maxmemory {
                 0 => "unlimited".to_string(),
                 bytes => format!("{} {}", size_text(bytes), settings.maxmemory_policy.word()),

@@ -2,7 +2,8 @@
 //!
 //! `lock` holds the process id of its user and is locked (flock) as long as that process lives, whatever becomes of it.
 //! `cluster.json` says what was decided when the directory was created and can never change: identities, the count of
-//! shards, the seed of the key hash. It is written once, atomically, and carries a checksum.
+//! shards, the seed of the key hash. It is written once, atomically, and carries a checksum: by [`Directory::found`], when
+//! nothing refuses the first start any more, so that a refused one decides nothing.
 //! A `cache` node has an [`Identity`] but no directory: it touches no disk.
 
 use super::Refusal;
@@ -69,7 +70,8 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Opens the directory, or creates it with `shards`, or `shards_default` of them when none are asked for.
+    /// Opens the directory, or creates it for `shards`, or `shards_default` of them when none are asked for, to be
+    /// founded before anything is written to it.
     /// Errors: it cannot be written, is in use, damaged, newer than this program or of another shard count.
     pub fn open(
         path: &Path,
@@ -85,12 +87,10 @@ impl Directory {
         let (identity, is_new) = match fs::read_to_string(&cluster_file) {
             Ok(text) => (read(&text, &cluster_file)?, false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let identity = Identity::create(shards.unwrap_or(shards_default), now_ms);
-                files::replace(&cluster_file, write(&identity).as_bytes())
-                    .map_err(|error| fails("write to", error))?;
-                let path = fs::canonicalize(path).map_err(|error| fails("find", error))?;
-                files::sync_folder_of(&path).map_err(|error| fails("write to", error))?;
-                (identity, true)
+                if let Some(shard) = shard_folder(path).map_err(|error| fails("read", error))? {
+                    return Err(missing(&cluster_file, &shard));
+                }
+                (Identity::create(shards.unwrap_or(shards_default), now_ms), true)
             }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(damaged(&cluster_file, "it is not text"));
@@ -105,6 +105,19 @@ impl Directory {
             )));
         }
         Ok(Directory { path: path.into(), identity, is_new, _lock: lock })
+    }
+
+    /// Writes down what a new directory is for. To be called before any shard writes to it.
+    /// Errors: it cannot be written.
+    pub fn found(&self) -> Result<(), Refusal> {
+        if !self.is_new {
+            return Ok(());
+        }
+        let fails = |doing: &str, error: io::Error| unusable(&self.path, doing, &error);
+        files::replace(&self.path.join(CLUSTER_FILE), write(&self.identity).as_bytes())
+            .map_err(|error| fails("write to", error))?;
+        let path = fs::canonicalize(&self.path).map_err(|error| fails("find", error))?;
+        files::sync_folder_of(&path).map_err(|error| fails("write to", error))
     }
 
     /// Where it is.
@@ -211,6 +224,27 @@ pub fn unusable(path: &Path, doing: &str, error: &io::Error) -> Refusal {
     Refusal::failure(format!("cannot {doing} directory {}: {error}: {remedy}", path.display()))
 }
 
+/// A shard's folder in this directory, if there is one: then it was founded before.
+fn shard_folder(path: &Path) -> io::Result<Option<PathBuf>> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("shard-"));
+        if number.is_some_and(|number| number.parse::<u16>().is_ok()) {
+            return Ok(Some(entry.path()));
+        }
+    }
+    Ok(None)
+}
+
+fn missing(file: &Path, shard: &Path) -> Refusal {
+    Refusal::failure(format!(
+        "{} is missing although {} is there: restore it from a backup, or move the directory away to start empty",
+        file.display(),
+        shard.display()
+    ))
+}
+
 fn damaged(file: &Path, cause: &str) -> Refusal {
     Refusal::failure(format!(
         "{} is damaged ({cause}): restore it from a backup, or move the directory away to start empty",
@@ -304,6 +338,12 @@ mod tests {
         tempfile::tempdir().expect("a scratch directory")
     }
 
+    fn founded(path: &Path, shards: Option<u16>, shards_default: u16, now_ms: u64) -> Directory {
+        let directory = Directory::open(path, shards, shards_default, now_ms).expect("opened");
+        directory.found().expect("founded");
+        directory
+    }
+
     fn refusal(path: &Path, shards: Option<u16>) -> String {
         Directory::open(path, shards, 2, 0).expect_err("to be refused").text
     }
@@ -312,7 +352,7 @@ mod tests {
     fn created_once_then_the_same() {
         let folder = scratch();
         let path = folder.path().join("deep/data");
-        let first = Directory::open(&path, None, 3, 1_700_000_000_000).expect("created");
+        let first = founded(&path, None, 3, 1_700_000_000_000);
         assert!(first.is_new());
         let identity = first.identity().clone();
         assert_eq!((identity.shard_count, identity.created_ms), (3, 1_700_000_000_000));
@@ -336,12 +376,33 @@ mod tests {
     #[test]
     fn another_shard_count_is_refused_with_both_numbers() {
         let folder = scratch();
-        drop(Directory::open(folder.path(), Some(4), 1, 0).expect("created"));
+        drop(founded(folder.path(), Some(4), 1, 0));
         let text = refusal(folder.path(), Some(5));
         assert!(
             text.contains("was created with 4 shards, --shards asks for 5: leave out"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn nothing_is_decided_before_the_founding() {
+        let folder = scratch();
+        drop(Directory::open(folder.path(), Some(4), 1, 0).expect("opened"));
+        let directory = founded(folder.path(), Some(5), 1, 0);
+        assert!(directory.is_new());
+        assert_eq!(directory.identity().shard_count, 5);
+    }
+
+    #[test]
+    fn a_missing_cluster_file_is_named() {
+        let folder = scratch();
+        drop(founded(folder.path(), Some(1), 1, 0));
+        fs::create_dir(folder.path().join("shard-0")).expect("writable");
+        fs::remove_file(folder.path().join(CLUSTER_FILE)).expect("there");
+        let text = refusal(folder.path(), None);
+        assert!(text.contains("cluster.json is missing although "), "{text}");
+        assert!(text.contains("shard-0 is there: restore it"), "{text}");
+        assert!(!folder.path().join(CLUSTER_FILE).exists());
     }
 
     #[test]
@@ -355,7 +416,7 @@ mod tests {
     #[test]
     fn every_damaged_byte_is_refused() {
         let folder = scratch();
-        drop(Directory::open(folder.path(), Some(2), 1, 77).expect("created"));
+        drop(founded(folder.path(), Some(2), 1, 77));
         let path = folder.path().join(CLUSTER_FILE);
         let good = fs::read(&path).expect("there");
         let identity = read(std::str::from_utf8(&good).expect("text"), &path).expect("whole");

@@ -87,8 +87,8 @@ impl Origins {
         }
         let Recovered { keyspace, header, .. } = recovered;
         if let Some(cut) = &log.cut {
-            tracing::info!(
-                "shard {shard}: the log ends at {} offset {}: {}",
+            tracing::warn!(
+                "shard {shard}: the log ends at {} offset {}: {}; what was written there is dropped",
                 cut.file,
                 cut.offset,
                 cut.found

@@ -73,6 +73,10 @@ impl Node {
             let listeners = listeners(plan, id)?;
             seats.push(Seat { id: id as u16, cpu, mailbox, listeners });
         }
+        // All that can be refused beforehand was asked.
+        if let Some(directory) = &plan.directory {
+            directory.found()?;
+        }
         let (report, reports) = mpsc::channel();
         let shard_count = usize::from(plan.identity.shard_count);
         let progress: Arc<Vec<Mutex<ShardProgress>>> =

@@ -3,6 +3,7 @@
 
 use crate::support::client::encode;
 use crate::support::{Chance, Client, Program, Server, Value, eventually, system};
+use std::net::{Ipv4Addr, TcpListener};
 use std::thread;
 
 const KEYS: usize = 30_000;
@@ -111,4 +112,60 @@ fn nobody_is_left_hanging_while_a_server_recovers() {
     let mut client = first_client(server.port());
     assert_eq!(client.say("GET key:1"), Value::bulk("1"));
     assert!(server.wait_for_line("ready on "));
+}
+
+#[test]
+fn a_refused_first_start_decides_nothing() {
+    let mut server = Server::prepare(Program::Ringraft, &["--shards", "4"]);
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, server.port())).expect("a free port");
+    let refusal = server.try_launch().expect_err("the port is taken").to_string();
+    assert!(refusal.contains("port"), "{refusal}");
+    drop(taken);
+    server.set_arguments(&["--shards", "3"]);
+    server.launch();
+    assert_eq!(server.client().say("SET a 1"), Value::ok());
+    server.restart();
+    assert_eq!(server.client().say("GET a"), Value::bulk("1"));
+}
+
+#[test]
+fn a_missing_cluster_file_is_refused_by_name() {
+    let mut server = Server::start(&["--shards", "2"]);
+    server.terminate();
+    let file = server.directory().join("cluster.json");
+    let kept = std::fs::read(&file).expect("it is there");
+    std::fs::remove_file(&file).expect("it is there");
+    let refusal = server.try_launch().expect_err("its identity is lost").to_string();
+    assert!(refusal.contains("cluster.json is missing although "), "{refusal}");
+    std::fs::write(&file, kept).expect("written");
+    server.launch();
+}
+
+#[test]
+fn a_cache_says_that_it_uses_no_directory() {
+    let mut server = Server::start(&["--mode", "cache"]);
+    let expected = format!("(directory {} is not used)", server.directory().display());
+    let (_, log) = server.terminate();
+    assert!(log.contains(&expected), "{log}");
+}
+
+#[test]
+fn a_dropped_record_is_in_the_log() {
+    let mut server = Server::start(&["--shards", "1"]);
+    let mut client = server.client();
+    assert_eq!(client.say("SET first 1"), Value::ok());
+    assert_eq!(client.say("SET torn by-the-crash"), Value::ok());
+    server.kill();
+    let file = server.directory().join("shard-0/log/00000000000000000001.log");
+    let mut bytes = std::fs::read(&file).expect("a log");
+    let word = b"by-the-crash";
+    let at = bytes.windows(word.len()).rposition(|w| w == word).expect("it was logged");
+    bytes[at] ^= 1;
+    std::fs::write(&file, bytes).expect("written");
+    server.launch();
+    assert_eq!(server.client().say("GET first"), Value::bulk("1"));
+    assert_eq!(server.client().say("GET torn"), Value::Null);
+    let (_, log) = server.terminate();
+    let expected = "a record whose checksum does not fit; what was written there is dropped";
+    assert!(log.contains(expected), "{log}");
 }
