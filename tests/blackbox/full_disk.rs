@@ -30,16 +30,20 @@ struct SmallDisk {
 impl Scene {
     /// `None` where nothing can be mounted.
     fn start(megabytes: u32) -> Option<Scene> {
-        let mut server = Server::prepare(Program::Ringraft, SHARDS);
+        let mut scene = Scene::prepare(megabytes)?;
+        scene.server.launch();
+        Some(scene)
+    }
+
+    /// The same before the first start.
+    fn prepare(megabytes: u32) -> Option<Scene> {
+        let server = Server::prepare(Program::Ringraft, SHARDS);
         let disk = SmallDisk { path: server.directory().to_path_buf() };
         let size = format!("size={megabytes}m");
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &size, "ringraft-test"]).arg(&disk.path);
         match mount.stdout(Stdio::null()).stderr(Stdio::null()).status() {
-            Ok(status) if status.success() => {
-                server.launch();
-                Some(Scene { server, disk })
-            }
+            Ok(status) if status.success() => Some(Scene { server, disk }),
             result => {
                 std::mem::forget(disk);
                 eprintln!(
@@ -140,6 +144,18 @@ fn read(client: &mut Client, n: usize) -> Option<String> {
         Value::Null => None,
         found => Some(found.text()),
     }
+}
+
+#[test]
+fn a_first_start_on_a_full_disk_decides_nothing() {
+    let Some(mut scene) = Scene::prepare(128) else { return };
+    scene.disk.take(110);
+    let refusal = scene.server.try_launch().expect_err("there is no room").to_string();
+    assert!(refusal.contains("is full"), "{refusal}");
+    std::fs::remove_file(scene.disk.path.join("ballast")).expect("it is there");
+    scene.server.set_arguments(&["--shards", "3", "--segment-size", "8mb"]);
+    scene.server.launch();
+    assert_eq!(scene.server.client().say("SET a 1"), Value::ok());
 }
 
 #[test]
