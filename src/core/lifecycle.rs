@@ -177,10 +177,9 @@ impl Core {
         // A client may write a whole batch before it reads a reply: what waits behind unread replies is
         // received all the same, up to a bound, or neither side would ever go on.
         let unread = connection.replies.waiting_bytes() > OUTPUT_PAUSE_BYTES;
-        let waits = connection.hold != Hold::None
-            || connection.runnable
-            || connection.replies.unfinished() >= UNFINISHED_REQUESTS_MAX;
-        let full = unread && connection.unparsed() > INPUT_WAITING_BYTES_MAX
+        let behind = connection.replies.unfinished() >= UNFINISHED_REQUESTS_MAX;
+        let waits = connection.hold != Hold::None || connection.runnable;
+        let full = (unread || behind) && connection.unparsed() > INPUT_WAITING_BYTES_MAX
             || waits && connection.unparsed() > bound;
         if connection.closed || connection.ended || connection.hold == Hold::Moving {
             return;
