@@ -127,23 +127,19 @@ fn a_directory_of_another_cluster_is_refused() {
     assert!(text.starts_with("./data/cluster.json is damaged ("), "{text}");
 }
 
+/// What another shard count is told, the directory's own tests and the black-box tests see.
 #[test]
-fn another_shard_count_is_refused() {
+fn a_refused_first_start_decides_no_shard_count() {
     let folder = scratch();
     let taken = TcpListener::bind("127.0.0.1:0").expect("some port is free");
     let port = taken.local_addr().expect("bound").port();
-    // The port is looked at after the directory, so this start creates it and ends.
-    let text = refusal(folder.path(), &format!("--shards 3 --segment-size 8mb --port {port}"), 1);
-    assert!(text.starts_with(&format!("cannot listen on 127.0.0.1:{port}: ")), "{text}");
-    assert!(
-        text.ends_with("another process listens there: stop it or choose another port with --port")
-    );
-    let text = refusal(folder.path(), &format!("--shards 2 --port {port}"), 1);
-    assert_eq!(
-        text,
-        "directory ./data was created with 3 shards, --shards asks for 2: leave out --shards or use another \
-         directory with --dir"
-    );
+    for shards in [3, 2] {
+        let options = format!("--shards {shards} --segment-size 8mb --port {port}");
+        let text = refusal(folder.path(), &options, 1);
+        assert!(text.starts_with(&format!("cannot listen on 127.0.0.1:{port}: ")), "{text}");
+        let remedy = "another process listens there: stop it or choose another port with --port";
+        assert!(text.ends_with(remedy), "{text}");
+    }
 }
 
 #[test]
