@@ -127,7 +127,8 @@ fn a_directory_of_another_cluster_is_refused() {
     assert!(text.starts_with("./data/cluster.json is damaged ("), "{text}");
 }
 
-/// What another shard count is told, the directory's own tests and the black-box tests see.
+/// That another shard count is refused once a start has succeeded: `starts::another_shard_count_is_refused` of the
+/// black-box tests.
 #[test]
 fn a_refused_first_start_decides_no_shard_count() {
     let folder = scratch();

@@ -41,6 +41,24 @@ fn read_all(port: u16, seed: u64) {
 }
 
 #[test]
+fn another_shard_count_is_refused() {
+    let mut server = Server::start(&["--shards", "3"]);
+    assert!(server.terminate().0.success());
+    server.set_arguments(&["--shards", "2"]);
+    let refusal = server.try_launch().expect_err("the directory has three shards");
+    let text = format!(
+        "directory {} was created with 3 shards, --shards asks for 2: leave out --shards or use another \
+         directory with --dir",
+        server.directory().display()
+    );
+    assert!(refusal.output.contains(&text), "{}", refusal.output);
+    assert_eq!(refusal.status.code(), Some(1));
+    server.set_arguments(&[]);
+    server.launch();
+    assert_eq!(server.info_number("shards"), 3);
+}
+
+#[test]
 fn whoever_comes_first_finds_every_key() {
     for shape in [["--shards", "2", "--cores", "0,1"], ["--shards", "4", "--cores", "0,1"]] {
         let mut chance = Chance::new("whoever_comes_first_finds_every_key");
