@@ -2,7 +2,7 @@
 
 use super::lots::Lots;
 use super::refusal::{Outcome, Refusal};
-use super::scan::{Cursor, ScanOptions};
+use super::scan::{Cursor, ScanOptions, reply_elements};
 use super::{Arity, Call, Command, Group, Keys, read, write};
 use crate::limits::RANDOM_ELEMENTS_MAX;
 use crate::numbers::long_double::LongDouble;
@@ -354,10 +354,7 @@ fn hscan(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
             }
         });
     }
-    reply.array(2);
-    reply.bulk_integer(next as i64);
-    reply.array(count);
-    reply.raw(&found);
+    reply_elements(next, count, &found, reply);
     Ok(())
 }
 

@@ -486,20 +486,9 @@ fn pop_from_first(
     at: usize,
     reply: &mut Reply<'_>,
 ) -> Outcome {
-    let last = call.counted_keys(at)?;
-    if last + 1 == call.count() {
-        return Err(Refusal::Syntax);
-    }
-    let end = end_of(call, last + 1)?;
-    let mut count = 1;
-    match call.count() - (last + 2) {
-        0 => {}
-        2 if call.arguments.is(last + 2, "count") => {
-            count = call.count_at(last + 3, 1, "ERR count should be greater than 0")?;
-        }
-        _ => return Err(Refusal::Syntax),
-    }
-    for i in at + 1..=last {
+    let (keys, end, count) = call.popping(at, ["left", "right"])?;
+    let end = [End::Front, End::Back][end];
+    for i in keys {
         if call.list(i, &edit.view())?.is_some() {
             reply.array(2);
             reply.bulk(call.at(i));

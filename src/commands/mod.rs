@@ -58,6 +58,7 @@ use ringraft_shards::value::sorted_set::SortedSet;
 use ringraft_shards::waiting::WaitKind;
 pub use secrets::Secrets;
 use smallvec::SmallVec;
+use std::ops::RangeInclusive;
 
 /// Keys of one command that are looked up together.
 pub const KEYS_AHEAD: usize = 16;
@@ -187,6 +188,30 @@ impl<'a> Call<'a> {
         let count = self.count_at(at, 1, "ERR numkeys should be greater than 0")?;
         let last = usize::try_from(count).ok().and_then(|count| count.checked_add(at));
         last.filter(|last| *last < self.count()).ok_or(Refusal::Syntax)
+    }
+
+    /// What stands behind the word MPOP of a command: `numkeys key [key ...] LOW|HIGH [COUNT count]`, from argument `at` on;
+    /// `ends` are the two words. Returns the positions of the keys, which word it is, and the count.
+    /// Errors: as [`Call::counted_keys`]; another word; a count that is none.
+    pub fn popping(
+        &self,
+        at: usize,
+        ends: [&str; 2],
+    ) -> Result<(RangeInclusive<usize>, usize, u64), Refusal> {
+        let last = self.counted_keys(at)?;
+        if last + 1 == self.count() {
+            return Err(Refusal::Syntax);
+        }
+        let end = ends.iter().position(|word| self.arguments.is(last + 1, word));
+        let end = end.ok_or(Refusal::Syntax)?;
+        let count = match self.count() - (last + 2) {
+            0 => 1,
+            2 if self.arguments.is(last + 2, "count") => {
+                self.count_at(last + 3, 1, "ERR count should be greater than 0")?
+            }
+            _ => return Err(Refusal::Syntax),
+        };
+        Ok((at + 1..=last, end, count))
     }
 
     /// Argument `i` as a 64-bit integer by Redis' strict rules (no spaces, no `+`, no leading zeros).

@@ -166,6 +166,14 @@ fn scan(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     Ok(())
 }
 
+/// The reply of a scan of a value: where to go on, and `count` elements as RESP.
+pub fn reply_elements(next: u64, count: usize, elements: &[u8], reply: &mut Reply<'_>) {
+    reply.array(2);
+    reply.bulk_integer(next as i64);
+    reply.array(count);
+    reply.raw(elements);
+}
+
 fn randomkey(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     match view.random(call.seed) {
         Some(item) => reply.bulk(item.key()),

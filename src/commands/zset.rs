@@ -348,21 +348,9 @@ fn pop_from_first(
     at: usize,
     reply: &mut Reply<'_>,
 ) -> Outcome {
-    let last = call.counted_keys(at)?;
-    let extreme = match () {
-        () if last + 1 == call.count() => return Err(Refusal::Syntax),
-        () if call.arguments.is(last + 1, "min") => Extreme::Lowest,
-        () if call.arguments.is(last + 1, "max") => Extreme::Highest,
-        () => return Err(Refusal::Syntax),
-    };
-    let count = match call.count() - (last + 2) {
-        0 => 1,
-        2 if call.arguments.is(last + 2, "count") => {
-            call.count_at(last + 3, 1, "ERR count should be greater than 0")?
-        }
-        _ => return Err(Refusal::Syntax),
-    };
-    for i in at + 1..=last {
+    let (keys, extreme, count) = call.popping(at, ["min", "max"])?;
+    let extreme = [Extreme::Lowest, Extreme::Highest][extreme];
+    for i in keys {
         let taken = take(call, i, edit, extreme, count)?;
         if taken.is_empty() {
             continue;
