@@ -16,7 +16,7 @@ use crate::core::mailbox::Mail;
 use crate::core::shard::{LocalShard, Request};
 use crate::core::waiting::{Asker, End, awaited_keys, is_nothing};
 use crate::resp::reply::Protocol;
-use ringraft_shards::arguments::OwnedArguments;
+use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
 use ringraft_shards::waiting::WaitKey;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -88,11 +88,6 @@ impl Blocks {
         write(&mut reply);
         self.replies.push((number, reply));
     }
-
-    /// Is there a reply that was not looked at?
-    pub fn has_replies(&self) -> bool {
-        !self.replies.is_empty()
-    }
 }
 
 impl Core {
@@ -112,30 +107,26 @@ impl Core {
         let now = self.steady.read();
         let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
         let view = arguments.borrow();
-        let mut keys: BTreeMap<ShardId, Vec<WaitKey>> = BTreeMap::new();
-        for key in awaited_keys(command, database, view) {
-            keys.entry(self.router.shard(self.router.hash(&key.bytes))).or_default().push(key);
-        }
         // Where BLMOVE puts what it takes has a shard too.
         let mut shards =
             command.keys.positions(view).map(|i| self.router.shard(self.router.hash(view.at(i))));
         let first = shards.next().expect("a request without keys does not block");
         let is_one = shards.all(|shard| shard == first);
         drop(shards);
-        let blocks = &mut self.answers.blocks;
-        blocks.last_number = blocks.last_number.wrapping_add(1);
-        let number = blocks.last_number;
         let place = match is_one {
             true => Place::Shard(first),
             false => Place::Here(Box::new(Here {
                 command,
                 database,
                 arguments: arguments.clone(),
-                keys,
+                keys: self.keys_by_shard(command, database, view),
                 state: State::First,
                 end: None,
             })),
         };
+        let blocks = &mut self.answers.blocks;
+        blocks.last_number = blocks.last_number.wrapping_add(1);
+        let number = blocks.last_number;
         blocks.deadlines.extend(deadline.map(|deadline| (deadline, number)));
         let blocked = Blocked { target, protocol, deadline, place };
         assert!(blocks.requests.insert(number, blocked).is_none(), "four billion are blocked");
@@ -151,6 +142,20 @@ impl Core {
         if self.answers.connections.at(index).ended {
             self.end_block(number, End::Empty);
         }
+    }
+
+    /// The keys that a command waits for, by shard.
+    fn keys_by_shard(
+        &self,
+        command: &'static Command,
+        database: DatabaseIndex,
+        arguments: Arguments<'_>,
+    ) -> BTreeMap<ShardId, Vec<WaitKey>> {
+        let mut keys: BTreeMap<ShardId, Vec<WaitKey>> = BTreeMap::new();
+        for key in awaited_keys(command, database, arguments) {
+            keys.entry(self.router.shard(self.router.hash(&key.bytes))).or_default().push(key);
+        }
+        keys
     }
 
     /// Tries a request of several shards as a transaction.
@@ -245,17 +250,6 @@ impl Core {
                 let ready = tell(&mut core.shards[local], asker, &keys, now_ms);
                 core.notify(ready);
             });
-        }
-    }
-
-    /// Does something at a shard, here or on the core where it lives, behind the requests that were sent there before.
-    fn at_shard(&mut self, shard: ShardId, task: impl FnOnce(&mut Core, usize) + Send + 'static) {
-        let place = self.router.place(shard);
-        let local = usize::from(place.local);
-        if place.core == self.id {
-            task(self, local);
-        } else {
-            self.answers.post(place.core, Mail::Task(Box::new(move |core| task(core, local))));
         }
     }
 

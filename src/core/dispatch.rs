@@ -16,6 +16,7 @@ use crate::core::desk::{Desk, run_session};
 use crate::core::gather::{GatherState, Merge, Part};
 use crate::core::intake::{OUT_OF_MEMORY, forward};
 use crate::core::joined::joins;
+use crate::core::mailbox::Mail;
 use crate::core::session::{Queued, ReplyMode};
 use crate::core::shard::Request;
 use crate::core::spread::Member;
@@ -365,16 +366,22 @@ impl Core {
 
     /// The database's ordered index must be there before a page of KEYS is read from it.
     fn order_shard(&mut self, shard: ShardId, database: DatabaseIndex) {
-        let place = self.router.place(shard);
         let now_ms = self.turn.now_ms;
-        let order = move |core: &mut Core| {
-            core.shards[usize::from(place.local)].keep_order(database, now_ms);
-        };
+        self.at_shard(shard, move |core, local| core.shards[local].keep_order(database, now_ms));
+    }
+
+    /// Does something at a shard, here or on the core where it lives, behind the requests that were sent there before.
+    pub(super) fn at_shard(
+        &mut self,
+        shard: ShardId,
+        task: impl FnOnce(&mut Core, usize) + Send + 'static,
+    ) {
+        let place = self.router.place(shard);
+        let local = usize::from(place.local);
         if place.core == self.id {
-            order(self);
+            task(self, local);
         } else {
-            let task = crate::core::mailbox::Mail::Task(Box::new(order));
-            self.answers.post(place.core, task);
+            self.answers.post(place.core, Mail::Task(Box::new(move |core| task(core, local))));
         }
     }
 

@@ -245,22 +245,15 @@ fn send(
     }
     let target = Target::Gather { index, part: 0 };
     let origin = Origin { core: core.id, target, protocol, rides: true, no_touch: true };
-    let place = core.router.place(shard);
     let guard = (!watched.is_empty()).then(|| watched.to_vec());
     let arguments = packed.arguments;
-    let deliver = move |core: &mut Core| {
+    core.at_shard(shard, move |core, local| {
         let command = table::internal(RUN);
         let (database, first_key) = (DatabaseIndex(0), KeyHash::default());
         let request =
             Request { command, origin, database, first_key, arguments: arguments.borrow() };
-        core.admit_transaction(usize::from(place.local), &request, guard);
-    };
-    if place.core == core.id {
-        deliver(core);
-    } else {
-        let task = super::mailbox::Mail::Task(Box::new(deliver));
-        core.answers.post(place.core, task);
-    }
+        core.admit_transaction(local, &request, guard);
+    });
 }
 
 /// Coordinates a transaction of several shards.
@@ -485,17 +478,9 @@ impl Core {
     /// Ends the interest in these keys.
     pub(super) fn unwatch(&mut self, watched: Vec<Watched>) {
         for watched in watched {
-            let place = self.router.place(watched.shard);
-            let forget = move |core: &mut Core| {
-                let shard = &mut core.shards[usize::from(place.local)];
-                shard.keyspace.unwatch(watched.database, &watched.key);
-            };
-            if place.core == self.id {
-                forget(self);
-            } else {
-                let task = super::mailbox::Mail::Task(Box::new(forget));
-                self.answers.post(place.core, task);
-            }
+            self.at_shard(watched.shard, move |core, local| {
+                core.shards[local].keyspace.unwatch(watched.database, &watched.key);
+            });
         }
     }
 

@@ -278,15 +278,21 @@ impl LocalShard {
             if reply.starts_with(b"-") {
                 stats.commands[usize::from(waiting.command.number)].failed += 1;
             }
-            self.forget_keys(&keys);
-            answers.write(waiting.origin, |out| out.extend_from_slice(&reply));
+            self.release((waiting, keys), answers, |_, out| out.extend_from_slice(&reply));
         }
     }
 
-    fn forget_keys(&mut self, keys: &[WaitKey]) {
-        for key in keys {
+    /// Answers a command that waits no longer, and ends the interest in its keys.
+    fn release(
+        &mut self,
+        (waiting, keys): (Waiting, Vec<WaitKey>),
+        answers: &mut Answers,
+        write: impl FnOnce(Protocol, &mut Vec<u8>),
+    ) {
+        for key in &keys {
             self.keyspace.stop_awaiting(key.database, &key.bytes);
         }
+        answers.write(waiting.origin, |out| write(waiting.origin.protocol, out));
     }
 
     /// An operation that serves could not be proposed. Those who waited before go on waiting.
@@ -298,10 +304,9 @@ impl LocalShard {
     ) {
         let is_first_try = arguments.at(1).is_empty();
         each_declared(arguments, |ticket, _| {
-            if is_first_try && let Some((waiting, keys)) = self.waiters.served(ticket) {
-                self.forget_keys(&keys);
-                answers.write(waiting.origin, |out| {
-                    Reply::new(out, waiting.origin.protocol).error(error);
+            if is_first_try && let Some(waited) = self.waiters.served(ticket) {
+                self.release(waited, answers, |protocol, out| {
+                    Reply::new(out, protocol).error(error)
                 });
             }
         });
@@ -309,10 +314,8 @@ impl LocalShard {
 
     /// A client no longer wants to wait. It is answered, now or once it is known that nobody has served it.
     pub fn end_wait(&mut self, asker: Asker, end: End, answers: &mut Answers) {
-        if let Ending::Ended((waiting, keys)) = self.waiters.end(asker, end) {
-            self.forget_keys(&keys);
-            let origin = waiting.origin;
-            answers.write(origin, |out| end.write(origin.protocol, out));
+        if let Ending::Ended(waited) = self.waiters.end(asker, end) {
+            self.release(waited, answers, |protocol, out| end.write(protocol, out));
         }
     }
 
@@ -332,10 +335,8 @@ impl LocalShard {
         let mut keys = Vec::new();
         for round in std::mem::take(&mut self.settled) {
             let settled = self.waiters.settle(round);
-            for ((waiting, waited), end) in settled.ended {
-                self.forget_keys(&waited);
-                let origin = waiting.origin;
-                answers.write(origin, |out| end.write(origin.protocol, out));
+            for (waited, end) in settled.ended {
+                self.release(waited, answers, |protocol, out| end.write(protocol, out));
             }
             keys.extend(settled.keys);
         }
@@ -383,12 +384,17 @@ impl LocalShard {
 
     /// A client that was told has found nothing: it waits on, at its place. Returns those that are to try now.
     pub fn keep_interest(&mut self, asker: Asker, keys: &[WaitKey], now_ms: i64) -> Vec<Asker> {
+        self.has_found_out(asker, keys);
+        self.tell_all(keys, now_ms)
+    }
+
+    /// A client that was told of some of these keys knows by now what was there.
+    fn has_found_out(&mut self, asker: Asker, keys: &[WaitKey]) {
         for key in keys {
             if self.interests.told.get(key) == Some(&asker) {
                 self.interests.told.remove(key);
             }
         }
-        self.tell_all(keys, now_ms)
     }
 
     /// A client waits no longer. Returns those that are to try now.
@@ -402,10 +408,8 @@ impl LocalShard {
                     self.interests.queues.remove(key);
                 }
             }
-            if self.interests.told.get(key) == Some(&asker) {
-                self.interests.told.remove(key);
-            }
         }
+        self.has_found_out(asker, keys);
         self.tell_all(keys, now_ms)
     }
 
@@ -421,10 +425,8 @@ impl LocalShard {
 
     /// This node leads the shard no longer: who waits is told.
     pub(super) fn dissolve_waiters(&mut self, answers: &mut Answers) {
-        for (waiting, keys) in self.waiters.dissolve() {
-            self.forget_keys(&keys);
-            let origin = waiting.origin;
-            answers.write(origin, |out| Reply::new(out, origin.protocol).error(FORCED));
+        for waited in self.waiters.dissolve() {
+            self.release(waited, answers, |protocol, out| Reply::new(out, protocol).error(FORCED));
         }
     }
 }
