@@ -134,7 +134,7 @@ fn flags(row: &Command) -> Vec<&'static str> {
         (flags.fast, "fast"),
         (flags.no_auth, "no_auth"),
         (flags.may_replicate, "may_replicate"),
-        (flags.asks, "no_multi"),
+        (flags.no_multi, "no_multi"),
     ])
 }
 

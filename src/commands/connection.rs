@@ -19,12 +19,12 @@ pub const COMMANDS: &[Command] = &[
         "1.0.0",
         "Answers its argument.",
     ),
-    session("quit", Arity::AtLeast(1), quit).fast().no_auth().no_multi().about(
+    session("quit", Arity::AtLeast(1), quit).fast().no_auth().unqueued().about(
         Group::Connection,
         "1.0.0",
         "Closes the connection.",
     ),
-    session("reset", Arity::Exactly(1), reset).fast().no_auth().no_multi().about(
+    session("reset", Arity::Exactly(1), reset).fast().no_auth().unqueued().about(
         Group::Connection,
         "6.2.0",
         "Makes the connection as new.",

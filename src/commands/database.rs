@@ -24,6 +24,7 @@ pub const COMMANDS: &[Command] = &[
         .about(Group::Server, "1.0.0", "Removes all keys of all databases."),
     write("swapdb", Arity::Exactly(3), Keys::NONE, swapdb)
         .checked(check_swap)
+        .crosses_databases()
         .fast()
         .everywhere(Gather::AllOk)
         .about(Group::Server, "4.0.0", "Exchanges the keys of two databases."),

@@ -405,7 +405,11 @@ pub struct Flags {
     /// Allowed before AUTH.
     pub no_auth: bool,
     /// Not queued inside MULTI: it runs at once.
+    pub unqueued: bool,
+    /// Refused inside MULTI.
     pub no_multi: bool,
+    /// Takes the connection over for good: EXEC, whose reply is one array, cannot hold it.
+    pub takes_over: bool,
     /// Not shown to MONITOR.
     pub no_monitor: bool,
     /// Writes nothing that it would answer for, and yet may change something on a replica: a pause of writes holds it back.
@@ -414,7 +418,7 @@ pub struct Flags {
     pub random_reply: bool,
     /// Not counted by SLOWLOG.
     pub no_slowlog: bool,
-    /// Answered by all cores together, hence later: not allowed inside MULTI.
+    /// Answered by all cores together, hence later.
     pub asks: bool,
     /// Proposed by the leader alone: no client finds it.
     pub internal: bool,
@@ -547,7 +551,9 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
             fast: false,
             admin: false,
             no_auth: false,
+            unqueued: false,
             no_multi: false,
+            takes_over: false,
             no_monitor: false,
             may_replicate: false,
             random_reply: false,
@@ -606,6 +612,18 @@ impl Command {
     }
 
     /// Not queued inside MULTI: it runs at once.
+    pub const fn unqueued(mut self) -> Command {
+        self.flags.unqueued = true;
+        self
+    }
+
+    /// Takes the connection over for good: EXEC cannot hold it.
+    pub const fn takes_over(mut self) -> Command {
+        self.flags.takes_over = true;
+        self
+    }
+
+    /// Refused inside MULTI.
     pub const fn no_multi(mut self) -> Command {
         self.flags.no_multi = true;
         self
@@ -630,7 +648,7 @@ impl Command {
         self
     }
 
-    /// Answered by all cores together, hence later: not allowed inside MULTI.
+    /// Answered by all cores together, hence later.
     pub const fn asks(mut self) -> Command {
         self.flags.asks = true;
         self

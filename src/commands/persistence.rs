@@ -11,7 +11,7 @@ pub const COMMANDS: &[Command] = &[
     shard("save", Arity::Exactly(1), Keys::NONE, save)
         .everywhere(Gather::AllOk)
         .admin()
-        .asks()
+        .no_multi()
         .about(Group::Server, "1.0.0", "Takes a snapshot of every shard and waits for it."),
     session("bgsave", Arity::AtLeast(1), bgsave).admin().about(
         Group::Server,
@@ -26,12 +26,12 @@ pub const COMMANDS: &[Command] = &[
     shard("raftsnapshot", Arity::Exactly(1), Keys::NONE, raftsnapshot)
         .everywhere(Gather::AllOk)
         .admin()
-        .asks()
+        .no_multi()
         .about(Group::Raft, "7.2.0", "Takes a snapshot of every shard and waits for it."),
     shard("raftshrinklog", Arity::Exactly(1), Keys::NONE, raftsnapshot)
         .everywhere(Gather::AllOk)
         .admin()
-        .asks()
+        .no_multi()
         .about(Group::Raft, "7.2.0", "Takes snapshots, so that the logs before them can go."),
 ];
 
@@ -40,7 +40,7 @@ pub const RELOAD: Command = shard("reload", Arity::Exactly(2), Keys::NONE, reloa
     .of("debug")
     .everywhere(Gather::AllOk)
     .admin()
-    .asks()
+    .no_multi()
     .about(Group::Server, "1.0.0", "Writes a snapshot in memory and goes on with what it holds.");
 
 const NOTHING_ON_DISK: Refusal =

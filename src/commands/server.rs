@@ -19,12 +19,12 @@ pub const COMMANDS: &[Command] = &[
         "2.8.12",
         "What this server is in its cluster.",
     ),
-    session("monitor", Arity::Exactly(1), monitor).admin().about(
+    session("monitor", Arity::Exactly(1), monitor).admin().takes_over().about(
         Group::Server,
         "1.0.0",
         "Shows every request of all clients from now on.",
     ),
-    session("shutdown", Arity::AtLeast(1), shutdown).admin().asks().about(
+    session("shutdown", Arity::AtLeast(1), shutdown).admin().no_multi().about(
         Group::Server,
         "1.0.0",
         "Ends the server in order.",

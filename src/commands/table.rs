@@ -293,6 +293,7 @@ const NUMBERED: &[&str] = &[
     "zremrangebyrank",
     "zremrangebyscore",
     "zremrangebylex",
+    "settle",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

@@ -22,7 +22,9 @@ impl Core {
             shard.keyspace.set_eviction_samples(shard.eviction_samples);
             shard.propose_limits(settings.limits);
         }
-        self.overlay.set_limits(settings.limits);
+        if let Some(overlay) = &mut self.spare_overlay {
+            overlay.set_limits(settings.limits);
+        }
         self.stats.slowlog.configure(settings.slowlog_log_slower_than, settings.slowlog_max_len);
         if settings.tcp_keepalive != self.settings.tcp_keepalive {
             for (socket, _) in &self.listeners {

@@ -127,6 +127,9 @@ impl Core {
     }
 
     fn conclude(&mut self, mut gather: GatherState) {
+        if let Merge::Step(suspension) = gather.merge {
+            return self.resume_steps(suspension, gather.parts);
+        }
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, gather.protocol);
         let refusal = gather.refusal().map(<[u8]>::to_vec);
@@ -152,6 +155,7 @@ impl Core {
                 let part = gather.parts.first().map_or(&b"*0\r\n"[..], |p| &p.reply);
                 super::gather::merge_transaction(&replies, part, &mut reply);
             }
+            (Merge::Step(_), _) => unreachable!("it was resumed"),
             (Merge::Watch(watched), refusal) => {
                 self.conclude_watch(gather.target, watched, &gather.parts, refusal, &mut reply);
             }

@@ -59,7 +59,7 @@ impl Core {
         match checked {
             Ok(command) => {
                 if self.answers.connections.at(index).session.transaction.is_some()
-                    && !command.flags.no_multi
+                    && !command.flags.unqueued
                 {
                     return self.queue(index, target, command, arguments);
                 }
@@ -115,7 +115,7 @@ impl Core {
         if self.stop_sent && command.name != "shutdown" {
             return Err(Refusal::text("ERR the server is shutting down"));
         }
-        if session.transaction.is_some() && command.flags.asks {
+        if session.transaction.is_some() && command.flags.no_multi {
             return Err(Refusal::text("ERR Command not allowed inside a transaction"));
         }
         if session.monitor && (command.flags.write || matches!(command.run, Run::Read(_))) {
@@ -176,8 +176,15 @@ impl Core {
         command: &'static Command,
         arguments: OwnedArguments,
     ) {
+        // What is queued takes memory, whatever it is.
+        let lacks_memory = self.lacks_memory(command, arguments.borrow());
         let transaction = &mut self.answers.connections.at_mut(index).session.transaction;
         let transaction = transaction.as_mut().expect("the caller looked");
+        if lacks_memory {
+            transaction.refused = true;
+            let refusal = Refusal::text(OUT_OF_MEMORY);
+            return self.refuse(index, target, &refusal, Arguments::new(&[], &[]));
+        }
         if transaction.bytes + arguments.size() > REQUEST_BYTES_MAX {
             transaction.refused = true;
             let refusal = Refusal::text(super::spread::TOO_LARGE);

@@ -7,6 +7,7 @@ use crate::core::storage::{DiskOperation, Done};
 use crate::limits::FREED_BUCKETS_PER_TURN;
 use crate::net::ring::Completion;
 use crate::settings::values::Fsync;
+use std::sync::atomic::Ordering;
 
 impl Core {
     /// Proposes what every shard has gathered, and does what its group asks for.
@@ -35,7 +36,22 @@ impl Core {
                 while self.failure.is_none() && self.drive_shard(local) {}
             }
             if !self.has_transaction_work() {
-                return;
+                break;
+            }
+        }
+        self.publish_fullness();
+    }
+
+    /// Tells other cores, before any reply of this turn is sent, which shards have no room for more.
+    fn publish_fullness(&self) {
+        if self.settings.maxmemory == 0 {
+            return;
+        }
+        for shard in &self.shards {
+            let full = &self.shared.full[usize::from(shard.id.0)];
+            let is_full = shard.is_full();
+            if full.load(Ordering::Relaxed) != is_full {
+                full.store(is_full, Ordering::Release);
             }
         }
     }

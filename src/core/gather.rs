@@ -35,6 +35,8 @@ pub enum Merge {
         /// For each queued command, the reply it got at EXEC, or `None` when the shard ran it.
         replies: Vec<Option<Vec<u8>>>,
     },
+    /// The reply of a step that waits for it, by the number of its suspension.
+    Step(u64),
     /// Versions of watched keys, in order.
     Watch(Vec<Watched>),
     /// What every core found out.

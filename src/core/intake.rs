@@ -472,6 +472,9 @@ impl Core {
 /// What a write answers when memory is full and nothing can be evicted.
 pub(super) const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 
+/// What EXEC answers then. Nothing of it is run.
+pub(super) const EXEC_OUT_OF_MEMORY: &str = "EXECABORT Transaction discarded because of: OOM command not allowed when used memory > 'maxmemory'.";
+
 /// An operation of a mailbox message as a request.
 fn request_of<'a>(operation: &Operation, arguments: Arguments<'a>, origin: Origin) -> Request<'a> {
     Request {

@@ -15,6 +15,7 @@ pub mod connection;
 pub mod desk;
 mod dispatch;
 mod drive;
+mod everywhere;
 mod exposition;
 pub mod gather;
 mod intake;
@@ -38,6 +39,7 @@ pub mod slowlog;
 pub mod snapshots;
 pub mod spread;
 pub mod stats;
+pub mod steps;
 pub mod storage;
 mod tick;
 pub mod transaction;
@@ -84,6 +86,8 @@ pub struct Shared {
     pub snapshot_turn: room::SnapshotTurn,
     /// Shards that are short of room on the disk.
     pub short_count: AtomicU32,
+    /// For each shard: is memory over its limit, with nothing to evict?
+    pub full: Vec<AtomicBool>,
     /// When the process started.
     pub started: Instant,
     /// How often the wall clock went back.
@@ -176,8 +180,12 @@ pub struct Core {
     coordinated: spread::Coordinated,
     /// Messages of transactions for this core.
     transactions: VecDeque<participate::TransactionMessage>,
-    /// Where their commands run.
-    overlay: Overlay,
+    /// Where their commands run, while none of them has it.
+    spare_overlay: Option<Box<Overlay>>,
+    /// Their commands that wait for a reply, by number.
+    suspended: std::collections::HashMap<u64, steps::Steps>,
+    /// The last of these numbers.
+    last_suspension: u64,
     /// Requests of this turn that will be begun together.
     joined: joined::Joined,
     /// When syncs were started last, milliseconds since the process started.
@@ -229,7 +237,6 @@ impl Core {
     /// A core that is ready to run.
     pub fn new(parts: Parts) -> Core {
         let core_count = parts.mailboxes.len();
-        let overlay = Overlay::new(parts.router.hasher());
         let started = parts.shared.started;
         Core {
             id: parts.id,
@@ -262,7 +269,9 @@ impl Core {
             coordinator: spread::Coordinator::new(parts.id.into(), parts.seed),
             coordinated: spread::Coordinated::default(),
             transactions: VecDeque::new(),
-            overlay,
+            spare_overlay: None,
+            suspended: Default::default(),
+            last_suspension: 0,
             joined: joined::Joined::default(),
             last_sync_ms: 0,
             rested_ms: 0,

@@ -16,7 +16,7 @@ use crate::core::stats::Stats;
 use crate::limits::{EVICTIONS_PER_TURN_MAX, EVICTIONS_UNDER_WAY_MAX};
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::DatabaseIndex;
-use ringraft_shards::keyspace::{Key, KeyHash};
+use ringraft_shards::keyspace::{EvictionPolicy, Key, KeyHash};
 use ringraft_shards::transaction::LockKey;
 use ringraft_shards::value::Limits;
 use std::collections::{HashSet, VecDeque};
@@ -35,6 +35,8 @@ pub struct Evictions {
     going_on: bool,
     /// Did the last look find an item?
     found: bool,
+    /// Did a write find nothing to evict the last time?
+    failed: bool,
 }
 
 impl Evictions {
@@ -67,7 +69,20 @@ impl LocalShard {
     #[inline]
     pub fn has_room(&mut self, stats: &mut Stats) -> bool {
         let limit = self.memory_limit;
-        limit == 0 || self.used_bytes() <= limit || self.evict(stats)
+        if limit == 0 || self.used_bytes() <= limit {
+            return true;
+        }
+        let evicts = self.evict(stats);
+        self.evictions.failed = !evicts;
+        evicts
+    }
+
+    /// Is memory over its limit, with nothing to evict as far as it is known? For those who cannot ask
+    /// [`LocalShard::has_room`].
+    pub fn is_full(&self) -> bool {
+        let limit = self.memory_limit;
+        let never_evicts = self.eviction_policy == EvictionPolicy::NoEviction;
+        limit > 0 && (never_evicts || self.evictions.failed) && self.used_bytes() > limit
     }
 
     /// Bytes that its items take, less those whose eviction is under way and those of values that are being freed.

@@ -12,15 +12,17 @@
 //! The ordinary command functions run and never learn that they were spread. The connection's core coordinates; the
 //! protocol is the engine's (`ringraft_shards::transaction`), explained in `docs/transactions.md`.
 
-use crate::commands::{Command, Gather, Run, Spread, table};
+use crate::commands::{Command, Gather, Spread, table};
 use crate::core::Core;
 use crate::core::answers::Target;
 use crate::core::connection::Hold;
+use crate::core::everywhere::needs_every_key;
 use crate::core::gather::integer_of;
+use crate::core::intake::{EXEC_OUT_OF_MEMORY, OUT_OF_MEMORY};
 use crate::core::joined::{Effects, Seams};
 use crate::core::participate::{Ask, Found, Reads, TransactionMessage, What};
 use crate::core::session::Watched;
-use crate::limits::REQUEST_BYTES_MAX;
+use crate::core::steps::{Manner, Step, Steps};
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::batch::BatchBuilder;
@@ -28,8 +30,7 @@ use ringraft_shards::ids::{DatabaseIndex, ShardId};
 use ringraft_shards::keyspace::KeyHash;
 use ringraft_shards::limits::DATABASE_COUNT;
 use ringraft_shards::transaction::{
-    self, Address, CoordinatorOutput, Event, INSTALL, LockKey, LockSet, Outcome, Part,
-    TransactionId,
+    self, Address, CoordinatorOutput, Event, LockKey, LockSet, Outcome, Part, TransactionId,
 };
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
@@ -49,6 +50,10 @@ pub struct Work {
     watched: Vec<Watched>,
     /// The replies of all members one after the other, once they are known.
     replies: Vec<u8>,
+    /// Commands that run once it is committed.
+    rest: Option<Steps>,
+    /// When its commands began to run.
+    began: Option<Instant>,
 }
 
 /// A command of them.
@@ -61,6 +66,12 @@ pub struct Member {
     pub command: Option<&'static Command>,
     /// Where its reply ends among those of all.
     pub end: usize,
+}
+
+impl Work {
+    fn new(members: Vec<Member>, job: Job, watched: Vec<Watched>) -> Work {
+        Work { members, job, watched, replies: Vec::new(), rest: None, began: None }
+    }
 }
 
 impl Member {
@@ -81,19 +92,9 @@ enum Job {
     /// These effects go to their shards; every reply is OK, or the sum of what the shards have counted.
     Effects { effects: Effects, rule: Gather },
     /// The commands run on the overlay.
-    Overlay { steps: Vec<Step>, is_exec: bool },
+    Overlay(Steps),
     /// It was done.
     Run,
-}
-
-/// A command of a transaction.
-pub struct Step {
-    /// Its row.
-    pub command: &'static Command,
-    /// The database it runs in.
-    pub database: DatabaseIndex,
-    /// Its arguments.
-    pub arguments: OwnedArguments,
 }
 
 /// What a client is told whose transaction may have been done or not.
@@ -143,31 +144,30 @@ impl Core {
             _ => {
                 let steps = vec![Step { command, database, arguments }];
                 let parts = self.needs_of(&steps, &[]);
-                (Job::Overlay { steps, is_exec: false }, parts)
+                (Job::Overlay(Steps::new(steps, target, protocol, Manner::Alone)), parts)
             }
         };
         let members = vec![Member::new(target, protocol, Some(command))];
-        self.begin_work(Work { members, job, watched: Vec::new(), replies: Vec::new() }, parts);
+        self.begin_work(Work::new(members, job, Vec::new()), parts);
     }
 
     /// Begins what was joined: what follows comes behind it.
     #[cold]
     pub(super) fn begin_joined(&mut self) {
         let (reads, writes) = self.joined.take();
-        let (watched, replies) = Default::default();
         if !writes.is_empty() {
             let (members, parts, effects) = writes.into_writes();
             let job = Job::Effects { effects, rule: Gather::AllOk };
-            self.begin_work(Work { members, job, watched, replies }, parts);
+            self.begin_work(Work::new(members, job, Vec::new()), parts);
         }
-        let (watched, replies) = Default::default();
         if !reads.is_empty() {
             let (members, parts, seams) = reads.into_reads();
-            self.begin_work(Work { members, job: Job::Sew(seams), watched, replies }, parts);
+            self.begin_work(Work::new(members, Job::Sew(seams), Vec::new()), parts);
         }
     }
 
-    /// Starts a transaction of several shards. The connection goes on when it is answered.
+    /// Starts EXEC's commands, one or more of which concern several shards or must wait. The connection goes on when it is
+    /// answered.
     pub(super) fn spread_exec(
         &mut self,
         index: u32,
@@ -178,9 +178,12 @@ impl Core {
     ) {
         let parts = self.needs_of(&steps, &watched);
         self.answers.connections.at_mut(index).hold = Hold::Answer;
-        let job = Job::Overlay { steps, is_exec: true };
+        let steps = Steps::new(steps, target, protocol, Manner::Exec);
+        if parts.is_empty() {
+            return self.run_rest(steps);
+        }
         let members = vec![Member::new(target, protocol, None)];
-        self.begin_work(Work { members, job, watched, replies: Vec::new() }, parts);
+        self.begin_work(Work::new(members, Job::Overlay(steps), watched), parts);
     }
 
     fn begin_work(&mut self, work: Work, parts: Vec<Part<Box<Ask>>>) {
@@ -198,18 +201,26 @@ impl Core {
     fn needs_of(&self, steps: &[Step], watched: &[Watched]) -> Vec<Part<Box<Ask>>> {
         let mut needs: BTreeMap<ShardId, Needs> = BTreeMap::new();
         let mut seen = HashSet::new();
-        for step in steps {
+        let of_all = |step: &&Step| needs_every_key(step.command);
+        if steps.iter().any(|step| of_all(&step)) {
+            let exclusive = steps.iter().filter(of_all).any(|step| step.command.run.writes());
+            for shard in 0..self.router.shard_count() as u16 {
+                let locks = LockSet::whole(exclusive);
+                needs.insert(ShardId(shard), Needs { locks, ..Needs::default() });
+            }
+        }
+        // What SWAPDB exchanges is read wherever it may come from.
+        let of_every_database =
+            steps.iter().filter(of_all).any(|step| step.command.flags.crosses_databases);
+        for step in steps.iter().filter(|step| step.is_of_keys()) {
             let (command, arguments) = (step.command, step.arguments.borrow());
             let exclusive = command.run.writes();
-            if !exclusive && !matches!(command.run, Run::Read(_)) {
-                continue;
-            }
             for i in command.keys.positions(arguments) {
                 let key = arguments.at(i);
                 let hash = self.router.hash(key);
                 let need = needs.entry(self.router.shard(hash)).or_default();
                 need.locks.keys.push(LockKey::new(hash, exclusive));
-                let databases = match command.flags.crosses_databases {
+                let databases = match command.flags.crosses_databases || of_every_database {
                     true => 0..DATABASE_COUNT as u8,
                     false => step.database.0..step.database.0 + 1,
                 };
@@ -310,7 +321,6 @@ impl Core {
     /// Everything is locked and read.
     fn run_work(&mut self, id: TransactionId, values: Vec<(ShardId, Found)>) {
         let clock = Instant::now();
-        let seed = self.chance.bits();
         let Some(work) = self.coordinator.payload(id) else { return };
         let mut members = std::mem::take(&mut work.members);
         let job = std::mem::replace(&mut work.job, Job::Run);
@@ -334,32 +344,52 @@ impl Core {
                 }
                 changes = effects;
             }
-            Job::Overlay { steps, is_exec } => {
+            Job::Overlay(steps) => {
+                work.members = members;
+                work.began = Some(clock);
+                let mut overlay = self.take_overlay();
                 for item in values.into_iter().flat_map(|(_, found)| found.into_items()) {
-                    self.overlay.load(item, self.turn.now_ms);
+                    overlay.load(item, self.turn.now_ms);
                 }
-                let [member] = members.as_mut_slice() else {
-                    unreachable!("only parts of reads and of writes are joined");
-                };
-                if is_exec {
-                    Reply::new(&mut replies, member.protocol).array(steps.len());
-                }
-                for (nth, step) in steps.iter().enumerate() {
-                    let seed = super::shard::seed_of(seed, nth);
-                    self.run_step(step, member, seed, is_exec, &mut replies);
-                }
-                match self.drain_overlay() {
-                    Some(effects) => changes = effects,
-                    None => {
-                        replies.clear();
-                        let mut reply = Reply::new(&mut replies, member.protocol);
-                        self.stats.refuse(TOO_LARGE, 0, &mut reply);
-                    }
-                }
-                member.end = replies.len();
+                return self.run_locked(id, steps, overlay);
             }
             Job::Run => unreachable!("a transaction is run once"),
         }
+        self.ran(id, members, replies, changes, clock);
+    }
+
+    /// The commands that ran while everything was locked have left these effects; `None`: they are too large.
+    pub(super) fn locked_ran(&mut self, id: TransactionId, steps: Steps, changes: Option<Effects>) {
+        let work = self.coordinator.payload(id).expect("it holds its locks");
+        let (mut members, clock) = (std::mem::take(&mut work.members), work.began);
+        let (mut steps, mut replies) = (steps, Vec::new());
+        let [member] = members.as_mut_slice() else {
+            unreachable!("only parts of reads and of writes are joined");
+        };
+        match &changes {
+            None => {
+                let mut reply = Reply::new(&mut replies, member.protocol);
+                self.stats.refuse(TOO_LARGE, 0, &mut reply);
+            }
+            Some(_) if steps.is_left() => {}
+            Some(_) => replies = std::mem::take(&mut steps.replies),
+        }
+        member.end = replies.len();
+        if changes.is_some() && steps.is_left() {
+            work.rest = Some(steps);
+        }
+        let clock = clock.expect("it has begun");
+        self.ran(id, members, replies, changes.unwrap_or_default(), clock);
+    }
+
+    fn ran(
+        &mut self,
+        id: TransactionId,
+        members: Vec<Member>,
+        replies: Vec<u8>,
+        changes: Effects,
+        clock: Instant,
+    ) {
         let mut clock = clock;
         for same in members.chunk_by(|a, b| a.is_same_command(b)) {
             if let Some(command) = same[0].command {
@@ -372,67 +402,16 @@ impl Core {
         self.coordinator.ran(id, changes, &mut self.coordinated);
     }
 
-    /// Runs one command on the overlay, or in the session.
-    fn run_step(
-        &mut self,
-        step: &Step,
-        member: &Member,
-        seed: u64,
-        is_exec: bool,
-        reply: &mut Vec<u8>,
-    ) {
-        let (target, protocol, command) = (member.target, member.protocol, step.command);
-        let arguments = step.arguments.borrow();
-        let start = reply.len();
-        let outcome = match command.run {
-            Run::Read(_) | Run::Write(_) | Run::Block(_) => {
-                let hash = command.first_key(arguments, self.router.hasher());
-                let mut edit = self.overlay.edit(step.database, self.turn.now_ms);
-                let mut out = Reply::new(reply, protocol);
-                let bytes_max = self.settings.proto_max_bulk_len as usize;
-                let run = super::shard::run_operation;
-                run(&mut edit, command, hash, arguments, seed, bytes_max, &mut out)
-            }
-            _ => {
-                let Target::Connection { index, .. } = target else {
-                    unreachable!("only a connection has a session");
-                };
-                self.run_here(index, target, command, arguments, reply).map(|_| ())
-            }
-        };
-        let mut out = Reply::new(reply, protocol);
-        match outcome {
-            Err(refusal) if is_exec => {
-                out.truncate(start);
-                out.error_bytes(&refusal.line());
-            }
-            outcome => self.stats.finish(outcome, command, start, &mut out),
-        }
-    }
-
-    /// What the commands have changed, for each shard; `None` when it is too much for an entry.
-    fn drain_overlay(&mut self) -> Option<Effects> {
-        let mut batches: BTreeMap<ShardId, BatchBuilder> = BTreeMap::new();
-        let router = &self.router;
-        let mut fits = true;
-        self.overlay.drain(self.turn.now_ms, |database, key, arguments| {
-            let batch = batches.entry(router.shard(key.hash())).or_default();
-            let bytes = arguments.iter_from(0).map(<[u8]>::len).sum::<usize>();
-            fits &= batch.encoded_bytes() + bytes <= REQUEST_BYTES_MAX;
-            if fits {
-                batch.push(INSTALL, database, key.hash(), arguments);
-            }
-        });
-        let effects = batches.into_iter().map(|(shard, mut batch)| (shard, batch.encode(0, 0)));
-        fits.then(|| effects.collect())
-    }
-
     /// Answers commands over several shards.
     fn finish_work(&mut self, work: Work, outcome: Outcome) {
         self.unwatch(work.watched);
+        if let (Some(rest), Outcome::Committed) = (work.rest, &outcome) {
+            return self.settle_then_rest(rest);
+        }
         let mut start = 0;
         for member in work.members {
             let (target, protocol) = (member.target, member.protocol);
+            let is_exec = member.command.is_none();
             let stats = &mut self.stats;
             self.answers.write_here(target, |out| match &outcome {
                 Outcome::Committed => out.extend_from_slice(&work.replies[start..member.end]),
@@ -442,6 +421,10 @@ impl Core {
                 }
                 Outcome::Aborted(reason) => {
                     let start = out.len();
+                    let reason = match reason == OUT_OF_MEMORY && is_exec {
+                        true => EXEC_OUT_OF_MEMORY,
+                        false => reason,
+                    };
                     stats.refuse(reason, start, &mut Reply::new(out, protocol));
                 }
                 Outcome::Unknown => {

@@ -7,40 +7,42 @@
 
 use crate::commands::refusal::{Outcome, Refusal};
 use crate::commands::{
-    Answer, Arity, Call, Command, Group, Keys, Run, Spread, session, shard, table, write,
+    Answer, Arity, Call, Command, Group, Keys, Run, Spread, read, session, shard, table, write,
 };
 use crate::core::Core;
 use crate::core::answers::{Origin, Target};
 use crate::core::desk::Desk;
 use crate::core::gather::{GatherState, Merge, Part};
+use crate::core::intake::EXEC_OUT_OF_MEMORY;
 use crate::core::session::{Queued, Transaction, Watched};
 use crate::core::shard::{Bench, Request};
-use crate::core::spread::Step;
+use crate::core::steps::Step;
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
-use ringraft_shards::keyspace::{Edit, KeyHash, KeyHasher};
+use ringraft_shards::keyspace::{Edit, KeyHash, KeyHasher, View};
 use ringraft_shards::limits::DATABASE_COUNT;
 use ringraft_shards::transaction::{LockKey, LockSet};
+use std::sync::atomic::Ordering;
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[
-    session("multi", Arity::Exactly(1), multi).no_multi().fast().about(
+    session("multi", Arity::Exactly(1), multi).unqueued().fast().about(
         Group::Transactions,
         "1.2.0",
         "Queues the commands that follow until EXEC.",
     ),
-    session("exec", Arity::Exactly(1), exec).no_multi().unseen().about(
+    session("exec", Arity::Exactly(1), exec).unqueued().unseen().about(
         Group::Transactions,
         "1.2.0",
         "Runs the queued commands as one.",
     ),
-    session("discard", Arity::Exactly(1), discard).no_multi().fast().about(
+    session("discard", Arity::Exactly(1), discard).unqueued().fast().about(
         Group::Transactions,
         "2.0.0",
         "Forgets the queued commands and the watched keys.",
     ),
-    session("watch", Arity::AtLeast(2), watch).no_multi().fast().about(
+    session("watch", Arity::AtLeast(2), watch).unqueued().fast().about(
         Group::Transactions,
         "2.2.0",
         "Lets the next EXEC run only if these keys have not changed.",
@@ -55,6 +57,11 @@ pub const COMMANDS: &[Command] = &[
         "7.2.0",
         "The commands of a transaction.",
     ),
+    read(SETTLE, Arity::Exactly(1), Keys::NONE, settle).internal().about(
+        Group::Transactions,
+        "7.2.0",
+        "Answered when what is under way at a shard is done.",
+    ),
     shard(REGISTER, Arity::Exactly(2), Keys::FIRST, register).internal().about(
         Group::Transactions,
         "7.2.0",
@@ -64,6 +71,13 @@ pub const COMMANDS: &[Command] = &[
 
 const RUN: &str = "run-queued";
 const REGISTER: &str = "watch-key";
+/// Waits for all locks of a shard.
+pub(super) const SETTLE: &str = "settle";
+
+fn settle(_: &Call<'_>, _: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
+    reply.ok();
+    Ok(())
+}
 
 fn multi(desk: &mut Desk<'_>, _call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
     if desk.session().transaction.is_some() {
@@ -151,7 +165,9 @@ fn exec(desk: &mut Desk<'_>, _call: &Call<'_>, reply: &mut Reply<'_>) -> Result<
         return Err(Refusal::text("ERR EXEC without MULTI"));
     };
     let watched = std::mem::take(&mut desk.session().watched);
-    let outcome = if transaction.refused {
+    let outcome = if desk.core.lacks_memory_for(&transaction.queued) {
+        Err(Refusal::text(EXEC_OUT_OF_MEMORY))
+    } else if transaction.refused {
         Err(Refusal::text("EXECABORT Transaction discarded because of previous errors."))
     } else {
         execute(desk, &transaction.queued, &watched, reply)
@@ -164,21 +180,24 @@ fn exec(desk: &mut Desk<'_>, _call: &Call<'_>, reply: &mut Reply<'_>) -> Result<
     outcome
 }
 
-/// Sends a transaction to its shard, or coordinates it when there are several. Of one shard, what concerns the session
-/// is run before.
+/// Sends a transaction to its shard, or coordinates it when there are several or when it has to wait for other cores. Of
+/// one shard, what concerns the session is run before.
 fn execute(
     desk: &mut Desk<'_>,
     queued: &[Queued],
     watched: &[Watched],
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
+    let waits = queued.iter().any(|queued| queued.command.flags.asks);
     let shard = match concerned(desk.core, queued, watched)? {
-        Concerned::None => None,
+        Concerned::None if !waits => None,
         // What concerns the session must not run when a watched key has changed.
-        Concerned::One(shard) if watched.is_empty() || !queued.iter().any(is_of_session) => {
+        Concerned::One(shard)
+            if !waits && (watched.is_empty() || !queued.iter().any(is_of_session)) =>
+        {
             Some(shard)
         }
-        Concerned::One(_) | Concerned::Several => {
+        Concerned::None | Concerned::One(_) | Concerned::Several => {
             spread(desk, queued, watched);
             return Ok(Answer::Later);
         }
@@ -195,11 +214,12 @@ fn execute(
             Run::Session(_) | Run::Plain(_) => {
                 let mut out = Vec::new();
                 let (index, protocol) = (desk.index, desk.session().protocol);
+                let run = Core::run_queued;
                 let outcome =
-                    desk.core.run_here(index, desk.target, command, arguments.borrow(), &mut out);
+                    run(desk.core, index, desk.target, command, arguments.borrow(), &mut out);
                 match outcome {
                     Ok(Answer::Now) => {}
-                    Ok(Answer::Later) => unreachable!("refused when it was queued"),
+                    Ok(Answer::Later) => unreachable!("{} does not ask", command.name),
                     Err(refusal) => Reply::new(&mut out, protocol).error_bytes(&refusal.line()),
                 }
                 replies.push(Some(out));
@@ -289,7 +309,7 @@ enum Concerned {
     Several,
 }
 
-/// Errors: a command cannot be part of a transaction, or not of one over several shards.
+/// Errors: a command cannot be part of a transaction.
 fn concerned(core: &Core, queued: &[Queued], watched: &[Watched]) -> Result<Concerned, Refusal> {
     let mut concerned = Concerned::None;
     let mut join = |other: ShardId| {
@@ -306,14 +326,7 @@ fn concerned(core: &Core, queued: &[Queued], watched: &[Watched]) -> Result<Conc
         match command.run {
             Run::Session(_) | Run::Plain(_) => {}
             Run::Read(_) | Run::Write(_) if matches!(command.spread, Spread::Everywhere(_)) => {
-                if core.router.shard_count() > 1 {
-                    let name = command.full_name();
-                    let text = format!(
-                        "ERR {name} concerns every key and cannot be part of a transaction when there are several shards"
-                    );
-                    return Err(Refusal::Text(text.into()));
-                }
-                join(ShardId(0));
+                (0..core.router.shard_count()).for_each(|shard| join(ShardId(shard as u16)));
             }
             Run::Read(_) | Run::Write(_) | Run::Block(_) => {
                 for piece in core.pieces(command, arguments.borrow())? {
@@ -448,6 +461,56 @@ pub fn each_of<'a>(
 }
 
 impl Core {
+    /// Runs a command of EXEC that concerns the session or nothing, as [`Core::run_here`].
+    pub(super) fn run_queued(
+        &mut self,
+        index: u32,
+        target: Target,
+        command: &'static Command,
+        arguments: Arguments<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Answer, Refusal> {
+        if command.flags.takes_over {
+            let name = command.name.to_ascii_uppercase();
+            let text = format!("ERR {name} isn't allowed for DENY BLOCKING client");
+            return Err(Refusal::Text(text.into()));
+        }
+        self.run_here(index, target, command, arguments, out)
+    }
+
+    /// Is memory over its limit where the keys of this command are, with nothing to evict? Of a command without keys:
+    /// anywhere.
+    pub(super) fn lacks_memory(
+        &mut self,
+        command: &'static Command,
+        arguments: Arguments<'_>,
+    ) -> bool {
+        if self.settings.maxmemory == 0 {
+            return false;
+        }
+        let positions = command.keys.positions(arguments);
+        let mut shards: Vec<ShardId> =
+            positions.map(|i| self.router.shard(self.router.hash(arguments.at(i)))).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        if shards.is_empty() {
+            shards = (0..self.router.shard_count()).map(|n| ShardId(n as u16)).collect();
+        }
+        shards.into_iter().any(|shard| {
+            let place = self.router.place(shard);
+            match place.core == self.id {
+                true => !self.shards[usize::from(place.local)].has_room(&mut self.stats),
+                false => self.shared.full[usize::from(shard.0)].load(Ordering::Acquire),
+            }
+        })
+    }
+
+    /// Would one of these commands that may grow memory be refused?
+    fn lacks_memory_for(&mut self, queued: &[Queued]) -> bool {
+        let mut growing = queued.iter().filter(|queued| queued.command.flags.grows);
+        growing.any(|queued| self.lacks_memory(queued.command, queued.arguments.borrow()))
+    }
+
     /// Gathers a transaction that arrived at its shard.
     fn admit_transaction(
         &mut self,
@@ -458,7 +521,7 @@ impl Core {
         let grows = grows(request.command, request.arguments);
         let shard = &mut self.shards[local];
         if grows && !shard.has_room(&mut self.stats) {
-            return self.answer_error(request.origin, super::intake::OUT_OF_MEMORY);
+            return self.answer_error(request.origin, EXEC_OUT_OF_MEMORY);
         }
         if !shard.is_open() && shard.park(request, guard.as_ref()) {
             return;

@@ -56,6 +56,7 @@ impl Node {
             serving_count: AtomicU32::new(0),
             snapshot_turn: SnapshotTurn::default(),
             short_count: AtomicU32::new(0),
+            full: (0..plan.identity.shard_count).map(|_| AtomicBool::new(false)).collect(),
             started: std::time::Instant::now(),
             clock_reports: Default::default(),
             run_id: run_id()?,

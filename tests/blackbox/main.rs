@@ -28,3 +28,4 @@ mod sessions;
 mod starts;
 mod support;
 mod tools;
+mod transactions;

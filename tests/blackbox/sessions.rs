@@ -370,23 +370,6 @@ fn monitors_see_what_all_clients_send() {
 }
 
 #[test]
-fn what_asks_all_cores_is_no_part_of_a_transaction() {
-    let server = Server::start(SHAPE);
-    let mut client = server.client();
-    assert_eq!(client.say("MULTI"), Value::ok());
-    refused(&mut client, "SAVE", "ERR Command not allowed inside a transaction");
-    refused(&mut client, "INFO", "ERR Command not allowed inside a transaction");
-    assert_eq!(
-        client.say("EXEC"),
-        Value::Error("EXECABORT Transaction discarded because of previous errors.".into())
-    );
-    assert_eq!(client.say("MULTI"), Value::ok());
-    assert_eq!(client.say("CONFIG GET port"), Value::Simple("QUEUED".into()));
-    assert_eq!(client.say("EXEC").elements().len(), 1);
-    assert_eq!(client.say("ROLE").elements()[0], Value::bulk("master"));
-}
-
-#[test]
 fn shutdown_ends_the_server_in_order() {
     let mut server = Server::start(SHAPE);
     let mut client = server.client();

@@ -31,6 +31,7 @@ impl Edit<'_> {
             now_ms: self.now_ms,
             touches: true,
             counts: false,
+            hidden: None,
         }
     }
 

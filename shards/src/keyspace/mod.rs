@@ -283,7 +283,7 @@ impl Keyspace {
     /// For reading `database` at `now_ms` (milliseconds since the Unix epoch).
     #[inline(always)]
     pub fn view(&self, database: DatabaseIndex, now_ms: i64) -> View<'_> {
-        View { keyspace: self, database, now_ms, touches: true, counts: false }
+        View { keyspace: self, database, now_ms, touches: true, counts: false, hidden: None }
     }
 
     /// For changing `database` at `now_ms`.

@@ -165,7 +165,8 @@ impl<'a> View<'a> {
     /// (about 0.2 s for a million keys) and kept up to date from then on.
     pub fn ordered(&self, range: KeyRange<'_>, visit: &mut dyn FnMut(Item<'a>) -> bool) {
         self.order().visit(range, &mut |item| {
-            item.expired(self.now_ms()) || visit(lend::borrow_item(item))
+            let lent = lend::borrow_item(item);
+            item.expired(self.now_ms()) || !self.shows(&lent) || visit(lent)
         });
     }
 
@@ -189,7 +190,7 @@ impl<'a> View<'a> {
             common = Some(&first[..pairs.take_while(|(a, b)| a == b).count()]);
         });
         let common = common.map_or(0, |prefix| prefix.len());
-        let mut items = Vec::with_capacity(self.count() as usize);
+        let mut items = Vec::with_capacity(self.database_ref().count as usize);
         self.database_ref().each_item(&mut |item| {
             let rest = &key(item)[common..];
             let mut prefix = [0; 8];

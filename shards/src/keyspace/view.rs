@@ -11,6 +11,9 @@ use crate::ids::DatabaseIndex;
 use crate::limits::{RANDOM_TRIES, SCAN_BUCKETS_PER_ITEM};
 use crate::slot::SLOT_COUNT;
 
+/// Says of a key whether it is left out.
+pub type Hidden<'a> = dyn Fn(&[u8]) -> bool + 'a;
+
 /// Reads one database at one time.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
@@ -21,6 +24,8 @@ pub struct View<'a> {
     pub(super) touches: bool,
     /// Are hits and misses counted?
     pub(super) counts: bool,
+    /// Keys that are left out of what looks at all keys.
+    pub(super) hidden: Option<&'a Hidden<'a>>,
 }
 
 /// A position of a scan: a slot and a lower bound of the hash within it.
@@ -105,14 +110,31 @@ impl<'a> View<'a> {
         View { counts: true, ..*self }
     }
 
+    /// The same without some keys, for what looks at all of them: [`View::count`], [`View::random`], [`View::scan`],
+    /// [`View::ordered`]. A lookup finds them still.
+    pub fn without(&self, hidden: &'a Hidden<'a>) -> View<'a> {
+        View { hidden: Some(hidden), ..*self }
+    }
+
+    pub(super) fn shows(&self, item: &Item<'a>) -> bool {
+        self.hidden.is_none_or(|hidden| !hidden(item.key()))
+    }
+
     /// A view of another database at the same time.
     pub fn of_database(&self, database: DatabaseIndex) -> View<'a> {
         View { database, ..*self }
     }
 
     /// Count of keys, those past their deadline but not yet deleted included (as Redis' DBSIZE).
+    /// Cost: none, but a walk over all keys when some are left out, those past their deadline then too.
     pub fn count(&self) -> u64 {
-        self.database_ref().count
+        if self.hidden.is_none() {
+            return self.database_ref().count;
+        }
+        let mut count = 0;
+        let rest = self.scan(ScanPosition::default(), usize::MAX, &mut |_| count += 1);
+        debug_assert!(rest.is_none(), "a scan without bound ends at the end");
+        count
     }
 
     #[inline(always)]
@@ -124,6 +146,21 @@ impl<'a> View<'a> {
     /// Cost: a walk over the slots' counts (about 1 us) and a few cache misses, unless most items
     /// have expired.
     pub fn random(&self, seed: u64) -> Option<Item<'a>> {
+        if self.hidden.is_none() {
+            return self.random_of_all(seed);
+        }
+        let mut chance = seed;
+        for _ in 0..RANDOM_TRIES {
+            chance = mix(chance);
+            let item = self.random_of_all(chance)?;
+            if self.shows(&item) {
+                return Some(item);
+            }
+        }
+        self.first_live(ScanPosition::default())
+    }
+
+    fn random_of_all(&self, seed: u64) -> Option<Item<'a>> {
         let database = self.database_ref();
         let row = database.row.as_ref()?;
         let slot = database.slot_of_rank(seed.checked_rem(database.count)?, false)?;
@@ -171,7 +208,8 @@ impl<'a> View<'a> {
         for entry in chain.iter().flat_map(|(chain, _)| chain.entries()) {
             let item = lend::borrow_item(entry.item());
             let place = position_of(self.keyspace.hasher().place(item.key()));
-            if (at.hash..end).contains(&place) && !entry.item().expired(self.now_ms) {
+            let is_here = (at.hash..end).contains(&place);
+            if is_here && !entry.item().expired(self.now_ms) && self.shows(&item) {
                 visit(item);
             }
         }
@@ -210,7 +248,10 @@ impl<'a> View<'a> {
             for entry in chain.entries() {
                 if !entry.item().expired(self.now_ms) {
                     visited += 1;
-                    visit(lend::borrow_item(entry.item()));
+                    let item = lend::borrow_item(entry.item());
+                    if self.shows(&item) {
+                        visit(item);
+                    }
                 }
             }
             at.hash = next;

@@ -6,7 +6,7 @@
 use super::record::install;
 use crate::arguments::Arguments;
 use crate::ids::{DatabaseIndex, Deadline};
-use crate::keyspace::{Edit, Expiry, Item, Key, KeyHasher, Keyspace, Shape, StringForm};
+use crate::keyspace::{Edit, Expiry, Item, Key, KeyHasher, Keyspace, Shape, StringForm, View};
 use crate::rdb::{self, EncodedValue, Piece};
 use crate::value::Limits;
 
@@ -103,6 +103,35 @@ impl Overlay {
     /// Where the commands run.
     pub fn edit(&mut self, database: DatabaseIndex, now_ms: i64) -> Edit<'_> {
         self.keyspace.edit(database, now_ms)
+    }
+
+    /// Reading what commands have left here.
+    pub fn view(&self, database: DatabaseIndex, now_ms: i64) -> View<'_> {
+        self.keyspace.view(database, now_ms)
+    }
+
+    /// The keys of a database that were loaded.
+    pub fn loaded(&self, database: DatabaseIndex) -> impl Iterator<Item = &[u8]> {
+        let of_database = self.loaded.iter().filter(move |loaded| loaded.database == database);
+        of_database.map(|loaded| loaded.key.as_slice())
+    }
+
+    /// Hands out an effect for every key that was changed since the last time, as [`Overlay::drain`] does, and keeps all
+    /// of them. What comes next may be applied behind these.
+    pub fn flush(
+        &mut self,
+        now_ms: i64,
+        mut effect: impl FnMut(DatabaseIndex, &Key<'_>, Arguments<'_>),
+    ) {
+        for Loaded { database, key, version } in &mut self.loaded {
+            let key = Key::new(key, self.keyspace.hasher().hash(key));
+            let now = self.keyspace.watch_version(*database, &key, now_ms).unwrap_or(*version);
+            if std::mem::replace(version, now) != now {
+                let arguments =
+                    install(key.bytes(), self.keyspace.view(*database, now_ms).peek(&key));
+                effect(*database, &key, arguments.borrow());
+            }
+        }
     }
 
     /// Hands out an effect for every key that was changed, an operation [`super::INSTALL`] with these arguments, and empties

@@ -1,0 +1,331 @@
+//! The commands of a transaction over several shards, run one after the other while everything is locked.
+//!
+//! Most run at once, on the overlay. Some must wait, with the locks held: what asks all cores (CONFIG SET, CLIENT LIST ...),
+//! and what concerns every key (`everywhere.rs`). What stands behind the last command that reads or writes keys runs when
+//! the transaction is committed, so that INFO sees what was written before it.
+
+use crate::commands::{Answer, Command, Run, Spread, table};
+use crate::core::Core;
+use crate::core::answers::{Origin, Target};
+use crate::core::everywhere::{Sights, needs_every_key};
+use crate::core::gather::{GatherState, Merge, Part};
+use crate::core::joined::Effects;
+use crate::core::shard::Request;
+use crate::core::transaction::SETTLE;
+use crate::limits::REQUEST_BYTES_MAX;
+use crate::resp::reply::{Protocol, Reply};
+use ringraft_shards::arguments::{Arguments, OwnedArguments};
+use ringraft_shards::batch::BatchBuilder;
+use ringraft_shards::ids::{DatabaseIndex, ShardId};
+use ringraft_shards::keyspace::KeyHash;
+use ringraft_shards::transaction::{INSTALL, Overlay, TransactionId};
+use std::collections::BTreeMap;
+
+/// A command of a transaction.
+pub struct Step {
+    /// Its row.
+    pub command: &'static Command,
+    /// The database it runs in.
+    pub database: DatabaseIndex,
+    /// Its arguments.
+    pub arguments: OwnedArguments,
+}
+
+impl Step {
+    /// Does it read or write keys?
+    pub fn is_of_keys(&self) -> bool {
+        matches!(self.command.run, Run::Read(_) | Run::Write(_) | Run::Block(_))
+    }
+}
+
+/// Commands that run one after the other, and how far they have come.
+pub struct Steps {
+    list: Vec<Step>,
+    next: usize,
+    /// Those from here on run when what was written is committed.
+    locked_end: usize,
+    /// Whom the reply is for.
+    pub(super) target: Target,
+    protocol: Protocol,
+    manner: Manner,
+    /// Are they waiting until everything that was written is applied?
+    settles: bool,
+    /// The locks, while they are held.
+    pub(super) lock: Option<TransactionId>,
+    seed: u64,
+    /// Where commands that read or write keys run.
+    pub(super) overlay: Option<Box<Overlay>>,
+    /// What is left of the shards' databases.
+    pub(super) sights: Sights,
+    effects: BTreeMap<ShardId, BatchBuilder>,
+    fits: bool,
+    /// The reply, as far as it goes.
+    pub(super) replies: Vec<u8>,
+}
+
+/// Whose commands they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// One command of a client.
+    Alone,
+    /// EXEC's: each has a reply of its own in an array.
+    Exec,
+}
+
+/// How far a step has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Its reply is written.
+    Done,
+    /// Its reply comes from elsewhere.
+    Waits,
+}
+
+impl Steps {
+    /// None has run. `target`: whom the reply is for.
+    pub fn new(list: Vec<Step>, target: Target, protocol: Protocol, manner: Manner) -> Steps {
+        let locked_end = list.iter().rposition(Step::is_of_keys).map_or(0, |last| last + 1);
+        let mut replies = Vec::new();
+        if manner == Manner::Exec {
+            Reply::new(&mut replies, protocol).array(list.len());
+        }
+        Steps {
+            list,
+            next: 0,
+            locked_end,
+            target,
+            protocol,
+            manner,
+            settles: false,
+            lock: None,
+            seed: 0,
+            overlay: None,
+            sights: Sights::default(),
+            effects: BTreeMap::new(),
+            fits: true,
+            replies,
+        }
+    }
+
+    /// The one that runs.
+    pub(super) fn current(&self) -> &Step {
+        &self.list[self.next]
+    }
+
+    /// Random bits of the one that runs.
+    pub(super) fn current_seed(&self) -> u64 {
+        super::shard::seed_of(self.seed, self.next)
+    }
+
+    /// Is a command left, and is it one that runs while everything is locked?
+    fn is_locked_left(&self) -> bool {
+        self.next < self.locked_end
+    }
+
+    /// Is a command left?
+    pub(super) fn is_left(&self) -> bool {
+        self.next < self.list.len()
+    }
+
+    /// Its effects follow those that there are.
+    pub(super) fn push_effect(
+        &mut self,
+        shard: ShardId,
+        (command, database, key): (u16, DatabaseIndex, KeyHash),
+        arguments: Arguments<'_>,
+    ) {
+        let batch = self.effects.entry(shard).or_default();
+        let bytes = arguments.iter_from(0).map(<[u8]>::len).sum::<usize>();
+        self.fits &= batch.encoded_bytes() + bytes <= REQUEST_BYTES_MAX;
+        if self.fits {
+            batch.push(command, database, key, arguments);
+        }
+    }
+}
+
+impl Core {
+    /// An overlay that is empty.
+    pub(super) fn take_overlay(&mut self) -> Box<Overlay> {
+        self.spare_overlay.take().unwrap_or_else(|| {
+            let mut overlay = Box::new(Overlay::new(self.router.hasher()));
+            overlay.set_limits(self.settings.limits);
+            overlay
+        })
+    }
+
+    /// Runs the commands whose keys are locked and read into the overlay.
+    pub(super) fn run_locked(
+        &mut self,
+        id: TransactionId,
+        mut steps: Steps,
+        overlay: Box<Overlay>,
+    ) {
+        steps.overlay = Some(overlay);
+        steps.lock = Some(id);
+        steps.seed = self.chance.bits();
+        self.go_on_locked(id, steps);
+    }
+
+    fn go_on_locked(&mut self, id: TransactionId, mut steps: Steps) {
+        while steps.is_locked_left() {
+            if self.run_step(&mut steps) == Progress::Waits {
+                return self.suspend(steps);
+            }
+            steps.next += 1;
+        }
+        let mut overlay = steps.overlay.take().expect("it is there while steps are locked");
+        let (router, now_ms) = (&self.router, self.turn.now_ms);
+        overlay.drain(now_ms, |database, key, arguments| {
+            let shard = router.shard(key.hash());
+            steps.push_effect(shard, (INSTALL, database, key.hash()), arguments);
+        });
+        if steps.sights.are_whole() {
+            self.spare_overlay = Some(overlay);
+        }
+        let effects = std::mem::take(&mut steps.effects).into_iter();
+        let changes = effects.map(|(shard, mut batch)| (shard, batch.encode(0, 0))).collect();
+        steps.lock = None;
+        let changes: Option<Effects> = steps.fits.then_some(changes);
+        self.locked_ran(id, steps, changes);
+    }
+
+    /// Runs what was left for the time after the commit, as soon as the shards have applied what was written.
+    pub(super) fn settle_then_rest(&mut self, mut steps: Steps) {
+        let command = table::internal(SETTLE);
+        let (protocol, shard_count) = (steps.protocol, self.router.shard_count());
+        let index = self.step_gather(protocol, shard_count);
+        steps.settles = true;
+        self.suspend(steps);
+        let owned: OwnedArguments = [SETTLE.as_bytes()].into_iter().collect();
+        for shard in 0..shard_count {
+            let target = Target::Gather { index, part: shard as u32 };
+            let origin = Origin { core: self.id, target, protocol, rides: true, no_touch: true };
+            let (database, first_key) = (DatabaseIndex(0), KeyHash::default());
+            let arguments = owned.borrow();
+            let request = Request { command, origin, database, first_key, arguments };
+            self.forward(ShardId(shard as u16), &request);
+        }
+    }
+
+    /// Runs what was left for the time after the commit, and answers.
+    pub(super) fn run_rest(&mut self, mut steps: Steps) {
+        while steps.is_left() {
+            if self.run_step(&mut steps) == Progress::Waits {
+                return self.suspend(steps);
+            }
+            steps.next += 1;
+        }
+        self.answers.write_here(steps.target, |out| out.extend_from_slice(&steps.replies));
+        self.release_hold(steps.target);
+    }
+
+    /// Keeps steps until the reply of the one that waits has come.
+    fn suspend(&mut self, steps: Steps) {
+        self.suspended.insert(self.last_suspension, steps);
+    }
+
+    /// A place for a reply that a step waits for, in so many parts.
+    pub(super) fn step_gather(&mut self, protocol: Protocol, parts: usize) -> u32 {
+        self.last_suspension += 1;
+        self.answers.gathers.insert(GatherState {
+            target: Target::Nobody,
+            protocol,
+            merge: Merge::Step(self.last_suspension),
+            parts: (0..parts).map(|_| Part::default()).collect(),
+            missing: parts,
+            arguments: OwnedArguments::default(),
+            scanned_slot: None,
+        })
+    }
+
+    /// The reply that a step waited for has come.
+    pub(super) fn resume_steps(&mut self, suspension: u64, parts: Vec<Part>) {
+        let mut steps = self.suspended.remove(&suspension).expect("each is resumed once");
+        if steps.lock.is_some_and(|id| self.coordinator.payload(id).is_none()) {
+            // It took too long: the locks are given up, and the client has been told.
+            return;
+        }
+        if std::mem::take(&mut steps.settles) {
+            return self.run_rest(steps);
+        }
+        if needs_every_key(steps.current().command) {
+            self.conclude_everywhere(&mut steps, parts);
+        } else {
+            parts.iter().for_each(|part| steps.replies.extend_from_slice(&part.reply));
+        }
+        steps.next += 1;
+        match steps.lock {
+            Some(id) => self.go_on_locked(id, steps),
+            None => self.run_rest(steps),
+        }
+    }
+
+    /// How the reply of the step that runs is written: HELLO may be one of the steps of EXEC.
+    pub(super) fn protocol_of(&self, steps: &Steps) -> Protocol {
+        match steps.target {
+            Target::Connection { index, .. } if steps.manner == Manner::Exec => {
+                self.answers.connections.at(index).session.protocol
+            }
+            _ => steps.protocol,
+        }
+    }
+
+    fn run_step(&mut self, steps: &mut Steps) -> Progress {
+        let command = steps.current().command;
+        if matches!(command.spread, Spread::Everywhere(_)) && steps.current().is_of_keys() {
+            return self.run_everywhere(steps);
+        }
+        match command.run {
+            Run::Read(_) | Run::Write(_) | Run::Block(_) => self.run_on_overlay(steps),
+            _ => return self.run_in_session(steps),
+        }
+        Progress::Done
+    }
+
+    fn run_on_overlay(&mut self, steps: &mut Steps) {
+        let (seed, protocol) = (steps.current_seed(), self.protocol_of(steps));
+        let Step { command, database, arguments } = &steps.list[steps.next];
+        let (command, arguments) = (*command, arguments.borrow());
+        let start = steps.replies.len();
+        let hash = command.first_key(arguments, self.router.hasher());
+        let overlay = steps.overlay.as_mut().expect("it is there while steps are locked");
+        let mut edit = overlay.edit(*database, self.turn.now_ms);
+        let mut reply = Reply::new(&mut steps.replies, protocol);
+        let bytes_max = self.settings.proto_max_bulk_len as usize;
+        let run = super::shard::run_operation;
+        let outcome = run(&mut edit, command, hash, arguments, seed, bytes_max, &mut reply);
+        match outcome {
+            Err(refusal) if steps.manner == Manner::Exec => {
+                reply.truncate(start);
+                reply.error_bytes(&refusal.line());
+            }
+            outcome => self.stats.finish(outcome, command, start, &mut reply),
+        }
+    }
+
+    fn run_in_session(&mut self, steps: &mut Steps) -> Progress {
+        let Target::Connection { index, .. } = steps.target else {
+            unreachable!("only a connection has a session");
+        };
+        let protocol = self.answers.connections.at(index).session.protocol;
+        let Step { command, arguments, .. } = &steps.list[steps.next];
+        let (command, arguments) = (*command, arguments.borrow());
+        let gather = command.flags.asks.then(|| self.step_gather(protocol, 1));
+        let target = gather.map_or(steps.target, |index| Target::Gather { index, part: 0 });
+        let mut own = Vec::new();
+        let outcome = self.run_queued(index, target, command, arguments, &mut own);
+        if outcome == Ok(Answer::Later) {
+            return Progress::Waits;
+        }
+        if let Some(gather) = gather {
+            self.answers.gathers.remove(gather);
+        }
+        match outcome {
+            Ok(_) => steps.replies.extend_from_slice(&own),
+            Err(refusal) => {
+                Reply::new(&mut steps.replies, protocol).error_bytes(&refusal.line());
+            }
+        }
+        Progress::Done
+    }
+}
