@@ -68,6 +68,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use storage::Storage;
 use turn::Turn;
 
+/// How far a core has come with its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// All its shards serve.
+    Serves,
+    /// Clients can connect.
+    Listens,
+}
+
 /// What all cores of a process share: counters and flags that are read now and then.
 pub struct Shared {
     /// The next connection's id.
@@ -78,8 +87,8 @@ pub struct Shared {
     pub monitor_count: AtomicU32,
     /// Has SHUTDOWN or a signal asked the process to end?
     pub stopping: AtomicBool,
-    /// Cores whose shards all have begun to serve.
-    pub serving_count: AtomicU32,
+    /// May clients come? They may when all shards of all cores serve and the directory is founded.
+    pub may_listen: AtomicBool,
     /// Cores that have finished what was under way when the end began.
     pub stopped_count: AtomicU32,
     /// Who takes a snapshot on a full disk.
@@ -195,7 +204,7 @@ pub struct Core {
     /// Is memory of cleared databases still to be freed?
     freeing: bool,
     /// Told when the core serves.
-    report: Option<mpsc::Sender<Result<(), String>>>,
+    report: Option<mpsc::Sender<Result<Stage, String>>>,
     /// Is it counted among the cores that serve?
     is_noted_as_serving: bool,
 }
@@ -227,7 +236,7 @@ pub struct Parts {
     /// Random bits.
     pub seed: u64,
     /// Told when the core serves.
-    pub report: mpsc::Sender<Result<(), String>>,
+    pub report: mpsc::Sender<Result<Stage, String>>,
 }
 
 /// Between two ticks: Raft's clock, expiry, timeouts.
@@ -304,7 +313,7 @@ impl Core {
         while self.failure.is_none() {
             let busy = self.turn(&mut completions);
             if self.report.is_some() {
-                self.open_when_all_serve();
+                self.open_when_permitted();
             }
             if self.has_stopped() {
                 return Ok(());
@@ -316,20 +325,20 @@ impl Core {
         Err(self.failure.take().expect("the loop's condition"))
     }
 
-    /// Lets clients in once every shard of every core serves: no request of theirs comes too early.
+    /// Lets clients in once the starter permits it: when every shard of every core serves, so that no request of theirs comes
+    /// too early.
     #[cold]
-    fn open_when_all_serve(&mut self) {
+    fn open_when_permitted(&mut self) {
+        let Some(report) = self.report.clone() else { return };
         if !self.is_noted_as_serving && self.shards_serve() {
             self.is_noted_as_serving = true;
             for shard in &mut self.shards {
                 shard.propose_limits(self.settings.limits);
             }
-            self.shared.serving_count.fetch_add(1, Ordering::AcqRel);
-            // The last one wakes the others.
-            self.everywhere(|_| {});
+            // Nobody listens when another core failed to start.
+            let _ = report.send(Ok(Stage::Serves));
         }
-        let serving = self.shared.serving_count.load(Ordering::Acquire) as usize;
-        if serving < self.core_count() || self.stop_sent {
+        if !self.shared.may_listen.load(Ordering::Acquire) || self.stop_sent {
             return;
         }
         for listener in 0..self.listeners.len() as u32 {
@@ -338,10 +347,8 @@ impl Core {
             }
             self.arm_listener(listener);
         }
-        if let Some(report) = self.report.take() {
-            // Nobody listens when another core failed to start.
-            let _ = report.send(Ok(()));
-        }
+        self.report = None;
+        let _ = report.send(Ok(Stage::Listens));
     }
 
     /// Waits for the ring. Looks for work for a while first, if the settings say so.

@@ -82,7 +82,8 @@ impl Replies {
 
     #[cold]
     fn write_unless_muted(&mut self, sequence: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        let place = self.muted.iter().position(|muted| *muted == sequence);
+        let behind = |muted: &u32| (muted.wrapping_sub(sequence) as i32).cmp(&0);
+        let place = self.muted.binary_search_by(behind).ok();
         let to = if sequence == self.head { &mut self.out } else { &mut self.side };
         let start = to.len();
         write(to);

@@ -54,6 +54,7 @@ impl Core {
         self.end_pause();
         self.close_idle();
         self.close_slow_readers();
+        self.close_over_query_limit();
         self.shrink_idle();
         self.answers.spares.shed();
         self.schedule_snapshots();
@@ -124,6 +125,18 @@ impl Core {
             } else {
                 shard.shed(&mut self.stats);
             }
+        }
+    }
+
+    /// Closes clients whose unfinished request a lowered limit no longer allows: they may send nothing for long.
+    fn close_over_query_limit(&mut self) {
+        let limit = self.settings.client_query_buffer_limit;
+        let connections = self.answers.connections.iter();
+        let over = connections.filter(|(_, c)| !c.closed && c.unparsed() as u64 > limit);
+        let over = over.filter(|(_, c)| c.parser.unfinished(c.unparsed()) as u64 > limit);
+        let over: Vec<u32> = over.map(|(index, _)| index).collect();
+        for index in over {
+            self.close_for_query_limit(index);
         }
     }
 

@@ -2,8 +2,10 @@
 //!
 //! `lock` holds the process id of its user and is locked (flock) as long as that process lives, whatever becomes of it.
 //! `cluster.json` says what was decided when the directory was created and can never change: identities, the count of
-//! shards, the seed of the key hash. It is written once, atomically, and carries a checksum: by [`Directory::found`], when
-//! nothing refuses the first start any more, so that a refused one decides nothing.
+//! shards, the seed of the key hash. It is written once, atomically, and carries a checksum.
+//! A first start writes it as `founding.json` ([`Directory::begin_founding`]), and gives it its name when all shards serve
+//! and before a client is let in ([`Directory::end_founding`]). A start that finds `founding.json` knows that nothing was ever
+//! acknowledged: it begins anew. So a first start that is refused or killed decides nothing.
 //! A `cache` node has an [`Identity`] but no directory: it touches no disk.
 
 use super::Refusal;
@@ -25,6 +27,7 @@ pub const FORMAT: u32 = 1;
 pub const SLOT_SCHEME: &str = "crc32-1024";
 
 const CLUSTER_FILE: &str = "cluster.json";
+const FOUNDING_FILE: &str = "founding.json";
 const LOCK_FILE: &str = "lock";
 
 /// What was decided when the cluster was created.
@@ -87,6 +90,7 @@ impl Directory {
         let (identity, is_new) = match fs::read_to_string(&cluster_file) {
             Ok(text) => (read(&text, &cluster_file)?, false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                clear_unfounded(path).map_err(|error| fails("clear", error))?;
                 if let Some(shard) = shard_folder(path).map_err(|error| fails("read", error))? {
                     return Err(missing(&cluster_file, &shard));
                 }
@@ -107,17 +111,29 @@ impl Directory {
         Ok(Directory { path: path.into(), identity, is_new, _lock: lock })
     }
 
-    /// Writes down what a new directory is for. To be called before any shard writes to it.
+    /// Writes down what a new directory is for, as far as this start goes. To be called before any shard writes to it.
     /// Errors: it cannot be written.
-    pub fn found(&self) -> Result<(), Refusal> {
+    pub fn begin_founding(&self) -> Result<(), Refusal> {
         if !self.is_new {
             return Ok(());
         }
         let fails = |doing: &str, error: io::Error| unusable(&self.path, doing, &error);
-        files::replace(&self.path.join(CLUSTER_FILE), write(&self.identity).as_bytes())
+        files::replace(&self.path.join(FOUNDING_FILE), write(&self.identity).as_bytes())
             .map_err(|error| fails("write to", error))?;
         let path = fs::canonicalize(&self.path).map_err(|error| fails("find", error))?;
         files::sync_folder_of(&path).map_err(|error| fails("write to", error))
+    }
+
+    /// Decides for good what a new directory is for. To be called when its shards serve, before anything is acknowledged.
+    /// Errors: it cannot be written.
+    pub fn end_founding(&self) -> Result<(), Refusal> {
+        if !self.is_new {
+            return Ok(());
+        }
+        let file = self.path.join(CLUSTER_FILE);
+        fs::rename(self.path.join(FOUNDING_FILE), &file)
+            .and_then(|()| files::sync_folder_of(&file))
+            .map_err(|error| unusable(&self.path, "write to", &error))
     }
 
     /// Where it is.
@@ -230,11 +246,28 @@ fn shard_folder(path: &Path) -> io::Result<Option<PathBuf>> {
         let entry = entry?;
         let name = entry.file_name();
         let number = name.to_str().and_then(|name| name.strip_prefix("shard-"));
-        if number.is_some_and(|number| number.parse::<u16>().is_ok()) {
+        if number.is_some_and(|number| number.parse::<u16>().is_ok()) && entry.file_type()?.is_dir()
+        {
             return Ok(Some(entry.path()));
         }
     }
     Ok(None)
+}
+
+/// Removes what a first start has left that did not get so far as to let a client in.
+fn clear_unfounded(path: &Path) -> io::Result<()> {
+    let founding = path.join(FOUNDING_FILE);
+    if !founding.try_exists()? {
+        return Ok(());
+    }
+    tracing::info!("a first start in {} did not come to its end: it begins anew", path.display());
+    while let Some(folder) = shard_folder(path)? {
+        fs::remove_dir_all(folder)?;
+    }
+    // Last: what is interrupted before goes on.
+    files::sync_folder_of(&founding)?;
+    fs::remove_file(&founding)?;
+    files::sync_folder_of(&founding)
 }
 
 fn missing(file: &Path, shard: &Path) -> Refusal {
@@ -340,7 +373,8 @@ mod tests {
 
     fn founded(path: &Path, shards: Option<u16>, shards_default: u16, now_ms: u64) -> Directory {
         let directory = Directory::open(path, shards, shards_default, now_ms).expect("opened");
-        directory.found().expect("founded");
+        directory.begin_founding().expect("writable");
+        directory.end_founding().expect("founded");
         directory
     }
 

@@ -88,10 +88,13 @@ impl Origins {
         let Recovered { keyspace, header, .. } = recovered;
         if let Some(cut) = &log.cut {
             tracing::warn!(
-                "shard {shard}: the log ends at {} offset {}: {}; what was written there is dropped",
+                "shard {shard}: the log ends at {} offset {}: {}; what was written there is dropped: {} bytes, with {} whole records \
+                 that nobody was told of",
                 cut.file,
                 cut.offset,
-                cut.found
+                cut.found,
+                cut.dropped_bytes,
+                cut.dropped_records
             );
         }
         let point = header.as_ref().map(|header| SnapshotPoint {

@@ -1,14 +1,15 @@
 //! Starts the cores, waits for them, ends them.
 
 use super::banner::{Recovery, ShardProgress};
+use super::directory::Directory;
 use super::recover::Origins;
 use super::{Plan, Refusal, checks};
 use crate::core::background::Background;
-use crate::core::mailbox::{Mailbox, MailboxSender};
+use crate::core::mailbox::{Mail, Mailbox, MailboxSender};
 use crate::core::room::SnapshotTurn;
 use crate::core::router::Router;
 use crate::core::storage::Storage;
-use crate::core::{Core, Parts, Shared, connection};
+use crate::core::{Core, Parts, Shared, Stage, connection};
 use crate::net::listener;
 use crate::net::ring::Ring;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
@@ -16,7 +17,7 @@ use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::KeyHasher;
 use socket2::Socket;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -53,7 +54,7 @@ impl Node {
             monitor_count: AtomicU32::new(0),
             stopped_count: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
-            serving_count: AtomicU32::new(0),
+            may_listen: AtomicBool::new(false),
             snapshot_turn: SnapshotTurn::default(),
             short_count: AtomicU32::new(0),
             full: (0..plan.identity.shard_count).map(|_| AtomicBool::new(false)).collect(),
@@ -76,7 +77,7 @@ impl Node {
         }
         // All that can be refused beforehand was asked.
         if let Some(directory) = &plan.directory {
-            directory.found()?;
+            directory.begin_founding()?;
         }
         let (report, reports) = mpsc::channel();
         let shard_count = usize::from(plan.identity.shard_count);
@@ -109,10 +110,18 @@ impl Node {
         }
         drop(report);
         let mut recovery = Recovery::default();
-        let mut ready = 0;
-        while ready < core_count {
+        let (mut serving, mut listening) = (0, 0);
+        while listening < core_count {
             match reports.recv_timeout(PROGRESS_POLL) {
-                Ok(Ok(())) => ready += 1,
+                Ok(Ok(Stage::Serves)) => {
+                    serving += 1;
+                    if serving == core_count {
+                        plan.directory.as_ref().map_or(Ok(()), Directory::end_founding)?;
+                        shared.may_listen.store(true, Ordering::Release);
+                        wake(&mailboxes);
+                    }
+                }
+                Ok(Ok(Stage::Listens)) => listening += 1,
                 Ok(Err(text)) => return Err(Refusal::failure(text)),
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     return Err(Refusal::failure("a core ended while it started"));
@@ -133,9 +142,9 @@ impl Node {
     pub fn stopper(&self) -> impl Fn() + Send + Sync + use<> {
         let (shared, mailboxes) = (self.shared.clone(), self.mailboxes.clone());
         move || {
-            shared.stopping.store(true, std::sync::atomic::Ordering::Release);
+            shared.stopping.store(true, Ordering::Release);
             for mailbox in &mailboxes {
-                let stop = crate::core::mailbox::Mail::Task(Box::new(Core::stop));
+                let stop = Mail::Task(Box::new(Core::stop));
                 // A full mailbox means an awake core, which sees the flag at its next tick.
                 let _ = mailbox.send(stop);
             }
@@ -154,6 +163,14 @@ impl Node {
             }
         }
         result
+    }
+}
+
+/// Wakes all cores.
+fn wake(mailboxes: &[MailboxSender]) {
+    for mailbox in mailboxes {
+        // A full mailbox means an awake core.
+        let _ = mailbox.send(Mail::Task(Box::new(|_| {})));
     }
 }
 
@@ -191,7 +208,7 @@ struct CoreStart {
     shared: Arc<Shared>,
     router: Router,
     mailboxes: Vec<MailboxSender>,
-    report: mpsc::Sender<Result<(), String>>,
+    report: mpsc::Sender<Result<Stage, String>>,
 }
 
 impl CoreStart {

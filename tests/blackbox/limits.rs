@@ -97,6 +97,36 @@ fn a_silent_reader_over_the_soft_limit_is_closed_in_time() {
 }
 
 #[test]
+fn a_lowered_query_limit_closes_who_sends_nothing_more() {
+    let server = Server::start(&["--shards", "1", "--mode", "cache"]);
+    let (mut client, mut whole) = (server.client(), server.client());
+    let part = "x".repeat(2 << 20);
+    client.send(format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n$3000000\r\n{part}").as_bytes());
+    // What is whole does not count.
+    whole.send(format!("*4\r\n$4\r\nMSET\r\n$1\r\na\r\n$2097152\r\n{part}\r\n").as_bytes());
+    let mut operator = server.client();
+    eventually("both have arrived", || {
+        let list = operator.say("CLIENT LIST").text();
+        let arrived = list.lines().filter(|line| {
+            let sum = |field: &str| -> usize {
+                let value = line.split_once(field).expect("a field").1;
+                value.split(' ').next().expect("a value").parse().expect("a number")
+            };
+            sum(" qbuf=") + sum(" argv-mem=") > 2 << 20
+        });
+        (arrived.count() == 2).then_some(())
+    });
+    assert_eq!(operator.say("CONFIG SET client-query-buffer-limit 1mb"), Value::ok());
+    eventually("one is closed", || {
+        (operator.say("CLIENT LIST").text().lines().count() == 2).then_some(())
+    });
+    assert!(client.read_to_close().is_empty());
+    assert_eq!(server.info_number("client_query_buffer_limit_disconnections"), 1);
+    whole.send(b"$1\r\nb\r\n");
+    assert!(whole.read().is_error(), "an MSET of three arguments");
+}
+
+#[test]
 fn a_lowered_output_limit_closes_a_silent_reader() {
     let server = Server::start(&["--shards", "1", "--mode", "cache"]);
     let mut operator = server.client();

@@ -44,7 +44,9 @@ pub struct Cut {
     pub offset: u64,
     /// What was found there.
     pub found: &'static str,
-    /// Valid records behind it that were dropped too, because nobody was told of them.
+    /// Bytes of records that began there or behind it in this segment, by their own heads, and were dropped.
+    pub dropped_bytes: u64,
+    /// Valid records among them, and in later segments, that nobody was told of.
     pub dropped_records: usize,
 }
 
@@ -104,7 +106,7 @@ pub fn recover(
         done += header.segment_bytes;
         progress(done, total);
         let goes_on = match found.headers.get(i + 1) {
-            Some(next) if scan.records > 0 && !scan.live_behind => {
+            Some(next) if scan.records > 0 && scan.bytes_behind == 0 => {
                 match reader.first_record(next)? {
                     Some(first) => replay.next_record == Some(first.number),
                     // The spare, or damage in the first record: its own scan tells.
@@ -133,7 +135,7 @@ pub fn recover(
         let witnesses = reader.witnesses(&found.headers[i..], scan.end)?;
         cut = judge(&*disk, &found.headers[i], &scan, &witnesses, replay.next_record)?;
         let header = &found.headers[i];
-        if scan.live_behind {
+        if scan.bytes_behind > 0 {
             wipe(&*disk, header, scan.end)?;
         }
         let spare_at = if scan.records > 0 { i + 1 } else { i };
@@ -250,8 +252,8 @@ struct Scan {
     end: u64,
     /// What is at `end`.
     found: &'static str,
-    /// A block behind `end` looks like the start of a live record.
-    live_behind: bool,
+    /// Bytes of what looks like live records from `end` on, as they claim.
+    bytes_behind: u64,
 }
 
 /// A valid record behind a break.
@@ -308,10 +310,12 @@ impl Reader<'_> {
             records += 1;
             at += (RECORD_HEADER_BYTES + parts.len()).next_multiple_of(block);
         };
-        let live_behind = (at..self.bytes.len())
+        let bytes_behind = (at..self.bytes.len())
             .step_by(block)
-            .any(|at| u64_at(&self.bytes, at + 8) == header.salt);
-        Ok(Scan { records, last_index, end: at as u64, found, live_behind })
+            .filter(|at| u64_at(&self.bytes, at + 8) == header.salt)
+            .map(|at| claimed_bytes(&self.bytes[at..]))
+            .sum();
+        Ok(Scan { records, last_index, end: at as u64, found, bytes_behind })
     }
 
     /// The record that the segment begins with, if it is valid.
@@ -347,6 +351,12 @@ impl Reader<'_> {
     }
 }
 
+/// Bytes that a record takes by its own head, which may be damaged: those of the head at least, and no more than there are.
+fn claimed_bytes(bytes: &[u8]) -> u64 {
+    let claimed = bytes.first_chunk().map_or(0, super::format::record_length) as usize;
+    claimed.clamp(RECORD_HEADER_BYTES, bytes.len()) as u64
+}
+
 /// Decides whether the break at the end of a scan is the end of the log or a loss.
 fn judge(
     disk: &dyn Disk,
@@ -370,8 +380,9 @@ fn judge(
         });
     }
     let dropped_records = witnesses.len();
-    let clean = dropped_records == 0 && !scan.live_behind;
-    let cut = Cut { file, offset: scan.end, found: scan.found, dropped_records };
+    let dropped_bytes = scan.bytes_behind;
+    let clean = dropped_records == 0 && dropped_bytes == 0;
+    let cut = Cut { file, offset: scan.end, found: scan.found, dropped_bytes, dropped_records };
     Ok((!clean).then_some(cut))
 }
 

@@ -89,13 +89,7 @@ impl Row {
     fn blocks(&self, id: TransactionId, exclusive: bool) -> bool {
         match self {
             Row::Few(row) => row.iter().any(|waiter| waiter.blocks(id, exclusive)),
-            Row::Many(many) => {
-                let (all, granted) = match exclusive {
-                    true => (many.waiters.range(..id).next().is_some(), &many.granted),
-                    false => (many.exclusive.range(..id).next().is_some(), &many.granted_exclusive),
-                };
-                all || granted.iter().any(|other| *other != id)
-            }
+            Row::Many(many) => many.blocks(id, exclusive),
         }
     }
 
@@ -133,12 +127,7 @@ impl Row {
                     waiter.granted = granted;
                 }
             }
-            Row::Many(many) => {
-                if let Some(waiter) = many.waiters.get(&id).copied() {
-                    many.remove(id);
-                    many.insert(Waiter { granted, ..waiter });
-                }
-            }
+            Row::Many(many) => many.mark(id, granted),
         }
     }
 
@@ -164,15 +153,32 @@ impl Row {
                 let in_the_way = |w: &&Waiter| w.granted && w.id > id && (w.exclusive || exclusive);
                 out.extend(row.iter().filter(in_the_way).map(|w| w.id));
             }
-            Row::Many(many) => {
-                let granted = if exclusive { &many.granted } else { &many.granted_exclusive };
-                out.extend(granted.range(id..).filter(|other| **other != id));
-            }
+            Row::Many(many) => many.younger(id, exclusive, out),
         }
     }
 }
 
 impl Many {
+    fn blocks(&self, id: TransactionId, exclusive: bool) -> bool {
+        let (all, granted) = match exclusive {
+            true => (self.waiters.range(..id).next().is_some(), &self.granted),
+            false => (self.exclusive.range(..id).next().is_some(), &self.granted_exclusive),
+        };
+        all || granted.iter().any(|other| *other != id)
+    }
+
+    fn younger(&self, id: TransactionId, exclusive: bool, out: &mut Vec<TransactionId>) {
+        let granted = if exclusive { &self.granted } else { &self.granted_exclusive };
+        out.extend(granted.range(id..).filter(|other| **other != id));
+    }
+
+    fn mark(&mut self, id: TransactionId, granted: bool) {
+        if let Some(waiter) = self.waiters.get(&id).copied() {
+            self.remove(id);
+            self.insert(Waiter { granted, ..waiter });
+        }
+    }
+
     fn insert(&mut self, mut waiter: Waiter) {
         if let Some(same) = self.waiters.get(&waiter.id) {
             // One request that names a key twice.
@@ -219,8 +225,12 @@ pub(super) struct LockTable {
     requests: BTreeMap<TransactionId, Request>,
     /// For each key, the requests that name it.
     keys: HashedMap<u64, Row>,
-    /// Requests for the whole shard, by id.
-    whole: Vec<Waiter>,
+    /// Requests for the whole shard.
+    whole: Row,
+    /// All requests, while one for the whole shard is among them: exclusive when they lock anything alone.
+    all: Option<Box<Many>>,
+    /// Requests that are granted and lock anything alone.
+    held_alone: usize,
     /// Requests that were looked at to be granted.
     #[cfg(test)]
     looked_at: usize,
@@ -251,13 +261,12 @@ impl LockTable {
 
     /// Does a granted exclusive lock cover this key?
     pub(super) fn is_held(&self, key: u64) -> bool {
-        let held = |waiter: &Waiter| waiter.granted && waiter.exclusive;
-        self.whole.iter().any(held) || self.keys.get(&key).is_some_and(Row::is_held)
+        self.whole.is_held() || self.keys.get(&key).is_some_and(Row::is_held)
     }
 
     /// Does a granted exclusive lock cover any key?
     pub(super) fn is_any_held(&self) -> bool {
-        self.requests.values().any(|request| request.granted && request.set.is_exclusive())
+        self.held_alone > 0
     }
 
     /// Would a request that comes last wait?
@@ -294,13 +303,30 @@ impl LockTable {
             let row = self.keys.entry(key.hash).or_default();
             row.insert(Waiter { id, exclusive: key.exclusive, granted });
         }
+        let waiter = Waiter { id, exclusive: set.is_exclusive(), granted };
+        self.held_alone += usize::from(granted && waiter.exclusive);
         if set.whole.is_some() {
-            let exclusive = set.is_exclusive();
-            let waiter = Waiter { id, exclusive, granted };
-            let at = self.whole.partition_point(|other| other.id < id);
-            self.whole.insert(at, waiter);
+            if self.whole.is_empty() {
+                self.all = Some(Box::new(self.list_all()));
+            }
+            self.whole.insert(waiter);
+        }
+        if let Some(all) = &mut self.all {
+            all.insert(waiter);
         }
         self.requests.insert(id, Request { set, granted });
+    }
+
+    fn list_all(&self) -> Many {
+        let mut all = Many::default();
+        for (&id, request) in &self.requests {
+            all.insert(Waiter {
+                id,
+                exclusive: request.set.is_exclusive(),
+                granted: request.granted,
+            });
+        }
+        all
     }
 
     /// Gives a grant back and waits again. Requests that are granted for it are appended.
@@ -320,24 +346,39 @@ impl LockTable {
                 }
             }
         }
-        self.whole.retain(|waiter| waiter.id != id);
+        self.held_alone -= usize::from(request.granted && request.set.is_exclusive());
+        if let Some(all) = &mut self.all {
+            all.remove(id);
+        }
+        if request.set.whole.is_some() {
+            self.whole.remove(id);
+        }
         if !self.requests.is_empty() {
             self.grant_after(&request.set, granted);
+        }
+        if self.whole.is_empty() {
+            self.all = None;
         }
     }
 
     /// Changes the grant of a request, here and in every row. Returns what it locks.
     fn mark(&mut self, id: TransactionId, granted: bool) -> Option<LockSet> {
         let request = self.requests.get_mut(&id)?;
-        request.granted = granted;
+        let before = std::mem::replace(&mut request.granted, granted);
         let set = request.set.clone();
+        if set.is_exclusive() {
+            self.held_alone = self.held_alone + usize::from(granted) - usize::from(before);
+        }
         for key in &set.keys {
             if let Some(row) = self.keys.get_mut(&key.hash) {
                 row.mark(id, granted);
             }
         }
-        for waiter in self.whole.iter_mut().filter(|waiter| waiter.id == id) {
-            waiter.granted = granted;
+        if set.whole.is_some() {
+            self.whole.mark(id, granted);
+        }
+        if let Some(all) = &mut self.all {
+            all.mark(id, granted);
         }
         Some(set)
     }
@@ -345,15 +386,21 @@ impl LockTable {
     /// Grants what waited for these locks and nothing else, oldest first.
     fn grant_after(&mut self, set: &LockSet, granted: &mut Vec<TransactionId>) {
         let mut candidates: Vec<TransactionId> = Vec::new();
-        if set.whole.is_some() {
-            candidates.extend(self.requests.keys());
+        if let Some(all) = self.all.as_ref().filter(|_| set.whole.is_some()) {
+            for id in &all.waiting {
+                candidates.push(*id);
+                // Behind one that wants everything alone, none may.
+                if self.requests[id].set.whole == Some(true) {
+                    break;
+                }
+            }
         } else {
             for key in &set.keys {
                 if let Some(row) = self.keys.get(&key.hash) {
                     row.candidates(&mut candidates);
                 }
             }
-            candidates.extend(self.whole.iter().map(|waiter| waiter.id));
+            self.whole.candidates(&mut candidates);
             candidates.sort_unstable();
             candidates.dedup();
         }
@@ -378,30 +425,26 @@ impl LockTable {
             return true;
         }
         let exclusive = set.is_exclusive();
-        if self.whole.iter().any(|waiter| waiter.blocks(id, exclusive)) {
+        if self.whole.blocks(id, exclusive) {
             return true;
         }
-        set.whole.is_some()
-            && self.requests.iter().any(|(other, request)| {
-                let granted = request.granted;
-                let waiter = Waiter { id: *other, exclusive: request.set.is_exclusive(), granted };
-                waiter.blocks(id, exclusive)
-            })
+        match (&self.all, set.whole) {
+            (_, None) => false,
+            (Some(all), Some(_)) => all.blocks(id, exclusive),
+            (None, Some(_)) => self.list_all().blocks(id, exclusive),
+        }
     }
 
     /// Granted requests with greater ids that are in the way.
     fn find_younger(&self, id: TransactionId, set: &LockSet, younger: &mut Vec<TransactionId>) {
         let start = younger.len();
         let exclusive = set.is_exclusive();
-        let in_the_way = |waiter: &Waiter, exclusive: bool| {
-            waiter.granted && waiter.id > id && (waiter.exclusive || exclusive)
-        };
         for key in &set.keys {
             if let Some(row) = self.keys.get(&key.hash) {
                 row.younger(id, key.exclusive, younger);
             }
         }
-        younger.extend(self.whole.iter().filter(|w| in_the_way(w, exclusive)).map(|w| w.id));
+        self.whole.younger(id, exclusive, younger);
         if set.whole.is_some() {
             let others = self.requests.range(id..).filter(|(other, request)| {
                 **other != id && request.granted && (exclusive || request.set.is_exclusive())
@@ -454,6 +497,29 @@ mod tests {
                 table.release(id(n), &mut order);
             }
             assert!(order.is_sorted() && table.is_empty() && table.keys.is_empty());
+            assert!(table.looked_at <= 3 * COUNT as usize, "{} looks", table.looked_at);
+        }
+    }
+
+    /// The same for requests of the whole shard, in the midst of requests of keys.
+    #[test]
+    fn a_long_row_of_the_whole_shard_is_served_without_looking_at_all_of_it() {
+        const COUNT: u64 = 20_000;
+        for every in [1, 2, 10] {
+            let mut table = LockTable::default();
+            let mut younger = Vec::new();
+            for n in 1..=COUNT {
+                let whole =
+                    LockSet { keys: SmallVec::new(), whole: Some(n.is_multiple_of(2 * every)) };
+                let wanted = if n.is_multiple_of(every) { whole } else { set(&[(n, true)]) };
+                table.request(id(n), wanted, &mut younger);
+            }
+            let mut order = Vec::new();
+            for n in 1..=COUNT {
+                assert_eq!(table.is_granted(id(n)), Some(true), "{n}, every {every}");
+                table.release(id(n), &mut order);
+            }
+            assert!(table.is_empty() && table.keys.is_empty() && table.all.is_none());
             assert!(table.looked_at <= 3 * COUNT as usize, "{} looks", table.looked_at);
         }
     }
@@ -553,10 +619,16 @@ mod tests {
                 table.release(id, &mut granted);
             }
             assert!(table.is_empty() && table.keys.is_empty() && table.whole.is_empty());
+            assert!(table.all.is_none() && table.held_alone == 0);
         }
     }
 
     fn check(table: &LockTable, seed: u64) {
+        let alone = |request: &&Request| request.granted && request.set.is_exclusive();
+        assert_eq!(table.held_alone, table.requests.values().filter(alone).count());
+        if let Some(all) = &table.all {
+            assert!(all.waiters.keys().eq(table.requests.keys()));
+        }
         let conflict = |a: &LockSet, b: &LockSet| {
             let either = a.is_exclusive() || b.is_exclusive();
             let whole = (a.whole.is_some() || b.whole.is_some()) && either;
