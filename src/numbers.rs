@@ -89,6 +89,39 @@ pub fn print_float(value: f64) -> String {
     format!("{sign}{first}{point}{rest}e{direction}{size}")
 }
 
+/// A double as C's `%.*g` prints it: rounded to so many digits, zeros at the end left out.
+pub fn print_general(value: f64, digit_count: usize) -> String {
+    if !value.is_finite() {
+        return print_float(value);
+    }
+    let text = format!("{value:.*e}", digit_count - 1);
+    let (mantissa, exponent) = text.split_once('e').expect("an exponent was asked for");
+    let exponent: i32 = exponent.parse().expect("it was printed as a number");
+    let (sign, mantissa) = match mantissa.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", mantissa),
+    };
+    let all = mantissa.replace('.', "");
+    let digits = all.trim_end_matches('0');
+    if digits.is_empty() {
+        return format!("{sign}0");
+    }
+    if exponent < -4 || exponent >= digit_count as i32 {
+        let (first, rest) = digits.split_at(1);
+        let point = if rest.is_empty() { "" } else { "." };
+        let direction = if exponent < 0 { '-' } else { '+' };
+        return format!("{sign}{first}{point}{rest}e{direction}{:02}", exponent.abs());
+    }
+    if exponent < 0 {
+        return format!("{sign}0.{}{digits}", "0".repeat((-1 - exponent) as usize));
+    }
+    let whole = exponent as usize + 1;
+    match digits.len() <= whole {
+        true => format!("{sign}{digits}{}", "0".repeat(whole - digits.len())),
+        false => format!("{sign}{}.{}", &digits[..whole], &digits[whole..]),
+    }
+}
+
 /// Are all digits of the mantissa zeros?
 fn is_zero(unsigned: &[u8], is_hexadecimal: bool) -> bool {
     let (digits, exponent) = if is_hexadecimal { (&unsigned[2..], b'p') } else { (unsigned, b'e') };

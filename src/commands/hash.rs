@@ -1,10 +1,9 @@
 //! Hashes: fields with values.
 
-use super::lots::Lots;
+use super::lots::Drawing;
 use super::refusal::{Outcome, Refusal};
 use super::scan::{Cursor, ScanOptions, reply_elements};
 use super::{Arity, Call, Command, Group, Keys, read, write};
-use crate::limits::RANDOM_ELEMENTS_MAX;
 use crate::numbers::long_double::LongDouble;
 use crate::numbers::parse_integer;
 use crate::resp::reply::{Protocol, Reply};
@@ -258,79 +257,34 @@ fn hincrbyfloat(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> 
 
 /// HRANDFIELD key [count [WITHVALUES]]. A negative count may name a field more than once.
 fn hrandfield(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let mut lots = Lots::new(call.seed);
-    if call.count() == 2 {
-        let hash = call.hash(1, view)?;
-        match hash.and_then(|hash| hash.at(lots.below(hash.count()))) {
-            Some((field, _)) => reply.bulk(field),
-            None => reply.null(),
-        }
-        return Ok(());
-    }
-    let count = call.integer(2)?;
-    if count == i64::MIN {
-        return Err(Refusal::text(
-            "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
-        ));
-    }
-    let values = match call.count() {
-        3 => Values::Hidden,
-        4 if call.arguments.is(3, "withvalues") => Values::Shown,
-        _ => return Err(Refusal::Syntax),
-    };
-    if values == Values::Shown && count.unsigned_abs() > i64::MAX as u64 / 2 {
-        return Err(Refusal::text("ERR value is out of range"));
-    }
-    let wanted = count.unsigned_abs();
+    let drawing = Drawing::of(call, "withvalues")?;
     let Some(hash) = call.hash(1, view)? else {
-        reply.array(0);
+        match drawing.count {
+            None => reply.null(),
+            Some(_) => reply.array(0),
+        }
         return Ok(());
     };
-    if count < 0 {
-        if wanted > RANDOM_ELEMENTS_MAX {
-            return Err(Refusal::text("ERR value is out of range"));
-        }
-        values.head(wanted as usize, reply);
-        let fields = (0..wanted).filter_map(|_| hash.at(lots.below(hash.count())));
-        fields.for_each(|field| values.pair(field, reply));
-        return Ok(());
+    let ranks = drawing.ranks(call.seed, hash.count())?;
+    if drawing.count.is_some() {
+        let doubled = drawing.in_pairs && reply.protocol() == Protocol::Resp2;
+        reply.array(if doubled { 2 * ranks.len() } else { ranks.len() });
     }
-    values.head(wanted.min(hash.count()) as usize, reply);
-    if wanted >= hash.count() {
-        hash.fields_from(0).for_each(|field| values.pair(field, reply));
-    } else {
-        let fields = lots.distinct(wanted, hash.count()).into_iter();
-        fields.filter_map(|rank| hash.at(rank)).for_each(|field| values.pair(field, reply));
-    }
-    Ok(())
-}
-
-/// Do values stand beside their fields in a reply?
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Values {
-    Shown,
-    Hidden,
-}
-
-impl Values {
-    /// Head of a reply of so many fields: pairs are arrays of their own in RESP3.
-    fn head(self, count: usize, reply: &mut Reply<'_>) {
-        match (self, reply.protocol()) {
-            (Values::Shown, Protocol::Resp2) => reply.array(2 * count),
-            _ => reply.array(count),
-        }
-    }
-
-    fn pair(self, (field, value): (&[u8], &[u8]), reply: &mut Reply<'_>) {
-        if self == Values::Hidden {
-            return reply.bulk(field);
-        }
-        if reply.protocol() == Protocol::Resp3 {
+    let mut show = |(field, value): (&[u8], &[u8])| {
+        if drawing.in_pairs && reply.protocol() == Protocol::Resp3 {
             reply.array(2);
         }
         reply.bulk(field);
-        reply.bulk(value);
+        if drawing.in_pairs {
+            reply.bulk(value);
+        }
+    };
+    if ranks.len() as u64 == hash.count() && drawing.count.is_some_and(|count| count >= 0) {
+        hash.fields_from(0).for_each(&mut show);
+    } else {
+        ranks.into_iter().filter_map(|rank| hash.at(rank)).for_each(&mut show);
     }
+    Ok(())
 }
 
 /// HSCAN key cursor [MATCH pattern] [COUNT count] [NOVALUES]. Options are looked at only when there is a hash, as in

@@ -42,7 +42,9 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod zset;
+pub mod zset_operations;
 pub mod zset_range;
+pub mod zset_walk;
 
 use crate::core::Desk;
 use crate::core::shard::Bench;

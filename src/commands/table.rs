@@ -9,7 +9,8 @@ use super::refusal::Refusal;
 use super::{
     Command, Run, bit, bitfield, client, command, config, connection, counter, database, debug,
     dump, expire, hash, hyperloglog, info, keys, latency, lcs, list, memory, object, pattern,
-    persistence, raft, scan, server, set, set_operations, slowlog, string, zset, zset_range,
+    persistence, raft, scan, server, set, set_operations, slowlog, string, zset, zset_operations,
+    zset_range, zset_walk,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -26,6 +27,8 @@ const FAMILIES: &[&[Command]] = &[
     list::COMMANDS,
     zset::COMMANDS,
     zset_range::COMMANDS,
+    zset_operations::COMMANDS,
+    zset_walk::COMMANDS,
     hash::COMMANDS,
     set::COMMANDS,
     set_operations::COMMANDS,
@@ -294,6 +297,16 @@ const NUMBERED: &[&str] = &[
     "zremrangebyscore",
     "zremrangebylex",
     "settle",
+    "zrangestore",
+    "zrandmember",
+    "zscan",
+    "zunion",
+    "zinter",
+    "zdiff",
+    "zintercard",
+    "zunionstore",
+    "zinterstore",
+    "zdiffstore",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

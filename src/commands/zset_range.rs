@@ -43,6 +43,11 @@ pub const COMMANDS: &[Command] = &[
         "2.8.9",
         "Returns members in a range of bytes, the last first.",
     ),
+    write("zrangestore", AtLeast(5), Keys::TWO, zrangestore).grows().about(
+        Group::SortedSet,
+        "6.2.0",
+        "Stores the members in a range.",
+    ),
     write("zremrangebyrank", Exactly(4), Keys::FIRST, zremrangebyrank).about(
         Group::SortedSet,
         "2.0.0",
@@ -195,19 +200,31 @@ struct Asked<'a> {
     limit: Option<(i64, i64)>,
 }
 
+/// What a command's name says of the range that it is asked for.
+#[derive(Clone, Copy)]
+struct Form {
+    /// Where the range stands.
+    at: usize,
+    /// Without, the options may say it.
+    by: Option<By>,
+    /// Without, the options may say it.
+    direction: Option<Direction>,
+}
+
+impl Form {
+    const SHOWN: usize = 2;
+    const STORED: usize = 3;
+}
+
 impl<'a> Asked<'a> {
-    /// `by` and `direction`: what the command says; without, the options may.
-    fn of(
-        call: &Call<'a>,
-        by: Option<By>,
-        direction: Option<Direction>,
-    ) -> Result<Asked<'a>, Refusal> {
+    fn of(call: &Call<'a>, form: Form) -> Result<Asked<'a>, Refusal> {
+        let Form { at, by, direction } = form;
         let (mut chosen_by, mut down) = (by, direction == Some(Direction::Down));
         let (mut with_scores, mut limit) = (false, None);
-        let mut i = 4;
+        let mut i = at + 2;
         while i < call.count() {
             match () {
-                () if call.arguments.is(i, "withscores") => with_scores = true,
+                () if at == Form::SHOWN && call.arguments.is(i, "withscores") => with_scores = true,
                 () if call.arguments.is(i, "limit") && i + 2 < call.count() => {
                     limit = Some((call.integer(i + 1)?, call.integer(i + 2)?));
                     i += 2;
@@ -233,7 +250,7 @@ impl<'a> Asked<'a> {
             ));
         }
         let turned = down && by != By::Rank;
-        let (low, high) = if turned { (3, 2) } else { (2, 3) };
+        let (low, high) = if turned { (at + 1, at) } else { (at, at + 1) };
         let bounds = Bounds::of(by, call.at(low), call.at(high))?;
         let direction = if down { Direction::Down } else { Direction::Up };
         Ok(Asked { bounds, direction, with_scores, limit })
@@ -283,7 +300,7 @@ fn range(
     direction: Option<Direction>,
     reply: &mut Reply<'_>,
 ) -> Outcome {
-    let asked = Asked::of(call, by, direction)?;
+    let asked = Asked::of(call, Form { at: Form::SHOWN, by, direction })?;
     asked.reply(call.sorted_set(1, view)?, reply);
     Ok(())
 }
@@ -291,6 +308,35 @@ fn range(
 /// ZRANGE key start stop [BYSCORE|BYLEX] [REV] [LIMIT offset count] [WITHSCORES].
 fn zrange(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     range(call, view, None, None, reply)
+}
+
+/// ZRANGESTORE destination source start stop [BYSCORE|BYLEX] [REV] [LIMIT offset count].
+fn zrangestore(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let asked = Asked::of(call, Form { at: Form::STORED, by: None, direction: None })?;
+    let mut found: Vec<(Vec<u8>, f64)> = Vec::new();
+    if let Some(set) = call.sorted_set(2, &edit.view())? {
+        let range = asked.ranks(set);
+        let members = set.members_from(range.start).take((range.end - range.start) as usize);
+        found.extend(members.map(|(member, score)| (member.to_vec(), score)));
+    }
+    store(call, edit, &found, reply)
+}
+
+/// Puts members in the place of whatever the first key held, its deadline included. Answers how many there are.
+pub(super) fn store(
+    call: &Call<'_>,
+    edit: &mut Edit<'_>,
+    members: &[(Vec<u8>, f64)],
+    reply: &mut Reply<'_>,
+) -> Outcome {
+    let key = call.key(1);
+    edit.remove(&key);
+    let mut set = edit.sorted_set_mut(&key)?;
+    members.iter().for_each(|(member, score)| {
+        set.set(member, *score);
+    });
+    reply.integer(set.count() as i64);
+    Ok(())
 }
 
 /// ZREVRANGE key start stop [WITHSCORES].

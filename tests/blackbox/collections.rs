@@ -203,6 +203,64 @@ fn operations_on_sets_cross_shards() {
 }
 
 #[test]
+fn operations_on_sorted_sets_cross_shards() {
+    let mut server = Server::start(&["--shards", "2", "--fsync", "no"]);
+    let mut client = server.client();
+    let keys = keys_in_turn("key", 4, 2);
+    let [one, other, third, to] = &keys[..] else { panic!("four keys") };
+    for size in [20, 3000] {
+        // Every second number with itself as the score, every third likewise; every fifth in a set.
+        for (key, step) in [(one, 2), (other, 3)] {
+            let pairs: Vec<String> = (0..size).step_by(step).map(|n| format!("{n} {n}")).collect();
+            let added = client.say(&format!("ZADD {key} {}", pairs.join(" ")));
+            assert_eq!(added, Value::Integer(pairs.len() as i64));
+        }
+        let members: Vec<String> = (0..size).step_by(5).map(|n| n.to_string()).collect();
+        client.say(&format!("SADD {third} {}", members.join(" ")));
+        let sources = format!("3 {one} {other} {third}");
+        let scores = |holds: fn(i64) -> bool, score: fn(i64) -> i64| {
+            let found = (0..size as i64).filter(|&n| holds(n));
+            let mut found: Vec<(i64, String)> = found.map(|n| (score(n), n.to_string())).collect();
+            found.sort_unstable();
+            let flat = found.into_iter().flat_map(|(score, n)| [n, score.to_string()]);
+            Value::Array(flat.map(Value::bulk).collect())
+        };
+        for (name, expected) in [
+            ("ZINTER", scores(|n| n % 30 == 0, |n| 2 * n + 1)),
+            (
+                "ZUNION",
+                scores(
+                    |n| n % 2 == 0 || n % 3 == 0 || n % 5 == 0,
+                    |n| n * (i64::from(n % 2 == 0) + i64::from(n % 3 == 0)) + i64::from(n % 5 == 0),
+                ),
+            ),
+            ("ZDIFF", scores(|n| n % 2 == 0 && n % 3 != 0 && n % 5 != 0, |n| n)),
+        ] {
+            let shown = client.say(&format!("{name} {sources} WITHSCORES"));
+            assert_eq!(shown, expected, "{name} of {size}");
+            let stored = client.say(&format!("{name}STORE {to} {sources}"));
+            assert_eq!(stored, Value::Integer(expected.elements().len() as i64 / 2));
+            assert_eq!(client.say(&format!("ZRANGE {to} 0 -1 WITHSCORES")), expected);
+        }
+        let shared = (0..size).filter(|n| n % 30 == 0).count() as i64;
+        assert_eq!(client.say(&format!("ZINTERCARD {sources}")), Value::Integer(shared));
+        assert_eq!(client.say(&format!("ZRANGESTORE {to} {one} 1 3")), Value::Integer(3));
+        let kept = Value::Array(["2", "4", "6"].map(Value::bulk).to_vec());
+        assert_eq!(client.say(&format!("ZRANGE {to} 0 -1")), kept);
+        let digest = client.say("DEBUG DIGEST");
+        server.restart();
+        client = server.client();
+        assert_eq!(client.say("DEBUG DIGEST"), digest);
+        assert_eq!(client.say(&format!("ZRANGESTORE {to} {one} 5 4")), Value::Integer(0));
+        assert_eq!(client.say(&format!("EXISTS {to}")), Value::Integer(0));
+        assert_eq!(client.say("FLUSHALL"), Value::ok());
+    }
+    for wrong in ["ZUNION 3 a b", "ZUNION 0 a", "ZINTERCARD x a", "ZUNIONSTORE to 2 a"] {
+        assert!(client.say(wrong).is_error(), "{wrong}");
+    }
+}
+
+#[test]
 fn what_is_freed_bit_by_bit_takes_nothing_along() {
     let server = Server::start(&["--shards", "1", "--mode", "cache"]);
     let mut client = server.client();

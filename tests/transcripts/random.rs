@@ -11,7 +11,8 @@ const REQUESTS: u64 = 20_000;
 /// Fewer: each may add a thousand elements.
 const SKETCH_REQUESTS: u64 = 2_000;
 /// What answers members in any order.
-const UNORDERED: &[&str] = &["smembers", "sinter", "sunion", "sdiff"];
+const UNORDERED: &[&str] =
+    &["smembers", "sinter", "sunion", "sdiff", "hkeys", "hvals", "hgetall", "hrandfield", "hscan"];
 
 #[test]
 fn transcripts_of_random_requests_agree_with_redis() {
@@ -26,6 +27,16 @@ fn transcripts_of_random_sketches_agree_with_redis() {
 #[test]
 fn transcripts_of_random_sets_agree_with_redis() {
     compare(REQUESTS, Dice::set_request);
+}
+
+#[test]
+fn transcripts_of_random_sorted_sets_agree_with_redis() {
+    compare(REQUESTS, Dice::sorted_set_request);
+}
+
+#[test]
+fn transcripts_of_random_hashes_agree_with_redis() {
+    compare(REQUESTS, Dice::hash_request);
 }
 
 /// Runs what `make` makes up on both.
@@ -122,15 +133,8 @@ impl Dice {
             "rename Key Key",
             "copy Key Key replace",
         ];
-        let mut words = Vec::new();
-        for word in self.one_of(TEMPLATES).split(' ') {
-            match word.strip_prefix('?') {
-                Some(_) if self.below(2) == 0 => {}
-                Some(word) => self.fill(word, &mut words),
-                None => self.fill(word, &mut words),
-            }
-        }
-        words
+        let template = self.one_of(TEMPLATES);
+        self.words_of(template)
     }
 
     /// A request to HyperLogLogs. PFCOUNT of one key is left out: Redis writes the count into the value.
@@ -178,24 +182,138 @@ impl Dice {
             "copy Key Key replace",
             "rename Key Key",
         ];
-        let mut words = Vec::new();
         let template = match self.below(200) {
             0 => "set Key Value",
             1..=3 => "del Key",
             4..=60 => "sadd Key",
             _ => self.one_of(TEMPLATES),
         };
+        let mut words = self.words_of(template);
+        if words[0] == "sadd" {
+            let size = 1 << self.below(9);
+            for _ in 0..=self.below(size) {
+                self.fill("Member", &mut words);
+            }
+        }
+        words
+    }
+
+    /// A request to sorted sets, with scores that 7.0 and 7.2 print alike.
+    fn sorted_set_request(&mut self) -> Vec<String> {
+        const TEMPLATES: &[&str] = &[
+            "zrem Key Member Member",
+            "zscore Key Member",
+            "zmscore Key Member Member",
+            "zcard Key",
+            "zrank Key Member",
+            "zrevrank Key Member",
+            "zincrby Key Score Member",
+            "zadd Key Adding ?Adding Score Member",
+            "zadd Key Adding Score Member Score Member",
+            "zcount Key Score Score",
+            "zcount Key -inf (0",
+            "zlexcount lex Lex Lex",
+            "zrange Key Index Index ?withscores ?rev",
+            "zrange Key Score Score byscore limit Index Index withscores",
+            "zrange Key Score Score byscore rev",
+            "zadd lex 0 Member 0 Member 0 Member",
+            "zadd lex 0 Member 0 Member 0 Member",
+            "zrange lex Lex Lex bylex ?rev",
+            "zrevrange Key Index Index withscores",
+            "zrangebyscore Key Score Score",
+            "zrevrangebyscore Key Score Score ?withscores",
+            "zrangebylex lex Lex Lex",
+            "zrevrangebylex lex Lex Lex",
+            "zrangestore Key Key Index Index ?rev",
+            "zrangestore Key Key Score Score byscore",
+            "zremrangebyrank Key Index Index",
+            "zremrangebyscore Key Score Score",
+            "zremrangebylex lex Lex Lex",
+            "zpopmin Key",
+            "zpopmax Key",
+            "zpopmin Key 3",
+            "zmpop 2 Key Key max count 2",
+            "zunion 2 Key Key ?withscores",
+            "zunion 3 Key Key Key weights Score Score 1 aggregate Aggregate withscores",
+            "zinter 2 Key Key withscores",
+            "zinter 3 Key Key Key weights Score 2 Score aggregate Aggregate withscores",
+            "zdiff 2 Key Key withscores",
+            "zdiff 3 Key Key Key",
+            "zintercard 2 Key Key limit Count",
+            "zunionstore Key 2 Key Key aggregate Aggregate",
+            "zinterstore Key 2 Key Key",
+            "zdiffstore Key 2 Key Key",
+            "zrandmember Key 100000 withscores",
+            "zrandmember Key 0",
+            "copy Key Key replace",
+            "rename Key Key",
+        ];
+        let template = match self.below(200) {
+            0 => "set Key Value",
+            1 => "sadd Key Member Member Member",
+            2 => "del Key",
+            3..=50 => "zadd Key",
+            _ => self.one_of(TEMPLATES),
+        };
+        let mut words = self.words_of(template);
+        if words.len() == 2 && words[0] == "zadd" {
+            let size = 1 << self.below(7);
+            for _ in 0..=self.below(size) {
+                self.fill("Score", &mut words);
+                self.fill("Member", &mut words);
+            }
+        }
+        words
+    }
+
+    /// A request to hashes.
+    fn hash_request(&mut self) -> Vec<String> {
+        const TEMPLATES: &[&str] = &[
+            "hget Key Field",
+            "hmget Key Field Field Field",
+            "hdel Key Field Field",
+            "hlen Key",
+            "hexists Key Field",
+            "hstrlen Key Field",
+            "hsetnx Key Field Value",
+            "hmset Key Field Value Field Value",
+            "hkeys Key",
+            "hvals Key",
+            "hgetall Key",
+            "hincrby Key Field Integer",
+            "hincrbyfloat Key Field Float",
+            "hrandfield Key 100000",
+            "hrandfield Key 0 withvalues",
+            "copy Key Key replace",
+            "rename Key Key",
+            "object encoding Key",
+        ];
+        let template = match self.below(200) {
+            0 => "set Key Value",
+            1 => "del Key",
+            2..=60 => "hset Key",
+            _ => self.one_of(TEMPLATES),
+        };
+        let template = template.replace("Field", "Member");
+        let mut words = self.words_of(&template);
+        if words[0] == "hset" {
+            let size = 1 << self.below(8);
+            for _ in 0..=self.below(size) {
+                self.fill("Member", &mut words);
+                self.fill("Value", &mut words);
+            }
+        }
+        words
+    }
+
+    /// A template's words filled in; those behind a `?` come or not.
+    fn words_of(&mut self, template: &str) -> Vec<String> {
+        let mut words = Vec::new();
         for word in template.split(' ') {
             match word.strip_prefix('?') {
                 Some(_) if self.below(2) == 0 => {}
                 Some(word) => self.fill(word, &mut words),
                 None => self.fill(word, &mut words),
-            }
-        }
-        if words[0] == "sadd" {
-            let size = 1 << self.below(9);
-            for _ in 0..=self.below(size) {
-                self.fill("Member", &mut words);
             }
         }
         words
@@ -219,6 +337,17 @@ impl Dice {
             "Float" => self.float(),
             "Value" => self.value(),
             "Count" => self.below(300).to_string(),
+            "Aggregate" => self.one_of(&["sum", "min", "max"]).to_owned(),
+            "Adding" => self.one_of(&["nx", "xx", "gt", "lt", "ch", "incr"]).to_owned(),
+            "Score" => match self.below(12) {
+                0 => self.one_of(&["inf", "-inf", "+inf", "x"]).to_owned(),
+                1 => format!("{}.5", self.below(20)),
+                _ => (self.below(60) as i64 - 30).to_string(),
+            },
+            "Lex" => match self.below(6) {
+                0 => self.one_of(&["-", "+", "a"]).to_owned(),
+                _ => format!("{}{}", self.one_of(&["[", "("]), self.below(700)),
+            },
             "Member" => match self.below(20) {
                 0 => format!("member:{}", self.below(300)),
                 1 => self.value(),

@@ -30,6 +30,11 @@ impl<'a> SortedSet<'a> {
         self.source.count()
     }
 
+    /// Does it have the form of large ones?
+    pub fn is_large(self) -> bool {
+        matches!(self.stored, Stored::Tree(_))
+    }
+
     /// The score of a member.
     pub fn score(self, member: &[u8]) -> Option<f64> {
         match self.stored {
