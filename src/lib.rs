@@ -4,7 +4,7 @@ pub mod bits;
 pub mod commands;
 pub mod core;
 pub mod files;
-
+pub mod geo;
 pub mod glob;
 pub mod hyperloglog;
 pub mod kvnode_state;

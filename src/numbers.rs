@@ -122,6 +122,25 @@ pub fn print_general(value: f64, digit_count: usize) -> String {
     }
 }
 
+/// A finite number with so many decimals, zeros at the end left out.
+pub fn print_decimals(value: f64, decimal_count: usize) -> String {
+    let text = format!("{value:.decimal_count$}");
+    let text =
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    if text == "-0" { "0".to_owned() } else { text.to_owned() }
+}
+
+/// A number with so many decimals as Redis 7.2 rounds it: to even, of the product with a power of ten.
+pub fn print_rounded(value: f64, decimal_count: usize) -> String {
+    let scaled = (value * 10f64.powi(decimal_count as i32)).round_ties_even();
+    if !(scaled.abs() < i64::MAX as f64) {
+        return format!("{value:.decimal_count$}");
+    }
+    let digits = format!("{:0width$}", scaled.abs() as u64, width = decimal_count + 1);
+    let (whole, decimals) = digits.split_at(digits.len() - decimal_count);
+    format!("{}{whole}.{decimals}", if scaled < 0.0 { "-" } else { "" })
+}
+
 /// Are all digits of the mantissa zeros?
 fn is_zero(unsigned: &[u8], is_hexadecimal: bool) -> bool {
     let (digits, exponent) = if is_hexadecimal { (&unsigned[2..], b'p') } else { (unsigned, b'e') };

@@ -14,6 +14,8 @@ pub mod database;
 pub mod debug;
 pub mod dump;
 pub mod expire;
+pub mod geo;
+pub mod geo_search;
 pub mod hash;
 pub mod help;
 pub mod hyperloglog;
@@ -359,6 +361,8 @@ pub enum Group {
     SortedSet,
     /// Counts of distinct elements.
     HyperLogLog,
+    /// Places on Earth.
+    Geo,
     /// Keys of any type.
     Generic,
     /// The connection itself.
@@ -382,6 +386,7 @@ impl Group {
             Group::Hash => "hash",
             Group::SortedSet => "sorted-set",
             Group::HyperLogLog => "hyperloglog",
+            Group::Geo => "geo",
             Group::Generic => "generic",
             Group::Connection => "connection",
             Group::Server => "server",

@@ -8,9 +8,9 @@
 use super::refusal::Refusal;
 use super::{
     Command, Run, bit, bitfield, client, command, config, connection, counter, database, debug,
-    dump, expire, hash, hyperloglog, info, keys, latency, lcs, list, memory, object, pattern,
-    persistence, raft, scan, server, set, set_operations, slowlog, string, zset, zset_operations,
-    zset_range, zset_walk,
+    dump, expire, geo, geo_search, hash, hyperloglog, info, keys, latency, lcs, list, memory,
+    object, pattern, persistence, raft, scan, server, set, set_operations, slowlog, string, zset,
+    zset_operations, zset_range, zset_walk,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -29,6 +29,8 @@ const FAMILIES: &[&[Command]] = &[
     zset_range::COMMANDS,
     zset_operations::COMMANDS,
     zset_walk::COMMANDS,
+    geo::COMMANDS,
+    geo_search::COMMANDS,
     hash::COMMANDS,
     set::COMMANDS,
     set_operations::COMMANDS,
@@ -307,6 +309,16 @@ const NUMBERED: &[&str] = &[
     "zunionstore",
     "zinterstore",
     "zdiffstore",
+    "geoadd",
+    "geopos",
+    "geodist",
+    "geohash",
+    "geosearch",
+    "geosearchstore",
+    "georadius",
+    "georadiusbymember",
+    "georadius_ro",
+    "georadiusbymember_ro",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.
@@ -316,7 +328,7 @@ const NAME_BYTES_MAX: usize = 24;
 const FOLDED_BYTES_MAX: usize = 16;
 
 /// Places of the index: a power of two, at least twice the count of commands, so that probes are short.
-const PLACE_COUNT: usize = 512;
+const PLACE_COUNT: usize = 1024;
 const _: () = assert!(PLACE_COUNT.is_power_of_two() && PLACE_COUNT >= 2 * NUMBERED.len());
 
 static ROWS: [Command; NUMBERED.len()] = gather();

@@ -92,12 +92,15 @@ const fn waiting(
 
 /// Options of ZADD.
 #[derive(Clone, Copy, Default)]
-struct Adding {
-    absent: bool,
-    present: bool,
+pub(super) struct Adding {
+    /// Members that are not there alone.
+    pub absent: bool,
+    /// Members that are there alone.
+    pub present: bool,
     greater: bool,
     less: bool,
-    changed: bool,
+    /// Those with another score count too.
+    pub changed: bool,
     increments: bool,
 }
 
@@ -172,15 +175,27 @@ fn add(
     at: usize,
     reply: &mut Reply<'_>,
 ) -> Outcome {
-    let scores = (at..call.count())
-        .step_by(2)
-        .map(|i| parse_float(call.at(i)).ok_or(Refusal::NotAFloat))
-        .collect::<Result<Vec<f64>, Refusal>>()?;
+    let pairs = (at..call.count()).step_by(2);
+    let pairs = pairs.map(|i| {
+        let score = parse_float(call.at(i)).ok_or(Refusal::NotAFloat)?;
+        Ok((score, call.at(i + 1)))
+    });
+    let pairs = pairs.collect::<Result<Vec<_>, Refusal>>()?;
+    add_pairs(call, edit, adding, &pairs, reply)
+}
+
+/// Gives members scores; which ones and what is answered the options say.
+pub(super) fn add_pairs(
+    call: &Call<'_>,
+    edit: &mut Edit<'_>,
+    adding: Adding,
+    pairs: &[(f64, &[u8])],
+    reply: &mut Reply<'_>,
+) -> Outcome {
     let key = call.key(1);
     let mut set = edit.sorted_set_mut(&key)?;
     let (mut added, mut changed, mut last) = (0, 0, None);
-    for (nth, given) in scores.into_iter().enumerate() {
-        let member = call.at(at + 2 * nth + 1);
+    for &(given, member) in pairs {
         let old = set.sorted_set().score(member);
         let Some(new) = adding.new_score(old, given)? else { continue };
         set.set(member, new);

@@ -329,7 +329,18 @@ pub(super) fn store(
     members: &[(Vec<u8>, f64)],
     reply: &mut Reply<'_>,
 ) -> Outcome {
-    let key = call.key(1);
+    store_at(call, 1, edit, members, reply)
+}
+
+/// As [`store`], at another key argument.
+pub(super) fn store_at(
+    call: &Call<'_>,
+    at: usize,
+    edit: &mut Edit<'_>,
+    members: &[(Vec<u8>, f64)],
+    reply: &mut Reply<'_>,
+) -> Outcome {
+    let key = call.key(at);
     edit.remove(&key);
     let mut set = edit.sorted_set_mut(&key)?;
     members.iter().for_each(|(member, score)| {

@@ -39,6 +39,11 @@ fn transcripts_of_random_hashes_agree_with_redis() {
     compare(REQUESTS, Dice::hash_request);
 }
 
+#[test]
+fn transcripts_of_random_places_agree_with_redis() {
+    compare(REQUESTS, Dice::place_request);
+}
+
 /// Runs what `make` makes up on both.
 fn compare(count: u64, make: fn(&mut Dice) -> Vec<String>) {
     let Some(redis) = RedisServer::start() else {
@@ -266,6 +271,56 @@ impl Dice {
         words
     }
 
+    /// A request to places. Near each other now and then, near edges of the map, and all over it; areas from nothing to
+    /// more than Earth.
+    fn place_request(&mut self) -> Vec<String> {
+        const TEMPLATES: &[&str] = &[
+            "geopos Key Town Town",
+            "geohash Key Town",
+            "geodist Key Town Town LengthUnit",
+            "geosearch Key fromlonlat Spot byradius Length LengthUnit asc withdist ?withcoord",
+            "geosearch Key fromlonlat Spot byradius Length LengthUnit withhash",
+            "geosearch Key fromlonlat Spot bybox Length Length LengthUnit desc withdist",
+            "geosearch Key frommember Town bybox Length Length LengthUnit",
+            "geosearch Key frommember Town byradius Length LengthUnit count Few any",
+            "georadius Key Spot Length LengthUnit count Few ?desc",
+            "georadius Key Spot Length LengthUnit store Key",
+            "georadiusbymember Key Town Length LengthUnit",
+            "georadius_ro Key Spot Length LengthUnit withdist asc",
+            "geosearchstore Key Key fromlonlat Spot bybox Length Length LengthUnit",
+            "geosearchstore Key Key frommember Town byradius Length LengthUnit count Few",
+            "zrange Key 0 -1 withscores",
+        ];
+        match self.below(5) {
+            0 => {
+                let mut words = vec!["geoadd".to_owned()];
+                self.fill("Key", &mut words);
+                let size = 1 << self.below(7);
+                for _ in 0..=self.below(size) {
+                    self.fill("Spot", &mut words);
+                    self.fill("Town", &mut words);
+                }
+                words
+            }
+            _ => {
+                let template = self.one_of(TEMPLATES);
+                self.words_of(template)
+            }
+        }
+    }
+
+    /// A longitude or latitude up to `end` degrees.
+    fn degrees(&mut self, end: f64) -> String {
+        let part = (self.next() >> 11) as f64 / (1u64 << 53) as f64 * 2.0 - 1.0;
+        match self.below(8) {
+            0 => self.one_of(&["0", "1", "-1", "66.5", "-80.1"]).to_owned(),
+            1 => format!("{}", end * self.one_of(&["1", "-1"]).parse::<f64>().expect("digits")),
+            2 => format!("{}", end.copysign(part) - part / 100.0),
+            3 => format!("{}", 12.0 + part / 1000.0),
+            _ => format!("{}", end * part),
+        }
+    }
+
     /// A request to hashes.
     fn hash_request(&mut self) -> Vec<String> {
         const TEMPLATES: &[&str] = &[
@@ -337,6 +392,21 @@ impl Dice {
             "Float" => self.float(),
             "Value" => self.value(),
             "Count" => self.below(300).to_string(),
+            "Few" => (1 + self.below(5)).to_string(),
+            "Town" => format!("town:{}", self.below(200)),
+            "LengthUnit" => self.one_of(&["m", "km", "ft", "mi"]).to_owned(),
+            "Length" => match self.below(4) {
+                0 => self.one_of(&["0", "1", "100", "5000", "20015", "1e9"]).to_owned(),
+                _ => format!(
+                    "{}",
+                    (self.below(1000) as f64 / 7.0) * 10f64.powi(self.below(7) as i32 - 1)
+                ),
+            },
+            "Spot" => {
+                let longitude = self.degrees(180.0);
+                words.push(longitude);
+                self.degrees(85.05112878)
+            }
             "Aggregate" => self.one_of(&["sum", "min", "max"]).to_owned(),
             "Adding" => self.one_of(&["nx", "xx", "gt", "lt", "ch", "incr"]).to_owned(),
             "Score" => match self.below(12) {
