@@ -191,7 +191,7 @@ fn to_bits(score: f64) -> u64 {
     const TOP: f64 = (1u64 << 63) as f64;
     match score {
         score if score >= 2.0 * TOP => 0,
-        score if score >= -TOP && score < 0.0 => score as i64 as u64,
+        score if (-TOP..0.0).contains(&score) => score as i64 as u64,
         score if score < 0.0 => 1 << 63,
         score => score as u64,
     }

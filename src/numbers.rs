@@ -133,7 +133,7 @@ pub fn print_decimals(value: f64, decimal_count: usize) -> String {
 /// A number with so many decimals as Redis 7.2 rounds it: to even, of the product with a power of ten.
 pub fn print_rounded(value: f64, decimal_count: usize) -> String {
     let scaled = (value * 10f64.powi(decimal_count as i32)).round_ties_even();
-    if !(scaled.abs() < i64::MAX as f64) {
+    if scaled.is_nan() || scaled.abs() >= i64::MAX as f64 {
         return format!("{value:.decimal_count$}");
     }
     let digits = format!("{:0width$}", scaled.abs() as u64, width = decimal_count + 1);

@@ -309,15 +309,16 @@ impl Dice {
         }
     }
 
-    /// A longitude or latitude up to `end` degrees.
-    fn degrees(&mut self, end: f64) -> String {
+    /// A longitude or latitude up to `end` degrees. No two places are one: which of those equally far is counted first
+    /// is the sorting's affair. Files have the corners.
+    fn degrees(&mut self, end: f64) -> f64 {
         let part = (self.next() >> 11) as f64 / (1u64 << 53) as f64 * 2.0 - 1.0;
         match self.below(8) {
-            0 => self.one_of(&["0", "1", "-1", "66.5", "-80.1"]).to_owned(),
-            1 => format!("{}", end * self.one_of(&["1", "-1"]).parse::<f64>().expect("digits")),
-            2 => format!("{}", end.copysign(part) - part / 100.0),
-            3 => format!("{}", 12.0 + part / 1000.0),
-            _ => format!("{}", end * part),
+            0 => [0.0, 1.0, -1.0, 66.5, -80.1][self.below(5) as usize] + part / 10.0,
+            1 if end < 90.0 => end.copysign(part),
+            2 => end.copysign(part) - part / 100.0,
+            3 => 12.0 + part / 10.0,
+            _ => end * part,
         }
     }
 
@@ -403,9 +404,8 @@ impl Dice {
                 ),
             },
             "Spot" => {
-                let longitude = self.degrees(180.0);
-                words.push(longitude);
-                self.degrees(85.05112878)
+                words.push(self.degrees(180.0).to_string());
+                self.degrees(85.05112878).to_string()
             }
             "Aggregate" => self.one_of(&["sum", "min", "max"]).to_owned(),
             "Adding" => self.one_of(&["nx", "xx", "gt", "lt", "ch", "incr"]).to_owned(),
