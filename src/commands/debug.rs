@@ -4,8 +4,10 @@ use super::help::help;
 use super::object::encoding_name;
 use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Gather, Group, Keys, container, plain, read, session};
+use crate::core::place::moving::Wish;
 use crate::core::{Core, Desk};
 use crate::resp::reply::{Protocol, Reply};
+use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::{AccessClock, View};
 use std::time::Duration;
 
@@ -27,6 +29,11 @@ const DEBUG: &[Command] = &[
         Group::Server,
         "5.0.0",
         "Lists the subcommands.",
+    ),
+    session("move-shard", Arity::Exactly(4), move_shard).of("debug").admin().asks().about(
+        Group::Server,
+        "7.2.0",
+        "Moves a shard to a core, while it serves.",
     ),
     read("object", Arity::Exactly(3), Keys::SECOND, object).of("debug").random_reply().about(
         Group::Server,
@@ -177,6 +184,21 @@ fn set_active_expire(
 ) -> Result<Answer, Refusal> {
     let on = call.integer(2)? != 0;
     desk.ask_cores(move |core| core.active_expire = on, |_, _, reply| reply.ok())
+}
+
+fn move_shard(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    let (shard_count, core_count) = (desk.core.router.shard_count(), desk.core.core_count());
+    let below = |position: usize, count: usize, what: &str| {
+        let number = call.integer(position)?;
+        let found = usize::try_from(number).ok().filter(|number| *number < count);
+        let unknown = || Refusal::Text(format!("ERR no such {what}: {number}").into());
+        found.map(|number| number as u16).ok_or_else(unknown)
+    };
+    let shard = ShardId(below(2, shard_count, "shard")?);
+    let to = below(3, core_count, "core")?;
+    let waiter = desk.await_one();
+    desk.core.move_shard(Wish { shard, to, waiter: Some(waiter) });
+    Ok(Answer::Later)
 }
 
 /// Longest sleep: longer ones are cut, so that a typing error does not end the server.

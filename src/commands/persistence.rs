@@ -3,8 +3,9 @@
 use super::refusal::Refusal;
 use super::{Answer, Arity, Call, Command, Gather, Group, Keys, session, shard};
 use crate::core::shard::Bench;
-use crate::core::{Core, Desk};
+use crate::core::Desk;
 use crate::resp::reply::Reply;
+use ringraft_shards::ids::ShardId;
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[
@@ -79,9 +80,9 @@ fn bgsave(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result
     if running && !scheduled {
         return Err(Refusal::text("ERR Background save already in progress"));
     }
-    core.everywhere(|core: &mut Core| {
-        core.shards.iter_mut().for_each(|shard| shard.snapshots.want(None));
-    });
+    for shard in (0..core.router.shard_count()).map(|n| ShardId(n as u16)) {
+        core.at_shard(shard, |core, local| core.shards[local].snapshots.want(None));
+    }
     let scheduled = running && scheduled;
     reply.simple(if scheduled {
         "Background saving scheduled"

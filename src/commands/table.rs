@@ -319,6 +319,7 @@ const NUMBERED: &[&str] = &[
     "georadiusbymember",
     "georadius_ro",
     "georadiusbymember_ro",
+    "debug|move-shard",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

@@ -1,26 +1,20 @@
 //! Settings take effect on a core: at its start, and whenever CONFIG SET changes them.
 
 use crate::core::Core;
+use crate::core::shard::LocalShard;
 use crate::net::listener;
 use crate::settings::Settings;
-use crate::settings::values::Fsync;
 use crate::settings::values::MaxmemoryPolicy;
 use ringraft_shards::keyspace::EvictionPolicy;
 
 impl Core {
     /// Makes these settings those of the core and of its shards.
     pub fn adopt_settings(&mut self, settings: Settings) {
-        let share = settings.maxmemory / self.router.shard_count().max(1) as u64;
-        let memory_limit = if settings.maxmemory == 0 { 0 } else { share.max(1) };
-        let policy = eviction_policy(settings.maxmemory_policy);
+        let shard_count = self.router.shard_count();
         for shard in &mut self.shards {
-            shard.string_bytes_max = settings.proto_max_bulk_len as usize;
-            shard.memory_limit = memory_limit;
-            shard.eviction_policy = policy;
-            shard.keyspace.set_access_clock(policy.access_clock());
-            shard.eviction_samples = settings.maxmemory_samples as usize;
-            shard.keyspace.set_eviction_samples(shard.eviction_samples);
-            shard.propose_limits(settings.limits);
+            if let Err(error) = shard.adopt_settings(&settings, shard_count) {
+                self.failure.get_or_insert(format!("the log cannot be synced: {error}"));
+            }
         }
         if let Some(overlay) = &mut self.spare_overlay {
             overlay.set_limits(settings.limits);
@@ -33,20 +27,7 @@ impl Core {
                 }
             }
         }
-        if settings.fsync != self.settings.fsync {
-            self.change_fsync(settings.fsync);
-        }
         self.settings = settings;
-    }
-
-    /// Goes on with another fsync mode, once everything written so far is on the disk.
-    fn change_fsync(&mut self, fsync: Fsync) {
-        if let Err(error) = self.storage.change_mode() {
-            return self.fail(format!("the log cannot be synced: {error}"));
-        }
-        for shard in &mut self.shards {
-            shard.group.set_sync_policy(fsync.sync_policy());
-        }
     }
 
     /// Changes some settings, checked before on the core that was asked.
@@ -65,6 +46,35 @@ impl Core {
     pub fn reset_stats(&mut self) {
         self.stats.reset();
         self.shards.iter_mut().for_each(|shard| shard.keyspace.reset_lookups());
+    }
+}
+
+impl LocalShard {
+    /// Makes these settings those of the shard, one of `shard_count`: they have changed, or it lives on another core now.
+    /// With another fsync mode it goes on when everything written so far is on the disk.
+    /// Errors: it cannot be written there.
+    pub(super) fn adopt_settings(
+        &mut self,
+        settings: &Settings,
+        shard_count: usize,
+    ) -> std::io::Result<()> {
+        let share = settings.maxmemory / shard_count.max(1) as u64;
+        let policy = eviction_policy(settings.maxmemory_policy);
+        self.string_bytes_max = settings.proto_max_bulk_len as usize;
+        self.memory_limit = if settings.maxmemory == 0 { 0 } else { share.max(1) };
+        self.eviction_policy = policy;
+        self.keyspace.set_access_clock(policy.access_clock());
+        self.eviction_samples = settings.maxmemory_samples as usize;
+        self.keyspace.set_eviction_samples(self.eviction_samples);
+        self.propose_limits(settings.limits);
+        match &mut self.files {
+            Some(files) if files.fsync() != settings.fsync => {
+                files.change_mode(settings.fsync)?;
+                self.group.set_sync_policy(settings.fsync.sync_policy());
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use crate::core::gather::GatherState;
 use crate::core::mailbox::{Mail, Outbox, Spares};
 use crate::core::slab::Slab;
 use crate::resp::reply::Protocol;
+use std::collections::VecDeque;
 
 /// Whom a reply is for, on the core that asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub struct Answers {
     pub gathers: Slab<GatherState>,
     /// Requests that block.
     pub blocks: Blocks,
-    /// What it has for other cores.
+    /// What it has for each core; and last what it withholds for a shard that is between two cores.
     pub outboxes: Vec<Outbox>,
     /// Messages to write into.
     pub spares: Spares,
@@ -86,7 +87,7 @@ impl Answers {
             connections: Slab::default(),
             gathers: Slab::default(),
             blocks: Blocks::default(),
-            outboxes: (0..core_count).map(|_| Outbox::default()).collect(),
+            outboxes: (0..=core_count).map(|_| Outbox::default()).collect(),
             spares: Spares::default(),
             dirty: Vec::new(),
             complete: Vec::new(),
@@ -125,6 +126,28 @@ impl Answers {
             Target::Block(number) => self.blocks.reply(number, write),
             Target::Nobody => {}
         }
+    }
+
+    /// Where things go that are withheld: it stands for a core.
+    pub fn between_cores(&self) -> u16 {
+        (self.outboxes.len() - 1) as u16
+    }
+
+    /// Takes what was withheld, in order.
+    pub fn take_withheld(&mut self) -> VecDeque<Mail> {
+        let withheld = self.outboxes.last_mut().expect("there is one more than cores");
+        withheld.take_all(&mut self.spares)
+    }
+
+    /// The outboxes of cores.
+    pub fn sendable(&mut self) -> (&mut [Outbox], &mut Spares) {
+        let between = self.outboxes.len() - 1;
+        (&mut self.outboxes[..between], &mut self.spares)
+    }
+
+    /// Does mail wait for the full mailbox of a core?
+    pub fn has_unsent(&self) -> bool {
+        self.outboxes[..self.outboxes.len() - 1].iter().any(Outbox::is_waiting)
     }
 
     /// Sends a message to another core, behind what it has for that core already.

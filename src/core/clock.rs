@@ -17,6 +17,11 @@ impl SteadyClock {
         SteadyClock { last: start, passed: Duration::ZERO }
     }
 
+    /// Somebody has read so much: this goes on from there at least.
+    pub fn not_before(&mut self, passed: Duration) {
+        self.passed = self.passed.max(passed);
+    }
+
     /// The time that has passed. Cost: one reading of the clock.
     pub fn read(&mut self) -> Duration {
         let now = Instant::now();

@@ -1,11 +1,11 @@
 //! What a session command may use: its core, its connection, and all other cores through questions.
 
 use crate::commands::refusal::Refusal;
-use crate::commands::{Answer, Call};
+use crate::commands::{Answer, Call, Gather};
 use crate::core::Core;
-use crate::core::answers::Target;
+use crate::core::answers::{Origin, Target};
 use crate::core::connection::{Connection, Hold};
-use crate::core::gather::{Findings, GatherState, Merge};
+use crate::core::gather::{Findings, GatherState, Merge, Part};
 use crate::core::mailbox::Mail;
 use crate::core::session::Session;
 use crate::resp::reply::{Protocol, Reply};
@@ -47,6 +47,24 @@ impl Desk<'_> {
         }
     }
 
+    /// Whom to answer, on whichever core, when what the command has begun is done: OK, or an error. Further requests of the
+    /// connection wait.
+    pub fn await_one(&mut self) -> Origin {
+        let (target, protocol) = (self.target, self.session().protocol);
+        self.connection().hold = Hold::Answer;
+        let index = self.core.answers.gathers.insert(GatherState {
+            target,
+            protocol,
+            merge: Merge::Shards(Gather::AllOk),
+            parts: vec![Part::default()],
+            missing: 1,
+            arguments: OwnedArguments::default(),
+            scanned_slot: None,
+        });
+        let target = Target::Gather { index, part: 0 };
+        Origin { core: self.core.id, target, protocol, rides: true, no_touch: true }
+    }
+
     /// Asks every core and answers when all have replied. Further requests of the connection wait.
     pub fn ask_cores<T: Send + 'static>(
         &mut self,
@@ -62,7 +80,7 @@ impl Desk<'_> {
 }
 
 impl Core {
-    /// Asks every core; the conclusion is written to `target` when all have replied.
+    /// Asks every core; the conclusion is written to `target` when all have replied. Each shard is met once, moving or not.
     pub fn ask_cores<T: Send + 'static>(
         &mut self,
         target: Target,
@@ -70,6 +88,11 @@ impl Core {
         ask: impl Fn(&mut Core) -> T + Clone + Send + 'static,
         conclude: impl FnOnce(&mut Core, Vec<T>, &mut Reply<'_>) + 'static,
     ) {
+        if self.moves.is_withholding() {
+            let question =
+                move |core: &mut Core| core.ask_cores(target, protocol, ask, conclude);
+            return self.moves.ask_later(question);
+        }
         let conclude = move |core: &mut Core, findings: Findings, reply: &mut Reply<'_>| {
             let findings = findings.into_iter().map(|finding| {
                 *finding.downcast::<T>().expect("every core was asked the same question")

@@ -378,17 +378,20 @@ impl Core {
     }
 
     /// Does something at a shard, here or on the core where it lives, behind the requests that were sent there before.
-    pub(super) fn at_shard(
+    pub fn at_shard(
         &mut self,
         shard: ShardId,
         task: impl FnOnce(&mut Core, usize) + Send + 'static,
     ) {
         let place = self.router.place(shard);
-        let local = usize::from(place.local);
         if place.core == self.id {
-            task(self, local);
+            task(self, usize::from(place.local));
         } else {
-            self.answers.post(place.core, Mail::Task(Box::new(move |core| task(core, local))));
+            let there = move |core: &mut Core| {
+                let local = core.router.local(shard).expect("mail for a shard finds it");
+                task(core, local);
+            };
+            self.answers.post(place.core, Mail::Task(Box::new(there)));
         }
     }
 

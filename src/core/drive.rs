@@ -3,22 +3,24 @@
 
 use crate::core::Core;
 use crate::core::shard::LocalShard;
-use crate::core::storage::{DiskOperation, Done};
+use crate::core::storage::{DiskFailure, DiskOperation, Done, ShardFiles};
 use crate::limits::FREED_BUCKETS_PER_TURN;
 use crate::net::ring::Completion;
 use crate::settings::values::Fsync;
+use ringraft_shards::ids::ShardId;
 use std::sync::atomic::Ordering;
 
 impl Core {
     /// Proposes what every shard has gathered, and does what its group asks for.
     pub(super) fn drive_shards(&mut self) {
         while let Some(done) = self.storage.take_done() {
-            match done {
-                Done::FileAction { local, id, result } => self.file_action_done(local, id, result),
-                Done::Snapshot(done) => self.snapshot_done(done),
-                Done::Relief { local, result } => self.relieved(local, result),
+            let Some(shard) = done.shard() else { continue };
+            self.tell_shard(shard, move |core, local| match done {
+                Done::FileAction { id, result, .. } => core.file_action_done(local, id, result),
+                Done::Snapshot(done) => core.snapshot_done(local, done),
+                Done::Relief { result, .. } => core.relieved(local, result),
                 Done::Nothing => {}
-            }
+            });
         }
         self.drive_snapshots();
         if self.freeing {
@@ -75,22 +77,24 @@ impl Core {
         debug_assert!(output.messages.is_empty(), "a group of one has nobody to write to");
         let mut again = output.more;
         for write in output.writes.drain(..) {
-            let ticket = write.ticket;
-            let file = write.file_name();
-            match self.storage.start_write(&mut self.ring, local, write, self.settings.fsync) {
+            let (ticket, sequence) = (write.ticket, write.sequence);
+            let files = shard.files.as_mut().expect("only a shard with files has a log");
+            match self.storage.start_write(&mut self.ring, shard.id, files, write) {
                 Ok(None) => {}
                 Ok(Some((ticket, buffer))) => {
                     shard.group.written(ticket, buffer);
                     again = true;
                 }
                 Err(error) => {
-                    shard.group.write_failed(ticket, &format!("{file}: {error}"));
+                    let file = files.path(sequence);
+                    shard.group.write_failed(ticket, &format!("{}: {error}", file.display()));
                     again = true;
                 }
             }
         }
         if let Some(action) = output.file_action.take() {
-            self.storage.start_file_action(local, action);
+            let files = shard.files.as_mut().expect("only a shard with files has a log");
+            self.storage.start_file_action(shard.id, files, action);
         }
         if output.role_changed {
             shard.note_role();
@@ -122,20 +126,30 @@ impl Core {
         again || self.shards[local].has_room_to_propose()
     }
 
+    /// Does something at a shard: at once while it is here, else on the core where it lives by then. Not for requests: it
+    /// may overtake them.
+    pub(super) fn tell_shard(
+        &mut self,
+        shard: ShardId,
+        task: impl FnOnce(&mut Core, usize) + Send + 'static,
+    ) {
+        match self.router.local(shard) {
+            Some(local) => task(self, local),
+            None => self.at_shard(shard, task),
+        }
+    }
+
     /// A log write or a sync has ended.
     pub(super) fn disk_completed(&mut self, completion: &Completion) {
         let (index, result) = (completion.token.index, completion.result);
-        match self.storage.complete(&mut self.ring, index, result, self.settings.fsync) {
+        match self.storage.complete(&mut self.ring, index, result) {
             Ok(None) => {}
-            Ok(Some(DiskOperation::Write { local, write, .. })) => {
-                self.shards[local].group.written(write.ticket, write.buffer);
-            }
-            Ok(Some(DiskOperation::Sync { local, ticket, .. })) => {
-                self.shards[local].group.synced(ticket);
-            }
-            Err((local, ticket, cause)) => {
-                self.shards[local].group.write_failed(ticket, &cause);
-            }
+            Ok(Some(operation)) => self.tell_shard(operation.shard(), move |core, local| {
+                core.shards[local].disk_operation_ended(operation);
+            }),
+            Err(failure) => self.tell_shard(failure.shard, move |core, local| {
+                core.shards[local].disk_operation_failed(&failure);
+            }),
         }
     }
 
@@ -144,15 +158,26 @@ impl Core {
         let steady_ms = self.turn.steady_ms;
         match self.settings.fsync {
             Fsync::Always => {}
-            Fsync::No => self.storage.forget_unsynced(),
+            Fsync::No => self.files().for_each(|(_, files)| files.forget_unsynced()),
             Fsync::Everysec if steady_ms - self.last_sync_ms >= 1000 || self.stop_sent => {
                 self.last_sync_ms = steady_ms;
-                if let Err(error) = self.storage.start_syncs(&mut self.ring, self.settings.fsync) {
+                let mut result = Ok(());
+                for shard in &mut self.shards {
+                    let Some(files) = &mut shard.files else { continue };
+                    let started = self.storage.start_syncs(&mut self.ring, shard.id, files);
+                    result = result.and(started);
+                }
+                if let Err(error) = result {
                     self.fail(format!("the log cannot be synced: {error}"));
                 }
             }
             Fsync::Everysec => {}
         }
+    }
+
+    /// The files of its shards.
+    pub(super) fn files(&mut self) -> impl Iterator<Item = (ShardId, &mut ShardFiles)> {
+        self.shards.iter_mut().filter_map(|shard| Some((shard.id, shard.files.as_mut()?)))
     }
 
     /// Do all shards serve reads and writes?
@@ -165,5 +190,27 @@ impl Core {
         self.has_snapshot_work()
             || self.freeing
             || self.shards.iter().any(LocalShard::has_evictions)
+    }
+}
+
+impl LocalShard {
+    /// A write or a sync of its log has ended.
+    fn disk_operation_ended(&mut self, operation: DiskOperation) {
+        match operation {
+            DiskOperation::Write { write, .. } => self.group.written(write.ticket, write.buffer),
+            DiskOperation::Sync { ticket, .. } => {
+                if self.files.as_mut().is_some_and(ShardFiles::sync_ended) {
+                    self.group.synced(ticket);
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn disk_operation_failed(&mut self, failure: &DiskFailure) {
+        let files = self.files.as_ref().expect("only a shard with files has a log");
+        let file = files.path(failure.sequence);
+        let text = format!("{}: {}", file.display(), failure.cause);
+        self.group.write_failed(failure.ticket, &text);
     }
 }

@@ -311,6 +311,7 @@ impl Core {
     /// Moves a connection to the core that owns nearly all of its keys, at a request boundary.
     pub(super) fn consider_move(&mut self, index: u32) {
         let steady_ms = self.turn.steady_ms;
+        let between_cores = self.answers.between_cores();
         let connection = self.answers.connections.at_mut(index);
         let (core, surplus) = connection.favourite;
         let votes = connection.votes;
@@ -328,7 +329,7 @@ impl Core {
             && connection.kind == Kind::Client;
         // The surplus of the majority vote is at least twice the majority's share minus one.
         let clear = u64::from(surplus) * 100 >= u64::from(votes) * (2 * MOVE_SHARE_PERCENT - 100);
-        if core == self.id || !clear {
+        if core == self.id || core == between_cores || !clear {
             connection.votes = 0;
             connection.favourite.1 = 0;
         } else if quiet && steady_ms >= connection.may_move_ms {

@@ -9,6 +9,7 @@ use crate::core::Core;
 use crate::core::answers::{Origin, Target};
 use crate::core::connection::Connection;
 use crate::core::participate::TransactionMessage;
+use crate::core::place::moving::Moved;
 use crate::limits::{MAILBOX_MESSAGES_MAX, SPARE_MESSAGE_BYTES_MAX, SPARE_MESSAGES_MAX};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use ringraft_shards::batch::BatchBuilder;
@@ -25,6 +26,8 @@ pub enum Mail {
     Replies(Box<RepliesMail>),
     /// A connection that moves to the receiver.
     Connection(Box<Connection>),
+    /// A shard that moves to the receiver.
+    Shard(Box<Moved>),
     /// Something to do on the receiver, for commands that concern all cores.
     Task(Box<dyn FnOnce(&mut Core) + Send>),
 }
@@ -258,6 +261,12 @@ impl Outbox {
             let fresh = spares.replies.pop().unwrap_or_default();
             self.waiting.push_back(Mail::Replies(std::mem::replace(&mut self.replies, fresh)));
         }
+    }
+
+    /// Takes everything, in order.
+    pub fn take_all(&mut self, spares: &mut Spares) -> std::collections::VecDeque<Mail> {
+        self.close(spares);
+        std::mem::take(&mut self.waiting)
     }
 
     /// Does a message wait for a full mailbox?

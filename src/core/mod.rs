@@ -26,6 +26,7 @@ mod metrics;
 mod monitor;
 mod output;
 pub mod participate;
+pub mod place;
 pub mod rates;
 pub mod replies;
 pub mod report;
@@ -97,6 +98,8 @@ pub struct Shared {
     pub short_count: AtomicU32,
     /// For each shard: is memory over its limit, with nothing to evict?
     pub full: Vec<AtomicBool>,
+    /// Which shard moves between cores.
+    pub moves: place::moving::MoveTurn,
     /// When the process started.
     pub started: Instant,
     /// How often the wall clock went back.
@@ -197,6 +200,8 @@ pub struct Core {
     last_suspension: u64,
     /// Requests of this turn that will be begun together.
     joined: joined::Joined,
+    /// Shards that move from or to it.
+    moves: place::moving::Moves,
     /// When syncs were started last, milliseconds since the process started.
     last_sync_ms: i64,
     /// When the ring and the memory were looked after last, milliseconds since the process started.
@@ -282,6 +287,7 @@ impl Core {
             suspended: Default::default(),
             last_suspension: 0,
             joined: joined::Joined::default(),
+            moves: place::moving::Moves::default(),
             last_sync_ms: 0,
             rested_ms: 0,
             freeing: false,
@@ -415,6 +421,9 @@ impl Core {
         self.send_moved();
         self.flush();
         self.free_released();
+        if self.moves.has_work() {
+            self.tend_moves();
+        }
         unblocked || !self.runnable.is_empty() || self.has_work() || self.has_unsent_mail()
     }
 
@@ -470,6 +479,7 @@ impl Core {
                 self.answers.spares.keep_replies(replies);
             }
             Mail::Connection(connection) => self.adopt(connection),
+            Mail::Shard(moved) => self.adopt_shard(*moved),
             Mail::Task(task) => task(self),
         }
     }

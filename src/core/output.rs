@@ -2,7 +2,6 @@
 
 use crate::core::Core;
 use crate::core::connection::Connection;
-use crate::core::mailbox::Outbox;
 use crate::limits::MOVE_VOTES_MIN;
 use rustix::net::SendFlags;
 use std::io::ErrorKind;
@@ -11,8 +10,8 @@ use std::os::fd::AsRawFd;
 impl Core {
     /// Sends what the turn has written, and gives back what it has used.
     pub(super) fn flush(&mut self) {
-        let spares = &mut self.answers.spares;
-        for (core, outbox) in self.answers.outboxes.iter_mut().enumerate() {
+        let (outboxes, spares) = self.answers.sendable();
+        for (core, outbox) in outboxes.iter_mut().enumerate() {
             self.stats.messages += outbox.flush(&self.mailboxes[core], spares);
         }
         let mut dirty = std::mem::take(&mut self.answers.dirty);
@@ -41,7 +40,7 @@ impl Core {
 
     /// Is mail waiting for a full mailbox?
     pub(super) fn has_unsent_mail(&self) -> bool {
-        self.answers.outboxes.iter().any(Outbox::is_waiting)
+        self.answers.has_unsent()
     }
 
     /// Sends what a connection has to send, as far as its socket takes it. Cost: one system call.

@@ -125,10 +125,7 @@ impl Core {
     /// What failed for lack of room is tried again.
     fn room_was_made(&mut self) {
         let now_ms = self.turn.steady_ms;
-        for shard in &mut self.shards {
-            shard.group.retry_file_work();
-            shard.snapshots.failures.shorten(now_ms);
-        }
+        self.shards.iter_mut().for_each(|shard| shard.room_was_made(now_ms));
     }
 
     /// May a snapshot of this shard be begun? On a full disk only one at a time.
@@ -149,8 +146,10 @@ impl Core {
             return false;
         }
         let work = move || directory.keep_newest();
+        snapshots.is_relieving = true;
+        let shard = self.shards[local].id;
         self.storage.in_background(work, move |result| Done::Relief {
-            local,
+            shard,
             result: result.map(|kept| kept.map(|name| name.index)),
         });
         true
@@ -159,6 +158,7 @@ impl Core {
     /// Takes the report of [`Core::relieve`].
     pub(super) fn relieved(&mut self, local: usize, result: Result<Option<Index>, SnapshotError>) {
         let shard = &mut self.shards[local];
+        shard.snapshots.is_relieving = false;
         match result {
             Ok(Some(kept)) if shard.snapshots.newest() == Some(kept) => {
                 tracing::warn!(
@@ -175,6 +175,12 @@ impl Core {
 }
 
 impl LocalShard {
+    /// What failed for lack of room is tried again.
+    pub(super) fn room_was_made(&mut self, now_ms: i64) {
+        self.group.retry_file_work();
+        self.snapshots.failures.shorten(now_ms);
+    }
+
     /// Could the next segment of its log not be made?
     pub fn is_starved(&self) -> bool {
         self.group.lack_of_room().is_some()

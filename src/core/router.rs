@@ -1,4 +1,7 @@
 //! Which shard owns a key, and which core owns the shard.
+//!
+//! The slots' owners are the same on every core. Where the shards live is what this core was told: each core has a table of
+//! its own, and what is on its way meanwhile is the business of `place/moving.rs`.
 
 use crate::commands::Command;
 use ringraft_shards::arguments::Arguments;
@@ -6,16 +9,19 @@ use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::{KeyHash, KeyHasher};
 use ringraft_shards::slot::{SLOT_COUNT, Slot};
 
-/// Where a shard lives.
+/// Where a shard lives, as one core knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Its core.
+    /// Its core; the count of cores while it is between two of them.
     pub core: u16,
-    /// Its position among the shards of that core.
+    /// Its position among the shards of this core, or [`NOT_HERE`].
     pub local: u16,
 }
 
-/// The slot table and the places of the shards; the same on every core.
+/// The position of shards of other cores: no index.
+pub const NOT_HERE: u16 = u16::MAX;
+
+/// The slot table, and the places of the shards as one core knows them.
 #[derive(Clone, Debug)]
 pub struct Router {
     hasher: KeyHasher,
@@ -24,12 +30,13 @@ pub struct Router {
 }
 
 impl Router {
-    /// Shards own contiguous ranges of slots and are dealt to the cores in turn.
-    pub fn new(hasher: KeyHasher, shard_count: usize, core_count: usize) -> Router {
+    /// The router of one core. Shards own contiguous ranges of slots and are dealt to the cores in turn.
+    pub fn new(hasher: KeyHasher, shard_count: usize, core_count: usize, own: u16) -> Router {
         let shard_of = |slot: usize| ShardId((slot * shard_count / SLOT_COUNT) as u16);
-        let place_of = |shard: usize| Place {
-            core: (shard % core_count) as u16,
-            local: (shard / core_count) as u16,
+        let place_of = |shard: usize| {
+            let core = dealt_to(ShardId(shard as u16), core_count);
+            let local = if core == own { (shard / core_count) as u16 } else { NOT_HERE };
+            Place { core, local }
         };
         Router {
             hasher,
@@ -79,16 +86,50 @@ impl Router {
         self.places[usize::from(shard.0)]
     }
 
+    /// The position of a shard among those of this core, while it is here.
+    #[inline(always)]
+    pub fn local(&self, shard: ShardId) -> Option<usize> {
+        let local = self.places[usize::from(shard.0)].local;
+        (local != NOT_HERE).then_some(usize::from(local))
+    }
+
+    /// From now on what is for this shard goes to `core`. Where it lies does not change.
+    pub fn send_to(&mut self, shard: ShardId, core: u16) {
+        self.places[usize::from(shard.0)].core = core;
+    }
+
+    /// A shard of this core is at this position now.
+    pub fn put(&mut self, shard: ShardId, local: usize) {
+        let local = local as u16;
+        assert!(local != NOT_HERE, "positions are below the count of shards");
+        self.places[usize::from(shard.0)].local = local;
+    }
+
+    /// A shard is no longer here.
+    pub fn take_away(&mut self, shard: ShardId) {
+        self.places[usize::from(shard.0)].local = NOT_HERE;
+    }
+
+    /// The core of each shard, in the order of the shards.
+    pub fn cores(&self) -> impl Iterator<Item = u16> + '_ {
+        self.places.iter().map(|place| place.core)
+    }
+
     /// Count of shards.
     pub fn shard_count(&self) -> usize {
         self.places.len()
     }
 
-    /// The shards of a core, in the order of their local positions.
+    /// The shards of a core: of this one at its start in the order of their positions.
     pub fn shards_of_core(&self, core: u16) -> impl Iterator<Item = ShardId> + '_ {
         let shards = self.places.iter().enumerate();
         shards.filter(move |(_, p)| p.core == core).map(|(shard, _)| ShardId(shard as u16))
     }
+}
+
+/// The core that a shard is recovered on, and where it stays when nothing moves it.
+pub fn dealt_to(shard: ShardId, core_count: usize) -> u16 {
+    (usize::from(shard.0) % core_count) as u16
 }
 
 #[cfg(test)]
@@ -98,9 +139,11 @@ mod tests {
     #[test]
     fn every_shard_has_slots_and_a_place() {
         for (shards, cores) in [(1, 1), (2, 2), (3, 2), (8, 3), (1024, 4)] {
-            let router = Router::new(KeyHasher::new(1), shards, cores);
             let mut seen = 0;
             for core in 0..cores as u16 {
+                let router = Router::new(KeyHasher::new(1), shards, cores, core);
+                let here = (0..shards as u16).filter(|&n| router.local(ShardId(n)).is_some());
+                assert_eq!(here.count(), router.shards_of_core(core).count());
                 for (local, shard) in router.shards_of_core(core).enumerate() {
                     assert_eq!(router.place(shard), Place { core, local: local as u16 });
                     let first = router.first_slot(shard);

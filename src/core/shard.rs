@@ -13,6 +13,7 @@ use crate::core::participate::{Parked, Participant, Wanted, run_record};
 use crate::core::session::Watched;
 use crate::core::shed::Evictions;
 use crate::core::snapshots::ShardSnapshots;
+use crate::core::storage::ShardFiles;
 use crate::core::stats::Stats;
 use crate::core::waiting::{Interests, Manner, Waiters};
 use crate::limits::{BATCH_BYTES_MAX, ENTRIES_IN_FLIGHT_MAX, READS_PER_STAGE};
@@ -127,6 +128,8 @@ pub struct LocalShard {
     pub(super) own_count: usize,
     /// Its snapshots.
     pub snapshots: ShardSnapshots,
+    /// Its log's files; none in `cache` mode.
+    pub files: Option<ShardFiles>,
     /// Does this node lead it, with everything committed applied?
     serves: bool,
     /// Its part in transactions over several shards.
@@ -201,6 +204,7 @@ impl LocalShard {
             coming_limits: VecDeque::new(),
             own_count: 0,
             snapshots,
+            files: None,
             serves: false,
             participant: Participant::new(id),
             wanted: Wanted::default(),

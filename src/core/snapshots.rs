@@ -31,10 +31,17 @@ use std::time::{Duration, Instant};
 
 /// What a step of a snapshot reports.
 pub struct SnapshotDone {
-    local: usize,
+    shard: ShardId,
     /// Of which run: what an abandoned one still reports means nothing to the next.
     run: u64,
     result: Result<Step, SnapshotError>,
+}
+
+impl SnapshotDone {
+    /// Whose.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
 }
 
 enum Step {
@@ -55,6 +62,8 @@ pub struct ShardSnapshots {
     pub(super) relied_on: Option<Index>,
     /// Is its shard counted among those that are short of room?
     pub(super) is_short: bool,
+    /// Is what is kept beside the newest one being given up?
+    pub(super) is_relieving: bool,
     /// Who waits for the next snapshot that is begun.
     waiting: Vec<Origin>,
     /// Is one to be begun?
@@ -108,6 +117,8 @@ struct Run {
     file: Option<Arc<File>>,
     offset: u64,
     bytes_in_flight: usize,
+    /// What is left to do when all of it is written. The last bytes and this may be the work of two cores' helpers.
+    last: Option<(PendingSnapshot, Meta)>,
     pace: Pace,
 }
 
@@ -157,6 +168,7 @@ impl ShardSnapshots {
             failures: Failures::default(),
             relied_on: None,
             is_short: false,
+            is_relieving: false,
             waiting: Vec::new(),
             wanted: false,
             kept,
@@ -316,6 +328,7 @@ impl Core {
             file: None,
             offset: 0,
             bytes_in_flight: 0,
+            last: None,
             pace: Pace::new(steady_ms, self.stats.total_commands),
         });
         let work = move || {
@@ -328,8 +341,9 @@ impl Core {
             })?;
             Ok(Step::Begun { pending, file })
         };
+        let shard = shard.id;
         self.storage
-            .in_background(work, move |result| Done::Snapshot(SnapshotDone { local, run, result }));
+            .in_background(work, move |result| Done::Snapshot(SnapshotDone { shard, run, result }));
     }
 
     /// Hands out some more items of the cut, and passes finished chunks on.
@@ -356,12 +370,12 @@ impl Core {
         }
         let file = state.file.clone().expect("steps begin when the file is there");
         let path = state.pending.as_ref().map(PendingSnapshot::state_path).unwrap_or_default();
-        let mut last = None;
         if finished {
             let (chunk, meta) = state.writer.take().expect("just used").finish();
             chunks.push(chunk);
-            last = state.pending.take().map(|pending| (pending, meta));
+            state.last = state.pending.take().map(|pending| (pending, meta));
         }
+        let shard = shard.id;
         for chunk in chunks {
             let (offset, bytes) = (state.offset, chunk.len());
             state.offset += bytes as u64;
@@ -376,15 +390,13 @@ impl Core {
                 Ok(Step::Written { bytes })
             };
             self.storage.in_background(work, move |result| {
-                Done::Snapshot(SnapshotDone { local, run, result })
+                Done::Snapshot(SnapshotDone { shard, run, result })
             });
-        }
-        if let Some((pending, meta)) = last {
-            self.publish_snapshot(local, run, pending, meta);
         }
     }
 
     fn publish_snapshot(&mut self, local: usize, run: u64, pending: PendingSnapshot, meta: Meta) {
+        let shard = self.shards[local].id;
         let Some(directory) = self.shards[local].snapshots.directory.clone() else { return };
         let work = move || {
             pending.publish(&meta)?;
@@ -392,12 +404,12 @@ impl Core {
             Ok(Step::Published)
         };
         self.storage
-            .in_background(work, move |result| Done::Snapshot(SnapshotDone { local, run, result }));
+            .in_background(work, move |result| Done::Snapshot(SnapshotDone { shard, run, result }));
     }
 
     /// Takes the report of a step.
-    pub(super) fn snapshot_done(&mut self, done: SnapshotDone) {
-        let snapshots = &mut self.shards[done.local].snapshots;
+    pub(super) fn snapshot_done(&mut self, local: usize, done: SnapshotDone) {
+        let snapshots = &mut self.shards[local].snapshots;
         let Some(run) = snapshots.run.as_mut().filter(|run| run.number == done.run) else {
             if let Ok(Step::Begun { pending, .. }) = done.result {
                 self.remove_unfinished(pending);
@@ -409,9 +421,16 @@ impl Core {
                 run.pending = Some(pending);
                 run.file = Some(Arc::new(file));
             }
-            Ok(Step::Written { bytes }) => run.bytes_in_flight -= bytes,
-            Ok(Step::Published) => self.finish_snapshot(done.local),
-            Err(error) => self.abandon_snapshot(done.local, &error),
+            Ok(Step::Written { bytes }) => {
+                run.bytes_in_flight -= bytes;
+                if run.bytes_in_flight == 0
+                    && let Some((pending, meta)) = run.last.take()
+                {
+                    self.publish_snapshot(local, done.run, pending, meta);
+                }
+            }
+            Ok(Step::Published) => self.finish_snapshot(local),
+            Err(error) => self.abandon_snapshot(local, &error),
         }
     }
 
@@ -474,7 +493,7 @@ impl Core {
         shard.snapshots.log_bytes += run.log_bytes;
         shard.snapshots.changes += run.changes;
         shard.keyspace.abort_cut();
-        if let Some(pending) = run.pending {
+        if let Some(pending) = run.pending.or(run.last.map(|(pending, _)| pending)) {
             self.remove_unfinished(pending);
         }
         for waiter in waiters {

@@ -4,16 +4,19 @@
 //! space; it is durable when it completes, and several may be under way. Under `everysec` and `no` it is a
 //! `pwrite` into the page cache, which survives the end of the process, and a sync follows each second or
 //! never. Segments and snapshots are made and given back by glommio's helper thread, off the core's cpu.
+//!
+//! Files belong to their shard and move with it; what is under way stays with the core that began it, and what becomes of it is
+//! told to the shard wherever that lives by then.
 
 use crate::settings::values::Fsync;
 use ringraft_shards::disk::{Disk, DiskResult, RealDisk};
-use ringraft_shards::ids::Index;
+use ringraft_shards::ids::{Index, ShardId};
 use ringraft_shards::log::{AlignedBuffer, FileAction, LogWrite, WriteTicket, segment_file_name};
 use ringraft_shards::snapshot::SnapshotError;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,12 +29,14 @@ use crate::net::ring::Ring;
 /// Segments whose files stay open.
 const OPEN_SEGMENTS_MAX: usize = 4;
 
-/// An operation of the ring.
+/// An operation of the ring. The shard may live on another core when it completes.
 pub enum DiskOperation {
     /// A write of a log.
     Write {
-        /// The shard's place on this core.
-        local: usize,
+        /// Whose.
+        shard: ShardId,
+        /// The segment's file, kept open for the write.
+        file: Arc<File>,
         /// The write.
         write: LogWrite,
         /// Bytes that earlier completions wrote.
@@ -39,23 +44,52 @@ pub enum DiskOperation {
     },
     /// A sync of a segment, which makes everything up to a write durable.
     Sync {
-        /// The shard's place on this core.
-        local: usize,
+        /// Whose.
+        shard: ShardId,
         /// The newest write that it covers.
         ticket: WriteTicket,
         /// The segment's file, kept open for the sync.
         file: Arc<File>,
-        /// Are there syncs of other segments to wait for first?
+        /// Which segment.
         sequence: u64,
     },
+}
+
+impl DiskOperation {
+    /// Whose it is.
+    pub fn shard(&self) -> ShardId {
+        match self {
+            DiskOperation::Write { shard, .. } | DiskOperation::Sync { shard, .. } => *shard,
+        }
+    }
+
+    fn failed(&self, cause: String) -> DiskFailure {
+        let (shard, ticket, sequence) = match self {
+            DiskOperation::Write { shard, write, .. } => (*shard, write.ticket, write.sequence),
+            DiskOperation::Sync { shard, ticket, sequence, .. } => (*shard, *ticket, *sequence),
+        };
+        DiskFailure { shard, ticket, sequence, cause }
+    }
+}
+
+/// A write or a sync that failed.
+pub struct DiskFailure {
+    /// Whose.
+    pub shard: ShardId,
+    /// Which write, or the newest one that a sync covers.
+    pub ticket: WriteTicket,
+    /// In which segment.
+    pub sequence: u64,
+    /// Why.
+    pub cause: String,
 }
 
 /// What background work reports.
 pub enum Done {
     /// Work on the segments of a shard.
     FileAction {
-        /// The shard's place on this core.
-        local: usize,
+        /// Which shard's.
+        shard: ShardId,
         /// Which.
         id: u64,
         /// How it went.
@@ -65,8 +99,8 @@ pub enum Done {
     Snapshot(SnapshotDone),
     /// A shard's newest snapshot was read again, and the older ones are gone.
     Relief {
-        /// The shard's place on this core.
-        local: usize,
+        /// Which shard's.
+        shard: ShardId,
         /// The snapshot's index, if there is one.
         result: Result<Option<Index>, SnapshotError>,
     },
@@ -74,10 +108,23 @@ pub enum Done {
     Nothing,
 }
 
-/// The log files of one shard.
-struct ShardFiles {
+impl Done {
+    /// The shard that it is about.
+    pub fn shard(&self) -> Option<ShardId> {
+        match self {
+            Done::FileAction { shard, .. } | Done::Relief { shard, .. } => Some(*shard),
+            Done::Snapshot(done) => Some(done.shard()),
+            Done::Nothing => None,
+        }
+    }
+}
+
+/// The log files of one shard. They move with it.
+pub struct ShardFiles {
     directory: PathBuf,
     disk: Arc<RealDisk>,
+    /// How segments are opened and written.
+    fsync: Fsync,
     open: BTreeMap<u64, Arc<File>>,
     /// Segments written since their last sync, with the newest write in each.
     unsynced: BTreeMap<u64, WriteTicket>,
@@ -85,35 +132,21 @@ struct ShardFiles {
     syncing: usize,
 }
 
-/// All files of a core.
+/// What a core has under way on files.
 pub struct Storage {
-    shards: Vec<ShardFiles>,
     operations: Slab<DiskOperation>,
     background: Background,
 }
 
 impl Storage {
-    /// No shards yet; `background` does what blocks.
+    /// Nothing yet; `background` does what blocks.
     pub fn new(background: Background) -> Storage {
-        Storage { shards: Vec::new(), operations: Slab::default(), background }
-    }
-
-    /// Adds a shard's log directory.
-    pub fn add_shard(&mut self, directory: PathBuf, disk: Arc<RealDisk>) {
-        self.shards.push(ShardFiles {
-            directory,
-            disk,
-            open: BTreeMap::new(),
-            unsynced: BTreeMap::new(),
-            syncing: 0,
-        });
+        Storage { operations: Slab::default(), background }
     }
 
     /// Is nothing under way?
     pub fn is_idle(&self) -> bool {
-        self.operations.count() == 0
-            && self.background.count() == 0
-            && self.shards.iter().all(|shard| shard.unsynced.is_empty())
+        self.operations.count() == 0 && self.background.count() == 0
     }
 
     /// Ends background work: what is under way is finished.
@@ -141,16 +174,20 @@ impl Storage {
     }
 
     /// Starts work on the segments of a shard.
-    pub fn start_file_action(&mut self, local: usize, action: FileAction) {
-        let shard = &mut self.shards[local];
+    pub fn start_file_action(
+        &mut self,
+        shard: ShardId,
+        files: &mut ShardFiles,
+        action: FileAction,
+    ) {
         // The file may be renamed or removed: what is open of it is not written any more.
-        while shard.open.len() > OPEN_SEGMENTS_MAX {
-            shard.open.pop_first();
+        while files.open.len() > OPEN_SEGMENTS_MAX {
+            files.open.pop_first();
         }
-        let disk = shard.disk.clone();
+        let disk = files.disk.clone();
         let id = action.id;
         let work = move || action.run(&*disk as &dyn Disk);
-        self.in_background(work, move |result| Done::FileAction { local, id, result });
+        self.in_background(work, move |result| Done::FileAction { shard, id, result });
     }
 
     /// Starts a write of a log. With a lazy policy it is done when this returns, and the buffer is given back.
@@ -158,25 +195,25 @@ impl Storage {
     pub fn start_write(
         &mut self,
         ring: &mut Ring,
-        local: usize,
+        shard: ShardId,
+        files: &mut ShardFiles,
         write: LogWrite,
-        fsync: Fsync,
     ) -> io::Result<Option<(WriteTicket, AlignedBuffer)>> {
-        let shard = &mut self.shards[local];
-        let file = shard.segment(write.sequence, fsync)?;
-        if fsync == Fsync::Always {
-            let index = self.operations.insert(DiskOperation::Write { local, write, done: 0 });
-            self.submit_write(ring, index, file.as_raw_fd());
+        let file = files.segment(write.sequence)?;
+        if files.fsync == Fsync::Always {
+            let operation = DiskOperation::Write { shard, file, write, done: 0 };
+            let index = self.operations.insert(operation);
+            self.submit_write(ring, index);
             return Ok(None);
         }
         file.write_all_at(write.buffer.as_slice(), write.offset)?;
-        shard.unsynced.insert(write.sequence, write.ticket);
+        files.unsynced.insert(write.sequence, write.ticket);
         Ok(Some((write.ticket, write.buffer)))
     }
 
     #[allow(unsafe_code)]
-    fn submit_write(&mut self, ring: &mut Ring, index: u32, file: RawFd) {
-        let DiskOperation::Write { write, done, .. } = self.operations.at(index) else {
+    fn submit_write(&mut self, ring: &mut Ring, index: u32) {
+        let DiskOperation::Write { file, write, done, .. } = self.operations.at(index) else {
             unreachable!("the caller has just put a write there");
         };
         let rest = &write.buffer.as_slice()[*done..];
@@ -184,108 +221,108 @@ impl Storage {
         let offset = write.offset + *done as u64;
         // SAFETY: the buffer is owned by the operation, on the heap, and is not touched until it completes;
         // when the process ends first, the kernel holds pages of its own reference.
-        unsafe { ring.write(file, bytes, length, offset, index) };
+        unsafe { ring.write(file.as_raw_fd(), bytes, length, offset, index) };
     }
 
     /// Takes the completion of an operation. `Ok(None)` when more of it is still to be written.
-    /// Errors: the write or sync failed; the ticket of a write comes with it.
+    /// Errors: the write or sync failed.
     pub fn complete(
         &mut self,
         ring: &mut Ring,
         index: u32,
         result: i32,
-        fsync: Fsync,
-    ) -> Result<Option<DiskOperation>, (usize, WriteTicket, String)> {
-        let failure = |operation: &DiskOperation, shards: &[ShardFiles], cause: String| {
-            let (local, ticket, sequence) = match operation {
-                DiskOperation::Write { local, write, .. } => (*local, write.ticket, write.sequence),
-                DiskOperation::Sync { local, ticket, sequence, .. } => (*local, *ticket, *sequence),
-            };
-            let file = shards[local].directory.join(segment_file_name(sequence));
-            (local, ticket, format!("{}: {cause}", file.display()))
-        };
+    ) -> Result<Option<DiskOperation>, DiskFailure> {
         if result < 0 {
-            let operation = self.operations.remove(index);
             let cause = io::Error::from_raw_os_error(-result).to_string();
-            return Err(failure(&operation, &self.shards, cause));
+            return Err(self.operations.remove(index).failed(cause));
         }
-        if let DiskOperation::Write { local, write, done } = self.operations.at_mut(index) {
+        if let DiskOperation::Write { write, done, .. } = self.operations.at_mut(index) {
             *done += result as usize;
             if result == 0 {
-                let operation = self.operations.remove(index);
-                return Err(failure(&operation, &self.shards, "nothing was written".to_string()));
+                let cause = "nothing was written".to_string();
+                return Err(self.operations.remove(index).failed(cause));
             }
             if *done < write.buffer.as_slice().len() {
-                let (local, sequence) = (*local, write.sequence);
-                let file = self.shards[local].segment(sequence, fsync);
-                match file {
-                    Ok(file) => self.submit_write(ring, index, file.as_raw_fd()),
-                    Err(error) => {
-                        let operation = self.operations.remove(index);
-                        return Err(failure(&operation, &self.shards, error.to_string()));
-                    }
-                }
+                self.submit_write(ring, index);
                 return Ok(None);
             }
         }
-        let operation = self.operations.remove(index);
-        if let DiskOperation::Sync { local, .. } = &operation {
-            self.shards[*local].syncing -= 1;
-            if self.shards[*local].syncing > 0 {
-                return Ok(None);
-            }
-        }
-        Ok(Some(operation))
+        Ok(Some(self.operations.remove(index)))
     }
 
     /// Starts to sync what was written lazily. A sync that is under way is awaited first.
     /// Errors: a file cannot be opened.
-    pub fn start_syncs(&mut self, ring: &mut Ring, fsync: Fsync) -> io::Result<()> {
-        for local in 0..self.shards.len() {
-            let shard = &mut self.shards[local];
-            if shard.syncing > 0 || shard.unsynced.is_empty() {
-                continue;
-            }
-            let newest = shard.unsynced.values().max().copied().expect("not empty");
-            let sequences: Vec<u64> = std::mem::take(&mut shard.unsynced).into_keys().collect();
-            for sequence in sequences {
-                let file = shard.segment(sequence, fsync)?;
-                shard.syncing += 1;
-                let descriptor = file.as_raw_fd();
-                let operation =
-                    DiskOperation::Sync { local, ticket: newest, file: file.clone(), sequence };
-                let index = self.operations.insert(operation);
-                ring.sync(descriptor, index);
-            }
+    pub fn start_syncs(
+        &mut self,
+        ring: &mut Ring,
+        shard: ShardId,
+        files: &mut ShardFiles,
+    ) -> io::Result<()> {
+        if files.syncing > 0 || files.unsynced.is_empty() {
+            return Ok(());
+        }
+        let ticket = files.unsynced.values().max().copied().expect("not empty");
+        for sequence in std::mem::take(&mut files.unsynced).into_keys() {
+            let file = files.segment(sequence)?;
+            files.syncing += 1;
+            let descriptor = file.as_raw_fd();
+            let operation = DiskOperation::Sync { shard, ticket, file, sequence };
+            let index = self.operations.insert(operation);
+            ring.sync(descriptor, index);
         }
         Ok(())
+    }
+}
+
+impl ShardFiles {
+    /// The log in `directory`, which `disk` is, none of it open yet.
+    pub fn new(directory: PathBuf, disk: Arc<RealDisk>, fsync: Fsync) -> ShardFiles {
+        let (open, unsynced) = Default::default();
+        ShardFiles { directory, disk, fsync, open, unsynced, syncing: 0 }
+    }
+
+    /// How they are written.
+    pub fn fsync(&self) -> Fsync {
+        self.fsync
+    }
+
+    /// Is everything synced that was written lazily, or about to be?
+    pub fn is_synced(&self) -> bool {
+        self.unsynced.is_empty()
+    }
+
+    /// A sync has ended. True when no other is under way.
+    pub fn sync_ended(&mut self) -> bool {
+        self.syncing -= 1;
+        self.syncing == 0
     }
 
     /// Syncs what was written lazily, blocking, and has files opened anew: the fsync mode changes.
     /// Errors: the first file that cannot be synced.
-    pub fn change_mode(&mut self) -> io::Result<()> {
-        for shard in &mut self.shards {
-            for file in std::mem::take(&mut shard.open).into_values() {
-                file.sync_data()?;
-            }
-            shard.unsynced.clear();
+    pub fn change_mode(&mut self, fsync: Fsync) -> io::Result<()> {
+        for file in std::mem::take(&mut self.open).into_values() {
+            file.sync_data()?;
         }
+        self.unsynced.clear();
+        self.fsync = fsync;
         Ok(())
     }
 
     /// Gives up on syncing: under `--fsync no` nobody waits for it.
     pub fn forget_unsynced(&mut self) {
-        self.shards.iter_mut().for_each(|shard| shard.unsynced.clear());
+        self.unsynced.clear();
     }
-}
 
-impl ShardFiles {
-    fn segment(&mut self, sequence: u64, fsync: Fsync) -> io::Result<Arc<File>> {
+    /// The file of a segment, for people.
+    pub fn path(&self, sequence: u64) -> PathBuf {
+        self.directory.join(segment_file_name(sequence))
+    }
+
+    fn segment(&mut self, sequence: u64) -> io::Result<Arc<File>> {
         if let Some(file) = self.open.get(&sequence) {
             return Ok(file.clone());
         }
-        let path = self.directory.join(segment_file_name(sequence));
-        let file = Arc::new(open_segment(&path, fsync)?);
+        let file = Arc::new(open_segment(&self.path(sequence), self.fsync)?);
         self.open.insert(sequence, file.clone());
         Ok(file)
     }

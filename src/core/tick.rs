@@ -2,6 +2,7 @@
 
 use crate::core::Core;
 use crate::core::connection::Hold;
+use crate::core::storage::ShardFiles;
 use crate::limits::{
     COMPACTION_BUDGET_PER_TICK, EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX,
     FREED_BUCKETS_PER_TURN, IDLE_BUFFER_KEPT_BYTES, IDLE_BUFFERS_KEPT_MS, REST_INTERVAL_MS,
@@ -153,7 +154,7 @@ impl Core {
 
     /// Begins to stop, as SHUTDOWN or a signal asks.
     pub fn stop(&mut self) {
-        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.stopping.store(true, Ordering::SeqCst);
         if !self.stop_sent {
             self.begin_stop();
         }
@@ -165,16 +166,21 @@ impl Core {
         // The rest of this turn's requests is refused too.
         self.gate_closed = true;
         for local in 0..self.shards.len() {
-            self.give_up_snapshot(local, "ERR the server is shutting down");
+            self.stop_shard(local);
         }
-        for shard in &mut self.shards {
-            shard.refuse_held("ERR the server is shutting down", &mut self.answers);
-        }
+        self.refuse_wishes();
         self.close_blocked();
         for (socket, _) in &self.listeners {
             // Ends the accept in the ring. A listener that is closed already is as good.
             let _ = socket.shutdown(std::net::Shutdown::Both);
         }
+    }
+
+    /// Gives up what of a shard is not to be finished before the end.
+    pub(super) fn stop_shard(&mut self, local: usize) {
+        const STOPPING: &str = "ERR the server is shutting down";
+        self.give_up_snapshot(local, STOPPING);
+        self.shards[local].refuse_held(STOPPING, &mut self.answers);
     }
 
     /// Have all cores finished what was under way when the end began? A core that is through stays to
@@ -202,6 +208,8 @@ impl Core {
             && self.answers.dirty.is_empty()
             && !self.has_unsent_mail()
             && self.storage.is_idle()
+            && self.shards.iter().all(|s| s.files.as_ref().is_none_or(ShardFiles::is_synced))
+            && !self.is_moving_shards()
             && self.answers.connections.iter().all(|(_, c)| c.closed || c.replies.unfinished() == 0)
     }
 }

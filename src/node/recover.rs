@@ -6,13 +6,14 @@
 
 use crate::core::shard::LocalShard;
 use crate::core::snapshots::ShardSnapshots;
-use crate::core::storage::Storage;
+use crate::core::storage::ShardFiles;
 use crate::core::wall_clock_ms;
 use crate::node::banner::ShardProgress;
+use crate::settings::values::Fsync;
 use ringraft_shards::disk::RealDisk;
 use ringraft_shards::ids::{ClusterId, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::{KeyHasher, Keyspace};
-use ringraft_shards::log::{LogIdentity, LogOptions, RecoveredLog, SyncPolicy};
+use ringraft_shards::log::{LogIdentity, LogOptions, RecoveredLog};
 use ringraft_shards::raft::{Group, GroupConfig, SnapshotPoint};
 use ringraft_shards::snapshot::SnapshotDirectory;
 use ringraft_shards::snapshot::load::Progress;
@@ -35,19 +36,18 @@ pub struct Origins {
     pub hasher: KeyHasher,
     /// Size of new segments.
     pub segment_bytes: u64,
-    /// What a finished log write promises.
-    pub sync: SyncPolicy,
+    /// When log writes are made durable.
+    pub fsync: Fsync,
     /// Told how far each shard is.
     pub progress: Arc<Vec<Mutex<ShardProgress>>>,
 }
 
 impl Origins {
-    /// Brings one shard back and adds its files to the core's. Blocks until its data is read.
+    /// Brings one shard back. Blocks until its data is read.
     /// Errors: one line that names the file, what is wrong and what to do.
     pub fn recover(
         &self,
         shard: ShardId,
-        storage: &mut Storage,
         seed: u64,
     ) -> Result<LocalShard, String> {
         let config = GroupConfig::new(self.node, shard, vec![self.node]);
@@ -103,11 +103,12 @@ impl Origins {
             membership: header.membership.clone(),
         });
         let group = Group::open(config, Some(log), point, seed).map_err(|e| e.to_string())?;
-        storage.add_shard(log_directory, disk);
         let last_time_ms = header.map_or(0, |header| header.leader_time_ms);
         let snapshots = ShardSnapshots::new(Some(kept), indexes, wall_clock_ms());
         self.tell(shard, |progress| progress.is_done = true);
-        Ok(LocalShard::new(shard, keyspace, group, snapshots, last_time_ms, seed))
+        let mut local = LocalShard::new(shard, keyspace, group, snapshots, last_time_ms, seed);
+        local.files = Some(ShardFiles::new(log_directory, disk, self.fsync));
+        Ok(local)
     }
 
     fn read_log(
@@ -121,7 +122,7 @@ impl Origins {
         let options = LogOptions {
             block_bytes: BLOCK_BYTES,
             segment_bytes: self.segment_bytes,
-            sync: self.sync,
+            sync: self.fsync.sync_policy(),
             ..LogOptions::new(identity)
         };
         let before = *self.progress[usize::from(shard.0)].lock().expect("no panic holds it");

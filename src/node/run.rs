@@ -58,13 +58,14 @@ impl Node {
             snapshot_turn: SnapshotTurn::default(),
             short_count: AtomicU32::new(0),
             full: (0..plan.identity.shard_count).map(|_| AtomicBool::new(false)).collect(),
+            moves: Default::default(),
             started: std::time::Instant::now(),
             clock_reports: Default::default(),
             run_id: run_id()?,
             cluster_id: plan.identity.cluster.0,
         });
         let hasher = KeyHasher::new(plan.identity.key_hash_seed);
-        let router = Router::new(hasher, usize::from(plan.identity.shard_count), core_count);
+        let shard_count = usize::from(plan.identity.shard_count);
         let mut mailboxes = Vec::new();
         let mut seats = Vec::new();
         for (id, &cpu) in plan.cpus.iter().enumerate() {
@@ -80,7 +81,6 @@ impl Node {
             directory.begin_founding()?;
         }
         let (report, reports) = mpsc::channel();
-        let shard_count = usize::from(plan.identity.shard_count);
         let progress: Arc<Vec<Mutex<ShardProgress>>> =
             Arc::new((0..shard_count).map(|_| Mutex::default()).collect());
         let mut threads = Vec::new();
@@ -93,11 +93,11 @@ impl Node {
                     node: plan.identity.node,
                     hasher,
                     segment_bytes: plan.settings.segment_size,
-                    sync: plan.settings.fsync.sync_policy(),
+                    fsync: plan.settings.fsync,
                     progress: progress.clone(),
                 },
                 shared: shared.clone(),
-                router: router.clone(),
+                router: Router::new(hasher, shard_count, core_count, seat.id),
                 mailboxes: mailboxes.clone(),
                 report: report.clone(),
             };
@@ -142,7 +142,7 @@ impl Node {
     pub fn stopper(&self) -> impl Fn() + Send + Sync + use<> {
         let (shared, mailboxes) = (self.shared.clone(), self.mailboxes.clone());
         move || {
-            shared.stopping.store(true, Ordering::Release);
+            shared.stopping.store(true, Ordering::SeqCst);
             for mailbox in &mailboxes {
                 let stop = Mail::Task(Box::new(Core::stop));
                 // A full mailbox means an awake core, which sees the flag at its next tick.
@@ -251,7 +251,7 @@ impl CoreStart {
         let mut storage = Storage::new(Background::start(seat.mailbox.bell().clone()).await);
         let mut recovered = Vec::new();
         for shard in shards {
-            match self.origins.recover(shard, &mut storage, seed ^ u64::from(shard.0)) {
+            match self.origins.recover(shard, seed ^ u64::from(shard.0)) {
                 Ok(shard) => recovered.push(shard),
                 Err(text) => {
                     storage.stop().await;
