@@ -244,7 +244,7 @@ fn cpu(text: &mut Text, _: &Core, _: &Totals) {
     text.field("used_cpu_user", format_args!("{:.6}", user.as_secs_f64()));
 }
 
-fn cores(text: &mut Text, _: &Core, totals: &Totals) {
+fn cores(text: &mut Text, core: &Core, totals: &Totals) {
     let stats = &totals.stats;
     let requests = stats.local_requests + stats.hops;
     let share = stats.local_requests as f64 / requests.max(1) as f64;
@@ -254,6 +254,8 @@ fn cores(text: &mut Text, _: &Core, totals: &Totals) {
     text.field("local_share", format_args!("{share:.4}"));
     text.field("messages", stats.messages);
     text.field("moved_connections", stats.moved_connections);
+    text.field("moved_shards", core.shared.moves.count());
+    text.field("longest_shard_move_us", core.shared.moves.longest_us());
     text.field("turns", stats.turns);
     for core in &totals.cores {
         let line = format!(

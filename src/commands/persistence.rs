@@ -2,8 +2,8 @@
 
 use super::refusal::Refusal;
 use super::{Answer, Arity, Call, Command, Gather, Group, Keys, session, shard};
-use crate::core::shard::Bench;
 use crate::core::Desk;
+use crate::core::shard::Bench;
 use crate::resp::reply::Reply;
 use ringraft_shards::ids::ShardId;
 

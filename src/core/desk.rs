@@ -89,8 +89,7 @@ impl Core {
         conclude: impl FnOnce(&mut Core, Vec<T>, &mut Reply<'_>) + 'static,
     ) {
         if self.moves.is_withholding() {
-            let question =
-                move |core: &mut Core| core.ask_cores(target, protocol, ask, conclude);
+            let question = move |core: &mut Core| core.ask_cores(target, protocol, ask, conclude);
             return self.moves.ask_later(question);
         }
         let conclude = move |core: &mut Core, findings: Findings, reply: &mut Reply<'_>| {

@@ -45,11 +45,7 @@ pub struct Origins {
 impl Origins {
     /// Brings one shard back. Blocks until its data is read.
     /// Errors: one line that names the file, what is wrong and what to do.
-    pub fn recover(
-        &self,
-        shard: ShardId,
-        seed: u64,
-    ) -> Result<LocalShard, String> {
+    pub fn recover(&self, shard: ShardId, seed: u64) -> Result<LocalShard, String> {
         let config = GroupConfig::new(self.node, shard, vec![self.node]);
         let Some(directory) = &self.directory else {
             let group = Group::open(config, None, None, seed).map_err(|e| e.to_string())?;

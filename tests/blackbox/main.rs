@@ -20,6 +20,7 @@ mod keys;
 mod lengths;
 mod limits;
 mod memory;
+mod moves;
 mod pause;
 mod protocol;
 mod restart;

@@ -262,7 +262,10 @@ impl Core {
     fn hand_over(&mut self) {
         let Giving { wish, withheld, .. } = self.moves.giving.take().expect("the caller looked");
         let local = self.router.local(wish.shard).expect("it stays until it is handed over");
-        assert!(self.turn.reads.is_empty() && self.transactions.is_empty(), "a turn leaves nothing");
+        assert!(
+            self.turn.reads.is_empty() && self.transactions.is_empty(),
+            "a turn leaves nothing"
+        );
         let shard = self.shards.swap_remove(local);
         assert!(shard.wanted.is_empty(), "transactions were served to the end");
         self.router.take_away(shard.id);

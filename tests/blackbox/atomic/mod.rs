@@ -7,6 +7,7 @@
 mod bank;
 mod derived;
 mod group;
+mod moves;
 mod pair;
 mod presence;
 mod rename;
@@ -18,6 +19,7 @@ use crate::support::{Chance, Program, Server, kill_cycles};
 use bank::{Bank, Transfers};
 use derived::Derived;
 use group::{Group, Writing};
+use moves::Moves;
 use pair::Pairs;
 use presence::{Elections, Removals};
 use rename::{Carrier, Rivals};
@@ -152,6 +154,34 @@ fn everything(shards: usize) -> Vec<Box<dyn Scene>> {
     ]
 }
 
+/// Everything at once, beside shards that move all the time.
+#[test]
+fn all_of_it_holds_while_shards_move() {
+    let shapes: [(usize, bool, &[&str]); 4] = [
+        (2, true, &["--shards", "2", "--fsync", "always"]),
+        (5, true, &["--shards", "5", "--fsync", "everysec"]),
+        (4, false, &["--shards", "4", "--mode", "cache"]),
+        (3, false, &["--shards", "3", "--mode", "cache"]),
+    ];
+    let mut chance = Chance::new("all_of_it_holds_while_shards_move");
+    let cores = cores_of_this_machine();
+    for (shards, saves, arguments) in shapes {
+        let alone: Vec<Box<dyn Scene>> = vec![Box::new(Whole::new(shards))];
+        for mut scenes in [everything(shards), alone] {
+            let mut server = Server::start(arguments);
+            scenes.push(Box::new(Moves::new(shards, cores.min(shards), saves)));
+            let scenes: Vec<&dyn Scene> = scenes.iter().map(Box::as_ref).collect();
+            if let Err(text) = play(&mut server, &scenes, &mut chance, progress()) {
+                panic!("{arguments:?}: {text}");
+            }
+        }
+    }
+}
+
+fn cores_of_this_machine() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// kill -9 in the middle of it, again and again: what was acknowledged is there, nothing is there by half, and
 /// every lock is released.
 fn kill_and_settle(
@@ -202,6 +232,18 @@ fn kills_leave_all_or_nothing_on_four_shards() {
     let storage = ["--fsync", "always", "--segment-size", "8mb", "--snapshot-log-bytes", "1mb"];
     let name = "kills_leave_all_or_nothing_on_four_shards";
     kill_and_settle(name, 4, &storage, everything(4), kill_cycles() / 2);
+}
+
+/// Shards move and snapshots are taken when the server is killed.
+#[test]
+fn kills_leave_all_or_nothing_while_shards_move() {
+    let storage = ["--fsync", "always", "--segment-size", "8mb", "--snapshot-log-bytes", "1mb"];
+    let mut scenes = everything(4);
+    if program() == Program::Ringraft {
+        scenes.push(Box::new(Moves::new(4, cores_of_this_machine().min(4), true)));
+    }
+    let name = "kills_leave_all_or_nothing_while_shards_move";
+    kill_and_settle(name, 4, &storage, scenes, kill_cycles() / 2);
 }
 
 /// What the operating system has survives the end of the process, whatever is synced when.
