@@ -107,6 +107,9 @@ struct Taking {
     withheld: Instant,
 }
 
+/// A question to all cores.
+type Question = Box<dyn FnOnce(&mut Core)>;
+
 /// The moves of a core.
 #[derive(Default)]
 pub struct Moves {
@@ -119,7 +122,7 @@ pub struct Moves {
     /// To whom it is to be told that everything before has been sent.
     owed: Option<u16>,
     /// Questions to all cores that wait for the end of the move.
-    questions: Vec<Box<dyn FnOnce(&mut Core)>>,
+    questions: Vec<Question>,
 }
 
 impl Moves {
