@@ -105,6 +105,9 @@ pub const CONFIG_INCLUDES_MAX: usize = 16;
 /// Most elements that one request takes by chance when the same one may come again: what is there sets no bound then.
 pub const RANDOM_ELEMENTS_MAX: u64 = 1 << 24;
 
+/// Bytes of the names and values of one entry of a stream, as in Redis.
+pub const STREAM_ENTRY_BYTES_MAX: usize = STRING_BYTES_MAX;
+
 /// Buffer of `ringraft snapshot print` before its output.
 pub const PRINT_BUFFER_BYTES: usize = 64 * 1024;
 

@@ -4,6 +4,7 @@
 //! at its end. What precedes damage is thus saved, and the exit status says that it is not all. Nothing
 //! but commands is written to the output.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -12,8 +13,10 @@ use ringraft_shards::ids::{DatabaseIndex, Deadline};
 use ringraft_shards::rdb::{Fault, ItemRecord, Piece};
 use ringraft_shards::snapshot::directory::{META_FILE, STATE_FILE};
 use ringraft_shards::snapshot::{Meta, ReadError, SnapshotError, SnapshotReader};
+use ringraft_shards::value::stream::{StreamId, StreamPart};
 use ringraft_shards::value::{Part, ValueType};
 
+use crate::commands::stream_id::id_text;
 use crate::kvnode_state::{GZIP_MAGIC, KvnodeError, KvnodeRecord, KvnodeState};
 use crate::limits::{PRINT_BUFFER_BYTES, PRINTED_ELEMENTS_MAX};
 
@@ -67,7 +70,7 @@ pub enum PrintError {
 pub fn print(path: &Path, out: &mut dyn Write) -> Result<Counts, PrintError> {
     let path = locate(path)?;
     let out = BufWriter::with_capacity(PRINT_BUFFER_BYTES, out);
-    let mut commands = Commands { out, selected: None };
+    let mut commands = Commands { out, selected: None, heads: BTreeMap::new() };
     let printed = if begins_as_gzip(&path)? {
         print_kvnode(&path, &mut commands)
     } else {
@@ -129,6 +132,7 @@ fn print_ringraft(path: &Path, commands: &mut Commands<'_>) -> Result<Counts, Pr
             }
         }
     }
+    commands.last_heads().map_err(PrintError::Output)?;
     for (database, key, deadline) in deadlines {
         commands.select(database).map_err(PrintError::Output)?;
         commands.expire(&key, deadline).map_err(PrintError::Output)?;
@@ -144,6 +148,15 @@ fn print_ringraft(path: &Path, commands: &mut Commands<'_>) -> Result<Counts, Pr
 struct Commands<'a> {
     out: BufWriter<&'a mut dyn Write>,
     selected: Option<DatabaseIndex>,
+    /// What is known of streams whose entries are not all printed yet.
+    heads: BTreeMap<(DatabaseIndex, Vec<u8>), StreamHead>,
+}
+
+struct StreamHead {
+    last_id: StreamId,
+    added: u64,
+    max_deleted_id: StreamId,
+    has_entries: bool,
 }
 
 impl Commands<'_> {
@@ -174,6 +187,7 @@ impl Commands<'_> {
             ValueType::Set => self.elements(b"SADD", item),
             ValueType::Hash => self.elements(b"HSET", item),
             ValueType::SortedSet => self.elements(b"ZADD", item),
+            ValueType::Stream => self.stream(item),
         }?;
         let is_string = item.value.value_type() == ValueType::String;
         match item.deadline.filter(|_| whole && !is_string) {
@@ -195,6 +209,7 @@ impl Commands<'_> {
                 Part::Scored(member, score) => {
                     words.extend([score.to_string().into_bytes(), member.to_vec()]);
                 }
+                Part::Stream(_) => unreachable!("streams have a printer of their own"),
             }
             if words.len() >= PRINTED_ELEMENTS_MAX {
                 result = self.add(name, &item.key, &words);
@@ -206,6 +221,99 @@ impl Commands<'_> {
         result?;
         debug_assert!(read.is_ok(), "the reader has verified it");
         if words.is_empty() { Ok(()) } else { self.add(name, &item.key, &words) }
+    }
+
+    /// Commands that make a stream, or go on with one: an entry each, and what is known beside them once the last one has come.
+    fn stream(&mut self, item: &ItemRecord<'_>) -> std::io::Result<()> {
+        let mut result = Ok(());
+        let read = item.value.each(&mut |part| {
+            if let Part::Stream(part) = part {
+                result = self.stream_part(item, part);
+            }
+            // Any fault ends the walk.
+            if result.is_ok() { Ok(()) } else { Err(Fault::Empty) }
+        });
+        result?;
+        debug_assert!(read.is_ok(), "the reader has verified it");
+        match item.piece {
+            Piece::Whole => self.stream_head(item.database, &item.key),
+            Piece::First(_) | Piece::Next(_) => Ok(()),
+        }
+    }
+
+    fn stream_part(&mut self, item: &ItemRecord<'_>, part: StreamPart<'_>) -> std::io::Result<()> {
+        let key = &*item.key;
+        match part {
+            StreamPart::Head { last_id, added, max_deleted_id } => {
+                let (has_entries, key) = (false, key.to_vec());
+                let head = StreamHead { last_id, added, max_deleted_id, has_entries };
+                self.heads.insert((item.database, key), head);
+                return Ok(());
+            }
+            StreamPart::Block(block) => {
+                if let Some(head) = self.heads.get_mut(&(item.database, key.to_vec())) {
+                    head.has_entries = true;
+                }
+                return block.entries().try_for_each(|entry| {
+                    let id = id_text(entry.id);
+                    let head = [&b"XADD"[..], key, &id].into_iter();
+                    let pairs = entry.pairs().flat_map(|(name, value)| [name, value]);
+                    self.words(&head.chain(pairs).collect::<Vec<_>>())
+                });
+            }
+            _ => self.stream_head(item.database, key)?,
+        }
+        match part {
+            StreamPart::Group { name, last_id, entries_read } => {
+                let (id, read) = (id_text(last_id), entries_read.map_or(-1, |read| read as i64));
+                let read = read.to_string();
+                let options = [b"ENTRIESREAD", read.as_bytes()];
+                self.words(&[&[b"XGROUP", b"CREATE", key, name, &id], &options[..]].concat())
+            }
+            StreamPart::Consumer { group, name, .. } => {
+                self.words(&[b"XGROUP", b"CREATECONSUMER", key, group, name])
+            }
+            StreamPart::Pending { group, pending } => {
+                // Of an entry that is gone this does nothing; there is no command that would do more.
+                let id = id_text(pending.id);
+                let (time, count) = (pending.delivered_ms.to_string(), pending.count.to_string());
+                let options: [&[u8]; 6] = [
+                    b"TIME",
+                    time.as_bytes(),
+                    b"RETRYCOUNT",
+                    count.as_bytes(),
+                    b"FORCE",
+                    b"JUSTID",
+                ];
+                let head: [&[u8]; 6] = [b"XCLAIM", key, group, pending.consumer, b"0", &id];
+                self.words(&[head, options].concat())
+            }
+            StreamPart::Head { .. } | StreamPart::Block(_) => Ok(()),
+        }
+    }
+
+    /// What is known of a stream beside its entries, if it was not said yet: its entries are all there.
+    fn stream_head(&mut self, database: DatabaseIndex, key: &[u8]) -> std::io::Result<()> {
+        let Some(head) = self.heads.remove(&(database, key.to_vec())) else { return Ok(()) };
+        if !head.has_entries {
+            // A stream without entries is made by a group alone.
+            self.words(&[b"XGROUP", b"CREATE", key, b"none", b"0", b"MKSTREAM"])?;
+            self.words(&[b"XGROUP", b"DESTROY", key, b"none"])?;
+        }
+        let (last_id, max_deleted_id) = (id_text(head.last_id), id_text(head.max_deleted_id));
+        let added = head.added.to_string();
+        let options: [&[u8]; 4] =
+            [b"ENTRIESADDED", added.as_bytes(), b"MAXDELETEDID", &max_deleted_id];
+        self.words(&[&[b"XSETID", key, &last_id], &options[..]].concat())
+    }
+
+    /// What is known of streams whose last piece was one of entries.
+    fn last_heads(&mut self) -> std::io::Result<()> {
+        for (database, key) in self.heads.keys().cloned().collect::<Vec<_>>() {
+            self.select(database)?;
+            self.stream_head(database, &key)?;
+        }
+        Ok(())
     }
 
     fn add(&mut self, name: &[u8], key: &[u8], elements: &[Vec<u8>]) -> std::io::Result<()> {

@@ -11,9 +11,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use ringraft::snapshot_print::{Counts, print};
 use ringraft_shards::ids::{ClusterId, DatabaseIndex, Deadline, Index, ShardId, Term};
-use ringraft_shards::keyspace::{Shape, StringForm};
-use ringraft_shards::rdb::{EncodedValue, ItemRecord, Piece};
+use ringraft_shards::keyspace::{Guard, Key, KeyHasher, Keyspace, Shape, StringForm};
+use ringraft_shards::rdb::{EncodedValue, ItemRecord, Piece, write_value};
 use ringraft_shards::snapshot::{Header, Membership, SlotRange, SnapshotWriter};
+use ringraft_shards::value::stream::{Pending, StreamId, StreamMut};
 use ringraft_shards::value::{Form, ValueType};
 
 /// Year 2100, in milliseconds.
@@ -135,6 +136,45 @@ fn collections_and_pieces_become_commands() {
         let error = refused(&file).1;
         assert!(error.contains("a piece of a value that does not follow"), "{error}");
     }
+}
+
+#[test]
+fn streams_become_commands() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let id = |ms, sequence| StreamId { ms, sequence };
+    let record = |change: &dyn Fn(&mut StreamMut<Guard<'_, '_>>)| {
+        let hasher = KeyHasher::new(1);
+        let mut keyspace = Keyspace::new(hasher);
+        let mut edit = keyspace.edit(DatabaseIndex(0), 0);
+        let key = Key::new(b"k", hasher.hash(b"k"));
+        change(&mut edit.stream_mut(&key).expect("nothing is there"));
+        let mut bytes = Vec::new();
+        write_value(&mut bytes, edit.view().peek(&key).expect("just made").value());
+        let value = EncodedValue::read(bytes[0], &bytes[1..]).expect("just written").into_owned();
+        let shape = Shape::Collection(ValueType::Stream, Form::Tree);
+        Record { shape, value, ..item(0, b"k", b"", None) }
+    };
+    let full = record(&|stream| {
+        stream.append(id(1, 2), [(&b"f"[..], &b"v"[..])].into_iter());
+        stream.append(id(3, 0), [(&b"f"[..], &b"w"[..])].into_iter());
+        stream.delete(id(1, 2));
+        stream.add_group(b"g", id(1, 2), Some(1));
+        let mut group = stream.group_mut(b"g").expect("just made");
+        group.add_consumer(b"c", 5, None);
+        group.give(Pending { id: id(3, 0), consumer: b"c", delivered_ms: 7, count: 2 });
+    });
+    let empty = record(&|stream| stream.set_last_id(id(9, 9), Some(4), None));
+    let file = write_snapshot(scratch.path(), &[full, empty]);
+    let expected = "*2 $6 SELECT $1 0 *5 $4 XADD $1 k $3 3-0 $1 f $1 w \
+                    *7 $6 XSETID $1 k $3 3-0 $12 ENTRIESADDED $1 2 $12 MAXDELETEDID $3 1-2 \
+                    *7 $6 XGROUP $6 CREATE $1 k $1 g $3 1-2 $11 ENTRIESREAD $1 1 \
+                    *5 $6 XGROUP $14 CREATECONSUMER $1 k $1 g $1 c \
+                    *12 $6 XCLAIM $1 k $1 g $1 c $1 0 $3 3-0 $4 TIME $1 7 $10 RETRYCOUNT $1 2 \
+                    $5 FORCE $6 JUSTID \
+                    *6 $6 XGROUP $6 CREATE $1 k $4 none $1 0 $8 MKSTREAM \
+                    *4 $6 XGROUP $7 DESTROY $1 k $4 none \
+                    *7 $6 XSETID $1 k $3 9-9 $12 ENTRIESADDED $1 4 $12 MAXDELETEDID $3 0-0 ";
+    assert_eq!(printed(&file), (expected.to_string(), Counts { items: 2, skipped: 0 }));
 }
 
 #[test]

@@ -157,6 +157,7 @@ fn categories(row: &Command) -> Vec<&'static str> {
         (of_group(Group::String), "string"),
         (of_group(Group::Bitmap), "bitmap"),
         (of_group(Group::HyperLogLog), "hyperloglog"),
+        (of_group(Group::Stream), "stream"),
         (flags.admin, "admin"),
         (flags.fast, "fast"),
         (!flags.fast, "slow"),

@@ -102,6 +102,7 @@ pub fn type_name(value_type: ValueType) -> &'static str {
         ValueType::Set => "set",
         ValueType::SortedSet => "zset",
         ValueType::Hash => "hash",
+        ValueType::Stream => "stream",
     }
 }
 

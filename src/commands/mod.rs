@@ -39,6 +39,10 @@ pub mod server;
 pub mod set;
 pub mod set_operations;
 pub mod slowlog;
+pub mod stream;
+pub mod stream_group;
+pub mod stream_id;
+pub mod stream_info;
 pub mod string;
 pub mod table;
 #[cfg(test)]
@@ -59,6 +63,7 @@ use ringraft_shards::value::hash::Hash;
 use ringraft_shards::value::list::List;
 use ringraft_shards::value::set::Set;
 use ringraft_shards::value::sorted_set::SortedSet;
+use ringraft_shards::value::stream::Stream;
 use ringraft_shards::waiting::WaitKind;
 pub use secrets::Secrets;
 use smallvec::SmallVec;
@@ -176,6 +181,15 @@ impl<'a> Call<'a> {
         match view.get(&self.key(i)).map(|item| item.value()) {
             None => Ok(None),
             Some(Value::Hash(hash)) => Ok(Some(hash)),
+            Some(_) => Err(Refusal::WrongType),
+        }
+    }
+
+    /// The stream at key argument `i`, as [`Call::list`].
+    pub fn stream<'v>(&self, i: usize, view: &View<'v>) -> Result<Option<Stream<'v>>, Refusal> {
+        match view.get(&self.key(i)).map(|item| item.value()) {
+            None => Ok(None),
+            Some(Value::Stream(stream)) => Ok(Some(stream)),
             Some(_) => Err(Refusal::WrongType),
         }
     }
@@ -363,6 +377,8 @@ pub enum Group {
     HyperLogLog,
     /// Places on Earth.
     Geo,
+    /// Streams.
+    Stream,
     /// Keys of any type.
     Generic,
     /// The connection itself.
@@ -387,6 +403,7 @@ impl Group {
             Group::SortedSet => "sorted-set",
             Group::HyperLogLog => "hyperloglog",
             Group::Geo => "geo",
+            Group::Stream => "stream",
             Group::Generic => "generic",
             Group::Connection => "connection",
             Group::Server => "server",

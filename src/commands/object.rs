@@ -71,6 +71,7 @@ pub fn encoding_name(item: Item<'_>) -> &'static str {
                 _ => "raw",
             }
         }
+        Shape::Collection(ValueType::Stream, _) => "stream",
         Shape::Collection(_, Form::Pack) => "listpack",
         Shape::Collection(_, Form::Integers) => "intset",
         Shape::Collection(ValueType::List, Form::Tree) => "quicklist",

@@ -329,6 +329,16 @@ pub const TABLE: &[Setting] = &[
     .redis("list-max-ziplist-size")
     .help(VALUES, "N", "Elements of a packed list; -1 to -5 for 4, 8, 16, 32, 64 KiB of them")
     .at_run_time(),
+    size("stream-node-max-bytes", 0, |s| s.limits.stream_bytes, |s, v| s.limits.stream_bytes = v)
+        .help(VALUES, "SIZE", "Bytes of a block of a stream, 0 for as many as can be")
+        .at_run_time(),
+    entries(
+        "stream-node-max-entries",
+        |s| s.limits.stream_entries,
+        |s, v| s.limits.stream_entries = v,
+    )
+    .help(VALUES, "N", "Entries of a block of a stream, 0 for as many as can be")
+    .at_run_time(),
     integer(
         "list-compress-depth",
         0,

@@ -1,4 +1,4 @@
-//! Lists, sets, hashes and sorted sets, small and large: through restarts and snapshots, over shards, under memory limits.
+//! Lists, sets, hashes, sorted sets and streams, small and large: through restarts and snapshots, over shards, under memory limits.
 
 use crate::atomic::scene::keys_in_turn;
 use crate::support::client::encode;
@@ -32,11 +32,33 @@ fn fill_list(client: &mut Client, key: &str, elements: usize) {
     client.pipeline(&bytes, elements);
 }
 
+/// A stream of so many entries with a group of which some are pending.
+fn fill_stream(client: &mut Client, key: &str, entries: usize) {
+    let mut bytes: Vec<u8> = (1..=entries)
+        .flat_map(|n| {
+            let id = format!("{}-{n}", n / 3);
+            encode(&["XADD", key, &id, "name", &format!("value:{n}"), "other", "x"])
+        })
+        .collect();
+    let group = [
+        format!("XGROUP CREATE {key} group 0"),
+        format!("XCLAIM {key} group someone 0 0-1 0-2 1-3 1-4 FORCE TIME 1000"),
+        format!("XGROUP CREATECONSUMER {key} group idle"),
+        format!("XACK {key} group 0-2"),
+        format!("XDEL {key} 0-1 1-5"),
+    ];
+    group.iter().for_each(|line| bytes.extend(encode(&line.split(' ').collect::<Vec<_>>())));
+    let replies = client.pipeline(&bytes, entries + group.len());
+    assert!(replies.iter().all(|reply| !reply.is_error()), "{:?}", replies.last());
+}
+
 fn fill_all(client: &mut Client) {
     fill_hash(client, "hash:small", 5);
     fill_hash(client, "hash:large", 20_000);
     fill_list(client, "list:small", 5);
     fill_list(client, "list:large", 20_000);
+    fill_stream(client, "stream:small", 8);
+    fill_stream(client, "stream:large", 20_000);
     for (key, payload) in [("set", INTEGERS), ("zset", SCORED)] {
         let reply = client.call(&[b"RESTORE", key.as_bytes(), b"0", payload, b"REPLACE"]);
         assert_eq!(reply, Value::ok(), "{key}");
@@ -47,13 +69,24 @@ fn fill_all(client: &mut Client) {
 /// What can be seen of it.
 fn look(client: &mut Client) -> Vec<Value> {
     let mut seen = vec![client.say("DEBUG DIGEST"), client.say("DBSIZE")];
-    for key in ["hash:small", "hash:large", "list:small", "list:large", "set", "zset"] {
+    for key in [
+        "hash:small",
+        "hash:large",
+        "list:small",
+        "list:large",
+        "set",
+        "zset",
+        "stream:small",
+        "stream:large",
+    ] {
         seen.push(client.say(&format!("TYPE {key}")));
         seen.push(client.say(&format!("OBJECT ENCODING {key}")));
         seen.push(client.say(&format!("DEBUG DIGEST-VALUE {key}")));
     }
     seen.push(client.say("HGET hash:large field:12345"));
     seen.push(client.say("LLEN list:large"));
+    seen.push(client.say("XINFO STREAM stream:large FULL"));
+    seen.push(client.say("XRANGE stream:large 3000 3010"));
     seen.push(client.say("PEXPIRETIME hash:small"));
     seen
 }
@@ -64,7 +97,7 @@ fn every_type_comes_back() {
     let mut client = server.client();
     fill_all(&mut client);
     let before = look(&mut client);
-    assert_eq!(before[1], Value::Integer(6));
+    assert_eq!(before[1], Value::Integer(8));
     server.restart();
     assert_eq!(look(&mut server.client()), before, "from the log");
     assert_eq!(server.client().say("DEBUG RELOAD"), Value::ok());
@@ -75,6 +108,9 @@ fn every_type_comes_back() {
     let mut client = server.client();
     assert_eq!(look(&mut client), before, "from a snapshot");
     assert_eq!(client.say("LPUSH list:large behind"), Value::Integer(20_001));
+    assert_eq!(client.say("XADD stream:large 9999-9 f v"), Value::bulk("9999-9"));
+    assert_eq!(client.say("XTRIM stream:large MAXLEN ~ 10000"), Value::Integer(9_998));
+    assert_eq!(client.say("XACK stream:large group 1-3"), Value::Integer(1));
     assert_eq!(client.say("HSET hash:large field:1 changed new 1"), Value::Integer(1));
     let before = look(&mut client);
     server.restart();
@@ -148,6 +184,49 @@ fn collections_cross_shards() {
         assert_eq!(replies[3], Value::Integer(fields as i64));
         assert_eq!(client.say(&format!("HGET {one} field:0")), Value::bulk("changed"));
         assert_eq!(client.say(&format!("LLEN {other}")), Value::Integer(3));
+        assert_eq!(client.say(&format!("DEL {one} {other}")), Value::Integer(2));
+    }
+}
+
+#[test]
+fn streams_cross_shards() {
+    let mut server = Server::start(&["--shards", "2", "--fsync", "no"]);
+    let mut client = server.client();
+    let keys = keys_in_turn("key", 2, 2);
+    let (one, other) = (&keys[0], &keys[1]);
+    let digest = |client: &mut Client, key: &str| client.say(&format!("DEBUG DIGEST-VALUE {key}"));
+    for entries in [8, 5000] {
+        fill_stream(&mut client, one, entries);
+        let before = digest(&mut client, one);
+        let whole = client.say(&format!("XINFO STREAM {one} FULL COUNT 0"));
+        assert_eq!(client.say(&format!("COPY {one} {other} REPLACE")), Value::Integer(1));
+        assert_eq!(digest(&mut client, other), before);
+        assert_eq!(client.say(&format!("XINFO STREAM {other} FULL COUNT 0")), whole);
+        assert_eq!(client.say(&format!("XTRIM {one} MAXLEN 1")).integer(), entries as i64 - 3);
+        assert_eq!(client.say(&format!("RENAME {other} {one}")), Value::ok());
+        assert_eq!(digest(&mut client, one), before);
+        // By way of a payload the counters of blocks may change, and nothing else.
+        let Value::Bulk(payload) = client.say(&format!("DUMP {one}")) else { panic!("a payload") };
+        assert_eq!(client.call(&[b"RESTORE", other.as_bytes(), b"0", &payload]), Value::ok());
+        let lines = [
+            "MULTI".to_owned(),
+            format!("XADD {one} * name in"),
+            format!("XADD {other} MAXLEN 2 * name in"),
+            format!("XLEN {other}"),
+            format!("GET {one}"),
+            format!("XGROUP DESTROY {other} group"),
+        ];
+        lines.iter().for_each(|line| drop(client.say(line)));
+        let replies = client.say("EXEC");
+        let replies = replies.elements();
+        assert_eq!(replies[0], replies[1], "all of a transaction has one time");
+        assert_eq!(replies[2], Value::Integer(2));
+        assert!(replies[3].error().starts_with("WRONGTYPE"));
+        assert_eq!(replies[4], Value::Integer(1));
+        let digest = client.say("DEBUG DIGEST");
+        server.restart();
+        client = server.client();
+        assert_eq!(client.say("DEBUG DIGEST"), digest);
         assert_eq!(client.say(&format!("DEL {one} {other}")), Value::Integer(2));
     }
 }

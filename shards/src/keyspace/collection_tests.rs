@@ -6,6 +6,7 @@ use crate::ids::Deadline;
 use crate::rdb::{EncodedValue, Fault, Piece};
 use crate::snapshot::SnapshotWriter;
 use crate::value::list::End;
+use crate::value::stream::{Pending, StreamId, StreamPart, Trim, TrimTo};
 use crate::value::{Form, Part, ValueType};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -22,6 +23,14 @@ fn text(item: &Item<'_>) -> (Vec<String>, Option<Deadline>) {
                 format!("{}={}", String::from_utf8_lossy(one), String::from_utf8_lossy(other))
             }
             Part::Scored(one, score) => format!("{}:{score}", String::from_utf8_lossy(one)),
+            Part::Stream(StreamPart::Block(block)) => {
+                let entries = block.entries().map(|entry| {
+                    let pairs: Vec<_> = entry.pairs().collect();
+                    format!("{:?} {pairs:?}", entry.id)
+                });
+                entries.collect::<Vec<_>>().join(", ")
+            }
+            Part::Stream(part) => format!("{part:?}"),
         });
         ControlFlow::Continue(())
     });
@@ -53,7 +62,7 @@ fn change(keyspace: &mut Keyspace, chance: &mut Chance, now_ms: i64) {
     let database = DatabaseIndex(chance.below(2) as u8);
     let element = format!("element:{}", chance.below(500)).into_bytes();
     let mut edit = keyspace.edit(database, now_ms);
-    match chance.below(24) {
+    match chance.below(28) {
         0..4 => {
             if let Ok(mut list) = edit.list_mut(&from) {
                 for _ in 0..chance.below(20) {
@@ -105,12 +114,53 @@ fn change(keyspace: &mut Keyspace, chance: &mut Chance, now_ms: i64) {
             edit.set_deadline(&from, None);
         }
         22 => edit.set_string(&from, &element, StringForm::Automatic, Expiry::Never),
+        23..27 => change_stream(&mut edit, chance, &from, &element),
         _ => {
             if chance.below(30) == 0 {
                 edit.clear();
             } else {
                 edit.remove(&from);
             }
+        }
+    }
+}
+
+/// Some random changes of a stream, its groups included.
+fn change_stream(edit: &mut Edit<'_>, chance: &mut Chance, key: &Key<'_>, element: &[u8]) {
+    let group = [b'a' + chance.below(3) as u8];
+    let consumer = &element[..8 + chance.below(2) as usize];
+    let Ok(mut stream) = edit.stream_mut(key) else { return };
+    for _ in 0..chance.below(30) {
+        let last = stream.stream().last_id();
+        let id = StreamId { ms: last.ms + chance.below(2), sequence: last.sequence + 1 };
+        stream.append(id, [(&b"name"[..], element), (consumer, b"")].into_iter());
+    }
+    let last = stream.stream().last_id();
+    stream.add_group(&group, StreamId::MIN, None);
+    match chance.below(6) {
+        0 => {
+            let to = TrimTo::Count(chance.below(40));
+            stream.trim(Trim { to, whole_blocks: chance.below(2) == 0, limit: 0 });
+        }
+        1 => {
+            stream.remove_group(&group);
+        }
+        2 => {
+            let first = stream.stream().first().map(|first| first.id);
+            first.map(|first| stream.delete(first));
+        }
+        3 => {
+            let mut group = stream.group_mut(&group).expect("just made");
+            group.remove_consumer(consumer);
+        }
+        _ => {
+            let mut group = stream.group_mut(&group).expect("just made");
+            group.add_consumer(consumer, 5, None);
+            for sequence in 0..chance.below(100) {
+                let id = StreamId { sequence, ..last };
+                group.give(Pending { id, consumer, delivered_ms: 7, count: 1 });
+            }
+            group.take(StreamId { sequence: chance.below(100), ..last });
         }
     }
 }

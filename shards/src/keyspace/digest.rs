@@ -7,7 +7,8 @@ use super::item::{Item, RawItem};
 use super::lend;
 use super::{Keyspace, Value, View};
 use crate::ids::DatabaseIndex;
-use crate::value::Part;
+use crate::value::stream::{StreamId, StreamPart};
+use crate::value::{Part, ValueType};
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 use std::ops::ControlFlow;
 
@@ -82,10 +83,41 @@ fn of_collection(item: &Item<'_>, value: Value<'_>) -> [u8; 24] {
             Part::Scored(member, score) => {
                 sum.add(&[member, &score.to_bits().to_le_bytes()], [value_type, 0]);
             }
+            Part::Stream(part) => add_stream_part(&mut sum, part),
         }
         ControlFlow::Continue(())
     });
     sum.all_bytes()
+}
+
+/// Entries one by one: which block they lie in is no part of it.
+fn add_stream_part(sum: &mut Sum, part: StreamPart<'_>) {
+    let value_type = ValueType::Stream as u64;
+    let id = |id: StreamId| [id.ms.to_le_bytes(), id.sequence.to_le_bytes()].concat();
+    let numbers = |kind: u64| [value_type, kind];
+    match part {
+        StreamPart::Head { last_id, added, max_deleted_id } => {
+            sum.add(&[&id(last_id), &added.to_le_bytes(), &id(max_deleted_id)], numbers(1));
+        }
+        StreamPart::Block(block) => block.entries().for_each(|entry| {
+            let id = id(entry.id);
+            let pairs = entry.pairs().flat_map(|(name, value)| [name, value]);
+            let bytes: Vec<&[u8]> = std::iter::once(&id[..]).chain(pairs).collect();
+            sum.add(&bytes, numbers(2));
+        }),
+        StreamPart::Group { name, last_id, entries_read } => {
+            let read = entries_read.unwrap_or(u64::MAX).to_le_bytes();
+            sum.add(&[name, &id(last_id), &read], numbers(3));
+        }
+        StreamPart::Consumer { group, name, seen_ms, active_ms, .. } => {
+            let active = active_ms.unwrap_or(-1).to_le_bytes();
+            sum.add(&[group, name, &seen_ms.to_le_bytes(), &active], numbers(4));
+        }
+        StreamPart::Pending { group, pending } => {
+            let times = [pending.delivered_ms as u64, pending.count].map(u64::to_le_bytes).concat();
+            sum.add(&[group, pending.consumer, &id(pending.id), &times], numbers(5));
+        }
+    }
 }
 
 fn add_database(sum: &mut Sum, keyspace: &Keyspace, database: DatabaseIndex) {

@@ -17,6 +17,7 @@ use crate::value::hash::HashMut;
 use crate::value::list::ListMut;
 use crate::value::set::SetMut;
 use crate::value::sorted_set::SortedSetMut;
+use crate::value::stream::StreamMut;
 use crate::value::{self, Form, Limits, Part, Room, ValueType};
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -65,6 +66,12 @@ impl<'e> Edit<'e> {
     /// Errors: the key holds a value of another type.
     pub fn hash_mut<'k>(&mut self, key: &Key<'k>) -> Result<HashMut<Guard<'_, 'k>>, WrongType> {
         self.guard(key, ValueType::Hash).map(HashMut::new)
+    }
+
+    /// The stream at a key, for changing; one that is still to be made when there is no such key.
+    /// Errors: the key holds a value of another type.
+    pub fn stream_mut<'k>(&mut self, key: &Key<'k>) -> Result<StreamMut<Guard<'_, 'k>>, WrongType> {
+        self.guard(key, ValueType::Stream).map(StreamMut::new)
     }
 
     /// The collection at a key, for changing; an empty one when there is no such key.
@@ -283,6 +290,10 @@ impl Place for Guard<'_, '_> {
         lend::borrow_value_mut(self.item).copy_from_slice(bytes);
     }
 
+    fn discard(&mut self, body: Body) {
+        self.keyspace.rubble.push_body(body, &mut self.keyspace.memory);
+    }
+
     fn limits(&self) -> Limits {
         self.limits
     }
@@ -295,7 +306,7 @@ impl Place for Guard<'_, '_> {
 impl Drop for Guard<'_, '_> {
     fn drop(&mut self) {
         self.settle();
-        let is_empty = self.value().count() == 0;
+        let is_empty = self.value().is_nothing();
         let keyspace = &mut *self.keyspace;
         let database = &mut keyspace.databases[self.database.0 as usize];
         match (self.place, is_empty) {

@@ -11,6 +11,7 @@ use super::memory::Memory;
 use super::ordered::Order;
 use super::table::POSITION_END;
 use crate::slot::SLOT_COUNT;
+use crate::value::body::Body;
 use std::collections::VecDeque;
 
 /// Leaves of a large value whose freeing counts as much as that of a bucket.
@@ -26,7 +27,9 @@ pub(super) struct Rubble {
     orders: VecDeque<Order>,
     /// Items whose values have trees.
     items: VecDeque<RawItem>,
-    /// Bytes of those items and their trees that are still on the account.
+    /// Trees that were cut off values which stay.
+    bodies: VecDeque<Body>,
+    /// Bytes of those items and trees that are still on the account.
     item_bytes: usize,
 }
 
@@ -55,13 +58,23 @@ impl Rubble {
         self.items.push_back(item);
     }
 
+    /// Frees trees that nobody uses any more bit by bit. They are on no account yet.
+    pub(super) fn push_body(&mut self, body: Body, memory: &mut Memory) {
+        memory.add(body.bytes());
+        self.item_bytes += body.bytes();
+        self.bodies.push_back(body);
+    }
+
     /// Bytes of values that are being freed.
     pub(super) fn item_bytes(&self) -> usize {
         self.item_bytes
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.orders.is_empty() && self.items.is_empty()
+        self.rows.is_empty()
+            && self.orders.is_empty()
+            && self.items.is_empty()
+            && self.bodies.is_empty()
     }
 
     /// Frees about so many buckets. Is there more?
@@ -94,6 +107,7 @@ impl Rubble {
                 self.items.pop_front();
             }
         }
+        left = self.free_bodies(left, memory);
         while left > 0
             && let Some(row) = self.rows.front_mut()
         {
@@ -127,5 +141,23 @@ impl Rubble {
             }
         }
         !self.is_empty()
+    }
+
+    /// Returns what is left of the budget.
+    fn free_bodies(&mut self, mut left: usize, memory: &mut Memory) -> usize {
+        while left > 0
+            && let Some(body) = self.bodies.front_mut()
+        {
+            left -= 1;
+            let before = body.bytes();
+            let more = body.shed(LEAVES_PER_BUCKET);
+            let freed = before - if more { body.bytes() } else { 0 };
+            memory.subtract(freed);
+            self.item_bytes -= freed;
+            if !more {
+                self.bodies.pop_front();
+            }
+        }
+        left
     }
 }

@@ -32,6 +32,7 @@ impl Shape {
         let known = match value_type {
             ValueType::String | ValueType::Set => 0..=2,
             ValueType::List | ValueType::SortedSet | ValueType::Hash => 0..=1,
+            ValueType::Stream => 1..=1,
         };
         known.contains(&form).then(|| Shape::from_bits(value_type as u64, form.into()))
     }
@@ -59,7 +60,8 @@ impl Shape {
             1 => ValueType::List,
             2 => ValueType::Set,
             3 => ValueType::SortedSet,
-            _ => ValueType::Hash,
+            4 => ValueType::Hash,
+            _ => ValueType::Stream,
         };
         let form = match form {
             0 => Form::Pack,

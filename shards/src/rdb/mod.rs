@@ -1,6 +1,7 @@
 //! Values and items in Redis' RDB encodings: DUMP payloads and the items of snapshot files.
 //!
-//! Written are the plain types of RDB version 6, which every Redis since 2.6 and every Codis reads; read is
+//! Written are the plain types of RDB version 6, which every Redis since 2.6 and every Codis reads, and streams as
+//! Redis 7.0 does; read is
 //! what servers up to [`VERSION_READ`] write for the types that exist here. Decoding trusts nothing: a
 //! damaged or hostile input ends in a [`DecodeError`] that names the fault and its offset, never in a
 //! panic or in an allocation that the input's size does not justify. Files, their framing and their
@@ -12,6 +13,7 @@ mod item;
 mod lzf;
 mod packed;
 mod payload;
+mod stream;
 mod value;
 mod write;
 
@@ -20,8 +22,10 @@ pub use payload::{PayloadError, read_payload, write_payload};
 pub use value::{EncodedValue, TakePart};
 pub use write::write_value;
 
-/// RDB version that is written.
+/// RDB version that is written, but for streams.
 pub const VERSION_WRITTEN: u16 = 6;
+/// RDB version in which streams are written: Redis 7.0's, the first with all that they have.
+pub const VERSION_STREAMS: u16 = 10;
 
 /// Newest RDB version that is read: Redis 7.2's.
 pub const VERSION_READ: u16 = 11;

@@ -2,9 +2,9 @@
 
 use super::checksum::crc64;
 use super::encoding::Decoder;
-use super::value::{EncodedValue, read_value};
+use super::value::{EncodedValue, STREAM, read_value};
 use super::write::write_portable;
-use super::{DecodeError, VERSION_READ, VERSION_WRITTEN};
+use super::{DecodeError, Fault, VERSION_READ};
 use crate::keyspace::Value;
 
 const VERSION_BYTES: usize = 2;
@@ -30,8 +30,8 @@ pub enum PayloadError {
 /// Appends the payload of a value.
 pub fn write_payload(out: &mut Vec<u8>, value: Value<'_>) {
     let start = out.len();
-    write_portable(out, value);
-    out.extend_from_slice(&VERSION_WRITTEN.to_le_bytes());
+    let version = write_portable(out, value);
+    out.extend_from_slice(&version.to_le_bytes());
     let checksum = crc64(&out[start..]);
     out.extend_from_slice(&checksum.to_le_bytes());
 }
@@ -52,7 +52,11 @@ pub fn read_payload(payload: &[u8]) -> Result<EncodedValue<'_>, PayloadError> {
         return Err(PayloadError::Checksum);
     }
     let mut decoder = Decoder::new(value);
+    let start = decoder;
     let type_byte = decoder.byte()?;
+    if type_byte == STREAM {
+        return Err(start.error(Fault::UnknownType(type_byte)).into());
+    }
     Ok(read_value(&mut decoder, type_byte, 0)?)
 }
 

@@ -11,6 +11,7 @@ use super::packed::intset::Intset;
 use super::packed::listpack::Listpack;
 use super::packed::ziplist::Ziplist;
 use super::packed::zipmap::Zipmap;
+use super::stream::walk_stream;
 use super::{DecodeError, Fault};
 use crate::value::{Part, ValueType};
 
@@ -30,6 +31,14 @@ const HASH_LISTPACK: u8 = 16;
 const SORTED_SET_LISTPACK: u8 = 17;
 const LIST_QUICKLIST_2: u8 = 18;
 const SET_LISTPACK: u8 = 20;
+/// Of Redis 5.
+pub(super) const STREAM_1: u8 = 15;
+/// Of Redis 7.0.
+pub(super) const STREAM_2: u8 = 19;
+/// Of Redis 7.2.
+pub(super) const STREAM_3: u8 = 21;
+/// A stream in parts, or some of them: ours, in snapshots and transactions.
+pub(super) const STREAM: u8 = 64;
 
 /// A node of a quicklist that is one element.
 const NODE_PLAIN: usize = 1;
@@ -96,11 +105,12 @@ impl<'a> EncodedValue<'a> {
             LIST | LIST_ZIPLIST | LIST_QUICKLIST | LIST_QUICKLIST_2 => ValueType::List,
             SET | SET_INTSET | SET_LISTPACK => ValueType::Set,
             HASH | HASH_ZIPMAP | HASH_ZIPLIST | HASH_LISTPACK => ValueType::Hash,
+            STREAM | STREAM_1 | STREAM_2 | STREAM_3 => ValueType::Stream,
             _ => ValueType::SortedSet,
         }
     }
 
-    /// How many elements it has; of a string, how many bytes.
+    /// How many elements it has; of a stream, parts; of a string, bytes.
     pub fn count(&self) -> u64 {
         self.count
     }
@@ -125,8 +135,7 @@ pub(super) fn read_value<'a>(
 ) -> Result<EncodedValue<'a>, DecodeError> {
     let known = matches!(
         type_byte,
-        STRING..=SORTED_SET | HASH_ZIPMAP..=LIST_QUICKLIST | HASH_LISTPACK..=LIST_QUICKLIST_2
-            | SET_LISTPACK
+        STRING..=SORTED_SET | HASH_ZIPMAP..=STREAM_1 | HASH_LISTPACK..=STREAM_3 | STREAM
     );
     if !known {
         return Err(DecodeError { fault: Fault::UnknownType(type_byte), offset: type_offset });
@@ -138,6 +147,7 @@ pub(super) fn read_value<'a>(
             Part::String(one) | Part::Element(one) | Part::Member(one) => one.len(),
             Part::Field(one, other) => one.len().max(other.len()),
             Part::Scored(one, _) => one.len(),
+            Part::Stream(part) => part.longest(),
         });
         Ok(())
     })?;
@@ -156,6 +166,7 @@ fn walk(
         STRING => take(Part::String(&decoder.string()?)).map_err(at_start),
         LIST_QUICKLIST | LIST_QUICKLIST_2 => walk_nodes(decoder, type_byte, take),
         LIST | SET | HASH | SORTED_SET_TEXT | SORTED_SET => walk_plain(decoder, type_byte, take),
+        STREAM | STREAM_1 | STREAM_2 | STREAM_3 => walk_stream(decoder, type_byte, take),
         _ => {
             let blob = decoder.string()?;
             let count = walk_packed(&blob, type_byte, take).map_err(at_start)?;
@@ -290,6 +301,7 @@ fn walk_elements<'e>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::value::stream::{StreamId, StreamPart};
     use proptest::prelude::*;
 
     fn bytes_of_hex(hex: &str) -> Vec<u8> {
@@ -311,11 +323,42 @@ mod tests {
                 Part::Member(member) => format!("*{}", text(member)),
                 Part::Field(field, value) => format!("{}={}", text(field), text(value)),
                 Part::Scored(member, score) => format!("{}:{score}", text(member)),
+                Part::Stream(part) => stream_text(part),
             });
             Ok(())
         })?;
         assert!(value.value_type() == ValueType::String || value.count() == count);
         Ok(parts.join(" "))
+    }
+
+    fn stream_text(part: StreamPart<'_>) -> String {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let id = |id: StreamId| format!("{}-{}", id.ms, id.sequence);
+        match part {
+            StreamPart::Head { last_id, added, max_deleted_id } => {
+                format!("last {} added {added} deleted {}", id(last_id), id(max_deleted_id))
+            }
+            StreamPart::Block(block) => {
+                let entries = block.entries().map(|entry| {
+                    let pair = |(name, value)| format!(" {}={}", text(name), text(value));
+                    format!("{}{};", id(entry.id), entry.pairs().map(pair).collect::<String>())
+                });
+                entries.collect::<Vec<_>>().join(" ")
+            }
+            StreamPart::Group { name, last_id, entries_read } => {
+                format!("group {} {} read {entries_read:?}", text(name), id(last_id))
+            }
+            StreamPart::Consumer { name, seen_ms, active_ms, .. } => {
+                format!("{} seen {seen_ms} active {active_ms:?}", text(name))
+            }
+            StreamPart::Pending { pending, .. } => format!(
+                "{} holds {} since {}, {} times",
+                text(pending.consumer),
+                id(pending.id),
+                pending.delivered_ms,
+                pending.count
+            ),
+        }
     }
 
     /// What redis-server 7.0 dumped, or restored (7.2, where the type is 20), without version and checksum.
@@ -337,6 +380,10 @@ mod tests {
         ("09110203666f6f0300626172016102006263ff", "foo=bar a=bc"),
         ("0d171700000013000000040000016603017603016e03fe7bff", "f=v n=123"),
         ("1012120000000400816602817602816e020a01ff", "f=v n=10"),
+        // Of 7.0 as it was written, with times that were; the others as Redis 5 and 7.2 would write it.
+        ("0f011000000000000000010000000000000001404f4f0000001f0003010101020181660281670200010201000100018176020c010501030100010101817702c12c02050100010401dfff0201018168028178020601020104010601817902817a020501ff030507020367727000000200000000000000010000000000000001e8030000000000000300000000000000050000000000000007d007000000000000010202616c581b000000000000010000000000000001000000000000000102626f581b0000000000000100000000000000050000000000000007056f7468657205000000", "1-1 f=v g=12; 5-0 h=x; 5-7 f=y g=z; last 5-7 added 3 deleted 0-0 group grp 0-0 read Some(0) al seen 7000 active Some(7000) al holds 1-1 since 1000, 3 times bo seen 7000 active Some(7000) bo holds 5-7 since 2000, 1 times group other 5-0 read None"),
+        ("13011000000000000000010000000000000001404f4f0000001f0003010101020181660281670200010201000100018176020c010501030100010101817702c12c02050100010401dfff0201018168028178020601020104010601817902817a020501ff03050701010102040203677270000081ffffffffffffffff0200000000000000010000000000000001e8030000000000000300000000000000050000000000000007d007000000000000010202616c581b000000000000010000000000000001000000000000000102626f581b0000000000000100000000000000050000000000000007056f74686572050081ffffffffffffffff0000", "1-1 f=v g=12; 5-0 h=x; 5-7 f=y g=z; last 5-7 added 4 deleted 1-2 group grp 0-0 read None al seen 7000 active Some(7000) al holds 1-1 since 1000, 3 times bo seen 7000 active Some(7000) bo holds 5-7 since 2000, 1 times group other 5-0 read None"),
+        ("15011000000000000000010000000000000001404f4f0000001f0003010101020181660281670200010201000100018176020c010501030100010101817702c12c02050100010401dfff0201018168028178020601020104010601817902817a020501ff03050701010102040203677270000081ffffffffffffffff0200000000000000010000000000000001e8030000000000000300000000000000050000000000000007d007000000000000010202616c581b0000000000007017000000000000010000000000000001000000000000000102626f581b00000000000070170000000000000100000000000000050000000000000007056f74686572050081ffffffffffffffff0000", "1-1 f=v g=12; 5-0 h=x; 5-7 f=y g=z; last 5-7 added 4 deleted 1-2 group grp 0-0 read None al seen 7000 active Some(6000) al holds 1-1 since 1000, 3 times bo seen 7000 active Some(6000) bo holds 5-7 since 2000, 1 times group other 5-0 read None"),
     ];
 
     #[test]
@@ -379,7 +426,7 @@ mod tests {
             (b"\x0b\x08\x02\0\0\0\0\0\0\0", Fault::Packed("intset")),
             (b"\x09\x02\x01\xff", Fault::Packed("zipmap")),
             (b"\x06\x00", Fault::UnknownType(6)),
-            (b"\x0f\x00", Fault::UnknownType(15)),
+            (b"\x16\x00", Fault::UnknownType(22)),
         ] {
             assert_eq!(parts(bytes).map_err(|error| error.fault), Err(fault), "{bytes:x?}");
         }
@@ -387,7 +434,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(type_byte in 0u8..24, bytes: Vec<u8>) {
+        fn no_bytes_panic(type_byte in 0u8..65, bytes: Vec<u8>) {
             let _ = parts(&[&[type_byte][..], &bytes].concat());
         }
 

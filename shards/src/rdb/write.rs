@@ -6,7 +6,9 @@
 use std::ops::ControlFlow;
 
 use super::encoding::{write_double_text, write_length, write_string};
-use super::value::{HASH, LIST, SET, SORTED_SET, SORTED_SET_TEXT, STRING};
+use super::stream::{write_parts, write_redis};
+use super::value::{HASH, LIST, SET, SORTED_SET, SORTED_SET_TEXT, STREAM, STREAM_2, STRING};
+use super::{VERSION_STREAMS, VERSION_WRITTEN};
 use crate::keyspace::Value;
 use crate::limits::{ITEM_PIECE_BYTES, ITEM_PIECE_BYTES_MAX};
 use crate::value::Part;
@@ -15,7 +17,7 @@ use crate::value::Part;
 /// A piece has one element at least, and is about as long as the key, if that is a long one: each piece repeats it.
 pub(super) fn piece_end(value: Value<'_>, from: u64, key_bytes: usize) -> (u64, u64) {
     let bytes_max = key_bytes.clamp(ITEM_PIECE_BYTES, ITEM_PIECE_BYTES_MAX);
-    let total = value.count();
+    let total = value.part_count();
     if let Value::String(_) = value {
         return (total.min(from + bytes_max as u64), total);
     }
@@ -26,6 +28,7 @@ pub(super) fn piece_end(value: Value<'_>, from: u64, key_bytes: usize) -> (u64, 
             Part::String(one) | Part::Element(one) | Part::Member(one) => one.len(),
             Part::Field(one, other) => one.len() + other.len(),
             Part::Scored(one, _) => one.len() + size_of::<f64>(),
+            Part::Stream(part) => part.size(),
         };
         if bytes < bytes_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
@@ -40,6 +43,7 @@ pub(super) fn type_byte(value: Value<'_>) -> u8 {
         Value::Set(_) => SET,
         Value::SortedSet(_) => SORTED_SET,
         Value::Hash(_) => HASH,
+        Value::Stream(_) => STREAM,
     }
 }
 
@@ -57,6 +61,7 @@ pub(super) fn write_range(out: &mut Vec<u8>, value: Value<'_>, from: u64, end: u
                 out.extend_from_slice(&score.to_le_bytes());
             });
         }
+        Value::Stream(stream) => write_parts(out, stream, from, end),
     }
 }
 
@@ -84,6 +89,7 @@ fn write_elements(
                 write_string(out, member);
                 write_score(out, score);
             }
+            Part::Stream(_) => unreachable!("streams have a writer of their own"),
         }
         left -= 1;
         if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
@@ -93,11 +99,11 @@ fn write_elements(
 /// Appends the type byte of a value and all of it.
 pub fn write_value(out: &mut Vec<u8>, value: Value<'_>) {
     out.push(type_byte(value));
-    write_range(out, value, 0, value.count());
+    write_range(out, value, 0, value.part_count());
 }
 
-/// The same in the type that the oldest Redis knows.
-pub(super) fn write_portable(out: &mut Vec<u8>, value: Value<'_>) {
+/// The same in the type that the oldest Redis knows. Returns the RDB version that has it.
+pub(super) fn write_portable(out: &mut Vec<u8>, value: Value<'_>) -> u16 {
     match value {
         Value::SortedSet(set) => {
             out.push(SORTED_SET_TEXT);
@@ -106,5 +112,11 @@ pub(super) fn write_portable(out: &mut Vec<u8>, value: Value<'_>) {
         Value::String(_) | Value::List(_) | Value::Set(_) | Value::Hash(_) => {
             write_value(out, value);
         }
+        Value::Stream(stream) => {
+            out.push(STREAM_2);
+            write_redis(out, stream);
+            return VERSION_STREAMS;
+        }
     }
+    VERSION_WRITTEN
 }

@@ -4,6 +4,7 @@
 //! gives its records an order and decides when to go from one to the other.
 
 use super::pack::{self, Pack, Record, Room};
+use super::stream::Content;
 use super::tree::{Number, Tree};
 use super::{Form, Limits};
 use crate::keyspace::KeyHasher;
@@ -30,6 +31,8 @@ pub(super) enum Trees {
     Fields(Tree<2>),
     /// Members and scores, once by score and once by the members' hashes.
     Scored { order: Tree<2>, index: Tree<2> },
+    /// Entries of a stream by id, and its groups.
+    Stream(Box<Content>),
 }
 
 impl Body {
@@ -39,6 +42,7 @@ impl Body {
             Trees::Elements(tree) => tree.bytes(),
             Trees::Fields(tree) => tree.bytes(),
             Trees::Scored { order, index } => order.bytes() + index.bytes(),
+            Trees::Stream(content) => content.bytes(),
         };
         BODY_BYTES + trees
     }
@@ -56,6 +60,7 @@ impl Body {
                     index.shed(leaf_count)
                 }
             }
+            Trees::Stream(content) => content.shed(leaf_count),
         }
     }
 
@@ -79,9 +84,23 @@ impl Body {
             _ => unreachable!("the collection's type says what its trees are"),
         }
     }
+
+    pub(super) fn stream(&self) -> &Content {
+        match &self.trees {
+            Trees::Stream(content) => content,
+            _ => unreachable!("the collection's type says what its trees are"),
+        }
+    }
 }
 
 impl Trees {
+    pub(super) fn stream_mut(&mut self) -> &mut Content {
+        match self {
+            Trees::Stream(content) => content,
+            _ => unreachable!("the collection's type says what its trees are"),
+        }
+    }
+
     pub(super) fn elements_mut(&mut self) -> &mut Tree<1> {
         match self {
             Trees::Elements(tree) => tree,
@@ -125,6 +144,8 @@ pub trait Place: Room {
     fn grow(&mut self, body: Body);
     /// Makes it these bytes, of another form than a tree.
     fn set(&mut self, form: Form, bytes: &[u8]);
+    /// Frees trees that were cut off its body, bit by bit.
+    fn discard(&mut self, body: Body);
     /// When it changes its form.
     fn limits(&self) -> Limits;
     /// What its body places members by.
@@ -160,6 +181,10 @@ impl<P: Place> Place for &mut P {
 
     fn set(&mut self, form: Form, bytes: &[u8]) {
         (**self).set(form, bytes);
+    }
+
+    fn discard(&mut self, body: Body) {
+        (**self).discard(body);
     }
 
     fn limits(&self) -> Limits {

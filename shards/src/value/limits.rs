@@ -29,6 +29,10 @@ pub struct Limits {
     pub sorted_set_value: u64,
     /// Elements of a list, or -1 to -5 for 4, 8, 16, 32, 64 KiB of them (`list-max-listpack-size`).
     pub list_size: i64,
+    /// Bytes of a block of a stream, 0 for any (`stream-node-max-bytes`).
+    pub stream_bytes: u64,
+    /// Entries of a block of a stream, 0 for any (`stream-node-max-entries`).
+    pub stream_entries: u64,
 }
 
 impl Default for Limits {
@@ -43,12 +47,16 @@ impl Default for Limits {
             sorted_set_entries: 128,
             sorted_set_value: 64,
             list_size: -2,
+            stream_bytes: 4096,
+            stream_entries: 100,
         }
     }
 }
 
 impl Limits {
-    const COUNT: usize = 8;
+    const COUNT: usize = 10;
+    /// Before there were streams.
+    const COUNT_OLD: usize = 8;
 
     /// Limits under which a collection that is loaded keeps a form in which it was written.
     pub fn keeping(form: Form) -> Limits {
@@ -61,7 +69,16 @@ impl Limits {
             sorted_set_entries: u64::MAX,
             sorted_set_value: u64::MAX,
             list_size: -5,
+            stream_bytes: 0,
+            stream_entries: 0,
         }
+    }
+
+    /// May a block of a stream with `count` entries get one more, and so many bytes by that?
+    pub fn stream_fits(&self, bytes: usize, count: u64) -> bool {
+        let or_any = |limit: u64, any: u64| if limit == 0 { any } else { limit.min(any) };
+        (bytes as u64) < or_any(self.stream_bytes, PACK_BYTES_MAX as u64)
+            && count < or_any(self.stream_entries, PACK_ENTRIES_MAX)
     }
 
     /// May a small list have so many bytes and elements?
@@ -91,7 +108,7 @@ impl Limits {
         count <= self.sorted_set_entries.min(PACK_ENTRIES_MAX)
     }
 
-    /// As log entries and snapshots have them: eight numbers of 8 bytes, little endian, in the order of the fields.
+    /// As log entries and snapshots have them: ten numbers of 8 bytes, little endian, in the order of the fields.
     pub fn encode(&self) -> Vec<u8> {
         let fields = [
             self.hash_entries,
@@ -102,12 +119,18 @@ impl Limits {
             self.sorted_set_entries,
             self.sorted_set_value,
             self.list_size as u64,
+            self.stream_bytes,
+            self.stream_entries,
         ];
         fields.iter().flat_map(|field| field.to_le_bytes()).collect()
     }
 
-    /// From what [`Limits::encode`] gave; `None` for anything else.
+    /// From what [`Limits::encode`] gave, or gave when it had no streams; `None` for anything else.
     pub fn decode(bytes: &[u8]) -> Option<Limits> {
+        if bytes.len() == size_of::<[u64; Self::COUNT_OLD]>() {
+            let streams = &Limits::default().encode()[bytes.len()..];
+            return Limits::decode(&[bytes, streams].concat());
+        }
         let (fields, rest) = bytes.as_chunks::<8>();
         let fields: &[[u8; 8]; Self::COUNT] = fields.try_into().ok()?;
         let [
@@ -119,6 +142,8 @@ impl Limits {
             sorted_set_entries,
             sorted_set_value,
             list_size,
+            stream_bytes,
+            stream_entries,
         ] = fields.map(u64::from_le_bytes);
         rest.is_empty().then_some(Limits {
             hash_entries,
@@ -129,6 +154,8 @@ impl Limits {
             sorted_set_entries,
             sorted_set_value,
             list_size: list_size as i64,
+            stream_bytes,
+            stream_entries,
         })
     }
 }
@@ -142,6 +169,7 @@ mod tests {
         let limits = Limits { hash_value: u64::MAX, list_size: -5, ..Limits::default() };
         let bytes = limits.encode();
         assert_eq!(Limits::decode(&bytes), Some(limits));
+        assert_eq!(Limits::decode(&bytes[..64]), Some(limits), "written before there were streams");
         assert_eq!(Limits::decode(&bytes[1..]), None);
         assert_eq!(Limits::decode(&[bytes.as_slice(), &[0]].concat()), None);
     }

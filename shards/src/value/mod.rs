@@ -10,7 +10,9 @@ mod members;
 mod model;
 mod pack;
 pub mod set;
+mod sorted_map;
 pub mod sorted_set;
+pub mod stream;
 mod tree;
 
 pub use limits::Limits;
@@ -22,6 +24,7 @@ use list::{End, List, ListMut};
 use set::{Set, SetMut};
 use sorted_set::{SortedSet, SortedSetMut};
 use std::ops::ControlFlow;
+use stream::{Stream, StreamMut, StreamPart};
 
 /// A value that is read.
 #[derive(Clone, Copy, Debug)]
@@ -36,10 +39,12 @@ pub enum Value<'a> {
     SortedSet(SortedSet<'a>),
     /// A hash.
     Hash(Hash<'a>),
+    /// A stream.
+    Stream(Stream<'a>),
 }
 
 /// A part of a value, in the order in which the value is built.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Part<'p> {
     /// All of a string, or some more of it.
     String(&'p [u8]),
@@ -51,6 +56,8 @@ pub enum Part<'p> {
     Field(&'p [u8], &'p [u8]),
     /// A member of a sorted set and its score.
     Scored(&'p [u8], f64),
+    /// A part of a stream.
+    Stream(StreamPart<'p>),
 }
 
 impl<'a> Value<'a> {
@@ -65,6 +72,7 @@ impl<'a> Value<'a> {
             (ValueType::Set, _) => Value::Set(Set::new(stored)),
             (ValueType::SortedSet, _) => Value::SortedSet(SortedSet::new(stored)),
             (ValueType::Hash, _) => Value::Hash(Hash::new(stored)),
+            (ValueType::Stream, _) => Value::Stream(Stream::new(stored)),
         }
     }
 
@@ -76,11 +84,28 @@ impl<'a> Value<'a> {
             Value::Set(set) => set.count(),
             Value::SortedSet(set) => set.count(),
             Value::Hash(hash) => hash.count(),
+            Value::Stream(stream) => stream.count(),
         }
     }
 
-    /// Visits its parts from a place on (element, or byte of a string) until told to stop, in the order in which its form
-    /// keeps them. A string is one part.
+    /// Is there nothing, so that its key goes? A stream may be empty and there.
+    pub(crate) fn is_nothing(self) -> bool {
+        match self {
+            Value::Stream(stream) => !stream.exists(),
+            other => other.count() == 0,
+        }
+    }
+
+    /// Count of what [`Value::visit`] counts: parts of a stream, bytes of a string, elements.
+    pub(crate) fn part_count(self) -> u64 {
+        match self {
+            Value::Stream(stream) => stream.part_count(),
+            other => other.count(),
+        }
+    }
+
+    /// Visits its parts from a place on (element, part of a stream, byte of a string) until told to stop, in the order in
+    /// which its form keeps them. A string is one part.
     pub fn visit(self, from: u64, visit: &mut dyn FnMut(Part<'_>) -> ControlFlow<()>) {
         // That it was told to stop says nothing to the caller, who did so.
         let _ = match self {
@@ -97,6 +122,7 @@ impl<'a> Value<'a> {
             Value::Hash(hash) => hash
                 .fields_from(from)
                 .try_for_each(|(field, value)| visit(Part::Field(field, value))),
+            Value::Stream(stream) => stream.visit(from, &mut |part| visit(Part::Stream(part))),
         };
     }
 }
@@ -113,6 +139,7 @@ pub(crate) fn add(place: &mut impl Place, value_type: ValueType, part: Part<'_>)
         (ValueType::SortedSet, Part::Scored(member, score)) => {
             SortedSetMut::new(place).set(member, score).is_none()
         }
+        (ValueType::Stream, Part::Stream(part)) => StreamMut::new(place).add(part),
         _ => return None,
     })
 }
@@ -126,6 +153,8 @@ pub(crate) fn begin(place: &mut impl Place, value_type: ValueType, form: Form) {
         (Form::Tree, ValueType::Set) => SetMut::new(place).grow(),
         (Form::Tree, ValueType::Hash) => HashMut::new(place).grow(),
         (Form::Tree, ValueType::SortedSet) => SortedSetMut::new(place).grow(),
+        // Its head makes it.
+        (Form::Tree, ValueType::Stream) => {}
     }
 }
 
@@ -143,14 +172,22 @@ pub enum ValueType {
     SortedSet = 3,
     /// A hash.
     Hash = 4,
+    /// A stream.
+    Stream = 5,
 }
 
 impl ValueType {
     /// From its number.
     pub fn from_number(number: u8) -> Option<ValueType> {
-        [ValueType::String, ValueType::List, ValueType::Set, ValueType::SortedSet, ValueType::Hash]
-            .get(usize::from(number))
-            .copied()
+        const ALL: [ValueType; 6] = [
+            ValueType::String,
+            ValueType::List,
+            ValueType::Set,
+            ValueType::SortedSet,
+            ValueType::Hash,
+            ValueType::Stream,
+        ];
+        ALL.get(usize::from(number)).copied()
     }
 }
 

@@ -10,7 +10,7 @@ use crate::keyspace::KeyHasher;
 use std::collections::BTreeMap;
 
 /// A collection that lies in no item.
-struct Alone {
+pub(super) struct Alone {
     form: Form,
     bytes: Vec<u8>,
     body: Option<Body>,
@@ -18,7 +18,7 @@ struct Alone {
 }
 
 impl Alone {
-    fn new(limits: Limits) -> Alone {
+    pub(super) fn new(limits: Limits) -> Alone {
         Alone { form: Form::Pack, bytes: Vec::new(), body: None, limits }
     }
 }
@@ -59,6 +59,10 @@ impl Place for Alone {
         self.bytes = bytes.to_vec();
     }
 
+    fn discard(&mut self, mut body: Body) {
+        while body.shed(1) {}
+    }
+
     fn limits(&self) -> Limits {
         self.limits
     }
@@ -69,17 +73,17 @@ impl Place for Alone {
 }
 
 /// A generator whose seed is printed by whoever makes it.
-struct Chance(u64);
+pub(super) struct Chance(u64);
 
 impl Chance {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end
     }
 
     /// Mostly short, now and then beyond a leaf.
-    fn element(&mut self, names: u64) -> Vec<u8> {
+    pub(super) fn element(&mut self, names: u64) -> Vec<u8> {
         let n = self.below(names);
         match n % 50 {
             0 => vec![b'x'; (n % 7) as usize * 700],
@@ -112,7 +116,7 @@ fn limits_of(seed: u64) -> Limits {
     }
 }
 
-fn each_seed(check: impl Fn(&mut Chance, Limits, usize)) {
+pub(super) fn each_seed(check: impl Fn(&mut Chance, Limits, usize)) {
     let (seeds, steps) = if cfg!(miri) { (3, 150) } else { (12, 8_000) };
     for seed in 0..seeds {
         println!("seed {seed}");

@@ -175,20 +175,27 @@ impl<const W: usize> Tree<W> {
 
     /// Takes out `count` records from a rank on. Cost: the leaves that go, freed at once.
     pub fn remove_range(&mut self, rank: u64, count: u64) {
+        drop(self.take_range(rank, count));
+    }
+
+    /// The same, without freeing: returns what was cut off as a whole, of which nothing is to be asked but its count,
+    /// its bytes and that it be shed. Cost: the way to both ends.
+    pub fn take_range(&mut self, rank: u64, count: u64) -> Tree<W> {
         let count = count.min(self.count.saturating_sub(rank));
         if count == 0 {
-            return;
+            return Tree::default();
         }
         self.count -= count;
-        self.bytes -= self.root.remove(rank, count);
-        loop {
-            match &mut self.root {
-                Node::Inner(children) if children.len() <= 1 => {
-                    self.root = children.pop().map_or(Node::Leaf(Vec::new()), |child| *child.node);
-                }
-                _ => return,
-            }
+        let mut gone = Vec::new();
+        self.bytes -= self.root.remove(rank, count, &mut gone);
+        while let Node::Inner(children) = &mut self.root
+            && children.len() <= 1
+        {
+            self.root = children.pop().map_or(Node::Leaf(Vec::new()), |child| *child.node);
         }
+        let sum = |number: fn(&Child<W>) -> u64| gone.iter().map(number).sum();
+        let (count, bytes) = (sum(|child| child.count), sum(|child| child.bytes));
+        Tree { root: Node::Inner(gone), count, bytes }
     }
 
     /// Drops up to so many leaves, the last ones first. Are there more? For trees that nobody uses any more.
@@ -306,8 +313,8 @@ impl<const W: usize> Node<W> {
         }
     }
 
-    /// Returns how many bytes of records have gone.
-    fn remove(&mut self, rank: u64, count: u64) -> u64 {
+    /// Returns how many bytes of records have gone. Children that go as a whole are put to `gone_children`.
+    fn remove(&mut self, rank: u64, count: u64, gone_children: &mut Vec<Child<W>>) -> u64 {
         match self {
             Node::Leaf(bytes) => {
                 let pack = Pack::<W>::new(bytes);
@@ -323,10 +330,12 @@ impl<const W: usize> Node<W> {
                     let here = left.min(child.count - rank);
                     left -= here;
                     if here == child.count {
-                        gone += children.remove(at).bytes;
+                        let child = children.remove(at);
+                        gone += child.bytes;
+                        gone_children.push(child);
                     } else {
                         child.count -= here;
-                        let bytes = child.node.remove(rank, here);
+                        let bytes = child.node.remove(rank, here, gone_children);
                         child.bytes -= bytes;
                         gone += bytes;
                         at += 1;

@@ -97,9 +97,115 @@ fn backwards(length: usize) -> ([u8; 5], usize) {
     (bytes, size)
 }
 
+/// Writes a listpack.
+pub(in crate::rdb) struct Writer {
+    blob: Vec<u8>,
+    count: usize,
+}
+
+impl Default for Writer {
+    fn default() -> Writer {
+        Writer { blob: vec![0; HEAD_BYTES], count: 0 }
+    }
+}
+
+impl Writer {
+    /// Adds an integer.
+    pub(in crate::rdb) fn integer(&mut self, n: i64) {
+        let start = self.blob.len();
+        let bytes = n.to_le_bytes();
+        match n {
+            0..0x80 => self.blob.push(n as u8),
+            -0x1000..0x1000 => {
+                let n = n as u16 & 0x1fff;
+                self.blob.extend_from_slice(&(0xc000 | n).to_be_bytes());
+            }
+            -0x8000..0x8000 => self.entry(0xf1, &bytes[..2]),
+            -0x80_0000..0x80_0000 => self.entry(0xf2, &bytes[..3]),
+            -0x8000_0000..0x8000_0000 => self.entry(0xf3, &bytes[..4]),
+            _ => self.entry(0xf4, &bytes),
+        }
+        self.end_entry(start);
+    }
+
+    /// Adds a string; the canonical text of an integer as that integer.
+    pub(in crate::rdb) fn string(&mut self, string: &[u8]) {
+        if let Some(n) = canonical_integer(string) {
+            return self.integer(n);
+        }
+        let start = self.blob.len();
+        match string.len() {
+            size @ 0..0x40 => self.entry(0x80 | size as u8, string),
+            size @ 0x40..0x1000 => {
+                self.blob.extend_from_slice(&(0xe000 | size as u16).to_be_bytes());
+                self.blob.extend_from_slice(string);
+            }
+            size => {
+                self.entry(0xf0, &(size as u32).to_le_bytes());
+                self.blob.extend_from_slice(string);
+            }
+        }
+        self.end_entry(start);
+    }
+
+    fn entry(&mut self, kind: u8, data: &[u8]) {
+        self.blob.push(kind);
+        self.blob.extend_from_slice(data);
+    }
+
+    fn end_entry(&mut self, start: usize) {
+        let (bytes, size) = backwards(self.blob.len() - start);
+        self.blob.extend_from_slice(&bytes[..size]);
+        self.count += 1;
+    }
+
+    /// The listpack.
+    pub(in crate::rdb) fn finish(mut self) -> Vec<u8> {
+        self.blob.push(END);
+        let size = self.blob.len() as u32;
+        let count = self.count.min(UNCOUNTED) as u16;
+        self.blob[..4].copy_from_slice(&size.to_le_bytes());
+        self.blob[4..HEAD_BYTES].copy_from_slice(&count.to_le_bytes());
+        self.blob
+    }
+}
+
+/// The integer whose text this is, when printing the integer gives the text again.
+fn canonical_integer(text: &[u8]) -> Option<i64> {
+    /// The longest text: `-9223372036854775808`.
+    const TEXT_BYTES_MAX: usize = 20;
+    if text.is_empty() || text.len() > TEXT_BYTES_MAX {
+        return None;
+    }
+    let n: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    (itoa::Buffer::new().format(n).as_bytes() == text).then_some(n)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let integers = [0, 127, 128, -1, 4095, -4096, 4096, 1 << 15, -(1 << 15), 1 << 23, 1 << 31]
+            .into_iter()
+            .chain([-(1i64 << 31), i64::MAX, i64::MIN]);
+        let strings = [0, 1, 63, 64, 4095, 4096, 70_000].map(|size| vec![b'x'; size]);
+        let mut writer = Writer::default();
+        integers.clone().for_each(|n| writer.integer(n));
+        strings.iter().for_each(|string| writer.string(string));
+        ["12", "-9223372036854775808", "012", "9223372036854775808"]
+            .iter()
+            .for_each(|text| writer.string(text.as_bytes()));
+        let blob = writer.finish();
+        let read = Listpack::read(&blob).expect("just written");
+        let expected = integers
+            .map(Element::Integer)
+            .chain(strings.iter().map(|string| Element::Bytes(string)))
+            .chain([Element::Integer(12), Element::Integer(i64::MIN), Element::Bytes(b"012")])
+            .chain([Element::Bytes(b"9223372036854775808")]);
+        assert!(read.eq(expected));
+    }
 
     /// A listpack of entries without their lengths backwards.
     pub(crate) fn listpack(entries: &[&[u8]]) -> Vec<u8> {
