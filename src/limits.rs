@@ -153,6 +153,9 @@ pub const MOVE_SHARE_PERCENT: u64 = 90;
 /// Least time between two moves of a connection, milliseconds.
 pub const MOVE_INTERVAL_MS: i64 = 1000;
 
+/// Bytes of a message from which on its subscribers share it: below, a copy is cheaper than to count who has it.
+pub const SHARED_MESSAGE_BYTES_MIN: usize = 1024;
+
 /// Items that a shard evicts in one turn of its own accord, when memory is over its limit and no write asks for room: some
 /// 0.5 ms of work, so that requests go on beside it. The next turn goes on.
 pub const EVICTIONS_PER_TURN_MAX: usize = 128;

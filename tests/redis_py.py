@@ -133,6 +133,27 @@ def transactions(r):
     assert r.get("{tag}a") == b"other"
 
 
+def messages(r):
+    listener = r.pubsub()
+    listener.subscribe("news", "sport")
+    listener.psubscribe("n*")
+    for _ in range(3):
+        assert listener.get_message(timeout=PATIENCE_SECONDS)["type"] in ("subscribe", "psubscribe")
+    with r.pipeline(transaction=True) as pipe:
+        pipe.set("headline", "one")
+        pipe.publish("news", "one")
+        assert pipe.execute() == [True, 2]
+    heard = [listener.get_message(timeout=PATIENCE_SECONDS) for _ in range(2)]
+    assert sorted(one["type"] for one in heard) == ["message", "pmessage"], heard
+    assert all(one["data"] in (b"one", "one") for one in heard), heard
+    assert r.publish("sport", b"\x00\xff") == 1
+    assert listener.get_message(timeout=PATIENCE_SECONDS)["data"] == b"\x00\xff"
+    assert dict(r.pubsub_numsub("news", "none")) in ({b"news": 1, b"none": 0}, {"news": 1, "none": 0})
+    listener.unsubscribe()
+    listener.punsubscribe()
+    listener.close()
+
+
 def connection(r):
     assert r.ping() is True and r.echo("hello") == b"hello"
     assert r.client_setname("tester") is True
@@ -165,7 +186,7 @@ def main():
         for protocol in (2, 3):
             r = redis.Redis(port=server.port, protocol=protocol, socket_timeout=PATIENCE_SECONDS)
             r.flushall()
-            for part in (strings, expiry, keys, pipelines, transactions, connection):
+            for part in (strings, expiry, keys, pipelines, transactions, messages, connection):
                 part(r)
             databases(r, server.port, protocol)
             print(f"redis-py {redis.__version__}, RESP{protocol}: ok")

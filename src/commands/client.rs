@@ -45,7 +45,8 @@ const CLIENT: &[Command] = &[
     ),
     row("setname", Arity::Exactly(3), setname, "2.6.9", "Names this connection."),
     row("unblock", Arity::AtLeast(3), unblock, "5.0.0", "Ends a command that blocks a client.")
-        .admin(),
+        .admin()
+        .asks(),
     row("unpause", Arity::Exactly(2), unpause, "6.2.0", "Lets held commands go on.").admin().asks(),
 ];
 
@@ -142,7 +143,8 @@ fn kill_filter(call: &Call<'_>, asker_id: u64) -> Result<ClientFilter, Refusal> 
 fn client_type(word: &[u8]) -> Result<ClientType, Refusal> {
     match word.to_ascii_lowercase().as_slice() {
         b"normal" => Ok(ClientType::Normal),
-        b"master" | b"slave" | b"replica" | b"pubsub" => Ok(ClientType::Other),
+        b"pubsub" => Ok(ClientType::PubSub),
+        b"master" | b"slave" | b"replica" => Ok(ClientType::Other),
         _ => Err(Refusal::repeating("ERR Unknown client type '", word, "'")),
     }
 }

@@ -130,12 +130,17 @@ fn flags(row: &Command) -> Vec<&'static str> {
         (row.keys.search != Search::None, "movablekeys"),
         (flags.no_monitor && !flags.admin, "skip_monitor"),
         (flags.no_slowlog, "skip_slowlog"),
+        (is_of_pubsub(row), "pubsub"),
         (row.wait.is_some(), "blocking"),
         (flags.fast, "fast"),
         (flags.no_auth, "no_auth"),
         (flags.may_replicate, "may_replicate"),
         (flags.no_multi, "no_multi"),
     ])
+}
+
+fn is_of_pubsub(row: &Command) -> bool {
+    row.group == Group::PubSub && !matches!(row.run, Run::Container(_))
 }
 
 /// The categories of ACLs, in Redis' order.
@@ -159,6 +164,7 @@ fn categories(row: &Command) -> Vec<&'static str> {
         (of_group(Group::HyperLogLog), "hyperloglog"),
         (of_group(Group::Stream), "stream"),
         (flags.admin, "admin"),
+        (is_of_pubsub(row), "pubsub"),
         (flags.fast, "fast"),
         (!flags.fast, "slow"),
         (row.wait.is_some(), "blocking"),

@@ -9,7 +9,7 @@ use crate::resp::reply::{Protocol, Reply};
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[
-    plain("ping", Arity::AtLeast(1), ping).fast().about(
+    plain("ping", Arity::AtLeast(1), ping).fast().serves_listeners().about(
         Group::Connection,
         "1.0.0",
         "Answers PONG, or its argument.",
@@ -19,16 +19,17 @@ pub const COMMANDS: &[Command] = &[
         "1.0.0",
         "Answers its argument.",
     ),
-    session("quit", Arity::AtLeast(1), quit).fast().no_auth().unqueued().about(
+    session("quit", Arity::AtLeast(1), quit).fast().no_auth().unqueued().serves_listeners().about(
         Group::Connection,
         "1.0.0",
         "Closes the connection.",
     ),
-    session("reset", Arity::Exactly(1), reset).fast().no_auth().unqueued().about(
-        Group::Connection,
-        "6.2.0",
-        "Makes the connection as new.",
-    ),
+    session("reset", Arity::Exactly(1), reset)
+        .fast()
+        .no_auth()
+        .unqueued()
+        .serves_listeners()
+        .about(Group::Connection, "6.2.0", "Makes the connection as new."),
     session("select", Arity::Exactly(2), select).fast().about(
         Group::Connection,
         "1.0.0",
@@ -69,6 +70,7 @@ fn quit(desk: &mut Desk<'_>, _call: &Call<'_>, reply: &mut Reply<'_>) -> Result<
 fn reset(desk: &mut Desk<'_>, _call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
     desk.core.forget_watched(desk.index);
     desk.core.stop_monitoring(desk.index);
+    desk.core.unsubscribe_all(desk.index);
     let authenticated = desk.core.settings.requirepass.is_empty();
     *desk.session() = Session { authenticated, ..Session::default() };
     // Its own reply is sent even when CLIENT REPLY had turned replies off.
@@ -156,6 +158,7 @@ fn hello(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<
         desk.session().name = checked_name(name)?.to_vec();
     }
     desk.session().protocol = protocol;
+    desk.session().note_subscriptions();
     reply.set_protocol(protocol);
     greet(desk, reply);
     Ok(Answer::Now)

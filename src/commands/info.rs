@@ -5,6 +5,7 @@
 
 use super::refusal::Refusal;
 use super::{Answer, Arity, Call, Command, Group, session, table};
+use crate::core::push::TopicKind;
 use crate::core::report::Totals;
 use crate::core::snapshots::SnapshotReport;
 use crate::core::{Core, Desk, wall_clock_ms};
@@ -156,6 +157,7 @@ fn clients(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("client_recent_max_output_buffer", output);
     text.field("blocked_clients", totals.sum(|core| core.blocked_client_count));
     text.field("paused_clients", totals.sum(|core| core.paused_client_count));
+    text.field("pubsub_clients", totals.sum(|core| core.pubsub_client_count));
     text.field("watching_clients", totals.sum(|core| core.watching_client_count));
     text.field("monitors", core.shared.monitor_count.load(Ordering::Relaxed));
 }
@@ -212,7 +214,7 @@ fn persistence(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("fsync", core.settings.fsync.word());
 }
 
-fn stats(text: &mut Text, _: &Core, totals: &Totals) {
+fn stats(text: &mut Text, core: &Core, totals: &Totals) {
     let stats = &totals.stats;
     let rate = totals.rate;
     let kilobytes = |bytes: f64| format!("{:.2}", bytes / 1024.0);
@@ -228,6 +230,9 @@ fn stats(text: &mut Text, _: &Core, totals: &Totals) {
     text.field("evicted_keys", stats.evicted_keys);
     text.field("keyspace_hits", stats.keyspace_hits);
     text.field("keyspace_misses", stats.keyspace_misses);
+    text.field("pubsub_channels", core.push.count(TopicKind::Channel));
+    text.field("pubsub_patterns", core.push.count(TopicKind::Pattern));
+    text.field("pubsubshard_channels", core.push.count(TopicKind::ShardChannel));
     text.field("total_error_replies", stats.errors.values().sum::<u64>());
     text.field("client_query_buffer_limit_disconnections", stats.query_limit_disconnections);
     text.field("client_output_buffer_limit_disconnections", stats.output_limit_disconnections);

@@ -31,6 +31,7 @@ pub mod object;
 pub mod options;
 pub mod pattern;
 pub mod persistence;
+pub mod pubsub;
 pub mod raft;
 pub mod refusal;
 pub mod scan;
@@ -387,6 +388,8 @@ pub enum Group {
     Server,
     /// MULTI and its companions.
     Transactions,
+    /// Channels and messages.
+    PubSub,
     /// The Raft groups.
     Raft,
 }
@@ -409,6 +412,7 @@ impl Group {
             Group::Server => "server",
             Group::Transactions => "transactions",
             Group::Raft => "raft",
+            Group::PubSub => "pubsub",
         }
     }
 }
@@ -432,6 +436,12 @@ pub struct Flags {
     pub unqueued: bool,
     /// Refused inside MULTI.
     pub no_multi: bool,
+    /// Allowed to clients that get messages and speak RESP2.
+    pub serves_listeners: bool,
+    /// Changes what messages the connection gets: every earlier reply is sent before it runs.
+    pub listens: bool,
+    /// Sends messages: it runs when every earlier write of its connection is done, in EXEC after the commit.
+    pub sends: bool,
     /// Takes the connection over for good: EXEC, whose reply is one array, cannot hold it.
     pub takes_over: bool,
     /// Not shown to MONITOR.
@@ -577,6 +587,9 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
             no_auth: false,
             unqueued: false,
             no_multi: false,
+            serves_listeners: false,
+            listens: false,
+            sends: false,
             takes_over: false,
             no_monitor: false,
             may_replicate: false,
@@ -644,6 +657,26 @@ impl Command {
     /// Takes the connection over for good: EXEC cannot hold it.
     pub const fn takes_over(mut self) -> Command {
         self.flags.takes_over = true;
+        self
+    }
+
+    /// Allowed to clients that get messages and speak RESP2.
+    pub const fn serves_listeners(mut self) -> Command {
+        self.flags.serves_listeners = true;
+        self
+    }
+
+    /// Changes what messages the connection gets, when every earlier reply is sent.
+    pub const fn listens(mut self) -> Command {
+        self.flags.listens = true;
+        self.flags.asks = true;
+        self
+    }
+
+    /// Sends messages, when every earlier write of its connection is done.
+    pub const fn sends(mut self) -> Command {
+        self.flags.sends = true;
+        self.flags.asks = true;
         self
     }
 

@@ -9,7 +9,7 @@ use super::refusal::Refusal;
 use super::{
     Command, Run, bit, bitfield, client, command, config, connection, counter, database, debug,
     dump, expire, geo, geo_search, hash, hyperloglog, info, keys, latency, lcs, list, memory,
-    object, pattern, persistence, raft, scan, server, set, set_operations, slowlog, stream,
+    object, pattern, persistence, pubsub, raft, scan, server, set, set_operations, slowlog, stream,
     stream_group, stream_info, string, zset, zset_operations, zset_range, zset_walk,
 };
 use crate::resp::reply::Reply;
@@ -45,6 +45,7 @@ const FAMILIES: &[&[Command]] = &[
     object::COMMANDS,
     dump::COMMANDS,
     connection::COMMANDS,
+    pubsub::COMMANDS,
     client::COMMANDS,
     config::COMMANDS,
     command::COMMANDS,
@@ -346,6 +347,21 @@ const NUMBERED: &[&str] = &[
     "xinfo|groups",
     "xinfo|consumers",
     "xinfo|help",
+    "subscribe",
+    "unsubscribe",
+    "psubscribe",
+    "punsubscribe",
+    "ssubscribe",
+    "sunsubscribe",
+    "publish",
+    "spublish",
+    "pubsub",
+    "pubsub|channels",
+    "pubsub|help",
+    "pubsub|numpat",
+    "pubsub|numsub",
+    "pubsub|shardchannels",
+    "pubsub|shardnumsub",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.
@@ -604,15 +620,18 @@ const fn halves(full: &[u8]) -> (&[u8], &[u8]) {
 }
 
 const fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
     let mut i = 0;
-    while i < a.len() && i < b.len() && a[i] == b[i] {
+    while i < a.len() && a[i] == b[i] {
         i += 1;
     }
-    i == a.len() && i == b.len()
+    i == a.len()
 }
 
 const fn index() -> [Place; PLACE_COUNT] {
-    let rows = gather();
+    let rows = &ROWS;
     let mut places = [EMPTY; PLACE_COUNT];
     let mut number = 0;
     while number < rows.len() {

@@ -1,6 +1,7 @@
 //! The clients of a core as operators see them: described, closed, held back (CLIENT LIST, KILL, PAUSE).
 
 use crate::core::connection::{Connection, Hold, Kind};
+use crate::core::push::TopicKind;
 use crate::core::waiting::End;
 use crate::core::{Core, Pause};
 use crate::resp::reply::Protocol;
@@ -13,6 +14,8 @@ use std::os::fd::AsRawFd;
 pub enum ClientType {
     /// Sends commands.
     Normal,
+    /// Has subscribed to channels.
+    PubSub,
     /// Anything else.
     Other,
 }
@@ -44,10 +47,17 @@ impl ClientFilter {
             && !connection.closed
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&connection.id))
             && self.skipped_id != Some(connection.id)
-            && self.client_type.is_none_or(|wanted| wanted == ClientType::Normal)
+            && self.client_type.is_none_or(|wanted| wanted == type_of(connection))
             && self.age_seconds_min.is_none_or(|least| age >= least)
             && is(&self.address, connection.peer)
             && is(&self.local_address, connection.local)
+    }
+}
+
+fn type_of(connection: &Connection) -> ClientType {
+    match connection.session.subscriptions {
+        None => ClientType::Normal,
+        Some(_) => ClientType::PubSub,
     }
 }
 
@@ -74,9 +84,9 @@ pub fn client_line(connection: &Connection, steady_ms: i64) -> String {
         ("idle", &((steady_ms - connection.active_ms) / 1000)),
         ("flags", &flags(connection)),
         ("db", &session.database.0),
-        ("sub", &0),
-        ("psub", &0),
-        ("ssub", &0),
+        ("sub", &session.subscription_count(TopicKind::Channel)),
+        ("psub", &session.subscription_count(TopicKind::Pattern)),
+        ("ssub", &session.subscription_count(TopicKind::ShardChannel)),
         ("multi", &queued.map_or(-1, |queued| queued.len() as i64)),
         ("qbuf", &(connection.unparsed() - connection.parser.finished())),
         ("qbuf-free", &(connection.input.capacity() - connection.input.len())),
@@ -107,6 +117,7 @@ fn flags(connection: &Connection) -> String {
     let session = &connection.session;
     let all = [
         (session.monitor, 'O'),
+        (session.subscriptions.is_some(), 'P'),
         (session.transaction.is_some(), 'x'),
         (connection.close_after_replies, 'c'),
         (connection.blocked_number.is_some(), 'b'),

@@ -21,6 +21,8 @@ pub enum Hold {
     Answer,
     /// CLIENT PAUSE.
     Pause,
+    /// Its earlier requests must be answered first: the next one changes what messages it gets, or sends some.
+    Order,
     /// It is on its way to another core.
     Moving,
 }
@@ -56,7 +58,7 @@ pub struct Connection {
     pub input: Vec<u8>,
     /// How much of `input` is parsed.
     pub input_start: usize,
-    /// The request that CLIENT PAUSE holds back, as RESP.
+    /// The request that is held back, as RESP.
     pub held_back: Vec<u8>,
     /// Its replies.
     pub replies: Replies,

@@ -51,6 +51,11 @@ impl Core {
         if checked.as_ref().is_ok_and(|command| self.is_paused_for(index, command)) {
             return self.hold_back(index, &arguments);
         }
+        if checked.as_ref().is_ok_and(|command| self.comes_too_early(index, command)) {
+            self.hold_back(index, &arguments);
+            self.answers.connections.at_mut(index).hold = Hold::Order;
+            return;
+        }
         let sequence = self.expect_reply(index);
         let target = Target::Connection { index, sequence };
         let connection = self.answers.connections.at_mut(index);
@@ -64,6 +69,10 @@ impl Core {
                     return self.queue(index, target, command, arguments);
                 }
                 self.show_to_monitors(index, command, arguments.borrow());
+                if command.name == "ping" && self.answers.connections.at(index).session.only_listens
+                {
+                    return self.pong_listener(target, arguments.borrow());
+                }
                 self.start(index, target, command, arguments);
             }
             Err(_) if is_http(arguments.borrow().at(0)) => {
@@ -86,6 +95,16 @@ impl Core {
                 self.refuse(index, target, &refusal, arguments.borrow());
             }
         }
+    }
+
+    /// PING by a client that gets messages and speaks RESP2 is answered like one.
+    fn pong_listener(&mut self, target: Target, arguments: Arguments<'_>) {
+        self.answers.write_here(target, |out| {
+            let mut reply = Reply::new(out, Default::default());
+            reply.array(2);
+            reply.bulk(b"pong");
+            reply.bulk(arguments.get(1).unwrap_or_default());
+        });
     }
 
     /// Takes the sequence number of a request whose reply is sent or not, as CLIENT REPLY says.
@@ -121,7 +140,32 @@ impl Core {
         if session.monitor && (command.flags.write || matches!(command.run, Run::Read(_))) {
             return Err(Refusal::text("ERR Replica can't interact with the keyspace"));
         }
+        if session.only_listens && !command.flags.listens && !command.flags.serves_listeners {
+            let text = format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this \
+                 context",
+                command.full_name()
+            );
+            return Err(Refusal::Text(text.into()));
+        }
         Ok(command)
+    }
+
+    /// Must a request wait until earlier ones of its connection are answered? Messages are written when they come: none may
+    /// overtake a reply that was asked for before its subscription, nor be sent before a write that stands before it is
+    /// done.
+    fn comes_too_early(&self, index: u32, command: &Command) -> bool {
+        let connection = self.answers.connections.at(index);
+        let transaction = &connection.session.transaction;
+        let sends = match transaction {
+            None => command.flags.sends,
+            Some(transaction) => {
+                let sends = |queued: &Queued| queued.command.flags.sends;
+                command.name == "exec" && transaction.queued.iter().any(sends)
+            }
+        };
+        let listens = command.flags.listens && transaction.is_none();
+        sends && connection.must_ride() || listens && connection.replies.unfinished() > 0
     }
 
     /// Does CLIENT PAUSE hold this command back? A pause of writes holds what may change something on a replica, and EXEC

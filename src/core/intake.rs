@@ -206,6 +206,7 @@ impl Core {
         let ordinary = session.authenticated
             && session.transaction.is_none()
             && session.reply_mode == ReplyMode::On
+            && !session.only_listens
             && !self.gate_closed
             && command.arity.fits(arguments.count());
         if !ordinary {

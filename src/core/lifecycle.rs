@@ -198,8 +198,12 @@ impl Core {
     pub(super) fn resume(&mut self, index: u32) {
         let Some(connection) = self.answers.connections.get_mut(index) else { return };
         connection.runnable = false;
-        if connection.hold == Hold::Pause {
-            if self.pause.until_ms > self.turn.steady_ms {
+        if matches!(connection.hold, Hold::Pause | Hold::Order) {
+            let waits = match connection.hold {
+                Hold::Order => connection.replies.unfinished() > 0,
+                _ => self.pause.until_ms > self.turn.steady_ms,
+            };
+            if waits {
                 return;
             }
             // Requests of this turn may lie in the input that is about to change.
@@ -284,6 +288,7 @@ impl Core {
         }
         self.unblock(index, End::Empty);
         self.stop_monitoring(index);
+        self.unsubscribe_all(index);
         self.forget_watched(index);
         self.release(index);
     }
@@ -321,6 +326,7 @@ impl Core {
             && connection.session.transaction.is_none()
             && connection.session.watched.is_empty()
             && !connection.session.monitor
+            && connection.session.subscriptions.is_none()
             && !connection.blocked
             && !connection.closed
             && !connection.ended

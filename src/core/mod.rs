@@ -27,6 +27,7 @@ mod monitor;
 mod output;
 pub mod participate;
 pub mod place;
+pub mod push;
 pub mod rates;
 pub mod replies;
 pub mod report;
@@ -194,6 +195,8 @@ pub struct Core {
     transactions: VecDeque<participate::TransactionMessage>,
     /// Where their commands run, while none of them has it.
     spare_overlay: Option<Box<Overlay>>,
+    /// Channels, patterns and their subscribers.
+    pub push: push::Push,
     /// Their commands that wait for a reply, by number.
     suspended: std::collections::HashMap<u64, steps::Steps>,
     /// The last of these numbers.
@@ -284,6 +287,7 @@ impl Core {
             coordinated: spread::Coordinated::default(),
             transactions: VecDeque::new(),
             spare_overlay: None,
+            push: Default::default(),
             suspended: Default::default(),
             last_suspension: 0,
             joined: joined::Joined::default(),
@@ -480,6 +484,7 @@ impl Core {
             }
             Mail::Connection(connection) => self.adopt(connection),
             Mail::Shard(moved) => self.adopt_shard(*moved),
+            Mail::Message(message, origin) => self.take_message(&message, origin),
             Mail::Task(task) => task(self),
         }
     }

@@ -1,7 +1,7 @@
 //! Sending: all replies of a turn in one `send(2)` per connection.
 
 use crate::core::Core;
-use crate::core::connection::Connection;
+use crate::core::connection::{Connection, Hold};
 use crate::limits::MOVE_VOTES_MIN;
 use rustix::net::SendFlags;
 use std::io::ErrorKind;
@@ -80,7 +80,9 @@ impl Core {
         if finished && (connection.close_after_replies || connection.is_done()) {
             return self.close(index);
         }
-        if connection.unparsed() > 0 && self.may_parse(index) {
+        if finished && connection.hold == Hold::Order
+            || connection.unparsed() > 0 && self.may_parse(index)
+        {
             self.go_on(index);
         }
         let connection = self.answers.connections.at(index);
@@ -117,8 +119,12 @@ impl Core {
 
     /// Closes a connection that has read too slowly for its class's limits.
     pub(super) fn check_output_limits(&mut self, index: u32) {
-        let limit = self.settings.client_output_buffer_limit.normal;
+        let limits = &self.settings.client_output_buffer_limit;
         let connection = self.answers.connections.at_mut(index);
+        let limit = match connection.session.subscriptions {
+            None => limits.normal,
+            Some(_) => limits.pubsub,
+        };
         let waiting = connection.replies.waiting_bytes() as u64;
         let steady_ms = self.turn.steady_ms;
         let hard = limit.hard_bytes > 0 && waiting > limit.hard_bytes;

@@ -5,6 +5,7 @@
 
 use crate::limits::IDLE_BUFFER_KEPT_BYTES;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Where a parked reply lies in `side`.
 type Parked = std::ops::Range<usize>;
@@ -25,6 +26,14 @@ pub struct Replies {
     side: Vec<u8>,
     /// Requests whose replies the client does not want (CLIENT REPLY), in order.
     muted: VecDeque<u32>,
+    /// Messages that other connections have too, each with the bytes that `out` had got in all when it came.
+    shared: VecDeque<(usize, Arc<[u8]>)>,
+    /// Bytes of the first of them that were sent.
+    shared_sent: usize,
+    /// Bytes of all of them that were not.
+    shared_bytes: usize,
+    /// Bytes that were in `out` and were sent and removed.
+    removed: usize,
 }
 
 impl Replies {
@@ -137,32 +146,73 @@ impl Replies {
     /// Bytes to send.
     #[inline(always)]
     pub fn unsent(&self) -> &[u8] {
-        &self.out[self.sent..]
+        match self.shared.front() {
+            None => &self.out[self.sent..],
+            Some(shared) => self.unsent_before(shared),
+        }
+    }
+
+    #[cold]
+    fn unsent_before<'a>(&'a self, (at, bytes): &'a (usize, Arc<[u8]>)) -> &'a [u8] {
+        match at - self.removed {
+            here if here == self.sent => &bytes[self.shared_sent..],
+            here => &self.out[self.sent..here],
+        }
+    }
+
+    /// Appends a message that other connections get too, after all replies written so far.
+    pub fn push_shared(&mut self, message: Arc<[u8]>) {
+        self.shared_bytes += message.len();
+        self.shared.push_back((self.removed + self.out.len(), message));
     }
 
     /// Bytes of memory that wait to be sent, parked ones included.
     #[inline(always)]
     pub fn waiting_bytes(&self) -> usize {
-        self.out.len() - self.sent + self.side.len()
+        self.out.len() - self.sent + self.side.len() + self.shared_bytes
     }
 
     /// Notes that `count` bytes were sent.
     #[inline(always)]
     pub fn sent(&mut self, count: usize) {
+        if !self.shared.is_empty() && self.sent_of_shared(count) {
+            return;
+        }
         self.sent += count;
         if self.sent == self.out.len() {
+            self.removed += self.out.len();
             self.out.clear();
             self.sent = 0;
         } else if self.sent > self.out.len() / 2 {
+            self.removed += self.sent;
             self.out.drain(..self.sent);
             self.sent = 0;
         }
     }
 
+    /// Were these bytes of a shared message?
+    #[cold]
+    fn sent_of_shared(&mut self, count: usize) -> bool {
+        let is_next = |(at, _): &(usize, _)| at - self.removed == self.sent;
+        let Some((_, bytes)) = self.shared.front().filter(|first| is_next(first)) else {
+            return false;
+        };
+        self.shared_sent += count;
+        self.shared_bytes -= count;
+        if self.shared_sent == bytes.len() {
+            self.shared.pop_front();
+            self.shared_sent = 0;
+        }
+        true
+    }
+
     /// Drops what would be sent.
     pub fn discard(&mut self) {
+        self.removed += self.out.len();
         self.out = Vec::new();
         self.sent = 0;
+        self.shared = VecDeque::new();
+        (self.shared_sent, self.shared_bytes) = (0, 0);
     }
 
     /// Gives memory back when there is nothing to send.
@@ -187,6 +237,7 @@ impl Replies {
             + self.side.capacity()
             + self.parked.capacity() * size_of::<Option<Parked>>()
             + self.muted.capacity() * 4
+            + self.shared_bytes
     }
 }
 
@@ -210,6 +261,38 @@ mod tests {
         replies.unmute(fourth);
         replies.write(fourth, |out| out.push(b'4'));
         assert_eq!((replies.unsent(), replies.unfinished()), (&b"24"[..], 0));
+    }
+
+    /// Shared messages and others leave in the order in which they came, whatever is sent at a time.
+    #[test]
+    fn shared_messages_keep_their_place() {
+        for step in 1..12 {
+            let mut replies = Replies::default();
+            let mut expected = Vec::new();
+            let mut left = Vec::new();
+            for n in 0..40u8 {
+                if n % 3 == 0 {
+                    replies.push_shared(Arc::from(vec![n; 5]));
+                    expected.extend_from_slice(&[n; 5]);
+                } else {
+                    let sequence = replies.expect();
+                    replies.write(sequence, |out| out.push(n));
+                    expected.push(n);
+                }
+                if n % 4 == 0 {
+                    let some = replies.unsent().len().min(step);
+                    left.extend_from_slice(&replies.unsent()[..some]);
+                    replies.sent(some);
+                }
+            }
+            while !replies.unsent().is_empty() {
+                let some = replies.unsent().len().min(step);
+                left.extend_from_slice(&replies.unsent()[..some]);
+                replies.sent(some);
+            }
+            assert_eq!(left, expected);
+            assert_eq!(replies.waiting_bytes(), 0);
+        }
     }
 
     proptest! {

@@ -27,6 +27,8 @@ pub struct CoreReport {
     pub paused_client_count: usize,
     /// Clients whose request blocks.
     pub blocked_client_count: usize,
+    /// Its clients that have subscribed to channels.
+    pub pubsub_client_count: usize,
     /// Of those, the ones with watched keys.
     pub watching_client_count: usize,
     /// Memory of their buffers.
@@ -104,6 +106,7 @@ impl Core {
             client_count: clients().count(),
             paused_client_count: self.paused_clients(),
             blocked_client_count: self.answers.blocks.count(),
+            pubsub_client_count: clients().filter(|c| c.session.subscriptions.is_some()).count(),
             watching_client_count: clients().filter(|c| !c.session.watched.is_empty()).count(),
             client_bytes: clients().map(|c| c.memory()).sum(),
             largest_buffers: (

@@ -1,6 +1,7 @@
 //! What a connection has agreed with the server: database, protocol, password, transaction.
 
 use crate::commands::Command;
+use crate::core::push::Subscriptions;
 use crate::resp::reply::Protocol;
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
@@ -40,6 +41,10 @@ pub struct Session {
     pub no_touch: bool,
     /// MONITOR.
     pub monitor: bool,
+    /// What it has subscribed to, if anything.
+    pub subscriptions: Option<Box<Subscriptions>>,
+    /// May it send little else than subscriptions? True when it has some and speaks RESP2.
+    pub only_listens: bool,
     /// The commands queued since MULTI.
     pub transaction: Option<Box<Transaction>>,
     /// Keys under WATCH.

@@ -178,7 +178,8 @@ impl Core {
     ) {
         let parts = self.needs_of(&steps, &watched);
         self.answers.connections.at_mut(index).hold = Hold::Answer;
-        let steps = Steps::new(steps, target, protocol, Manner::Exec);
+        let mut steps = Steps::new(steps, target, protocol, Manner::Exec);
+        steps.shards = parts.iter().map(|part| part.shard).collect();
         if parts.is_empty() {
             return self.run_rest(steps);
         }

@@ -41,9 +41,14 @@ impl Step {
 /// Commands that run one after the other, and how far they have come.
 pub struct Steps {
     list: Vec<Step>,
+    /// The order in which they run, if it is not that in which they stand: what sends messages runs after the commit.
+    order: Option<Vec<usize>>,
+    /// How many have run.
     next: usize,
-    /// Those from here on run when what was written is committed.
+    /// When so many have run, the others wait until what was written is committed.
     locked_end: usize,
+    /// Where the replies of those that have run end, if they run in another order.
+    ends: Vec<usize>,
     /// Whom the reply is for.
     pub(super) target: Target,
     protocol: Protocol,
@@ -61,6 +66,10 @@ pub struct Steps {
     fits: bool,
     /// The reply, as far as it goes.
     pub(super) replies: Vec<u8>,
+    /// Bytes of it before the reply of the first.
+    head_bytes: usize,
+    /// Shards that have locks for it.
+    pub(super) shards: Vec<ShardId>,
 }
 
 /// Whose commands they are.
@@ -84,15 +93,23 @@ pub enum Progress {
 impl Steps {
     /// None has run. `target`: whom the reply is for.
     pub fn new(list: Vec<Step>, target: Target, protocol: Protocol, manner: Manner) -> Steps {
-        let locked_end = list.iter().rposition(Step::is_of_keys).map_or(0, |last| last + 1);
+        let behind = list.iter().rposition(Step::is_of_keys).map_or(0, |last| last + 1);
+        let (late, early): (Vec<usize>, Vec<usize>) =
+            (0..behind).partition(|&i| list[i].command.flags.sends);
+        let locked_end = early.len();
+        let order = (!late.is_empty())
+            .then(|| early.into_iter().chain(late).chain(behind..list.len()).collect());
         let mut replies = Vec::new();
         if manner == Manner::Exec {
             Reply::new(&mut replies, protocol).array(list.len());
         }
+        let head_bytes = replies.len();
         Steps {
             list,
+            order,
             next: 0,
             locked_end,
+            ends: Vec::new(),
             target,
             protocol,
             manner,
@@ -104,12 +121,41 @@ impl Steps {
             effects: BTreeMap::new(),
             fits: true,
             replies,
+            head_bytes,
+            shards: Vec::new(),
         }
     }
 
     /// The one that runs.
     pub(super) fn current(&self) -> &Step {
-        &self.list[self.next]
+        &self.list[self.place()]
+    }
+
+    fn place(&self) -> usize {
+        self.order.as_ref().map_or(self.next, |order| order[self.next])
+    }
+
+    /// The reply of the one that ran is written.
+    fn ran(&mut self) {
+        if self.order.is_some() {
+            self.ends.push(self.replies.len());
+        }
+        self.next += 1;
+    }
+
+    /// The whole reply, when all have run.
+    fn take_reply(&mut self) -> Vec<u8> {
+        let mut replies = std::mem::take(&mut self.replies);
+        let Some(order) = &self.order else { return replies };
+        let ran = replies.split_off(self.head_bytes);
+        let own = |nth: usize| {
+            let start = nth.checked_sub(1).map_or(self.head_bytes, |before| self.ends[before]);
+            &ran[start - self.head_bytes..self.ends[nth] - self.head_bytes]
+        };
+        let mut places: Vec<usize> = (0..order.len()).collect();
+        places.sort_unstable_by_key(|nth| order[*nth]);
+        places.into_iter().for_each(|nth| replies.extend_from_slice(own(nth)));
+        replies
     }
 
     /// Random bits of the one that runs.
@@ -171,7 +217,7 @@ impl Core {
             if self.run_step(&mut steps) == Progress::Waits {
                 return self.suspend(steps);
             }
-            steps.next += 1;
+            steps.ran();
         }
         let mut overlay = steps.overlay.take().expect("it is there while steps are locked");
         let (router, now_ms) = (&self.router, self.turn.now_ms);
@@ -192,18 +238,18 @@ impl Core {
     /// Runs what was left for the time after the commit, as soon as the shards have applied what was written.
     pub(super) fn settle_then_rest(&mut self, mut steps: Steps) {
         let command = table::internal(SETTLE);
-        let (protocol, shard_count) = (steps.protocol, self.router.shard_count());
-        let index = self.step_gather(protocol, shard_count);
+        let (protocol, shards) = (steps.protocol, std::mem::take(&mut steps.shards));
+        let index = self.step_gather(protocol, shards.len());
         steps.settles = true;
         self.suspend(steps);
         let owned: OwnedArguments = [SETTLE.as_bytes()].into_iter().collect();
-        for shard in 0..shard_count {
-            let target = Target::Gather { index, part: shard as u32 };
+        for (part, shard) in shards.into_iter().enumerate() {
+            let target = Target::Gather { index, part: part as u32 };
             let origin = Origin { core: self.id, target, protocol, rides: true, no_touch: true };
             let (database, first_key) = (DatabaseIndex(0), KeyHash::default());
             let arguments = owned.borrow();
             let request = Request { command, origin, database, first_key, arguments };
-            self.forward(ShardId(shard as u16), &request);
+            self.forward(shard, &request);
         }
     }
 
@@ -213,9 +259,10 @@ impl Core {
             if self.run_step(&mut steps) == Progress::Waits {
                 return self.suspend(steps);
             }
-            steps.next += 1;
+            steps.ran();
         }
-        self.answers.write_here(steps.target, |out| out.extend_from_slice(&steps.replies));
+        let reply = steps.take_reply();
+        self.answers.write_here(steps.target, |out| out.extend_from_slice(&reply));
         self.release_hold(steps.target);
     }
 
@@ -253,7 +300,7 @@ impl Core {
         } else {
             parts.iter().for_each(|part| steps.replies.extend_from_slice(&part.reply));
         }
-        steps.next += 1;
+        steps.ran();
         match steps.lock {
             Some(id) => self.go_on_locked(id, steps),
             None => self.run_rest(steps),
@@ -284,12 +331,12 @@ impl Core {
 
     fn run_on_overlay(&mut self, steps: &mut Steps) {
         let (seed, protocol) = (steps.current_seed(), self.protocol_of(steps));
-        let Step { command, database, arguments } = &steps.list[steps.next];
-        let (command, arguments) = (*command, arguments.borrow());
+        let Step { command, database, arguments } = &steps.list[steps.place()];
+        let (command, database, arguments) = (*command, *database, arguments.borrow());
         let start = steps.replies.len();
         let hash = command.first_key(arguments, self.router.hasher());
         let overlay = steps.overlay.as_mut().expect("it is there while steps are locked");
-        let mut edit = overlay.edit(*database, self.turn.now_ms);
+        let mut edit = overlay.edit(database, self.turn.now_ms);
         let mut reply = Reply::new(&mut steps.replies, protocol);
         let bytes_max = self.settings.proto_max_bulk_len as usize;
         let run = super::shard::run_operation;
@@ -308,7 +355,7 @@ impl Core {
             unreachable!("only a connection has a session");
         };
         let protocol = self.answers.connections.at(index).session.protocol;
-        let Step { command, arguments, .. } = &steps.list[steps.next];
+        let Step { command, arguments, .. } = &steps.list[steps.place()];
         let (command, arguments) = (*command, arguments.borrow());
         let gather = command.flags.asks.then(|| self.step_gather(protocol, 1));
         let target = gather.map_or(steps.target, |index| Target::Gather { index, part: 0 });

@@ -109,6 +109,7 @@ impl Core {
             .iter()
             .filter(|(_, c)| steady_ms - c.active_ms > timeout_ms)
             .filter(|(_, c)| !c.closed && !c.session.monitor && c.replies.unfinished() == 0)
+            .filter(|(_, c)| c.session.subscriptions.is_none())
             .filter(|(_, c)| c.hold == Hold::None)
             .map(|(index, _)| index)
             .collect();

@@ -211,7 +211,7 @@ fn execute(
                 packed.push(command, desk.session().database, arguments.borrow());
                 replies.push(None);
             }
-            Run::Session(_) | Run::Plain(_) => {
+            Run::Session(_) | Run::Plain(_) | Run::Container(_) => {
                 let mut out = Vec::new();
                 let (index, protocol) = (desk.index, desk.session().protocol);
                 let run = Core::run_queued;
@@ -224,7 +224,7 @@ fn execute(
                 }
                 replies.push(Some(out));
             }
-            Run::Shard(_) | Run::Container(_) | Run::Record | Run::Serve => {
+            Run::Shard(_) | Run::Record | Run::Serve => {
                 unreachable!("refused when it was queued")
             }
         }
@@ -324,7 +324,7 @@ fn concerned(core: &Core, queued: &[Queued], watched: &[Watched]) -> Result<Conc
     }
     for Queued { command, arguments } in queued {
         match command.run {
-            Run::Session(_) | Run::Plain(_) => {}
+            Run::Session(_) | Run::Plain(_) | Run::Container(_) => {}
             Run::Read(_) | Run::Write(_) if matches!(command.spread, Spread::Everywhere(_)) => {
                 (0..core.router.shard_count()).for_each(|shard| join(ShardId(shard as u16)));
             }
@@ -333,7 +333,7 @@ fn concerned(core: &Core, queued: &[Queued], watched: &[Watched]) -> Result<Conc
                     join(piece.shard);
                 }
             }
-            Run::Shard(_) | Run::Container(_) | Run::Record | Run::Serve => {
+            Run::Shard(_) | Run::Record | Run::Serve => {
                 let text = format!("ERR {} cannot be part of a transaction", command.full_name());
                 return Err(Refusal::Text(text.into()));
             }
@@ -496,12 +496,9 @@ impl Core {
         if shards.is_empty() {
             shards = (0..self.router.shard_count()).map(|n| ShardId(n as u16)).collect();
         }
-        shards.into_iter().any(|shard| {
-            let place = self.router.place(shard);
-            match place.core == self.id {
-                true => !self.shards[usize::from(place.local)].has_room(&mut self.stats),
-                false => self.shared.full[usize::from(shard.0)].load(Ordering::Acquire),
-            }
+        shards.into_iter().any(|shard| match self.router.local(shard) {
+            Some(local) => !self.shards[local].has_room(&mut self.stats),
+            None => self.shared.full[usize::from(shard.0)].load(Ordering::Acquire),
         })
     }
 

@@ -116,6 +116,14 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// Head of a message that answers no request: `count` replies follow (an array in RESP2).
+    pub fn push(&mut self, count: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.number(b'*', count as i64),
+            Protocol::Resp3 => self.number(b'>', count as i64),
+        }
+    }
+
     /// A truth value: `:1`/`:0` in RESP2, `#t`/`#f` in RESP3.
     pub fn boolean(&mut self, value: bool) {
         self.out.extend_from_slice(match (self.protocol, value) {

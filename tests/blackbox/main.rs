@@ -23,6 +23,7 @@ mod memory;
 mod moves;
 mod pause;
 mod protocol;
+mod pubsub;
 mod restart;
 mod secrets;
 mod sessions;

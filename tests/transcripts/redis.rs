@@ -149,6 +149,7 @@ const ROWS_THAT_DIFFER: &[(&str, &str, &str)] = &[
     ("command|getkeysandflags", "arity and keys", "7.0 demands an argument, 7.2 does not"),
     ("zrank", "arity and keys", "7.2 takes WITHSCORE"),
     ("zrevrank", "arity and keys", "7.2 takes WITHSCORE"),
+    ("sunsubscribe", "arity and keys", "Redis counts channels as keys that need not be there"),
     ("object|help", "readonly", "it runs where the other subcommands run"),
 ];
 

@@ -1,0 +1,258 @@
+//! Channels: SUBSCRIBE and its kin, PUBLISH, PUBSUB.
+
+use super::help::help;
+use super::refusal::Refusal;
+use super::{Answer, Arity, Call, Command, Group, Keys, container, plain, session};
+use crate::core::push::TopicKind;
+use crate::core::{Core, Desk};
+use crate::glob::Glob;
+use crate::resp::reply::Reply;
+use std::sync::Arc;
+
+/// Rows of this file.
+pub const COMMANDS: &[Command] = &[
+    listen("subscribe", Arity::AtLeast(2), subscribe, "2.0.0", "Gets messages of channels."),
+    listen("unsubscribe", Arity::AtLeast(1), unsubscribe, "2.0.0", "Gets them no longer."),
+    listen(
+        "psubscribe",
+        Arity::AtLeast(2),
+        psubscribe,
+        "2.0.0",
+        "Gets messages of channels that match patterns.",
+    ),
+    listen("punsubscribe", Arity::AtLeast(1), punsubscribe, "2.0.0", "Gets them no longer."),
+    of_slot(
+        listen(
+            "ssubscribe",
+            Arity::AtLeast(2),
+            ssubscribe,
+            "7.0.0",
+            "Gets messages of shard channels.",
+        ),
+        Keys::ALL,
+    ),
+    listen("sunsubscribe", Arity::AtLeast(1), sunsubscribe, "7.0.0", "Gets them no longer."),
+    session("publish", Arity::Exactly(3), publish).fast().may_replicate().sends().about(
+        Group::PubSub,
+        "2.0.0",
+        "Sends a message to a channel.",
+    ),
+    of_slot(
+        session("spublish", Arity::Exactly(3), spublish).fast().may_replicate().sends().about(
+            Group::PubSub,
+            "7.0.0",
+            "Sends a message to a shard channel.",
+        ),
+        Keys::FIRST,
+    ),
+    container("pubsub", PUBSUB).about(Group::PubSub, "2.8.0", "Who has subscribed to what."),
+];
+
+const PUBSUB: &[Command] = &[
+    ask("channels", Arity::AtLeast(2), channels, "2.8.0", "Channels with subscribers."),
+    plain("help", Arity::Exactly(2), help).of("pubsub").about(
+        Group::PubSub,
+        "6.2.0",
+        "Lists the subcommands.",
+    ),
+    ask("numpat", Arity::Exactly(2), numpat, "2.8.0", "Count of patterns with subscribers."),
+    ask("numsub", Arity::AtLeast(2), numsub, "2.8.0", "Counts of subscribers of channels.").asks(),
+    ask(
+        "shardchannels",
+        Arity::AtLeast(2),
+        shardchannels,
+        "7.0.0",
+        "Shard channels with subscribers.",
+    ),
+    ask(
+        "shardnumsub",
+        Arity::AtLeast(2),
+        shardnumsub,
+        "7.0.0",
+        "Counts of subscribers of shard channels.",
+    )
+    .asks(),
+];
+
+type Run = fn(&mut Desk<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>;
+
+const fn listen(
+    name: &'static str,
+    arity: Arity,
+    run: Run,
+    since: &'static str,
+    summary: &'static str,
+) -> Command {
+    session(name, arity, run).listens().about(Group::PubSub, since, summary)
+}
+
+/// Shard channels belong to slots, as keys do.
+const fn of_slot(mut row: Command, keys: Keys) -> Command {
+    row.keys = keys;
+    row
+}
+
+const fn ask(
+    name: &'static str,
+    arity: Arity,
+    run: Run,
+    since: &'static str,
+    summary: &'static str,
+) -> Command {
+    session(name, arity, run).of("pubsub").about(Group::PubSub, since, summary)
+}
+
+fn names(call: &Call<'_>, from: usize) -> Vec<Arc<[u8]>> {
+    call.arguments.iter_from(from).map(Arc::from).collect()
+}
+
+fn subscribe(
+    desk: &mut Desk<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    desk.subscribe(TopicKind::Channel, names(call, 1), reply)
+}
+
+fn psubscribe(
+    desk: &mut Desk<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    desk.subscribe(TopicKind::Pattern, names(call, 1), reply)
+}
+
+fn ssubscribe(
+    desk: &mut Desk<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    desk.subscribe(TopicKind::ShardChannel, names(call, 1), reply)
+}
+
+fn end(
+    desk: &mut Desk<'_>,
+    call: &Call<'_>,
+    kind: TopicKind,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    desk.unsubscribe(kind, (call.count() > 1).then(|| names(call, 1)), reply);
+    Ok(Answer::Now)
+}
+
+fn unsubscribe(
+    desk: &mut Desk<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    end(desk, call, TopicKind::Channel, reply)
+}
+
+fn punsubscribe(
+    desk: &mut Desk<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    end(desk, call, TopicKind::Pattern, reply)
+}
+
+fn sunsubscribe(
+    desk: &mut Desk<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    end(desk, call, TopicKind::ShardChannel, reply)
+}
+
+fn send(
+    desk: &mut Desk<'_>,
+    call: &Call<'_>,
+    kind: TopicKind,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    match desk.core.publish(desk.target, kind, call.at(1), call.at(2)) {
+        Some(count) => {
+            reply.integer(count);
+            Ok(Answer::Now)
+        }
+        None => Ok(Answer::Later),
+    }
+}
+
+fn publish(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    send(desk, call, TopicKind::Channel, reply)
+}
+
+fn spublish(
+    desk: &mut Desk<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    send(desk, call, TopicKind::ShardChannel, reply)
+}
+
+fn list(
+    desk: &mut Desk<'_>,
+    call: &Call<'_>,
+    kind: TopicKind,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    if call.count() > 3 {
+        return Err(Refusal::repeating(
+            "ERR unknown subcommand or wrong number of arguments for '",
+            call.at(1),
+            "'. Try PUBSUB HELP.",
+        ));
+    }
+    let glob = call.arguments.get(2).map(Glob::new);
+    let names = desk.core.push.topics(kind).keys();
+    let names: Vec<_> =
+        names.filter(|name| glob.as_ref().is_none_or(|glob| glob.matches(name))).collect();
+    reply.array(names.len());
+    names.into_iter().for_each(|name| reply.bulk(name));
+    Ok(Answer::Now)
+}
+
+fn channels(
+    desk: &mut Desk<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    list(desk, call, TopicKind::Channel, reply)
+}
+
+fn shardchannels(
+    desk: &mut Desk<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    list(desk, call, TopicKind::ShardChannel, reply)
+}
+
+fn numpat(desk: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    reply.integer(desk.core.push.count(TopicKind::Pattern) as i64);
+    Ok(Answer::Now)
+}
+
+fn count(desk: &mut Desk<'_>, call: &Call<'_>, kind: TopicKind) -> Result<Answer, Refusal> {
+    let names = names(call, 2);
+    let wanted = names.clone();
+    let ask = move |core: &mut Core| -> Vec<usize> {
+        wanted.iter().map(|name| core.push.subscribers(kind, name)).collect()
+    };
+    desk.ask_cores(ask, move |_, counts, reply| {
+        reply.array(2 * names.len());
+        for (i, name) in names.iter().enumerate() {
+            reply.bulk(name);
+            reply.integer(counts.iter().map(|counts| counts[i] as i64).sum());
+        }
+    })
+}
+
+fn numsub(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    count(desk, call, TopicKind::Channel)
+}
+
+fn shardnumsub(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    count(desk, call, TopicKind::ShardChannel)
+}

@@ -1,0 +1,176 @@
+//! The subscriptions of a connection.
+
+use super::topics::{Name, TopicKind};
+use crate::commands::Answer;
+use crate::commands::refusal::Refusal;
+use crate::core::Core;
+use crate::core::desk::Desk;
+use crate::core::session::Session;
+use crate::resp::reply::{Protocol, Reply};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// What a connection has subscribed to.
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    names: [HashSet<Name>; 3],
+}
+
+impl Subscriptions {
+    /// Topics of one kind.
+    pub fn count(&self, kind: TopicKind) -> usize {
+        self.names[kind as usize].len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.names.iter().all(HashSet::is_empty)
+    }
+}
+
+impl Session {
+    /// Topics of one kind that it has subscribed to.
+    pub fn subscription_count(&self, kind: TopicKind) -> usize {
+        self.subscriptions.as_ref().map_or(0, |subscriptions| subscriptions.count(kind))
+    }
+
+    /// What SUBSCRIBE and its kin answer: channels and patterns count together.
+    fn told_count(&self, kind: TopicKind) -> i64 {
+        let count = |kind| self.subscription_count(kind) as i64;
+        match kind {
+            TopicKind::ShardChannel => count(kind),
+            _ => count(TopicKind::Channel) + count(TopicKind::Pattern),
+        }
+    }
+
+    /// May it send little else than subscriptions? A client that has subscribed and speaks RESP2 could not tell a reply from
+    /// a message.
+    pub fn note_subscriptions(&mut self) {
+        self.subscriptions = self.subscriptions.take().filter(|some| !some.is_empty());
+        self.only_listens = self.subscriptions.is_some() && self.protocol == Protocol::Resp2;
+    }
+}
+
+impl Desk<'_> {
+    /// Subscribes the connection. The reply comes when a message of any core would reach it.
+    pub fn subscribe(
+        &mut self,
+        kind: TopicKind,
+        names: Vec<Name>,
+        reply: &mut Reply<'_>,
+    ) -> Result<Answer, Refusal> {
+        self.unmute();
+        let mut announced: Vec<Name> = Vec::new();
+        for name in &names {
+            if !announced.contains(name) && self.core.push.expect(kind, name) {
+                announced.push(name.clone());
+            }
+        }
+        let index = self.index;
+        if announced.is_empty() || self.core.core_count() == 1 {
+            self.core.subscribed(index, kind, &names, &announced, reply);
+            return Ok(Answer::Now);
+        }
+        let (from, told) = (self.core.id, announced.clone());
+        let note = move |core: &mut Core| {
+            if core.id != from {
+                told.iter().for_each(|name| core.push.note(kind, name, from));
+            }
+        };
+        self.ask_cores(note, move |core, _, reply| {
+            core.subscribed(index, kind, &names, &announced, reply);
+        })
+    }
+
+    /// Ends subscriptions to these topics; `None`: to all of this kind.
+    pub fn unsubscribe(
+        &mut self,
+        kind: TopicKind,
+        names: Option<Vec<Name>>,
+        reply: &mut Reply<'_>,
+    ) {
+        self.unmute();
+        let word = match kind {
+            TopicKind::Channel => "unsubscribe",
+            TopicKind::Pattern => "punsubscribe",
+            TopicKind::ShardChannel => "sunsubscribe",
+        };
+        let names = names.unwrap_or_else(|| {
+            let subscriptions = self.session().subscriptions.as_ref();
+            subscriptions
+                .map_or_else(Vec::new, |all| all.names[kind as usize].iter().cloned().collect())
+        });
+        if names.is_empty() {
+            reply.push(3);
+            reply.bulk(word.as_bytes());
+            reply.null();
+            reply.integer(self.session().told_count(kind));
+        }
+        for name in names {
+            self.core.unsubscribe_one(self.index, kind, &name);
+            reply.push(3);
+            reply.bulk(word.as_bytes());
+            reply.bulk(&name);
+            reply.integer(self.session().told_count(kind));
+        }
+        self.session().note_subscriptions();
+    }
+}
+
+impl Core {
+    /// All cores know that this one has subscribers of these.
+    fn subscribed(
+        &mut self,
+        index: u32,
+        kind: TopicKind,
+        names: &[Name],
+        announced: &[Name],
+        reply: &mut Reply<'_>,
+    ) {
+        announced.iter().for_each(|name| self.push.announced(kind, name));
+        if self.answers.connections.at(index).closed {
+            announced.iter().for_each(|name| self.unsubscribe_one(index, kind, name));
+            return;
+        }
+        let word = match kind {
+            TopicKind::Channel => "subscribe",
+            TopicKind::Pattern => "psubscribe",
+            TopicKind::ShardChannel => "ssubscribe",
+        };
+        for name in names {
+            let name = self.push.add(kind, name, index);
+            let session = &mut self.answers.connections.at_mut(index).session;
+            let subscriptions = session.subscriptions.get_or_insert_default();
+            subscriptions.names[kind as usize].insert(name.clone());
+            reply.push(3);
+            reply.bulk(word.as_bytes());
+            reply.bulk(&name);
+            reply.integer(session.told_count(kind));
+        }
+        self.answers.connections.at_mut(index).session.note_subscriptions();
+    }
+
+    fn unsubscribe_one(&mut self, index: u32, kind: TopicKind, name: &[u8]) {
+        let session = &mut self.answers.connections.at_mut(index).session;
+        if let Some(subscriptions) = &mut session.subscriptions {
+            subscriptions.names[kind as usize].remove(name);
+        }
+        if self.push.remove(kind, name, index) && self.core_count() > 1 {
+            let (from, name): (u16, Name) = (self.id, Arc::from(name));
+            self.everywhere(move |core| {
+                if core.id != from {
+                    core.push.forget(kind, &name, from);
+                }
+            });
+        }
+    }
+
+    /// Ends all subscriptions of a connection.
+    pub fn unsubscribe_all(&mut self, index: u32) {
+        let session = &mut self.answers.connections.at_mut(index).session;
+        let Some(subscriptions) = session.subscriptions.take() else { return };
+        session.only_listens = false;
+        for (kind, names) in TopicKind::ALL.into_iter().zip(subscriptions.names) {
+            names.iter().for_each(|name| self.unsubscribe_one(index, kind, name));
+        }
+    }
+}

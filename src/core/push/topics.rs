@@ -1,0 +1,154 @@
+//! What one core knows of channels and patterns.
+
+use smallvec::SmallVec;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// The name of a channel, or a pattern.
+pub type Name = Arc<[u8]>;
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicKind {
+    /// A channel (SUBSCRIBE).
+    Channel,
+    /// A pattern of names of channels (PSUBSCRIBE).
+    Pattern,
+    /// A channel that belongs to a slot (SSUBSCRIBE).
+    ShardChannel,
+}
+
+impl TopicKind {
+    /// All of them.
+    pub const ALL: [TopicKind; 3] =
+        [TopicKind::Channel, TopicKind::Pattern, TopicKind::ShardChannel];
+}
+
+/// One channel or pattern.
+#[derive(Debug, Default)]
+pub struct Topic {
+    /// Connections of this core.
+    pub here: BTreeSet<u32>,
+    /// Subscriptions of this core that wait until all other cores know.
+    expected: usize,
+    /// Other cores with subscribers.
+    pub cores: SmallVec<[u16; 4]>,
+}
+
+impl Topic {
+    /// Do other cores know of this core's subscribers?
+    fn is_announced(&self) -> bool {
+        !self.here.is_empty() || self.expected > 0
+    }
+
+    fn is_unused(&self) -> bool {
+        !self.is_announced() && self.cores.is_empty()
+    }
+}
+
+/// Topics of one kind, by name.
+pub type Topics = HashMap<Name, Topic>;
+
+/// All topics that have subscribers on some core.
+#[derive(Debug, Default)]
+pub struct Push {
+    topics: [Topics; 3],
+}
+
+impl Push {
+    /// Those of one kind.
+    pub fn topics(&self, kind: TopicKind) -> &Topics {
+        &self.topics[kind as usize]
+    }
+
+    /// How many of a kind have subscribers anywhere.
+    pub fn count(&self, kind: TopicKind) -> usize {
+        self.topics(kind).len()
+    }
+
+    /// Must the other cores be told of a subscription to come? It is expected from now on.
+    pub(super) fn expect(&mut self, kind: TopicKind, name: &Name) -> bool {
+        let topic = self.topics[kind as usize].entry(name.clone()).or_default();
+        let is_known = !topic.here.is_empty();
+        topic.expected += usize::from(!is_known);
+        !is_known
+    }
+
+    /// All cores know of a subscription that was expected.
+    pub(super) fn announced(&mut self, kind: TopicKind, name: &Name) {
+        let topic = self.topics[kind as usize].entry(name.clone()).or_default();
+        topic.expected -= 1;
+    }
+
+    /// Adds a subscriber. Returns the name as it is kept.
+    pub(super) fn add(&mut self, kind: TopicKind, name: &Name, index: u32) -> Name {
+        let topics = &mut self.topics[kind as usize];
+        let kept =
+            topics.get_key_value(name).map_or_else(|| name.clone(), |(kept, _)| kept.clone());
+        topics.entry(kept.clone()).or_default().here.insert(index);
+        kept
+    }
+
+    /// Removes a subscriber, if it is one. True: nobody here is interested any more, and the other cores must be told.
+    pub(super) fn remove(&mut self, kind: TopicKind, name: &[u8], index: u32) -> bool {
+        let topics = &mut self.topics[kind as usize];
+        let Some(topic) = topics.get_mut(name) else { return false };
+        topic.here.remove(&index);
+        let is_last = !topic.is_announced();
+        if topic.is_unused() {
+            topics.remove(name);
+        }
+        is_last
+    }
+
+    /// Another core has subscribers.
+    pub(super) fn note(&mut self, kind: TopicKind, name: &Name, core: u16) {
+        let topic = self.topics[kind as usize].entry(name.clone()).or_default();
+        if !topic.cores.contains(&core) {
+            topic.cores.push(core);
+        }
+    }
+
+    /// Another core has none any more.
+    pub(super) fn forget(&mut self, kind: TopicKind, name: &[u8], core: u16) {
+        let topics = &mut self.topics[kind as usize];
+        let Some(topic) = topics.get_mut(name) else { return };
+        topic.cores.retain(|other| *other != core);
+        if topic.is_unused() {
+            topics.remove(name);
+        }
+    }
+
+    /// Subscribers of this core.
+    pub fn subscribers(&self, kind: TopicKind, name: &[u8]) -> usize {
+        self.topics(kind).get(name).map_or(0, |topic| topic.here.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_lives_while_somebody_is_interested() {
+        let (kind, name): (_, Name) = (TopicKind::Channel, Arc::from(&b"news"[..]));
+        let mut push = Push::default();
+        assert!(push.expect(kind, &name) && push.expect(kind, &name), "not announced yet");
+        push.announced(kind, &name);
+        push.add(kind, &name, 7);
+        assert!(!push.remove(kind, b"news", 7), "another subscription is on its way");
+        push.announced(kind, &name);
+        push.add(kind, &name, 8);
+        assert!(!push.expect(kind, &name), "all know");
+        push.add(kind, &name, 9);
+        assert_eq!(push.subscribers(kind, b"news"), 2);
+        push.note(kind, &name, 3);
+        push.note(kind, &name, 3);
+        assert!(!push.remove(kind, b"news", 8));
+        assert!(push.remove(kind, b"news", 9));
+        assert_eq!((push.count(kind), push.subscribers(kind, b"news")), (1, 0));
+        push.forget(kind, b"news", 3);
+        assert_eq!(push.count(kind), 0);
+        assert!(!push.remove(kind, b"news", 9), "nobody is left");
+    }
+}
