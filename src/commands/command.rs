@@ -163,6 +163,7 @@ fn categories(row: &Command) -> Vec<&'static str> {
         (of_group(Group::Bitmap), "bitmap"),
         (of_group(Group::HyperLogLog), "hyperloglog"),
         (of_group(Group::Stream), "stream"),
+        (of_group(Group::Geo), "geo"),
         (flags.admin, "admin"),
         (is_of_pubsub(row), "pubsub"),
         (flags.fast, "fast"),

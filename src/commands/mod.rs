@@ -40,6 +40,7 @@ pub mod server;
 pub mod set;
 pub mod set_operations;
 pub mod slowlog;
+pub mod sort;
 pub mod stream;
 pub mod stream_group;
 pub mod stream_id;
@@ -355,8 +356,20 @@ pub enum Spread {
     One,
     /// Each key to its shard; the parts run side by side.
     Split(Gather),
+    /// As [`Spread::One`], unless patterns among its arguments refer to keys that may be anywhere: see [`Refers`].
+    Referring,
     /// To every shard.
     Everywhere(Gather),
+}
+
+/// Keys that a command needs beside those it names.
+#[derive(Clone, Copy)]
+pub struct Refers {
+    /// May there be any, by its arguments alone?
+    pub may: fn(Arguments<'_>) -> bool,
+    /// Those that it needs as the items are now, as far as that is known from those keys that are known: asked again when
+    /// they all are, it names the rest. None when it will refuse.
+    pub keys: fn(&Call<'_>, &View<'_>, &dyn Fn(&[u8]) -> bool) -> Vec<Vec<u8>>,
 }
 
 /// Which group COMMAND DOCS and the ACL categories put a command in.
@@ -489,6 +502,8 @@ pub struct Command {
     pub wait: Option<Wait>,
     /// Looks at its arguments before they are sent to several shards, where nobody would hear of a refusal.
     pub check: Option<fn(&Call<'_>) -> Outcome>,
+    /// Which keys it needs beside those it names.
+    pub refers: Option<Refers>,
     /// Its group.
     pub group: Group,
     /// Redis version that introduced it.
@@ -604,6 +619,7 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
         alone: None,
         wait: None,
         check: None,
+        refers: None,
         group: Group::Generic,
         since: "1.0.0",
         summary: "",

@@ -9,8 +9,8 @@ use super::refusal::Refusal;
 use super::{
     Command, Run, bit, bitfield, client, command, config, connection, counter, database, debug,
     dump, expire, geo, geo_search, hash, hyperloglog, info, keys, latency, lcs, list, memory,
-    object, pattern, persistence, pubsub, raft, scan, server, set, set_operations, slowlog, stream,
-    stream_group, stream_info, string, zset, zset_operations, zset_range, zset_walk,
+    object, pattern, persistence, pubsub, raft, scan, server, set, set_operations, slowlog, sort,
+    stream, stream_group, stream_info, string, zset, zset_operations, zset_range, zset_walk,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -38,6 +38,7 @@ const FAMILIES: &[&[Command]] = &[
     set::COMMANDS,
     set_operations::COMMANDS,
     keys::COMMANDS,
+    sort::COMMANDS,
     expire::COMMANDS,
     scan::COMMANDS,
     pattern::COMMANDS,
@@ -362,6 +363,8 @@ const NUMBERED: &[&str] = &[
     "pubsub|numsub",
     "pubsub|shardchannels",
     "pubsub|shardnumsub",
+    "sort",
+    "sort_ro",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

@@ -386,7 +386,7 @@ impl Core {
         }
         let merge = match command.spread {
             Spread::Split(gather) | Spread::Everywhere(gather) => gather,
-            Spread::One => Gather::AllOk,
+            Spread::One | Spread::Referring => Gather::AllOk,
         };
         if merge == Gather::SortedKeys && wants_order(view) {
             for piece in &pieces {
@@ -466,6 +466,11 @@ impl Core {
     ) -> Result<Vec<Piece>, Refusal> {
         let all = |shard| Piece { shard, first_key: KeyHash::default() };
         if let Spread::Everywhere(_) = command.spread {
+            return Ok((0..self.router.shard_count()).map(|n| all(ShardId(n as u16))).collect());
+        }
+        if let Some(refers) = &command.refers
+            && (refers.may)(arguments)
+        {
             return Ok((0..self.router.shard_count()).map(|n| all(ShardId(n as u16))).collect());
         }
         let mut pieces: Vec<Piece> = Vec::new();

@@ -54,6 +54,17 @@ impl Sights {
         }
     }
 
+    /// Where a database was before; `None` once it was emptied.
+    pub(super) fn origin(&self, database: DatabaseIndex) -> Option<DatabaseIndex> {
+        self.of(database).origin
+    }
+
+    /// Is a key gone, whatever the shards have?
+    pub(super) fn hides(&self, database: DatabaseIndex, key: &[u8]) -> bool {
+        let sight = self.of(database);
+        sight.origin.is_none() || sight.deleted.iter().any(|glob| Glob::new(glob).matches(key))
+    }
+
     /// A command has changed all keys of a database.
     fn note(&mut self, command: &Command, database: DatabaseIndex, arguments: Arguments<'_>) {
         let sights = self.0.get_or_insert_with(|| {

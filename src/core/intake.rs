@@ -254,6 +254,7 @@ impl Core {
                 command.keys.first > 0
                     && (self.router.shard_count() == 1 || self.router.is_one(command, arguments))
             }
+            Spread::Referring => self.router.shard_count() == 1,
             Spread::Everywhere(_) => false,
         };
         if self.joined.must_begin_before(connection.membership, command, one_shard)

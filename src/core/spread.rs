@@ -210,6 +210,13 @@ impl Core {
                 needs.insert(ShardId(shard), Needs { locks, ..Needs::default() });
             }
         }
+        if steps.iter().any(|step| step.refers().is_some()) {
+            // Which keys these are is known only when it runs.
+            for shard in 0..self.router.shard_count() as u16 {
+                let locks = &mut needs.entry(ShardId(shard)).or_default().locks;
+                locks.whole = Some(locks.whole.unwrap_or(false));
+            }
+        }
         // What SWAPDB exchanges is read wherever it may come from.
         let of_every_database =
             steps.iter().filter(of_all).any(|step| step.command.flags.crosses_databases);

@@ -295,6 +295,11 @@ impl Core {
         if std::mem::take(&mut steps.settles) {
             return self.run_rest(steps);
         }
+        if let Some(id) = steps.lock.filter(|_| steps.current().refers().is_some()) {
+            // It is asked again what it needs.
+            self.load_referred(&mut steps, &parts);
+            return self.go_on_locked(id, steps);
+        }
         if needs_every_key(steps.current().command) {
             self.conclude_everywhere(&mut steps, parts);
         } else {
@@ -321,6 +326,11 @@ impl Core {
         let command = steps.current().command;
         if matches!(command.spread, Spread::Everywhere(_)) && steps.current().is_of_keys() {
             return self.run_everywhere(steps);
+        }
+        if let Some(refers) = steps.current().refers()
+            && self.ask_referred(steps, refers) == Progress::Waits
+        {
+            return Progress::Waits;
         }
         match command.run {
             Run::Read(_) | Run::Write(_) | Run::Block(_) => self.run_on_overlay(steps),

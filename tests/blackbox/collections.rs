@@ -339,6 +339,88 @@ fn operations_on_sorted_sets_cross_shards() {
     }
 }
 
+/// Keys that SORT refers to lie in all shards, the source and the destination in any; in EXEC it sees what was done before.
+#[test]
+fn sort_refers_to_keys_of_all_shards() {
+    for shards in ["1", "4"] {
+        let mut server = Server::start(&["--shards", shards, "--fsync", "no"]);
+        let mut client = server.client();
+        let count = 200;
+        for n in 0..count {
+            assert!(!client.say(&format!("RPUSH list {n}")).is_error());
+            client.say(&format!("SET weight:{n} {}", (n * 7) % count));
+            client.say(&format!("HSET hash:{n} weight {} name name:{n}", count - n));
+        }
+        let numbers = |of: fn(i64) -> i64| {
+            let values = (0..200).map(|n| Value::bulk(of(n).to_string()));
+            Value::Array(values.collect())
+        };
+        // 7 * 143 is 1 modulo 200: the element with weight n is n * 143.
+        let by_weight = numbers(|n| n * 143 % 200);
+        for command in ["SORT", "SORT_RO"] {
+            assert_eq!(client.say(&format!("{command} list BY weight:*")), by_weight);
+            let named = client.say(&format!(
+                "{command} list BY hash:*->weight LIMIT 0 2 GET hash:*->name GET # GET none:*"
+            ));
+            let name = |n: i64| {
+                [Value::bulk(format!("name:{n}")), Value::bulk(n.to_string()), Value::Null]
+            };
+            assert_eq!(named, Value::Array([name(199), name(198)].concat()));
+        }
+        for to in keys_in_turn("to", 4, 4) {
+            assert_eq!(
+                client.say(&format!("SORT list BY weight:* STORE {to}")),
+                Value::Integer(200)
+            );
+            assert_eq!(client.say(&format!("LRANGE {to} 0 -1")), by_weight);
+            assert_eq!(
+                client.say(&format!("SORT list BY weight:* LIMIT 500 1 STORE {to}")),
+                Value::Integer(0)
+            );
+            assert_eq!(client.say(&format!("EXISTS {to}")), Value::Integer(0));
+        }
+        // A transaction's own changes are seen, of elements and of what they refer to, and of whole databases.
+        for (command, reply) in [
+            ("MULTI", Value::ok()),
+            ("RPUSH list new", Value::Simple("QUEUED".into())),
+            ("SET weight:new -1", Value::Simple("QUEUED".into())),
+            ("SORT list BY weight:* LIMIT 0 2 GET # GET weight:*", Value::Simple("QUEUED".into())),
+            ("PDEL weight:*", Value::Simple("QUEUED".into())),
+            ("SORT list BY weight:* LIMIT 0 2 ALPHA GET weight:*", Value::Simple("QUEUED".into())),
+            ("SORT list BY hash:*->weight DESC STORE to GET #", Value::Simple("QUEUED".into())),
+            ("SELECT 1", Value::Simple("QUEUED".into())),
+            ("SORT list GET weight:* STORE copy", Value::Simple("QUEUED".into())),
+            ("SELECT 0", Value::Simple("QUEUED".into())),
+        ] {
+            assert_eq!(client.say(command), reply, "{command}");
+        }
+        let replies = client.say("EXEC");
+        let replies = replies.elements();
+        let bulks = |texts: &[&str]| Value::Array(texts.iter().map(Value::bulk).collect());
+        assert_eq!(replies[2], bulks(&["new", "-1", "0", "0"]));
+        assert_eq!(replies[3], Value::Integer(count + 1));
+        assert_eq!(replies[4], Value::Array(vec![Value::Null; 2]));
+        assert_eq!(replies[5], Value::Integer(count + 1));
+        assert_eq!(replies[7], Value::Integer(0));
+        assert_eq!(client.say("LRANGE to 0 0"), bulks(&["0"]));
+        // Who waits for the destination is served.
+        let mut waiter = server.client();
+        waiter.send(&encode(&["BLPOP", "waited", "0"]));
+        eventually("the client waits", || {
+            client.say("INFO clients").text().contains("blocked_clients:1").then_some(())
+        });
+        assert_eq!(
+            client.say("SORT list BY hash:*->weight LIMIT 1 1 STORE waited"),
+            Value::Integer(1)
+        );
+        assert_eq!(waiter.read(), bulks(&["waited", "199"]));
+        assert!(client.say("SORT list BY weight:* LIMIT x 1").is_error());
+        let digest = client.say("DEBUG DIGEST");
+        server.restart();
+        assert_eq!(server.client().say("DEBUG DIGEST"), digest);
+    }
+}
+
 #[test]
 fn what_is_freed_bit_by_bit_takes_nothing_along() {
     let server = Server::start(&["--shards", "1", "--mode", "cache"]);

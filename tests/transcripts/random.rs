@@ -44,6 +44,11 @@ fn transcripts_of_random_places_agree_with_redis() {
     compare(REQUESTS, Dice::place_request);
 }
 
+#[test]
+fn transcripts_of_random_sorting_agrees_with_redis() {
+    compare(REQUESTS, Dice::sort_request);
+}
+
 /// Runs what `make` makes up on both.
 fn compare(count: u64, make: fn(&mut Dice) -> Vec<String>) {
     let Some(redis) = RedisServer::start() else {
@@ -322,6 +327,40 @@ impl Dice {
         }
     }
 
+    /// A request that sorts. Elements are small numbers, and keys with weights and names hang on them.
+    fn sort_request(&mut self) -> Vec<String> {
+        const TEMPLATES: &[&str] = &[
+            "set Weight Integer",
+            "set Weight Few",
+            "set Weight Word",
+            "del Weight",
+            "hset Fields weight Few name Value",
+            "hset Fields weight Integer",
+            "rpush list Small Small",
+            "lpush list Small",
+            "lpop list",
+            "lrem list 0 Small",
+            "sadd set Small Small",
+            "srem set Small",
+            "zadd zset Few Small",
+            "zrem zset Small",
+            "del list",
+            "sort Sorted ?desc ?alpha ?Limit",
+            "sort Sorted ?desc ?alpha ?Limit get # get weight:* get fields:*->name",
+            "sort list by weight:* ?desc",
+            "sort set by weight:* get weight:*",
+            "sort zset by fields:*->weight ?desc ?Limit get #",
+            "sort list by fields:*->weight get fields:*->name store to",
+            "sort Sorted by nosort store to",
+            "sort Sorted ?desc ?Limit store to",
+            "sort list by nosort ?desc ?Limit",
+            "sort_ro zset by nosort ?desc ?Limit",
+            "lrange to 0 -1",
+        ];
+        let template = self.one_of(TEMPLATES);
+        self.words_of(template)
+    }
+
     /// A request to hashes.
     fn hash_request(&mut self) -> Vec<String> {
         const TEMPLATES: &[&str] = &[
@@ -393,6 +432,16 @@ impl Dice {
             "Float" => self.float(),
             "Value" => self.value(),
             "Count" => self.below(300).to_string(),
+            "Word" => self.one_of(&["", "abc", "1.5", "-2", "1x", " 7", "0x1p3"]).to_owned(),
+            "Small" => self.below(15).to_string(),
+            "Weight" => format!("weight:{}", self.below(15)),
+            "Fields" => format!("fields:{}", self.below(15)),
+            "Sorted" => self.one_of(&["list", "set", "zset"]).to_owned(),
+            "Limit" => {
+                words.push("limit".to_owned());
+                words.push((self.below(12) as i64 - 1).to_string());
+                (self.below(12) as i64 - 1).to_string()
+            }
             "Few" => (1 + self.below(5)).to_string(),
             "Town" => format!("town:{}", self.below(200)),
             "LengthUnit" => self.one_of(&["m", "km", "ft", "mi"]).to_owned(),

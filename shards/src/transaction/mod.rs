@@ -38,7 +38,7 @@ pub use ledger::Ledger;
 pub use message::{Address, Message, State, ToCoordinator, ToShard};
 pub use overlay::{Fetched, FetchedItem, Overlay};
 pub use participant::{Fetch, Next, Participant, ParticipantOutput};
-pub use record::{Applied, INSTALL, RECORD, Record, apply};
+pub use record::{Applied, INSTALL, RECORD, Record, apply, install};
 
 use smallvec::SmallVec;
 

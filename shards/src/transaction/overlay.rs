@@ -3,7 +3,7 @@
 //! What they change is found by the versions of watched keys: every key is watched. Reused from transaction to
 //! transaction; between two of them it is empty.
 
-use super::record::install;
+use super::record::{install, install_here};
 use crate::arguments::Arguments;
 use crate::ids::{DatabaseIndex, Deadline};
 use crate::keyspace::{Edit, Expiry, Item, Key, KeyHasher, Keyspace, Shape, StringForm, View};
@@ -96,6 +96,15 @@ impl Overlay {
             let mut edit = self.keyspace.edit(database, now_ms);
             set(&mut edit, &hashed, item.shape, &item.value, item.deadline);
         }
+        let version = self.keyspace.watch(database, &hashed, now_ms);
+        self.loaded.push(Loaded { database, key, version });
+    }
+
+    /// As [`Overlay::load`], of a copy that [`super::install`] made. Commands may have run; none knew the key.
+    pub fn install(&mut self, database: DatabaseIndex, copy: Arguments<'_>, now_ms: i64) {
+        let key = copy.at(1).to_vec();
+        let hashed = Key::new(&key, self.keyspace.hasher().hash(&key));
+        install_here(&mut self.keyspace.edit(database, now_ms), hashed.hash(), copy);
         let version = self.keyspace.watch(database, &hashed, now_ms);
         self.loaded.push(Loaded { database, key, version });
     }
