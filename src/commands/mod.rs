@@ -367,10 +367,13 @@ pub enum Spread {
 pub struct Refers {
     /// May there be any, by its arguments alone?
     pub may: fn(Arguments<'_>) -> bool,
-    /// Those that it needs as the items are now, as far as that is known from those keys that are known: asked again when
-    /// they all are, it names the rest. None when it will refuse.
-    pub keys: fn(&Call<'_>, &View<'_>, &dyn Fn(&[u8]) -> bool) -> Vec<Vec<u8>>,
+    /// Those that it needs.
+    pub keys: ReferredKeys,
 }
+
+/// The keys that a command needs as the items are now, as far as that is seen from the keys that are known: asked again when
+/// they all are, it names the rest. None when it will refuse.
+pub type ReferredKeys = fn(&Call<'_>, &View<'_>, &dyn Fn(&[u8]) -> bool) -> Vec<Vec<u8>>;
 
 /// Which group COMMAND DOCS and the ACL categories put a command in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
