@@ -8,6 +8,7 @@ use crate::commands::expire::TURN_BACK;
 use crate::commands::refusal::Outcome;
 use crate::commands::table;
 use crate::commands::{Answer, Call, Command, Run};
+use crate::core::acknowledge::SyncWait;
 use crate::core::answers::{Answers, Origin};
 use crate::core::participate::{Parked, Participant, Wanted, run_record};
 use crate::core::session::Watched;
@@ -128,6 +129,8 @@ pub struct LocalShard {
     pub(super) own_count: usize,
     /// Its snapshots.
     pub snapshots: ShardSnapshots,
+    /// Who waits for its writes to be on the disk.
+    pub(super) sync_waits: Vec<SyncWait>,
     /// Its log's files; none in `cache` mode.
     pub files: Option<ShardFiles>,
     /// Does this node lead it, with everything committed applied?
@@ -204,6 +207,7 @@ impl LocalShard {
             coming_limits: VecDeque::new(),
             own_count: 0,
             snapshots,
+            sync_waits: Vec::new(),
             files: None,
             serves: false,
             participant: Participant::new(id),
