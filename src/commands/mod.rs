@@ -13,6 +13,7 @@ pub mod counter;
 pub mod database;
 pub mod debug;
 pub mod dump;
+pub mod events;
 pub mod expire;
 pub mod geo;
 pub mod geo_search;
@@ -433,9 +434,6 @@ impl Group {
     }
 }
 
-/// What a command of the session does in EXEC.
-pub type RunQueued = fn(&crate::core::Core, &Call<'_>, &mut Reply<'_>) -> Outcome;
-
 /// Facts about a command that gates and COMMAND INFO read. Built by the methods of [`Command`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
@@ -504,8 +502,6 @@ pub struct Command {
     pub secrets: Secrets,
     /// What a container does without a second word.
     pub alone: Option<fn(&Call<'_>, &mut Reply<'_>) -> Outcome>,
-    /// What it does in EXEC, where it cannot wait.
-    pub queued: Option<RunQueued>,
     /// What it waits for.
     pub wait: Option<Wait>,
     /// Looks at its arguments before they are sent to several shards, where nobody would hear of a refusal.
@@ -625,7 +621,6 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
         },
         secrets: Secrets::None,
         alone: None,
-        queued: None,
         wait: None,
         check: None,
         refers: None,
@@ -778,12 +773,6 @@ impl Command {
     pub const fn alone(mut self, run: fn(&Call<'_>, &mut Reply<'_>) -> Outcome) -> Command {
         self.arity = Arity::AtLeast(1);
         self.alone = Some(run);
-        self
-    }
-
-    /// What it does in EXEC, where it cannot wait.
-    pub const fn queued(mut self, run: RunQueued) -> Command {
-        self.queued = Some(run);
         self
     }
 

@@ -61,7 +61,6 @@ const FAMILIES: &[&[Command]] = &[
     crate::core::transaction::COMMANDS,
     crate::core::participate::COMMANDS,
     crate::core::waiting::COMMANDS,
-    crate::core::acknowledge::COMMANDS,
 ];
 
 /// Every command's name at the position that is its number; a subcommand's is `parent|name`. Log entries
@@ -366,9 +365,6 @@ const NUMBERED: &[&str] = &[
     "pubsub|shardnumsub",
     "sort",
     "sort_ro",
-    "wait",
-    "waitaof",
-    "await-sync",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

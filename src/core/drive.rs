@@ -42,6 +42,9 @@ impl Core {
             }
         }
         self.publish_fullness();
+        if self.settings.notify_keyspace_events.hear_misses() {
+            self.publish_misses();
+        }
     }
 
     /// Tells other cores, before any reply of this turn is sent, which shards have no room for more.
@@ -118,6 +121,11 @@ impl Core {
             }
         }
         let shard = &mut self.shards[local];
+        if shard.keyspace.has_events() {
+            let events = shard.keyspace.take_events();
+            self.publish_events(events);
+        }
+        let shard = &mut self.shards[local];
         if shard.has_waiting_work() {
             let mut ready = Vec::new();
             shard.tend_waiting(&mut self.answers, self.turn.now_ms, &mut ready);
@@ -146,7 +154,6 @@ impl Core {
             Ok(None) => {}
             Ok(Some(operation)) => self.tell_shard(operation.shard(), move |core, local| {
                 core.shards[local].disk_operation_ended(operation);
-                core.shards[local].answer_synced(&mut core.answers);
             }),
             Err(failure) => self.tell_shard(failure.shard, move |core, local| {
                 core.shards[local].disk_operation_failed(&failure);
@@ -200,7 +207,7 @@ impl LocalShard {
         match operation {
             DiskOperation::Write { write, .. } => self.group.written(write.ticket, write.buffer),
             DiskOperation::Sync { ticket, .. } => {
-                if self.files.as_mut().is_some_and(|files| files.sync_ended(ticket)) {
+                if self.files.as_mut().is_some_and(ShardFiles::sync_ended) {
                     self.group.synced(ticket);
                 }
             }

@@ -5,7 +5,6 @@
 //! connection's replies at once. Nothing is shared with other cores but mailboxes and a few counters, and
 //! no lock is taken on a request's path.
 
-pub mod acknowledge;
 mod adopt;
 pub mod answers;
 pub mod background;
@@ -200,7 +199,7 @@ pub struct Core {
     /// Channels, patterns and their subscribers.
     pub push: push::Push,
     /// Their commands that wait for a reply, by number.
-    suspended: std::collections::HashMap<u64, steps::Steps>,
+    suspended: std::collections::HashMap<u64, Box<steps::Steps>>,
     /// The last of these numbers.
     last_suspension: u64,
     /// Requests of this turn that will be begun together.

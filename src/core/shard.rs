@@ -4,11 +4,11 @@
 //! the disk the next set gathers. A read that must see a write before it rides in the same set and runs at
 //! its place when the entry is applied. Replies are written where requests are executed, in that order.
 
+use crate::commands::events::note_events;
 use crate::commands::expire::TURN_BACK;
 use crate::commands::refusal::Outcome;
 use crate::commands::table;
 use crate::commands::{Answer, Call, Command, Run};
-use crate::core::acknowledge::SyncWait;
 use crate::core::answers::{Answers, Origin};
 use crate::core::participate::{Parked, Participant, Wanted, run_record};
 use crate::core::session::Watched;
@@ -129,8 +129,6 @@ pub struct LocalShard {
     pub(super) own_count: usize,
     /// Its snapshots.
     pub snapshots: ShardSnapshots,
-    /// Who waits for its writes to be on the disk.
-    pub(super) sync_waits: Vec<SyncWait>,
     /// Its log's files; none in `cache` mode.
     pub files: Option<ShardFiles>,
     /// Does this node lead it, with everything committed applied?
@@ -207,7 +205,6 @@ impl LocalShard {
             coming_limits: VecDeque::new(),
             own_count: 0,
             snapshots,
-            sync_waits: Vec::new(),
             files: None,
             serves: false,
             participant: Participant::new(id),
@@ -545,6 +542,8 @@ impl LocalShard {
                 .unwrap_or_default();
             }
         }
+        // Nobody is told of what is not news.
+        self.keyspace.forget_events();
         stats.replayed_operations += batch.count() as u64;
     }
 
@@ -730,11 +729,15 @@ pub fn run_operation(
 ) -> Outcome {
     let hasher = edit.view().hasher();
     let call = Call { command, arguments, first_key, hasher, seed, string_bytes_max };
-    match command.run {
+    let outcome = match command.run {
         Run::Write(run) | Run::Block(run) => run(&call, edit, reply),
         Run::Read(run) => run(&call, &edit.view(), reply),
         _ => unreachable!("only reads and writes are replicated"),
+    };
+    if edit.has_changes() {
+        note_events(edit, command, arguments);
     }
+    outcome
 }
 
 /// Runs a read on the items as they are.

@@ -27,7 +27,7 @@ use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::batch::BatchBuilder;
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
-use ringraft_shards::keyspace::KeyHash;
+use ringraft_shards::keyspace::{KeyEvent, KeyHash};
 use ringraft_shards::limits::DATABASE_COUNT;
 use ringraft_shards::transaction::{
     self, Address, CoordinatorOutput, Event, LockKey, LockSet, Outcome, Part, TransactionId,
@@ -51,7 +51,9 @@ pub struct Work {
     /// The replies of all members one after the other, once they are known.
     replies: Vec<u8>,
     /// Commands that run once it is committed.
-    rest: Option<Steps>,
+    rest: Option<Box<Steps>>,
+    /// What clients hear of once it is committed.
+    events: Vec<KeyEvent>,
     /// When its commands began to run.
     began: Option<Instant>,
 }
@@ -70,7 +72,15 @@ pub struct Member {
 
 impl Work {
     fn new(members: Vec<Member>, job: Job, watched: Vec<Watched>) -> Work {
-        Work { members, job, watched, replies: Vec::new(), rest: None, began: None }
+        Work {
+            members,
+            job,
+            watched,
+            replies: Vec::new(),
+            rest: None,
+            events: Vec::new(),
+            began: None,
+        }
     }
 }
 
@@ -92,7 +102,7 @@ enum Job {
     /// These effects go to their shards; every reply is OK, or the sum of what the shards have counted.
     Effects { effects: Effects, rule: Gather },
     /// The commands run on the overlay.
-    Overlay(Steps),
+    Overlay(Box<Steps>),
     /// It was done.
     Run,
 }
@@ -367,10 +377,16 @@ impl Core {
     }
 
     /// The commands that ran while everything was locked have left these effects; `None`: they are too large.
-    pub(super) fn locked_ran(&mut self, id: TransactionId, steps: Steps, changes: Option<Effects>) {
+    pub(super) fn locked_ran(
+        &mut self,
+        id: TransactionId,
+        steps: Box<Steps>,
+        changes: Option<Effects>,
+    ) {
         let work = self.coordinator.payload(id).expect("it holds its locks");
         let (mut members, clock) = (std::mem::take(&mut work.members), work.began);
         let (mut steps, mut replies) = (steps, Vec::new());
+        work.events = std::mem::take(&mut steps.events);
         let [member] = members.as_mut_slice() else {
             unreachable!("only parts of reads and of writes are joined");
         };
@@ -413,6 +429,9 @@ impl Core {
     /// Answers commands over several shards.
     fn finish_work(&mut self, work: Work, outcome: Outcome) {
         self.unwatch(work.watched);
+        if !work.events.is_empty() && outcome == Outcome::Committed {
+            self.publish_events(work.events);
+        }
         if let (Some(rest), Outcome::Committed) = (work.rest, &outcome) {
             return self.settle_then_rest(rest);
         }

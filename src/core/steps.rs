@@ -17,7 +17,7 @@ use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::batch::BatchBuilder;
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
-use ringraft_shards::keyspace::KeyHash;
+use ringraft_shards::keyspace::{KeyEvent, KeyHash};
 use ringraft_shards::transaction::{INSTALL, Overlay, TransactionId};
 use std::collections::BTreeMap;
 
@@ -68,6 +68,8 @@ pub struct Steps {
     pub(super) replies: Vec<u8>,
     /// Bytes of it before the reply of the first.
     head_bytes: usize,
+    /// What clients hear of its changes once they are committed.
+    pub(super) events: Vec<KeyEvent>,
     /// Shards that have locks for it.
     pub(super) shards: Vec<ShardId>,
 }
@@ -92,7 +94,7 @@ pub enum Progress {
 
 impl Steps {
     /// None has run. `target`: whom the reply is for.
-    pub fn new(list: Vec<Step>, target: Target, protocol: Protocol, manner: Manner) -> Steps {
+    pub fn new(list: Vec<Step>, target: Target, protocol: Protocol, manner: Manner) -> Box<Steps> {
         let behind = list.iter().rposition(Step::is_of_keys).map_or(0, |last| last + 1);
         let (late, early): (Vec<usize>, Vec<usize>) =
             (0..behind).partition(|&i| list[i].command.flags.sends);
@@ -104,7 +106,7 @@ impl Steps {
             Reply::new(&mut replies, protocol).array(list.len());
         }
         let head_bytes = replies.len();
-        Steps {
+        Box::new(Steps {
             list,
             order,
             next: 0,
@@ -122,8 +124,9 @@ impl Steps {
             fits: true,
             replies,
             head_bytes,
+            events: Vec::new(),
             shards: Vec::new(),
-        }
+        })
     }
 
     /// The one that runs.
@@ -195,6 +198,7 @@ impl Core {
         self.spare_overlay.take().unwrap_or_else(|| {
             let mut overlay = Box::new(Overlay::new(self.router.hasher()));
             overlay.set_limits(self.settings.limits);
+            overlay.listen(self.settings.notify_keyspace_events.hear_changes());
             overlay
         })
     }
@@ -203,16 +207,17 @@ impl Core {
     pub(super) fn run_locked(
         &mut self,
         id: TransactionId,
-        mut steps: Steps,
-        overlay: Box<Overlay>,
+        mut steps: Box<Steps>,
+        mut overlay: Box<Overlay>,
     ) {
+        overlay.begin();
         steps.overlay = Some(overlay);
         steps.lock = Some(id);
         steps.seed = self.chance.bits();
         self.go_on_locked(id, steps);
     }
 
-    fn go_on_locked(&mut self, id: TransactionId, mut steps: Steps) {
+    fn go_on_locked(&mut self, id: TransactionId, mut steps: Box<Steps>) {
         while steps.is_locked_left() {
             if self.run_step(&mut steps) == Progress::Waits {
                 return self.suspend(steps);
@@ -220,6 +225,7 @@ impl Core {
             steps.ran();
         }
         let mut overlay = steps.overlay.take().expect("it is there while steps are locked");
+        steps.events = overlay.take_events();
         let (router, now_ms) = (&self.router, self.turn.now_ms);
         overlay.drain(now_ms, |database, key, arguments| {
             let shard = router.shard(key.hash());
@@ -236,7 +242,7 @@ impl Core {
     }
 
     /// Runs what was left for the time after the commit, as soon as the shards have applied what was written.
-    pub(super) fn settle_then_rest(&mut self, mut steps: Steps) {
+    pub(super) fn settle_then_rest(&mut self, mut steps: Box<Steps>) {
         let command = table::internal(SETTLE);
         let (protocol, shards) = (steps.protocol, std::mem::take(&mut steps.shards));
         let index = self.step_gather(protocol, shards.len());
@@ -254,7 +260,7 @@ impl Core {
     }
 
     /// Runs what was left for the time after the commit, and answers.
-    pub(super) fn run_rest(&mut self, mut steps: Steps) {
+    pub(super) fn run_rest(&mut self, mut steps: Box<Steps>) {
         while steps.is_left() {
             if self.run_step(&mut steps) == Progress::Waits {
                 return self.suspend(steps);
@@ -267,7 +273,7 @@ impl Core {
     }
 
     /// Keeps steps until the reply of the one that waits has come.
-    fn suspend(&mut self, steps: Steps) {
+    fn suspend(&mut self, steps: Box<Steps>) {
         self.suspended.insert(self.last_suspension, steps);
     }
 

@@ -130,10 +130,6 @@ pub struct ShardFiles {
     unsynced: BTreeMap<u64, WriteTicket>,
     /// Syncs under way.
     syncing: usize,
-    /// The newest write that was not synced by itself.
-    newest: Option<WriteTicket>,
-    /// The newest one that a sync has covered.
-    synced: Option<WriteTicket>,
 }
 
 /// What a core has under way on files.
@@ -212,7 +208,6 @@ impl Storage {
         }
         file.write_all_at(write.buffer.as_slice(), write.offset)?;
         files.unsynced.insert(write.sequence, write.ticket);
-        files.newest = files.newest.max(Some(write.ticket));
         Ok(Some((write.ticket, write.buffer)))
     }
 
@@ -283,8 +278,7 @@ impl ShardFiles {
     /// The log in `directory`, which `disk` is, none of it open yet.
     pub fn new(directory: PathBuf, disk: Arc<RealDisk>, fsync: Fsync) -> ShardFiles {
         let (open, unsynced) = Default::default();
-        let (newest, synced) = (None, None);
-        ShardFiles { directory, disk, fsync, open, unsynced, syncing: 0, newest, synced }
+        ShardFiles { directory, disk, fsync, open, unsynced, syncing: 0 }
     }
 
     /// How they are written.
@@ -297,23 +291,10 @@ impl ShardFiles {
         self.unsynced.is_empty()
     }
 
-    /// A sync of everything up to this write has ended. True when no other is under way.
-    pub fn sync_ended(&mut self, ticket: WriteTicket) -> bool {
+    /// A sync has ended. True when no other is under way.
+    pub fn sync_ended(&mut self) -> bool {
         self.syncing -= 1;
-        if self.syncing == 0 {
-            self.synced = self.synced.max(Some(ticket));
-        }
         self.syncing == 0
-    }
-
-    /// The newest write that was not synced by itself.
-    pub fn newest(&self) -> Option<WriteTicket> {
-        self.newest
-    }
-
-    /// Is everything up to this write on the disk?
-    pub fn is_on_disk(&self, ticket: Option<WriteTicket>) -> bool {
-        ticket <= self.synced
     }
 
     /// Syncs what was written lazily, blocking, and has files opened anew: the fsync mode changes.
@@ -323,7 +304,6 @@ impl ShardFiles {
             file.sync_data()?;
         }
         self.unsynced.clear();
-        self.synced = self.newest;
         self.fsync = fsync;
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! of several shards is coordinated (`spread.rs`). Watched keys are versions that the shard's leader counts; it compares them when everything
 //! before the transaction is applied, and proposes it only if none has changed.
 
+use crate::commands::events::note_events;
 use crate::commands::refusal::{Outcome, Refusal};
 use crate::commands::{
     Answer, Arity, Call, Command, Group, Keys, Run, Spread, read, session, shard, table, write,
@@ -425,6 +426,9 @@ fn run(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
             Run::Read(run) => run(&inner, &edit.view(), reply),
             _ => unreachable!("EXEC packs reads and writes"),
         };
+        if edit.has_changes() {
+            note_events(&mut edit, command, arguments);
+        }
         if let Err(refusal) = outcome {
             reply.truncate(start);
             reply.error_bytes(&refusal.line());
@@ -475,19 +479,7 @@ impl Core {
             let text = format!("ERR {name} isn't allowed for DENY BLOCKING client");
             return Err(Refusal::Text(text.into()));
         }
-        let Some(run) = command.queued else {
-            return self.run_here(index, target, command, arguments, out);
-        };
-        let protocol = self.answers.connections.at(index).session.protocol;
-        let call = Call {
-            command,
-            arguments,
-            first_key: KeyHash::default(),
-            hasher: self.router.hasher(),
-            seed: 0,
-            string_bytes_max: self.settings.proto_max_bulk_len as usize,
-        };
-        run(self, &call, &mut Reply::new(out, protocol)).map(|()| Answer::Now)
+        self.run_here(index, target, command, arguments, out)
     }
 
     /// Is memory over its limit where the keys of this command are, with nothing to evict? Of a command without keys:

@@ -5,6 +5,7 @@
 //! of threads or sockets: what a change entails outside (log level, open files) is `node::apply`'s.
 
 pub mod bind;
+pub mod events;
 pub mod file;
 pub mod redis_file;
 pub mod table;
@@ -14,6 +15,7 @@ use crate::commands::refusal::Refusal;
 use crate::glob::Glob;
 use crate::net::ring::Features;
 use bind::Bind;
+use events::Events;
 use ringraft_shards::value::Limits;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -62,6 +64,8 @@ pub struct Settings {
     pub tcp_keepalive: u32,
     /// Unsent reply bytes that close a connection.
     pub client_output_buffer_limit: BufferLimits,
+    /// Keyspace events that clients may hear of.
+    pub notify_keyspace_events: Events,
     /// Bytes of an unfinished argument that close a connection.
     pub client_query_buffer_limit: u64,
     /// Length of one argument or value.
@@ -114,6 +118,7 @@ impl Default for Settings {
             timeout: 0,
             tcp_keepalive: 300,
             client_output_buffer_limit: BufferLimits::DEFAULT,
+            notify_keyspace_events: Events::default(),
             client_query_buffer_limit: 1 << 30,
             proto_max_bulk_len: ringraft_shards::limits::STRING_BYTES_DEFAULT as u64,
             limits: Limits::default(),

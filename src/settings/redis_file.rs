@@ -104,7 +104,6 @@ const DIRECTIVES: &[(&str, Meaning)] = &[
     ("bgsave_cpulist", Any),
     ("syslog-enabled", Only(&["no"], "use logfile, or standard error and systemd")),
     ("syslog-*", Any),
-    ("notify-keyspace-events", Only(&[""], REMOVE)),
     ("latency-monitor-threshold", Only(&["0"], REMOVE)),
     ("latency-tracking", Only(&["yes"], "latencies are always tracked: say yes")),
     ("latency-tracking-info-percentiles", Only(&["50 99 99.9"], "the percentiles are 50 99 99.9")),

@@ -2,6 +2,7 @@
 
 use super::Settings;
 use super::bind::Bind;
+use super::events::Events;
 use super::values::{
     Fsync, LogLevel, MaxmemoryPolicy, Mode, RingFeature, Word, cpus_text, items, join, parse_cpus,
     parse_size, size_text, words,
@@ -265,6 +266,17 @@ pub const TABLE: &[Setting] = &[
         MEMORY,
         "LIMITS",
         "Unsent replies that close a connection: class, hard, soft, seconds, ...",
+    )
+    .at_run_time(),
+    text(
+        "notify-keyspace-events",
+        |s| s.notify_keyspace_events.to_string(),
+        |s, v| Events::read(v).map(|to| s.notify_keyspace_events = to),
+    )
+    .help(
+        NETWORK,
+        "LETTERS",
+        "Changes of keys that are told to subscribers, as in Redis: KEA for most",
     )
     .at_run_time(),
     size(

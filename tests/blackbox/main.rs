@@ -13,6 +13,7 @@ mod collections;
 mod config_file;
 mod crash;
 mod endings;
+mod events;
 mod exact;
 mod full_disk;
 mod harness;

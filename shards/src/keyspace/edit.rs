@@ -5,6 +5,7 @@
 
 use super::access;
 use super::bucket::Entry;
+use super::feed::{Change, KeyEvent};
 use super::item::{Frame, RawItem};
 use super::lend;
 use super::shape::Shape;
@@ -53,6 +54,22 @@ impl Edit<'_> {
     /// What the shard remembers of transactions.
     pub(crate) fn ledger_mut(&mut self) -> &mut crate::transaction::Ledger {
         &mut self.keyspace.ledger
+    }
+
+    /// Has the operation under way changed a key, and does somebody want to know? Cost: one comparison.
+    #[inline(always)]
+    pub fn has_changes(&self) -> bool {
+        self.keyspace.feed().has_changes()
+    }
+
+    /// The changes since the last call, in order.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        self.keyspace.watches.feed_mut().take_changes()
+    }
+
+    /// Adds an event that clients may hear of.
+    pub fn push_event(&mut self, event: KeyEvent) {
+        self.keyspace.watches.feed_mut().push(event);
     }
 
     /// Commands that wait for their keys until the entry under way ends.
@@ -352,7 +369,10 @@ impl Edit<'_> {
                 database.replace(key.hash().slot(), place, old.has_deadline(), item);
                 keyspace.retire(self.database, old);
             }
-            None => database.insert(key.hash(), item, &keyspace.hasher, &mut keyspace.memory),
+            None => {
+                database.insert(key.hash(), item, &keyspace.hasher, &mut keyspace.memory);
+                keyspace.watches.created(self.database, key.bytes());
+            }
         }
     }
 

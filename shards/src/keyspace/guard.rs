@@ -317,6 +317,7 @@ impl Drop for Guard<'_, '_> {
             (None, false) => {
                 let hash = self.key.hash();
                 database.insert(hash, self.item, &keyspace.hasher, &mut keyspace.memory);
+                keyspace.watches.created(self.database, self.key.bytes());
             }
             (Some(place), true) => {
                 let hash = self.key.hash();

@@ -95,6 +95,9 @@ impl<'a> View<'a> {
             let lookups = &self.keyspace.lookups;
             let cell = if live.is_some() { &lookups.hits } else { &lookups.misses };
             cell.set(cell.get() + 1);
+            if live.is_none() {
+                self.keyspace.feed().note_miss(self.database, key);
+            }
         }
         live
     }

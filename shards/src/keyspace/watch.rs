@@ -1,9 +1,12 @@
 //! Keys that transactions watch, and a version of each that grows with every change; keys that commands wait for, and
 //! which of them changed.
 //!
+//! The same place notes changes for the feed ([`super::feed`]).
+//!
 //! A key past its deadline counts as absent: that it expires is a change, that an expired item is deleted later
 //! is none. While nobody watches, a change costs one predictable branch.
 
+use super::feed::{Feed, What};
 use super::lend;
 use super::{Key, Keyspace};
 use crate::ids::DatabaseIndex;
@@ -25,8 +28,10 @@ struct Watched {
 /// All watched keys.
 pub(super) struct Watches {
     keys: [HashMap<Box<[u8]>, Watched>; DATABASE_COUNT],
+    /// Keys watched, and one when the feed is on: while it is 0 nobody wants to know.
     count: usize,
     last_version: u64,
+    feed: Feed,
     /// Awaited keys that changed.
     changed: Vec<(DatabaseIndex, Box<[u8]>)>,
 }
@@ -37,6 +42,7 @@ impl Default for Watches {
             keys: std::array::from_fn(|_| HashMap::new()),
             count: 0,
             last_version: 0,
+            feed: Feed::default(),
             changed: Vec::new(),
         }
     }
@@ -51,8 +57,36 @@ impl Watches {
         }
     }
 
+    /// A key has an item that had none.
+    #[inline(always)]
+    pub(super) fn created(&mut self, database: DatabaseIndex, key: &[u8]) {
+        if self.count > 0 {
+            self.feed.note(database, key, What::Created);
+        }
+    }
+
+    pub(super) fn listen(&mut self, on: bool) {
+        let before = std::mem::replace(&mut self.feed.listens, on);
+        self.count = self.count + usize::from(on) - usize::from(before);
+    }
+
+    #[inline(always)]
+    pub(super) fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    #[inline(always)]
+    pub(super) fn feed_mut(&mut self) -> &mut Feed {
+        &mut self.feed
+    }
+
     #[cold]
     fn bump(&mut self, database: DatabaseIndex, key: &[u8]) {
+        self.feed.note(database, key, What::Changed);
+        self.bump_watched(database, key);
+    }
+
+    fn bump_watched(&mut self, database: DatabaseIndex, key: &[u8]) {
         if let Some(watched) = self.keys[database.0 as usize].get_mut(key) {
             self.last_version += 1;
             watched.version = self.last_version;
@@ -66,11 +100,18 @@ impl Watches {
     /// An item past its deadline was deleted.
     #[inline(always)]
     pub(super) fn removed_expired(&mut self, database: DatabaseIndex, key: &[u8]) {
-        if self.count > 0
-            && let Some(watched) = self.keys[database.0 as usize].get_mut(key)
+        if self.count > 0 {
+            self.note_expired(database, key);
+        }
+    }
+
+    #[cold]
+    fn note_expired(&mut self, database: DatabaseIndex, key: &[u8]) {
+        self.feed.note(database, key, What::Expired);
+        if let Some(watched) = self.keys[database.0 as usize].get_mut(key)
             && !std::mem::take(&mut watched.expired)
         {
-            self.bump(database, key);
+            self.bump_watched(database, key);
         }
     }
 
@@ -106,6 +147,7 @@ impl Keyspace {
     /// Takes over the watches of the keyspace whose place this one takes. Every watched key counts as changed.
     pub fn take_watches(&mut self, from: &mut Keyspace) {
         self.watches = std::mem::take(&mut from.watches);
+        self.forget_events();
         let watches = &mut self.watches;
         for (database, keys) in watches.keys.iter_mut().enumerate() {
             for (key, watched) in keys {
@@ -195,7 +237,7 @@ impl Keyspace {
                 let alive = |&at: &DatabaseIndex| self.view(at, now_ms).peek(&key).is_some();
                 let expired = !was_expired && self.is_expired(database, &key, now_ms);
                 if expired || databases.iter().any(alive) {
-                    self.watches.changed(database, &bytes);
+                    self.watches.bump_watched(database, &bytes);
                 }
             }
         }

@@ -6,7 +6,9 @@
 use super::record::{install, install_here};
 use crate::arguments::Arguments;
 use crate::ids::{DatabaseIndex, Deadline};
-use crate::keyspace::{Edit, Expiry, Item, Key, KeyHasher, Keyspace, Shape, StringForm, View};
+use crate::keyspace::{
+    Edit, Expiry, Item, Key, KeyEvent, KeyHasher, Keyspace, Shape, StringForm, View,
+};
 use crate::rdb::{self, EncodedValue, Piece};
 use crate::value::Limits;
 
@@ -86,6 +88,21 @@ impl Overlay {
     /// When collections change their form here.
     pub fn set_limits(&mut self, limits: Limits) {
         self.keyspace.set_limits(limits);
+    }
+
+    /// Notes what commands change from now on, or no longer.
+    pub fn listen(&mut self, on: bool) {
+        self.keyspace.listen(on, false);
+    }
+
+    /// All keys are loaded: what follows are changes.
+    pub fn begin(&mut self) {
+        self.keyspace.forget_events();
+    }
+
+    /// The events of what commands have changed.
+    pub fn take_events(&mut self) -> Vec<KeyEvent> {
+        self.keyspace.take_events()
     }
 
     /// Puts a key in as it was in its shard. Each key once, before anything is run.

@@ -199,6 +199,10 @@ fn run_effects(
         let mut edit = edit.of_database(operation.database());
         if operation.command() == INSTALL {
             install_here(&mut edit, operation.first_key(), arguments);
+            if edit.has_changes() {
+                // The coordinator tells of them: it knows by what command.
+                edit.take_changes();
+            }
         } else {
             run(&mut edit, place, operation, arguments);
         }

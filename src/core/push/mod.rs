@@ -7,8 +7,10 @@
 //!
 //! - `topics.rs`: one core's knowledge of topics
 //! - `subscribe.rs`: subscriptions of a connection
+//! - `events.rs`: keyspace events as messages
 //! - `publish.rs`: a message on its way to its subscribers
 
+mod events;
 mod publish;
 mod subscribe;
 mod topics;

@@ -1,0 +1,121 @@
+//! The feed of changes: which keys an operation has changed, and the events that its server makes of them.
+//!
+//! Changes are noted at the one place where watched keys are told too ([`super::watch`]), while somebody listens; nobody
+//! pays for a feed that is off. The server turns them into named events behind each operation, because only it knows what the
+//! command was; they wait here until the entry is applied.
+
+use super::{Key, Keyspace};
+use crate::ids::DatabaseIndex;
+use std::cell::{Cell, RefCell};
+
+/// What has become of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Its item, or its deadline, was set, changed or removed.
+    Changed,
+    /// It has an item, and had none.
+    Created,
+    /// Its item was past its deadline and is gone.
+    Expired,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The database.
+    pub database: DatabaseIndex,
+    /// The key.
+    pub key: Box<[u8]>,
+    /// What has become of it.
+    pub what: What,
+}
+
+/// A change with the name that clients know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyEvent {
+    /// The database.
+    pub database: DatabaseIndex,
+    /// The key.
+    pub key: Box<[u8]>,
+    /// Bits of its class, whatever the server means by them.
+    pub class: u16,
+    /// Its name.
+    pub name: &'static str,
+}
+
+/// What is noted while somebody listens.
+#[derive(Debug, Default)]
+pub(super) struct Feed {
+    pub(super) listens: bool,
+    changes: Vec<Change>,
+    events: Vec<KeyEvent>,
+    listens_to_misses: Cell<bool>,
+    misses: RefCell<Vec<(DatabaseIndex, Box<[u8]>)>>,
+}
+
+impl Feed {
+    pub(super) fn note(&mut self, database: DatabaseIndex, key: &[u8], what: What) {
+        if self.listens {
+            self.changes.push(Change { database, key: key.into(), what });
+        }
+    }
+
+    pub(super) fn note_miss(&self, database: DatabaseIndex, key: &Key<'_>) {
+        if self.listens_to_misses.get() {
+            self.misses.borrow_mut().push((database, key.bytes().into()));
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    pub(super) fn push(&mut self, event: KeyEvent) {
+        self.events.push(event);
+    }
+}
+
+impl Keyspace {
+    /// Notes changes from now on, or no longer; and keys that reads do not find.
+    pub fn listen(&mut self, to_changes: bool, to_misses: bool) {
+        self.watches.listen(to_changes);
+        self.feed().listens_to_misses.set(to_misses);
+    }
+
+    /// Forgets what was noted: nobody is to be told.
+    pub fn forget_events(&mut self) {
+        let feed = self.watches.feed_mut();
+        feed.changes.clear();
+        feed.events.clear();
+    }
+
+    /// Are there events?
+    #[inline(always)]
+    pub fn has_events(&self) -> bool {
+        !self.feed().events.is_empty()
+    }
+
+    /// The events since the last call, in the order of the changes.
+    pub fn take_events(&mut self) -> Vec<KeyEvent> {
+        std::mem::take(&mut self.watches.feed_mut().events)
+    }
+
+    /// Have reads missed keys?
+    pub fn has_misses(&self) -> bool {
+        !self.feed().misses.borrow().is_empty()
+    }
+
+    /// The keys that reads have not found since the last call.
+    pub fn take_misses(&self) -> Vec<(DatabaseIndex, Box<[u8]>)> {
+        self.feed().misses.take()
+    }
+
+    pub(super) fn feed(&self) -> &Feed {
+        self.watches.feed()
+    }
+}
