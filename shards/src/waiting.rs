@@ -36,11 +36,17 @@ pub enum WaitKind {
     List = 1,
     /// A sorted set.
     SortedSet = 2,
+    /// A stream with entries that a group was not given, or anything that is none with this group: then there is an error to
+    /// be told.
+    Group = 3,
+    /// A stream with entries behind an id.
+    Entries = 4,
 }
 
 impl WaitKind {
     /// All of them.
-    pub const ALL: [WaitKind; 2] = [WaitKind::List, WaitKind::SortedSet];
+    pub const ALL: [WaitKind; 4] =
+        [WaitKind::List, WaitKind::SortedSet, WaitKind::Group, WaitKind::Entries];
 }
 
 /// A key that is waited for.
@@ -48,26 +54,51 @@ impl WaitKind {
 pub struct WaitKey {
     /// Its database.
     pub database: DatabaseIndex,
-    /// What is to be there.
-    pub kind: WaitKind,
     /// The key.
     pub bytes: Box<[u8]>,
+    /// What is to be there.
+    pub kind: WaitKind,
+    /// Of a stream the name of the group, or the id.
+    pub within: Box<[u8]>,
 }
 
 impl WaitKey {
+    /// A key with a value of this kind.
+    pub fn new(database: DatabaseIndex, kind: WaitKind, bytes: &[u8]) -> WaitKey {
+        WaitKey { database, bytes: bytes.into(), kind, within: Box::default() }
+    }
+
     /// As the argument of an operation.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![self.database.0, self.kind as u8];
+        out.extend_from_slice(&(self.within.len() as u32).to_le_bytes());
+        out.extend_from_slice(&self.within);
         out.extend_from_slice(&self.bytes);
         out
     }
 
     /// Reads what [`WaitKey::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Option<WaitKey> {
-        let [database, kind, key @ ..] = bytes else { return None };
+        let (head, rest) = bytes.split_first_chunk::<6>()?;
+        let [database, kind, length @ ..] = head;
         let kind = WaitKind::ALL.into_iter().find(|known| *known as u8 == *kind)?;
-        Some(WaitKey { database: DatabaseIndex(*database), kind, bytes: key.into() })
+        let (within, key) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        let database = DatabaseIndex(*database);
+        Some(WaitKey { database, bytes: key.into(), kind, within: within.into() })
     }
+}
+
+/// Of what is kept by what is waited for, all that concerns one key, whatever is to be there.
+pub fn of_key<'m, V>(
+    map: &'m BTreeMap<WaitKey, V>,
+    database: DatabaseIndex,
+    bytes: &[u8],
+) -> impl Iterator<Item = &'m WaitKey> {
+    let first = WaitKey::new(database, WaitKind::List, bytes);
+    let of_first = first.clone();
+    map.range(first..)
+        .map(|(key, _)| key)
+        .take_while(move |key| key.database == of_first.database && key.bytes == of_first.bytes)
 }
 
 struct Waiter<A, W, E> {
@@ -97,7 +128,7 @@ pub struct Waiters<A, W, E> {
     last_round: u64,
     open: HashMap<Ticket, Waiter<A, W, E>>,
     askers: HashMap<A, Ticket>,
-    queues: HashMap<WaitKey, Queue>,
+    queues: BTreeMap<WaitKey, Queue>,
     /// What unapplied entries declare, oldest first.
     rounds: VecDeque<(Round, Vec<Ticket>, Vec<WaitKey>)>,
 }
@@ -109,7 +140,7 @@ impl<A, W, E> Default for Waiters<A, W, E> {
             last_round: 0,
             open: HashMap::new(),
             askers: HashMap::new(),
-            queues: HashMap::new(),
+            queues: BTreeMap::new(),
             rounds: VecDeque::new(),
         }
     }
@@ -236,6 +267,11 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
     /// Does anybody wait for a key?
     pub fn is_awaited(&self, key: &WaitKey) -> bool {
         self.queues.contains_key(key)
+    }
+
+    /// What is waited for at a key.
+    pub fn awaited(&self, database: DatabaseIndex, bytes: &[u8]) -> impl Iterator<Item = &WaitKey> {
+        of_key(&self.queues, database, bytes)
     }
 
     /// A ticket is served: it waits no longer. Returns what waited, and its keys.
@@ -379,8 +415,7 @@ mod tests {
     type Waiting = Waiters<u32, u32, &'static str>;
 
     fn key(name: &str) -> WaitKey {
-        let bytes = name.as_bytes().into();
-        WaitKey { database: DatabaseIndex(0), kind: WaitKind::List, bytes }
+        WaitKey::new(DatabaseIndex(0), WaitKind::List, name.as_bytes())
     }
 
     fn command(number: u16) -> Declared {
@@ -391,14 +426,37 @@ mod tests {
     #[test]
     fn keys_read_back() {
         for kind in WaitKind::ALL {
-            for bytes in [&b""[..], b"a", &[0, 255]] {
-                let key = WaitKey { database: DatabaseIndex(15), kind, bytes: bytes.into() };
+            for (bytes, within) in [(&b""[..], &b""[..]), (b"a", b"bc"), (&[0, 255], b"")] {
+                let key = WaitKey::new(DatabaseIndex(15), kind, bytes);
+                let key = WaitKey { within: within.into(), ..key };
                 assert_eq!(WaitKey::decode(&key.encode()), Some(key));
             }
         }
-        for wrong in [&b""[..], b"\0", b"\0\0a", b"\0\xffa"] {
+        for wrong in [&b""[..], b"\0", b"\0\0a", b"\0\xff\0\0\0\0a", b"\0\x01\x02\0\0\0a"] {
             assert_eq!(WaitKey::decode(wrong), None);
         }
+    }
+
+    #[test]
+    fn all_that_is_waited_for_at_a_key_is_found() {
+        let mut waiting = Waiting::default();
+        let of = |name: &str, kind, within: &[u8]| {
+            let key = WaitKey::new(DatabaseIndex(0), kind, name.as_bytes());
+            WaitKey { within: within.into(), ..key }
+        };
+        let keys = [
+            of("a", WaitKind::List, b""),
+            of("a", WaitKind::Group, b"g"),
+            of("a", WaitKind::Group, b"h"),
+            of("ab", WaitKind::List, b""),
+        ];
+        let round = waiting.next_round();
+        for (asker, key) in keys.iter().enumerate() {
+            waiting.open(asker as u32, vec![key.clone()], 0, round);
+        }
+        let found: Vec<&WaitKey> = waiting.awaited(DatabaseIndex(0), b"a").collect();
+        assert_eq!(found, keys[..3].iter().collect::<Vec<_>>());
+        assert_eq!(waiting.awaited(DatabaseIndex(1), b"a").count(), 0);
     }
 
     /// Asker `asker` waits for `keys`, its own try being applied without success.

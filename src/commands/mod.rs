@@ -46,6 +46,7 @@ pub mod stream;
 pub mod stream_group;
 pub mod stream_id;
 pub mod stream_info;
+pub mod stream_read;
 pub mod string;
 pub mod table;
 #[cfg(test)]
@@ -322,6 +323,20 @@ pub enum TimeoutAt {
     First,
     /// At the end.
     Last,
+    /// Behind the word BLOCK, in milliseconds; without it the command does not wait.
+    Block,
+}
+
+/// How many of those who wait for a key a write to it may serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fill {
+    /// As many as it has arguments.
+    #[default]
+    Arguments,
+    /// One.
+    One,
+    /// None: it adds nothing that anybody waits for.
+    Nothing,
 }
 
 /// Is the reply written?
@@ -477,6 +492,8 @@ pub struct Flags {
     pub keys_only: bool,
     /// May reach keys of its name in other databases.
     pub crosses_databases: bool,
+    /// Whom it serves.
+    pub fill: Fill,
 }
 
 /// One row of the command table.
@@ -618,6 +635,7 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
             internal: false,
             keys_only: false,
             crosses_databases: false,
+            fill: Fill::Arguments,
         },
         secrets: Secrets::None,
         alone: None,
@@ -752,6 +770,24 @@ impl Command {
     /// Its arguments are looked at first, whatever shards it is sent to.
     pub const fn checked(mut self, check: fn(&Call<'_>) -> Outcome) -> Command {
         self.check = Some(check);
+        self
+    }
+
+    /// A write to a key serves one of those who wait for it.
+    pub const fn fills_one(mut self) -> Command {
+        self.flags.fill = Fill::One;
+        self
+    }
+
+    /// A write to a key serves nobody who waits for it.
+    pub const fn fills_nothing(mut self) -> Command {
+        self.flags.fill = Fill::Nothing;
+        self
+    }
+
+    /// A read that may wait for `kind` when it finds nothing.
+    pub const fn waits(mut self, kind: WaitKind, timeout: TimeoutAt) -> Command {
+        self.wait = Some(Wait { kind, timeout, sources: None });
         self
     }
 

@@ -10,12 +10,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 /// How long a command may wait; `None` is for ever. `call` has a row that says where its timeout stands.
-/// Errors: the timeout is no number, negative, or too large.
+/// Errors: the timeout is no number, negative, or too large; there is none where it is a choice.
 pub fn timeout_of(
     command: &Command,
     arguments: Arguments<'_>,
 ) -> Result<Option<Duration>, Refusal> {
     let at = match command.wait.map(|wait| wait.timeout) {
+        Some(TimeoutAt::Block) => return super::stream_read::timeout(command, arguments),
         Some(TimeoutAt::First) => 1,
         Some(TimeoutAt::Last) | None => arguments.count() - 1,
     };

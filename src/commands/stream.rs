@@ -13,7 +13,7 @@ use ringraft_shards::value::stream::{StreamId, Trim, TrimTo};
 
 /// The rows of this family.
 pub const COMMANDS: &[Command] = &[
-    write("xadd", AtLeast(5), Keys::FIRST, xadd).grows().fast().about(
+    write("xadd", AtLeast(5), Keys::FIRST, xadd).grows().fast().fills_one().about(
         Group::Stream,
         "5.0.0",
         "Adds an entry to a stream, making the stream when it does not exist.",
@@ -33,17 +33,17 @@ pub const COMMANDS: &[Command] = &[
         "5.0.0",
         "Counts the entries of a stream.",
     ),
-    write("xdel", AtLeast(3), Keys::FIRST, xdel).fast().about(
+    write("xdel", AtLeast(3), Keys::FIRST, xdel).fast().fills_nothing().about(
         Group::Stream,
         "5.0.0",
         "Takes entries out of a stream.",
     ),
-    write("xtrim", AtLeast(4), Keys::FIRST, xtrim).about(
+    write("xtrim", AtLeast(4), Keys::FIRST, xtrim).fills_nothing().about(
         Group::Stream,
         "5.0.0",
         "Takes the first entries out of a stream.",
     ),
-    write("xsetid", AtLeast(3), Keys::FIRST, xsetid).grows().fast().about(
+    write("xsetid", AtLeast(3), Keys::FIRST, xsetid).grows().fast().fills_nothing().about(
         Group::Stream,
         "5.0.0",
         "Says which id the last entry of a stream had.",

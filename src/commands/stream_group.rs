@@ -13,17 +13,17 @@ use ringraft_shards::value::stream::{self, Pending, Stream, StreamId};
 /// The rows of this family.
 pub const COMMANDS: &[Command] = &[
     container("xgroup", XGROUP).about(Group::Stream, "5.0.0", "Groups of consumers of a stream."),
-    write("xack", AtLeast(4), Keys::FIRST, xack).fast().about(
+    write("xack", AtLeast(4), Keys::FIRST, xack).fast().fills_nothing().about(
         Group::Stream,
         "5.0.0",
         "Takes entries from what is pending in a group.",
     ),
-    write("xclaim", AtLeast(6), Keys::FIRST, xclaim).fast().about(
+    write("xclaim", AtLeast(6), Keys::FIRST, xclaim).fast().fills_nothing().about(
         Group::Stream,
         "5.0.0",
         "Gives pending entries to another consumer.",
     ),
-    write("xautoclaim", AtLeast(6), Keys::FIRST, xautoclaim).fast().about(
+    write("xautoclaim", AtLeast(6), Keys::FIRST, xautoclaim).fast().fills_nothing().about(
         Group::Stream,
         "6.2.0",
         "Gives entries that are pending for long to another consumer.",
@@ -36,7 +36,7 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 const XGROUP: &[Command] = &[
-    write("create", AtLeast(5), Keys::SECOND, create).grows().of("xgroup").about(
+    write("create", AtLeast(5), Keys::SECOND, create).grows().fills_nothing().of("xgroup").about(
         Group::Stream,
         "5.0.0",
         "Makes a group.",
@@ -51,16 +51,15 @@ const XGROUP: &[Command] = &[
         "5.0.0",
         "Takes out a group with all that is pending in it.",
     ),
-    write("createconsumer", Exactly(5), Keys::SECOND, create_consumer).grows().of("xgroup").about(
-        Group::Stream,
-        "6.2.0",
-        "Makes a consumer of a group.",
-    ),
-    write("delconsumer", Exactly(5), Keys::SECOND, delete_consumer).of("xgroup").about(
-        Group::Stream,
-        "5.0.0",
-        "Takes out a consumer with all that it holds.",
-    ),
+    write("createconsumer", Exactly(5), Keys::SECOND, create_consumer)
+        .grows()
+        .fills_nothing()
+        .of("xgroup")
+        .about(Group::Stream, "6.2.0", "Makes a consumer of a group."),
+    write("delconsumer", Exactly(5), Keys::SECOND, delete_consumer)
+        .fills_nothing()
+        .of("xgroup")
+        .about(Group::Stream, "5.0.0", "Takes out a consumer with all that it holds."),
     plain("help", Exactly(2), help).of("xgroup").about(
         Group::Stream,
         "5.0.0",

@@ -10,7 +10,8 @@ use super::{
     Command, Run, bit, bitfield, client, command, config, connection, counter, database, debug,
     dump, expire, geo, geo_search, hash, hyperloglog, info, keys, latency, lcs, list, memory,
     object, pattern, persistence, pubsub, raft, scan, server, set, set_operations, slowlog, sort,
-    stream, stream_group, stream_info, string, zset, zset_operations, zset_range, zset_walk,
+    stream, stream_group, stream_info, stream_read, string, zset, zset_operations, zset_range,
+    zset_walk,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -35,6 +36,7 @@ const FAMILIES: &[&[Command]] = &[
     stream::COMMANDS,
     stream_group::COMMANDS,
     stream_info::COMMANDS,
+    stream_read::COMMANDS,
     set::COMMANDS,
     set_operations::COMMANDS,
     keys::COMMANDS,
@@ -365,6 +367,9 @@ const NUMBERED: &[&str] = &[
     "pubsub|shardnumsub",
     "sort",
     "sort_ro",
+    "xread",
+    "xreadgroup",
+    "xread-try",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

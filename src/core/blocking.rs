@@ -8,7 +8,8 @@
 //! Invariants: a request is answered once; a connection has one blocked request at most; a deadline counts from
 //! the arrival and is not renewed; nothing is walked but what is due.
 
-use crate::commands::Command;
+use crate::commands::stream_read::{XREAD_TRY, tried_ids, with_ids};
+use crate::commands::{Command, Run, table};
 use crate::core::Core;
 use crate::core::answers::{Origin, Target};
 use crate::core::connection::Hold;
@@ -116,7 +117,10 @@ impl Core {
         let place = match is_one {
             true => Place::Shard(first),
             false => Place::Here(Box::new(Here {
-                command,
+                command: match command.run {
+                    Run::Read(_) => table::internal(XREAD_TRY),
+                    _ => command,
+                },
                 database,
                 arguments: arguments.clone(),
                 keys: self.keys_by_shard(command, database, view),
@@ -225,13 +229,32 @@ impl Core {
             return self.finish_block(number, &out);
         }
         match std::mem::replace(&mut here.state, State::Waiting) {
-            State::First => self.tell_shards(number, LocalShard::add_interest),
+            State::First => {
+                if matches!(here.command.run, Run::Read(_)) {
+                    // From now on it is known what `$` is.
+                    let ids = tried_ids(&reply);
+                    here.arguments = with_ids(here.command, here.arguments.borrow(), ids);
+                    let (command, database) = (here.command, here.database);
+                    let arguments = here.arguments.clone();
+                    let keys = self.keys_by_shard(command, database, arguments.borrow());
+                    self.set_keys_here(number, keys);
+                }
+                self.tell_shards(number, LocalShard::add_interest);
+            }
             State::Trying => self.tell_shards(number, LocalShard::keep_interest),
             State::Again => {
                 here.state = State::Trying;
                 self.try_again(number);
             }
             State::Waiting => unreachable!("a try was under way"),
+        }
+    }
+
+    fn set_keys_here(&mut self, number: u32, to: BTreeMap<ShardId, Vec<WaitKey>>) {
+        if let Some(Blocked { place: Place::Here(here), .. }) =
+            self.answers.blocks.requests.get_mut(&number)
+        {
+            here.keys = to;
         }
     }
 

@@ -261,8 +261,9 @@ impl Core {
                 self.count_one(command, clock, index, arguments.borrow());
             }
             // A timeout that is none, or keys that are not there, are the function's to refuse.
-            Run::Block(_)
-                if command.keys.positions(arguments.borrow()).next().is_some()
+            Run::Block(_) | Run::Read(_)
+                if command.wait.is_some()
+                    && command.keys.positions(arguments.borrow()).next().is_some()
                     && let Ok(timeout) = timeout_of(command, arguments.borrow()) =>
             {
                 self.block(index, target, command, arguments, timeout);

@@ -29,6 +29,7 @@ pub mod participate;
 pub mod place;
 pub mod push;
 pub mod rates;
+pub mod readers;
 pub mod referred;
 pub mod replies;
 pub mod report;

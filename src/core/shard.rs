@@ -9,8 +9,9 @@ use crate::commands::expire::TURN_BACK;
 use crate::commands::refusal::Outcome;
 use crate::commands::table;
 use crate::commands::{Answer, Call, Command, Run};
-use crate::core::answers::{Answers, Origin};
+use crate::core::answers::{Answers, Origin, Target};
 use crate::core::participate::{Parked, Participant, Wanted, run_record};
+use crate::core::readers::Readers;
 use crate::core::session::Watched;
 use crate::core::shed::Evictions;
 use crate::core::snapshots::ShardSnapshots;
@@ -143,6 +144,8 @@ pub struct LocalShard {
     pub(super) held: VecDeque<Parked>,
     /// Commands that wait for its keys.
     pub(super) waiters: Waiters,
+    /// Reads that wait for its keys.
+    pub(super) readers: Readers,
     /// Clients that wait for keys of other shards too.
     pub(super) interests: Interests,
     /// Sets that served waiting commands and are done with.
@@ -212,6 +215,7 @@ impl LocalShard {
             last_locks: Vec::new(),
             held: VecDeque::new(),
             waiters: Waiters::default(),
+            readers: Readers::default(),
             interests: Interests::default(),
             settled: Vec::new(),
             is_deposed: false,
@@ -585,14 +589,22 @@ impl LocalShard {
                         }
                         Run::Record => {
                             self.apply_record(arguments, time, seed);
+                            self.serve_readers(time, answers);
                             continue;
                         }
                         Run::Serve => {
                             let manner = Manner { seed, string_bytes_max: write_bytes_max };
                             self.apply_serve(arguments, time, manner, answers, stats);
+                            self.serve_readers(time, answers);
                             continue;
                         }
                         _ => self.note_own(command, origin),
+                    }
+                    if let (Target::Block(_), Run::Read(_)) = (origin.target, command.run) {
+                        let (database, first_key) = (operation.database(), operation.first_key());
+                        let request = Request { command, origin, database, first_key, arguments };
+                        self.read_or_wait(&request, time, answers, stats);
+                        continue;
                     }
                     let keyspace = &mut self.keyspace;
                     answers.write(origin, |out| {
@@ -621,6 +633,9 @@ impl LocalShard {
                         };
                         stats.finish(outcome, command, start, &mut reply);
                     });
+                    if self.keyspace.key_to_read_changed() {
+                        self.serve_readers(time, answers);
+                    }
                 }
                 let start = clock;
                 clock = stats.count(run[0].command, run.len() as u64, start);

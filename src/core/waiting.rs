@@ -7,7 +7,8 @@
 //! applied, and served by the next entry.
 
 use crate::commands::refusal::Refusal;
-use crate::commands::{Arity, Call, Command, Group, Keys, Run, table, write};
+use crate::commands::{Arity, Call, Command, Fill, Group, Keys, Run, TimeoutAt};
+use crate::commands::{stream_read, table, write};
 use crate::core::answers::{Answers, Origin, Target};
 use crate::core::shard::{LocalShard, Request, Set, numbered, run_operation};
 use crate::core::stats::Stats;
@@ -18,7 +19,7 @@ use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::{Edit, Key, KeyHash, Value, View};
 use ringraft_shards::limits::DATABASE_COUNT;
 use ringraft_shards::waiting::{
-    self, Declaration, Declared, Ending, Round, Ticket, WaitKey, WaitKind,
+    self, Declaration, Declared, Ending, Round, Ticket, WaitKey, WaitKind, of_key,
 };
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -97,26 +98,29 @@ pub struct Interests {
     last: u64,
     /// When each of them came.
     places: HashMap<Asker, u64>,
-    queues: HashMap<WaitKey, BTreeMap<u64, Asker>>,
+    queues: BTreeMap<WaitKey, BTreeMap<u64, Asker>>,
     /// Who was told, by key, and has not found out yet.
     told: HashMap<WaitKey, Asker>,
 }
 
 /// Is this the reply of a command that found nothing?
 pub fn is_nothing(reply: &[u8]) -> bool {
-    matches!(reply, b"*-1\r\n" | b"$-1\r\n" | b"_\r\n")
+    [&b"*-1\r\n"[..], b"$-1\r\n", b"_\r\n"].iter().any(|null| reply.starts_with(null))
 }
 
 /// The keys that a command waits for.
-pub fn awaited_keys<'a>(
+pub fn awaited_keys(
     command: &'static Command,
     database: DatabaseIndex,
-    arguments: Arguments<'a>,
-) -> impl Iterator<Item = WaitKey> + 'a {
+    arguments: Arguments<'_>,
+) -> Vec<WaitKey> {
     let wait = command.wait.expect("only commands that block wait");
+    if wait.timeout == TimeoutAt::Block {
+        return stream_read::awaited(command, database, arguments);
+    }
     let count = wait.sources.unwrap_or(usize::MAX);
     let positions = command.keys.positions(arguments).take(count);
-    positions.map(move |i| WaitKey { database, kind: wait.kind, bytes: arguments.at(i).into() })
+    positions.map(|i| WaitKey::new(database, wait.kind, arguments.at(i))).collect()
 }
 
 impl LocalShard {
@@ -133,7 +137,7 @@ impl LocalShard {
             return self.gather_write(request);
         };
         let (command, database) = (request.command, request.database);
-        let keys: Vec<WaitKey> = awaited_keys(command, database, request.arguments).collect();
+        let keys = awaited_keys(command, database, request.arguments);
         for key in &keys {
             self.keyspace.start_awaiting(key.database, &key.bytes);
         }
@@ -185,17 +189,20 @@ impl LocalShard {
     /// Serves at the keys of a request, but for the first `skipped`.
     fn serve_keys(&mut self, request: &Request<'_>, skipped: usize) {
         let (command, arguments) = (request.command, request.arguments);
+        let count = match command.flags.fill {
+            Fill::Arguments => arguments.count(),
+            Fill::One => 1,
+            Fill::Nothing => return,
+        };
         for i in command.keys.positions(arguments).skip(skipped) {
             let databases = match command.flags.crosses_databases {
                 true => 0..DATABASE_COUNT as u8,
                 false => request.database.0..request.database.0 + 1,
             };
             for database in databases.map(DatabaseIndex) {
-                for kind in WaitKind::ALL {
-                    let key = WaitKey { database, kind, bytes: arguments.at(i).into() };
-                    if self.waiters.is_awaited(&key) {
-                        self.serve(&key, arguments.count());
-                    }
+                let keys = self.waiters.awaited(database, arguments.at(i));
+                for key in keys.cloned().collect::<Vec<WaitKey>>() {
+                    self.serve(&key, count);
                 }
             }
         }
@@ -314,15 +321,22 @@ impl LocalShard {
 
     /// A client no longer wants to wait. It is answered, now or once it is known that nobody has served it.
     pub fn end_wait(&mut self, asker: Asker, end: End, answers: &mut Answers) {
-        if let Ending::Ended(waited) = self.waiters.end(asker, end) {
-            self.release(waited, answers, |protocol, out| end.write(protocol, out));
+        match self.waiters.end(asker, end) {
+            Ending::Ended(waited) => {
+                self.release(waited, answers, |protocol, out| end.write(protocol, out));
+            }
+            Ending::Later => {}
+            Ending::Unknown => self.end_reading(asker, end, answers),
         }
     }
 
     /// Is there something to do for those who wait?
     #[inline(always)]
     pub fn has_waiting_work(&self) -> bool {
-        !self.settled.is_empty() || self.is_deposed || self.keyspace.awaited_key_changed()
+        !self.settled.is_empty()
+            || self.is_deposed
+            || self.keyspace.awaited_key_changed()
+            || self.keyspace.key_to_read_changed()
     }
 
     /// Serves those who wait for keys that have something; answers those who waited in vain. Clients of other shards
@@ -331,6 +345,9 @@ impl LocalShard {
     pub fn tend_waiting(&mut self, answers: &mut Answers, now_ms: i64, ready: &mut Vec<Asker>) {
         if std::mem::take(&mut self.is_deposed) {
             self.dissolve_waiters(answers);
+        }
+        if self.keyspace.key_to_read_changed() {
+            self.serve_readers(self.time(now_ms), answers);
         }
         let mut keys = Vec::new();
         for round in std::mem::take(&mut self.settled) {
@@ -341,9 +358,12 @@ impl LocalShard {
             keys.extend(settled.keys);
         }
         for (database, bytes) in self.keyspace.take_changed() {
-            let key = |kind| WaitKey { database, kind, bytes: bytes.clone() };
-            keys.extend(WaitKind::ALL.map(key));
+            let waiting = self.waiters.awaited(database, &bytes);
+            let all = waiting.chain(of_key(&self.interests.queues, database, &bytes));
+            keys.extend(all.cloned());
         }
+        keys.sort_unstable();
+        keys.dedup();
         for key in keys {
             if !self.has_something(&key, now_ms) {
                 continue;
@@ -428,18 +448,18 @@ impl LocalShard {
         for waited in self.waiters.dissolve() {
             self.release(waited, answers, |protocol, out| Reply::new(out, protocol).error(FORCED));
         }
+        self.dissolve_readers(FORCED, answers);
     }
 }
 
 /// Is there a value of the kind that is waited for?
-fn has(view: &View<'_>, key: &WaitKey) -> bool {
+pub(super) fn has(view: &View<'_>, key: &WaitKey) -> bool {
     let item = view.peek(&Key::new(&key.bytes, view.hasher().hash(&key.bytes)));
-    item.is_some_and(|item| {
-        matches!(
-            (key.kind, item.value()),
-            (WaitKind::List, Value::List(_)) | (WaitKind::SortedSet, Value::SortedSet(_))
-        )
-    })
+    match (key.kind, item.map(|item| item.value())) {
+        (WaitKind::List, value) => matches!(value, Some(Value::List(_))),
+        (WaitKind::SortedSet, value) => matches!(value, Some(Value::SortedSet(_))),
+        (WaitKind::Group | WaitKind::Entries, value) => stream_read::has(value, key),
+    }
 }
 
 fn each_declared<'a>(operation: Arguments<'a>, mut visit: impl FnMut(Ticket, Declared)) {
@@ -491,8 +511,7 @@ pub fn serve(
     let mut first_try = None;
     each_declared(operation, |ticket, declared| {
         let command = numbered(declared.command);
-        let keys: Vec<WaitKey> =
-            awaited_keys(command, declared.database, declared.arguments.borrow()).collect();
+        let keys = awaited_keys(command, declared.database, declared.arguments.borrow());
         first_try = Some((ticket, declared.clone()));
         edit.serving().declare(ticket, keys.into_iter(), declared);
     });

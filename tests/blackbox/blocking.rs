@@ -5,7 +5,7 @@ use crate::support::{Client, Server, Value, eventually};
 use std::time::{Duration, Instant};
 
 /// Servers that put keys in different places; the first is the real redis-server.
-fn servers() -> Vec<Server> {
+pub fn servers() -> Vec<Server> {
     let shapes: &[&[&str]] = &[
         &["--shards", "1", "--mode", "cache"],
         &["--shards", "4"],
@@ -16,7 +16,7 @@ fn servers() -> Vec<Server> {
 }
 
 /// A client whose request waits. `count`: how many wait then.
-fn waiting(server: &Server, request: &str, count: i64) -> Client {
+pub fn waiting(server: &Server, request: &str, count: i64) -> Client {
     let mut client = server.client();
     client.send(format!("{request}\r\n").as_bytes());
     eventually("it waits", || (server.info_number("blocked_clients") == count).then_some(()));

@@ -8,6 +8,7 @@ mod addresses;
 mod arguments;
 mod atomic;
 mod blocking;
+mod blocking_streams;
 mod clock;
 mod collections;
 mod config_file;

@@ -19,6 +19,8 @@ struct Watched {
     watchers: usize,
     /// Commands that wait for it.
     awaiters: usize,
+    /// Those of them that want to be told of every change.
+    readers: usize,
     /// Is it among the keys that changed?
     listed: bool,
     /// The item was there and past its deadline when somebody last looked.
@@ -34,6 +36,8 @@ pub(super) struct Watches {
     feed: Feed,
     /// Awaited keys that changed.
     changed: Vec<(DatabaseIndex, Box<[u8]>)>,
+    /// Keys with readers that changed since somebody looked.
+    fresh: Vec<(DatabaseIndex, Box<[u8]>)>,
 }
 
 impl Default for Watches {
@@ -44,6 +48,7 @@ impl Default for Watches {
             last_version: 0,
             feed: Feed::default(),
             changed: Vec::new(),
+            fresh: Vec::new(),
         }
     }
 }
@@ -93,6 +98,11 @@ impl Watches {
             watched.expired = false;
             if watched.awaiters > 0 && !std::mem::replace(&mut watched.listed, true) {
                 self.changed.push((database, key.into()));
+            }
+            if watched.readers > 0
+                && self.fresh.last().is_none_or(|(last, name)| *last != database || **name != *key)
+            {
+                self.fresh.push((database, key.into()));
             }
         }
     }
@@ -156,6 +166,9 @@ impl Keyspace {
                 if watched.awaiters > 0 && !std::mem::replace(&mut watched.listed, true) {
                     watches.changed.push((DatabaseIndex(database as u8), key.clone()));
                 }
+                if watched.readers > 0 {
+                    watches.fresh.push((DatabaseIndex(database as u8), key.clone()));
+                }
             }
         }
     }
@@ -192,6 +205,32 @@ impl Keyspace {
             keys.remove(key);
             self.watches.count -= 1;
         }
+    }
+
+    /// A command that only reads waits for a key: it is told of every change, until [`Keyspace::stop_reading`] was called as
+    /// often.
+    pub fn start_reading(&mut self, database: DatabaseIndex, key: &[u8]) {
+        self.start_awaiting(database, key);
+        let watched = self.watches.keys[database.0 as usize].get_mut(key);
+        watched.expect("just put in").readers += 1;
+    }
+
+    /// Such a command waits for a key no longer.
+    pub fn stop_reading(&mut self, database: DatabaseIndex, key: &[u8]) {
+        let watched = self.watches.keys[database.0 as usize].get_mut(key);
+        watched.expect("every wait ends once").readers -= 1;
+        self.stop_awaiting(database, key);
+    }
+
+    /// Has a key changed that a command waits to read? Cost: one comparison.
+    #[inline(always)]
+    pub fn key_to_read_changed(&self) -> bool {
+        !self.watches.fresh.is_empty()
+    }
+
+    /// The keys that changed while commands waited to read them, in order, since this was called before.
+    pub fn take_keys_to_read(&mut self) -> Vec<(DatabaseIndex, Box<[u8]>)> {
+        std::mem::take(&mut self.watches.fresh)
     }
 
     /// Has a key changed that a command waits for? Cost: one comparison.
