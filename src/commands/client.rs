@@ -3,6 +3,7 @@
 use super::connection::checked_name;
 use super::help::help;
 use super::refusal::Refusal;
+use super::tracking::{caching, getredir, tracking, trackinginfo};
 use super::{Answer, Arity, Call, Command, Group, container, plain, session};
 use crate::core::clients::{ClientFilter, ClientType, client_line};
 use crate::core::session::ReplyMode;
@@ -15,6 +16,8 @@ pub const COMMANDS: &[Command] =
     &[container("client", CLIENT).about(Group::Connection, "2.4.0", "The connections of clients.")];
 
 const CLIENT: &[Command] = &[
+    row("caching", Arity::Exactly(3), caching, "6.0.0", "Are the next keys tracked (YES|NO)?"),
+    row("getredir", Arity::Exactly(2), getredir, "6.0.0", "Who is told of changes instead."),
     row("getname", Arity::Exactly(2), getname, "2.6.9", "Name of this connection."),
     plain("help", Arity::Exactly(2), help).of("client").about(
         Group::Connection,
@@ -42,6 +45,21 @@ const CLIENT: &[Command] = &[
         setinfo,
         "7.2.0",
         "Names the client's library (LIB-NAME|LIB-VER).",
+    ),
+    row(
+        "tracking",
+        Arity::AtLeast(3),
+        tracking,
+        "6.0.0",
+        "Tells of changes of keys that were read.",
+    )
+    .asks(),
+    row(
+        "trackinginfo",
+        Arity::Exactly(2),
+        trackinginfo,
+        "6.2.0",
+        "How this connection tracks keys.",
     ),
     row("setname", Arity::Exactly(3), setname, "2.6.9", "Names this connection."),
     row("unblock", Arity::AtLeast(3), unblock, "5.0.0", "Ends a command that blocks a client.")

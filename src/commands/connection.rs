@@ -71,6 +71,7 @@ fn reset(desk: &mut Desk<'_>, _call: &Call<'_>, reply: &mut Reply<'_>) -> Result
     desk.core.forget_watched(desk.index);
     desk.core.stop_monitoring(desk.index);
     desk.core.unsubscribe_all(desk.index);
+    desk.core.stop_tracking(desk.index);
     let authenticated = desk.core.settings.requirepass.is_empty();
     *desk.session() = Session { authenticated, ..Session::default() };
     // Its own reply is sent even when CLIENT REPLY had turned replies off.

@@ -22,6 +22,12 @@ enum Rule {
 
 use Rule::{Drained, Named, Silent, Special};
 
+/// What the feed calls a change of a key that clients may have copies of.
+pub const CHANGED: &str = "changed";
+
+/// What it calls the end of all keys.
+pub const FLUSHED: &str = "flushed";
+
 /// The rule of a command that writes; `None` when it has none.
 fn rule(name: &str) -> Option<Rule> {
     Some(match name {
@@ -104,10 +110,15 @@ pub fn note_events(edit: &mut Edit<'_>, command: &Command, arguments: Arguments<
             // One that was removed and made again was there before; what is moved is new even where it replaces.
             What::Created if events.has_told(change) || moves(&name) => {}
             What::Created => events.push(class::NEW, "new", change),
-            What::Expired => events.push(class::EXPIRED, "expired", change),
+            What::Expired => {
+                events.push(class::EXPIRED, "expired", change);
+                events.note_for_caches(change);
+            }
+            What::Flushed => events.push(class::CACHED, FLUSHED, change),
             What::Changed => {
                 if !events.has_told(change) {
                     events.told.push((change.database, change.key.clone()));
+                    events.note_for_caches(change);
                     events.changed(&name, rule, change);
                 }
             }
@@ -132,7 +143,13 @@ struct Events<'a, 'e> {
 impl Events<'_, '_> {
     fn push(&mut self, class: u16, name: &'static str, change: &Change) {
         let (database, key) = (change.database, change.key.clone());
-        self.edit.push_event(KeyEvent { database, key, class, name });
+        self.edit.push_event(KeyEvent { database, key, class, name, writer: None });
+    }
+
+    fn note_for_caches(&mut self, change: &Change) {
+        if self.edit.is_for_caches() {
+            self.push(class::CACHED, CHANGED, change);
+        }
     }
 
     fn has_told(&self, change: &Change) -> bool {

@@ -158,6 +158,7 @@ fn clients(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("blocked_clients", totals.sum(|core| core.blocked_client_count));
     text.field("paused_clients", totals.sum(|core| core.paused_client_count));
     text.field("pubsub_clients", totals.sum(|core| core.pubsub_client_count));
+    text.field("tracking_clients", totals.sum(|core| core.tracking_client_count));
     text.field("watching_clients", totals.sum(|core| core.watching_client_count));
     text.field("monitors", core.shared.monitor_count.load(Ordering::Relaxed));
 }
@@ -230,6 +231,9 @@ fn stats(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("evicted_keys", stats.evicted_keys);
     text.field("keyspace_hits", stats.keyspace_hits);
     text.field("keyspace_misses", stats.keyspace_misses);
+    text.field("tracking_total_keys", totals.sum(|core| core.tracking.0));
+    text.field("tracking_total_items", totals.sum(|core| core.tracking.1));
+    text.field("tracking_total_prefixes", totals.sum(|core| core.tracking.2));
     text.field("pubsub_channels", core.push.count(TopicKind::Channel));
     text.field("pubsub_patterns", core.push.count(TopicKind::Pattern));
     text.field("pubsubshard_channels", core.push.count(TopicKind::ShardChannel));

@@ -51,6 +51,7 @@ pub mod string;
 pub mod table;
 #[cfg(test)]
 mod tests;
+pub mod tracking;
 pub mod zset;
 pub mod zset_operations;
 pub mod zset_range;

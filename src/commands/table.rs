@@ -370,6 +370,10 @@ const NUMBERED: &[&str] = &[
     "xread",
     "xreadgroup",
     "xread-try",
+    "client|tracking",
+    "client|trackinginfo",
+    "client|caching",
+    "client|getredir",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

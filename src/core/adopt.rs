@@ -18,7 +18,6 @@ impl Core {
         }
         if let Some(overlay) = &mut self.spare_overlay {
             overlay.set_limits(settings.limits);
-            overlay.listen(settings.notify_keyspace_events.hear_changes());
         }
         self.stats.slowlog.configure(settings.slowlog_log_slower_than, settings.slowlog_max_len);
         if settings.tcp_keepalive != self.settings.tcp_keepalive {
@@ -29,6 +28,7 @@ impl Core {
             }
         }
         self.settings = settings;
+        self.listen_to_changes();
     }
 
     /// Changes some settings, checked before on the core that was asked.
@@ -67,8 +67,6 @@ impl LocalShard {
         self.keyspace.set_access_clock(policy.access_clock());
         self.eviction_samples = settings.maxmemory_samples as usize;
         self.keyspace.set_eviction_samples(self.eviction_samples);
-        let events = settings.notify_keyspace_events;
-        self.keyspace.listen(events.hear_changes(), events.hear_misses());
         self.propose_limits(settings.limits);
         match &mut self.files {
             Some(files) if files.fsync() != settings.fsync => {

@@ -1,7 +1,8 @@
 //! The clients of a core as operators see them: described, closed, held back (CLIENT LIST, KILL, PAUSE).
 
+use crate::commands::tracking::redirection;
 use crate::core::connection::{Connection, Hold, Kind};
-use crate::core::push::TopicKind;
+use crate::core::push::{TopicKind, TrackingMode};
 use crate::core::waiting::End;
 use crate::core::{Core, Pause};
 use crate::resp::reply::Protocol;
@@ -101,7 +102,7 @@ pub fn client_line(connection: &Connection, steady_ms: i64) -> String {
         ("events", &if connection.blocked { "rw" } else { "r" }),
         ("cmd", &row.map_or("NULL".into(), |row| row.full_name())),
         ("user", &"default"),
-        ("redir", &-1),
+        ("redir", &redirection(session.tracking.as_deref())),
         ("resp", &if session.protocol == Protocol::Resp3 { 3 } else { 2 }),
         ("lib-name", &String::from_utf8_lossy(&session.library_name)),
         ("lib-ver", &String::from_utf8_lossy(&session.library_version)),
@@ -118,6 +119,9 @@ fn flags(connection: &Connection) -> String {
     let all = [
         (session.monitor, 'O'),
         (session.subscriptions.is_some(), 'P'),
+        (session.tracking.is_some(), 't'),
+        (session.tracking.as_ref().is_some_and(|t| t.is_broken), 'R'),
+        (session.tracking.as_ref().is_some_and(|t| t.mode == TrackingMode::Broadcast), 'B'),
         (session.transaction.is_some(), 'x'),
         (connection.close_after_replies, 'c'),
         (connection.blocked_number.is_some(), 'b'),

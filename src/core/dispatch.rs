@@ -73,7 +73,9 @@ impl Core {
                 {
                     return self.pong_listener(target, arguments.borrow());
                 }
+                self.track_reads(index, command, arguments.borrow());
                 self.start(index, target, command, arguments);
+                self.end_caching(index, command);
             }
             Err(_) if is_http(arguments.borrow().at(0)) => {
                 tracing::warn!(

@@ -1,6 +1,7 @@
 //! Drives the Raft groups of a core's shards: proposes what has gathered, writes what the log wants written,
 //! applies what is committed.
 
+use crate::commands::events::FLUSHED;
 use crate::core::Core;
 use crate::core::shard::LocalShard;
 use crate::core::storage::{DiskFailure, DiskOperation, Done, ShardFiles};
@@ -122,7 +123,11 @@ impl Core {
         }
         let shard = &mut self.shards[local];
         if shard.keyspace.has_events() {
-            let events = shard.keyspace.take_events();
+            let mut events = shard.keyspace.take_events();
+            if shard.id != ShardId(0) {
+                // All shards are flushed together: it is told once.
+                events.retain(|event| event.name != FLUSHED);
+            }
             self.publish_events(events);
         }
         let shard = &mut self.shards[local];

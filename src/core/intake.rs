@@ -206,7 +206,7 @@ impl Core {
         let ordinary = session.authenticated
             && session.transaction.is_none()
             && session.reply_mode == ReplyMode::On
-            && !session.only_listens
+            && !session.is_special
             && !self.gate_closed
             && command.arity.fits(arguments.count());
         if !ordinary {

@@ -289,6 +289,7 @@ impl Core {
         self.unblock(index, End::Empty);
         self.stop_monitoring(index);
         self.unsubscribe_all(index);
+        self.end_tracking(index);
         self.forget_watched(index);
         self.release(index);
     }
@@ -327,6 +328,7 @@ impl Core {
             && connection.session.watched.is_empty()
             && !connection.session.monitor
             && connection.session.subscriptions.is_none()
+            && connection.session.tracking.is_none()
             && !connection.blocked
             && !connection.closed
             && !connection.ended

@@ -10,7 +10,7 @@ use crate::core::answers::{Origin, Target};
 use crate::core::connection::Connection;
 use crate::core::participate::TransactionMessage;
 use crate::core::place::moving::Moved;
-use crate::core::push::Message;
+use crate::core::push::{Message, News};
 use crate::limits::{MAILBOX_MESSAGES_MAX, SPARE_MESSAGE_BYTES_MAX, SPARE_MESSAGES_MAX};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use ringraft_shards::batch::BatchBuilder;
@@ -31,6 +31,8 @@ pub enum Mail {
     Shard(Box<Moved>),
     /// A message for subscribers of the receiver, and who wants to know how many they were.
     Message(Arc<Message>, Origin),
+    /// Changes that the receiver's clients may have copies of.
+    News(Arc<News>),
     /// Something to do on the receiver, for commands that concern all cores.
     Task(Box<dyn FnOnce(&mut Core) + Send>),
 }

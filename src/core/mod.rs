@@ -95,6 +95,8 @@ pub struct Shared {
     pub may_listen: AtomicBool,
     /// Cores that have finished what was under way when the end began.
     pub stopped_count: AtomicU32,
+    /// Connections that have another one told of what they track.
+    pub redirecting_count: AtomicU32,
     /// Who takes a snapshot on a full disk.
     pub snapshot_turn: room::SnapshotTurn,
     /// Shards that are short of room on the disk.
@@ -199,6 +201,8 @@ pub struct Core {
     spare_overlay: Option<Box<Overlay>>,
     /// Channels, patterns and their subscribers.
     pub push: push::Push,
+    /// Who has read which key.
+    pub tracking: push::TrackingTable,
     /// Their commands that wait for a reply, by number.
     suspended: std::collections::HashMap<u64, Box<steps::Steps>>,
     /// The last of these numbers.
@@ -290,6 +294,7 @@ impl Core {
             transactions: VecDeque::new(),
             spare_overlay: None,
             push: Default::default(),
+            tracking: Default::default(),
             suspended: Default::default(),
             last_suspension: 0,
             joined: joined::Joined::default(),
@@ -487,6 +492,7 @@ impl Core {
             Mail::Connection(connection) => self.adopt(connection),
             Mail::Shard(moved) => self.adopt_shard(*moved),
             Mail::Message(message, origin) => self.take_message(&message, origin),
+            Mail::News(news) => self.take_news(&news),
             Mail::Task(task) => task(self),
         }
     }

@@ -45,6 +45,9 @@ impl Core {
 
     /// Sends what a connection has to send, as far as its socket takes it. Cost: one system call.
     pub(super) fn send(&mut self, index: u32) {
+        if self.answers.connections.at(index).session.tracking.is_some() {
+            self.release_news(index);
+        }
         let connection = self.answers.connections.at_mut(index);
         if connection.blocked || connection.closed {
             if connection.closed {

@@ -70,6 +70,16 @@ impl Replies {
         self.next.wrapping_sub(self.head)
     }
 
+    /// The sequence number that the next request gets.
+    pub fn next_sequence(&self) -> u32 {
+        self.next
+    }
+
+    /// Are the replies of all requests before this one in the output?
+    pub fn is_reached(&self, sequence: u32) -> bool {
+        (sequence.wrapping_sub(self.head) as i32) <= 0
+    }
+
     /// Is the reply of a request, and every one before it, in the output?
     #[inline(always)]
     pub fn is_written(&self, sequence: u32) -> bool {

@@ -27,6 +27,10 @@ pub struct CoreReport {
     pub paused_client_count: usize,
     /// Clients whose request blocks.
     pub blocked_client_count: usize,
+    /// Its clients that track keys.
+    pub tracking_client_count: usize,
+    /// Keys that they track, readers of these, and prefixes.
+    pub tracking: (usize, usize, usize),
     /// Its clients that have subscribed to channels.
     pub pubsub_client_count: usize,
     /// Of those, the ones with watched keys.
@@ -106,6 +110,8 @@ impl Core {
             client_count: clients().count(),
             paused_client_count: self.paused_clients(),
             blocked_client_count: self.answers.blocks.count(),
+            tracking_client_count: self.tracker_count(),
+            tracking: self.tracking.sizes(),
             pubsub_client_count: clients().filter(|c| c.session.subscriptions.is_some()).count(),
             watching_client_count: clients().filter(|c| !c.session.watched.is_empty()).count(),
             client_bytes: clients().map(|c| c.memory()).sum(),

@@ -1,7 +1,7 @@
 //! What a connection has agreed with the server: database, protocol, password, transaction.
 
 use crate::commands::Command;
-use crate::core::push::Subscriptions;
+use crate::core::push::{Subscriptions, Tracking};
 use crate::resp::reply::Protocol;
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
@@ -43,6 +43,10 @@ pub struct Session {
     pub monitor: bool,
     /// What it has subscribed to, if anything.
     pub subscriptions: Option<Box<Subscriptions>>,
+    /// How it tracks keys for a cache, if it does.
+    pub tracking: Option<Box<Tracking>>,
+    /// Is there something about it that only the slow path looks at?
+    pub is_special: bool,
     /// May it send little else than subscriptions? True when it has some and speaks RESP2.
     pub only_listens: bool,
     /// The commands queued since MULTI.

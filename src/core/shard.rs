@@ -11,6 +11,7 @@ use crate::commands::table;
 use crate::commands::{Answer, Call, Command, Run};
 use crate::core::answers::{Answers, Origin, Target};
 use crate::core::participate::{Parked, Participant, Wanted, run_record};
+use crate::core::push::writer_of;
 use crate::core::readers::Readers;
 use crate::core::session::Watched;
 use crate::core::shed::Evictions;
@@ -635,6 +636,9 @@ impl LocalShard {
                     });
                     if self.keyspace.key_to_read_changed() {
                         self.serve_readers(time, answers);
+                    }
+                    if self.keyspace.has_events() {
+                        self.keyspace.sign_events(writer_of(origin.core, origin.target));
                     }
                 }
                 let start = clock;

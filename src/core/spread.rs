@@ -12,6 +12,7 @@
 //! The ordinary command functions run and never learn that they were spread. The connection's core coordinates; the
 //! protocol is the engine's (`ringraft_shards::transaction`), explained in `docs/transactions.md`.
 
+use crate::commands::events::FLUSHED;
 use crate::commands::{Command, Gather, Spread, table};
 use crate::core::Core;
 use crate::core::answers::Target;
@@ -21,6 +22,7 @@ use crate::core::gather::integer_of;
 use crate::core::intake::{EXEC_OUT_OF_MEMORY, OUT_OF_MEMORY};
 use crate::core::joined::{Effects, Seams};
 use crate::core::participate::{Ask, Found, Reads, TransactionMessage, What};
+use crate::core::push::writer_of;
 use crate::core::session::Watched;
 use crate::core::steps::{Manner, Step, Steps};
 use crate::resp::reply::{Protocol, Reply};
@@ -387,6 +389,10 @@ impl Core {
         let (mut members, clock) = (std::mem::take(&mut work.members), work.began);
         let (mut steps, mut replies) = (steps, Vec::new());
         work.events = std::mem::take(&mut steps.events);
+        // The shards tell of it.
+        work.events.retain(|event| event.name != FLUSHED);
+        let writer = writer_of(self.id, steps.target);
+        work.events.iter_mut().for_each(|event| event.writer = writer);
         let [member] = members.as_mut_slice() else {
             unreachable!("only parts of reads and of writes are joined");
         };

@@ -198,7 +198,7 @@ impl Core {
         self.spare_overlay.take().unwrap_or_else(|| {
             let mut overlay = Box::new(Overlay::new(self.router.hasher()));
             overlay.set_limits(self.settings.limits);
-            overlay.listen(self.settings.notify_keyspace_events.hear_changes());
+            overlay.listen(self.listening());
             overlay
         })
     }

@@ -171,6 +171,9 @@ fn exec(desk: &mut Desk<'_>, _call: &Call<'_>, reply: &mut Reply<'_>) -> Result<
     } else if transaction.refused {
         Err(Refusal::text("EXECABORT Transaction discarded because of previous errors."))
     } else {
+        for queued in &transaction.queued {
+            desk.core.track_reads(desk.index, queued.command, queued.arguments.borrow());
+        }
         execute(desk, &transaction.queued, &watched, reply)
     };
     desk.core.show_exec(desk.index);

@@ -52,6 +52,7 @@ impl Node {
             next_connection_id: AtomicU64::new(1),
             connection_count: AtomicU32::new(0),
             monitor_count: AtomicU32::new(0),
+            redirecting_count: AtomicU32::new(0),
             stopped_count: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
             may_listen: AtomicBool::new(false),

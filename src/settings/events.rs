@@ -32,6 +32,8 @@ pub mod class {
     pub const MODULE: u16 = 1 << 12;
     /// Keys that were not there before.
     pub const NEW: u16 = 1 << 13;
+    /// Keys that clients may have copies of: no letter asks for it.
+    pub const CACHED: u16 = 1 << 14;
     /// What `A` stands for.
     pub const ALL: u16 =
         GENERIC | STRING | LIST | SET | HASH | SORTED_SET | EXPIRED | EVICTED | STREAM | MODULE;

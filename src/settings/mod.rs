@@ -64,6 +64,8 @@ pub struct Settings {
     pub tcp_keepalive: u32,
     /// Unsent reply bytes that close a connection.
     pub client_output_buffer_limit: BufferLimits,
+    /// Keys that are tracked for clients' caches; 0 for any number.
+    pub tracking_table_max_keys: u32,
     /// Keyspace events that clients may hear of.
     pub notify_keyspace_events: Events,
     /// Bytes of an unfinished argument that close a connection.
@@ -118,6 +120,7 @@ impl Default for Settings {
             timeout: 0,
             tcp_keepalive: 300,
             client_output_buffer_limit: BufferLimits::DEFAULT,
+            tracking_table_max_keys: 1_000_000,
             notify_keyspace_events: Events::default(),
             client_query_buffer_limit: 1 << 30,
             proto_max_bulk_len: ringraft_shards::limits::STRING_BYTES_DEFAULT as u64,

@@ -150,7 +150,6 @@ const DIRECTIVES: &[(&str, Meaning)] = &[
     ("zset-*", Any),
     ("hll-*", Any),
     ("stream-*", Any),
-    ("tracking-table-max-keys", Any),
     ("lua-time-limit", Any),
     ("busy-reply-threshold", Any),
     ("shutdown-timeout", Any),

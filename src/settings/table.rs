@@ -268,6 +268,17 @@ pub const TABLE: &[Setting] = &[
         "Unsent replies that close a connection: class, hard, soft, seconds, ...",
     )
     .at_run_time(),
+    integer(
+        "tracking-table-max-keys",
+        0,
+        INT_MAX,
+        |s| s.tracking_table_max_keys.into(),
+        |s, v| {
+            s.tracking_table_max_keys = v as u32;
+        },
+    )
+    .help(MEMORY, "N", "Keys that a core remembers for clients' caches; 0 for any number")
+    .at_run_time(),
     text(
         "notify-keyspace-events",
         |s| s.notify_keyspace_events.to_string(),

@@ -32,4 +32,5 @@ mod sessions;
 mod starts;
 mod support;
 mod tools;
+mod tracking;
 mod transactions;

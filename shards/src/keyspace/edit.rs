@@ -67,6 +67,11 @@ impl Edit<'_> {
         self.keyspace.watches.feed_mut().take_changes()
     }
 
+    /// Do clients keep copies of keys?
+    pub fn is_for_caches(&self) -> bool {
+        self.keyspace.feed().is_for_caches()
+    }
+
     /// Adds an event that clients may hear of.
     pub fn push_event(&mut self, event: KeyEvent) {
         self.keyspace.watches.feed_mut().push(event);
@@ -320,6 +325,7 @@ impl Edit<'_> {
         }
         let keyspace = &mut *self.keyspace;
         keyspace.watched_databases_change(&[one, other], self.now_ms);
+        keyspace.watches.feed_mut().note_flush(one);
         keyspace.databases.swap(one.0 as usize, other.0 as usize);
         keyspace.pool.clear();
         if let Some(cut) = &mut keyspace.cut {
@@ -336,6 +342,7 @@ impl Edit<'_> {
     /// Cost: none that depends on the count; [`Keyspace::free_some`] frees the memory.
     pub fn clear(&mut self) -> u64 {
         self.keyspace.watched_databases_change(&[self.database], self.now_ms);
+        self.keyspace.watches.feed_mut().note_flush(self.database);
         self.keyspace.detach(self.database)
     }
 

@@ -17,6 +17,17 @@ pub enum What {
     Created,
     /// Its item was past its deadline and is gone.
     Expired,
+    /// All keys of the database are gone, or others. There is no key.
+    Flushed,
+}
+
+/// Who wants to hear of changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listening {
+    /// Those who subscribe to events.
+    pub for_events: bool,
+    /// Those who keep copies.
+    pub for_caches: bool,
 }
 
 /// One change.
@@ -41,12 +52,17 @@ pub struct KeyEvent {
     pub class: u16,
     /// Its name.
     pub name: &'static str,
+    /// The core and the number of the connection that did it, if it is known.
+    pub writer: Option<(u16, u32)>,
 }
 
 /// What is noted while somebody listens.
 #[derive(Debug, Default)]
 pub(super) struct Feed {
     pub(super) listens: bool,
+    for_caches: bool,
+    /// Events whose writer is noted.
+    signed: usize,
     changes: Vec<Change>,
     events: Vec<KeyEvent>,
     listens_to_misses: Cell<bool>,
@@ -58,6 +74,18 @@ impl Feed {
         if self.listens {
             self.changes.push(Change { database, key: key.into(), what });
         }
+    }
+
+    /// All keys of a database are about to go.
+    pub(super) fn note_flush(&mut self, database: DatabaseIndex) {
+        let is_known = self.changes.last().is_some_and(|last| last.what == What::Flushed);
+        if self.for_caches && !is_known {
+            self.changes.push(Change { database, key: Box::default(), what: What::Flushed });
+        }
+    }
+
+    pub(super) fn is_for_caches(&self) -> bool {
+        self.for_caches
     }
 
     pub(super) fn note_miss(&self, database: DatabaseIndex, key: &Key<'_>) {
@@ -82,8 +110,9 @@ impl Feed {
 
 impl Keyspace {
     /// Notes changes from now on, or no longer; and keys that reads do not find.
-    pub fn listen(&mut self, to_changes: bool, to_misses: bool) {
-        self.watches.listen(to_changes);
+    pub fn listen(&mut self, listening: Listening, to_misses: bool) {
+        self.watches.listen(listening.for_events || listening.for_caches);
+        self.watches.feed_mut().for_caches = listening.for_caches;
         self.feed().listens_to_misses.set(to_misses);
     }
 
@@ -92,6 +121,7 @@ impl Keyspace {
         let feed = self.watches.feed_mut();
         feed.changes.clear();
         feed.events.clear();
+        feed.signed = 0;
     }
 
     /// Are there events?
@@ -102,7 +132,16 @@ impl Keyspace {
 
     /// The events since the last call, in the order of the changes.
     pub fn take_events(&mut self) -> Vec<KeyEvent> {
-        std::mem::take(&mut self.watches.feed_mut().events)
+        let feed = self.watches.feed_mut();
+        feed.signed = 0;
+        std::mem::take(&mut feed.events)
+    }
+
+    /// Notes who has made the events since the last call.
+    pub fn sign_events(&mut self, writer: Option<(u16, u32)>) {
+        let feed = self.watches.feed_mut();
+        feed.events[feed.signed..].iter_mut().for_each(|event| event.writer = writer);
+        feed.signed = feed.events.len();
     }
 
     /// Have reads missed keys?

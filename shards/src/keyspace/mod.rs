@@ -38,7 +38,7 @@ pub use cut::TakeItem;
 pub use edit::Edit;
 pub use evict::{EvictionPolicy, UnknownPolicy};
 pub use expire::{Sweep, Turned};
-pub use feed::{Change, KeyEvent, What};
+pub use feed::{Change, KeyEvent, Listening, What};
 pub use guard::{Guard, WrongType};
 pub use item::Item;
 pub use memory::Spare;

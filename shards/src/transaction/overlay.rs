@@ -7,7 +7,7 @@ use super::record::{install, install_here};
 use crate::arguments::Arguments;
 use crate::ids::{DatabaseIndex, Deadline};
 use crate::keyspace::{
-    Edit, Expiry, Item, Key, KeyEvent, KeyHasher, Keyspace, Shape, StringForm, View,
+    Edit, Expiry, Item, Key, KeyEvent, KeyHasher, Keyspace, Listening, Shape, StringForm, View,
 };
 use crate::rdb::{self, EncodedValue, Piece};
 use crate::value::Limits;
@@ -91,8 +91,8 @@ impl Overlay {
     }
 
     /// Notes what commands change from now on, or no longer.
-    pub fn listen(&mut self, on: bool) {
-        self.keyspace.listen(on, false);
+    pub fn listen(&mut self, listening: Listening) {
+        self.keyspace.listen(listening, false);
     }
 
     /// All keys are loaded: what follows are changes.

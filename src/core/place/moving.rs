@@ -286,6 +286,8 @@ impl Core {
         let Moved { mut shard, waiter, withheld, steady } = moved;
         let id = shard.id;
         self.steady.not_before(steady);
+        let misses = self.settings.notify_keyspace_events.hear_misses();
+        shard.keyspace.listen(self.listening(), misses);
         if let Err(error) = shard.adopt_settings(&self.settings, self.router.shard_count()) {
             self.fail(format!("the log cannot be synced: {error}"));
         }

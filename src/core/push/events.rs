@@ -1,6 +1,8 @@
 //! Keyspace events as messages.
 
 use super::topics::TopicKind;
+use super::tracking::News;
+use crate::commands::events::FLUSHED;
 use crate::core::Core;
 use crate::core::answers::Target;
 use crate::settings::events::class;
@@ -11,8 +13,27 @@ impl Core {
     /// Tells clients of changes that are done, as far as the settings want it.
     #[cold]
     pub(in crate::core) fn publish_events(&mut self, events: Vec<KeyEvent>) {
-        for KeyEvent { database, key, class, name } in events {
-            self.publish_event(database, &key, class, name);
+        let mut news = News { keys: Some(Vec::new()), writer: None };
+        for KeyEvent { database, key, class, name, writer } in events {
+            if class != class::CACHED {
+                self.publish_event(database, &key, class, name);
+                continue;
+            }
+            let is_flush = name == FLUSHED;
+            let is_other = is_flush || news.writer != writer;
+            if is_other && news.keys.as_ref().is_some_and(|keys| !keys.is_empty()) {
+                let rest = News { keys: Some(Vec::new()), writer };
+                self.spread_news(std::mem::replace(&mut news, rest));
+            }
+            if is_flush {
+                self.spread_news(News { keys: None, writer });
+                continue;
+            }
+            news.writer = writer;
+            news.keys.get_or_insert_default().push(key);
+        }
+        if news.keys.as_ref().is_some_and(|keys| !keys.is_empty()) {
+            self.spread_news(news);
         }
     }
 

@@ -9,12 +9,15 @@
 //! - `subscribe.rs`: subscriptions of a connection
 //! - `events.rs`: keyspace events as messages
 //! - `publish.rs`: a message on its way to its subscribers
+//! - `tracking.rs`: client-side caches
 
 mod events;
 mod publish;
 mod subscribe;
 mod topics;
+mod tracking;
 
 pub use publish::Message;
 pub use subscribe::Subscriptions;
 pub use topics::{Push, TopicKind};
+pub use tracking::{News, Tracking, TrackingMode, TrackingTable, check_prefixes, writer_of};

@@ -46,7 +46,13 @@ impl Session {
     /// a message.
     pub fn note_subscriptions(&mut self) {
         self.subscriptions = self.subscriptions.take().filter(|some| !some.is_empty());
+        self.note_manner();
+    }
+
+    /// What it has subscribed to, tracks or speaks is another than before.
+    pub fn note_manner(&mut self) {
         self.only_listens = self.subscriptions.is_some() && self.protocol == Protocol::Resp2;
+        self.is_special = self.only_listens || self.tracking.is_some();
     }
 }
 
@@ -168,7 +174,7 @@ impl Core {
     pub fn unsubscribe_all(&mut self, index: u32) {
         let session = &mut self.answers.connections.at_mut(index).session;
         let Some(subscriptions) = session.subscriptions.take() else { return };
-        session.only_listens = false;
+        session.note_manner();
         for (kind, names) in TopicKind::ALL.into_iter().zip(subscriptions.names) {
             names.iter().for_each(|name| self.unsubscribe_one(index, kind, name));
         }

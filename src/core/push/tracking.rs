@@ -1,0 +1,430 @@
+//! Client-side caches: who has read which key, and who is told when it changes.
+//!
+//! A connection that tracks is remembered with the keys that it reads, before they are read: what changes them afterwards is
+//! told. A core keeps that table for its own connections; shards note their changes in the feed as long as some core has
+//! such a connection, and tell those cores. A read's reply and the news of a later change come from the same core in that
+//! order; news waits until the replies of the requests before it are written, so that nobody caches what has just gone.
+//! An entry is gone with the first change: the client must read again to hear of the next.
+
+use crate::commands::refusal::Refusal;
+use crate::core::Core;
+use crate::core::answers::Target;
+use crate::core::mailbox::Mail;
+use crate::resp::reply::{Protocol, Reply};
+use ringraft_shards::arguments::Arguments;
+use ringraft_shards::keyspace::Listening;
+use smallvec::SmallVec;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The channel of news to a client that speaks RESP2, which another one reads for.
+const CHANNEL: &[u8] = b"__redis__:invalidate";
+
+/// Which reads are remembered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrackingMode {
+    /// All.
+    #[default]
+    Default,
+    /// None: all changes of keys with some prefixes are told.
+    Broadcast,
+    /// Those behind CLIENT CACHING YES.
+    OptIn,
+    /// All but those behind CLIENT CACHING NO.
+    OptOut,
+}
+
+/// How a connection tracks.
+#[derive(Clone, Debug, Default)]
+pub struct Tracking {
+    /// Which reads.
+    pub mode: TrackingMode,
+    /// Is it not told of its own changes?
+    pub no_loop: bool,
+    /// The id of the client that is told instead.
+    pub redirect: Option<u64>,
+    /// Is that client gone?
+    pub is_broken: bool,
+    /// Of a broadcast; all keys have the empty one.
+    pub prefixes: Vec<Vec<u8>>,
+    /// CLIENT CACHING was said for the next command.
+    pub caching: bool,
+    /// News that waits for replies: how many requests must have theirs, and the bytes.
+    pending: Vec<(u32, Vec<u8>)>,
+}
+
+impl Tracking {
+    /// Are the keys that its next command reads remembered?
+    fn remembers(&self) -> bool {
+        match self.mode {
+            TrackingMode::Default => true,
+            TrackingMode::Broadcast => false,
+            TrackingMode::OptIn => self.caching,
+            TrackingMode::OptOut => !self.caching,
+        }
+    }
+}
+
+/// A connection: its number may belong to another one later, its id never.
+type Reader = (u32, u64);
+
+/// What a core knows of its connections that track.
+#[derive(Debug, Default)]
+pub struct TrackingTable {
+    keys: HashMap<Box<[u8]>, SmallVec<[Reader; 1]>>,
+    /// Readers of all keys together.
+    items: usize,
+    prefixes: BTreeMap<Vec<u8>, Vec<Reader>>,
+    /// Its connections that track.
+    count: usize,
+    /// Cores that have some, and how many.
+    cores: Vec<(u16, usize)>,
+}
+
+impl TrackingTable {
+    /// Keys, readers of them, and prefixes.
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        (self.keys.len(), self.items, self.prefixes.len())
+    }
+
+    /// Does any connection of any core track?
+    pub fn is_in_use(&self) -> bool {
+        !self.cores.is_empty()
+    }
+
+    fn remember(&mut self, key: &[u8], reader: Reader) {
+        let readers = match self.keys.get_mut(key) {
+            Some(readers) => readers,
+            None => self.keys.entry(key.into()).or_default(),
+        };
+        if !readers.contains(&reader) {
+            readers.push(reader);
+            self.items += 1;
+        }
+    }
+
+    fn forget(&mut self, key: &[u8]) -> SmallVec<[Reader; 1]> {
+        let readers = self.keys.remove(key).unwrap_or_default();
+        self.items -= readers.len();
+        readers
+    }
+}
+
+/// Changes that clients are told of.
+pub struct News {
+    /// Keys; `None` when all are gone.
+    pub keys: Option<Vec<Box<[u8]>>>,
+    /// The core and the number of the connection that made them, if it is known.
+    pub writer: Option<(u16, u32)>,
+}
+
+impl Core {
+    /// Begins to track for a connection. All cores must be told of it: see [`Core::note_tracker`].
+    pub fn start_tracking(&mut self, index: u32, tracking: Tracking) {
+        let connection = self.answers.connections.at_mut(index);
+        let reader = (index, connection.id);
+        for prefix in &tracking.prefixes {
+            let readers = self.tracking.prefixes.entry(prefix.clone()).or_default();
+            if !readers.contains(&reader) {
+                readers.push(reader);
+            }
+        }
+        let before = connection.session.tracking.take();
+        let is_new = before.is_none();
+        let redirected = before.as_ref().is_some_and(|before| before.redirect.is_some());
+        let count = &self.shared.redirecting_count;
+        match (redirected, tracking.redirect.is_some()) {
+            (false, true) => count.fetch_add(1, Ordering::AcqRel),
+            (true, false) => count.fetch_sub(1, Ordering::AcqRel),
+            _ => 0,
+        };
+        let pending = before.map(|before| before.pending).unwrap_or_default();
+        connection.session.tracking = Some(Box::new(Tracking { pending, ..tracking }));
+        connection.session.note_manner();
+        self.tracking.count += usize::from(is_new);
+    }
+
+    /// Ends it.
+    pub fn stop_tracking(&mut self, index: u32) {
+        let connection = self.answers.connections.at_mut(index);
+        let reader = (index, connection.id);
+        let Some(tracking) = connection.session.tracking.take() else { return };
+        connection.session.note_manner();
+        if tracking.redirect.is_some() {
+            self.shared.redirecting_count.fetch_sub(1, Ordering::AcqRel);
+        }
+        for (_, bytes) in &tracking.pending {
+            connection.replies.push().extend_from_slice(bytes);
+        }
+        for prefix in &tracking.prefixes {
+            if let Some(readers) = self.tracking.prefixes.get_mut(prefix) {
+                readers.retain(|other| *other != reader);
+                if readers.is_empty() {
+                    self.tracking.prefixes.remove(prefix);
+                }
+            }
+        }
+        self.tracking.count -= 1;
+        if self.tracking.count == 0 {
+            self.tracking.keys = HashMap::new();
+            self.tracking.items = 0;
+        }
+        let (from, count) = (self.id, self.tracking.count);
+        self.everywhere(move |core| core.note_tracker(from, count));
+    }
+
+    /// How many connections of a core track from now on.
+    pub fn note_tracker(&mut self, from: u16, count: usize) {
+        self.tracking.cores.retain(|(core, _)| *core != from);
+        if count > 0 {
+            self.tracking.cores.push((from, count));
+        }
+        self.listen_to_changes();
+    }
+
+    /// Connections of this core that track.
+    pub fn tracker_count(&self) -> usize {
+        self.tracking.count
+    }
+
+    /// Remembers the keys that a command is about to read, if its connection tracks.
+    pub(in crate::core) fn track_reads(
+        &mut self,
+        index: u32,
+        command: &crate::commands::Command,
+        arguments: Arguments<'_>,
+    ) {
+        let connection = self.answers.connections.at(index);
+        let Some(tracking) = &connection.session.tracking else { return };
+        if !command.flags.readonly || !tracking.remembers() {
+            return;
+        }
+        let reader = (index, connection.id);
+        for i in command.keys.positions(arguments) {
+            self.tracking.remember(arguments.at(i), reader);
+        }
+        let most = self.settings.tracking_table_max_keys as usize;
+        while most > 0 && self.tracking.keys.len() > most {
+            // Whoever has read a key that there is no room for is told as if it had changed.
+            let key = self.tracking.keys.keys().next().expect("there are too many").clone();
+            let readers = self.tracking.forget(&key);
+            self.tell(&readers, Some(&[key]), None);
+        }
+    }
+
+    /// CLIENT CACHING holds for one command, or one transaction.
+    pub(in crate::core) fn end_caching(&mut self, index: u32, command: &crate::commands::Command) {
+        let Some(connection) = self.answers.connections.get_mut(index) else { return };
+        let session = &mut connection.session;
+        if session.transaction.is_none()
+            && command.parent != "client"
+            && let Some(tracking) = &mut session.tracking
+        {
+            tracking.caching = false;
+        }
+    }
+
+    /// Passes changes of this core's shards on to all cores with clients that track.
+    pub(in crate::core) fn spread_news(&mut self, news: News) {
+        let news = Arc::new(news);
+        let cores: Vec<u16> = self.tracking.cores.iter().map(|(core, _)| *core).collect();
+        for core in cores {
+            if core == self.id {
+                self.take_news(&news);
+            } else {
+                self.answers.post(core, Mail::News(news.clone()));
+            }
+        }
+    }
+
+    /// Tells this core's clients of changes.
+    pub(in crate::core) fn take_news(&mut self, news: &News) {
+        let writer = news.writer.filter(|(core, _)| *core == self.id).map(|(_, index)| index);
+        let Some(keys) = &news.keys else {
+            self.tracking.keys.clear();
+            self.tracking.items = 0;
+            let all = self.answers.connections.iter();
+            let all = all.filter(|(_, c)| c.session.tracking.is_some() && !c.closed);
+            let all: Vec<Reader> = all.map(|(index, c)| (index, c.id)).collect();
+            return self.tell(&all, None, None);
+        };
+        for key in keys {
+            if let Some(readers) =
+                self.tracking.keys.contains_key(key).then(|| self.tracking.forget(key))
+            {
+                self.tell(&readers, Some(std::slice::from_ref(key)), writer);
+            }
+        }
+        if self.tracking.prefixes.is_empty() {
+            return;
+        }
+        let mut batches = Vec::new();
+        for (prefix, readers) in &self.tracking.prefixes {
+            let meant: Vec<Box<[u8]>> =
+                keys.iter().filter(|key| key.starts_with(prefix)).cloned().collect();
+            if !meant.is_empty() {
+                batches.push((readers.clone(), meant));
+            }
+        }
+        for (readers, keys) in batches {
+            self.tell(&readers, Some(&keys), writer);
+        }
+    }
+
+    /// Tells connections of this core, or those that read for them. `None`: all keys are gone.
+    fn tell(&mut self, readers: &[Reader], keys: Option<&[Box<[u8]>]>, writer: Option<u32>) {
+        for &(index, id) in readers {
+            let Some(connection) = self.answers.connections.get_mut(index) else { continue };
+            if connection.id != id || connection.closed {
+                continue;
+            }
+            let protocol = connection.session.protocol;
+            let barrier = connection.replies.next_sequence();
+            let Some(tracking) = &mut connection.session.tracking else { continue };
+            if tracking.no_loop && writer == Some(index) {
+                continue;
+            }
+            if let Some(redirect) = tracking.redirect {
+                let keys: Option<Vec<Box<[u8]>>> = keys.map(<[Box<[u8]>]>::to_vec);
+                self.everywhere(move |core| core.tell_instead(redirect, keys.as_deref()));
+            } else if protocol == Protocol::Resp3 {
+                tracking.pending.push((barrier, news_bytes(keys)));
+                self.answers.mark_dirty(index);
+            }
+        }
+    }
+
+    /// Tells a client of this core that reads for another one.
+    fn tell_instead(&mut self, id: u64, keys: Option<&[Box<[u8]>]>) {
+        let mut all = self.answers.connections.iter();
+        let found = all.find(|(_, c)| c.id == id && !c.closed).map(|(index, _)| index);
+        drop(all);
+        let Some(index) = found else { return };
+        let connection = self.answers.connections.at_mut(index);
+        match connection.session.protocol {
+            Protocol::Resp3 => connection.replies.push().extend_from_slice(&news_bytes(keys)),
+            Protocol::Resp2 if connection.session.only_listens => {
+                let mut reply = Reply::new(connection.replies.push(), Protocol::Resp2);
+                reply.array(3);
+                reply.bulk(b"message");
+                reply.bulk(CHANNEL);
+                write_keys(keys, &mut reply);
+            }
+            Protocol::Resp2 => return,
+        }
+        self.answers.mark_dirty(index);
+    }
+
+    /// Appends the news whose replies before it are written.
+    pub(in crate::core) fn release_news(&mut self, index: u32) {
+        let connection = self.answers.connections.at_mut(index);
+        let Some(tracking) = &mut connection.session.tracking else { return };
+        let ready = |(barrier, _): &(u32, Vec<u8>)| connection.replies.is_reached(*barrier);
+        let count = tracking.pending.iter().take_while(|pending| ready(pending)).count();
+        for (_, bytes) in tracking.pending.drain(..count) {
+            connection.replies.push().extend_from_slice(&bytes);
+        }
+    }
+
+    /// A client is gone: those that have it read for them are told.
+    pub(in crate::core) fn note_redirection_broken(&mut self, gone: u64) {
+        let mut broken = Vec::new();
+        for (index, connection) in self.answers.connections.iter_mut() {
+            if let Some(tracking) = &mut connection.session.tracking
+                && tracking.redirect == Some(gone)
+                && !std::mem::replace(&mut tracking.is_broken, true)
+            {
+                broken.push(index);
+            }
+        }
+        for index in broken {
+            let connection = self.answers.connections.at_mut(index);
+            if connection.session.protocol == Protocol::Resp3 {
+                let mut reply = Reply::new(connection.replies.push(), Protocol::Resp3);
+                reply.push(2);
+                reply.bulk(b"tracking-redir-broken");
+                reply.integer(gone as i64);
+                self.answers.mark_dirty(index);
+            }
+        }
+    }
+
+    /// Shards note their changes while somebody wants to hear of them.
+    pub(in crate::core) fn listen_to_changes(&mut self) {
+        let events = self.settings.notify_keyspace_events;
+        let listening = self.listening();
+        for shard in &mut self.shards {
+            shard.keyspace.listen(listening, events.hear_misses());
+        }
+        if let Some(overlay) = &mut self.spare_overlay {
+            overlay.listen(listening);
+        }
+    }
+
+    /// Who wants the feed of changes.
+    pub(in crate::core) fn listening(&self) -> Listening {
+        Listening {
+            for_events: self.settings.notify_keyspace_events.hear_changes(),
+            for_caches: self.tracking.is_in_use(),
+        }
+    }
+
+    /// A connection ends: it tracks no longer, and reads for nobody.
+    pub(in crate::core) fn end_tracking(&mut self, index: u32) {
+        let id = self.answers.connections.at(index).id;
+        self.stop_tracking(index);
+        if self.shared.redirecting_count.load(Ordering::Acquire) > 0 {
+            self.everywhere(move |core| core.note_redirection_broken(id));
+        }
+    }
+}
+
+fn news_bytes(keys: Option<&[Box<[u8]>]>) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut reply = Reply::new(&mut out, Protocol::Resp3);
+    reply.push(2);
+    reply.bulk(b"invalidate");
+    write_keys(keys, &mut reply);
+    out
+}
+
+fn write_keys(keys: Option<&[Box<[u8]>]>, reply: &mut Reply<'_>) {
+    match keys {
+        None => reply.null(),
+        Some(keys) => {
+            reply.array(keys.len());
+            keys.iter().for_each(|key| reply.bulk(key));
+        }
+    }
+}
+
+/// The connection that a reply is for, as [`News`] names it.
+pub fn writer_of(core: u16, target: Target) -> Option<(u16, u32)> {
+    match target {
+        Target::Connection { index, .. } => Some((core, index)),
+        _ => None,
+    }
+}
+
+/// The refusal of prefixes of which one begins with another.
+pub fn check_prefixes(new: &[&[u8]], old: &[Vec<u8>]) -> Result<(), Refusal> {
+    let overlap = |a: &[u8], b: &[u8]| a.starts_with(b) || b.starts_with(a);
+    for (i, prefix) in new.iter().enumerate() {
+        let refuse = |other: &[u8], whose: &str| {
+            let mut text = b"ERR Prefix '".to_vec();
+            text.extend_from_slice(prefix);
+            text.extend_from_slice(format!("' overlaps with {whose} prefix '").as_bytes());
+            text.extend_from_slice(other);
+            text.extend_from_slice(b"'. Prefixes for a single client must not overlap.");
+            Refusal::Bytes(text)
+        };
+        if let Some(other) = old.iter().find(|old| overlap(prefix, old)) {
+            return Err(refuse(other, "an existing"));
+        }
+        if let Some(other) = new[i + 1..].iter().find(|other| overlap(prefix, other)) {
+            return Err(refuse(other, "another provided"));
+        }
+    }
+    Ok(())
+}
