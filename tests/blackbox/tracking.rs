@@ -180,6 +180,9 @@ fn another_client_may_be_told() {
         assert_eq!(listener.read().elements()[2], Value::Null);
         drop(listener);
         eventually("the redirection is broken", || {
+            // Redis looks when there is something to tell.
+            reader.say("GET key:1");
+            writer.say("SET key:1 1");
             let info = reader.say("CLIENT TRACKINGINFO");
             let flags = &info.elements()[1];
             flags.elements().contains(&Value::bulk("broken_redirect")).then_some(())
