@@ -73,6 +73,7 @@ impl Place for Alone {
 }
 
 /// A generator whose seed is printed by whoever makes it.
+#[derive(Clone)]
 pub(super) struct Chance(u64);
 
 impl Chance {

@@ -4,7 +4,7 @@ use super::block::{Block, Builder};
 use super::group::{Group, Pending};
 use super::id::StreamId;
 use super::part::StreamPart;
-use super::{Content, Stream};
+use super::{Content, Stream, block_of};
 use crate::value::body::{Body, Place, Stored, Trees};
 use crate::value::limits::Limits;
 use crate::value::sorted_map::{self, SortedMap};
@@ -48,6 +48,16 @@ impl Content {
         }
     }
 
+    /// The last block is the open one, whatever became of those behind it: as when the stream is loaded.
+    fn reopen(&mut self) {
+        let Some(rank) = self.closed.count().checked_sub(1).filter(|_| self.open.is_empty()) else {
+            return;
+        };
+        let last = self.closed.get(rank).expect("there are so many");
+        self.open = Builder::of(block_of(last));
+        self.closed.remove(rank);
+    }
+
     fn append<'p>(
         &mut self,
         id: StreamId,
@@ -66,7 +76,7 @@ impl Content {
     fn replace_block(&mut self, rank: u64, block: Builder) {
         if rank == self.closed.count() {
             self.open = block;
-            return;
+            return self.reopen();
         }
         let [key, _] = self.closed.get(rank).expect("there is such a block");
         match block.block() {

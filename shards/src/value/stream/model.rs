@@ -12,14 +12,14 @@ type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 /// Consumer, when given, how often.
 type Given = (Vec<u8>, i64, u64);
 
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct GroupModel {
     last_id: StreamId,
     consumers: BTreeSet<Vec<u8>>,
     pending: BTreeMap<StreamId, Given>,
 }
 
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Model {
     entries: BTreeMap<StreamId, Pairs>,
     last_id: StreamId,
@@ -58,6 +58,27 @@ impl Model {
             added: stream.added(),
             max_deleted_id: stream.max_deleted_id(),
             groups: stream.groups().map(group).collect(),
+        }
+    }
+
+    /// One random change of both.
+    fn change(&mut self, chance: &mut Chance, stream: &mut StreamMut<Alone>) {
+        match chance.below(30) {
+            0 if chance.below(10) == 0 => self.trim(chance, stream),
+            1..7 => {
+                // The last entries too, so that blocks become empty from behind.
+                let id = match chance.below(3) {
+                    0 => self.entries.keys().last().copied().unwrap_or_default(),
+                    _ => self.some_id(chance),
+                };
+                let was_there = self.entries.remove(&id).is_some();
+                assert_eq!(stream.delete(id), was_there);
+                if was_there {
+                    self.max_deleted_id = self.max_deleted_id.max(id);
+                }
+            }
+            7..12 => self.change_group(chance, stream),
+            _ => self.append(chance, stream),
         }
     }
 
@@ -200,19 +221,20 @@ fn streams_are_maps() {
         };
         let mut stream = StreamMut::new(Alone::new(limits));
         let mut model = Model::default();
+        // A replica that is loaded from a snapshot now and then, and goes on from there for a while.
+        let mut replica = StreamMut::new(Alone::new(limits));
         for step in 0..steps {
-            match chance.below(30) {
-                0 if chance.below(10) == 0 => model.trim(chance, &mut stream),
-                1..4 => {
-                    let id = model.some_id(chance);
-                    let was_there = model.entries.remove(&id).is_some();
-                    assert_eq!(stream.delete(id), was_there);
-                    if was_there {
-                        model.max_deleted_id = model.max_deleted_id.max(id);
-                    }
+            let (before, mut same_chance) =
+                ((step % 100 < 10).then(|| model.clone()), chance.clone());
+            model.change(chance, &mut stream);
+            if let Some(mut before) = before {
+                if step % 100 == 0 {
+                    replica = loaded(stream.stream(), limits);
+                } else {
+                    before.change(&mut same_chance, &mut replica);
                 }
-                4..10 => model.change_group(chance, &mut stream),
-                _ => model.append(chance, &mut stream),
+                let bounds = block_ends(stream.stream());
+                assert_eq!(block_ends(replica.stream()), bounds, "blocks are a part of the value");
             }
             model.check_ranges(chance, stream.stream());
             if step % 500 == 0 || step + 1 == steps {
@@ -222,10 +244,17 @@ fn streams_are_maps() {
     });
 }
 
+/// The stream as a snapshot carries it.
+fn loaded(stream: Stream<'_>, limits: Limits) -> StreamMut<Alone> {
+    let mut bytes = Vec::new();
+    write_value(&mut bytes, Value::Stream(stream));
+    built(&EncodedValue::read(bytes[0], &bytes[1..]).expect("just written"), limits)
+}
+
 /// The stream is what the model says, in memory and by way of bytes, whole and from every part on.
 fn check_whole(model: &Model, stream: Stream<'_>, limits: Limits) {
     assert!(&Model::of(stream) == model);
-    let content = stream.content.expect("there are entries");
+    let Some(content) = stream.content else { return };
     let groups = content.groups.iter().map(|(name, group)| name.len() + group.bytes());
     assert_eq!(content.group_bytes, groups.sum::<usize>(), "the account");
     let parts = text(stream, 0);
@@ -233,10 +262,7 @@ fn check_whole(model: &Model, stream: Stream<'_>, limits: Limits) {
     for from in (0..parts.len()).step_by(97) {
         assert!(text(stream, from as u64) == parts[from..], "from {from}");
     }
-    let mut bytes = Vec::new();
-    write_value(&mut bytes, Value::Stream(stream));
-    let loaded = built(&EncodedValue::read(bytes[0], &bytes[1..]).expect("just written"), limits);
-    assert!(text(loaded.stream(), 0) == parts, "blocks and all");
+    assert!(text(loaded(stream, limits).stream(), 0) == parts, "blocks and all");
     let mut payload = Vec::new();
     write_payload(&mut payload, Value::Stream(stream));
     let restored = built(&read_payload(&payload).expect("just written"), limits);
