@@ -32,6 +32,7 @@
 //! empty keyspace.
 
 mod random;
+mod random_streams;
 mod redis;
 mod reply;
 mod script;
