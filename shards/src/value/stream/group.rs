@@ -5,6 +5,7 @@
 
 use super::id::StreamId;
 use crate::value::sorted_map::{self, SortedMap};
+use smallvec::SmallVec;
 
 /// Bytes of a group beside its name and its maps.
 const GROUP_BYTES: usize = 384;
@@ -93,23 +94,25 @@ struct Held {
 
 impl Held {
     fn read([key, value]: [&[u8]; 2]) -> Held {
-        let number_at = |at: usize| {
-            let bytes = value[at..].first_chunk().expect("a pending entry has two numbers");
-            u64::from_le_bytes(*bytes)
-        };
+        let time = value[4..].first_chunk().expect("a pending entry has a time");
+        let mut count = [0; 8];
+        count[..value.len() - 12].copy_from_slice(&value[12..]);
         Held {
             id: StreamId::of_key(key),
             number: Number::of_key(value),
-            delivered_ms: number_at(4) as i64,
-            count: number_at(12),
+            delivered_ms: i64::from_le_bytes(*time),
+            count: u64::from_le_bytes(count),
         }
     }
 
-    fn write(&self) -> [u8; 20] {
-        let mut value = [0; 20];
-        value[..4].copy_from_slice(&self.number.bytes());
-        value[4..12].copy_from_slice(&self.delivered_ms.to_le_bytes());
-        value[12..].copy_from_slice(&self.count.to_le_bytes());
+    /// Number, time, and as many bytes of the count as say something.
+    fn write(&self) -> SmallVec<[u8; 20]> {
+        let count = self.count.to_le_bytes();
+        let size = (8 - self.count.leading_zeros() as usize / 8).min(8);
+        let mut value = SmallVec::new();
+        value.extend_from_slice(&self.number.bytes());
+        value.extend_from_slice(&self.delivered_ms.to_le_bytes());
+        value.extend_from_slice(&count[..size]);
         value
     }
 }
@@ -273,12 +276,19 @@ impl Group {
     pub(super) fn remove_consumer(&mut self, name: &[u8]) -> Option<u64> {
         let consumer = self.consumer(name)?;
         let (number, count) = (consumer.number, self.held_count(&consumer));
-        let (Ok(rank) | Err(rank)) = sorted_map::find(&self.held, &number.held(StreamId::MIN));
-        for [key, _] in self.held.records_from(rank).take(count as usize) {
-            let was_there = sorted_map::remove(&mut self.pending, &key[4..]);
-            assert!(was_there, "what is held is pending");
+        let (Ok(first) | Err(first)) = sorted_map::find(&self.held, &number.held(StreamId::MIN));
+        let mut taken = 0;
+        // What was given to it together lies together.
+        while taken < count {
+            let [key, _] = self.held.get(first + taken).expect("it holds so many");
+            let rank = sorted_map::find(&self.pending, &key[4..]);
+            let rank = rank.expect("what is held is pending");
+            let is_its = |[_, value]: &[&[u8]; 2]| Number::of_key(value) == number;
+            let run = self.pending.records_from(rank).take_while(is_its).count() as u64;
+            self.pending.remove_range(rank, run);
+            taken += run;
         }
-        self.held.remove_range(rank, count);
+        self.held.remove_range(first, count);
         sorted_map::remove(&mut self.names, &number.bytes());
         sorted_map::remove(&mut self.consumers, name);
         Some(count)
