@@ -199,6 +199,8 @@ pub struct Core {
     transactions: VecDeque<participate::TransactionMessage>,
     /// Where their commands run, while none of them has it.
     spare_overlay: Option<Box<Overlay>>,
+    /// Connections that MONITOR.
+    monitors: std::collections::BTreeSet<u32>,
     /// Channels, patterns and their subscribers.
     pub push: push::Push,
     /// Who has read which key.
@@ -293,6 +295,7 @@ impl Core {
             coordinated: spread::Coordinated::default(),
             transactions: VecDeque::new(),
             spare_overlay: None,
+            monitors: Default::default(),
             push: Default::default(),
             tracking: Default::default(),
             suspended: Default::default(),

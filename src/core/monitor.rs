@@ -56,6 +56,7 @@ impl Core {
         let session = &mut self.answers.connections.at_mut(index).session;
         if !std::mem::replace(&mut session.monitor, true) {
             self.shared.monitor_count.fetch_add(1, Ordering::Relaxed);
+            self.monitors.insert(index);
             // What follows in this turn is shown and checked too.
             self.gate_closed = true;
         }
@@ -66,19 +67,13 @@ impl Core {
         let session = &mut self.answers.connections.at_mut(index).session;
         if std::mem::replace(&mut session.monitor, false) {
             self.shared.monitor_count.fetch_sub(1, Ordering::Relaxed);
+            self.monitors.remove(&index);
         }
     }
 
-    fn feed_monitors(&mut self, line: &[u8]) {
-        let monitors: Vec<u32> = self
-            .answers
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.session.monitor && !connection.closed)
-            .map(|(index, _)| index)
-            .collect();
-        for index in monitors {
-            self.answers.connections.at_mut(index).replies.push().extend_from_slice(line);
+    fn feed_monitors(&mut self, line: &Arc<[u8]>) {
+        for &index in &self.monitors {
+            self.answers.connections.at_mut(index).replies.push_message(line);
             self.answers.mark_dirty(index);
         }
     }

@@ -3,7 +3,7 @@
 //! A reply whose turn it is goes straight into the output. One that is early is parked in a side buffer
 //! until the replies before it are there. Without early replies nothing is copied and nothing allocated.
 
-use crate::limits::IDLE_BUFFER_KEPT_BYTES;
+use crate::limits::{IDLE_BUFFER_KEPT_BYTES, SHARED_MESSAGE_BYTES_MIN};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -170,10 +170,13 @@ impl Replies {
         }
     }
 
-    /// Appends a message that other connections get too, after all replies written so far.
-    pub fn push_shared(&mut self, message: Arc<[u8]>) {
+    /// Appends a message that other connections get too, after all replies written so far. A long one is not copied.
+    pub fn push_message(&mut self, message: &Arc<[u8]>) {
+        if message.len() < SHARED_MESSAGE_BYTES_MIN {
+            return self.out.extend_from_slice(message);
+        }
         self.shared_bytes += message.len();
-        self.shared.push_back((self.removed + self.out.len(), message));
+        self.shared.push_back((self.removed + self.out.len(), message.clone()));
     }
 
     /// Bytes of memory that wait to be sent, parked ones included.
@@ -276,13 +279,16 @@ mod tests {
     /// Shared messages and others leave in the order in which they came, whatever is sent at a time.
     #[test]
     fn shared_messages_keep_their_place() {
-        for step in 1..12 {
+        const LONG: usize = SHARED_MESSAGE_BYTES_MIN;
+        for step in [1, 2, 3, LONG / 2, LONG, 3 * LONG] {
             let mut replies = Replies::default();
             let mut expected = Vec::new();
             let mut left = Vec::new();
             for n in 0..40u8 {
                 if n % 3 == 0 {
-                    replies.push_shared(Arc::from(vec![n; 5]));
+                    replies.push_message(&Arc::from(vec![n; LONG]));
+                    expected.extend_from_slice(&[n; LONG]);
+                    replies.push_message(&Arc::from([n; 5]));
                     expected.extend_from_slice(&[n; 5]);
                 } else {
                     let sequence = replies.expect();

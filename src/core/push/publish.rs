@@ -6,7 +6,6 @@ use crate::core::answers::{Answers, Origin, Target};
 use crate::core::gather::{GatherState, Merge, Part};
 use crate::core::mailbox::Mail;
 use crate::glob::Glob;
-use crate::limits::SHARED_MESSAGE_BYTES_MIN;
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::OwnedArguments;
 use std::sync::Arc;
@@ -124,11 +123,7 @@ impl Shapes<'_> {
         let (message, pattern) = (self.message, self.pattern);
         let made = &mut self.made[usize::from(protocol == Protocol::Resp3)];
         let bytes = made.get_or_insert_with(|| shape(message, pattern, protocol));
-        if bytes.len() >= SHARED_MESSAGE_BYTES_MIN {
-            connection.replies.push_shared(bytes.clone());
-        } else {
-            connection.replies.push().extend_from_slice(bytes);
-        }
+        connection.replies.push_message(bytes);
         answers.mark_dirty(index);
     }
 }
