@@ -144,6 +144,13 @@ pub const METRICS_REQUEST_BYTES_MAX: usize = 8 << 10;
 /// Entries of one shard on their way to the disk; what comes meanwhile gathers for the next.
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 
+/// Time after which a core that has not told its load is taken for busy, milliseconds: some ticks.
+pub const LOAD_STALE_MS: i64 = 350;
+
+/// Ticks without anything to do after which a core without shards and connections sleeps without a timer: until then its
+/// rates have come to zero.
+pub const QUIET_TICKS_BEFORE_REST: u32 = 20;
+
 /// Requests after which a connection is judged for a move to another core.
 pub const MOVE_VOTES_MIN: u32 = 256;
 

@@ -258,6 +258,7 @@ fn cores(text: &mut Text, core: &Core, totals: &Totals) {
     let requests = stats.local_requests + stats.hops;
     let share = stats.local_requests as f64 / requests.max(1) as f64;
     text.field("cores", totals.cores.len());
+    text.field("cores_in_use", totals.sum(|core| usize::from(core.is_in_use)));
     text.field("local_requests", stats.local_requests);
     text.field("hops", stats.hops);
     text.field("local_share", format_args!("{share:.4}"));
@@ -268,14 +269,17 @@ fn cores(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("turns", stats.turns);
     for core in &totals.cores {
         let line = format!(
-            "cpu={},clients={},shards={},commands={},hops={},messages={},turns={}",
+            "cpu={},clients={},shards={},commands={},hops={},messages={},turns={},busy={:.3},in_use={},since={}",
             core.cpu,
             core.client_count,
             core.shards.len(),
             core.stats.total_commands,
             core.stats.hops,
             core.stats.messages,
-            core.stats.turns
+            core.stats.turns,
+            core.busy,
+            u8::from(core.is_in_use),
+            core.since_seconds
         );
         text.field(format_args!("core{}", core.core), line);
     }

@@ -27,8 +27,12 @@ impl Core {
                 }
             }
         }
+        let accepts_more = settings.cores_in_use != self.settings.cores_in_use;
         self.settings = settings;
         self.listen_to_changes();
+        if accepts_more && self.report.is_none() && !self.stop_sent {
+            self.open_listeners();
+        }
     }
 
     /// Changes some settings, checked before on the core that was asked.

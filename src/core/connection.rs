@@ -11,6 +11,9 @@ use crate::resp::parse::Parser;
 use socket2::Socket;
 use std::net::SocketAddr;
 
+/// Votes that no others make up for in the time that a connection may take until it moves.
+const VOTES_OF_ALL: u32 = 1 << 30;
+
 /// Why a connection takes no further requests for now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Hold {
@@ -146,6 +149,13 @@ impl Connection {
             received_bytes: 0,
             request_count: 0,
         }
+    }
+
+    /// Lets it move to a core at its next opportunity, as if all of its keys belonged there.
+    pub fn send_to(&mut self, core: u16) {
+        self.votes = VOTES_OF_ALL;
+        self.favourite = (core, VOTES_OF_ALL);
+        self.may_move_ms = 0;
     }
 
     /// May a request be unfinished that its reads must not overtake? Then a read waits for its turn in the shard's order.

@@ -64,6 +64,8 @@ fn server(page: &mut Page, core: &Core, totals: &Totals) {
     }
     let clients = totals.sum(|core| core.client_count);
     page.one("ringraft_connected_clients", "gauge", "Clients connected.", clients);
+    let moved = core.shared.moves.count();
+    page.one("ringraft_moved_shards_total", "counter", "Shards moved to other cores.", moved);
     let limit = core.settings.maxclients;
     page.one("ringraft_maxclients", "gauge", "Connections at a time.", limit);
 }
@@ -147,7 +149,9 @@ fn commands(page: &mut Page, totals: &Totals) {
 fn cores(page: &mut Page, totals: &Totals) {
     use crate::core::report::CoreReport;
     type Count = fn(&CoreReport) -> u64;
-    let families: [(&str, &str, &str, Count); 7] = [
+    let families: [(&str, &str, &str, Count); 9] = [
+        ("in_use", "gauge", "Is it in use?", |core| u64::from(core.is_in_use)),
+        ("shards", "gauge", "Shards that live on it.", |core| core.shards.len() as u64),
         ("clients", "gauge", "Clients connected.", |core| core.client_count as u64),
         ("commands_total", "counter", "Commands run.", |core| core.stats.total_commands),
         ("local_requests_total", "counter", "Requests for its own shards.", |core| {
@@ -166,6 +170,15 @@ fn cores(page: &mut Page, totals: &Totals) {
         for core in &totals.cores {
             page.sample(&name, format!("{{core=\"{}\"}}", core.core), count(core));
         }
+    }
+    let name = "ringraft_core_busy_ratio";
+    page.family(
+        name,
+        "gauge",
+        "Share of its time that it worked, or would have if it had its cpu.",
+    );
+    for core in &totals.cores {
+        page.sample(name, format!("{{core=\"{}\"}}", core.core), core.busy);
     }
 }
 

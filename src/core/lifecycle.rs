@@ -71,7 +71,12 @@ impl Core {
         let mut connection = Connection::new(id, socket, kind, self.turn.steady_ms);
         connection.session.authenticated = self.settings.requirepass.is_empty();
         connection.may_move_ms = self.turn.steady_ms + MOVE_INTERVAL_MS;
-        self.install(Box::new(connection));
+        let seat = self.seat_for(kind);
+        if seat == self.id {
+            self.install(Box::new(connection));
+        } else {
+            self.answers.post(seat, Mail::Connection(Box::new(connection)));
+        }
     }
 
     /// Refuses a connection that was counted already.

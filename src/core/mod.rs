@@ -41,6 +41,7 @@ mod shed;
 pub mod slab;
 pub mod slowlog;
 pub mod snapshots;
+mod spin;
 pub mod spread;
 pub mod stats;
 pub mod steps;
@@ -77,6 +78,8 @@ use turn::Turn;
 pub enum Stage {
     /// All its shards serve.
     Serves,
+    /// All shards are on one core.
+    HasGathered,
     /// Clients can connect.
     Listens,
 }
@@ -105,6 +108,10 @@ pub struct Shared {
     pub full: Vec<AtomicBool>,
     /// Which shard moves between cores.
     pub moves: place::moving::MoveTurn,
+    /// How busy cores and shards are, and which cores are in use.
+    pub board: place::board::Board,
+    /// The cpu of each core.
+    pub cpus: Vec<usize>,
     /// When the process started.
     pub started: Instant,
     /// How often the wall clock went back.
@@ -213,6 +220,12 @@ pub struct Core {
     joined: joined::Joined,
     /// Shards that move from or to it.
     moves: place::moving::Moves,
+    /// Its part in following the load.
+    governor: place::govern::Governor,
+    /// Whether it looks for work before it sleeps.
+    spinner: spin::Spinner,
+    /// Which of its listeners listen.
+    listening: Vec<bool>,
     /// When syncs were started last, milliseconds since the process started.
     last_sync_ms: i64,
     /// When the ring and the memory were looked after last, milliseconds since the process started.
@@ -262,6 +275,7 @@ impl Core {
     /// A core that is ready to run.
     pub fn new(parts: Parts) -> Core {
         let core_count = parts.mailboxes.len();
+        let listener_count = parts.listeners.len();
         let started = parts.shared.started;
         Core {
             id: parts.id,
@@ -302,6 +316,9 @@ impl Core {
             last_suspension: 0,
             joined: joined::Joined::default(),
             moves: place::moving::Moves::default(),
+            governor: place::govern::Governor::new(),
+            spinner: spin::Spinner::default(),
+            listening: vec![false; listener_count],
             last_sync_ms: 0,
             rested_ms: 0,
             freeing: false,
@@ -358,22 +375,36 @@ impl Core {
             // Nobody listens when another core failed to start.
             let _ = report.send(Ok(Stage::Serves));
         }
+        if self.has_gathered() {
+            let _ = report.send(Ok(Stage::HasGathered));
+        }
         if !self.shared.may_listen.load(Ordering::Acquire) || self.stop_sent {
             return;
         }
-        for listener in 0..self.listeners.len() as u32 {
-            if let Err(error) = net::listener::listen(&self.listeners[listener as usize].0) {
-                return self.fail(format!("cannot listen: {error}"));
-            }
-            self.arm_listener(listener);
-        }
+        self.open_listeners();
         self.report = None;
         let _ = report.send(Ok(Stage::Listens));
     }
 
+    /// Lets clients connect, where this core accepts any.
+    fn open_listeners(&mut self) {
+        for listener in 0..self.listeners.len() {
+            let (socket, kind) = &self.listeners[listener];
+            if self.listening[listener] || !self.accepts(*kind) {
+                continue;
+            }
+            if let Err(error) = net::listener::listen(socket) {
+                return self.fail(format!("cannot listen: {error}"));
+            }
+            self.listening[listener] = true;
+            self.arm_listener(listener as u32);
+        }
+    }
+
     /// Waits for the ring. Looks for work for a while first, if the settings say so.
     fn sleep(&mut self) {
-        if self.settings.spin_us > 0 && self.spin() {
+        let time = self.spinner.time(self.settings.spin_us);
+        if !time.is_zero() && self.spin(time) {
             return;
         }
         if !self.mailbox.sleep() {
@@ -382,25 +413,28 @@ impl Core {
         if self.storage.has_done() {
             return self.mailbox.wake();
         }
+        let begin = Instant::now();
         let result = self.ring.enter(Wait::ForCompletion);
         self.mailbox.wake();
+        self.spinner.slept(begin.elapsed());
         if let Err(error) = result {
             self.failure = Some(format!("the socket ring failed: {error}"));
         }
     }
 
-    /// Looks for work as long as the settings say. Is there some?
+    /// Looks for work so long. Is there some?
     #[cold]
-    fn spin(&mut self) -> bool {
-        let spin = Duration::from_micros(self.settings.spin_us.into());
+    fn spin(&mut self, time: Duration) -> bool {
         let start = Instant::now();
-        while start.elapsed() < spin {
-            if self.ring.has_work() || !self.mailbox.is_empty() || self.storage.has_done() {
-                return true;
-            }
+        let (mut found, mut passed) = (false, Duration::ZERO);
+        while !found && passed < time {
             std::hint::spin_loop();
+            found = self.ring.has_work() || !self.mailbox.is_empty() || self.storage.has_done();
+            passed = start.elapsed();
         }
-        false
+        self.governor.meter.spun(passed);
+        self.spinner.looked(found);
+        found
     }
 
     /// One turn. True when there is more to do at once, whatever the ring and the mailbox have.
@@ -422,9 +456,14 @@ impl Core {
             self.resume(index);
         }
         self.run_stage();
+        if self.governor.is_resting {
+            self.end_rest();
+        }
         if std::mem::take(&mut self.tick_due) {
-            // Its completion ends the sleep, should there be one then.
-            self.ring.start_timer(TICK);
+            if self.wants_tick() {
+                // Its completion ends the sleep, should there be one then.
+                self.ring.start_timer(TICK);
+            }
             self.tick();
         }
         self.shed_shards();

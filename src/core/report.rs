@@ -15,6 +15,12 @@ pub struct CoreReport {
     pub core: u16,
     /// Its cpu.
     pub cpu: usize,
+    /// Is it in use?
+    pub is_in_use: bool,
+    /// Since when it is, or is not, seconds.
+    pub since_seconds: i64,
+    /// Share of its time that it worked lately.
+    pub busy: f64,
     /// Its counters.
     pub stats: Stats,
     /// How fast they grow.
@@ -101,9 +107,13 @@ impl Core {
             let connections = self.answers.connections.iter();
             connections.map(|(_, c)| c).filter(|c| c.kind == Kind::Client && !c.closed)
         };
+        let board = &self.shared.board;
         CoreReport {
             core: self.id,
             cpu: self.cpu,
+            is_in_use: board.is_in_use(self.id),
+            since_seconds: (self.steady_ms() - board.since_ms(self.id)) / 1000,
+            busy: if self.governor.is_resting { 0.0 } else { board.read(self.id).busy },
             stats: self.stats.clone(),
             rate: self.rates.rate(),
             shards: self.shard_reports(),

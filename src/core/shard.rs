@@ -131,6 +131,8 @@ pub struct LocalShard {
     pub(super) own_count: usize,
     /// Its snapshots.
     pub snapshots: ShardSnapshots,
+    /// Operations of entries that were applied since the process started.
+    pub(super) applied_operations: u64,
     /// Its log's files; none in `cache` mode.
     pub files: Option<ShardFiles>,
     /// Does this node lead it, with everything committed applied?
@@ -209,6 +211,7 @@ impl LocalShard {
             coming_limits: VecDeque::new(),
             own_count: 0,
             snapshots,
+            applied_operations: 0,
             files: None,
             serves: false,
             participant: Participant::new(id),
@@ -473,6 +476,7 @@ impl LocalShard {
         if entry.kind == EntryKind::Command {
             let batch = Batch::read(&entry.data).expect("a committed entry is a batch");
             self.snapshots.note_applied(entry.data.len(), batch.count());
+            self.applied_operations += batch.count() as u64;
             self.clock.applied(batch.leader_time_ms());
             let ours = self
                 .flights

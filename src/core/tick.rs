@@ -41,12 +41,13 @@ impl Core {
             self.arm_listener(listener);
         }
         self.rates.sample(steady_ms, &self.stats);
+        self.govern();
         if steady_ms - self.rested_ms >= REST_INTERVAL_MS {
             self.rested_ms = steady_ms;
             if self.ring.rest() {
                 crate::node::usage::decay();
             }
-            if self.id == 0 {
+            if self.is_home() {
                 // Some tenths of a millisecond: the allocator adds up what each of its classes holds.
                 crate::node::usage::note_peak();
             }

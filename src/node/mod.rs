@@ -55,7 +55,7 @@ pub fn prepare(mut settings: Settings, now_ms: u64) -> Result<Plan, Refusal> {
     settings.bind.resolve().map_err(Refusal::option)?;
     let allowed = cpus::allowed();
     let asked = settings.cores.clone();
-    let mut cpus = cpus::choose(asked.as_deref(), &allowed, settings.shards)?;
+    let mut cpus = cpus::choose(asked.as_deref(), &allowed, settings.shards, cpus::quota())?;
     let shards_default = cpus.len().min(ringraft_shards::slot::SLOT_COUNT) as u16;
     let directory = match settings.mode {
         Mode::Store => {

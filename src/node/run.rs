@@ -3,15 +3,18 @@
 use super::banner::{Recovery, ShardProgress};
 use super::directory::Directory;
 use super::recover::Origins;
-use super::{Plan, Refusal, checks};
+use super::{Plan, Refusal, checks, cpus};
 use crate::core::background::Background;
 use crate::core::mailbox::{Mail, Mailbox, MailboxSender};
+use crate::core::place::board::Board;
+use crate::core::place::load::CpuTimes;
 use crate::core::room::SnapshotTurn;
 use crate::core::router::Router;
 use crate::core::storage::Storage;
 use crate::core::{Core, Parts, Shared, Stage, connection};
 use crate::net::listener;
 use crate::net::ring::Ring;
+use crate::settings::values::CoresInUse;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::KeyHasher;
@@ -48,6 +51,8 @@ impl Node {
     /// Errors: a listening socket, a ring or the recovery of a shard fails.
     pub fn start(plan: &Plan, started: Instant) -> Result<Node, Refusal> {
         let core_count = plan.cpus.len();
+        let cpu_times = CpuTimes::read();
+        let shard_count = usize::from(plan.identity.shard_count);
         let shared = Arc::new(Shared {
             next_connection_id: AtomicU64::new(1),
             connection_count: AtomicU32::new(0),
@@ -60,13 +65,14 @@ impl Node {
             short_count: AtomicU32::new(0),
             full: (0..plan.identity.shard_count).map(|_| AtomicBool::new(false)).collect(),
             moves: Default::default(),
+            board: Board::new(core_count, shard_count),
+            cpus: plan.cpus.clone(),
             started: std::time::Instant::now(),
             clock_reports: Default::default(),
             run_id: run_id()?,
             cluster_id: plan.identity.cluster.0,
         });
         let hasher = KeyHasher::new(plan.identity.key_hash_seed);
-        let shard_count = usize::from(plan.identity.shard_count);
         let mut mailboxes = Vec::new();
         let mut seats = Vec::new();
         for (id, &cpu) in plan.cpus.iter().enumerate() {
@@ -116,12 +122,16 @@ impl Node {
             match reports.recv_timeout(PROGRESS_POLL) {
                 Ok(Ok(Stage::Serves)) => {
                     serving += 1;
-                    if serving == core_count {
-                        plan.directory.as_ref().map_or(Ok(()), Directory::end_founding)?;
-                        shared.may_listen.store(true, Ordering::Release);
-                        wake(&mailboxes);
+                    if serving < core_count {
+                        continue;
+                    }
+                    plan.directory.as_ref().map_or(Ok(()), Directory::end_founding)?;
+                    match plan.settings.cores_in_use {
+                        CoresInUse::Auto => gather(plan, &shared, &mailboxes, &cpu_times),
+                        CoresInUse::All => permit(&shared, &mailboxes),
                     }
                 }
+                Ok(Ok(Stage::HasGathered)) => permit(&shared, &mailboxes),
                 Ok(Ok(Stage::Listens)) => listening += 1,
                 Ok(Err(text)) => return Err(Refusal::failure(text)),
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
@@ -167,8 +177,20 @@ impl Node {
     }
 }
 
-/// Wakes all cores.
-fn wake(mailboxes: &[MailboxSender]) {
+/// Brings all shards to the first core whose cpu is not busy with something else.
+fn gather(plan: &Plan, shared: &Shared, mailboxes: &[MailboxSender], before: &CpuTimes) {
+    let now = CpuTimes::read();
+    let busy: Vec<Option<f64>> = plan.cpus.iter().map(|cpu| now.busy_since(before, *cpu)).collect();
+    let home = cpus::first_free(&busy) as u16;
+    shared.board.set_home(home);
+    let task = Mail::Task(Box::new(Core::gather_shards));
+    let is_sent = mailboxes[usize::from(home)].send(task).is_ok();
+    assert!(is_sent, "nobody fills a mailbox before there are clients");
+}
+
+/// Lets all cores listen.
+fn permit(shared: &Shared, mailboxes: &[MailboxSender]) {
+    shared.may_listen.store(true, Ordering::Release);
     for mailbox in mailboxes {
         // A full mailbox means an awake core.
         let _ = mailbox.send(Mail::Task(Box::new(|_| {})));

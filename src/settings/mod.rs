@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use table::{Setting, TABLE};
-use values::{BufferLimits, Fsync, LogLevel, MaxmemoryPolicy, Mode};
+use values::{BufferLimits, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, Spin};
 
 /// Every setting's value.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,8 +86,10 @@ pub struct Settings {
     pub log_level: LogLevel,
     /// Where they go; empty is standard error.
     pub log_file: PathBuf,
-    /// Microseconds that a core looks for work before it sleeps.
-    pub spin_us: u32,
+    /// How many of the cores are used.
+    pub cores_in_use: CoresInUse,
+    /// How long a core looks for work before it sleeps.
+    pub spin_us: Spin,
     /// What the socket rings may use.
     pub ring_features: Features,
     /// The file that was read at the start and that CONFIG REWRITE writes.
@@ -131,7 +133,8 @@ impl Default for Settings {
             slowlog_max_len: 128,
             log_level: LogLevel::Info,
             log_file: PathBuf::new(),
-            spin_us: 0,
+            cores_in_use: CoresInUse::Auto,
+            spin_us: Spin::Auto,
             ring_features: Features::ALL,
             config_file: None,
             config_is_redis: false,

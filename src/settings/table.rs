@@ -4,8 +4,8 @@ use super::Settings;
 use super::bind::Bind;
 use super::events::Events;
 use super::values::{
-    Fsync, LogLevel, MaxmemoryPolicy, Mode, RingFeature, Word, cpus_text, items, join, parse_cpus,
-    parse_size, size_text, words,
+    CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, RingFeature, Spin, Word, cpus_text, items,
+    join, parse_cpus, parse_size, size_text, words,
 };
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_BYTES_STEP};
 use crate::net::ring::Features;
@@ -104,6 +104,9 @@ pub enum Kind {
 const INT_MAX: i64 = i32::MAX as i64;
 const INT_MIN: i64 = i32::MIN as i64;
 
+/// Longest time that a core looks for work: a second.
+const SPIN_US_MAX: i64 = 1_000_000;
+
 /// Shards of a cluster: one slot each at least.
 const SHARDS_MAX: i64 = ringraft_shards::slot::SLOT_COUNT as i64;
 
@@ -182,9 +185,35 @@ pub const TABLE: &[Setting] = &[
         "N",
         "Parts of the keyspace, fixed when the directory is created; auto is one per core",
     ),
-    integer("spin-us", 0, 1_000_000, |s| s.spin_us.into(), |s, v| s.spin_us = v as u32)
-        .help(CORES, "MICROSECONDS", "Look for work so long before a core sleeps")
-        .at_run_time(),
+    word(
+        "cores-in-use",
+        words::<CoresInUse>,
+        |s| s.cores_in_use.word(),
+        |s, v| CoresInUse::from_word(v).map(|to| s.cores_in_use = to),
+    )
+    .help(
+        CORES,
+        "WORD",
+        "auto: as many as the load needs, from one on; all: shards stay where they are",
+    )
+    .at_run_time(),
+    text(
+        "spin-us",
+        |s| s.spin_us.to_string(),
+        |s, v| {
+            s.spin_us = match v {
+                AUTO => Spin::Auto,
+                v => Spin::Micros(in_range(v, 0, SPIN_US_MAX)? as u32),
+            };
+            Ok(())
+        },
+    )
+    .help(
+        CORES,
+        "MICROSECONDS",
+        "Look for work so long before a core sleeps; auto does where it spares wakes",
+    )
+    .at_run_time(),
     text("ring-features", ring_features, set_ring_features).help(
         CORES,
         "LIST",

@@ -83,6 +83,38 @@ impl Word for Fsync {
     ];
 }
 
+/// How many of its cores a server uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CoresInUse {
+    /// As many as the load needs.
+    Auto,
+    /// All, each with the shards that are dealt to it.
+    All,
+}
+
+impl Word for CoresInUse {
+    const WORDS: &'static [(&'static str, CoresInUse)] =
+        &[("auto", CoresInUse::Auto), ("all", CoresInUse::All)];
+}
+
+/// How long a core looks for work before it sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spin {
+    /// As long as it pays.
+    Auto,
+    /// So many microseconds.
+    Micros(u32),
+}
+
+impl Display for Spin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Spin::Auto => f.write_str("auto"),
+            Spin::Micros(us) => us.fmt(f),
+        }
+    }
+}
+
 /// Which items go when `maxmemory` is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaxmemoryPolicy {

@@ -51,6 +51,11 @@ impl MoveTurn {
         self.is_under_way.load(Ordering::SeqCst)
     }
 
+    /// Does a shard move, or wait for its turn?
+    pub fn is_any(&self) -> bool {
+        self.is_under_way() || self.waiting_count.load(Ordering::SeqCst) > 0
+    }
+
     fn begin(&self) -> bool {
         !self.is_under_way.swap(true, Ordering::SeqCst)
     }
@@ -359,7 +364,12 @@ impl Core {
         }
     }
 
-    fn tell_core(&mut self, core: u16, task: fn(&mut Core)) {
+    /// Does something on a core, this one or another.
+    pub(in crate::core) fn tell_core(
+        &mut self,
+        core: u16,
+        task: impl FnOnce(&mut Core) + Send + 'static,
+    ) {
         match core == self.id {
             true => task(self),
             false => self.answers.post(core, Mail::Task(Box::new(task))),
