@@ -12,6 +12,7 @@ mod blocking_streams;
 mod clock;
 mod collections;
 mod config_file;
+mod cores;
 mod crash;
 mod endings;
 mod events;

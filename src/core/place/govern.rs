@@ -225,7 +225,11 @@ impl Core {
         let mut numbers: Vec<usize> = step.in_use.iter().map(|core| usize::from(*core)).collect();
         numbers.sort_unstable();
         let shards = step.moves.len();
-        tracing::info!("cores in use: {}: {}; {shards} shards move", cpus_text(&numbers), step.why);
+        tracing::info!(
+            "cores in use: {}: {}; shards that move: {shards}",
+            cpus_text(&numbers),
+            step.why
+        );
         let before: Vec<u16> = self.shared.board.in_use().collect();
         self.shared.board.use_cores(&step.in_use, self.steady_ms());
         for &(shard, to) in &step.moves {
