@@ -4,6 +4,7 @@
 use crate::support::client::encode;
 use crate::support::{Client, Server, Value, eventually};
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// The fields of a core's line in INFO.
 fn core_line(server: &Server, core: usize) -> HashMap<String, String> {
@@ -32,6 +33,8 @@ fn shards_by_core(server: &Server) -> Vec<u64> {
 
 fn wait_for_cores_in_use(server: &Server, count: usize) {
     eventually("so many cores are in use and have the shards", || {
+        // Questions are work, and what is to be seen is a server without any.
+        std::thread::park_timeout(Duration::from_millis(100));
         let in_use = server.info_number("cores_in_use") as usize;
         let with_shards = shards_by_core(server).iter().filter(|shards| **shards > 0).count();
         ((in_use, with_shards) == (count, count)).then_some(())
@@ -40,8 +43,9 @@ fn wait_for_cores_in_use(server: &Server, count: usize) {
 
 #[test]
 fn a_server_begins_on_one_core_and_uses_as_many_as_it_is_told() {
-    for arguments in [&["--shards", "4"][..], &["--shards", "4", "--mode", "cache"]] {
-        let mut server = Server::start(arguments);
+    for mode in ["store", "cache"] {
+        let mut server =
+            Server::start(&["--shards", "4", "--cores-in-use", "auto", "--mode", mode]);
         let cores = core_count(&server);
         assert_eq!(server.info_number("cores_in_use"), 1);
         assert_eq!(shards_by_core(&server).iter().max(), Some(&4));
@@ -68,7 +72,7 @@ fn a_server_begins_on_one_core_and_uses_as_many_as_it_is_told() {
         let dealt: Vec<u64> =
             (0..cores).map(|core| (4 - core as u64).div_ceil(cores as u64)).collect();
         assert_eq!(shards_by_core(&server), dealt, "each on the core that it is dealt to");
-        if arguments.len() == 2 {
+        if mode == "store" {
             server.set_arguments(&["--cores-in-use", "all"]);
             server.restart();
             assert_eq!(shards_by_core(&server), dealt);
@@ -79,7 +83,7 @@ fn a_server_begins_on_one_core_and_uses_as_many_as_it_is_told() {
 
 #[test]
 fn clients_live_where_the_work_is_and_leave_a_core_that_is_left() {
-    let server = Server::start(&["--shards", "4", "--mode", "cache"]);
+    let server = Server::start(&["--shards", "4", "--mode", "cache", "--cores-in-use", "auto"]);
     let home = home(&server);
     let mut clients: Vec<Client> = (0..12).map(|_| server.client()).collect();
     clients.iter_mut().for_each(|client| assert_eq!(client.say("PING").text(), "PONG"));
@@ -119,7 +123,7 @@ fn clients_live_where_the_work_is_and_leave_a_core_that_is_left() {
 
 #[test]
 fn a_core_without_work_sleeps_without_a_timer() {
-    let server = Server::start(&["--shards", "2", "--mode", "cache"]);
+    let server = Server::start(&["--shards", "2", "--mode", "cache", "--cores-in-use", "auto"]);
     if core_count(&server) < 2 {
         return;
     }
@@ -131,7 +135,7 @@ fn a_core_without_work_sleeps_without_a_timer() {
         let mut asked = 0;
         while number(&server, home, "turns") < home_turns + 30 {
             asked += 2;
-            std::thread::park_timeout(std::time::Duration::from_millis(50));
+            std::thread::park_timeout(Duration::from_millis(50));
         }
         (number(&server, idle, "turns") <= turns + 2 * (asked + 4)).then_some(())
     });
@@ -143,7 +147,7 @@ fn a_core_without_work_sleeps_without_a_timer() {
 
 #[test]
 fn the_words_of_cores_in_use_and_spin_us() {
-    let server = Server::start(&["--mode", "cache"]);
+    let server = Server::start(&["--mode", "cache", "--cores-in-use", "auto"]);
     let mut client = server.client();
     let pair = |name: &str, value: &str| Value::Array(vec![Value::bulk(name), Value::bulk(value)]);
     assert_eq!(client.say("CONFIG GET cores-in-use"), pair("cores-in-use", "auto"));

@@ -257,7 +257,7 @@ fn a_paused_client_that_has_finished_writing_is_served_at_last() {
 /// A connection that is on its way to another core takes with it that its client sends nothing more.
 #[test]
 fn a_connection_ends_while_it_moves() {
-    let server = Server::start(&["--shards", "3", "--mode", "cache"]);
+    let server = Server::start(&["--shards", "3", "--mode", "cache", "--cores-in-use", "all"]);
     let mut clients: Vec<Client> = (0..24).map(|_| server.client()).collect();
     let old = |client: &mut Client| {
         let info = client.say("CLIENT INFO").text();

@@ -242,7 +242,7 @@ fn connections_follow_their_keys() {
         println!("skipped: one cpu");
         return;
     }
-    let server = Server::start(&["--shards", "2"]);
+    let server = Server::start(&["--shards", "2", "--cores-in-use", "all"]);
     let mut clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
     let mut counts = [[0_i64; 2]; 4];
     let mut round = 0;

@@ -11,6 +11,7 @@ struct Line {
     since_ms: AtomicI64,
     busy_permille: AtomicU32,
     ran_permille: AtomicU32,
+    spun_permille: AtomicU32,
     /// Commands run since the process started, or since CONFIG RESETSTAT.
     commands: AtomicU64,
     /// When it last wrote here.
@@ -33,6 +34,8 @@ pub struct CoreLoad {
     pub busy: f64,
     /// Share of its cpu that it has.
     pub ran: f64,
+    /// Of that, the share in which it looked for work.
+    pub spun: f64,
     /// Commands run.
     pub commands: u64,
     /// When this was so, milliseconds since the process started.
@@ -94,6 +97,7 @@ impl Board {
         let line = &self.cores[usize::from(core)];
         line.busy_permille.store(permille(load.busy), Ordering::Relaxed);
         line.ran_permille.store(permille(load.ran), Ordering::Relaxed);
+        line.spun_permille.store(permille(load.spun), Ordering::Relaxed);
         line.commands.store(load.commands, Ordering::Relaxed);
         line.written_ms.store(load.written_ms, Ordering::Relaxed);
     }
@@ -105,6 +109,7 @@ impl Board {
         CoreLoad {
             busy: share(&line.busy_permille),
             ran: share(&line.ran_permille),
+            spun: share(&line.spun_permille),
             commands: line.commands.load(Ordering::Relaxed),
             written_ms: line.written_ms.load(Ordering::Relaxed),
         }

@@ -66,10 +66,15 @@ impl Overview {
         let in_use: Vec<u16> = core.shared.board.in_use().collect();
         let home = core.shared.board.home();
         let others = in_use.iter().copied().filter(|other| *other != home);
-        let idle = CoreSight { busy: 0.0, foreign: None };
+        // What was begun with; the setting may have changed since.
+        let mode = match in_use.len() == core.core_count() {
+            true => CoresInUse::All,
+            false => CoresInUse::Auto,
+        };
+        let idle = CoreSight { busy: 0.0, ran: 0.0, foreign: None };
         Overview {
             policy: Policy::new(std::iter::once(home).chain(others).collect()),
-            mode: core.settings.cores_in_use,
+            mode,
             looked_ms: core.steady_ms(),
             cpus: None,
             cores: vec![idle; core.core_count()],
@@ -92,6 +97,7 @@ impl Overview {
             let load = current(board.read(id as u16), core.rests(id as u16), now_ms);
             commands += load.commands;
             smooth(&mut seen.busy, load.busy);
+            smooth(&mut seen.ran, load.ran - load.spun);
             let both = self.cpus.as_ref().zip(cpus.as_ref());
             let all = both.and_then(|(before, now)| now.busy_since(before, core.shared.cpus[id]));
             match all.map(|all| (all - load.ran).max(0.0)) {
@@ -120,8 +126,8 @@ impl Overview {
 /// A core that has said nothing for long is in the middle of something, unless it rests.
 fn current(load: CoreLoad, rests: bool, now_ms: i64) -> CoreLoad {
     match now_ms - load.written_ms > LOAD_STALE_MS {
-        true if rests => CoreLoad { busy: 0.0, ran: 0.0, ..load },
-        true => CoreLoad { busy: 1.0, ran: 1.0, ..load },
+        true if rests => CoreLoad { busy: 0.0, ran: 0.0, spun: 0.0, ..load },
+        true => CoreLoad { busy: 1.0, ran: 1.0, spun: 0.0, ..load },
         false => load,
     }
 }
@@ -160,6 +166,7 @@ impl Core {
         let load = CoreLoad {
             busy: share.busy,
             ran: share.ran,
+            spun: share.spun,
             commands: self.stats.total_commands,
             written_ms: self.steady_ms(),
         };
@@ -344,7 +351,7 @@ mod tests {
 
     #[test]
     fn who_is_silent_is_busy_unless_he_rests() {
-        let load = CoreLoad { busy: 0.3, ran: 0.2, commands: 7, written_ms: 1000 };
+        let load = CoreLoad { busy: 0.3, ran: 0.2, spun: 0.0, commands: 7, written_ms: 1000 };
         assert_eq!(current(load, false, 1000 + LOAD_STALE_MS), load);
         assert_eq!(current(load, false, 1001 + LOAD_STALE_MS).busy, 1.0);
         assert_eq!(current(load, true, 1001 + LOAD_STALE_MS).busy, 0.0);

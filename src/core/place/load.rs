@@ -23,6 +23,8 @@ pub struct Share {
     pub busy: f64,
     /// Having the cpu, whatever for.
     pub ran: f64,
+    /// Looking for work.
+    pub spun: f64,
     /// Ready to run while others did.
     pub waited: f64,
     /// Did the thread have to make room for others?
@@ -73,6 +75,7 @@ impl Meter {
         let found = Share {
             busy: share((ran + waited).saturating_sub(spun)),
             ran: share(ran),
+            spun: share(spun.min(ran)),
             waited: share(waited),
             is_pressed: times.preempted_count > self.last.preempted_count
                 || share(waited) > WAITED_MAX,

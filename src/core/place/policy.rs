@@ -55,6 +55,8 @@ pub const REST_ENDS_AT: f64 = 1.5;
 pub struct CoreSight {
     /// Share of its time that it works, or would if it had its cpu.
     pub busy: f64,
+    /// Share of its time that it works.
+    pub ran: f64,
     /// Share of its cpu that others use; not always looked at.
     pub foreign: Option<f64>,
 }
@@ -167,9 +169,12 @@ impl Policy {
 
     /// Looks at the loads. To be called some ten times a second, while no shard moves.
     pub fn decide(&mut self, sight: &Sight<'_>) -> Option<Step> {
-        let busy: f64 = self.in_use.iter().map(|core| sight.cores[usize::from(*core)].busy).sum();
+        let of_cores = || self.in_use.iter().map(|core| &sight.cores[usize::from(*core)]);
+        let busy: f64 = of_cores().map(|core| core.busy).sum();
         let average = busy / self.in_use.len() as f64;
-        let fit = (busy / SPARE_BELOW).ceil().max(1.0) as usize;
+        // The work itself, whatever keeps others' cpus busy: it must be done by those that are left.
+        let ran: f64 = of_cores().map(|core| core.ran).sum();
+        let fit = (ran / SPARE_BELOW).ceil().max(1.0) as usize;
         let now_ms = sight.now_ms;
         note(&mut self.busy_since_ms, average >= BUSY_FROM, now_ms);
         note(&mut self.spare_since_ms, fit < self.in_use.len(), now_ms);

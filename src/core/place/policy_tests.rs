@@ -53,7 +53,11 @@ impl Machine {
             let share = if asked > 0.0 { (room / (asked * cost)).min(1.0) } else { 0.0 };
             shards.iter().for_each(|&shard| loads[shard] = self.asked[shard] * share);
             let busy = (asked * cost).min(1.0);
-            cores_seen.push(CoreSight { busy, foreign: Some(self.foreign[core]) });
+            cores_seen.push(CoreSight {
+                busy,
+                ran: busy.min(room),
+                foreign: Some(self.foreign[core]),
+            });
         }
         self.served = loads.iter().sum();
         let shards: Vec<ShardSight> =

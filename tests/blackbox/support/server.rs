@@ -152,9 +152,20 @@ impl Server {
             .arg("--dir")
             .arg(self.directory.path())
             .args(&self.arguments)
+            .args(self.placement())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.directory.path());
         command
+    }
+
+    /// Which cores the server uses where the test does not say.
+    fn placement(&self) -> Vec<String> {
+        const OPTION: &str = "--cores-in-use";
+        let says = self.arguments.iter().any(|argument| argument == OPTION);
+        match std::env::var("RINGRAFT_CORES_IN_USE") {
+            Ok(word) if self.program == Program::Ringraft && !says => vec![OPTION.into(), word],
+            _ => Vec::new(),
+        }
     }
 
     /// The port it listens on.
