@@ -205,7 +205,10 @@ impl Findings<'_> {
     fn hops(&mut self) -> Result<(), String> {
         let one = self.ringraft("one shard", "--mode cache --shards 1 --cores 0")?;
         let side = self.ringraft("two shards, one cpu", "--mode cache --shards 2 --cores 0")?;
-        let two = self.ringraft("two shards, two cpus", "--mode cache --shards 2 --cores 0,1")?;
+        let two = self.ringraft(
+            "two shards, two cpus",
+            "--mode cache --shards 2 --cores 0,1 --cores-in-use all",
+        )?;
         let judge = |compared: &Compared| {
             let limit = match compared.scenario.pipeline {
                 ..16 => 1.25,
@@ -220,7 +223,10 @@ impl Findings<'_> {
 
     fn multi(&mut self) -> Result<(), String> {
         let one = self.ringraft("2 shards, one cpu", "--mode cache --shards 2 --cores 0")?;
-        let two = self.ringraft("2 shards, two cpus", "--mode cache --shards 2 --cores 0,1")?;
+        let two = self.ringraft(
+            "2 shards, two cpus",
+            "--mode cache --shards 2 --cores 0,1 --cores-in-use all",
+        )?;
         let redis = self.redis("--save '' --appendonly no")?;
         let judge = |compared: &Compared| {
             // Nothing was asked for at P=100.
@@ -274,7 +280,10 @@ impl Findings<'_> {
 
     fn restart(&mut self) -> Result<(), String> {
         let servers = [
-            self.ringraft("ringraft", "--fsync everysec --shards 2 --cores 0,1")?,
+            self.ringraft(
+                "ringraft",
+                "--fsync everysec --shards 2 --cores 0,1 --cores-in-use all",
+            )?,
             self.redis("--save '' --appendonly no")?,
         ];
         let keys = self.options.overrides.keys.unwrap_or(3_000_000);
