@@ -316,7 +316,7 @@ impl Core {
             last_suspension: 0,
             joined: joined::Joined::default(),
             moves: place::moving::Moves::default(),
-            governor: place::govern::Governor::new(),
+            governor: place::govern::Governor::of_this_thread(),
             spinner: spin::Spinner::default(),
             listening: vec![false; listener_count],
             last_sync_ms: 0,

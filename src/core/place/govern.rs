@@ -44,10 +44,10 @@ struct Overview {
 }
 
 impl Governor {
-    /// For this thread's core.
-    pub fn new() -> Governor {
+    /// For the core whose thread calls.
+    pub fn of_this_thread() -> Governor {
         Governor {
-            meter: Meter::new(),
+            meter: Meter::of_this_thread(),
             quiet_ticks: 0,
             is_resting: false,
             overview: None,

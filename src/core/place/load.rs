@@ -45,8 +45,8 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// For this thread.
-    pub fn new() -> Meter {
+    /// For the thread that calls.
+    pub fn of_this_thread() -> Meter {
         // Opened by this thread it means this thread, whoever reads it.
         let schedstat = File::open("/proc/thread-self/schedstat").ok();
         let mut meter = Meter {
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_busy_thread_is_seen_to_be_busy() {
-        let mut meter = Meter::new();
+        let mut meter = Meter::of_this_thread();
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_millis(60) {
             std::hint::spin_loop();
