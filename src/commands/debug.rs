@@ -62,7 +62,7 @@ type Digest = [u8; 20];
 
 fn digest(desk: &mut Desk<'_>, _: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
     let ask = |core: &mut Core| -> Digest {
-        let digests = core.shards.iter().map(|shard| shard.keyspace.digest_all());
+        let digests = core.shards.iter().map(|shard| shard.keyspace.digest_items());
         digests.fold(Digest::default(), add)
     };
     desk.ask_cores(ask, |_, digests, reply| {

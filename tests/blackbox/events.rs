@@ -45,7 +45,19 @@ impl Scene {
 fn scenes(classes: &str) -> (Scene, Vec<Scene>) {
     let ours = [
         (Server::start(&["--shards", "1", "--mode", "cache"]), true),
-        (Server::start(&["--shards", "4", "--cores", "0,1", "--mode", "cache"]), false),
+        (
+            Server::start(&[
+                "--shards",
+                "4",
+                "--cores",
+                "0,1",
+                "--cores-in-use",
+                "all",
+                "--mode",
+                "cache",
+            ]),
+            false,
+        ),
     ];
     let ours = ours.into_iter().map(|(server, is_ordered)| Scene::new(server, classes, is_ordered));
     (Scene::new(Server::start_redis(&[]), classes, true), ours.collect())

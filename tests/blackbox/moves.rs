@@ -320,3 +320,35 @@ fn only_shards_and_cores_that_exist_are_moved() {
     assert_eq!(client.say("DEBUG MOVE-SHARD 1 0"), Value::ok());
     assert_eq!(client.say("DEBUG MOVE-SHARD 1 0"), Value::ok(), "it is there already");
 }
+
+/// Who caches what it has read is told of every change behind it, and a subscriber hears of every event of a key in order.
+#[test]
+fn news_of_changes_comes_from_wherever_the_shard_is() {
+    const ROUNDS: i64 = 300;
+    let mut chance = Chance::new("news_of_changes_comes_from_wherever_the_shard_is");
+    for server in &servers() {
+        let (mut reader, mut writer) = (server.client(), server.client());
+        let mut listener = server.client();
+        assert!(!reader.say("HELLO 3").is_error());
+        assert_eq!(reader.say("CLIENT TRACKING ON"), Value::ok());
+        assert_eq!(writer.say("CONFIG SET notify-keyspace-events Kl"), Value::ok());
+        assert_eq!(listener.say("PSUBSCRIBE __keyspace@0__:news:*").elements().len(), 3);
+        while_shards_move(server, chance.next(), || {
+            for round in 0..ROUNDS {
+                let key = format!("news:{}", round % 9);
+                let length = round / 9;
+                assert_eq!(reader.call(&["LLEN", &key]), Value::Integer(length));
+                assert_eq!(writer.call(&["RPUSH", &key, "x"]), Value::Integer(length + 1));
+                let news = reader.read();
+                let [kind, keys] = news.elements() else { panic!("{news:?}") };
+                assert_eq!(
+                    (kind.text().as_str(), keys.elements()),
+                    ("invalidate", &[Value::bulk(&key)][..])
+                );
+                let event = listener.read();
+                let words: Vec<String> = event.elements().iter().map(Value::text).collect();
+                assert_eq!(words[2..], [format!("__keyspace@0__:{key}"), "rpush".to_string()]);
+            }
+        });
+    }
+}

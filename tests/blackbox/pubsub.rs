@@ -4,7 +4,7 @@
 use crate::support::client::encode;
 use crate::support::{Client, Server, Value, eventually};
 
-const TWO_CORES: &[&str] = &["--shards", "4", "--cores", "0,1"];
+const TWO_CORES: &[&str] = &["--shards", "4", "--cores", "0,1", "--cores-in-use", "all"];
 
 /// Sends each line by itself and reads everything that comes before the answer to an ECHO or, where that is not allowed, a
 /// PING behind it.

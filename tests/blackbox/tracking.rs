@@ -3,7 +3,8 @@
 use crate::support::{Chance, Client, Server, Value, eventually};
 use std::collections::HashMap;
 
-const TWO_CORES: &[&str] = &["--shards", "4", "--cores", "0,1", "--mode", "cache"];
+const TWO_CORES: &[&str] =
+    &["--shards", "4", "--cores", "0,1", "--cores-in-use", "all", "--mode", "cache"];
 
 fn servers() -> [Server; 3] {
     [
@@ -195,7 +196,9 @@ fn another_client_may_be_told() {
 #[test]
 fn no_cache_keeps_what_has_changed() {
     let mut chance = Chance::new("no_cache_keeps_what_has_changed");
-    for shape in [&["--shards", "1"][..], &["--shards", "4", "--cores", "0,1"]] {
+    for shape in
+        [&["--shards", "1"][..], &["--shards", "4", "--cores", "0,1", "--cores-in-use", "all"]]
+    {
         let server = Server::start(shape);
         let seed = chance.next();
         std::thread::scope(|scope| {

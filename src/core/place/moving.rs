@@ -15,7 +15,7 @@
 //!
 //! Nothing is waited for but these messages. What the shard has under way travels with it: what it gathered and what flies, waiting
 //! requests, its part in transactions, a snapshot, blocked clients. What stays behind is an operation of the giver's ring or
-//! helper thread; when that ends, the shard is told by mail ([`Core::tell_shard`]). Replies go from either core to the one that asked,
+//! helper thread; when that ends, the shard is told by mail ([`Core::tell_shard`]). Replies and news go from either core to the one that asked,
 //! where they are put in order as always.
 //!
 //! Invariants: a shard is on one core or in one message; a core's outbox has nothing for a core where the shard is not; whoever
@@ -190,13 +190,15 @@ impl Core {
     /// Goes on with moves at the turn's end, when everything that the turn has sent is on its way.
     #[cold]
     pub(in crate::core) fn tend_moves(&mut self) {
-        if !self.has_unsent_mail()
-            && let Some(giver) = self.moves.owed.take()
-        {
-            self.tell_core(giver, Core::has_withheld);
-        }
-        if self.moves.giving.as_ref().is_some_and(|g| g.missing == 0 && g.withheld.is_some()) {
-            self.hand_over();
+        // What was sent before is to be there before: to the giver and to all who ask or listen.
+        if !self.has_unsent_mail() {
+            if let Some(giver) = self.moves.owed.take() {
+                self.tell_core(giver, Core::has_withheld);
+            }
+            let giving = self.moves.giving.as_ref();
+            if giving.is_some_and(|giving| giving.missing == 0 && giving.withheld.is_some()) {
+                self.hand_over();
+            }
         }
         while self.begin_move() {}
         self.flush();
@@ -301,6 +303,7 @@ impl Core {
         self.freeing = true;
         self.router.put(id, self.shards.len());
         self.shards.push(shard);
+        self.listen_to_changes();
         if self.stop_sent {
             self.stop_shard(self.shards.len() - 1);
         }
