@@ -226,6 +226,10 @@ impl LocalShard {
             return true;
         }
         let locks = self.locks_of(request);
+        if locks.is_empty() {
+            // It names no key, so that it will be refused.
+            return false;
+        }
         let plain = matches!(request.command.run, Run::Read(_)) && !request.origin.rides;
         let waits = match plain {
             true => self.holds_up_read(request.command, request.arguments, request.first_key),
