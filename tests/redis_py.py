@@ -133,6 +133,49 @@ def transactions(r):
     assert r.get("{tag}a") == b"other"
 
 
+def entries_of(reply, name):
+    """Ids of what XREAD and XREADGROUP return for a stream, in whatever shape the protocol has."""
+    entries = dict(reply)[name] if reply else []
+    if entries and isinstance(entries[0], list):
+        entries = entries[0]
+    return [entry_id for entry_id, _ in entries]
+
+
+def streams(r):
+    ids = [r.xadd("s", {"n": str(n), "same": "x"}) for n in range(5)]
+    assert r.xlen("s") == 5 and ids == sorted(ids)
+    assert r.xrange("s", min=ids[1], max=ids[3]) == [
+        (ids[n], {b"n": str(n).encode(), b"same": b"x"}) for n in (1, 2, 3)
+    ]
+    assert [entry_id for entry_id, _ in r.xrevrange("s", count=2)] == [ids[4], ids[3]]
+    assert entries_of(r.xread({"s": ids[2]}), b"s") == ids[3:]
+    assert not r.xread({"s": "$"}, block=1)
+    assert r.xgroup_create("s", "group", id="0") is True
+    assert entries_of(r.xreadgroup("group", "one", {"s": ">"}, count=3), b"s") == ids[:3]
+    assert entries_of(r.xreadgroup("group", "two", {"s": ">"}, block=1), b"s") == ids[3:]
+    pending = r.xpending("s", "group")
+    assert pending["pending"] == 5 and len(pending["consumers"]) == 2, pending
+    assert r.xack("s", "group", ids[0]) == 1
+    assert [p["message_id"] for p in r.xpending_range("s", "group", "-", "+", 10)] == ids[1:]
+    claimed = r.xclaim("s", "group", "two", 0, [ids[1]])
+    assert [entry_id for entry_id, _ in claimed] == [ids[1]]
+    cursor, claimed, deleted = r.xautoclaim("s", "group", "one", 0)
+    assert [entry_id for entry_id, _ in claimed] == ids[1:] and not deleted
+    assert r.xinfo_stream("s")["length"] == 5
+    assert [group["pending"] for group in r.xinfo_groups("s")] == [4]
+    assert sum(consumer["pending"] for consumer in r.xinfo_consumers("s", "group")) == 4
+    assert len(r.xinfo_stream("s", full=True)["groups"]) == 1
+    assert r.xdel("s", ids[0]) == 1 and r.xtrim("s", maxlen=2, approximate=False) == 2
+    assert r.xgroup_destroy("s", "group") in (1, True)
+    waiting = threading.Thread(target=lambda: heard.append(r.xread({"s": "$"}, block=0)))
+    heard = []
+    waiting.start()
+    eventually("it waits", lambda: r.info("clients")["blocked_clients"] == 1)
+    last = r.xadd("s", {"n": "last"})
+    waiting.join()
+    assert entries_of(heard[0], b"s") == [last]
+
+
 def messages(r):
     listener = r.pubsub()
     listener.subscribe("news", "sport")
@@ -186,7 +229,7 @@ def main():
         for protocol in (2, 3):
             r = redis.Redis(port=server.port, protocol=protocol, socket_timeout=PATIENCE_SECONDS)
             r.flushall()
-            for part in (strings, expiry, keys, pipelines, transactions, messages, connection):
+            for part in (strings, expiry, keys, pipelines, transactions, streams, messages, connection):
                 part(r)
             databases(r, server.port, protocol)
             print(f"redis-py {redis.__version__}, RESP{protocol}: ok")

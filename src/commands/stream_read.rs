@@ -11,6 +11,7 @@ use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::{Edit, Key, Value, View};
 use ringraft_shards::value::stream::{Pending, Stream, StreamId};
 use ringraft_shards::waiting::{WaitKey, WaitKind};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -177,6 +178,27 @@ pub fn awaited(
         Some(WaitKey { within, ..WaitKey::new(database, kind, arguments.at(key)) })
     };
     options.pairs().filter_map(key).collect()
+}
+
+/// What a read needs of each stream: entries behind an id, and how many. `None` for what is no such read, or none that makes
+/// sense.
+pub fn tails<'a>(
+    command: &Command,
+    arguments: Arguments<'a>,
+) -> Option<HashMap<&'a [u8], (StreamId, u64)>> {
+    command.wait.filter(|wait| wait.kind == WaitKind::Entries)?;
+    let options = ReadOptions::of(command, arguments).ok()?;
+    let mut tails = HashMap::new();
+    for (key, id) in options.pairs() {
+        // Behind `$` there is nothing, and what is no id is refused.
+        let id = strict_id(arguments.at(id), 0).unwrap_or(StreamId::MAX);
+        let wanted = (id, options.limit() as u64);
+        tails
+            .entry(arguments.at(key))
+            .and_modify(|(least, limit)| (*least, *limit) = (id.min(*least), u64::MAX))
+            .or_insert(wanted);
+    }
+    Some(tails)
 }
 
 /// Is there at a key what somebody waits for, or an error to be told?

@@ -20,6 +20,7 @@ use ringraft_shards::transaction::{
     self, Applied, Fetch, Fetched, FetchedItem, LockKey, LockSet, Message, Next, ParticipantOutput,
     Record, ToCoordinator, ToShard,
 };
+use ringraft_shards::value::stream::StreamId;
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[
@@ -62,10 +63,22 @@ pub enum What {
     /// Nothing.
     #[default]
     Nothing,
-    /// Copies of these items, with their values or without.
-    Items(Vec<(DatabaseIndex, Vec<u8>)>, bool),
+    /// Copies of these items.
+    Items(Vec<(DatabaseIndex, Vec<u8>)>, Copies),
     /// The replies of commands that read.
     Replies(Reads),
+}
+
+/// How much of items is copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Copies {
+    /// That they are there.
+    Presence,
+    /// All.
+    Whole,
+    /// Of streams what is known beside their entries and so many entries behind an id, for each item in order; of others that they
+    /// are there, as strings.
+    Behind(Vec<(StreamId, u64)>),
 }
 
 /// Commands that read, as far as they concern one shard.
@@ -396,12 +409,19 @@ impl LocalShard {
         }
         Some(Ok(match &ask.what {
             What::Nothing => Found::Nothing,
-            What::Items(keys, with_values) => {
+            What::Items(keys, wanted) => {
                 let hasher = self.keyspace.hasher();
-                let copies = keys.iter().map(|(database, key)| {
+                let copies = keys.iter().enumerate().map(|(i, (database, key))| {
                     let view = self.keyspace.view(*database, now_ms);
                     let item = view.get(&Key::new(key, hasher.hash(key)));
-                    let item = item.map(|item| FetchedItem::copy(item, *with_values));
+                    let item = item.map(|item| match wanted {
+                        Copies::Presence => FetchedItem::copy(item, false),
+                        Copies::Whole => FetchedItem::copy(item, true),
+                        Copies::Behind(ids) => {
+                            let (id, limit) = ids[i];
+                            FetchedItem::copy_behind(item, id, limit)
+                        }
+                    });
                     Fetched { database: *database, key: key.clone(), item }
                 });
                 Found::Items(copies.collect())

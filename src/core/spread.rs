@@ -13,7 +13,7 @@
 //! protocol is the engine's (`ringraft_shards::transaction`), explained in `docs/transactions.md`.
 
 use crate::commands::events::FLUSHED;
-use crate::commands::{Command, Gather, Spread, table};
+use crate::commands::{Command, Gather, Spread, stream_read, table};
 use crate::core::Core;
 use crate::core::answers::Target;
 use crate::core::connection::Hold;
@@ -21,7 +21,7 @@ use crate::core::everywhere::needs_every_key;
 use crate::core::gather::integer_of;
 use crate::core::intake::{EXEC_OUT_OF_MEMORY, OUT_OF_MEMORY};
 use crate::core::joined::{Effects, Seams};
-use crate::core::participate::{Ask, Found, Reads, TransactionMessage, What};
+use crate::core::participate::{Ask, Copies, Found, Reads, TransactionMessage, What};
 use crate::core::push::writer_of;
 use crate::core::session::Watched;
 use crate::core::steps::{Manner, Step, Steps};
@@ -258,9 +258,21 @@ impl Core {
             need.guard.push(watched.clone());
         }
         let grows = steps.iter().any(|step| step.command.flags.grows);
-        let with_values = !steps.iter().all(|step| step.command.flags.keys_only);
+        let only_presence = steps.iter().all(|step| step.command.flags.keys_only);
+        let tails = match steps {
+            [one] => stream_read::tails(one.command, one.arguments.borrow()),
+            _ => None,
+        };
         let part = |(shard, need): (ShardId, Needs)| {
-            let what = What::Items(need.items, with_values);
+            let copies = match &tails {
+                _ if only_presence => Copies::Presence,
+                None => Copies::Whole,
+                Some(tails) => {
+                    let behind = need.items.iter().map(|(_, key)| tails[key.as_slice()]);
+                    Copies::Behind(behind.collect())
+                }
+            };
+            let what = What::Items(need.items, copies);
             Part {
                 shard,
                 locks: need.locks,

@@ -19,6 +19,7 @@ mod write;
 
 pub use item::{ItemRecord, Piece, read_item, write_item, write_record};
 pub use payload::{PayloadError, read_payload, write_payload};
+pub use stream::write_stream_behind;
 pub use value::{EncodedValue, TakePart};
 pub use write::write_value;
 

@@ -41,12 +41,64 @@ const SAME_FIELDS: i64 = 2;
 /// A count that is not known, and the time of what never was.
 const UNKNOWN: u64 = u64::MAX;
 
+/// Appends a stream, its type first, without its groups, and of its entries the blocks that hold about so many behind an id.
+pub fn write_stream_behind(out: &mut Vec<u8>, stream: Stream<'_>, id: StreamId, limit: u64) {
+    let mut left = limit;
+    let blocks = id.next().into_iter().flat_map(|from| stream.blocks_from(from));
+    let blocks: Vec<Block<'_>> = blocks
+        .take_while(|block| {
+            let is_wanted = left > 0;
+            let behind = block.entries().filter(|entry| entry.id > id).count() as u64;
+            left = left.saturating_sub(behind);
+            is_wanted
+        })
+        .collect();
+    out.push(STREAM);
+    write_length(out, 1 + blocks.len());
+    let head = StreamPart::Head {
+        last_id: stream.last_id(),
+        added: stream.added(),
+        max_deleted_id: stream.max_deleted_id(),
+    };
+    write_part(out, head);
+    blocks.into_iter().for_each(|block| write_part(out, StreamPart::Block(block)));
+}
+
 /// Appends the count of a stream's parts from one to another, and those parts.
 pub(super) fn write_parts(out: &mut Vec<u8>, stream: Stream<'_>, from: u64, end: u64) {
     let mut left = end - from;
     write_length(out, left as usize);
     let (mut in_group, mut of_consumer): (Option<&[u8]>, Option<&[u8]>) = (None, None);
-    let visit = |part: StreamPart<'_>, out: &mut Vec<u8>| match part {
+    if left == 0 {
+        return;
+    }
+    let _ = stream.visit(from, &mut |part| {
+        let (group, consumer) = match part {
+            StreamPart::Head { .. } | StreamPart::Block(_) => (None, None),
+            StreamPart::Group { name, .. } => {
+                in_group = Some(name);
+                (None, None)
+            }
+            StreamPart::Consumer { group, .. } => (Some(group), None),
+            StreamPart::Pending { group, pending } => (Some(group), Some(pending.consumer)),
+        };
+        for (kind, known, wanted) in
+            [(IN_GROUP, &mut in_group, group), (OF_CONSUMER, &mut of_consumer, consumer)]
+        {
+            if let Some(name) = wanted.filter(|_| *known != wanted) {
+                out.push(kind);
+                write_string(out, name);
+                *known = Some(name);
+            }
+        }
+        write_part(out, part);
+        left -= 1;
+        if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+}
+
+fn write_part(out: &mut Vec<u8>, part: StreamPart<'_>) {
+    match part {
         StreamPart::Head { last_id, added, max_deleted_id } => {
             out.push(HEAD);
             out.extend_from_slice(&last_id.bytes());
@@ -78,33 +130,7 @@ pub(super) fn write_parts(out: &mut Vec<u8>, stream: Stream<'_>, from: u64, end:
             out.extend_from_slice(&pending.delivered_ms.to_le_bytes());
             out.extend_from_slice(&pending.count.to_le_bytes());
         }
-    };
-    if left == 0 {
-        return;
     }
-    let _ = stream.visit(from, &mut |part| {
-        let (group, consumer) = match part {
-            StreamPart::Head { .. } | StreamPart::Block(_) => (None, None),
-            StreamPart::Group { name, .. } => {
-                in_group = Some(name);
-                (None, None)
-            }
-            StreamPart::Consumer { group, .. } => (Some(group), None),
-            StreamPart::Pending { group, pending } => (Some(group), Some(pending.consumer)),
-        };
-        for (kind, known, wanted) in
-            [(IN_GROUP, &mut in_group, group), (OF_CONSUMER, &mut of_consumer, consumer)]
-        {
-            if let Some(name) = wanted.filter(|_| *known != wanted) {
-                out.push(kind);
-                write_string(out, name);
-                *known = Some(name);
-            }
-        }
-        visit(part, out);
-        left -= 1;
-        if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    });
 }
 
 /// Reads what [`write_parts`] wrote.

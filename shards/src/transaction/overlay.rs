@@ -7,10 +7,12 @@ use super::record::{install, install_here};
 use crate::arguments::Arguments;
 use crate::ids::{DatabaseIndex, Deadline};
 use crate::keyspace::{
-    Edit, Expiry, Item, Key, KeyEvent, KeyHasher, Keyspace, Listening, Shape, StringForm, View,
+    Edit, Expiry, Item, Key, KeyEvent, KeyHasher, Keyspace, Listening, Shape, StringForm, Value,
+    View,
 };
 use crate::rdb::{self, EncodedValue, Piece};
 use crate::value::Limits;
+use crate::value::stream::StreamId;
 
 /// A key as it was in its shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +48,21 @@ impl FetchedItem {
             }
         }
         FetchedItem { value, shape, deadline: item.deadline() }
+    }
+}
+
+impl FetchedItem {
+    /// Copies of a stream what is known beside its entries, and about so many entries behind an id; of another item its
+    /// presence, as a string.
+    pub fn copy_behind(item: Item<'_>, id: StreamId, limit: u64) -> FetchedItem {
+        match item.value() {
+            Value::Stream(stream) => {
+                let mut value = Vec::new();
+                rdb::write_stream_behind(&mut value, stream, id, limit);
+                FetchedItem { value, shape: item.shape(), deadline: item.deadline() }
+            }
+            _ => FetchedItem::copy(item, false),
+        }
     }
 }
 
@@ -220,7 +237,7 @@ mod tests {
             });
             assert_eq!(installed, 1);
             let item = edit.view().peek(&key).expect("installed");
-            let crate::keyspace::Value::List(list) = item.value() else { panic!("a list") };
+            let Value::List(list) = item.value() else { panic!("a list") };
             assert_eq!((list.count(), list.get(0)), (count + 1, Some(&b"new"[..])));
         }
         let nothing = install(b"k", None);
@@ -231,6 +248,38 @@ mod tests {
             nothing.borrow(),
         );
         assert_eq!(shard.used_bytes(), 0);
+    }
+
+    /// A read over shards copies what it reads of a long stream, and no more.
+    #[test]
+    fn of_a_stream_what_is_read_is_copied() {
+        let hasher = KeyHasher::new(5);
+        let key = Key::new(b"k", hasher.hash(b"k"));
+        let (mut shard, database) = (Keyspace::new(hasher), DatabaseIndex(0));
+        let mut edit = shard.edit(database, 100);
+        let mut stream = edit.stream_mut(&key).expect("new");
+        let id = |ms| StreamId { ms, sequence: 0 };
+        (1..=5000).for_each(|ms| stream.append(id(ms), [(&b"f"[..], &b"v"[..])].into_iter()));
+        stream.add_group(b"g", id(3), None);
+        drop(stream);
+        let item = edit.view().peek(&key).expect("just made");
+        let whole = FetchedItem::copy(item, true).value.len();
+        for (behind, limit, count) in
+            [(0, u64::MAX, 5000), (4990, u64::MAX, 10), (2000, 20, 20), (5000, 9, 0)]
+        {
+            let fetched = FetchedItem::copy_behind(item, id(behind), limit);
+            let per_block = 600;
+            assert!(fetched.value.len() < whole * count / 5000 + 2 * per_block, "{behind}");
+            let mut overlay = Overlay::new(hasher);
+            overlay.load(Fetched { database, key: b"k".to_vec(), item: Some(fetched) }, 100);
+            let inside = overlay.edit(database, 100);
+            let Value::Stream(stream) = inside.view().peek(&key).expect("loaded").value() else {
+                panic!("a stream")
+            };
+            let found = stream.entries_from(id(behind + 1)).take(count).map(|entry| entry.id.ms);
+            assert!(found.eq(behind + 1..behind + 1 + count as u64), "{behind}");
+            assert_eq!(stream.last_id(), id(5000));
+        }
     }
 
     #[test]

@@ -186,6 +186,12 @@ impl<'a> Stream<'a> {
         entries.skip_while(move |entry| entry.id > id)
     }
 
+    /// The blocks with the entries from an id on.
+    pub(crate) fn blocks_from(self, id: StreamId) -> impl Iterator<Item = Block<'a>> {
+        let blocks = self.content.map(|content| content.blocks_from(content.rank_of(id)));
+        blocks.into_iter().flatten().skip_while(move |block| block.last() < id)
+    }
+
     /// How many groups there are.
     pub fn group_count(self) -> usize {
         self.content.map_or(0, |content| content.groups.len())
