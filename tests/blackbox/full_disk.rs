@@ -5,11 +5,13 @@
 //! nothing; what the engine does on a full disk is tested on a simulated one too (`shards/tests/single.rs`,
 //! `shards/tests/sim`).
 
+use crate::moves::DoneOnDrop;
 use crate::support::client::encode;
 use crate::support::{Chance, Client, Program, Server, Value, eventually, kill_cycles};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const VALUE_BYTES: usize = 4000;
 const PIPELINE: usize = 100;
@@ -158,16 +160,15 @@ fn a_first_start_on_a_full_disk_decides_nothing() {
     assert_eq!(scene.server.client().say("SET a 1"), Value::ok());
 }
 
-#[test]
-fn a_log_that_fills_its_disk_is_made_smaller_again_and_again() {
-    const KEYS: usize = 500;
-    const ROUNDS: usize = 80;
-    let Some(mut scene) = Scene::start(64) else { return };
-    let mut client = scene.server.client();
+/// Keys that are written in each of the rounds.
+const KEYS_OF_ROUNDS: usize = 500;
+
+/// Writes some keys in so many rounds, 2 MB each, all of them in the end.
+fn write_rounds(server: &Server, rounds: usize) {
+    let mut client = server.client();
     let mut refused_count = 0;
-    // 160 MB through a disk of 64.
-    for round in 0..ROUNDS {
-        for first in (0..KEYS).step_by(PIPELINE) {
+    for round in 0..rounds {
+        for first in (0..KEYS_OF_ROUNDS).step_by(PIPELINE) {
             let mut keys: Vec<usize> = (first..first + PIPELINE).collect();
             eventually("there is room again", || {
                 keys = write(&mut client, &keys, round);
@@ -177,15 +178,58 @@ fn a_log_that_fills_its_disk_is_made_smaller_again_and_again() {
         }
     }
     eprintln!("{refused_count} writes were refused in between");
+}
+
+/// What was written is there, and after a kill too.
+fn keeps_the_last_round(scene: &mut Scene, rounds: usize) {
     assert!(scene.server.info_number("rdb_saves") > 0);
     for kill in [false, true] {
-        for n in 0..KEYS {
-            assert_eq!(read(&mut client, n), Some(value(n, ROUNDS - 1)), "kill {kill}, key {n}");
+        let mut client = scene.server.client();
+        for n in 0..KEYS_OF_ROUNDS {
+            assert_eq!(read(&mut client, n), Some(value(n, rounds - 1)), "kill {kill}, key {n}");
         }
         scene.server.kill();
         scene.server.launch();
-        client = scene.server.client();
     }
+}
+
+#[test]
+fn a_log_that_fills_its_disk_is_made_smaller_again_and_again() {
+    // 160 MB through a disk of 64.
+    const ROUNDS: usize = 80;
+    let Some(mut scene) = Scene::start(64) else { return };
+    write_rounds(&scene.server, ROUNDS);
+    keeps_the_last_round(&mut scene, ROUNDS);
+}
+
+/// The same while the shards move between cores: segments, snapshots and what is given up of them are the work of either.
+#[test]
+fn shards_move_beside_a_disk_that_fills_again_and_again() {
+    const ROUNDS: usize = 80;
+    let Some(mut scene) = Scene::start(64) else { return };
+    let cores = scene.server.info_number("cores") as u64;
+    let done = AtomicBool::new(false);
+    let moved = std::thread::scope(|scope| {
+        let mut client = scene.server.client();
+        let done = &done;
+        let mover = scope.spawn(move || {
+            let mut moved = 0_u64;
+            while !done.load(Ordering::Relaxed) {
+                let (shard, core) = (moved % 2, moved / 2 % cores);
+                let reply = client.say(&format!("DEBUG MOVE-SHARD {shard} {core}"));
+                assert_eq!(reply, Value::ok(), "shard {shard} to core {core}");
+                moved += 1;
+            }
+            moved
+        });
+        let _done = DoneOnDrop(done);
+        write_rounds(&scene.server, ROUNDS);
+        done.store(true, Ordering::Relaxed);
+        mover.join().expect("the mover ends")
+    });
+    eprintln!("{moved} moves");
+    assert!(moved > ROUNDS as u64);
+    keeps_the_last_round(&mut scene, ROUNDS);
 }
 
 #[test]

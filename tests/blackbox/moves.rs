@@ -48,7 +48,7 @@ fn while_shards_move(server: &Server, seed: u64, scene: impl FnOnce()) -> u64 {
 }
 
 /// Lets the movers end, also when the test panics.
-struct DoneOnDrop<'a>(&'a AtomicBool);
+pub struct DoneOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for DoneOnDrop<'_> {
     fn drop(&mut self) {
