@@ -301,6 +301,9 @@ fn walk_elements<'e>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::DatabaseIndex;
+    use crate::keyspace::{Expiry, Key, KeyHasher, Keyspace};
+    use crate::rdb::{read_payload, write_payload};
     use crate::value::stream::{StreamId, StreamPart};
     use proptest::prelude::*;
 
@@ -429,6 +432,40 @@ mod tests {
             (b"\x16\x00", Fault::UnknownType(22)),
         ] {
             assert_eq!(parts(bytes).map_err(|error| error.fault), Err(fault), "{bytes:x?}");
+        }
+    }
+
+    /// Streams that are damaged somewhere: refused, or a stream that is written and read back as it is.
+    #[test]
+    fn damaged_streams_are_refused_or_streams() {
+        let hasher = KeyHasher::new(3);
+        let streams = VALUES.iter().map(|(hex, _)| bytes_of_hex(hex));
+        for bytes in streams.filter(|bytes| [STREAM_1, STREAM_2, STREAM_3].contains(&bytes[0])) {
+            for (at, to) in (1..bytes.len()).flat_map(|at| [0, 1, 0x7f, 0xff].map(|to| (at, to))) {
+                let mut damaged = bytes.clone();
+                damaged[at] = damaged[at].wrapping_add(to);
+                let Ok(value) = EncodedValue::read(damaged[0], &damaged[1..]) else { continue };
+                let mut keyspace = Keyspace::new(hasher);
+                let keys = [b"one", b"two"].map(|key| Key::new(key, hasher.hash(key)));
+                let mut edit = keyspace.edit(DatabaseIndex(0), 1);
+                if edit.restore(&keys[0], &value, Expiry::Never).is_err() {
+                    assert!(edit.view().peek(&keys[0]).is_none(), "byte {at}");
+                    continue;
+                }
+                let mut payload = Vec::new();
+                write_payload(&mut payload, edit.view().peek(&keys[0]).expect("restored").value());
+                let read = read_payload(&payload).expect("just written");
+                edit.restore(&keys[1], &read, Expiry::Never).expect("just written");
+                let mut again = Vec::new();
+                write_payload(&mut again, edit.view().peek(&keys[1]).expect("restored").value());
+                assert!(payload == again, "byte {at}");
+                // It goes on as a stream.
+                let mut stream = edit.stream_mut(&keys[1]).expect("a stream");
+                if let Some(next) = stream.stream().last_id().next() {
+                    stream.append(next, [(&b"f"[..], &b"v"[..])].into_iter());
+                    assert_eq!(stream.stream().last().map(|last| last.id), Some(next));
+                }
+            }
         }
     }
 
