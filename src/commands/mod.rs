@@ -450,6 +450,9 @@ impl Group {
     }
 }
 
+/// What a command of the session does in EXEC.
+pub type RunQueued = fn(&crate::core::Core, &Call<'_>, &mut Reply<'_>) -> Outcome;
+
 /// Facts about a command that gates and COMMAND INFO read. Built by the methods of [`Command`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
@@ -520,6 +523,8 @@ pub struct Command {
     pub secrets: Secrets,
     /// What a container does without a second word.
     pub alone: Option<fn(&Call<'_>, &mut Reply<'_>) -> Outcome>,
+    /// What it does in EXEC, where it cannot wait.
+    pub queued: Option<RunQueued>,
     /// What it waits for.
     pub wait: Option<Wait>,
     /// Looks at its arguments before they are sent to several shards, where nobody would hear of a refusal.
@@ -640,6 +645,7 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
         },
         secrets: Secrets::None,
         alone: None,
+        queued: None,
         wait: None,
         check: None,
         refers: None,
@@ -810,6 +816,12 @@ impl Command {
     pub const fn alone(mut self, run: fn(&Call<'_>, &mut Reply<'_>) -> Outcome) -> Command {
         self.arity = Arity::AtLeast(1);
         self.alone = Some(run);
+        self
+    }
+
+    /// What it does in EXEC, where it cannot wait.
+    pub const fn queued(mut self, run: RunQueued) -> Command {
+        self.queued = Some(run);
         self
     }
 

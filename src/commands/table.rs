@@ -63,6 +63,7 @@ const FAMILIES: &[&[Command]] = &[
     crate::core::transaction::COMMANDS,
     crate::core::participate::COMMANDS,
     crate::core::waiting::COMMANDS,
+    crate::core::acknowledge::COMMANDS,
 ];
 
 /// Every command's name at the position that is its number; a subcommand's is `parent|name`. Log entries
@@ -374,6 +375,9 @@ const NUMBERED: &[&str] = &[
     "client|trackinginfo",
     "client|caching",
     "client|getredir",
+    "wait",
+    "waitaof",
+    "await-sync",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

@@ -15,6 +15,7 @@ impl Core {
             if let Err(error) = shard.adopt_settings(&settings, shard_count) {
                 self.failure.get_or_insert(format!("the log cannot be synced: {error}"));
             }
+            shard.answer_synced(&mut self.answers);
         }
         if let Some(overlay) = &mut self.spare_overlay {
             overlay.set_limits(settings.limits);

@@ -11,6 +11,7 @@
 use crate::commands::stream_read::{XREAD_TRY, tried_ids, with_ids};
 use crate::commands::{Command, Run, table};
 use crate::core::Core;
+use crate::core::acknowledge::Acknowledged;
 use crate::core::answers::{Origin, Target};
 use crate::core::connection::Hold;
 use crate::core::mailbox::Mail;
@@ -38,6 +39,8 @@ enum Place {
     Shard(ShardId),
     /// Here.
     Here(Box<Here>),
+    /// Nowhere: others are to say that they have something. Some may still say so when it has ended.
+    Others(Acknowledged),
 }
 
 /// A request that waits for keys of several shards.
@@ -148,6 +151,32 @@ impl Core {
         }
     }
 
+    /// Has a request wait for what others are to say, for `timeout` or for ever. Further requests of the connection wait.
+    /// Returns its number.
+    pub(super) fn block_for_others(
+        &mut self,
+        index: u32,
+        target: Target,
+        acknowledged: Acknowledged,
+        timeout: Option<Duration>,
+    ) -> u32 {
+        let connection = self.answers.connections.at_mut(index);
+        let protocol = connection.session.protocol;
+        connection.hold = Hold::Answer;
+        let deadline = timeout.and_then(|timeout| self.steady.read().checked_add(timeout));
+        let blocks = &mut self.answers.blocks;
+        blocks.last_number = blocks.last_number.wrapping_add(1);
+        let number = blocks.last_number;
+        blocks.deadlines.extend(deadline.map(|deadline| (deadline, number)));
+        let blocked = Blocked { target, protocol, deadline, place: Place::Others(acknowledged) };
+        assert!(blocks.requests.insert(number, blocked).is_none(), "four billion are blocked");
+        self.answers.connections.at_mut(index).blocked_number = Some(number);
+        if self.answers.connections.at(index).ended {
+            self.end_block(number, End::Empty);
+        }
+        number
+    }
+
     /// The keys that a command waits for, by shard.
     fn keys_by_shard(
         &self,
@@ -215,10 +244,21 @@ impl Core {
     }
 
     fn block_replied(&mut self, number: u32, reply: Vec<u8>) {
-        let blocked = self.answers.blocks.requests.get_mut(&number);
-        let blocked = blocked.expect("a blocked request is answered once");
-        let Place::Here(here) = &mut blocked.place else {
-            return self.finish_block(number, &reply);
+        let Some(blocked) = self.answers.blocks.requests.get_mut(&number) else {
+            // A shard says that something is on the disk for which nobody waits any more.
+            return;
+        };
+        let here = match &mut blocked.place {
+            Place::Here(here) => here,
+            Place::Shard(_) => return self.finish_block(number, &reply),
+            Place::Others(acknowledged) => {
+                if acknowledged.take(&reply) {
+                    let mut out = Vec::new();
+                    acknowledged.write(blocked.protocol, &mut out);
+                    self.finish_block(number, &out);
+                }
+                return;
+            }
         };
         if !is_nothing(&reply) {
             return self.finish_block(number, &reply);
@@ -313,6 +353,14 @@ impl Core {
                     core.shards[local].end_wait(asker, end, &mut core.answers);
                 });
             }
+            Place::Others(acknowledged) => {
+                let mut out = Vec::new();
+                match end {
+                    End::Empty => acknowledged.write(blocked.protocol, &mut out),
+                    End::Unblocked => end.write(blocked.protocol, &mut out),
+                }
+                self.finish_block(number, &out);
+            }
             Place::Here(here) if here.state == State::Waiting => {
                 let mut out = Vec::new();
                 end.write(blocked.protocol, &mut out);
@@ -329,6 +377,8 @@ impl Core {
         for (number, end) in self.answers.blocks.ending.clone() {
             self.end_block(number, end);
         }
+        // A shard may have come here whose writes are on the disk since.
+        self.shards.iter_mut().for_each(|shard| shard.answer_synced(&mut self.answers));
     }
 
     fn finish_block(&mut self, number: u32, reply: &[u8]) {

@@ -159,6 +159,7 @@ impl Core {
             Ok(None) => {}
             Ok(Some(operation)) => self.tell_shard(operation.shard(), move |core, local| {
                 core.shards[local].disk_operation_ended(operation);
+                core.shards[local].answer_synced(&mut core.answers);
             }),
             Err(failure) => self.tell_shard(failure.shard, move |core, local| {
                 core.shards[local].disk_operation_failed(&failure);
@@ -212,7 +213,7 @@ impl LocalShard {
         match operation {
             DiskOperation::Write { write, .. } => self.group.written(write.ticket, write.buffer),
             DiskOperation::Sync { ticket, .. } => {
-                if self.files.as_mut().is_some_and(ShardFiles::sync_ended) {
+                if self.files.as_mut().is_some_and(|files| files.sync_ended(ticket)) {
                     self.group.synced(ticket);
                 }
             }

@@ -5,6 +5,7 @@
 //! connection's replies at once. Nothing is shared with other cores but mailboxes and a few counters, and
 //! no lock is taken on a request's path.
 
+pub mod acknowledge;
 mod adopt;
 pub mod answers;
 pub mod background;

@@ -9,6 +9,8 @@ use crate::commands::expire::TURN_BACK;
 use crate::commands::refusal::Outcome;
 use crate::commands::table;
 use crate::commands::{Answer, Call, Command, Run};
+use crate::core::acknowledge::SyncWait;
+use crate::core::answers::{Answers, Origin};
 use crate::core::answers::{Answers, Origin, Target};
 use crate::core::participate::{Parked, Participant, Wanted, run_record};
 use crate::core::push::writer_of;
@@ -133,6 +135,8 @@ pub struct LocalShard {
     pub snapshots: ShardSnapshots,
     /// Operations of entries that were applied since the process started.
     pub(super) applied_operations: u64,
+    /// Who waits for its writes to be on the disk.
+    pub(super) sync_waits: Vec<SyncWait>,
     /// Its log's files; none in `cache` mode.
     pub files: Option<ShardFiles>,
     /// Does this node lead it, with everything committed applied?
@@ -212,6 +216,7 @@ impl LocalShard {
             own_count: 0,
             snapshots,
             applied_operations: 0,
+            sync_waits: Vec::new(),
             files: None,
             serves: false,
             participant: Participant::new(id),

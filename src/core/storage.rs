@@ -130,6 +130,10 @@ pub struct ShardFiles {
     unsynced: BTreeMap<u64, WriteTicket>,
     /// Syncs under way.
     syncing: usize,
+    /// The newest write that was not synced by itself.
+    newest: Option<WriteTicket>,
+    /// The newest one that a sync has covered.
+    synced: Option<WriteTicket>,
 }
 
 /// What a core has under way on files.
@@ -208,6 +212,7 @@ impl Storage {
         }
         file.write_all_at(write.buffer.as_slice(), write.offset)?;
         files.unsynced.insert(write.sequence, write.ticket);
+        files.newest = files.newest.max(Some(write.ticket));
         Ok(Some((write.ticket, write.buffer)))
     }
 
@@ -278,7 +283,8 @@ impl ShardFiles {
     /// The log in `directory`, which `disk` is, none of it open yet.
     pub fn new(directory: PathBuf, disk: Arc<RealDisk>, fsync: Fsync) -> ShardFiles {
         let (open, unsynced) = Default::default();
-        ShardFiles { directory, disk, fsync, open, unsynced, syncing: 0 }
+        let (newest, synced) = (None, None);
+        ShardFiles { directory, disk, fsync, open, unsynced, syncing: 0, newest, synced }
     }
 
     /// How they are written.
@@ -291,10 +297,23 @@ impl ShardFiles {
         self.unsynced.is_empty()
     }
 
-    /// A sync has ended. True when no other is under way.
-    pub fn sync_ended(&mut self) -> bool {
+    /// A sync of everything up to this write has ended. True when no other is under way.
+    pub fn sync_ended(&mut self, ticket: WriteTicket) -> bool {
         self.syncing -= 1;
+        if self.syncing == 0 {
+            self.synced = self.synced.max(Some(ticket));
+        }
         self.syncing == 0
+    }
+
+    /// The newest write that was not synced by itself.
+    pub fn newest(&self) -> Option<WriteTicket> {
+        self.newest
+    }
+
+    /// Is everything up to this write on the disk?
+    pub fn is_on_disk(&self, ticket: Option<WriteTicket>) -> bool {
+        ticket <= self.synced
     }
 
     /// Syncs what was written lazily, blocking, and has files opened anew: the fsync mode changes.
@@ -304,6 +323,7 @@ impl ShardFiles {
             file.sync_data()?;
         }
         self.unsynced.clear();
+        self.synced = self.newest;
         self.fsync = fsync;
         Ok(())
     }

@@ -482,7 +482,19 @@ impl Core {
             let text = format!("ERR {name} isn't allowed for DENY BLOCKING client");
             return Err(Refusal::Text(text.into()));
         }
-        self.run_here(index, target, command, arguments, out)
+        let Some(run) = command.queued else {
+            return self.run_here(index, target, command, arguments, out);
+        };
+        let protocol = self.answers.connections.at(index).session.protocol;
+        let call = Call {
+            command,
+            arguments,
+            first_key: KeyHash::default(),
+            hasher: self.router.hasher(),
+            seed: 0,
+            string_bytes_max: self.settings.proto_max_bulk_len as usize,
+        };
+        run(self, &call, &mut Reply::new(out, protocol)).map(|()| Answer::Now)
     }
 
     /// Is memory over its limit where the keys of this command are, with nothing to evict? Of a command without keys:

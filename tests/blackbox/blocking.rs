@@ -270,3 +270,94 @@ fn sorted_sets_are_waited_for_as_lists_are() {
         assert_eq!(fourth.read().elements()[1].elements().len(), 2);
     }
 }
+
+/// There are no followers: who waits for one waits its time out, and nobody else waits with it.
+#[test]
+fn followers_are_waited_for() {
+    for server in &servers() {
+        let mut client = server.client();
+        client.say("SET k v");
+        assert_eq!(client.say("WAIT 0 0"), Value::Integer(0));
+        let start = Instant::now();
+        assert_eq!(client.say("WAIT 1 30"), Value::Integer(0));
+        assert!(start.elapsed() >= Duration::from_millis(30));
+        let mut waiter = waiting(server, "WAIT 2 0", 1);
+        assert_eq!(client.say("GET k"), Value::bulk("v"));
+        // What is behind it waits.
+        waiter.send(b"PING\r\n");
+        let id = client.say("CLIENT LIST").text();
+        let line = id.lines().find(|line| line.contains("cmd=wait ")).expect("it waits");
+        let id = line.split(' ').next().expect("fields").trim_start_matches("id=");
+        assert_eq!(client.say(&format!("CLIENT UNBLOCK {id}")), Value::Integer(1));
+        assert_eq!(waiter.read(), Value::Integer(0));
+        assert_eq!(waiter.read(), Value::Simple("PONG".into()));
+        let mut waiter = waiting(server, "WAIT 2 0", 1);
+        let id = client.say("CLIENT LIST").text();
+        let line = id.lines().find(|line| line.contains("cmd=wait ")).expect("it waits");
+        let id = line.split(' ').next().expect("fields").trim_start_matches("id=");
+        assert_eq!(client.say(&format!("CLIENT UNBLOCK {id} ERROR")), Value::Integer(1));
+        assert!(waiter.read().error().starts_with("UNBLOCKED "));
+        // One that goes away is forgotten.
+        drop(waiting(server, "WAIT 2 0", 1));
+        eventually("it is gone", || (server.info_number("blocked_clients") == 0).then_some(()));
+        client.say("MULTI");
+        client.say("WAIT 5 0");
+        client.say("WAIT x 0");
+        let replies = client.say("EXEC");
+        assert_eq!(replies.elements()[0], Value::Integer(0));
+        assert!(replies.elements()[1].error().contains("not an integer"));
+        for (request, error) in [
+            ("WAIT x 0", "ERR value is not an integer or out of range"),
+            ("WAIT 1 x", "ERR timeout is not an integer or out of range"),
+            ("WAIT 1 -1", "ERR timeout is negative"),
+            ("WAIT 1", "ERR wrong number of arguments for 'wait' command"),
+        ] {
+            assert_eq!(client.say(request).error(), error, "{request}");
+        }
+    }
+}
+
+/// WAITAOF says what is on this node's disk: always what was answered, or once a sync has ended, or never.
+#[test]
+fn this_disk_is_waited_for() {
+    let pair = |local: i64| Value::Array(vec![Value::Integer(local), Value::Integer(0)]);
+    for shards in ["1", "3"] {
+        let server = Server::start(&["--shards", shards, "--fsync", "always"]);
+        let mut client = server.client();
+        let replies = client.pipeline(b"MSET a 1 b 2 c 3 d 4\r\nWAITAOF 1 0 0\r\nPING\r\n", 3);
+        assert_eq!(replies[1..], [pair(1), Value::Simple("PONG".into())]);
+        assert_eq!(client.say("WAITAOF 0 0 0"), pair(1));
+        assert_eq!(client.say("WAITAOF 1 1 20"), pair(1));
+        client.say("MULTI");
+        client.say("WAITAOF 1 1 0");
+        assert_eq!(client.say("EXEC"), Value::Array(vec![pair(1)]));
+        let server = Server::start(&["--shards", shards, "--fsync", "everysec"]);
+        let mut client = server.client();
+        for round in 0..3 {
+            let request = format!("MSET a {round} b 2 c 3 d 4\r\nWAITAOF 1 0 0\r\n");
+            assert_eq!(client.pipeline(request.as_bytes(), 2)[1], pair(1));
+        }
+        assert_eq!(client.say("WAITAOF 0 0 0"), pair(1), "nothing was written since");
+        // Another mode makes it durable at once; one that never syncs has it wait its time out.
+        let mut waiter = server.client();
+        client.say("CONFIG SET appendfsync no");
+        client.say("MSET a 1 b 2 c 3 d 4");
+        assert_eq!(client.say("WAITAOF 1 0 20"), pair(0));
+        waiter.send(b"WAITAOF 1 0 0\r\n");
+        eventually("it waits", || (server.info_number("blocked_clients") == 1).then_some(()));
+        client.say("CONFIG SET appendfsync always");
+        assert_eq!(waiter.read(), pair(1));
+        for (request, error) in [
+            ("WAITAOF 2 0 0", "ERR value is out of range, value must between 0 and 1"),
+            ("WAITAOF x 0 0", "ERR value is not an integer or out of range"),
+            ("WAITAOF 1 -1 0", "ERR value is out of range, must be positive"),
+            ("WAITAOF 1 0 -1", "ERR timeout is negative"),
+        ] {
+            assert_eq!(client.say(request).error(), error, "{request}");
+        }
+    }
+    let server = Server::start(&["--mode", "cache"]);
+    let refused = server.client().say("WAITAOF 1 0 0");
+    assert!(refused.error().starts_with("ERR WAITAOF cannot be used when numlocal is set"));
+    assert_eq!(server.client().say("WAITAOF 0 0 0"), pair(0));
+}
