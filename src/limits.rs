@@ -231,3 +231,8 @@ pub const REST_INTERVAL_MS: i64 = 1000;
 
 /// Time since its last request after which a connection's buffers are shrunk, milliseconds.
 pub const IDLE_BUFFERS_KEPT_MS: i64 = 1000;
+
+/// Fields that one operation takes out of a hash because they have ended: less than a millisecond.
+pub const ENDED_FIELDS_PER_OPERATION: usize = 128;
+/// Such operations that a shard proposes each time it looks.
+pub const ENDED_FIELDS_OPERATIONS_MAX: usize = 64;

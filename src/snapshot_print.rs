@@ -205,13 +205,16 @@ impl Commands<'_> {
                 Part::String(element) | Part::Element(element) | Part::Member(element) => {
                     words.push(element.to_vec());
                 }
+                Part::TimedField(field, value, at) => {
+                    result = self.timed_field(&item.key, field, value, at);
+                }
                 Part::Field(field, value) => words.extend([field.to_vec(), value.to_vec()]),
                 Part::Scored(member, score) => {
                     words.extend([score.to_string().into_bytes(), member.to_vec()]);
                 }
                 Part::Stream(_) => unreachable!("streams have a printer of their own"),
             }
-            if words.len() >= PRINTED_ELEMENTS_MAX {
+            if result.is_ok() && words.len() >= PRINTED_ELEMENTS_MAX {
                 result = self.add(name, &item.key, &words);
                 words.clear();
             }
@@ -321,6 +324,19 @@ impl Commands<'_> {
         self.bulk(name)?;
         self.bulk(key)?;
         elements.iter().try_for_each(|element| self.bulk(element))
+    }
+
+    fn timed_field(
+        &mut self,
+        key: &[u8],
+        field: &[u8],
+        value: &[u8],
+        at: i64,
+    ) -> std::io::Result<()> {
+        self.words(&[b"HSET", key, field, value])?;
+        let mut digits = itoa::Buffer::new();
+        let at = digits.format(at).as_bytes();
+        self.words(&[b"HPEXPIREAT", key, at, b"FIELDS", b"1", field])
     }
 
     fn expire(&mut self, key: &[u8], deadline: Deadline) -> std::io::Result<()> {

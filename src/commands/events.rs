@@ -1,6 +1,7 @@
 //! Which keyspace events a command makes of what it has changed: Redis' names, classes and order.
 
 use super::expire::{EVICT_KEYS, EXPIRE_KEYS};
+use super::hash_expire::EXPIRE_FIELDS;
 use super::{Command, Run};
 use crate::settings::events::class;
 use ringraft_shards::arguments::Arguments;
@@ -92,6 +93,7 @@ fn rule(name: &str) -> Option<Rule> {
         "xgroup|delconsumer" => Named(class::STREAM, "xgroup-delconsumer"),
         "xack" | "xclaim" | "xautoclaim" | "xreadgroup" | "flushall" | "flushdb" | "swapdb"
         | "pfdebug" => Silent,
+        EXPIRE_FIELDS => Drained(class::HASH, "hexpired"),
         EVICT_KEYS => Named(class::EVICTED, "evicted"),
         EXPIRE_KEYS => Silent,
         _ => return None,

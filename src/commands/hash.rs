@@ -123,7 +123,7 @@ fn hget(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
 
 /// HLEN key.
 fn hlen(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let count = call.hash(1, view)?.map_or(0, |hash| hash.count());
+    let count = call.hash(1, view)?.map_or(0, |hash| hash.shown_count());
     reply.integer(count as i64);
     Ok(())
 }
@@ -163,7 +163,7 @@ fn hmget(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
 /// HGETALL key: a map, empty when there is no such key.
 fn hgetall(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let hash = call.hash(1, view)?;
-    reply.map(hash.map_or(0, |hash| hash.count() as usize));
+    reply.map(hash.map_or(0, |hash| hash.shown_count() as usize));
     for (field, value) in hash.into_iter().flat_map(|hash| hash.fields_from(0)) {
         reply.bulk(field);
         reply.bulk(value);
@@ -197,7 +197,7 @@ fn hstrlen(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
 /// HKEYS key.
 fn hkeys(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let hash = call.hash(1, view)?;
-    reply.array(hash.map_or(0, |hash| hash.count() as usize));
+    reply.array(hash.map_or(0, |hash| hash.shown_count() as usize));
     let fields = hash.into_iter().flat_map(|hash| hash.fields_from(0));
     fields.for_each(|(field, _)| reply.bulk(field));
     Ok(())
@@ -206,7 +206,7 @@ fn hkeys(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
 /// HVALS key.
 fn hvals(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let hash = call.hash(1, view)?;
-    reply.array(hash.map_or(0, |hash| hash.count() as usize));
+    reply.array(hash.map_or(0, |hash| hash.shown_count() as usize));
     let fields = hash.into_iter().flat_map(|hash| hash.fields_from(0));
     fields.for_each(|(_, value)| reply.bulk(value));
     Ok(())
@@ -226,7 +226,7 @@ fn hincrby(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outco
     let sum = number
         .checked_add(increment)
         .ok_or(Refusal::text("ERR increment or decrement would overflow"))?;
-    hash.set(call.at(2), itoa::Buffer::new().format(sum).as_bytes());
+    hash.set_keeping(call.at(2), itoa::Buffer::new().format(sum).as_bytes());
     reply.integer(sum);
     Ok(())
 }
@@ -250,7 +250,7 @@ fn hincrbyfloat(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> 
         .ok_or(Refusal::text("ERR increment would produce NaN or Infinity"))?;
     let mut text = Vec::with_capacity(32);
     sum.print(&mut text);
-    hash.set(call.at(2), &text);
+    hash.set_keeping(call.at(2), &text);
     reply.bulk(&text);
     Ok(())
 }
@@ -265,7 +265,17 @@ fn hrandfield(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcom
         }
         return Ok(());
     };
-    let ranks = drawing.ranks(call.seed, hash.count())?;
+    // Ranks are of all fields: where some have ended that are still there, those that have not are counted.
+    let shown: Option<Vec<_>> = hash.hides_any().then(|| hash.fields_from(0).collect());
+    let count = shown.as_ref().map_or(hash.count(), |shown| shown.len() as u64);
+    if count == 0 {
+        match drawing.count {
+            None => reply.null(),
+            Some(_) => reply.array(0),
+        }
+        return Ok(());
+    }
+    let ranks = drawing.ranks(call.seed, count)?;
     if drawing.count.is_some() {
         let doubled = drawing.in_pairs && reply.protocol() == Protocol::Resp2;
         reply.array(if doubled { 2 * ranks.len() } else { ranks.len() });
@@ -279,7 +289,9 @@ fn hrandfield(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcom
             reply.bulk(value);
         }
     };
-    if ranks.len() as u64 == hash.count() && drawing.count.is_some_and(|count| count >= 0) {
+    if let Some(shown) = shown {
+        ranks.into_iter().for_each(|rank| show(shown[rank as usize]));
+    } else if ranks.len() as u64 == count && drawing.count.is_some_and(|count| count >= 0) {
         hash.fields_from(0).for_each(&mut show);
     } else {
         ranks.into_iter().filter_map(|rank| hash.at(rank)).for_each(&mut show);

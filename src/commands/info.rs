@@ -16,7 +16,7 @@ use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 
 /// The version of Redis whose behaviour this server has.
-pub const REDIS_VERSION: &str = "7.2.0";
+pub const REDIS_VERSION: &str = "7.4.0";
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[session("info", Arity::AtLeast(1), info).asks().about(

@@ -18,6 +18,7 @@ pub mod expire;
 pub mod geo;
 pub mod geo_search;
 pub mod hash;
+pub mod hash_expire;
 pub mod help;
 pub mod hyperloglog;
 pub mod info;
@@ -185,7 +186,7 @@ impl<'a> Call<'a> {
     pub fn hash<'v>(&self, i: usize, view: &View<'v>) -> Result<Option<Hash<'v>>, Refusal> {
         match view.get(&self.key(i)).map(|item| item.value()) {
             None => Ok(None),
-            Some(Value::Hash(hash)) => Ok(Some(hash)),
+            Some(Value::Hash(hash)) => Ok(Some(hash.seen_at(view.now_ms()))),
             Some(_) => Err(Refusal::WrongType),
         }
     }

@@ -237,7 +237,9 @@ fn lookup<'v>(view: &View<'v>, pattern: &[u8], element: &Element<'v>) -> Option<
     let item = view.get(&Key::new(&key, view.hasher().hash(&key)))?;
     match (item.value(), field) {
         (Value::String(string), None) => Some(Cow::Borrowed(string)),
-        (Value::Hash(hash), Some(field)) => hash.get(field).map(Cow::Borrowed),
+        (Value::Hash(hash), Some(field)) => {
+            hash.seen_at(view.now_ms()).get(field).map(Cow::Borrowed)
+        }
         _ => None,
     }
 }

@@ -8,10 +8,10 @@
 use super::refusal::Refusal;
 use super::{
     Command, Run, bit, bitfield, client, command, config, connection, counter, database, debug,
-    dump, expire, geo, geo_search, hash, hyperloglog, info, keys, latency, lcs, list, memory,
-    object, pattern, persistence, pubsub, raft, scan, server, set, set_operations, slowlog, sort,
-    stream, stream_group, stream_info, stream_read, string, zset, zset_operations, zset_range,
-    zset_walk,
+    dump, expire, geo, geo_search, hash, hash_expire, hyperloglog, info, keys, latency, lcs, list,
+    memory, object, pattern, persistence, pubsub, raft, scan, server, set, set_operations, slowlog,
+    sort, stream, stream_group, stream_info, stream_read, string, zset, zset_operations,
+    zset_range, zset_walk,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -33,6 +33,7 @@ const FAMILIES: &[&[Command]] = &[
     geo::COMMANDS,
     geo_search::COMMANDS,
     hash::COMMANDS,
+    hash_expire::COMMANDS,
     stream::COMMANDS,
     stream_group::COMMANDS,
     stream_info::COMMANDS,
@@ -378,6 +379,19 @@ const NUMBERED: &[&str] = &[
     "wait",
     "waitaof",
     "await-sync",
+    "hexpire",
+    "hpexpire",
+    "hexpireat",
+    "hpexpireat",
+    "httl",
+    "hpttl",
+    "hexpiretime",
+    "hpexpiretime",
+    "hpersist",
+    "hgetdel",
+    "hgetex",
+    "hsetex",
+    "expire-fields",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

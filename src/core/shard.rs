@@ -10,7 +10,6 @@ use crate::commands::refusal::Outcome;
 use crate::commands::table;
 use crate::commands::{Answer, Call, Command, Run};
 use crate::core::acknowledge::SyncWait;
-use crate::core::answers::{Answers, Origin};
 use crate::core::answers::{Answers, Origin, Target};
 use crate::core::participate::{Parked, Participant, Wanted, run_record};
 use crate::core::push::writer_of;

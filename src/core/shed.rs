@@ -9,10 +9,12 @@
 use crate::commands::Command;
 use crate::commands::config::SET_LIMITS;
 use crate::commands::expire::{EVICT_KEYS, EXPIRE_KEYS};
+use crate::commands::hash_expire::EXPIRE_FIELDS;
 use crate::commands::table;
 use crate::core::answers::{Origin, Target};
 use crate::core::shard::{LocalShard, Request};
 use crate::core::stats::Stats;
+use crate::limits::{ENDED_FIELDS_OPERATIONS_MAX, ENDED_FIELDS_PER_OPERATION};
 use crate::limits::{EVICTIONS_PER_TURN_MAX, EVICTIONS_UNDER_WAY_MAX};
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::DatabaseIndex;
@@ -170,6 +172,7 @@ impl LocalShard {
             return;
         }
         let now_ms = self.time(now_ms);
+        self.expire_fields(now_ms);
         for _ in 0..rounds_max {
             let mut found = Vec::new();
             let swept = self.keyspace.collect_expired(now_ms, buckets, &mut |database, item| {
@@ -184,6 +187,20 @@ impl LocalShard {
             if swept.expired * 10 <= swept.expiring {
                 return;
             }
+        }
+    }
+
+    /// Proposes to take fields out of hashes that have ended.
+    fn expire_fields(&mut self, now_ms: i64) {
+        let (mut found, mut left) = (Vec::new(), ENDED_FIELDS_OPERATIONS_MAX);
+        self.keyspace.collect_ended_fields(now_ms, left, &mut |database, key, count| {
+            let operations = count.div_ceil(ENDED_FIELDS_PER_OPERATION as u64).min(left as u64);
+            found.extend((0..operations).map(|_| (database, key.to_vec())));
+            left -= operations as usize;
+        });
+        for (database, key) in &found {
+            let key_hash = self.keyspace.hasher().hash(key);
+            self.gather_own(EXPIRE_FIELDS, *database, key_hash, key);
         }
     }
 

@@ -345,6 +345,66 @@ fn operations_on_sorted_sets_cross_shards() {
     }
 }
 
+/// Fields end at their time, everywhere: from the log, from snapshots, after moves between shards; and their memory returns.
+#[test]
+fn fields_of_hashes_end() {
+    let mut server = Server::start(&["--shards", "2", "--fsync", "everysec"]);
+    let mut client = server.client();
+    let keys = keys_in_turn("key", 2, 2);
+    let (one, other) = (&keys[0], &keys[1]);
+    let digest = |client: &mut Client, key: &str| client.say(&format!("DEBUG DIGEST-VALUE {key}"));
+    let look = |client: &mut Client| {
+        let times = |key: &str| format!("HPEXPIRETIME {key} FIELDS 3 field:1 field:2 field:3");
+        [times(one), times(other), format!("DEBUG DIGEST-VALUE {one}")]
+            .map(|request| client.say(&request))
+    };
+    for fields in [5, 5000] {
+        fill_hash(&mut client, one, fields);
+        let late = [9_999_999_999_999, 8_888_888_888_888, -1].map(Value::Integer);
+        client.say(&format!("HPEXPIREAT {one} 9999999999999 FIELDS 1 field:1"));
+        client.say(&format!("HPEXPIREAT {one} 8888888888888 FIELDS 1 field:2"));
+        assert_eq!(client.say(&format!("COPY {one} {other} REPLACE")), Value::Integer(1));
+        let Value::Bulk(payload) = client.say(&format!("DUMP {one}")) else { panic!("a payload") };
+        let expected = digest(&mut client, one);
+        let words: [&[u8]; 5] = [b"RESTORE", one.as_bytes(), b"0", &payload, b"REPLACE"];
+        assert_eq!(client.call(&words), Value::ok());
+        let before = look(&mut client);
+        let late = Value::Array(late.to_vec());
+        assert_eq!(before, [late.clone(), late, expected]);
+        server.restart();
+        assert_eq!(look(&mut server.client()), before, "from the log");
+        assert_eq!(server.client().say("DEBUG RELOAD"), Value::ok());
+        assert_eq!(look(&mut server.client()), before, "through a snapshot in memory");
+        assert_eq!(server.client().say("SAVE"), Value::ok());
+        server.kill();
+        server.launch();
+        client = server.client();
+        assert_eq!(look(&mut client), before, "from a snapshot");
+        // All but one end soon. What is left is as if there had never been more.
+        let value = client.say(&format!("HGET {one} field:0")).text();
+        client.say(&format!("DEL {other}"));
+        client.say(&format!("HSET {other} field:0 {value}"));
+        for first in (1..fields).step_by(100) {
+            let names = (first..fields.min(first + 100)).map(|n| format!("field:{n}"));
+            let names: Vec<String> = names.collect();
+            let (count, names) = (names.len(), names.join(" "));
+            client.say(&format!("HPEXPIRE {one} 20 FIELDS {count} {names}"));
+        }
+        eventually("the fields are gone", || {
+            (client.say(&format!("HLEN {one}")) == Value::Integer(1)).then_some(())
+        });
+        let [all, expected] = [one, other].map(|key| client.say(&format!("HGETALL {key}")));
+        assert_eq!(all, expected);
+        eventually("their memory is free", || {
+            (digest(&mut client, one) == digest(&mut client, other)).then_some(())
+        });
+        client.say(&format!("HPEXPIRE {one} 1 FIELDS 1 field:0"));
+        eventually("the key is gone", || {
+            (client.say(&format!("EXISTS {one}")) == Value::Integer(0)).then_some(())
+        });
+    }
+}
+
 /// Keys that SORT refers to lie in all shards, the source and the destination in any; in EXEC it sees what was done before.
 #[test]
 fn sort_refers_to_keys_of_all_shards() {

@@ -210,7 +210,7 @@ fn info_counts_what_happened() {
     client.say("SETRANGE key0 -1 x");
     let all = client.say("INFO everything").text();
     let has = |line: &str| assert!(all.contains(&format!("\r\n{line}")), "{line} in {all}");
-    has("redis_version:7.2.0\r\n");
+    has("redis_version:7.4.0\r\n");
     has("db0:keys=100,expires=0,avg_ttl=0\r\n");
     has("keyspace_hits:100\r\n");
     has("keyspace_misses:100\r\n");

@@ -23,6 +23,7 @@
 //! | `@advance 1500ms` | time goes on |
 //! | `@db 1` | what follows runs in this database |
 //! | `@resp3`, `@resp2` | what follows speaks this protocol (RESP2 at the start) |
+//! | `@since 7.4` | the file is compared with a redis-server of this version or later only (`REDIS_SERVER` names one) |
 //! | `@differs REASON` | the next request gets another reply from the redis-server of the comparison |
 //! | `@now+1500ms`, `@now-2s` as a word of a request | that point in time, as digits in this unit |
 //! | `@x*100` as a word of a request | `x` a hundred times |
@@ -68,7 +69,11 @@ fn run_all(update: bool, mut server_for: impl FnMut() -> Box<dyn Server>) -> Vec
         let path = folder().join(format!("{name}.txt"));
         let text = fs::read_to_string(&path).expect("a readable transcript");
         let mut script = Script::parse(&name, &text);
-        differences.extend(script.run(&mut *server_for()));
+        let mut server = server_for();
+        if server.version().is_some_and(|version| !script.fits(version)) {
+            continue;
+        }
+        differences.extend(script.run(&mut *server));
         if update {
             fs::write(&path, script.to_string()).expect("a writable transcript");
         }

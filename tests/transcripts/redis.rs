@@ -4,6 +4,7 @@
 //! is moved back, which looks the same to all that follows.
 
 use crate::reply;
+use crate::script::{Version, version};
 use crate::server::Server;
 use ringraft::commands::table;
 use ringraft::resp::reply::Protocol;
@@ -20,34 +21,40 @@ const DATABASE_COUNT: u8 = 16;
 pub struct RedisServer {
     child: Child,
     folder: TempDir,
+    version: Version,
 }
 
 impl RedisServer {
     /// Starts one and waits until it listens. `None` when there is no redis-server.
     pub fn start() -> Option<RedisServer> {
         let folder = TempDir::new().expect("a scratch directory");
-        let mut child = Command::new("redis-server")
-            .args(["--port", "0", "--unixsocket", "redis.sock", "--save", ""])
-            .args(["--enable-debug-command", "yes"])
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .ok()?;
+        let mut child =
+            Command::new(std::env::var_os("REDIS_SERVER").unwrap_or("redis-server".into()))
+                .args(["--port", "0", "--unixsocket", "redis.sock", "--save", ""])
+                .args(["--enable-debug-command", "yes"])
+                .current_dir(folder.path())
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .spawn()
+                .ok()?;
         let output = child.stdout.take().expect("it was piped");
         let listens = BufReader::new(output)
             .lines()
             .map_while(Result::ok)
-            .any(|line| line.contains("now ready to accept connections"));
+            .any(|line| line.contains("eady to accept connections"));
         assert!(listens, "redis-server ended before it listened");
-        Some(RedisServer { child, folder })
+        let mut server = RedisServer { child, folder, version: (0, 0) };
+        let info = server.connect().must(&["INFO", "server"]).concat();
+        let shown = info.split("redis_version:").nth(1).expect("INFO says it");
+        server.version = version(shown).expect("numbers and dots");
+        Some(server)
     }
 
     /// A connection, after emptying every database.
     pub fn connect(&self) -> Redis {
         let path = self.folder.path().join("redis.sock");
         let stream = UnixStream::connect(path).expect("it listens");
-        let mut redis = Redis { stream, input: Vec::new(), database: 0 };
+        let mut redis = Redis { stream, input: Vec::new(), database: 0, version: self.version };
         redis.must(&["FLUSHALL"]);
         redis.must(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]);
         redis
@@ -66,6 +73,7 @@ pub struct Redis {
     stream: UnixStream,
     input: Vec<u8>,
     database: u8,
+    version: Version,
 }
 
 impl Redis {
@@ -86,6 +94,10 @@ impl Redis {
 }
 
 impl Server for Redis {
+    fn version(&self) -> Option<Version> {
+        Some(self.version)
+    }
+
     fn execute(&mut self, words: Vec<Vec<u8>>) -> Vec<u8> {
         let mut request = format!("*{}\r\n", words.len()).into_bytes();
         for word in &words {

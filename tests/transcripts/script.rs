@@ -6,6 +6,12 @@ use ringraft::resp::quoting;
 use ringraft::resp::reply::Protocol;
 use std::fmt;
 
+/// Major and minor version of Redis.
+pub type Version = (u32, u32);
+
+/// Files without `@since` are compared with servers before this version.
+const COMPARED_BELOW: Version = (7, 4);
+
 /// A file. Printing it gives the text it was parsed from, with the replies of the last run.
 pub struct Script {
     name: String,
@@ -21,6 +27,8 @@ enum Line {
     Database(u8, String),
     /// `@resp2`, `@resp3`.
     Protocol(Protocol, String),
+    /// `@since`, of Redis.
+    Since(Version, String),
     /// `@differs`.
     Differs(String),
     /// A request and its reply's lines.
@@ -53,6 +61,18 @@ impl Script {
         Script { name: name.to_owned(), lines }
     }
 
+    /// Can it be compared with a server of this version? What servers answer that have come later only with those.
+    pub fn fits(&self, version: Version) -> bool {
+        let since = self.lines.iter().find_map(|line| match line {
+            Line::Since(since, _) => Some(*since),
+            _ => None,
+        });
+        match since {
+            Some(since) => version >= since,
+            None => version < COMPARED_BELOW,
+        }
+    }
+
     /// Runs the requests in order. The replies take the place of the expected ones, but not where
     /// `@differs` excuses them. Returns the differences.
     pub fn run(&mut self, server: &mut dyn Server) -> Vec<String> {
@@ -60,7 +80,7 @@ impl Script {
         let mut excused = false;
         for line in &mut self.lines {
             match line {
-                Line::Text(_) => {}
+                Line::Text(_) | Line::Since(..) => {}
                 Line::Advance(milliseconds, _) => server.advance(*milliseconds),
                 Line::Database(database, _) => server.select(*database),
                 Line::Protocol(protocol, _) => server.speak(*protocol),
@@ -72,7 +92,9 @@ impl Script {
                     let now_ms = server.now_ms();
                     let words: Vec<Vec<u8>> =
                         words.into_iter().map(|word| expand(word, now_ms)).collect();
-                    let shows_time = words[0].eq_ignore_ascii_case(b"PTTL");
+                    let shows_time = [&b"PTTL"[..], b"HPTTL"]
+                        .iter()
+                        .any(|name| words[0].eq_ignore_ascii_case(name));
                     let clock_error_ms = if shows_time { server.clock_error_ms() } else { 0 };
                     let answered = reply::render(&server.execute(words));
                     if !std::mem::take(&mut excused) && !same(reply, &answered, clock_error_ms) {
@@ -91,6 +113,7 @@ impl fmt::Display for Script {
         for line in &self.lines {
             match line {
                 Line::Text(text)
+                | Line::Since(_, text)
                 | Line::Advance(_, text)
                 | Line::Database(_, text)
                 | Line::Protocol(_, text)
@@ -107,6 +130,12 @@ impl fmt::Display for Script {
     }
 }
 
+/// A version of Redis: 7.4 of `7.4`, `7.4.0` and so on.
+pub fn version(text: &str) -> Option<Version> {
+    let mut numbers = text.split('.').map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 fn parse_directive(directive: &str, text: String) -> Option<Line> {
     let (word, rest) = directive.split_once(' ').unwrap_or((directive, ""));
     Some(match word {
@@ -114,6 +143,7 @@ fn parse_directive(directive: &str, text: String) -> Option<Line> {
         "db" => Line::Database(rest.parse().ok()?, text),
         "resp2" if rest.is_empty() => Line::Protocol(Protocol::Resp2, text),
         "resp3" if rest.is_empty() => Line::Protocol(Protocol::Resp3, text),
+        "since" => Line::Since(version(rest)?, text),
         "differs" if !rest.is_empty() => Line::Differs(text),
         _ => return None,
     })

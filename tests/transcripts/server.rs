@@ -8,6 +8,8 @@ use ringraft_shards::keyspace::{KeyHasher, Keyspace};
 
 /// One connection to a server with an empty keyspace.
 pub trait Server {
+    /// Its version, if it is a real one.
+    fn version(&self) -> Option<crate::script::Version>;
     /// Runs one request; returns the reply's bytes.
     fn execute(&mut self, words: Vec<Vec<u8>>) -> Vec<u8>;
     /// Lets time go on.
@@ -90,6 +92,10 @@ impl InProcess {
 }
 
 impl Server for InProcess {
+    fn version(&self) -> Option<crate::script::Version> {
+        None
+    }
+
     fn execute(&mut self, words: Vec<Vec<u8>>) -> Vec<u8> {
         let owned: OwnedArguments = words.iter().map(Vec::as_slice).collect();
         let mut out = Vec::new();

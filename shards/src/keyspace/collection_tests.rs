@@ -19,6 +19,10 @@ fn text(item: &Item<'_>) -> (Vec<String>, Option<Deadline>) {
             Part::String(one) | Part::Element(one) | Part::Member(one) => {
                 String::from_utf8_lossy(one).into_owned()
             }
+            Part::TimedField(one, other, at) => {
+                let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+                format!("{}={} until {at}", text(one), text(other))
+            }
             Part::Field(one, other) => {
                 format!("{}={}", String::from_utf8_lossy(one), String::from_utf8_lossy(other))
             }

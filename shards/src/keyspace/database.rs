@@ -6,6 +6,7 @@ use super::item::RawItem;
 use super::memory::Memory;
 use super::ordered::Order;
 use super::table::{POSITION_END, Table};
+use super::timed::TimedKeys;
 use super::{Key, KeyHash};
 use crate::limits::TABLE_LOAD_MAX_PERCENTS;
 use crate::slot::{SLOT_COUNT, Slot};
@@ -64,6 +65,8 @@ pub(super) struct Database {
     pub(super) used_slots: SlotSet,
     /// Slots that have items with deadlines.
     pub(super) expiring_slots: SlotSet,
+    /// Hashes with fields that end.
+    pub(super) timed: TimedKeys,
     /// Built by the first view that asks for it.
     pub(super) order: OnceCell<Order>,
 }
@@ -76,6 +79,7 @@ impl Default for Database {
             expiring: 0,
             used_slots: SlotSet::EMPTY,
             expiring_slots: SlotSet::EMPTY,
+            timed: TimedKeys::default(),
             order: OnceCell::new(),
         }
     }
@@ -146,12 +150,14 @@ impl Database {
             self.expiring += 1;
             self.expiring_slots.set(slot, true);
         }
+        self.timed.note(item, true);
         if let Some(order) = self.order.get_mut() {
             order.insert(item, memory);
         }
     }
 
-    /// Puts another item in the place of one with the same key, which may be the same allocation.
+    /// Puts another item in the place of one with the same key, which may be the same allocation, and may still be in the
+    /// making: when its fields end is noted when it is made.
     #[inline]
     pub(super) fn replace(
         &mut self,
@@ -190,6 +196,7 @@ impl Database {
             self.expiring -= 1;
             self.expiring_slots.set(slot, table.expiring() > 0);
         }
+        self.timed.note(item, false);
         if let Some(order) = self.order.get_mut() {
             order.remove(item, memory);
         }

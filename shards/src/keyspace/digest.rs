@@ -80,6 +80,9 @@ fn of_collection(item: &Item<'_>, value: Value<'_>) -> [u8; 24] {
             }
             Part::Member(member) => sum.add(&[member], [value_type, 0]),
             Part::Field(field, value) => sum.add(&[field, value], [value_type, 0]),
+            Part::TimedField(field, value, at) => {
+                sum.add(&[field, value, &at.to_le_bytes()], [value_type, 0]);
+            }
             Part::Scored(member, score) => {
                 sum.add(&[member, &score.to_bits().to_le_bytes()], [value_type, 0]);
             }

@@ -374,6 +374,7 @@ impl Edit<'_> {
         match found {
             Some((place, old)) => {
                 database.replace(key.hash().slot(), place, old.has_deadline(), item);
+                database.timed.note(item, true);
                 keyspace.retire(self.database, old);
             }
             None => {

@@ -65,7 +65,8 @@ impl<'e> Edit<'e> {
     /// The hash at a key, for changing; an empty one when there is no such key.
     /// Errors: the key holds a value of another type.
     pub fn hash_mut<'k>(&mut self, key: &Key<'k>) -> Result<HashMut<Guard<'_, 'k>>, WrongType> {
-        self.guard(key, ValueType::Hash).map(HashMut::new)
+        let now_ms = self.now_ms;
+        self.guard(key, ValueType::Hash).map(|guard| HashMut::new(guard).at_time(now_ms))
     }
 
     /// The stream at a key, for changing; one that is still to be made when there is no such key.
@@ -324,7 +325,7 @@ impl Drop for Guard<'_, '_> {
                 database.remove(hash, place, &keyspace.hasher, &mut keyspace.memory);
                 keyspace.retire(self.database, self.item);
             }
-            (Some(_), false) => {}
+            (Some(_), false) => database.timed.note(self.item, true),
         }
         if self.changed {
             keyspace.watches.changed(self.database, self.key.bytes());

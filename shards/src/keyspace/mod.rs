@@ -28,6 +28,7 @@ mod ordered;
 mod rubble;
 mod shape;
 mod table;
+mod timed;
 mod view;
 mod watch;
 

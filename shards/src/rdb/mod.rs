@@ -28,8 +28,11 @@ pub const VERSION_WRITTEN: u16 = 6;
 /// RDB version in which streams are written: Redis 7.0's, the first with all that they have.
 pub const VERSION_STREAMS: u16 = 10;
 
-/// Newest RDB version that is read: Redis 7.2's.
-pub const VERSION_READ: u16 = 11;
+/// RDB version in which hashes are written of which fields have deadlines: Redis 7.4's, the first with such.
+pub const VERSION_TIMED: u16 = 12;
+
+/// Newest RDB version that is read: Redis 7.4's to 8.2's.
+pub const VERSION_READ: u16 = 12;
 
 /// Bytes that could not be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +80,9 @@ pub enum Fault {
     /// A field without a value, or a member without a score.
     #[error("an odd number of elements")]
     Odd,
+    /// A deadline that is none.
+    #[error("a deadline before 1970 or after all time")]
+    Deadline,
     /// A score that is no number.
     #[error("a score that is no number")]
     Score,

@@ -31,6 +31,11 @@ const HASH_LISTPACK: u8 = 16;
 const SORTED_SET_LISTPACK: u8 = 17;
 const LIST_QUICKLIST_2: u8 = 18;
 const SET_LISTPACK: u8 = 20;
+/// Hashes with deadlines of fields: of Redis 7.4, and as its release candidates wrote them.
+const HASH_TIMED_EARLY: u8 = 22;
+const HASH_TIMED_LISTPACK_EARLY: u8 = 23;
+pub(super) const HASH_TIMED: u8 = 24;
+const HASH_TIMED_LISTPACK: u8 = 25;
 /// Of Redis 5.
 pub(super) const STREAM_1: u8 = 15;
 /// Of Redis 7.0.
@@ -105,6 +110,7 @@ impl<'a> EncodedValue<'a> {
             LIST | LIST_ZIPLIST | LIST_QUICKLIST | LIST_QUICKLIST_2 => ValueType::List,
             SET | SET_INTSET | SET_LISTPACK => ValueType::Set,
             HASH | HASH_ZIPMAP | HASH_ZIPLIST | HASH_LISTPACK => ValueType::Hash,
+            HASH_TIMED_EARLY..=HASH_TIMED_LISTPACK => ValueType::Hash,
             STREAM | STREAM_1 | STREAM_2 | STREAM_3 => ValueType::Stream,
             _ => ValueType::SortedSet,
         }
@@ -135,7 +141,7 @@ pub(super) fn read_value<'a>(
 ) -> Result<EncodedValue<'a>, DecodeError> {
     let known = matches!(
         type_byte,
-        STRING..=SORTED_SET | HASH_ZIPMAP..=STREAM_1 | HASH_LISTPACK..=STREAM_3 | STREAM
+        STRING..=SORTED_SET | HASH_ZIPMAP..=STREAM_1 | HASH_LISTPACK..=HASH_TIMED_LISTPACK | STREAM
     );
     if !known {
         return Err(DecodeError { fault: Fault::UnknownType(type_byte), offset: type_offset });
@@ -145,7 +151,7 @@ pub(super) fn read_value<'a>(
         count += if let Part::String(string) = part { string.len() as u64 } else { 1 };
         longest = longest.max(match part {
             Part::String(one) | Part::Element(one) | Part::Member(one) => one.len(),
-            Part::Field(one, other) => one.len().max(other.len()),
+            Part::Field(one, other) | Part::TimedField(one, other, _) => one.len().max(other.len()),
             Part::Scored(one, _) => one.len(),
             Part::Stream(part) => part.longest(),
         });
@@ -166,6 +172,10 @@ fn walk(
         STRING => take(Part::String(&decoder.string()?)).map_err(at_start),
         LIST_QUICKLIST | LIST_QUICKLIST_2 => walk_nodes(decoder, type_byte, take),
         LIST | SET | HASH | SORTED_SET_TEXT | SORTED_SET => walk_plain(decoder, type_byte, take),
+        HASH_TIMED | HASH_TIMED_EARLY => walk_timed(decoder, type_byte, take),
+        HASH_TIMED_LISTPACK | HASH_TIMED_LISTPACK_EARLY => {
+            walk_timed_listpack(decoder, type_byte, take)
+        }
         STREAM | STREAM_1 | STREAM_2 | STREAM_3 => walk_stream(decoder, type_byte, take),
         _ => {
             let blob = decoder.string()?;
@@ -208,6 +218,69 @@ fn walk_plain(
         taken.map_err(|fault| start.error(fault))?;
     }
     Ok(())
+}
+
+/// Fields with 0 or a deadline before each.
+fn walk_timed(
+    decoder: &mut Decoder<'_>,
+    type_byte: u8,
+    take: &mut TakePart<'_>,
+) -> Result<(), DecodeError> {
+    let start = *decoder;
+    let first = match type_byte {
+        HASH_TIMED => i64::from_le_bytes(decoder.array()?),
+        _ => 1,
+    };
+    let count = decoder.count()?;
+    if count == 0 {
+        return Err(start.error(Fault::Empty));
+    }
+    for _ in 0..count {
+        let start = *decoder;
+        // 0, or one more than the distance from the first deadline; early ones are counted from 1.
+        let distance = decoder.count()? as u64;
+        let (field, value) = (decoder.string()?, decoder.string()?);
+        let taken = match distance {
+            0 => take(Part::Field(&field, &value)),
+            distance => {
+                let at = first.checked_add_unsigned(distance - 1).filter(|at| *at >= 0);
+                take(Part::TimedField(&field, &value, at.ok_or(start.error(Fault::Deadline))?))
+            }
+        };
+        taken.map_err(|fault| start.error(fault))?;
+    }
+    Ok(())
+}
+
+/// A listpack of fields, values and deadlines.
+fn walk_timed_listpack(
+    decoder: &mut Decoder<'_>,
+    type_byte: u8,
+    take: &mut TakePart<'_>,
+) -> Result<(), DecodeError> {
+    let start = *decoder;
+    if type_byte == HASH_TIMED_LISTPACK {
+        decoder.array::<8>()?;
+    }
+    let blob = decoder.string()?;
+    let mut walk = || {
+        let mut elements = Listpack::read(&blob).ok_or(Fault::Packed("listpack"))?;
+        let (mut one, mut two, mut three) = Default::default();
+        let mut any = false;
+        while let Some(field) = elements.next() {
+            any = true;
+            let value = elements.next().ok_or(Fault::Odd)?;
+            let at = elements.next().ok_or(Fault::Odd)?;
+            let (field, value) = (field.text(&mut one), value.text(&mut two));
+            let at = std::str::from_utf8(at.text(&mut three)).ok().and_then(|at| at.parse().ok());
+            match at.filter(|at: &i64| *at >= 0).ok_or(Fault::Deadline)? {
+                0 => take(Part::Field(field, value))?,
+                at => take(Part::TimedField(field, value, at))?,
+            }
+        }
+        if any { Ok(()) } else { Err(Fault::Empty) }
+    };
+    walk().map_err(|fault| start.error(fault))
 }
 
 /// A quicklist: a count of nodes, and so many nodes.
@@ -325,6 +398,9 @@ mod tests {
                 Part::Element(element) => format!("+{}", text(element)),
                 Part::Member(member) => format!("*{}", text(member)),
                 Part::Field(field, value) => format!("{}={}", text(field), text(value)),
+                Part::TimedField(field, value, at) => {
+                    format!("{}={} until {at}", text(field), text(value))
+                }
                 Part::Scored(member, score) => format!("{}:{score}", text(member)),
                 Part::Stream(part) => stream_text(part),
             });
@@ -383,6 +459,9 @@ mod tests {
         ("09110203666f6f0300626172016102006263ff", "foo=bar a=bc"),
         ("0d171700000013000000040000016603017603016e03fe7bff", "f=v n=123"),
         ("1012120000000400816602817602816e020a01ff", "f=v n=10"),
+        // As Redis 8.2 wrote them.
+        ("19ff9f724e180900001d1d00000006008161020101f4ff9f724e180900000981620202010001ff", "a=1 until 9999999999999 b=2"),
+        ("18189c724e1809000003000163c00343e80161c001010162c002", "c=3 a=1 until 9999999999999 b=2 until 9999999999000"),
         // Of 7.0 as it was written, with times that were; the others as Redis 5 and 7.2 would write it.
         ("0f011000000000000000010000000000000001404f4f0000001f0003010101020181660281670200010201000100018176020c010501030100010101817702c12c02050100010401dfff0201018168028178020601020104010601817902817a020501ff030507020367727000000200000000000000010000000000000001e8030000000000000300000000000000050000000000000007d007000000000000010202616c581b000000000000010000000000000001000000000000000102626f581b0000000000000100000000000000050000000000000007056f7468657205000000", "1-1 f=v g=12; 5-0 h=x; 5-7 f=y g=z; last 5-7 added 3 deleted 0-0 group grp 0-0 read Some(0) al seen 7000 active Some(7000) al holds 1-1 since 1000, 3 times bo seen 7000 active Some(7000) bo holds 5-7 since 2000, 1 times group other 5-0 read None"),
         ("13011000000000000000010000000000000001404f4f0000001f0003010101020181660281670200010201000100018176020c010501030100010101817702c12c02050100010401dfff0201018168028178020601020104010601817902817a020501ff03050701010102040203677270000081ffffffffffffffff0200000000000000010000000000000001e8030000000000000300000000000000050000000000000007d007000000000000010202616c581b000000000000010000000000000001000000000000000102626f581b0000000000000100000000000000050000000000000007056f74686572050081ffffffffffffffff0000", "1-1 f=v g=12; 5-0 h=x; 5-7 f=y g=z; last 5-7 added 4 deleted 1-2 group grp 0-0 read None al seen 7000 active Some(7000) al holds 1-1 since 1000, 3 times bo seen 7000 active Some(7000) bo holds 5-7 since 2000, 1 times group other 5-0 read None"),
@@ -429,7 +508,9 @@ mod tests {
             (b"\x0b\x08\x02\0\0\0\0\0\0\0", Fault::Packed("intset")),
             (b"\x09\x02\x01\xff", Fault::Packed("zipmap")),
             (b"\x06\x00", Fault::UnknownType(6)),
-            (b"\x16\x00", Fault::UnknownType(22)),
+            (b"\x1a\x00", Fault::UnknownType(26)),
+            (b"\x16\x00", Fault::Empty),
+            (b"\x18\xff\xff\xff\xff\xff\xff\xff\x7f\x01\x02\x01a\x01b", Fault::Deadline),
         ] {
             assert_eq!(parts(bytes).map_err(|error| error.fault), Err(fault), "{bytes:x?}");
         }

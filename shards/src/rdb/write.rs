@@ -7,8 +7,10 @@ use std::ops::ControlFlow;
 
 use super::encoding::{write_double_text, write_length, write_string};
 use super::stream::{write_parts, write_redis};
-use super::value::{HASH, LIST, SET, SORTED_SET, SORTED_SET_TEXT, STREAM, STREAM_2, STRING};
-use super::{VERSION_STREAMS, VERSION_WRITTEN};
+use super::value::{
+    HASH, HASH_TIMED, LIST, SET, SORTED_SET, SORTED_SET_TEXT, STREAM, STREAM_2, STRING,
+};
+use super::{VERSION_STREAMS, VERSION_TIMED, VERSION_WRITTEN};
 use crate::keyspace::Value;
 use crate::limits::{ITEM_PIECE_BYTES, ITEM_PIECE_BYTES_MAX};
 use crate::value::Part;
@@ -27,6 +29,7 @@ pub(super) fn piece_end(value: Value<'_>, from: u64, key_bytes: usize) -> (u64, 
         bytes += match part {
             Part::String(one) | Part::Element(one) | Part::Member(one) => one.len(),
             Part::Field(one, other) => one.len() + other.len(),
+            Part::TimedField(one, other, _) => one.len() + other.len() + size_of::<i64>(),
             Part::Scored(one, _) => one.len() + size_of::<f64>(),
             Part::Stream(part) => part.size(),
         };
@@ -42,6 +45,7 @@ pub(super) fn type_byte(value: Value<'_>) -> u8 {
         Value::List(_) => LIST,
         Value::Set(_) => SET,
         Value::SortedSet(_) => SORTED_SET,
+        Value::Hash(hash) if hash.is_timed() => HASH_TIMED,
         Value::Hash(_) => HASH,
         Value::Stream(_) => STREAM,
     }
@@ -56,6 +60,7 @@ pub(super) fn write_range(out: &mut Vec<u8>, value: Value<'_>, from: u64, end: u
             write_length(out, part.len());
             out.extend_from_slice(part);
         }
+        Value::Hash(hash) if hash.is_timed() => write_timed(out, value, from, end),
         Value::List(_) | Value::Set(_) | Value::SortedSet(_) | Value::Hash(_) => {
             write_elements(out, value, from, end, &mut |out, score| {
                 out.extend_from_slice(&score.to_le_bytes());
@@ -89,10 +94,41 @@ fn write_elements(
                 write_string(out, member);
                 write_score(out, score);
             }
+            Part::TimedField(..) => unreachable!("a hash with deadlines has a writer of its own"),
             Part::Stream(_) => unreachable!("streams have a writer of their own"),
         }
         left -= 1;
         if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+}
+
+/// Takes a field, its value, and when it ends.
+type VisitTimed<'v> = dyn FnMut(&[u8], &[u8], Option<i64>) + 'v;
+
+/// Appends fields of which some have deadlines: the earliest deadline, how many fields there are, and before each 0 or by how
+/// much its deadline is later, and one more.
+fn write_timed(out: &mut Vec<u8>, value: Value<'_>, from: u64, end: u64) {
+    let each = |visit: &mut VisitTimed<'_>| {
+        let mut left = end - from;
+        value.visit(from, &mut |part| {
+            match part {
+                Part::Field(field, value) => visit(field, value, None),
+                Part::TimedField(field, value, at) => visit(field, value, Some(at)),
+                _ => unreachable!("a hash has fields"),
+            }
+            left -= 1;
+            if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+    };
+    let mut first: Option<i64> = None;
+    each(&mut |_, _, at| first = [first, at].into_iter().flatten().min());
+    let first = first.unwrap_or(0);
+    out.extend_from_slice(&first.to_le_bytes());
+    write_length(out, (end - from) as usize);
+    each(&mut |field, value, at| {
+        write_length(out, at.map_or(0, |at| (at - first + 1) as usize));
+        write_string(out, field);
+        write_string(out, value);
     });
 }
 
@@ -108,6 +144,10 @@ pub(super) fn write_portable(out: &mut Vec<u8>, value: Value<'_>) -> u16 {
         Value::SortedSet(set) => {
             out.push(SORTED_SET_TEXT);
             write_elements(out, value, 0, set.count(), &mut write_double_text);
+        }
+        Value::Hash(hash) if hash.is_timed() => {
+            write_value(out, value);
+            return VERSION_TIMED;
         }
         Value::String(_) | Value::List(_) | Value::Set(_) | Value::Hash(_) => {
             write_value(out, value);

@@ -3,6 +3,7 @@
 //! Small: a count of 4 bytes and a pack, in the item itself. Large: trees, in a [`Body`] that the item points to. Each type
 //! gives its records an order and decides when to go from one to the other.
 
+use super::deadlines::Deadlines;
 use super::pack::{self, Pack, Record, Room};
 use super::stream::Content;
 use super::tree::{Number, Tree};
@@ -29,10 +30,19 @@ pub(super) enum Trees {
     Elements(Tree<1>),
     /// Fields and values by the fields' hashes.
     Fields(Tree<2>),
+    /// The same, and some fields have deadlines.
+    TimedFields(Box<TimedFields>),
     /// Members and scores, once by score and once by the members' hashes.
     Scored { order: Tree<2>, index: Tree<2> },
     /// Entries of a stream by id, and its groups.
     Stream(Box<Content>),
+}
+
+/// Fields of which some have deadlines.
+#[derive(Clone, Debug)]
+pub(super) struct TimedFields {
+    pub(super) fields: Tree<2>,
+    pub(super) deadlines: Deadlines,
 }
 
 impl Body {
@@ -41,6 +51,7 @@ impl Body {
         let trees = match &self.trees {
             Trees::Elements(tree) => tree.bytes(),
             Trees::Fields(tree) => tree.bytes(),
+            Trees::TimedFields(timed) => timed.fields.bytes() + timed.deadlines.bytes(),
             Trees::Scored { order, index } => order.bytes() + index.bytes(),
             Trees::Stream(content) => content.bytes(),
         };
@@ -52,6 +63,14 @@ impl Body {
         match &mut self.trees {
             Trees::Elements(tree) => tree.shed(leaf_count),
             Trees::Fields(tree) => tree.shed(leaf_count),
+            Trees::TimedFields(timed) => {
+                if timed.fields.count() > 0 {
+                    timed.fields.shed(leaf_count);
+                    true
+                } else {
+                    timed.deadlines.shed(leaf_count)
+                }
+            }
             Trees::Scored { order, index } => {
                 if order.count() > 0 {
                     order.shed(leaf_count);
@@ -74,8 +93,22 @@ impl Body {
     pub(super) fn fields(&self) -> &Tree<2> {
         match &self.trees {
             Trees::Fields(tree) => tree,
+            Trees::TimedFields(timed) => &timed.fields,
             _ => unreachable!("the collection's type says what its trees are"),
         }
+    }
+
+    /// When its fields end, if any does.
+    pub(super) fn deadlines(&self) -> Option<&Deadlines> {
+        match &self.trees {
+            Trees::TimedFields(timed) => Some(&timed.deadlines),
+            _ => None,
+        }
+    }
+
+    /// When the first of its fields ends.
+    pub(crate) fn first_deadline(&self) -> Option<i64> {
+        self.deadlines().and_then(Deadlines::first)
     }
 
     pub(super) fn scored(&self) -> (&Tree<2>, &Tree<2>) {
@@ -111,8 +144,31 @@ impl Trees {
     pub(super) fn fields_mut(&mut self) -> &mut Tree<2> {
         match self {
             Trees::Fields(tree) => tree,
+            Trees::TimedFields(timed) => &mut timed.fields,
             _ => unreachable!("the collection's type says what its trees are"),
         }
+    }
+
+    /// The deadlines of fields, for giving some to them.
+    pub(super) fn deadlines_mut(&mut self) -> &mut Deadlines {
+        if let Trees::Fields(tree) = self {
+            let (fields, deadlines) = (std::mem::take(tree), Deadlines::default());
+            *self = Trees::TimedFields(Box::new(TimedFields { fields, deadlines }));
+        }
+        match self {
+            Trees::TimedFields(timed) => &mut timed.deadlines,
+            _ => unreachable!("only hashes have fields"),
+        }
+    }
+
+    /// Takes away a field's deadline, and with the last one what deadlines need. Returns it.
+    pub(super) fn forget_deadline(&mut self, hasher: KeyHasher, field: &[u8]) -> Option<i64> {
+        let Trees::TimedFields(timed) = self else { return None };
+        let forgotten = timed.deadlines.remove(hasher, field);
+        if timed.deadlines.is_empty() {
+            *self = Trees::Fields(std::mem::take(&mut timed.fields));
+        }
+        forgotten
     }
 
     pub(super) fn scored_mut(&mut self) -> (&mut Tree<2>, &mut Tree<2>) {

@@ -3,6 +3,7 @@
 use super::body::{
     Body, Place, Source, Stored, Trees, insert_small, remove_small, replace_small, tree_of,
 };
+use super::deadlines::Deadlines;
 use super::limits::PACK_BYTES_MAX;
 use super::members;
 
@@ -11,7 +12,12 @@ use super::members;
 pub struct Hash<'a> {
     stored: Stored<'a>,
     source: Source<'a, 2>,
+    /// Fields that have ended by then are not shown.
+    now_ms: i64,
 }
+
+/// A time at which no field has ended.
+const BEFORE_ALL: i64 = -1;
 
 impl<'a> Hash<'a> {
     /// The hash that is stored here.
@@ -20,28 +26,72 @@ impl<'a> Hash<'a> {
             Stored::Pack(bytes) | Stored::Integers(bytes) => Source::small(bytes),
             Stored::Tree(body) => Source::Tree(body.fields()),
         };
-        Hash { stored, source }
+        Hash { stored, source, now_ms: BEFORE_ALL }
     }
 
-    /// Count of fields.
+    /// As it is seen at a time: without the fields that have ended.
+    pub fn seen_at(self, now_ms: i64) -> Hash<'a> {
+        Hash { now_ms, ..self }
+    }
+
+    /// Count of fields, those included that have ended and are still there.
     pub fn count(self) -> u64 {
         self.source.count()
+    }
+
+    /// Count of fields that are shown.
+    pub fn shown_count(self) -> u64 {
+        self.count() - self.deadlines().map_or(0, |deadlines| deadlines.ended_count(self.now_ms))
     }
 
     /// The value of a field.
     pub fn get(self, field: &[u8]) -> Option<&'a [u8]> {
         let rank = self.find(field).ok()?;
+        if self.has_ended(field) {
+            return None;
+        }
         self.source.get(rank).map(|[_, value]| value)
     }
 
-    /// The field of a rank, and its value.
+    /// When a field ends, which may have passed.
+    pub fn deadline(self, field: &[u8]) -> Option<i64> {
+        let Stored::Tree(body) = self.stored else { return None };
+        body.deadlines()?.get(body.hasher, field)
+    }
+
+    /// Has any of its fields a deadline?
+    pub fn is_timed(self) -> bool {
+        self.deadlines().is_some()
+    }
+
+    fn deadlines(self) -> Option<&'a Deadlines> {
+        match self.stored {
+            Stored::Tree(body) => body.deadlines(),
+            Stored::Pack(_) | Stored::Integers(_) => None,
+        }
+    }
+
+    fn has_ended(self, field: &[u8]) -> bool {
+        self.hides_any() && self.deadline(field).is_some_and(|at| at <= self.now_ms)
+    }
+
+    /// Is a field there that is not shown?
+    pub fn hides_any(self) -> bool {
+        let first = self.deadlines().and_then(Deadlines::first);
+        first.is_some_and(|first| first <= self.now_ms)
+    }
+
+    /// The field of a rank, and its value; one that has ended too.
     pub fn at(self, rank: u64) -> Option<(&'a [u8], &'a [u8])> {
         self.source.get(rank).map(|[field, value]| (field, value))
     }
 
-    /// Fields and values from a rank on.
+    /// Fields and values from a rank on, those that are shown.
     pub fn fields_from(self, rank: u64) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        self.source.from(rank).map(|[field, value]| (field, value))
+        let hides = self.hides_any();
+        let shown =
+            self.source.from(rank).filter(move |[field, _]| !hides || !self.has_ended(field));
+        shown.map(|[field, value]| (field, value))
     }
 
     /// Visits about `count` fields and values from a cursor on, 0 at first, all of a small hash. Returns the cursor to go on
@@ -50,7 +100,9 @@ impl<'a> Hash<'a> {
         match self.stored {
             Stored::Tree(body) => {
                 members::scan(body.fields(), body.hasher, cursor, count, &mut |[field, value]| {
-                    visit(field, value);
+                    if !self.has_ended(field) {
+                        visit(field, value);
+                    }
                 })
             }
             Stored::Pack(_) | Stored::Integers(_) => {
@@ -69,17 +121,23 @@ impl<'a> Hash<'a> {
 /// A hash that is changed.
 pub struct HashMut<P: Place> {
     place: P,
+    now_ms: i64,
 }
 
 impl<P: Place> HashMut<P> {
     /// The hash that lies here.
     pub fn new(place: P) -> HashMut<P> {
-        HashMut { place }
+        HashMut { place, now_ms: BEFORE_ALL }
+    }
+
+    /// As it is at a time: fields that have ended by then count as if they were not there.
+    pub fn at_time(self, now_ms: i64) -> HashMut<P> {
+        HashMut { now_ms, ..self }
     }
 
     /// The hash as it is.
     pub fn hash(&self) -> Hash<'_> {
-        Hash::new(self.place.stored())
+        Hash::new(self.place.stored()).seen_at(self.now_ms)
     }
 
     /// Count of fields.
@@ -87,8 +145,41 @@ impl<P: Place> HashMut<P> {
         self.hash().count()
     }
 
-    /// Sets a field. Is it new?
+    /// Sets a field, which has no deadline then. Is it new?
     pub fn set(&mut self, field: &[u8], value: &[u8]) -> bool {
+        let had_ended = self.hash().has_ended(field);
+        self.persist(field);
+        self.set_keeping(field, value) || had_ended
+    }
+
+    /// Takes a field's deadline away. Had it one?
+    pub fn persist(&mut self, field: &[u8]) -> bool {
+        if !self.hash().is_timed() {
+            return false;
+        }
+        let body = self.place.body_mut();
+        body.trees.forget_deadline(body.hasher, field).is_some()
+    }
+
+    /// Gives a field that is there a deadline, not below 0. The hash becomes a large one.
+    pub fn set_deadline(&mut self, field: &[u8], at: i64) {
+        self.grow();
+        let body = self.place.body_mut();
+        body.trees.deadlines_mut().set(body.hasher, field, at);
+    }
+
+    /// Takes out up to so many fields that have ended, the earliest first. How many were they?
+    pub fn remove_ended(&mut self, count: usize) -> usize {
+        let deadlines = self.hash().deadlines();
+        let ended = deadlines.map_or(Vec::new(), |all| all.ended(self.now_ms, count));
+        ended.iter().for_each(|field| {
+            self.remove(field);
+        });
+        ended.len()
+    }
+
+    /// Sets a field, whose deadline stays. Is it new?
+    pub fn set_keeping(&mut self, field: &[u8], value: &[u8]) -> bool {
         self.grow_for(field, value);
         let found = self.hash().find(field);
         let record = [field, value];
@@ -115,13 +206,15 @@ impl<P: Place> HashMut<P> {
     /// Takes out a field. Was there one?
     pub fn remove(&mut self, field: &[u8]) -> bool {
         let Ok(rank) = self.hash().find(field) else { return false };
+        let had_ended = self.hash().has_ended(field);
+        self.persist(field);
         match self.place.stored() {
             Stored::Tree(_) => self.place.body_mut().trees.fields_mut().remove(rank),
             Stored::Pack(_) | Stored::Integers(_) => {
                 remove_small::<2>(&mut self.place, rank, 1);
             }
         }
-        true
+        !had_ended
     }
 
     fn grow_for(&mut self, field: &[u8], value: &[u8]) {

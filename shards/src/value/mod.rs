@@ -1,6 +1,7 @@
 //! Values of every type.
 
 pub mod body;
+mod deadlines;
 pub mod hash;
 mod integers;
 mod limits;
@@ -54,6 +55,8 @@ pub enum Part<'p> {
     Member(&'p [u8]),
     /// A field of a hash and its value.
     Field(&'p [u8], &'p [u8]),
+    /// A field of a hash, its value, and when it ends: milliseconds since the Unix epoch, not below 0.
+    TimedField(&'p [u8], &'p [u8], i64),
     /// A member of a sorted set and its score.
     Scored(&'p [u8], f64),
     /// A part of a stream.
@@ -119,9 +122,12 @@ impl<'a> Value<'a> {
             Value::SortedSet(set) => set
                 .members_from(from)
                 .try_for_each(|(member, score)| visit(Part::Scored(member, score))),
-            Value::Hash(hash) => hash
-                .fields_from(from)
-                .try_for_each(|(field, value)| visit(Part::Field(field, value))),
+            Value::Hash(hash) => {
+                hash.fields_from(from).try_for_each(|(field, value)| match hash.deadline(field) {
+                    Some(at) => visit(Part::TimedField(field, value, at)),
+                    None => visit(Part::Field(field, value)),
+                })
+            }
             Value::Stream(stream) => stream.visit(from, &mut |part| visit(Part::Stream(part))),
         };
     }
@@ -136,6 +142,12 @@ pub(crate) fn add(place: &mut impl Place, value_type: ValueType, part: Part<'_>)
         }
         (ValueType::Set, Part::Member(member)) => SetMut::new(place).add(member),
         (ValueType::Hash, Part::Field(field, value)) => HashMut::new(place).set(field, value),
+        (ValueType::Hash, Part::TimedField(field, value, at)) => {
+            let mut hash = HashMut::new(place);
+            let is_new = hash.set(field, value);
+            hash.set_deadline(field, at);
+            is_new
+        }
         (ValueType::SortedSet, Part::Scored(member, score)) => {
             SortedSetMut::new(place).set(member, score).is_none()
         }
