@@ -356,6 +356,8 @@ fn ltrim(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome
     let kept = rank_range(start, stop, count);
     list.remove(kept.end, count - kept.end);
     list.remove(0, kept.start);
+    // As in Redis, who watches the key is told in any case.
+    list.touch();
     reply.ok();
     Ok(())
 }

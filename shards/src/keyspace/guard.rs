@@ -273,6 +273,10 @@ impl Place for Guard<'_, '_> {
         lend::borrow_body_mut(self.item)
     }
 
+    fn touch(&mut self) {
+        self.changed = true;
+    }
+
     fn grow(&mut self, body: Body) {
         self.reshape(BODY_POINTER_BYTES, Form::Tree);
         self.accounted = body.bytes();

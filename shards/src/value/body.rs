@@ -206,6 +206,8 @@ pub trait Place: Room {
     fn limits(&self) -> Limits;
     /// What its body places members by.
     fn member_hasher(&self) -> KeyHasher;
+    /// Lets it count as changed although it is as it was.
+    fn touch(&mut self) {}
 }
 
 impl<P: Place> Room for &mut P {
@@ -229,6 +231,10 @@ impl<P: Place> Place for &mut P {
 
     fn body_mut(&mut self) -> &mut Body {
         (**self).body_mut()
+    }
+
+    fn touch(&mut self) {
+        (**self).touch();
     }
 
     fn grow(&mut self, body: Body) {

@@ -111,6 +111,11 @@ impl<P: Place> ListMut<P> {
         }
     }
 
+    /// Lets it count as changed although it is as it was.
+    pub fn touch(&mut self) {
+        self.place.touch();
+    }
+
     /// Takes out up to `count` elements from a position on.
     pub fn remove(&mut self, at: u64, count: u64) {
         let count = count.min(self.count().saturating_sub(at));
