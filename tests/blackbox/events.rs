@@ -119,6 +119,7 @@ fn every_command_has_the_events_of_redis() {
     compare("E$gx", &commands);
 }
 
+/// ZREMRANGEBYLEX is left out: what it removes where scores differ is not specified.
 #[test]
 fn transactions_have_the_events_of_redis() {
     let mut chance = Chance::new("transactions_have_the_events_of_redis");
@@ -126,7 +127,9 @@ fn transactions_have_the_events_of_redis() {
     let commands: Vec<String> = all_commands()
         .into_iter()
         .filter(|command| {
-            !["SPOP", "FLUSHDB", "SWAPDB", "SELECT"].iter().any(|no| command.starts_with(no))
+            !["SPOP", "FLUSHDB", "SWAPDB", "SELECT", "ZREMRANGEBYLEX"]
+                .iter()
+                .any(|no| command.starts_with(no))
         })
         .collect();
     for _ in 0..60 {
