@@ -14,5 +14,6 @@ pub mod node;
 pub mod numbers;
 pub mod options;
 pub mod resp;
+pub mod script;
 pub mod settings;
 pub mod snapshot_print;

@@ -236,3 +236,21 @@ pub const IDLE_BUFFERS_KEPT_MS: i64 = 1000;
 pub const ENDED_FIELDS_PER_OPERATION: usize = 128;
 /// Such operations that a shard proposes each time it looks.
 pub const ENDED_FIELDS_OPERATIONS_MAX: usize = 64;
+
+/// Runs of a script that begin again with more keys locked; the next one locks all shards.
+pub const SCRIPT_ATTEMPTS_MAX: u32 = 8;
+
+/// Commands of a script that run on guesses, after the first key that was not there.
+pub const SCRIPT_GUESSES_MAX: usize = 100_000;
+
+/// Between two looks at whether a script must end, instructions of Lua.
+pub const SCRIPT_TICK_INSTRUCTIONS: u32 = 10_000;
+
+/// So often it is looked at while a script runs on guesses; then it runs again.
+pub const SCRIPT_GUESS_TICKS_MAX: u32 = 1000;
+
+/// Scripts that a core keeps compiled; with more all are compiled again when they are called.
+pub const SCRIPTS_COMPILED_MAX: usize = 4096;
+
+/// Bytes of a text that a script loads in pieces.
+pub const SCRIPT_LOADED_BYTES_MAX: usize = 64 << 20;

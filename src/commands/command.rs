@@ -128,7 +128,7 @@ fn flags(row: &Command) -> Vec<&'static str> {
         (flags.grows, "denyoom"),
         (flags.admin, "admin"),
         (row.keys.search != Search::None, "movablekeys"),
-        (flags.no_monitor && !flags.admin, "skip_monitor"),
+        ((flags.no_monitor || flags.skips_monitor) && !flags.admin, "skip_monitor"),
         (flags.no_slowlog, "skip_slowlog"),
         (is_of_pubsub(row), "pubsub"),
         (row.wait.is_some(), "blocking"),
@@ -172,6 +172,7 @@ fn categories(row: &Command) -> Vec<&'static str> {
         (flags.admin || everything, "dangerous"),
         (of_group(Group::Connection), "connection"),
         (of_group(Group::Transactions), "transaction"),
+        (of_group(Group::Scripting), "scripting"),
     ])
 }
 

@@ -37,6 +37,7 @@ pub mod pubsub;
 pub mod raft;
 pub mod refusal;
 pub mod scan;
+pub mod script;
 pub mod secrets;
 pub mod server;
 pub mod set;
@@ -298,6 +299,17 @@ pub enum Run {
     Record,
     /// Serves commands that wait, in a shard's log.
     Serve,
+    /// A script, as a step of a transaction.
+    Script(ScriptBy),
+}
+
+/// How a command names a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScriptBy {
+    /// By its text.
+    Text,
+    /// By its digest.
+    Digest,
 }
 
 impl Run {
@@ -426,6 +438,8 @@ pub enum Group {
     PubSub,
     /// The Raft groups.
     Raft,
+    /// Scripts.
+    Scripting,
 }
 
 impl Group {
@@ -446,6 +460,7 @@ impl Group {
             Group::Server => "server",
             Group::Transactions => "transactions",
             Group::Raft => "raft",
+            Group::Scripting => "scripting",
             Group::PubSub => "pubsub",
         }
     }
@@ -487,6 +502,8 @@ pub struct Flags {
     pub may_replicate: bool,
     /// A reply that may differ from call to call on the same data.
     pub random_reply: bool,
+    /// Said to be: COMMAND INFO of scripts.
+    pub skips_monitor: bool,
     /// Not counted by SLOWLOG.
     pub no_slowlog: bool,
     /// Answered by all cores together, hence later.
@@ -612,6 +629,11 @@ pub const fn shard(
     row(name, arity, keys, Run::Shard(run))
 }
 
+/// A row that runs a script.
+pub const fn script_row(name: &'static str, by: ScriptBy) -> Command {
+    row(name, Arity::AtLeast(3), Keys::NONE.and(Search::Counted(2)), Run::Script(by))
+}
+
 const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command {
     Command {
         number: 0,
@@ -637,6 +659,7 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
             no_monitor: false,
             may_replicate: false,
             random_reply: false,
+            skips_monitor: false,
             no_slowlog: false,
             asks: false,
             internal: false,
@@ -742,6 +765,12 @@ impl Command {
     pub const fn unseen(mut self) -> Command {
         self.flags.no_monitor = true;
         self.flags.no_slowlog = true;
+        self
+    }
+
+    /// COMMAND INFO says that MONITOR does not show it; its commands are shown in its stead, and it is as well.
+    pub const fn unshown(mut self) -> Command {
+        self.flags.skips_monitor = true;
         self
     }
 

@@ -9,7 +9,7 @@ use super::refusal::Refusal;
 use super::{
     Command, Run, bit, bitfield, client, command, config, connection, counter, database, debug,
     dump, expire, geo, geo_search, hash, hash_expire, hyperloglog, info, keys, latency, lcs, list,
-    memory, object, pattern, persistence, pubsub, raft, scan, server, set, set_operations, slowlog,
+    memory, object, pattern, persistence, pubsub, raft, scan, script, server, set, set_operations, slowlog,
     sort, stream, stream_group, stream_info, stream_read, string, zset, zset_operations,
     zset_range, zset_walk,
 };
@@ -44,6 +44,7 @@ const FAMILIES: &[&[Command]] = &[
     sort::COMMANDS,
     expire::COMMANDS,
     scan::COMMANDS,
+    script::COMMANDS,
     pattern::COMMANDS,
     database::COMMANDS,
     object::COMMANDS,
@@ -392,6 +393,17 @@ const NUMBERED: &[&str] = &[
     "hgetex",
     "hsetex",
     "expire-fields",
+    "eval",
+    "evalsha",
+    "eval_ro",
+    "evalsha_ro",
+    "script",
+    "script|load",
+    "script|exists",
+    "script|flush",
+    "script|kill",
+    "script|debug",
+    "script|help",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.
@@ -766,6 +778,7 @@ mod tests {
                 Run::Container(subcommands) => assert!(!subcommands.is_empty(), "{}", row.name),
                 Run::Shard(_) => assert!(!row.flags.write, "{}", row.name),
                 Run::Record => assert!(row.flags.write && row.flags.internal, "{}", row.name),
+                Run::Script(_) => assert!(!row.flags.write, "{}", row.name),
                 Run::Plain(_) | Run::Session(_) => {
                     assert!(!row.flags.write && row.spread == Spread::One, "{}", row.name);
                 }

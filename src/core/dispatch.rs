@@ -25,7 +25,7 @@ use crate::resp::reply::Reply;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
 use ringraft_shards::keyspace::KeyHash;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What an unauthenticated client is told.
 const NO_AUTH: &str = "NOAUTH Authentication required.";
@@ -270,6 +270,7 @@ impl Core {
             {
                 self.block(index, target, command, arguments, timeout);
             }
+            Run::Script(_) => self.start_script(index, target, command, arguments),
             Run::Read(_)
             | Run::Write(_)
             | Run::Block(_)
@@ -325,6 +326,17 @@ impl Core {
         arguments: Arguments<'_>,
     ) {
         let took = self.stats.count(command, 1, clock).duration_since(clock);
+        self.note_slow(command, took, index, arguments);
+    }
+
+    /// Keeps a command that took long.
+    pub(super) fn note_slow(
+        &mut self,
+        command: &'static Command,
+        took: Duration,
+        index: u32,
+        arguments: Arguments<'_>,
+    ) {
         if self.stats.slowlog.is_slow(took) && !command.flags.no_slowlog {
             let client =
                 self.answers.connections.get(index).map(|c| (c.peer, c.session.name.clone()));

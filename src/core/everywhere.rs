@@ -60,13 +60,13 @@ impl Sights {
     }
 
     /// Is a key gone, whatever the shards have?
-    pub(super) fn hides(&self, database: DatabaseIndex, key: &[u8]) -> bool {
+    pub fn hides(&self, database: DatabaseIndex, key: &[u8]) -> bool {
         let sight = self.of(database);
         sight.origin.is_none() || sight.deleted.iter().any(|glob| Glob::new(glob).matches(key))
     }
 
     /// A command has changed all keys of a database.
-    fn note(&mut self, command: &Command, database: DatabaseIndex, arguments: Arguments<'_>) {
+    pub fn note(&mut self, command: &Command, database: DatabaseIndex, arguments: Arguments<'_>) {
         let sights = self.0.get_or_insert_with(|| {
             let all = (0..DATABASE_COUNT as u8).map(DatabaseIndex);
             all.map(|origin| Sight { origin: Some(origin), deleted: Vec::new() }).collect()

@@ -472,7 +472,7 @@ impl Core {
 }
 
 /// What a write answers when memory is full and nothing can be evicted.
-pub(super) const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+pub const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 
 /// What EXEC answers then. Nothing of it is run.
 pub(super) const EXEC_OUT_OF_MEMORY: &str = "EXECABORT Transaction discarded because of: OOM command not allowed when used memory > 'maxmemory'.";

@@ -16,7 +16,7 @@ pub mod connection;
 pub mod desk;
 mod dispatch;
 mod drive;
-mod everywhere;
+pub mod everywhere;
 mod exposition;
 pub mod gather;
 mod intake;
@@ -36,6 +36,7 @@ pub mod replies;
 pub mod report;
 pub mod room;
 pub mod router;
+mod scripts;
 pub mod session;
 pub mod shard;
 mod shed;
@@ -53,10 +54,13 @@ pub mod turn;
 pub mod waiting;
 
 pub use desk::Desk;
+pub use intake::OUT_OF_MEMORY;
 
 use crate::limits::REPLIES_PREFETCHED_BYTES;
 use crate::net;
 use crate::net::ring::{Completion, Operation, Ring, Wait};
+use crate::script::interpreter::Interpreter;
+use crate::script::library::Library;
 use crate::settings::Settings;
 use answers::Answers;
 use mailbox::{Mail, Mailbox, MailboxSender};
@@ -121,6 +125,8 @@ pub struct Shared {
     pub run_id: String,
     /// The cluster's id.
     pub cluster_id: u128,
+    /// Scripts.
+    pub scripts: Arc<Library>,
 }
 
 /// A source of chance for choices that need not be repeated (RANDOMKEY, SCAN's luck).
@@ -213,6 +219,8 @@ pub struct Core {
     pub push: push::Push,
     /// Who has read which key.
     pub tracking: push::TrackingTable,
+    /// What runs scripts, once there was one.
+    interpreter: Option<Box<Interpreter>>,
     /// Their commands that wait for a reply, by number.
     suspended: std::collections::HashMap<u64, Box<steps::Steps>>,
     /// The last of these numbers.
@@ -313,6 +321,7 @@ impl Core {
             monitors: Default::default(),
             push: Default::default(),
             tracking: Default::default(),
+            interpreter: None,
             suspended: Default::default(),
             last_suspension: 0,
             joined: joined::Joined::default(),

@@ -4,6 +4,7 @@ use crate::commands::Command;
 use crate::core::Core;
 use crate::resp::quoting::quote_into;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
+use ringraft_shards::ids::DatabaseIndex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -34,14 +35,21 @@ impl Core {
         }
         let connection = self.answers.connections.at(index);
         let peer = connection.peer.map_or_else(|| "?:0".to_string(), |peer| peer.to_string());
+        let database = connection.session.database;
+        self.show_line(database, &peer, arguments);
+    }
+
+    /// Shows a command and where it comes from.
+    pub(super) fn show_line(
+        &mut self,
+        database: DatabaseIndex,
+        peer: &str,
+        arguments: Arguments<'_>,
+    ) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut line = format!(
-            "+{}.{:06} [{} {peer}]",
-            now.as_secs(),
-            now.subsec_micros(),
-            connection.session.database.0
-        )
-        .into_bytes();
+        let mut line =
+            format!("+{}.{:06} [{} {peer}]", now.as_secs(), now.subsec_micros(), database.0)
+                .into_bytes();
         for argument in arguments.iter_from(0) {
             line.push(b' ');
             quote_into(argument, &mut line);

@@ -90,6 +90,16 @@ pub struct Reads {
     pub manners: Vec<(Protocol, bool)>,
 }
 
+impl What {
+    /// The items that are asked for.
+    pub fn into_items(self) -> Vec<(DatabaseIndex, Vec<u8>)> {
+        match self {
+            What::Items(items, _) => items,
+            What::Nothing | What::Replies(_) => Vec::new(),
+        }
+    }
+}
+
 impl std::fmt::Debug for What {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

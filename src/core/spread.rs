@@ -21,8 +21,14 @@ use crate::core::everywhere::needs_every_key;
 use crate::core::gather::integer_of;
 use crate::core::intake::{EXEC_OUT_OF_MEMORY, OUT_OF_MEMORY};
 use crate::core::joined::{Effects, Seams};
+<<<<<<< HEAD
 use crate::core::participate::{Ask, Copies, Found, Reads, TransactionMessage, What};
+=======
+use crate::core::participate::{Ask, Found, Reads, TransactionMessage, What};
+use crate::core::push::TopicKind;
+>>>>>>> bf9bb2b (Scripts in Lua: EVAL and its kin, SCRIPT, and the libraries; atomic wherever the keys are)
 use crate::core::push::writer_of;
+use crate::core::scripts::Retry;
 use crate::core::session::Watched;
 use crate::core::steps::{Manner, Step, Steps};
 use crate::resp::reply::{Protocol, Reply};
@@ -56,6 +62,8 @@ pub struct Work {
     rest: Option<Box<Steps>>,
     /// What clients hear of once it is committed.
     events: Vec<KeyEvent>,
+    /// Messages of scripts, to be sent once it is committed.
+    published: Vec<(TopicKind, Vec<u8>, Vec<u8>)>,
     /// When its commands began to run.
     began: Option<Instant>,
 }
@@ -81,6 +89,7 @@ impl Work {
             replies: Vec::new(),
             rest: None,
             events: Vec::new(),
+            published: Vec::new(),
             began: None,
         }
     }
@@ -155,7 +164,7 @@ impl Core {
             }
             _ => {
                 let steps = vec![Step { command, database, arguments }];
-                let parts = self.needs_of(&steps, &[]);
+                let parts = self.needs_of(&steps, &[], &Retry::default());
                 (Job::Overlay(Steps::new(steps, target, protocol, Manner::Alone)), parts)
             }
         };
@@ -188,7 +197,7 @@ impl Core {
         steps: Vec<Step>,
         watched: Vec<Watched>,
     ) {
-        let parts = self.needs_of(&steps, &watched);
+        let parts = self.needs_of(&steps, &watched, &Retry::default());
         self.answers.connections.at_mut(index).hold = Hold::Answer;
         let mut steps = Steps::new(steps, target, protocol, Manner::Exec);
         steps.shards = parts.iter().map(|part| part.shard).collect();
@@ -197,6 +206,28 @@ impl Core {
         }
         let members = vec![Member::new(target, protocol, None)];
         self.begin_work(Work::new(members, Job::Overlay(steps), watched), parts);
+    }
+
+    /// Starts a script, the only step.
+    pub(super) fn begin_script(
+        &mut self,
+        mut steps: Box<Steps>,
+        command: Option<&'static Command>,
+    ) {
+        let parts = self.needs_of(steps.list(), &[], &steps.retry);
+        steps.shards = parts.iter().map(|part| part.shard).collect();
+        let members = vec![Member::new(steps.target, steps.protocol(), command)];
+        self.begin_work(Work::new(members, Job::Overlay(steps), Vec::new()), parts);
+    }
+
+    /// Gives the locks of steps back, of which nothing has happened, and starts them again with what they turned out to need.
+    pub(super) fn begin_again(&mut self, id: TransactionId, mut steps: Box<Steps>) {
+        let Some(mut work) = self.coordinator.give_up(id, &mut self.coordinated) else { return };
+        let parts = self.needs_of(steps.list(), &work.watched, &steps.retry);
+        steps.shards = parts.iter().map(|part| part.shard).collect();
+        steps.lock = None;
+        work.job = Job::Overlay(steps);
+        self.begin_work(work, parts);
     }
 
     fn begin_work(&mut self, work: Work, parts: Vec<Part<Box<Ask>>>) {
@@ -211,7 +242,12 @@ impl Core {
     }
 
     /// What the shards must lock and read for commands that run on the overlay.
-    fn needs_of(&self, steps: &[Step], watched: &[Watched]) -> Vec<Part<Box<Ask>>> {
+    pub(super) fn needs_of(
+        &self,
+        steps: &[Step],
+        watched: &[Watched],
+        retry: &Retry,
+    ) -> Vec<Part<Box<Ask>>> {
         let mut needs: BTreeMap<ShardId, Needs> = BTreeMap::new();
         let mut seen = HashSet::new();
         let of_all = |step: &&Step| needs_every_key(step.command);
@@ -220,6 +256,11 @@ impl Core {
             for shard in 0..self.router.shard_count() as u16 {
                 let locks = LockSet::whole(exclusive);
                 needs.insert(ShardId(shard), Needs { locks, ..Needs::default() });
+            }
+        }
+        if retry.whole {
+            for shard in 0..self.router.shard_count() as u16 {
+                needs.entry(ShardId(shard)).or_default().locks = LockSet::whole(true);
             }
         }
         if steps.iter().any(|step| step.refers().is_some()) {
@@ -234,7 +275,7 @@ impl Core {
             steps.iter().filter(of_all).any(|step| step.command.flags.crosses_databases);
         for step in steps.iter().filter(|step| step.is_of_keys()) {
             let (command, arguments) = (step.command, step.arguments.borrow());
-            let exclusive = command.run.writes();
+            let exclusive = step.is_exclusive();
             for i in command.keys.positions(arguments) {
                 let key = arguments.at(i);
                 let hash = self.router.hash(key);
@@ -251,11 +292,28 @@ impl Core {
                 }
             }
         }
+        let exclusive = steps.iter().any(Step::is_exclusive);
+        for (database, key) in &retry.wanted {
+            let hash = self.router.hash(key);
+            let need = needs.entry(self.router.shard(hash)).or_default();
+            need.locks.keys.push(LockKey::new(hash, exclusive));
+            if seen.insert((*database, key.clone())) {
+                need.items.push((*database, key.clone()));
+            }
+        }
         for watched in watched {
             let hash = self.router.hash(&watched.key);
             let need = needs.entry(watched.shard).or_default();
             need.locks.keys.push(LockKey::new(hash, false));
             need.guard.push(watched.clone());
+        }
+        if needs.is_empty()
+            && let Some(step) = steps.iter().find(|step| step.is_script())
+        {
+            // It names no key: what it turns out to need is locked when it runs again. Its own name stands for one.
+            let hash = self.router.hash(step.arguments.borrow().at(1));
+            let need = needs.entry(self.router.shard(hash)).or_default();
+            need.locks.keys.push(LockKey::new(hash, false));
         }
         let grows = steps.iter().any(|step| step.command.flags.grows);
         let only_presence = steps.iter().all(|step| step.command.flags.keys_only);
@@ -400,6 +458,7 @@ impl Core {
         let work = self.coordinator.payload(id).expect("it holds its locks");
         let (mut members, clock) = (std::mem::take(&mut work.members), work.began);
         let (mut steps, mut replies) = (steps, Vec::new());
+        work.published = std::mem::take(&mut steps.published);
         work.events = std::mem::take(&mut steps.events);
         // The shards tell of it.
         work.events.retain(|event| event.name != FLUSHED);
@@ -411,7 +470,8 @@ impl Core {
         match &changes {
             None => {
                 let mut reply = Reply::new(&mut replies, member.protocol);
-                self.stats.refuse(TOO_LARGE, 0, &mut reply);
+                let failure = steps.failure.take().unwrap_or_else(|| TOO_LARGE.into());
+                self.stats.refuse(failure, 0, &mut reply);
             }
             Some(_) if steps.is_left() => {}
             Some(_) => replies = std::mem::take(&mut steps.replies),
@@ -447,6 +507,11 @@ impl Core {
     /// Answers commands over several shards.
     fn finish_work(&mut self, work: Work, outcome: Outcome) {
         self.unwatch(work.watched);
+        if outcome == Outcome::Committed {
+            for (kind, channel, payload) in &work.published {
+                self.publish(Target::Nobody, *kind, channel, payload);
+            }
+        }
         if !work.events.is_empty() && outcome == Outcome::Committed {
             self.publish_events(work.events);
         }

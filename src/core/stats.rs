@@ -109,7 +109,13 @@ impl Stats {
     #[inline]
     pub fn count(&mut self, command: &'static Command, calls: u64, start: Instant) -> Instant {
         let now = Instant::now();
-        let nanoseconds = now.duration_since(start).as_nanos() as u64;
+        self.count_span(command, calls, now.duration_since(start).as_nanos() as u64);
+        now
+    }
+
+    /// Counts `calls` runs of a command that together took so long.
+    #[inline]
+    pub fn count_span(&mut self, command: &'static Command, calls: u64, nanoseconds: u64) {
         self.total_commands += calls;
         let stats = &mut self.commands[usize::from(command.number)];
         stats.calls += calls;
@@ -120,7 +126,6 @@ impl Stats {
         });
         let each = (nanoseconds / 1000 / calls.max(1)).clamp(1, LATENCY_MAX_US);
         latency.saturating_record_n(each, calls as u32);
-        now
     }
 
     /// Turns a refusal into the error that replaces what the command wrote since `start`.

@@ -10,6 +10,8 @@ use crate::core::answers::{Origin, Target};
 use crate::core::everywhere::{Sights, needs_every_key};
 use crate::core::gather::{GatherState, Merge, Part};
 use crate::core::joined::Effects;
+use crate::core::push::TopicKind;
+use crate::core::scripts::Retry;
 use crate::core::shard::Request;
 use crate::core::transaction::SETTLE;
 use crate::limits::REQUEST_BYTES_MAX;
@@ -34,7 +36,7 @@ pub struct Step {
 impl Step {
     /// Does it read or write keys?
     pub fn is_of_keys(&self) -> bool {
-        matches!(self.command.run, Run::Read(_) | Run::Write(_) | Run::Block(_))
+        matches!(self.command.run, Run::Read(_) | Run::Write(_) | Run::Block(_) | Run::Script(_))
     }
 }
 
@@ -72,6 +74,12 @@ pub struct Steps {
     pub(super) events: Vec<KeyEvent>,
     /// Shards that have locks for it.
     pub(super) shards: Vec<ShardId>,
+    /// What scripts among them need.
+    pub(super) retry: Retry,
+    /// Messages to send once it is committed.
+    pub(super) published: Vec<(TopicKind, Vec<u8>, Vec<u8>)>,
+    /// Why nothing of it is to be done.
+    pub(super) failure: Option<Vec<u8>>,
 }
 
 /// Whose commands they are.
@@ -90,6 +98,8 @@ pub enum Progress {
     Done,
     /// Its reply comes from elsewhere.
     Waits,
+    /// It lacks something: all steps must run again.
+    Again,
 }
 
 impl Steps {
@@ -126,6 +136,9 @@ impl Steps {
             head_bytes,
             events: Vec::new(),
             shards: Vec::new(),
+            retry: Retry::default(),
+            published: Vec::new(),
+            failure: None,
         })
     }
 
@@ -134,7 +147,47 @@ impl Steps {
         &self.list[self.place()]
     }
 
-    fn place(&self) -> usize {
+    /// As [`Steps::current`].
+    pub(super) fn current_mut(&mut self) -> &mut Step {
+        let place = self.place();
+        &mut self.list[place]
+    }
+
+    /// All of them, as they stand.
+    pub(super) fn list(&self) -> &[Step] {
+        &self.list
+    }
+
+    /// How their replies are written.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Are they those of EXEC?
+    pub(super) fn is_exec(&self) -> bool {
+        self.manner == Manner::Exec
+    }
+
+    /// The one that runs has done something that must not be done again: its reply is kept, should a script run again.
+    fn keep_reply(&mut self, start: usize) {
+        if self.list.iter().any(Step::is_script) {
+            self.retry.replies.insert(self.place(), self.replies[start..].to_vec());
+        }
+    }
+
+    /// None has run.
+    pub(super) fn rewind(&mut self) {
+        self.sights = Sights::default();
+        self.effects.clear();
+        self.fits = true;
+        self.next = 0;
+        self.ends.clear();
+        self.replies.truncate(self.head_bytes);
+        self.published.clear();
+    }
+
+    /// Where the one that runs stands.
+    pub(super) fn place(&self) -> usize {
         self.order.as_ref().map_or(self.next, |order| order[self.next])
     }
 
@@ -217,12 +270,13 @@ impl Core {
         self.go_on_locked(id, steps);
     }
 
-    fn go_on_locked(&mut self, id: TransactionId, mut steps: Box<Steps>) {
-        while steps.is_locked_left() {
-            if self.run_step(&mut steps) == Progress::Waits {
-                return self.suspend(steps);
+    pub(super) fn go_on_locked(&mut self, id: TransactionId, mut steps: Box<Steps>) {
+        while steps.is_locked_left() && steps.failure.is_none() {
+            match self.run_step(&mut steps) {
+                Progress::Done => steps.ran(),
+                Progress::Waits => return self.suspend(steps),
+                Progress::Again => return self.run_again(id, steps),
             }
-            steps.ran();
         }
         let mut overlay = steps.overlay.take().expect("it is there while steps are locked");
         steps.events = overlay.take_events();
@@ -237,7 +291,8 @@ impl Core {
         let effects = std::mem::take(&mut steps.effects).into_iter();
         let changes = effects.map(|(shard, mut batch)| (shard, batch.encode(0, 0))).collect();
         steps.lock = None;
-        let changes: Option<Effects> = steps.fits.then_some(changes);
+        let is_well = steps.fits && steps.failure.is_none();
+        let changes: Option<Effects> = is_well.then_some(changes);
         self.locked_ran(id, steps, changes);
     }
 
@@ -273,7 +328,7 @@ impl Core {
     }
 
     /// Keeps steps until the reply of the one that waits has come.
-    fn suspend(&mut self, steps: Box<Steps>) {
+    pub(super) fn suspend(&mut self, steps: Box<Steps>) {
         self.suspended.insert(self.last_suspension, steps);
     }
 
@@ -298,6 +353,9 @@ impl Core {
             // It took too long: the locks are given up, and the client has been told.
             return;
         }
+        if let Some(id) = steps.lock.filter(|_| steps.retry.fetches) {
+            return self.fetched_again(id, steps, &parts);
+        }
         if std::mem::take(&mut steps.settles) {
             return self.run_rest(steps);
         }
@@ -308,8 +366,13 @@ impl Core {
         }
         if needs_every_key(steps.current().command) {
             self.conclude_everywhere(&mut steps, parts);
+            if Self::is_asking(&steps) {
+                return self.answered(steps);
+            }
         } else {
+            let start = steps.replies.len();
             parts.iter().for_each(|part| steps.replies.extend_from_slice(&part.reply));
+            steps.keep_reply(start);
         }
         steps.ran();
         match steps.lock {
@@ -339,6 +402,7 @@ impl Core {
             return Progress::Waits;
         }
         match command.run {
+            Run::Script(_) => return self.run_script(steps),
             Run::Read(_) | Run::Write(_) | Run::Block(_) => self.run_on_overlay(steps),
             _ => return self.run_in_session(steps),
         }
@@ -370,6 +434,12 @@ impl Core {
         let Target::Connection { index, .. } = steps.target else {
             unreachable!("only a connection has a session");
         };
+        let place = steps.place();
+        if let Some(reply) = steps.retry.replies.get(&place) {
+            steps.replies.extend_from_slice(reply);
+            return Progress::Done;
+        }
+        let start = steps.replies.len();
         let protocol = self.answers.connections.at(index).session.protocol;
         let Step { command, arguments, .. } = &steps.list[steps.place()];
         let (command, arguments) = (*command, arguments.borrow());
@@ -389,6 +459,7 @@ impl Core {
                 Reply::new(&mut steps.replies, protocol).error_bytes(&refusal.line());
             }
         }
+        steps.keep_reply(start);
         Progress::Done
     }
 }

@@ -157,6 +157,7 @@ impl Core {
     /// Begins to stop, as SHUTDOWN or a signal asks.
     pub fn stop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.scripts.ends.store(true, Ordering::Relaxed);
         if !self.stop_sent {
             self.begin_stop();
         }

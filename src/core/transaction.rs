@@ -228,8 +228,8 @@ fn execute(
                 }
                 replies.push(Some(out));
             }
-            Run::Shard(_) | Run::Record | Run::Serve => {
-                unreachable!("refused when it was queued")
+            Run::Shard(_) | Run::Record | Run::Serve | Run::Script(_) => {
+                unreachable!("refused when it was queued, or coordinated")
             }
         }
     }
@@ -316,6 +316,7 @@ enum Concerned {
 /// Errors: a command cannot be part of a transaction.
 fn concerned(core: &Core, queued: &[Queued], watched: &[Watched]) -> Result<Concerned, Refusal> {
     let mut concerned = Concerned::None;
+    let mut concerns_any = false;
     let mut join = |other: ShardId| {
         concerned = match concerned {
             Concerned::None => Concerned::One(other),
@@ -329,6 +330,8 @@ fn concerned(core: &Core, queued: &[Queued], watched: &[Watched]) -> Result<Conc
     for Queued { command, arguments } in queued {
         match command.run {
             Run::Session(_) | Run::Plain(_) | Run::Container(_) => {}
+            // Its keys may be anywhere.
+            Run::Script(_) => concerns_any = true,
             Run::Read(_) | Run::Write(_) if matches!(command.spread, Spread::Everywhere(_)) => {
                 (0..core.router.shard_count()).for_each(|shard| join(ShardId(shard as u16)));
             }
@@ -343,7 +346,7 @@ fn concerned(core: &Core, queued: &[Queued], watched: &[Watched]) -> Result<Conc
             }
         }
     }
-    Ok(concerned)
+    Ok(if concerns_any { Concerned::Several } else { concerned })
 }
 
 /// May a write grow memory? A packed transaction may when one of its commands may.

@@ -15,6 +15,7 @@ use crate::core::{Core, Parts, Shared, Stage, connection};
 use crate::net::listener;
 use crate::net::ring::Ring;
 use crate::settings::values::CoresInUse;
+use crate::script::library::Library;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::KeyHasher;
@@ -71,6 +72,7 @@ impl Node {
             clock_reports: Default::default(),
             run_id: run_id()?,
             cluster_id: plan.identity.cluster.0,
+            scripts: Arc::new(Library::new(core_count)),
         });
         let hasher = KeyHasher::new(plan.identity.key_hash_seed);
         let mut mailboxes = Vec::new();
@@ -154,6 +156,7 @@ impl Node {
         let (shared, mailboxes) = (self.shared.clone(), self.mailboxes.clone());
         move || {
             shared.stopping.store(true, Ordering::SeqCst);
+            shared.scripts.ends.store(true, Ordering::Relaxed);
             for mailbox in &mailboxes {
                 let stop = Mail::Task(Box::new(Core::stop));
                 // A full mailbox means an awake core, which sees the flag at its next tick.

@@ -72,6 +72,10 @@ pub struct Settings {
     pub client_query_buffer_limit: u64,
     /// Length of one argument or value.
     pub proto_max_bulk_len: u64,
+    /// Memory of each core's interpreter of scripts.
+    pub script_memory: u64,
+    /// No script runs longer, milliseconds; 0: as long as it likes.
+    pub script_time_limit: u32,
     /// Sizes at which collections change their form.
     pub limits: Limits,
     /// Nodes at each end of a list that Redis would not compress. Nothing is compressed here, so any number will do.
@@ -126,6 +130,8 @@ impl Default for Settings {
             notify_keyspace_events: Events::default(),
             client_query_buffer_limit: 1 << 30,
             proto_max_bulk_len: ringraft_shards::limits::STRING_BYTES_DEFAULT as u64,
+            script_memory: 256 << 20,
+            script_time_limit: 60_000,
             limits: Limits::default(),
             list_compress_depth: 0,
             metrics_port: 0,

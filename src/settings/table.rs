@@ -333,6 +333,18 @@ pub const TABLE: &[Setting] = &[
         .up_to(STRING_BYTES_MAX as u64)
         .help(MEMORY, "SIZE", "Longest argument or value")
         .at_run_time(),
+    size("script-memory", 1 << 20, |s| s.script_memory, |s, v| s.script_memory = v)
+        .help(MEMORY, "SIZE", "Memory of each core's interpreter of scripts")
+        .at_run_time(),
+    integer(
+        "script-time-limit",
+        0,
+        INT_MAX,
+        |s| s.script_time_limit.into(),
+        |s, v| s.script_time_limit = v as u32,
+    )
+    .help(MEMORY, "MILLISECONDS", "End scripts that run longer, with nothing done; 0 never does")
+    .at_run_time(),
     entries(
         "hash-max-listpack-entries",
         |s| s.limits.hash_entries,

@@ -28,6 +28,7 @@ mod pause;
 mod protocol;
 mod pubsub;
 mod restart;
+mod scripts;
 mod secrets;
 mod sessions;
 mod starts;

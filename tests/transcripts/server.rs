@@ -32,7 +32,7 @@ pub fn runs_in_process(row: &Command) -> bool {
         Run::Read(_) | Run::Write(_) | Run::Block(_) => !row.flags.internal,
         Run::Plain(_) => row.name != "help" && !row.flags.random_reply,
         Run::Container(subcommands) => subcommands.iter().any(runs_in_process),
-        Run::Session(_) | Run::Shard(_) | Run::Record | Run::Serve => false,
+        Run::Session(_) | Run::Shard(_) | Run::Record | Run::Serve | Run::Script(_) => false,
     }
 }
 
@@ -80,7 +80,7 @@ impl InProcess {
             }
             Run::Plain(run) => run(&call, reply),
             Run::Container(_) => unreachable!("a container lacks its second word"),
-            Run::Session(_) | Run::Shard(_) | Run::Record | Run::Serve => {
+            Run::Session(_) | Run::Shard(_) | Run::Record | Run::Serve | Run::Script(_) => {
                 panic!("{} needs a whole server", command.name)
             }
         });

@@ -173,6 +173,11 @@ impl Keyspace {
         }
     }
 
+    /// Does anybody watch a key?
+    pub fn is_watched(&self, database: DatabaseIndex, key: &[u8]) -> bool {
+        self.watches.keys[database.0 as usize].contains_key(key)
+    }
+
     /// Ends one watch of a key.
     pub fn unwatch(&mut self, database: DatabaseIndex, key: &[u8]) {
         let keys = &mut self.watches.keys[database.0 as usize];

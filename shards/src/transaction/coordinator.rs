@@ -387,6 +387,21 @@ impl<F, V, P> Coordinator<F, V, P> {
         }
     }
 
+    /// Ends a transaction that runs, before it has written anything: its locks are released, and nothing is said of it.
+    /// Returns what was passed to `begin`; `None` when it has ended already.
+    pub fn give_up(
+        &mut self,
+        id: TransactionId,
+        out: &mut CoordinatorOutput<F, V, P>,
+    ) -> Option<P> {
+        let open = self.open.get_mut(&id).filter(|open| open.phase == Phase::Running)?;
+        let payload = open.payload.take();
+        for part in self.open.remove(&id).expect("just seen").parts {
+            out.messages.push(Message::Shard(part.shard, ToShard::Release(id)));
+        }
+        payload
+    }
+
     fn abort(&mut self, id: TransactionId, outcome: Outcome, out: &mut CoordinatorOutput<F, V, P>) {
         self.finish(id, outcome, out);
         let coordinator = self.address;

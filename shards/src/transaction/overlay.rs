@@ -143,6 +143,11 @@ impl Overlay {
         self.loaded.push(Loaded { database, key, version });
     }
 
+    /// Was a key loaded?
+    pub fn has(&self, database: DatabaseIndex, key: &[u8]) -> bool {
+        self.keyspace.is_watched(database, key)
+    }
+
     /// Where the commands run.
     pub fn edit(&mut self, database: DatabaseIndex, now_ms: i64) -> Edit<'_> {
         self.keyspace.edit(database, now_ms)

@@ -1,5 +1,6 @@
 //! What one core knows of channels and patterns.
 
+use crate::glob::Glob;
 use smallvec::SmallVec;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -56,6 +57,18 @@ pub struct Push {
 }
 
 impl Push {
+    /// How many clients of this core get a message, and how many other cores have any.
+    pub fn reach(&self, kind: TopicKind, channel: &[u8]) -> i64 {
+        let count = |topic: &Topic| (topic.here.len() + topic.cores.len()) as i64;
+        let own = self.topics(kind).get(channel).map_or(0, count);
+        if kind != TopicKind::Channel {
+            return own;
+        }
+        let patterns = self.topics(TopicKind::Pattern).iter();
+        let matching = patterns.filter(|(pattern, _)| Glob::new(pattern).matches(channel));
+        own + matching.map(|(_, topic)| count(topic)).sum::<i64>()
+    }
+
     /// Those of one kind.
     pub fn topics(&self, kind: TopicKind) -> &Topics {
         &self.topics[kind as usize]

@@ -1,0 +1,113 @@
+//! EVAL and its kin, and SCRIPT.
+
+use super::help::help;
+use super::refusal::{Outcome, Refusal};
+use super::{Answer, Arity, Call, Command, Group, ScriptBy, container, plain, script_row, session};
+use crate::core::Desk;
+use crate::resp::reply::Reply;
+use crate::script::sha1;
+
+/// Rows of this file.
+pub const COMMANDS: &[Command] = &[
+    script_row("eval", ScriptBy::Text).may_replicate().unshown().about(
+        Group::Scripting,
+        "2.6.0",
+        "Runs a script in Lua.",
+    ),
+    script_row("evalsha", ScriptBy::Digest).may_replicate().unshown().about(
+        Group::Scripting,
+        "2.6.0",
+        "Runs a script that is known, by its SHA1 digest.",
+    ),
+    reads(script_row("eval_ro", ScriptBy::Text)).unshown().about(
+        Group::Scripting,
+        "7.0.0",
+        "Runs a script in Lua that does not write.",
+    ),
+    reads(script_row("evalsha_ro", ScriptBy::Digest)).unshown().about(
+        Group::Scripting,
+        "7.0.0",
+        "Runs a script that is known and does not write.",
+    ),
+    container("script", SCRIPT).about(Group::Scripting, "2.6.0", "The scripts that are known."),
+];
+
+const SCRIPT: &[Command] = &[
+    plain("debug", Arity::Exactly(3), debug).of("script").about(
+        Group::Scripting,
+        "3.2.0",
+        "Refused: there is no debugger.",
+    ),
+    session("exists", Arity::AtLeast(3), exists).of("script").about(
+        Group::Scripting,
+        "2.6.0",
+        "Says for each digest whether its script is known.",
+    ),
+    session("flush", Arity::AtLeast(2), flush).of("script").about(
+        Group::Scripting,
+        "2.6.0",
+        "Forgets all scripts.",
+    ),
+    session("kill", Arity::Exactly(2), kill).of("script").about(
+        Group::Scripting,
+        "2.6.0",
+        "Ends the scripts that run; nothing of them is done.",
+    ),
+    session("load", Arity::Exactly(3), load).of("script").about(
+        Group::Scripting,
+        "2.6.0",
+        "Makes a script known and answers its digest.",
+    ),
+    plain("help", Arity::Exactly(2), help).of("script").about(
+        Group::Scripting,
+        "5.0.0",
+        "Lists the subcommands.",
+    ),
+];
+
+const fn reads(mut row: Command) -> Command {
+    row.flags.readonly = true;
+    row
+}
+
+fn debug(call: &Call<'_>, _: &mut Reply<'_>) -> Outcome {
+    let words = ["yes", "sync", "no"];
+    Err(Refusal::text(match words.iter().any(|word| call.arguments.is(2, word)) {
+        true => "ERR SCRIPT DEBUG is not supported: there is no debugger",
+        false => "ERR Use SCRIPT DEBUG YES/SYNC/NO",
+    }))
+}
+
+fn exists(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    reply.array(call.count() - 2);
+    for digits in call.arguments.iter_from(2) {
+        let digest = sha1::parse(digits);
+        let known = digest.and_then(|digest| desk.core.shared.scripts.text(&digest)).is_some();
+        reply.integer(known.into());
+    }
+    Ok(Answer::Now)
+}
+
+fn flush(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    let mode = |word| call.count() == 3 && call.arguments.is(2, word);
+    if call.count() != 2 && !mode("sync") && !mode("async") {
+        return Err(Refusal::text("ERR SCRIPT FLUSH only support SYNC|ASYNC option"));
+    }
+    desk.core.shared.scripts.flush();
+    reply.ok();
+    Ok(Answer::Now)
+}
+
+fn kill(desk: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    if !desk.core.shared.scripts.kill() {
+        return Err(Refusal::text("NOTBUSY No scripts in execution right now."));
+    }
+    reply.ok();
+    Ok(Answer::Now)
+}
+
+fn load(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+    let script = desk.core.interpreter()?.script(call.at(2))?;
+    reply.bulk(sha1::hexadecimal(&script.digest).as_bytes());
+    Ok(Answer::Now)
+}

@@ -1,0 +1,26 @@
+//! Scripts in Lua 5.1: the interpreter of a core, its sandbox, and the libraries that Redis gives to scripts.
+//!
+//! A script runs to its end on a copy of the items that it names, and nothing is written before: when it touches what
+//! is not there, it runs again with it (`core/scripts.rs`; decision 0013).
+//!
+//! - `library.rs`: the scripts that the process knows, by digest
+//! - `interpreter.rs`, `sandbox.rs`: what a core runs them with
+//! - `call.rs`: `redis.call`; `values.rs`: replies as values of Lua, and back
+//! - `bit.rs`, `json.rs`, `msgpack.rs`, `pack.rs`: the libraries
+
+mod arguments;
+mod bit;
+pub mod call;
+mod interface;
+pub mod interpreter;
+mod json;
+mod json_read;
+pub mod library;
+mod msgpack;
+mod pack;
+mod printing;
+mod raise;
+mod random;
+mod sandbox;
+pub mod sha1;
+mod values;
