@@ -9,8 +9,8 @@ use super::refusal::Refusal;
 use super::{
     Command, Run, bit, bitfield, client, command, config, connection, counter, database, debug,
     dump, expire, geo, geo_search, hash, hash_expire, hyperloglog, info, keys, latency, lcs, list,
-    memory, object, pattern, persistence, pubsub, raft, scan, script, server, set, set_operations, slowlog,
-    sort, stream, stream_group, stream_info, stream_read, string, zset, zset_operations,
+    memory, object, pattern, persistence, pubsub, raft, scan, script, server, set, set_operations,
+    slowlog, sort, stream, stream_group, stream_info, stream_read, string, zset, zset_operations,
     zset_range, zset_walk,
 };
 use crate::resp::reply::Reply;

@@ -63,8 +63,14 @@ impl Step {
     }
 }
 
+/// The keys and the arguments of a script.
+type Words<'a> = (Vec<&'a [u8]>, Vec<&'a [u8]>);
+
+/// What a script did, and how it ended.
+type Ended = (Done, Result<(), Refusal>);
+
 /// The keys and the arguments of a script. Errors: their count is none.
-fn words_of(arguments: Arguments<'_>) -> Result<(Vec<&[u8]>, Vec<&[u8]>), Refusal> {
+fn words_of(arguments: Arguments<'_>) -> Result<Words<'_>, Refusal> {
     let count = parse_integer(arguments.at(2)).ok_or(Refusal::NotAnInteger)?;
     let rest = arguments.count() - 3;
     if count > rest as i64 {
@@ -147,7 +153,7 @@ impl Core {
         command: &'static Command,
         arguments: Arguments<'_>,
         reply: &mut Reply<'_>,
-    ) -> Result<Option<(Done, Result<(), Refusal>)>, Refusal> {
+    ) -> Result<Option<Ended>, Refusal> {
         let words = words_of(arguments)?;
         let script = match command.run {
             RunKind::Script(ScriptBy::Digest) => self.interpreter()?.known(arguments.at(1))?,
@@ -197,11 +203,7 @@ impl Core {
     }
 
     /// A script has run to its end: what it did is done, or will be.
-    fn finish_script(
-        &mut self,
-        steps: &mut Steps,
-        (done, outcome): (Done, Result<(), Refusal>),
-    ) -> Result<(), Refusal> {
+    fn finish_script(&mut self, steps: &mut Steps, (done, outcome): Ended) -> Result<(), Refusal> {
         for (command, took, failed) in done.ran {
             self.stats.count_span(command, 1, took.as_nanos() as u64);
             self.stats.commands[usize::from(command.number)].failed += u64::from(failed);

@@ -21,12 +21,8 @@ use crate::core::everywhere::needs_every_key;
 use crate::core::gather::integer_of;
 use crate::core::intake::{EXEC_OUT_OF_MEMORY, OUT_OF_MEMORY};
 use crate::core::joined::{Effects, Seams};
-<<<<<<< HEAD
 use crate::core::participate::{Ask, Copies, Found, Reads, TransactionMessage, What};
-=======
-use crate::core::participate::{Ask, Found, Reads, TransactionMessage, What};
 use crate::core::push::TopicKind;
->>>>>>> bf9bb2b (Scripts in Lua: EVAL and its kin, SCRIPT, and the libraries; atomic wherever the keys are)
 use crate::core::push::writer_of;
 use crate::core::scripts::Retry;
 use crate::core::session::Watched;

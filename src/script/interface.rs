@@ -35,13 +35,13 @@ pub fn table(lua: &Lua, place: &Place) -> mlua::Result<Table> {
         let run = move |lua: &Lua, values| single_field(lua, field, values);
         table.raw_set(name, function(lua, run)?)?;
     }
-    table.raw_set("sha1hex", function(lua, |lua, values| sha1hex(lua, values))?)?;
+    table.raw_set("sha1hex", function(lua, sha1hex)?)?;
     let own = place.clone();
     table.raw_set("log", function(lua, move |lua, values| log(lua, &own, values))?)?;
     let own = place.clone();
     table.raw_set("setresp", function(lua, move |lua, values| set_resp(lua, &own, values))?)?;
-    table.raw_set("set_repl", function(lua, |lua, values| set_repl(lua, values))?)?;
-    let acl_check_cmd = function(lua, |lua, values| acl_check_cmd(lua, values))?;
+    table.raw_set("set_repl", function(lua, set_repl)?)?;
+    let acl_check_cmd = function(lua, acl_check_cmd)?;
     table.raw_set("acl_check_cmd", acl_check_cmd)?;
     let always = |value: bool| function(lua, move |_, _| only(Value::Boolean(value)));
     table.raw_set("replicate_commands", always(true)?)?;

@@ -16,7 +16,7 @@ pub fn table(lua: &Lua) -> mlua::Result<Table> {
     table.raw_set("_VERSION", "lua-cmsgpack 0.4.0")?;
     table.raw_set("_COPYRIGHT", "Copyright (C) 2012, Salvatore Sanfilippo")?;
     table.raw_set("_DESCRIPTION", "MessagePack C implementation for Lua")?;
-    table.raw_set("pack", function(lua, |lua, values| pack(lua, values))?)?;
+    table.raw_set("pack", function(lua, pack)?)?;
     let unpack = |lua: &Lua, values| {
         let given = Given::new(values, "unpack");
         read_all(lua, &given.bytes(1)?, None, 0)
@@ -97,7 +97,7 @@ fn write_number(out: &mut Vec<u8>, number: f64) {
 fn write_integer(out: &mut Vec<u8>, number: i64) {
     let bytes = number.to_be_bytes();
     match number {
-        0..=127 | -32..=-1 => out.push(number as u8),
+        -32..=127 => out.push(number as u8),
         128..=0xff => out.extend([0xcc, number as u8]),
         0x100..=0xffff => {
             out.push(0xcd);

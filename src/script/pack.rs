@@ -12,8 +12,8 @@ const NATIVE_ALIGNMENT: usize = 8;
 /// The table. Errors: no memory.
 pub fn table(lua: &Lua) -> mlua::Result<Table> {
     let table = lua.create_table()?;
-    table.raw_set("pack", function(lua, |lua, values| pack(lua, values))?)?;
-    table.raw_set("unpack", function(lua, |lua, values| unpack(lua, values))?)?;
+    table.raw_set("pack", function(lua, pack)?)?;
+    table.raw_set("unpack", function(lua, unpack)?)?;
     table.raw_set("size", function(lua, |_, values| size(values))?)?;
     Ok(table)
 }
