@@ -4,8 +4,10 @@ use super::arguments::Given;
 use super::raise::{Fault, Results, function};
 use mlua::{Lua, MultiValue, Table, Value};
 
-/// A function and its name.
-type Named<F> = (&'static str, F);
+/// Makes other bits of some.
+type OfOne = fn(u32) -> u32;
+/// Makes other bits of some, and of others or of a count.
+type OfTwo = fn(u32, u32) -> u32;
 
 /// The 32 low bits of a number, rounded to the next whole one.
 fn bits(number: f64) -> u32 {
@@ -19,13 +21,13 @@ fn one(value: u32) -> Results {
 /// The table. Errors: no memory.
 pub fn table(lua: &Lua) -> mlua::Result<Table> {
     let table = lua.create_table()?;
-    let single: [Named<fn(u32) -> u32>; 3] =
+    let single: [(&'static str, OfOne); 3] =
         [("tobit", |a| a), ("bnot", |a| !a), ("bswap", u32::swap_bytes)];
     for (name, run) in single {
         let run = move |_: &Lua, values| one(run(bits(Given::new(values, name).number(1)?)));
         table.raw_set(name, function(lua, run)?)?;
     }
-    let many: [Named<fn(u32, u32) -> u32>; 3] =
+    let many: [(&'static str, OfTwo); 3] =
         [("band", |a, b| a & b), ("bor", |a, b| a | b), ("bxor", |a, b| a ^ b)];
     for (name, run) in many {
         let run = move |_: &Lua, values| {
@@ -38,7 +40,7 @@ pub fn table(lua: &Lua) -> mlua::Result<Table> {
         };
         table.raw_set(name, function(lua, run)?)?;
     }
-    let shifts: [Named<fn(u32, u32) -> u32>; 5] = [
+    let shifts: [(&'static str, OfTwo); 5] = [
         ("lshift", |a, n| a << n),
         ("rshift", |a, n| a >> n),
         ("arshift", |a, n| ((a as i32) >> n) as u32),
