@@ -113,6 +113,8 @@ pub struct Interpreter {
     handler: Function,
     compiled: HashMap<Digest, Script>,
     generation: u64,
+    /// Memory that it may have.
+    bytes_max: Cell<usize>,
 }
 
 impl Interpreter {
@@ -147,6 +149,7 @@ impl Interpreter {
             handler,
             compiled,
             generation,
+            bytes_max: Cell::new(bytes_max),
         };
         made.hook(SCRIPT_TICK_INSTRUCTIONS)?;
         Ok(made)
@@ -156,6 +159,7 @@ impl Interpreter {
     pub fn set_memory_limit(&self, bytes_max: usize) {
         // Lua 5.1 has one: nothing to fail.
         let _ = self.lua.set_memory_limit(bytes_max);
+        self.bytes_max.set(bytes_max);
     }
 
     /// Memory it has.
@@ -254,6 +258,10 @@ impl Interpreter {
         }
         self.sandbox.clean();
         self.lua.gc_restart();
+        if self.lua.used_memory() > self.bytes_max.get() / 2 {
+            // Lua 5.1 does not collect when memory runs out: the next script is to find some.
+            let _ = self.lua.gc_collect();
+        }
         let mut run = self.place.run.borrow_mut().take().expect("it was put there");
         run.done.ended = self.watch.ended.get();
         (run, outcome)

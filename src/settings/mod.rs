@@ -131,7 +131,7 @@ impl Default for Settings {
             client_query_buffer_limit: 1 << 30,
             proto_max_bulk_len: ringraft_shards::limits::STRING_BYTES_DEFAULT as u64,
             script_memory: 256 << 20,
-            script_time_limit: 60_000,
+            script_time_limit: 10_000,
             limits: Limits::default(),
             list_compress_depth: 0,
             metrics_port: 0,

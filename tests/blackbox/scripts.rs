@@ -5,8 +5,11 @@ use std::thread;
 
 /// One shard; several on one core; several on two.
 fn servers() -> Vec<Server> {
-    let shapes: [&[&str]; 3] =
-        [&["--shards", "1"], &["--shards", "4", "--cores", "0"], &["--shards", "4"]];
+    let shapes: [&[&str]; 3] = [
+        &["--shards", "1"],
+        &["--shards", "4", "--cores", "0"],
+        &["--shards", "4", "--cores-in-use", "all"],
+    ];
     shapes.iter().map(|shape| Server::start(shape)).collect()
 }
 
@@ -144,7 +147,7 @@ fn scripts_are_steps_of_transactions() {
 /// A loaded script is known to connections of all cores; SCRIPT FLUSH ends that.
 #[test]
 fn a_script_is_known_on_all_cores() {
-    let server = Server::start(&["--shards", "4"]);
+    let server = Server::start(&["--shards", "4", "--cores-in-use", "all"]);
     let digest = server.client().call(&["SCRIPT", "LOAD", "return ARGV[1]"]).text();
     for _ in 0..8 {
         let reply = server.client().call(&["EVALSHA", &digest, "0", "x"]);
@@ -160,7 +163,8 @@ fn a_script_is_known_on_all_cores() {
 /// Scripts that do not end are ended by SCRIPT KILL of another core, or by the limit; nothing of them is done.
 #[test]
 fn endless_scripts_are_ended() {
-    let server = Server::start(&["--shards", "2", "--script-time-limit", "0"]);
+    let server =
+        Server::start(&["--shards", "2", "--cores-in-use", "all", "--script-time-limit", "0"]);
     let port = server.port();
     let endless = thread::spawn(move || {
         let script =
