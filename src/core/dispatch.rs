@@ -367,18 +367,7 @@ impl Core {
         if command.spread == Spread::Everywhere(Gather::Cursor) {
             return self.start_scan(origin, database, command, arguments);
         }
-        if let Some(check) = command.check {
-            let (first_key, hasher) = (KeyHash::default(), self.router.hasher());
-            let string_bytes_max = self.settings.proto_max_bulk_len as usize;
-            check(&Call {
-                command,
-                arguments: view,
-                first_key,
-                hasher,
-                seed: 0,
-                string_bytes_max,
-            })?;
-        }
+        self.check_arguments(command, view)?;
         let pieces = self.pieces(command, view)?;
         if let Target::Connection { sequence, .. } = target
             && (pieces.len() > 1 || command.run.writes())
@@ -428,6 +417,24 @@ impl Core {
             self.forward(piece.shard, &request);
         }
         Ok(())
+    }
+
+    /// Looks at the arguments of a command before any shard sees it.
+    /// Errors: what its row's check says.
+    pub(super) fn check_arguments(
+        &self,
+        command: &'static Command,
+        arguments: Arguments<'_>,
+    ) -> Result<(), Refusal> {
+        let Some(check) = command.check else { return Ok(()) };
+        check(&Call {
+            command,
+            arguments,
+            first_key: KeyHash::default(),
+            hasher: self.router.hasher(),
+            seed: 0,
+            string_bytes_max: self.settings.proto_max_bulk_len as usize,
+        })
     }
 
     /// The database's ordered index must be there before a page of KEYS is read from it.
@@ -537,12 +544,7 @@ impl Core {
         let mut found = Vec::new();
         let mut next = Cursor::END;
         for part in &gather.parts {
-            let mut elements = crate::resp::read::Elements::of(&part.reply);
-            let digits = elements.next().map_or(&b""[..], super::gather::bulk_of);
-            next =
-                Cursor(std::str::from_utf8(digits).ok().and_then(|d| d.parse().ok()).unwrap_or(0));
-            let keys = elements.next().unwrap_or(b"*0\r\n");
-            found.extend(crate::resp::read::Elements::of(keys).map(<[u8]>::to_vec));
+            next = super::gather::read_page(&part.reply, &mut found);
         }
         let asked = Cursor::of(gather.arguments.borrow()).unwrap_or(Cursor::END);
         let slot = gather.scanned_slot.unwrap_or(asked.position().map_or(0, |p| p.slot));
@@ -552,11 +554,7 @@ impl Core {
             let slot = self.router.first_slot(following);
             next = Cursor::new(Some(ringraft_shards::keyspace::ScanPosition { slot, hash: 0 }));
             if found.len() < count {
-                let mut arguments = OwnedArguments::default();
-                let text = next.0.to_string();
-                for (i, argument) in gather.arguments.borrow().iter_from(0).enumerate() {
-                    arguments.push(if i == 1 { text.as_bytes() } else { argument });
-                }
+                let arguments = super::gather::scan_from(next, gather.arguments.borrow());
                 let command = table::find(b"scan").expect("the row that was run");
                 gather.scanned_slot = Some(slot);
                 gather.parts.push(Part::default());
@@ -578,13 +576,7 @@ impl Core {
             }
         }
         self.answers.write_here(gather.target, |out| {
-            let mut reply = Reply::new(out, gather.protocol);
-            reply.array(2);
-            reply.bulk_integer(next.0 as i64);
-            reply.array(found.len());
-            for key in &found {
-                reply.raw(key);
-            }
+            super::gather::write_page(next, &found, &mut Reply::new(out, gather.protocol));
         });
     }
 }

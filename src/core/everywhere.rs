@@ -9,11 +9,10 @@ use crate::commands::scan::{Cursor, ScanOptions};
 use crate::commands::{Call, Command, Gather, Run, Spread, table};
 use crate::core::Core;
 use crate::core::answers::{Origin, Target};
-use crate::core::gather::{Part, bulk_of, merge_shards};
+use crate::core::gather::{Part, merge_shards, read_page, scan_from, write_page};
 use crate::core::shard::LocalShard;
 use crate::core::steps::{Progress, Step, Steps};
 use crate::glob::Glob;
-use crate::resp::read::Elements;
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
@@ -21,6 +20,7 @@ use ringraft_shards::keyspace::{Key, KeyHash, View};
 use ringraft_shards::limits::DATABASE_COUNT;
 use ringraft_shards::transaction::INSTALL;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// Must the shards be asked for this command, within a transaction?
 pub fn needs_every_key(command: &Command) -> bool {
@@ -88,8 +88,7 @@ impl Sights {
     }
 }
 
-/// What a shard is asked.
-#[derive(Clone)]
+/// What shards are asked.
 struct Question {
     command: &'static Command,
     database: DatabaseIndex,
@@ -145,16 +144,7 @@ impl Core {
         let protocol = self.protocol_of(steps);
         let Step { command, arguments, .. } = steps.current();
         let (command, arguments) = (*command, arguments.clone());
-        if let Some(check) = command.check
-            && let Err(refusal) = check(&Call {
-                command,
-                arguments: arguments.borrow(),
-                first_key: KeyHash::default(),
-                hasher: self.router.hasher(),
-                seed: 0,
-                string_bytes_max: self.settings.proto_max_bulk_len as usize,
-            })
-        {
+        if let Err(refusal) = self.check_arguments(command, arguments.borrow()) {
             Reply::new(&mut steps.replies, protocol).error_bytes(&refusal.line());
             return Progress::Done;
         }
@@ -162,7 +152,7 @@ impl Core {
             self.change_everything(steps);
             return Progress::Done;
         }
-        let question = self.question(steps, protocol);
+        let question = self.question(steps, protocol).map(Arc::new);
         let shards = match command.spread {
             Spread::Everywhere(Gather::Cursor) => {
                 let at = Cursor::of(arguments.borrow()).ok().and_then(Cursor::position);
@@ -281,19 +271,11 @@ impl Core {
         let mut at = Some(cursor);
         while let Some(from) = at.filter(|at| next == Cursor::END || at.0 < next.0) {
             let mut own = Vec::new();
-            let digits = from.0.to_string();
-            let mut arguments = OwnedArguments::default();
-            for (i, argument) in asked.arguments.borrow().iter_from(0).enumerate() {
-                arguments.push(if i == 1 { digits.as_bytes() } else { argument });
-            }
+            let arguments = scan_from(from, asked.arguments.borrow());
             asked.run(overlay, arguments.borrow(), &mut Reply::new(&mut own, asked.protocol));
             at = Some(read_page(&own, &mut found)).filter(|at| *at != Cursor::END);
         }
-        let mut reply = Reply::new(replies, asked.protocol);
-        reply.array(2);
-        reply.bulk_integer(next.0 as i64);
-        reply.array(found.len());
-        found.iter().for_each(|key| reply.raw(key));
+        write_page(next, &found, &mut Reply::new(replies, asked.protocol));
     }
 
     /// Runs the present step, which changes every key, on the overlay, and makes it an effect on every shard, behind those of
@@ -329,14 +311,4 @@ impl Core {
         steps.overlay = Some(overlay);
         start
     }
-}
-
-/// Appends the keys of a part of SCAN, as RESP. Returns where it goes on.
-fn read_page(part: &[u8], found: &mut Vec<Vec<u8>>) -> Cursor {
-    let mut elements = Elements::of(part);
-    let digits = elements.next().map_or(&b""[..], bulk_of);
-    let next = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-    let keys = elements.next().unwrap_or(b"*0\r\n");
-    found.extend(Elements::of(keys).map(<[u8]>::to_vec));
-    Cursor(next.unwrap_or(0))
 }

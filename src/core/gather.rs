@@ -5,12 +5,13 @@
 
 use crate::commands::Gather;
 use crate::commands::pattern::Page;
+use crate::commands::scan::Cursor;
 use crate::core::Core;
 use crate::core::answers::Target;
 use crate::core::session::Watched;
 use crate::resp::read::{Elements, skip};
 use crate::resp::reply::{Protocol, Reply};
-use ringraft_shards::arguments::OwnedArguments;
+use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use std::any::Any;
 
 /// What other cores found out for a command.
@@ -139,6 +140,34 @@ fn merge_sorted(parts: &[Part], arguments: &OwnedArguments, reply: &mut Reply<'_
     for (_, row) in rows {
         reply.raw(row);
     }
+}
+
+/// Appends the keys of a part of SCAN, as RESP. Returns where it goes on.
+pub fn read_page(part: &[u8], found: &mut Vec<Vec<u8>>) -> Cursor {
+    let mut elements = Elements::of(part);
+    let digits = elements.next().map_or(&b""[..], bulk_of);
+    let next = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    let keys = elements.next().unwrap_or(b"*0\r\n");
+    found.extend(Elements::of(keys).map(<[u8]>::to_vec));
+    Cursor(next.unwrap_or(0))
+}
+
+/// The arguments of a SCAN that goes on at another cursor.
+pub fn scan_from(cursor: Cursor, arguments: Arguments<'_>) -> OwnedArguments {
+    let digits = cursor.0.to_string();
+    let mut from = OwnedArguments::default();
+    for (i, argument) in arguments.iter_from(0).enumerate() {
+        from.push(if i == 1 { digits.as_bytes() } else { argument });
+    }
+    from
+}
+
+/// A page of SCAN: where to go on, and keys as RESP.
+pub fn write_page(next: Cursor, found: &[Vec<u8>], reply: &mut Reply<'_>) {
+    reply.array(2);
+    reply.bulk_integer(next.0 as i64);
+    reply.array(found.len());
+    found.iter().for_each(|key| reply.raw(key));
 }
 
 /// The bytes of a bulk string.

@@ -42,6 +42,9 @@ impl Core {
                 }
             }
         }
+        if patterns.is_empty() && !self.push.topics(kind).contains_key(channel) {
+            return Some(0);
+        }
         let message =
             Message { kind, channel: channel.to_vec(), payload: payload.to_vec(), patterns };
         let count = self.deliver(&message);
