@@ -5,10 +5,10 @@ use super::help::help;
 use super::refusal::Refusal;
 use super::tracking::{caching, getredir, tracking, trackinginfo};
 use super::{Answer, Arity, Call, Command, Group, container, plain, session};
-use crate::core::clients::{ClientFilter, ClientType, client_line};
-use crate::core::session::ReplyMode;
-use crate::core::waiting::End;
-use crate::core::{Core, Desk, Pause};
+use crate::core::client::clients::{ClientFilter, ClientType, client_line};
+use crate::core::client::session::ReplyMode;
+use crate::core::wait::waiting::End;
+use crate::core::{Core, Pause, SessionContext};
 use crate::resp::reply::Reply;
 
 /// Rows of this file.
@@ -68,7 +68,7 @@ const CLIENT: &[Command] = &[
     row("unpause", Arity::Exactly(2), unpause, "6.2.0", "Lets held commands go on.").admin().asks(),
 ];
 
-type Run = fn(&mut Desk<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>;
+type Run = fn(&mut SessionContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>;
 
 const fn row(
     name: &'static str,
@@ -80,27 +80,43 @@ const fn row(
     session(name, arity, run).of("client").about(Group::Connection, since, summary)
 }
 
-fn getname(desk: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    match desk.session().name.as_slice() {
+fn getname(
+    context: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    match context.session().name.as_slice() {
         [] => reply.null(),
         name => reply.bulk(name),
     }
     Ok(Answer::Now)
 }
 
-fn id(desk: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    reply.integer(desk.connection().id as i64);
+fn id(
+    context: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    reply.integer(context.connection().id as i64);
     Ok(Answer::Now)
 }
 
-fn info(desk: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    let steady_ms = desk.core.steady_ms();
-    reply.verbatim(&(client_line(desk.connection(), steady_ms) + "\n"));
+fn info(
+    context: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    let steady_ms = context.core.steady_ms();
+    reply.verbatim(&(client_line(context.connection(), steady_ms) + "\n"));
     Ok(Answer::Now)
 }
 
-fn kill(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    let asker_id = desk.connection().id;
+fn kill(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    let asker_id = context.connection().id;
     let by_address = call.count() == 3;
     let filter = if by_address {
         ClientFilter { address: Some(text(call.at(2))), ..ClientFilter::default() }
@@ -108,7 +124,7 @@ fn kill(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answe
         kill_filter(call, asker_id)?
     };
     let ask = move |core: &mut Core| core.kill_clients(&filter, asker_id);
-    desk.ask_cores(ask, move |_, counts, reply| match counts.iter().sum::<usize>() {
+    context.ask_cores(ask, move |_, counts, reply| match counts.iter().sum::<usize>() {
         0 if by_address => reply.error("ERR No such client"),
         _ if by_address => reply.ok(),
         count => reply.integer(count as i64),
@@ -167,7 +183,11 @@ fn client_type(word: &[u8]) -> Result<ClientType, Refusal> {
     }
 }
 
-fn list(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn list(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     let mut filter = ClientFilter::default();
     if call.count() == 4 && call.arguments.is(2, "type") {
         filter.client_type = Some(client_type(call.at(3))?);
@@ -179,7 +199,7 @@ fn list(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answe
         return Err(Refusal::Syntax);
     }
     let ask = move |core: &mut Core| core.client_lines(&filter);
-    desk.ask_cores(ask, |_, found, reply| {
+    context.ask_cores(ask, |_, found, reply| {
         let mut lines: Vec<(u64, String)> = found.into_iter().flatten().collect();
         lines.sort_unstable_by_key(|(id, _)| *id);
         let all: String = lines.iter().flat_map(|(_, line)| [line.as_str(), "\n"]).collect();
@@ -188,21 +208,21 @@ fn list(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answe
 }
 
 fn no_evict(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    desk.session().no_evict = switch(call)?;
+    context.session().no_evict = switch(call)?;
     reply.ok();
     Ok(Answer::Now)
 }
 
 fn no_touch(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    desk.session().no_touch = switch(call)?;
+    context.session().no_touch = switch(call)?;
     reply.ok();
     Ok(Answer::Now)
 }
@@ -215,7 +235,11 @@ fn switch(call: &Call<'_>) -> Result<bool, Refusal> {
     }
 }
 
-fn pause(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn pause(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     let all = match call.count() {
         3 => true,
         4 if call.arguments.is(3, "all") => true,
@@ -234,37 +258,41 @@ fn pause(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answ
         return Err(Refusal::text("ERR timeout is negative"));
     }
     // Redis adds it to the time of day, and so much fits.
-    if desk.core.now_ms().checked_add(timeout_ms).is_none() {
+    if context.core.now_ms().checked_add(timeout_ms).is_none() {
         return Err(Refusal::text("ERR timeout is out of range"));
     }
-    let until_ms = desk.core.steady_ms().saturating_add(timeout_ms);
+    let until_ms = context.core.steady_ms().saturating_add(timeout_ms);
     let pause = Pause { until_ms, all };
-    desk.ask_cores(move |core| core.begin_pause(pause), |_, _, reply| reply.ok())
+    context.ask_cores(move |core| core.begin_pause(pause), |_, _, reply| reply.ok())
 }
 
 fn reply_mode(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    let mode = desk.session().reply_mode;
-    desk.session().reply_mode = match call.at(2).to_ascii_lowercase().as_slice() {
+    let mode = context.session().reply_mode;
+    context.session().reply_mode = match call.at(2).to_ascii_lowercase().as_slice() {
         b"on" => ReplyMode::On,
         b"off" => ReplyMode::Off,
         b"skip" if mode == ReplyMode::Off => mode,
         b"skip" => ReplyMode::SkipNext,
         _ => return Err(Refusal::Syntax),
     };
-    if desk.session().reply_mode == ReplyMode::On {
-        desk.unmute();
+    if context.session().reply_mode == ReplyMode::On {
+        context.unmute();
         reply.ok();
     } else {
-        desk.mute();
+        context.mute();
     }
     Ok(Answer::Now)
 }
 
-fn setinfo(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn setinfo(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     let (attribute, value) = (call.at(2), call.at(3));
     let is_name = attribute.eq_ignore_ascii_case(b"lib-name");
     if !is_name && !attribute.eq_ignore_ascii_case(b"lib-ver") {
@@ -277,7 +305,7 @@ fn setinfo(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Resul
         );
         return Err(Refusal::Text(text.into()));
     }
-    let session = desk.session();
+    let session = context.session();
     if is_name {
         session.library_name = value.to_vec();
     } else {
@@ -287,13 +315,21 @@ fn setinfo(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Resul
     Ok(Answer::Now)
 }
 
-fn setname(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    desk.session().name = checked_name(call.at(2))?.to_vec();
+fn setname(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    context.session().name = checked_name(call.at(2))?.to_vec();
     reply.ok();
     Ok(Answer::Now)
 }
 
-fn unblock(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn unblock(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     let end = match call.arguments.get(3) {
         None => End::Empty,
         Some(_) if call.arguments.is(3, "timeout") => End::Empty,
@@ -303,14 +339,18 @@ fn unblock(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<An
         }
     };
     let id = call.integer(2)?;
-    desk.ask_cores(
+    context.ask_cores(
         move |core| core.unblock_client(id, end),
         |_, unblocked, reply| reply.integer(unblocked.contains(&true).into()),
     )
 }
 
-fn unpause(desk: &mut Desk<'_>, _: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    desk.ask_cores(Core::cancel_pause, |_, _, reply| reply.ok())
+fn unpause(
+    context: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    context.ask_cores(Core::cancel_pause, |_, _, reply| reply.ok())
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -3,7 +3,7 @@
 use super::help::help;
 use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Group, Keys, Secrets, container, plain, session, write};
-use crate::core::{Core, Desk};
+use crate::core::{Core, SessionContext};
 use crate::node;
 use crate::resp::reply::Reply;
 use crate::settings::file;
@@ -53,9 +53,13 @@ const CONFIG: &[Command] = &[
         .about(Group::Server, "2.0.0", "Changes settings: pairs of name and value."),
 ];
 
-fn get(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn get(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     let patterns: Vec<&[u8]> = call.arguments.iter_from(2).collect();
-    let found = desk.core.settings.get(&patterns);
+    let found = context.core.settings.get(&patterns);
     reply.map(found.len());
     for (name, value) in found {
         reply.bulk(name.as_bytes());
@@ -64,12 +68,20 @@ fn get(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<An
     Ok(Answer::Now)
 }
 
-fn resetstat(desk: &mut Desk<'_>, _: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    desk.ask_cores(Core::reset_stats, |_, _, reply| reply.ok())
+fn resetstat(
+    context: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    context.ask_cores(Core::reset_stats, |_, _, reply| reply.ok())
 }
 
-fn rewrite(desk: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    match file::rewrite(&desk.core.settings) {
+fn rewrite(
+    context: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    match file::rewrite(&context.core.settings) {
         Ok(()) => {
             reply.ok();
             Ok(Answer::Now)
@@ -79,18 +91,22 @@ fn rewrite(desk: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<A
 }
 
 /// Checked here, then done on every core.
-fn set(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn set(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     if call.count() % 2 == 1 {
         return Err(Refusal::Syntax);
     }
     let words: Vec<&[u8]> = call.arguments.iter_from(2).collect();
     let pairs: Vec<(&[u8], &[u8])> = words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-    let old = &desk.core.settings;
+    let old = &context.core.settings;
     let mut new = old.clone();
     new.set(&pairs).and_then(|()| node::apply(old, &new))?;
     let pairs: Vec<(Vec<u8>, Vec<u8>)> =
         pairs.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
-    desk.ask_cores(move |core| core.change_settings(&pairs), |_, _, reply| reply.ok())
+    context.ask_cores(move |core| core.change_settings(&pairs), |_, _, reply| reply.ok())
 }
 
 fn set_limits(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {

@@ -3,8 +3,8 @@
 use super::database::database_argument;
 use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Group, Secrets, plain, session};
-use crate::core::Desk;
-use crate::core::session::Session;
+use crate::core::SessionContext;
+use crate::core::client::session::Session;
 use crate::resp::reply::{Protocol, Reply};
 
 /// Rows of this file.
@@ -61,28 +61,40 @@ fn echo(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
     Ok(())
 }
 
-fn quit(desk: &mut Desk<'_>, _call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    desk.connection().close_after_replies = true;
+fn quit(
+    context: &mut SessionContext<'_>,
+    _call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    context.connection().close_after_replies = true;
     reply.ok();
     Ok(Answer::Now)
 }
 
-fn reset(desk: &mut Desk<'_>, _call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    desk.core.forget_watched(desk.index);
-    desk.core.stop_monitoring(desk.index);
-    desk.core.unsubscribe_all(desk.index);
-    desk.core.stop_tracking(desk.index);
-    let authenticated = desk.core.settings.requirepass.is_empty();
-    *desk.session() = Session { authenticated, ..Session::default() };
+fn reset(
+    context: &mut SessionContext<'_>,
+    _call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    context.core.forget_watched(context.index);
+    context.core.stop_monitoring(context.index);
+    context.core.unsubscribe_all(context.index);
+    context.core.stop_tracking(context.index);
+    let authenticated = context.core.settings.requirepass.is_empty();
+    *context.session() = Session { authenticated, ..Session::default() };
     // Its own reply is sent even when CLIENT REPLY had turned replies off.
-    desk.unmute();
+    context.unmute();
     reply.set_protocol(Protocol::Resp2);
     reply.simple("RESET");
     Ok(Answer::Now)
 }
 
-fn select(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    desk.session().database = database_argument(call, 1)?;
+fn select(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    context.session().database = database_argument(call, 1)?;
     reply.ok();
     Ok(Answer::Now)
 }
@@ -90,29 +102,33 @@ fn select(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result
 const WRONG_PASSWORD: Refusal =
     Refusal::text("WRONGPASS invalid username-password pair or user is disabled.");
 
-fn auth(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn auth(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     match call.count() {
-        2 if desk.core.settings.requirepass.is_empty() => {
+        2 if context.core.settings.requirepass.is_empty() => {
             return Err(Refusal::text(
                 "ERR AUTH <password> called without any password configured for the default user. \
                  Are you sure your configuration is correct?",
             ));
         }
-        2 => log_in(desk, b"default", call.at(1))?,
-        3 => log_in(desk, call.at(1), call.at(2))?,
+        2 => log_in(context, b"default", call.at(1))?,
+        3 => log_in(context, call.at(1), call.at(2))?,
         _ => return Err(Refusal::Syntax),
     }
     reply.ok();
     Ok(Answer::Now)
 }
 
-fn log_in(desk: &mut Desk<'_>, user: &[u8], password: &[u8]) -> Outcome {
-    let expected = desk.core.settings.requirepass.as_bytes();
+fn log_in(context: &mut SessionContext<'_>, user: &[u8], password: &[u8]) -> Outcome {
+    let expected = context.core.settings.requirepass.as_bytes();
     let right = expected.is_empty() || same_in_constant_time(expected, password);
     if user != b"default" || !right {
         return Err(WRONG_PASSWORD);
     }
-    desk.session().authenticated = true;
+    context.session().authenticated = true;
     Ok(())
 }
 
@@ -122,8 +138,12 @@ fn same_in_constant_time(a: &[u8], b: &[u8]) -> bool {
     differences == 0 && a.len() == b.len()
 }
 
-fn hello(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    let mut protocol = desk.session().protocol;
+fn hello(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    let mut protocol = context.session().protocol;
     if call.count() > 1 {
         let version = call
             .integer(1)
@@ -139,7 +159,7 @@ fn hello(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<
     while i < call.count() {
         let left = call.count() - i - 1;
         if call.arguments.is(i, "auth") && left >= 2 {
-            log_in(desk, call.at(i + 1), call.at(i + 2))?;
+            log_in(context, call.at(i + 1), call.at(i + 2))?;
             i += 3;
         } else if call.arguments.is(i, "setname") && left >= 1 {
             name = Some(call.at(i + 1));
@@ -148,7 +168,7 @@ fn hello(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<
             return Err(Refusal::repeating("ERR Syntax error in HELLO option '", call.at(i), "'"));
         }
     }
-    if !desk.session().authenticated {
+    if !context.session().authenticated {
         return Err(Refusal::text(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
              HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
@@ -156,16 +176,16 @@ fn hello(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<
         ));
     }
     if let Some(name) = name {
-        desk.session().name = checked_name(name)?.to_vec();
+        context.session().name = checked_name(name)?.to_vec();
     }
-    desk.session().protocol = protocol;
-    desk.session().note_subscriptions();
+    context.session().protocol = protocol;
+    context.session().note_subscriptions();
     reply.set_protocol(protocol);
-    greet(desk, reply);
+    greet(context, reply);
     Ok(Answer::Now)
 }
 
-fn greet(desk: &mut Desk<'_>, reply: &mut Reply<'_>) {
+fn greet(context: &mut SessionContext<'_>, reply: &mut Reply<'_>) {
     reply.map(7);
     reply.bulk(b"server");
     reply.bulk(b"redis");
@@ -174,7 +194,7 @@ fn greet(desk: &mut Desk<'_>, reply: &mut Reply<'_>) {
     reply.bulk(b"proto");
     reply.integer(if reply.protocol() == Protocol::Resp3 { 3 } else { 2 });
     reply.bulk(b"id");
-    reply.integer(desk.connection().id as i64);
+    reply.integer(context.connection().id as i64);
     reply.bulk(b"mode");
     reply.bulk(b"standalone");
     reply.bulk(b"role");

@@ -5,7 +5,7 @@ use super::object::encoding_name;
 use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Gather, Group, Keys, container, plain, read, session};
 use crate::core::place::moving::Wish;
-use crate::core::{Core, Desk};
+use crate::core::{Core, SessionContext};
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::{AccessClock, View};
@@ -60,12 +60,16 @@ const DEBUG: &[Command] = &[
 
 type Digest = [u8; 20];
 
-fn digest(desk: &mut Desk<'_>, _: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn digest(
+    context: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     let ask = |core: &mut Core| -> Digest {
         let digests = core.shards.iter().map(|shard| shard.keyspace.digest_items());
         digests.fold(Digest::default(), add)
     };
-    desk.ask_cores(ask, |_, digests, reply| {
+    context.ask_cores(ask, |_, digests, reply| {
         reply.simple(&hexadecimal(digests.into_iter().fold(Digest::default(), add)));
     })
 }
@@ -178,16 +182,20 @@ fn protocol(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
 }
 
 fn set_active_expire(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     _: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
     let on = call.integer(2)? != 0;
-    desk.ask_cores(move |core| core.active_expire = on, |_, _, reply| reply.ok())
+    context.ask_cores(move |core| core.active_expire = on, |_, _, reply| reply.ok())
 }
 
-fn move_shard(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    let (shard_count, core_count) = (desk.core.router.shard_count(), desk.core.core_count());
+fn move_shard(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    let (shard_count, core_count) = (context.core.router.shard_count(), context.core.core_count());
     let below = |position: usize, count: usize, what: &str| {
         let number = call.integer(position)?;
         let found = usize::try_from(number).ok().filter(|number| *number < count);
@@ -196,15 +204,19 @@ fn move_shard(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result
     };
     let shard = ShardId(below(2, shard_count, "shard")?);
     let to = below(3, core_count, "core")?;
-    let waiter = desk.await_one();
-    desk.core.move_shard(Wish { shard, to, waiter: Some(waiter) });
+    let waiter = context.await_one();
+    context.core.move_shard(Wish { shard, to, waiter: Some(waiter) });
     Ok(Answer::Later)
 }
 
 /// Longest sleep: longer ones are cut, so that a typing error does not end the server.
 const SLEEP_SECONDS_MAX: f64 = 3600.0;
 
-fn sleep(_: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn sleep(
+    _: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     let seconds = std::str::from_utf8(call.at(2)).ok().and_then(|text| text.parse::<f64>().ok());
     let seconds = seconds.filter(|seconds| *seconds >= 0.0).ok_or(Refusal::NotAFloat)?;
     std::thread::sleep(Duration::from_secs_f64(seconds.min(SLEEP_SECONDS_MAX)));

@@ -5,10 +5,10 @@
 
 use super::refusal::Refusal;
 use super::{Answer, Arity, Call, Command, Group, session, table};
+use crate::core::disk::snapshots::SnapshotReport;
+use crate::core::gather::report::Totals;
 use crate::core::push::TopicKind;
-use crate::core::report::Totals;
-use crate::core::snapshots::SnapshotReport;
-use crate::core::{Core, Desk, wall_clock_ms};
+use crate::core::{Core, SessionContext, wall_clock_ms};
 use crate::node::usage;
 use crate::resp::reply::Reply;
 use crate::settings::values::{Mode, Word};
@@ -82,7 +82,11 @@ impl Text {
     }
 }
 
-fn info(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn info(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     let words: Vec<String> = call
         .arguments
         .iter_from(1)
@@ -94,7 +98,7 @@ fn info(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answe
         all || default && section.default || words.iter().any(|word| word == section.name)
     };
     let wanted: Vec<&'static Section> = SECTIONS.iter().filter(|s| is_wanted(s)).collect();
-    desk.ask_cores(
+    context.ask_cores(
         |core| core.report(),
         move |core, reports, reply| {
             let totals = Totals::of(reports);

@@ -3,7 +3,7 @@
 use super::help::help;
 use super::refusal::Refusal;
 use super::{Answer, Arity, Call, Command, Group, Run, container, plain, session, table};
-use crate::core::{Core, Desk};
+use crate::core::{Core, SessionContext};
 use crate::resp::reply::Reply;
 use hdrhistogram::Histogram;
 
@@ -24,9 +24,13 @@ const LATENCY: &[Command] = &[
     ),
 ];
 
-fn histogram(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn histogram(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     let names: Vec<Vec<u8>> = call.arguments.iter_from(2).map(<[u8]>::to_vec).collect();
-    desk.ask_cores(
+    context.ask_cores(
         |core: &mut Core| core.stats.clone(),
         move |_, found, reply| {
             let mut found = found.into_iter();

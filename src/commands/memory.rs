@@ -4,8 +4,8 @@ use super::help::help;
 use super::object::MEMORY_USAGE;
 use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Group, container, plain, session};
-use crate::core::Desk;
-use crate::core::report::Totals;
+use crate::core::SessionContext;
+use crate::core::gather::report::Totals;
 use crate::node::usage::{self, Memory};
 use crate::resp::reply::Reply;
 
@@ -42,8 +42,12 @@ fn malloc_stats(_: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
     Ok(())
 }
 
-fn purge(desk: &mut Desk<'_>, _: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    desk.ask_cores(
+fn purge(
+    context: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    context.ask_cores(
         |core| core.give_back_memory(usize::MAX),
         |_, _, reply| {
             if usage::purge() {
@@ -55,8 +59,12 @@ fn purge(desk: &mut Desk<'_>, _: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer,
     )
 }
 
-fn stats(desk: &mut Desk<'_>, _: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    desk.ask_cores(
+fn stats(
+    context: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    context.ask_cores(
         |core| core.report(),
         |_, reports, reply| {
             let fields = fields(&usage::memory(), &Totals::of(reports));

@@ -59,8 +59,8 @@ pub mod zset_operations;
 pub mod zset_range;
 pub mod zset_walk;
 
-use crate::core::Desk;
-use crate::core::shard::Bench;
+use crate::core::SessionContext;
+use crate::core::shard::ShardContext;
 use crate::resp::reply::Reply;
 pub use key_search::{Keys, Search};
 use refusal::{Outcome, Refusal};
@@ -290,9 +290,9 @@ pub enum Run {
     /// Needs nothing but its arguments.
     Plain(fn(&Call<'_>, &mut Reply<'_>) -> Outcome),
     /// Runs on the core of the connection, with all that the core has.
-    Session(fn(&mut Desk<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>),
+    Session(fn(&mut SessionContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>),
     /// Runs beside the items of one shard, outside its log: it changes no item.
-    Shard(fn(&mut Bench<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>),
+    Shard(fn(&mut ShardContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>),
     /// As a write; when it finds nothing and its row says what it waits for, the client waits.
     Block(fn(&Call<'_>, &mut Edit<'_>, &mut Reply<'_>) -> Outcome),
     /// A step of a transaction over several shards, in a shard's log.
@@ -614,7 +614,7 @@ pub const fn plain(
 pub const fn session(
     name: &'static str,
     arity: Arity,
-    run: fn(&mut Desk<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>,
+    run: fn(&mut SessionContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>,
 ) -> Command {
     row(name, arity, Keys::NONE, Run::Session(run))
 }
@@ -624,7 +624,7 @@ pub const fn shard(
     name: &'static str,
     arity: Arity,
     keys: Keys,
-    run: fn(&mut Bench<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>,
+    run: fn(&mut ShardContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>,
 ) -> Command {
     row(name, arity, keys, Run::Shard(run))
 }

@@ -2,8 +2,8 @@
 
 use super::refusal::Refusal;
 use super::{Answer, Arity, Call, Command, Gather, Group, Keys, session, shard};
-use crate::core::Desk;
-use crate::core::shard::Bench;
+use crate::core::SessionContext;
+use crate::core::shard::ShardContext;
 use crate::resp::reply::Reply;
 use ringraft_shards::ids::ShardId;
 
@@ -48,31 +48,35 @@ const NOTHING_ON_DISK: Refusal =
     Refusal::text("ERR this server runs in cache mode and keeps nothing on disk");
 
 fn save(
-    bench: &mut Bench<'_>,
+    context: &mut ShardContext<'_>,
     _call: &Call<'_>,
     _reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    if !bench.shard.snapshots.is_possible() {
+    if !context.shard.snapshots.is_possible() {
         return Err(NOTHING_ON_DISK);
     }
-    bench.shard.snapshots.want(Some(bench.origin));
+    context.shard.snapshots.want(Some(context.origin));
     Ok(Answer::Later)
 }
 
 fn raftsnapshot(
-    bench: &mut Bench<'_>,
+    context: &mut ShardContext<'_>,
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    save(bench, call, reply)
+    save(context, call, reply)
 }
 
-fn bgsave(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn bgsave(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     let scheduled = call.arguments.is(1, "schedule");
     if call.count() > 2 || call.count() == 2 && !scheduled {
         return Err(Refusal::Syntax);
     }
-    let core = &mut *desk.core;
+    let core = &mut *context.core;
     if core.settings.mode == crate::settings::values::Mode::Cache {
         return Err(NOTHING_ON_DISK);
     }
@@ -93,21 +97,21 @@ fn bgsave(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result
 }
 
 fn reload(
-    bench: &mut Bench<'_>,
+    context: &mut ShardContext<'_>,
     _call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    bench.shard.reload(bench.now_ms).map_err(|cause| Refusal::Text(cause.into()))?;
+    context.shard.reload(context.now_ms).map_err(|cause| Refusal::Text(cause.into()))?;
     reply.ok();
     Ok(Answer::Now)
 }
 
 fn lastsave(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     _call: &Call<'_>,
     _reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    desk.ask_cores(
+    context.ask_cores(
         |core| core.shards.iter().map(|shard| shard.snapshots.report().last_ms).min(),
         |_, times, reply| {
             reply.integer(times.into_iter().flatten().min().unwrap_or(0) / 1000);

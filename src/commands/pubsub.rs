@@ -4,7 +4,7 @@ use super::help::help;
 use super::refusal::Refusal;
 use super::{Answer, Arity, Call, Command, Group, Keys, container, plain, session};
 use crate::core::push::TopicKind;
-use crate::core::{Core, Desk};
+use crate::core::{Core, SessionContext};
 use crate::glob::Glob;
 use crate::resp::reply::Reply;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ const PUBSUB: &[Command] = &[
     .asks(),
 ];
 
-type Run = fn(&mut Desk<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>;
+type Run = fn(&mut SessionContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>;
 
 const fn listen(
     name: &'static str,
@@ -107,70 +107,70 @@ fn names(call: &Call<'_>, from: usize) -> Vec<Arc<[u8]>> {
 }
 
 fn subscribe(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    desk.subscribe(TopicKind::Channel, names(call, 1), reply)
+    context.subscribe(TopicKind::Channel, names(call, 1), reply)
 }
 
 fn psubscribe(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    desk.subscribe(TopicKind::Pattern, names(call, 1), reply)
+    context.subscribe(TopicKind::Pattern, names(call, 1), reply)
 }
 
 fn ssubscribe(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    desk.subscribe(TopicKind::ShardChannel, names(call, 1), reply)
+    context.subscribe(TopicKind::ShardChannel, names(call, 1), reply)
 }
 
 fn end(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     kind: TopicKind,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    desk.unsubscribe(kind, (call.count() > 1).then(|| names(call, 1)), reply);
+    context.unsubscribe(kind, (call.count() > 1).then(|| names(call, 1)), reply);
     Ok(Answer::Now)
 }
 
 fn unsubscribe(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    end(desk, call, TopicKind::Channel, reply)
+    end(context, call, TopicKind::Channel, reply)
 }
 
 fn punsubscribe(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    end(desk, call, TopicKind::Pattern, reply)
+    end(context, call, TopicKind::Pattern, reply)
 }
 
 fn sunsubscribe(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    end(desk, call, TopicKind::ShardChannel, reply)
+    end(context, call, TopicKind::ShardChannel, reply)
 }
 
 fn send(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     kind: TopicKind,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    match desk.core.publish(desk.target, kind, call.at(1), call.at(2)) {
+    match context.core.publish(context.target, kind, call.at(1), call.at(2)) {
         Some(count) => {
             reply.integer(count);
             Ok(Answer::Now)
@@ -179,20 +179,24 @@ fn send(
     }
 }
 
-fn publish(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    send(desk, call, TopicKind::Channel, reply)
-}
-
-fn spublish(
-    desk: &mut Desk<'_>,
+fn publish(
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    send(desk, call, TopicKind::ShardChannel, reply)
+    send(context, call, TopicKind::Channel, reply)
+}
+
+fn spublish(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    send(context, call, TopicKind::ShardChannel, reply)
 }
 
 fn list(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     kind: TopicKind,
     reply: &mut Reply<'_>,
@@ -205,7 +209,7 @@ fn list(
         ));
     }
     let glob = call.arguments.get(2).map(Glob::new);
-    let names = desk.core.push.topics(kind).keys();
+    let names = context.core.push.topics(kind).keys();
     let names: Vec<_> =
         names.filter(|name| glob.as_ref().is_none_or(|glob| glob.matches(name))).collect();
     reply.array(names.len());
@@ -214,33 +218,41 @@ fn list(
 }
 
 fn channels(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    list(desk, call, TopicKind::Channel, reply)
+    list(context, call, TopicKind::Channel, reply)
 }
 
 fn shardchannels(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    list(desk, call, TopicKind::ShardChannel, reply)
+    list(context, call, TopicKind::ShardChannel, reply)
 }
 
-fn numpat(desk: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    reply.integer(desk.core.push.count(TopicKind::Pattern) as i64);
+fn numpat(
+    context: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    reply.integer(context.core.push.count(TopicKind::Pattern) as i64);
     Ok(Answer::Now)
 }
 
-fn count(desk: &mut Desk<'_>, call: &Call<'_>, kind: TopicKind) -> Result<Answer, Refusal> {
+fn count(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    kind: TopicKind,
+) -> Result<Answer, Refusal> {
     let names = names(call, 2);
     let wanted = names.clone();
     let ask = move |core: &mut Core| -> Vec<usize> {
         wanted.iter().map(|name| core.push.subscribers(kind, name)).collect()
     };
-    desk.ask_cores(ask, move |_, counts, reply| {
+    context.ask_cores(ask, move |_, counts, reply| {
         reply.array(2 * names.len());
         for (i, name) in names.iter().enumerate() {
             reply.bulk(name);
@@ -249,10 +261,18 @@ fn count(desk: &mut Desk<'_>, call: &Call<'_>, kind: TopicKind) -> Result<Answer
     })
 }
 
-fn numsub(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    count(desk, call, TopicKind::Channel)
+fn numsub(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    count(context, call, TopicKind::Channel)
 }
 
-fn shardnumsub(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    count(desk, call, TopicKind::ShardChannel)
+fn shardnumsub(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    count(context, call, TopicKind::ShardChannel)
 }

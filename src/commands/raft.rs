@@ -5,7 +5,7 @@
 
 use super::refusal::Refusal;
 use super::{Answer, Arity, Call, Command, Group, session};
-use crate::core::{Core, Desk};
+use crate::core::{Core, SessionContext};
 use crate::resp::reply::Reply;
 use ringraft_shards::ids::ShardId;
 use ringraft_shards::raft::{Role, Status};
@@ -44,16 +44,16 @@ struct Facts {
 
 /// Asks the core that a shard lives on.
 fn ask(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     answer: impl FnOnce(&Core, &Facts, &mut Reply<'_>) + 'static,
 ) -> Result<Answer, Refusal> {
     let shard = match call.count() {
         1 => ShardId(0),
-        2 => shard_number(desk.core, call)?,
+        2 => shard_number(context.core, call)?,
         _ => return Err(Refusal::Arity(call.command.full_name())),
     };
-    desk.ask_cores(
+    context.ask_cores(
         move |core| {
             let shard = core.shards.iter().find(|local| local.id == shard)?;
             Some(Facts {
@@ -92,30 +92,30 @@ fn state_word(role: Role) -> &'static str {
 }
 
 fn raftleader(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     _reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    ask(desk, call, |core, facts, reply| match facts.status.role {
+    ask(context, call, |core, facts, reply| match facts.status.role {
         Role::Leader => reply.bulk(own_address(core).as_bytes()),
         _ => reply.null(),
     })
 }
 
 fn raftstate(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     _reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    ask(desk, call, |_, facts, reply| reply.bulk(state_word(facts.status.role).as_bytes()))
+    ask(context, call, |_, facts, reply| reply.bulk(state_word(facts.status.role).as_bytes()))
 }
 
 fn raftstats(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     _reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    ask(desk, call, |_, facts, reply| {
+    ask(context, call, |_, facts, reply| {
         let status = &facts.status;
         let last_contact = match status.role {
             Role::Leader => "0",
@@ -143,11 +143,11 @@ fn raftstats(
 }
 
 fn raftpeers(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     _reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    ask(desk, call, |core, facts, reply| {
+    ask(context, call, |core, facts, reply| {
         // A group of this version has one member: this node.
         reply.array(2);
         reply.bulk(own_address(core).as_bytes());

@@ -3,7 +3,7 @@
 use super::help::help;
 use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Group, ScriptBy, container, plain, script_row, session};
-use crate::core::Desk;
+use crate::core::SessionContext;
 use crate::resp::reply::Reply;
 use crate::script::sha1;
 
@@ -78,36 +78,52 @@ fn debug(call: &Call<'_>, _: &mut Reply<'_>) -> Outcome {
     }))
 }
 
-fn exists(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn exists(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     reply.array(call.count() - 2);
     for digits in call.arguments.iter_from(2) {
         let digest = sha1::parse(digits);
-        let known = digest.and_then(|digest| desk.core.shared.scripts.text(&digest)).is_some();
+        let known = digest.and_then(|digest| context.core.shared.scripts.text(&digest)).is_some();
         reply.integer(known.into());
     }
     Ok(Answer::Now)
 }
 
-fn flush(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn flush(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     let mode = |word| call.count() == 3 && call.arguments.is(2, word);
     if call.count() != 2 && !mode("sync") && !mode("async") {
         return Err(Refusal::text("ERR SCRIPT FLUSH only support SYNC|ASYNC option"));
     }
-    desk.core.shared.scripts.flush();
+    context.core.shared.scripts.flush();
     reply.ok();
     Ok(Answer::Now)
 }
 
-fn kill(desk: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    if !desk.core.shared.scripts.kill() {
+fn kill(
+    context: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    if !context.core.shared.scripts.kill() {
         return Err(Refusal::text("NOTBUSY No scripts in execution right now."));
     }
     reply.ok();
     Ok(Answer::Now)
 }
 
-fn load(desk: &mut Desk<'_>, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    let script = desk.core.interpreter()?.script(call.at(2))?;
+fn load(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    let script = context.core.interpreter()?.script(call.at(2))?;
     reply.bulk(sha1::hexadecimal(&script.digest).as_bytes());
     Ok(Answer::Now)
 }

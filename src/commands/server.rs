@@ -2,7 +2,7 @@
 
 use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Group, plain, session};
-use crate::core::{Core, Desk};
+use crate::core::{Core, SessionContext};
 use crate::resp::reply::Reply;
 use crate::settings::values::Mode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -39,7 +39,11 @@ fn time(_: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
     Ok(())
 }
 
-fn role(_: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn role(
+    _: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     reply.array(3);
     reply.bulk(b"master");
     reply.integer(0);
@@ -47,15 +51,23 @@ fn role(_: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer,
     Ok(Answer::Now)
 }
 
-fn monitor(desk: &mut Desk<'_>, _: &Call<'_>, reply: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    desk.core.start_monitoring(desk.index);
+fn monitor(
+    context: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    context.core.start_monitoring(context.index);
     reply.ok();
     Ok(Answer::Now)
 }
 
 /// Every acknowledged write is on disk whichever way the server ends, so that SAVE, NOSAVE, NOW and FORCE
 /// change nothing in `store` mode. There is no reply: the connection ends with the server.
-fn shutdown(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn shutdown(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     let said = |word: &str| (1..call.count()).any(|i| call.arguments.is(i, word));
     let known = ["nosave", "save", "now", "force", "abort"];
     let all_known = (1..call.count()).all(|i| known.iter().any(|word| call.arguments.is(i, word)));
@@ -66,12 +78,12 @@ fn shutdown(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<A
     if abort {
         return Err(Refusal::text("ERR No shutdown in progress."));
     }
-    if said("save") && !said("force") && desk.core.settings.mode == Mode::Cache {
+    if said("save") && !said("force") && context.core.settings.mode == Mode::Cache {
         return Err(Refusal::text("ERR Errors trying to SHUTDOWN. Check logs."));
     }
     tracing::info!("SHUTDOWN: stopping");
-    desk.core.everywhere(Core::stop);
+    context.core.everywhere(Core::stop);
     // Answered with nothing, and nothing behind it is run.
-    desk.connection().close_after_replies = true;
+    context.connection().close_after_replies = true;
     Ok(Answer::Now)
 }

@@ -7,8 +7,8 @@
 use super::help::help;
 use super::refusal::Refusal;
 use super::{Answer, Arity, Call, Command, Group, container, plain, session};
-use crate::core::slowlog::SlowCommand;
-use crate::core::{Core, Desk};
+use crate::core::observe::slowlog::SlowCommand;
+use crate::core::{Core, SessionContext};
 use crate::resp::reply::Reply;
 
 /// Rows of this file.
@@ -41,7 +41,11 @@ const SLOWLOG: &[Command] = &[
 /// Commands shown when no count is given.
 const COUNT_DEFAULT: usize = 10;
 
-fn get(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn get(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     const BAD_COUNT: Refusal = Refusal::text("ERR count should be greater than or equal to -1");
     let count = match call.count() {
         2 => COUNT_DEFAULT,
@@ -54,7 +58,7 @@ fn get(desk: &mut Desk<'_>, call: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer
     let ask = move |core: &mut Core| -> Vec<SlowCommand> {
         core.stats.slowlog.commands().take(count).cloned().collect()
     };
-    desk.ask_cores(ask, move |core, found, reply| {
+    context.ask_cores(ask, move |core, found, reply| {
         let mut commands: Vec<SlowCommand> = found.into_iter().flatten().collect();
         commands.sort_unstable_by_key(|command| std::cmp::Reverse(command.id));
         // Each core keeps as many as all together may.
@@ -75,18 +79,26 @@ fn show(command: &SlowCommand, reply: &mut Reply<'_>) {
     reply.integer(command.duration.as_micros() as i64);
     reply.array(command.arguments.len());
     command.arguments.iter().for_each(|argument| reply.bulk(argument));
-    let peer = crate::core::clients::address_text(command.peer);
+    let peer = crate::core::client::clients::address_text(command.peer);
     reply.bulk(peer.as_bytes());
     reply.bulk(&command.name);
 }
 
-fn length(desk: &mut Desk<'_>, _: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
+fn length(
+    context: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
     let ask = |core: &mut Core| core.stats.slowlog.commands().count();
-    desk.ask_cores(ask, |core, counts, reply| {
+    context.ask_cores(ask, |core, counts, reply| {
         reply.integer(counts.iter().sum::<usize>().min(kept_max(core)) as i64);
     })
 }
 
-fn reset(desk: &mut Desk<'_>, _: &Call<'_>, _: &mut Reply<'_>) -> Result<Answer, Refusal> {
-    desk.ask_cores(|core| core.stats.slowlog.clear(), |_, _, reply| reply.ok())
+fn reset(
+    context: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    context.ask_cores(|core| core.stats.slowlog.clear(), |_, _, reply| reply.ok())
 }

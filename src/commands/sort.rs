@@ -1,7 +1,7 @@
 //! SORT and SORT_RO: the elements of a list, set or sorted set in another order, or what keys named after them hold.
 //!
 //! The keys that a pattern makes of elements stand nowhere among the arguments. With several shards they are fetched once
-//! everything is locked (`core/referred.rs`); the functions here find them in their keyspace either way.
+//! everything is locked (`core/transact/referred.rs`); the functions here find them in their keyspace either way.
 
 use super::refusal::{Outcome, Refusal};
 use super::{Arity, Call, Command, Group, Keys, Refers, Search, Spread, read, write};

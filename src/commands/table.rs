@@ -62,10 +62,10 @@ const FAMILIES: &[&[Command]] = &[
     slowlog::COMMANDS,
     latency::COMMANDS,
     debug::COMMANDS,
-    crate::core::transaction::COMMANDS,
-    crate::core::participate::COMMANDS,
-    crate::core::waiting::COMMANDS,
-    crate::core::acknowledge::COMMANDS,
+    crate::core::transact::transaction::COMMANDS,
+    crate::core::transact::participate::COMMANDS,
+    crate::core::wait::waiting::COMMANDS,
+    crate::core::wait::acknowledge::COMMANDS,
 ];
 
 /// Every command's name at the position that is its number; a subcommand's is `parent|name`. Log entries

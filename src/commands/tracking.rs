@@ -3,7 +3,7 @@
 use super::refusal::Refusal;
 use super::{Answer, Call};
 use crate::core::push::{Tracking, TrackingMode, check_prefixes};
-use crate::core::{Core, Desk};
+use crate::core::{Core, SessionContext};
 use crate::resp::reply::Reply;
 
 const OTHER_BROADCAST: Refusal = Refusal::text(
@@ -19,26 +19,26 @@ const NO_SUCH_CLIENT: Refusal =
 
 /// CLIENT TRACKING ON|OFF [REDIRECT id] [PREFIX prefix ...] [BCAST] [OPTIN] [OPTOUT] [NOLOOP]
 pub fn tracking(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
     let wanted = Wanted::of(call)?;
     if call.arguments.is(2, "off") {
-        desk.core.stop_tracking(desk.index);
+        context.core.stop_tracking(context.index);
         reply.ok();
         return Ok(Answer::Now);
     }
     if !call.arguments.is(2, "on") {
         return Err(Refusal::Syntax);
     }
-    let tracking = wanted.checked(desk.session().tracking.as_deref())?;
-    let index = desk.index;
+    let tracking = wanted.checked(context.session().tracking.as_deref())?;
+    let index = context.index;
     let redirect = tracking.redirect;
     // First who is to be told instead must be there, and all cores must know that somebody tracks.
-    let from = desk.core.id;
-    let count = desk.core.tracker_count() + 1;
-    desk.ask_cores(
+    let from = context.core.id;
+    let count = context.core.tracker_count() + 1;
+    context.ask_cores(
         move |core| {
             core.note_tracker(from, count);
             redirect.is_none_or(|id| core.has_client(id))
@@ -153,11 +153,11 @@ impl<'a> Wanted<'a> {
 
 /// CLIENT CACHING YES|NO
 pub fn caching(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    let tracking = desk.session().tracking.as_deref_mut();
+    let tracking = context.session().tracking.as_deref_mut();
     let chooses = |tracking: &&mut Tracking| {
         matches!(tracking.mode, TrackingMode::OptIn | TrackingMode::OptOut)
     };
@@ -189,11 +189,11 @@ pub fn caching(
 
 /// CLIENT GETREDIR
 pub fn getredir(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     _: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    reply.integer(redirection(desk.session().tracking.as_deref()));
+    reply.integer(redirection(context.session().tracking.as_deref()));
     Ok(Answer::Now)
 }
 
@@ -204,11 +204,11 @@ pub fn redirection(tracking: Option<&Tracking>) -> i64 {
 
 /// CLIENT TRACKINGINFO
 pub fn trackinginfo(
-    desk: &mut Desk<'_>,
+    context: &mut SessionContext<'_>,
     _: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    let tracking = desk.session().tracking.as_deref();
+    let tracking = context.session().tracking.as_deref();
     let is = |mode| tracking.is_some_and(|tracking| tracking.mode == mode);
     let caching = tracking.is_some_and(|tracking| tracking.caching);
     let flags = [

@@ -5,56 +5,20 @@
 //! connection's replies at once. Nothing is shared with other cores but mailboxes and a few counters, and
 //! no lock is taken on a request's path.
 
-pub mod acknowledge;
-mod adopt;
-pub mod answers;
-pub mod background;
-pub mod blocking;
-pub mod clients;
-pub mod clock;
-pub mod connection;
-pub mod desk;
-mod dispatch;
-mod drive;
-pub mod everywhere;
-mod exposition;
+pub mod client;
+pub mod disk;
 pub mod gather;
-mod intake;
-pub mod joined;
-mod lifecycle;
-pub mod mailbox;
-mod metrics;
-mod monitor;
-mod output;
-pub mod participate;
+pub mod mail;
+pub mod observe;
 pub mod place;
 pub mod push;
-pub mod rates;
-pub mod readers;
-pub mod referred;
-pub mod replies;
-pub mod report;
-pub mod room;
-pub mod router;
-mod scripts;
-pub mod session;
 pub mod shard;
-mod shed;
-pub mod slab;
-pub mod slowlog;
-pub mod snapshots;
-mod spin;
-pub mod spread;
-pub mod stats;
-pub mod steps;
-pub mod storage;
-mod tick;
-pub mod transaction;
+pub mod transact;
 pub mod turn;
-pub mod waiting;
+pub mod wait;
 
-pub use desk::Desk;
-pub use intake::OUT_OF_MEMORY;
+pub use client::intake::OUT_OF_MEMORY;
+pub use gather::context::SessionContext;
 
 use crate::limits::REPLIES_PREFETCHED_BYTES;
 use crate::net;
@@ -62,20 +26,20 @@ use crate::net::ring::{Completion, Operation, Ring, Wait};
 use crate::script::interpreter::Interpreter;
 use crate::script::library::Library;
 use crate::settings::Settings;
-use answers::Answers;
-use mailbox::{Mail, Mailbox, MailboxSender};
+use client::answers::Answers;
+use disk::storage::Storage;
+use mail::mailbox::{Mail, Mailbox, MailboxSender};
+use mail::router::Router;
+use observe::stats::Stats;
 use ringraft_shards::keyspace::prefetch;
 use ringraft_shards::raft::Output;
 use ringraft_shards::transaction::Overlay;
-use router::Router;
 use shard::LocalShard;
 use socket2::Socket;
-use stats::Stats;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use storage::Storage;
 use turn::Turn;
 
 /// How far a core has come with its start.
@@ -106,7 +70,7 @@ pub struct Shared {
     /// Connections that have another one told of what they track.
     pub redirecting_count: AtomicU32,
     /// Who takes a snapshot on a full disk.
-    pub snapshot_turn: room::SnapshotTurn,
+    pub snapshot_turn: disk::full_disk::SnapshotTurn,
     /// Shards that are short of room on the disk.
     pub short_count: AtomicU32,
     /// For each shard: is memory over its limit, with nothing to evict?
@@ -120,7 +84,7 @@ pub struct Shared {
     /// When the process started.
     pub started: Instant,
     /// How often the wall clock went back.
-    pub clock_reports: clock::ClockReports,
+    pub clock_reports: turn::clock::ClockReports,
     /// Forty hexadecimal digits that tell this run of the process from others.
     pub run_id: String,
     /// The cluster's id.
@@ -180,7 +144,7 @@ pub struct Core {
     /// Files of its shards.
     pub storage: Storage,
     /// How fast its counters grow.
-    pub rates: rates::Rates,
+    pub rates: observe::rates::Rates,
     /// CLIENT PAUSE.
     pub pause: Pause,
     /// DEBUG SET-ACTIVE-EXPIRE.
@@ -188,14 +152,14 @@ pub struct Core {
     ring: Ring,
     mailbox: Mailbox,
     mailboxes: Vec<MailboxSender>,
-    listeners: Vec<(Socket, connection::Kind)>,
+    listeners: Vec<(Socket, client::connection::Kind)>,
     turn: Turn,
     /// Connections with input left from an earlier turn.
     runnable: Vec<u32>,
     /// Must every request take the slow path (monitors, a pause, the end)?
     gate_closed: bool,
     /// For spans, and for Raft.
-    steady: clock::SteadyClock,
+    steady: turn::clock::SteadyClock,
     /// Has a tenth of a second passed since the last tick?
     tick_due: bool,
     /// Listeners that found no descriptor for another connection.
@@ -206,11 +170,11 @@ pub struct Core {
     failure: Option<String>,
     output: Output,
     /// Transactions over several shards that its connections began.
-    coordinator: spread::Coordinator,
+    coordinator: transact::spread::Coordinator,
     /// What they want done.
-    coordinated: spread::Coordinated,
+    coordinated: transact::spread::Coordinated,
     /// Messages of transactions for this core.
-    transactions: VecDeque<participate::TransactionMessage>,
+    transactions: VecDeque<transact::participate::TransactionMessage>,
     /// Where their commands run, while none of them has it.
     spare_overlay: Option<Box<Overlay>>,
     /// Connections that MONITOR.
@@ -222,17 +186,17 @@ pub struct Core {
     /// What runs scripts, once there was one.
     interpreter: Option<Box<Interpreter>>,
     /// Their commands that wait for a reply, by number.
-    suspended: std::collections::HashMap<u64, Box<steps::Steps>>,
+    suspended: std::collections::HashMap<u64, Box<transact::steps::Steps>>,
     /// The last of these numbers.
     last_suspension: u64,
     /// Requests of this turn that will be begun together.
-    joined: joined::Joined,
+    coalesced: transact::coalesce::Coalesced,
     /// Shards that move from or to it.
     moves: place::moving::Moves,
     /// Its part in following the load.
     governor: place::govern::Governor,
     /// Whether it looks for work before it sleeps.
-    spinner: spin::Spinner,
+    spinner: turn::spin::Spinner,
     /// Which of its listeners listen.
     listening: Vec<bool>,
     /// When syncs were started last, milliseconds since the process started.
@@ -270,7 +234,7 @@ pub struct Parts {
     /// The ways to all cores, its own included.
     pub mailboxes: Vec<MailboxSender>,
     /// Its listening sockets.
-    pub listeners: Vec<(Socket, connection::Kind)>,
+    pub listeners: Vec<(Socket, client::connection::Kind)>,
     /// Random bits.
     pub seed: u64,
     /// Told when the core serves.
@@ -297,7 +261,7 @@ impl Core {
             answers: Answers::new(parts.id, core_count),
             chance: Chance::new(parts.seed),
             storage: parts.storage,
-            rates: rates::Rates::default(),
+            rates: observe::rates::Rates::default(),
             pause: Pause::default(),
             active_expire: true,
             ring: parts.ring,
@@ -307,15 +271,15 @@ impl Core {
             turn: Turn::default(),
             runnable: Vec::new(),
             gate_closed: false,
-            steady: clock::SteadyClock::new(started),
+            steady: turn::clock::SteadyClock::new(started),
             tick_due: true,
             silent_listeners: Vec::new(),
             stop_sent: false,
             stop_noted: false,
             failure: None,
             output: Output::default(),
-            coordinator: spread::Coordinator::new(parts.id.into(), parts.seed),
-            coordinated: spread::Coordinated::default(),
+            coordinator: transact::spread::Coordinator::new(parts.id.into(), parts.seed),
+            coordinated: transact::spread::Coordinated::default(),
             transactions: VecDeque::new(),
             spare_overlay: None,
             monitors: Default::default(),
@@ -324,10 +288,10 @@ impl Core {
             interpreter: None,
             suspended: Default::default(),
             last_suspension: 0,
-            joined: joined::Joined::default(),
+            coalesced: transact::coalesce::Coalesced::default(),
             moves: place::moving::Moves::default(),
             governor: place::govern::Governor::of_this_thread(),
-            spinner: spin::Spinner::default(),
+            spinner: turn::spin::Spinner::default(),
             listening: vec![false; listener_count],
             last_sync_ms: 0,
             rested_ms: 0,

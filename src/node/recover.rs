@@ -4,9 +4,9 @@
 //! the group is opened behind it; the entries that it knows to be committed are applied by the core's first
 //! turns. Nothing on the disk is changed before the log is known to go on where the snapshot ends.
 
+use crate::core::disk::snapshots::ShardSnapshots;
+use crate::core::disk::storage::ShardFiles;
 use crate::core::shard::LocalShard;
-use crate::core::snapshots::ShardSnapshots;
-use crate::core::storage::ShardFiles;
 use crate::core::wall_clock_ms;
 use crate::node::banner::ShardProgress;
 use crate::settings::values::Fsync;

@@ -4,9 +4,9 @@
 //! finds out many keys that the next one needs. What it does meanwhile is thrown away.
 
 use crate::commands::{Call, Command, Gather, Run as RunKind, Spread, table};
-use crate::core::everywhere::{Sights, needs_every_key};
 use crate::core::push::{Push, TopicKind};
 use crate::core::shard::{run_operation, seed_of};
+use crate::core::transact::everywhere::{Sights, needs_every_key};
 use crate::limits::SCRIPT_GUESSES_MAX;
 use crate::numbers::parse_integer;
 use crate::resp::reply::{Protocol, Reply};

@@ -37,7 +37,7 @@ impl Keyspace {
                 return;
             }
             self.compaction.wait = COMPACTION_WAIT_CALLS;
-            let is_calm = self.rubble.is_empty();
+            let is_calm = self.lazy_free.is_empty();
             if !is_calm || !self.memory.is_sparse(COMPACTION_SPARE_BYTES_MIN) {
                 return;
             }

@@ -13,9 +13,9 @@ use super::Keyspace;
 use super::bucket::BUCKET_WIDTH;
 use super::database::Row;
 use super::item::{Item, RawItem};
+use super::lazy_free::LazyFree;
 use super::lend;
 use super::memory::Memory;
-use super::rubble::Rubble;
 use super::table::POSITION_END;
 use crate::ids::DatabaseIndex;
 use crate::limits::{CUT_PIECE_BUCKETS, DATABASE_COUNT};
@@ -122,19 +122,19 @@ impl Cut {
         }
     }
 
-    fn free_saved(&mut self, rubble: &mut Rubble, memory: &mut Memory) {
+    fn free_saved(&mut self, lazy_free: &mut LazyFree, memory: &mut Memory) {
         let open = self.open.take().filter(|_| std::mem::take(&mut self.open_is_saved));
         for partial in self.saved.drain(..).chain(open) {
-            rubble.free_item(partial.item, memory);
+            lazy_free.free_item(partial.item, memory);
         }
     }
 
-    /// Gives up what it holds: items at once, tables to the rubble.
-    pub(super) fn dismantle(mut self, rubble: &mut Rubble, memory: &mut Memory) {
-        self.free_saved(rubble, memory);
+    /// Gives up what it holds: items at once, tables to the lazy_free.
+    pub(super) fn dismantle(mut self, lazy_free: &mut LazyFree, memory: &mut Memory) {
+        self.free_saved(lazy_free, memory);
         for source in self.sources {
             if let Source::Detached(row) = source {
-                rubble.push_row(row);
+                lazy_free.push_row(row);
             }
         }
     }
@@ -187,7 +187,7 @@ impl Keyspace {
                     left = left.saturating_sub(CUT_PIECE_BUCKETS * BUCKET_WIDTH);
                 }
                 None => {
-                    self.rubble.free_item(last.item, &mut self.memory);
+                    self.lazy_free.free_item(last.item, &mut self.memory);
                     cut.saved.pop();
                     left -= 1;
                 }
@@ -204,7 +204,7 @@ impl Keyspace {
     pub fn abort_cut(&mut self) {
         if let Some(cut) = &mut self.cut {
             cut.aborted = true;
-            cut.free_saved(&mut self.rubble, &mut self.memory);
+            cut.free_saved(&mut self.lazy_free, &mut self.memory);
         }
     }
 
@@ -229,7 +229,7 @@ impl Keyspace {
                 Some(next) => open.from = next,
                 None => {
                     if std::mem::take(&mut cut.open_is_saved) {
-                        self.rubble.free_item(open.item, &mut self.memory);
+                        self.lazy_free.free_item(open.item, &mut self.memory);
                     } else {
                         open.item.set_mark(self.mark);
                     }
@@ -255,7 +255,7 @@ impl Keyspace {
             let table = row.and_then(|row| row.get(slot));
             let Some(table) = table else {
                 if let Source::Detached(row) = std::mem::replace(source, Source::Done) {
-                    self.rubble.push_row(row);
+                    self.lazy_free.push_row(row);
                 }
                 (cut.database, cut.slot, cut.position) = (cut.database + 1, 0, 0);
                 continue;

@@ -142,7 +142,7 @@ impl Edit<'_> {
         guard.settle();
         let item = ManuallyDrop::new(guard).item;
         if filled.is_err() || item.expired(now_ms) {
-            self.keyspace.rubble.free_item(item, &mut self.keyspace.memory);
+            self.keyspace.lazy_free.free_item(item, &mut self.keyspace.memory);
             filled.map_err(|error| error.fault)?;
             self.remove(key);
         } else {
@@ -296,7 +296,7 @@ impl Place for Guard<'_, '_> {
     }
 
     fn discard(&mut self, body: Body) {
-        self.keyspace.rubble.push_body(body, &mut self.keyspace.memory);
+        self.keyspace.lazy_free.push_body(body, &mut self.keyspace.memory);
     }
 
     fn limits(&self) -> Limits {
@@ -316,7 +316,7 @@ impl Drop for Guard<'_, '_> {
         let database = &mut keyspace.databases[self.database.0 as usize];
         match (self.place, is_empty) {
             (None, true) => {
-                keyspace.rubble.free_item(self.item, &mut keyspace.memory);
+                keyspace.lazy_free.free_item(self.item, &mut keyspace.memory);
                 return;
             }
             (None, false) => {

@@ -78,7 +78,7 @@ fn key_start(has_deadline: bool, key_length: usize, value_length: usize) -> usiz
 }
 
 /// Pointer to an item's allocation. Whoever holds one knows that the item is alive: it is in a table, in
-/// rubble or saved for a cut. Aligned to 8.
+/// lazy free or saved for a cut. Aligned to 8.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct RawItem(NonNull<u8>);
 

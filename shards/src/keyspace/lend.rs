@@ -1,7 +1,7 @@
 //! Where pointers to items become borrows.
 //!
 //! Safe functions over unsafe ones: what makes them sound is not in their arguments but in how this
-//! module is built. Items are freed only by edits, cuts and the rubble, all of which hold the keyspace
+//! module is built. Items are freed only by edits, cuts and the lazy free, all of which hold the keyspace
 //! exclusively; views hold it shared for as long as what they lend out.
 #![allow(unsafe_code)] // See above; kept in one place so that it can be read in one go.
 
@@ -36,7 +36,7 @@ pub(super) fn borrow_value_mut<'a>(item: RawItem) -> &'a mut [u8] {
 /// Lends out the trees of a large collection for writing.
 #[inline(always)]
 pub(super) fn borrow_body_mut<'a>(item: RawItem) -> &'a mut Body {
-    // SAFETY: called by guards and the rubble alone, who hold the keyspace exclusively; the result inherits that borrow.
+    // SAFETY: called by guards and the lazy free alone, who hold the keyspace exclusively; the result inherits that borrow.
     unsafe { item.body().as_mut() }
 }
 
@@ -49,7 +49,7 @@ pub(super) fn take_body(item: RawItem) -> Box<Body> {
 /// Frees an item that is in no table any more.
 #[inline(always)]
 pub(super) fn free_item(item: RawItem, memory: &mut Memory) {
-    // SAFETY: the callers took it out of its table, of the rubble or of the cut, and forget it; all of them
+    // SAFETY: the callers took it out of its table, of the lazy free or of the cut, and forget it; all of them
     // belong to one keyspace, as does the memory.
     unsafe { item.free(memory) }
 }

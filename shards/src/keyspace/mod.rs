@@ -19,13 +19,13 @@ mod expire;
 mod feed;
 mod guard;
 mod item;
+mod lazy_free;
 mod lend;
 mod load;
 mod memory;
 #[cfg(test)]
 mod model;
 mod ordered;
-mod rubble;
 mod shape;
 mod table;
 mod timed;
@@ -59,9 +59,9 @@ use database::Database;
 use evict::EvictionPool;
 use expire::SweepPosition;
 use item::RawItem;
+use lazy_free::LazyFree;
 use memory::Memory;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_micro_inline};
-use rubble::Rubble;
 use std::cell::Cell;
 use watch::Watches;
 
@@ -206,7 +206,7 @@ pub struct Keyspace {
     /// What the mark bit of an item is that no cut waits for.
     mark: bool,
     cut: Option<Box<Cut>>,
-    rubble: Rubble,
+    lazy_free: LazyFree,
     watches: Watches,
     pool: EvictionPool,
     sweep: SweepPosition,
@@ -235,7 +235,7 @@ impl Keyspace {
             lookups: Lookups::default(),
             mark: false,
             cut: None,
-            rubble: Rubble::default(),
+            lazy_free: LazyFree::default(),
             watches: Watches::default(),
             pool: EvictionPool::default(),
             sweep: SweepPosition::default(),
@@ -280,7 +280,7 @@ impl Keyspace {
 
     /// Bytes of values that nobody sees any more and that are being freed bit by bit.
     pub fn freeing_bytes(&self) -> usize {
-        self.rubble.item_bytes()
+        self.lazy_free.item_bytes()
     }
 
     /// For reading `database` at `now_ms` (milliseconds since the Unix epoch).
@@ -341,9 +341,9 @@ impl Keyspace {
     /// Frees about `bucket_budget` buckets of what was cleared, and clears up after an aborted cut. Is there
     /// more to do? To be called each turn while it says so.
     pub fn free_some(&mut self, bucket_budget: usize) -> bool {
-        let rubble = self.rubble.free_some(bucket_budget, &mut self.memory);
+        let more = self.lazy_free.free_some(bucket_budget, &mut self.memory);
         let cut = self.walk_aborted_cut(bucket_budget);
-        rubble || cut
+        more || cut
     }
 
     /// Gives the physical memory of up to so many slabs (64 KiB each) that hold nothing back to the kernel, and
@@ -381,14 +381,14 @@ impl Keyspace {
         let number = database.0 as usize;
         let detached = std::mem::take(&mut self.databases[number]);
         if let Some(order) = detached.order.into_inner() {
-            self.rubble.push_order(order);
+            self.lazy_free.push_order(order);
         }
         let row = match (detached.row, &mut self.cut) {
             (Some(row), Some(cut)) => cut.detach(number, row),
             (row, _) => row,
         };
         if let Some(row) = row {
-            self.rubble.push_row(row);
+            self.lazy_free.push_row(row);
         }
         detached.count
     }
@@ -402,7 +402,7 @@ impl Keyspace {
         {
             return;
         }
-        self.rubble.free_item(item, &mut self.memory);
+        self.lazy_free.free_item(item, &mut self.memory);
     }
 }
 
@@ -413,12 +413,12 @@ impl Drop for Keyspace {
             return;
         }
         if let Some(cut) = self.cut.take() {
-            cut.dismantle(&mut self.rubble, &mut self.memory);
+            cut.dismantle(&mut self.lazy_free, &mut self.memory);
         }
         for number in 0..self.databases.len() {
             self.detach(DatabaseIndex(number as u8));
         }
-        while self.rubble.free_some(usize::MAX, &mut self.memory) {}
+        while self.lazy_free.free_some(usize::MAX, &mut self.memory) {}
         debug_assert!(!self.memory.has_large(), "all that was allocated was freed");
     }
 }

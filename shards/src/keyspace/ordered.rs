@@ -153,7 +153,7 @@ impl Keyspace {
                 .is_some_and(|order| now_ms.abs_diff(order.used_ms.get()) > ORDER_IDLE_MS as u64)
                 && let Some(order) = database.order.take()
             {
-                self.rubble.push_order(order);
+                self.lazy_free.push_order(order);
             }
         }
     }

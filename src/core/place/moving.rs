@@ -23,8 +23,8 @@
 //! withheld (then it is answered everywhere before the shard leaves) or after it knows the new place.
 
 use crate::core::Core;
-use crate::core::answers::Origin;
-use crate::core::mailbox::Mail;
+use crate::core::client::answers::Origin;
+use crate::core::mail::mailbox::Mail;
 use crate::core::shard::LocalShard;
 use crate::resp::reply::Reply;
 use ringraft_shards::ids::ShardId;

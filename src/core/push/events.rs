@@ -4,7 +4,7 @@ use super::topics::TopicKind;
 use super::tracking::News;
 use crate::commands::events::FLUSHED;
 use crate::core::Core;
-use crate::core::answers::Target;
+use crate::core::client::answers::Target;
 use crate::settings::events::class;
 use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::KeyEvent;

@@ -2,9 +2,9 @@
 
 use super::topics::{Name, TopicKind};
 use crate::core::Core;
-use crate::core::answers::{Answers, Origin, Target};
+use crate::core::client::answers::{Answers, Origin, Target};
 use crate::core::gather::{GatherState, Merge, Part};
-use crate::core::mailbox::Mail;
+use crate::core::mail::mailbox::Mail;
 use crate::glob::Glob;
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::OwnedArguments;

@@ -4,8 +4,8 @@ use super::topics::{Name, TopicKind};
 use crate::commands::Answer;
 use crate::commands::refusal::Refusal;
 use crate::core::Core;
-use crate::core::desk::Desk;
-use crate::core::session::Session;
+use crate::core::client::session::Session;
+use crate::core::gather::context::SessionContext;
 use crate::resp::reply::{Protocol, Reply};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ impl Session {
     }
 }
 
-impl Desk<'_> {
+impl SessionContext<'_> {
     /// Subscribes the connection. The reply comes when a message of any core would reach it.
     pub fn subscribe(
         &mut self,

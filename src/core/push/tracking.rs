@@ -8,8 +8,8 @@
 
 use crate::commands::refusal::Refusal;
 use crate::core::Core;
-use crate::core::answers::Target;
-use crate::core::mailbox::Mail;
+use crate::core::client::answers::Target;
+use crate::core::mail::mailbox::Mail;
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::keyspace::Listening;

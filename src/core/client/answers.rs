@@ -1,0 +1,167 @@
+//! Where replies go: to a connection of this core, into a gather, or to another core.
+
+use crate::core::client::connection::Connection;
+use crate::core::client::slab::Slab;
+use crate::core::gather::GatherState;
+use crate::core::mail::mailbox::{Mail, Outbox, Spares};
+use crate::core::wait::blocking::Blocks;
+use crate::resp::reply::Protocol;
+use std::collections::VecDeque;
+
+/// Whom a reply is for, on the core that asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A request of a connection.
+    Connection {
+        /// The connection's number.
+        index: u32,
+        /// The request's sequence number.
+        sequence: u32,
+    },
+    /// A part of a command that runs on several shards.
+    Gather {
+        /// The gather's number.
+        index: u32,
+        /// Which part.
+        part: u32,
+    },
+    /// A blocked request.
+    Block(u32),
+    /// Nobody: the command is the server's own.
+    Nobody,
+}
+
+/// Who asked, and how the reply is to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// The core that asked.
+    pub core: u16,
+    /// Whom on that core.
+    pub target: Target,
+    /// RESP2 or RESP3.
+    pub protocol: Protocol,
+    /// Must it wait for the writes before it? True for a request whose connection has unfinished writes.
+    pub rides: bool,
+    /// Is an access by it not to be counted (CLIENT NO-TOUCH)?
+    pub no_touch: bool,
+}
+
+impl Origin {
+    /// The server itself.
+    pub const NOBODY: Origin = Origin {
+        core: 0,
+        target: Target::Nobody,
+        protocol: Protocol::Resp2,
+        rides: false,
+        no_touch: true,
+    };
+}
+
+/// All that replies are written to.
+pub struct Answers {
+    /// This core.
+    pub core: u16,
+    /// Its connections.
+    pub connections: Slab<Box<Connection>>,
+    /// Commands that wait for several shards or cores.
+    pub gathers: Slab<GatherState>,
+    /// Requests that block.
+    pub blocks: Blocks,
+    /// What it has for each core; and last what it withholds for a shard that is between two cores.
+    pub outboxes: Vec<Outbox>,
+    /// Messages to write into.
+    pub spares: Spares,
+    /// Connections that have something to send.
+    pub dirty: Vec<u32>,
+    /// Gathers whose last part has come.
+    pub complete: Vec<u32>,
+    /// Where replies for nobody go.
+    scratch: Vec<u8>,
+}
+
+impl Answers {
+    /// For a core among `core_count`.
+    pub fn new(core: u16, core_count: usize) -> Answers {
+        Answers {
+            core,
+            connections: Slab::default(),
+            gathers: Slab::default(),
+            blocks: Blocks::default(),
+            outboxes: (0..=core_count).map(|_| Outbox::default()).collect(),
+            spares: Spares::default(),
+            dirty: Vec::new(),
+            complete: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Writes the reply to a request. Cost for a local request in its turn: no copy, no allocation.
+    #[inline(always)]
+    pub fn write(&mut self, origin: Origin, write: impl FnOnce(&mut Vec<u8>)) {
+        if origin.target == Target::Nobody {
+            self.scratch.clear();
+            write(&mut self.scratch);
+        } else if origin.core == self.core {
+            self.write_here(origin.target, write);
+        } else {
+            self.outboxes[usize::from(origin.core)].reply(origin.target, write);
+        }
+    }
+
+    /// Writes a reply to a target of this core.
+    #[inline(always)]
+    pub fn write_here(&mut self, target: Target, write: impl FnOnce(&mut Vec<u8>)) {
+        match target {
+            Target::Connection { index, sequence } => {
+                let connection = self.connections.at_mut(index);
+                connection.replies.write(sequence, write);
+                self.mark_dirty(index);
+            }
+            Target::Gather { index, part } => {
+                let gather = self.gathers.at_mut(index);
+                if gather.write_part(part, write) {
+                    self.complete.push(index);
+                }
+            }
+            Target::Block(number) => self.blocks.reply(number, write),
+            Target::Nobody => {}
+        }
+    }
+
+    /// Where things go that are withheld: it stands for a core.
+    pub fn between_cores(&self) -> u16 {
+        (self.outboxes.len() - 1) as u16
+    }
+
+    /// Takes what was withheld, in order.
+    pub fn take_withheld(&mut self) -> VecDeque<Mail> {
+        let withheld = self.outboxes.last_mut().expect("there is one more than cores");
+        withheld.take_all(&mut self.spares)
+    }
+
+    /// The outboxes of cores.
+    pub fn sendable(&mut self) -> (&mut [Outbox], &mut Spares) {
+        let between = self.outboxes.len() - 1;
+        (&mut self.outboxes[..between], &mut self.spares)
+    }
+
+    /// Does mail wait for the full mailbox of a core?
+    pub fn has_unsent(&self) -> bool {
+        self.outboxes[..self.outboxes.len() - 1].iter().any(Outbox::is_waiting)
+    }
+
+    /// Sends a message to another core, behind what it has for that core already.
+    pub fn post(&mut self, core: u16, mail: Mail) {
+        self.outboxes[usize::from(core)].push(mail, &mut self.spares);
+    }
+
+    /// Lists a connection for sending at the turn's end.
+    #[inline(always)]
+    pub fn mark_dirty(&mut self, index: u32) {
+        let connection = self.connections.at_mut(index);
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(index);
+        }
+    }
+}

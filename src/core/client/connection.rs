@@ -1,0 +1,199 @@
+//! One client connection: its socket, unparsed input, replies and session.
+//!
+//! A connection is a slot driven by completions: it has no task and no timer, and holds no buffer while it
+//! is idle.
+
+use crate::commands::Command;
+use crate::core::client::replies::Replies;
+use crate::core::client::session::Session;
+use crate::core::transact::coalesce::Membership;
+use crate::resp::parse::Parser;
+use socket2::Socket;
+use std::net::SocketAddr;
+
+/// Votes that no others make up for in the time that a connection may take until it moves.
+const VOTES_OF_ALL: u32 = 1 << 30;
+
+/// Why a connection takes no further requests for now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hold {
+    /// It does.
+    #[default]
+    None,
+    /// A request that asks other cores must be answered first.
+    Answer,
+    /// CLIENT PAUSE.
+    Pause,
+    /// Its earlier requests must be answered first: the next one changes what messages it gets, or sends some.
+    Order,
+    /// It is on its way to another core.
+    Moving,
+}
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// RESP.
+    Client,
+    /// HTTP, for metrics.
+    Metrics,
+}
+
+/// A connection. Everything in it may move to another core.
+pub struct Connection {
+    /// Unique within the process, never used again.
+    pub id: u64,
+    /// The socket.
+    pub socket: Socket,
+    /// What it speaks.
+    pub kind: Kind,
+    /// The client's address.
+    pub peer: Option<SocketAddr>,
+    /// The server's address.
+    pub local: Option<SocketAddr>,
+    /// When it was accepted, milliseconds since the process started.
+    pub created_ms: i64,
+    /// When it last sent a request, milliseconds since the process started.
+    pub active_ms: i64,
+    /// Its parser.
+    pub parser: Parser,
+    /// Input that is not parsed yet, or that requests of this turn lie in.
+    pub input: Vec<u8>,
+    /// How much of `input` is parsed.
+    pub input_start: usize,
+    /// The request that is held back, as RESP.
+    pub held_back: Vec<u8>,
+    /// Its replies.
+    pub replies: Replies,
+    /// Its session.
+    pub session: Session,
+    /// Row of its last request: the next is likely the same.
+    pub last_command: Option<&'static Command>,
+    /// Row of its last request, if that took the slow path.
+    pub last_row: Option<&'static Command>,
+    /// Its part in requests that are joined.
+    pub membership: Membership,
+    /// Sequence number of its last request that none of its reads may overtake: a write, or one over several shards.
+    pub last_ordered: Option<u32>,
+    /// Is a receive armed in the ring?
+    pub receiving: bool,
+    /// Was its cancellation asked for?
+    pub cancelling: bool,
+    /// Does it wait for the socket to take bytes?
+    pub blocked: bool,
+    /// Is it listed for sending at the turn's end?
+    pub dirty: bool,
+    /// Is it listed for parsing in the next turn?
+    pub runnable: bool,
+    /// Has the client closed its side?
+    pub ended: bool,
+    /// Is it to be closed once its replies are sent?
+    pub close_after_replies: bool,
+    /// Is it closed, and only kept until the ring and the shards are done with it?
+    pub closed: bool,
+    /// Why it takes no requests.
+    pub hold: Hold,
+    /// The number of its request that blocks.
+    pub blocked_number: Option<u32>,
+    /// Since when its output has been over the soft limit, milliseconds since the process started.
+    pub over_soft_limit_since_ms: Option<i64>,
+    /// The core that most of its recent keys belong to, by majority vote, and the votes' surplus.
+    pub favourite: (u16, u32),
+    /// Requests since the favourite was last judged.
+    pub votes: u32,
+    /// When it may move again, milliseconds since the process started.
+    pub may_move_ms: i64,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Requests parsed.
+    pub request_count: u64,
+}
+
+impl Connection {
+    /// A new connection on an accepted socket.
+    pub fn new(id: u64, socket: Socket, kind: Kind, now_ms: i64) -> Connection {
+        let peer = socket.peer_addr().ok().and_then(|a| a.as_socket());
+        let local = socket.local_addr().ok().and_then(|a| a.as_socket());
+        Connection {
+            id,
+            socket,
+            kind,
+            peer,
+            local,
+            created_ms: now_ms,
+            active_ms: now_ms,
+            parser: Parser::default(),
+            input: Vec::new(),
+            input_start: 0,
+            held_back: Vec::new(),
+            replies: Replies::default(),
+            session: Session::default(),
+            last_command: None,
+            last_row: None,
+            membership: Membership::default(),
+            last_ordered: None,
+            receiving: false,
+            cancelling: false,
+            blocked: false,
+            dirty: false,
+            runnable: false,
+            ended: false,
+            close_after_replies: false,
+            closed: false,
+            hold: Hold::None,
+            blocked_number: None,
+            over_soft_limit_since_ms: None,
+            favourite: (0, 0),
+            votes: 0,
+            may_move_ms: 0,
+            received_bytes: 0,
+            request_count: 0,
+        }
+    }
+
+    /// Lets it move to a core at its next opportunity, as if all of its keys belonged there.
+    pub fn send_to(&mut self, core: u16) {
+        self.votes = VOTES_OF_ALL;
+        self.favourite = (core, VOTES_OF_ALL);
+        self.may_move_ms = 0;
+    }
+
+    /// May a request be unfinished that its reads must not overtake? Then a read waits for its turn in the shard's order.
+    #[inline(always)]
+    pub fn must_ride(&self) -> bool {
+        self.last_ordered.is_some_and(|last| !self.replies.is_written(last))
+    }
+
+    /// Unparsed input.
+    pub fn unparsed(&self) -> usize {
+        self.input.len() - self.input_start
+    }
+
+    /// Forgets parsed input. Not while requests of the running turn lie in it.
+    pub fn compact_input(&mut self) {
+        if self.input_start == self.input.len() {
+            self.input.clear();
+            self.input_start = 0;
+        } else if self.input_start > self.input.len() / 2 {
+            // Not at every turn: each byte of a long input is moved once at most, on average.
+            self.input.drain(..self.input_start);
+            self.input_start = 0;
+        }
+    }
+
+    /// Bytes of memory it holds.
+    pub fn memory(&self) -> usize {
+        size_of::<Connection>() + self.input.capacity() + self.replies.memory()
+    }
+
+    /// Has the client sent its last byte, and is all of it taken?
+    #[inline(always)]
+    pub fn is_done(&self) -> bool {
+        self.ended && self.hold == Hold::None && self.unparsed() == 0
+    }
+
+    /// Does nothing refer to it any more?
+    pub fn is_released(&self) -> bool {
+        self.closed && !self.receiving && !self.blocked && self.replies.unfinished() == 0
+    }
+}

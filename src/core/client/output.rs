@@ -1,0 +1,156 @@
+//! Sending: all replies of a turn in one `send(2)` per connection.
+
+use crate::core::Core;
+use crate::core::client::connection::{Connection, Hold};
+use crate::limits::MOVE_VOTES_MIN;
+use rustix::net::SendFlags;
+use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
+
+impl Core {
+    /// Sends what the turn has written, and gives back what it has used.
+    pub(in crate::core) fn flush(&mut self) {
+        let (outboxes, spares) = self.answers.sendable();
+        for (core, outbox) in outboxes.iter_mut().enumerate() {
+            self.stats.messages += outbox.flush(&self.mailboxes[core], spares);
+        }
+        let mut dirty = std::mem::take(&mut self.answers.dirty);
+        for index in dirty.drain(..) {
+            if let Some(connection) = self.answers.connections.get_mut(index) {
+                connection.dirty = false;
+                self.send(index);
+            }
+        }
+        self.answers.dirty = dirty;
+        for index in std::mem::take(&mut self.turn.consumed) {
+            if let Some(connection) = self.answers.connections.get_mut(index) {
+                connection.compact_input();
+            }
+        }
+        let mut used = std::mem::take(&mut self.turn.used_buffers);
+        if !used.is_empty() {
+            self.ring.recycle(used.drain(..));
+        }
+        self.turn.used_buffers = used;
+        for requests in self.turn.mail.drain(..) {
+            self.answers.spares.keep_requests(requests);
+        }
+        self.turn.spans.clear();
+    }
+
+    /// Is mail waiting for a full mailbox?
+    pub(in crate::core) fn has_unsent_mail(&self) -> bool {
+        self.answers.has_unsent()
+    }
+
+    /// Sends what a connection has to send, as far as its socket takes it. Cost: one system call.
+    pub(in crate::core) fn send(&mut self, index: u32) {
+        if self.answers.connections.at(index).session.tracking.is_some() {
+            self.release_news(index);
+        }
+        let connection = self.answers.connections.at_mut(index);
+        if connection.blocked || connection.closed {
+            if connection.closed {
+                connection.replies.discard();
+                self.release(index);
+            } else {
+                self.check_output_limits(index);
+            }
+            return;
+        }
+        while !connection.replies.unsent().is_empty() {
+            match send_some(connection) {
+                Ok(count) => {
+                    self.stats.output_bytes += count as u64;
+                    connection.replies.sent(count);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    connection.blocked = true;
+                    let socket = connection.socket.as_raw_fd();
+                    self.ring.poll_writable(socket, index);
+                    return self.check_output_limits(index);
+                }
+                Err(_) => {
+                    self.stop_answering(index);
+                    break;
+                }
+            }
+        }
+        let connection = self.answers.connections.at_mut(index);
+        connection.over_soft_limit_since_ms = None;
+        let finished = connection.replies.unfinished() == 0;
+        if finished && (connection.close_after_replies || connection.is_done()) {
+            return self.close(index);
+        }
+        if finished && connection.hold == Hold::Order
+            || connection.unparsed() > 0 && self.may_parse(index)
+        {
+            self.go_on(index);
+        }
+        let connection = self.answers.connections.at(index);
+        if finished && connection.votes >= MOVE_VOTES_MIN {
+            self.consider_move(index);
+        }
+        self.regulate(index);
+    }
+
+    /// Sends what was written before this turn ends, to a client that is about to be closed: it may be the reply
+    /// to a request whose effect others have seen.
+    pub(in crate::core) fn send_last(&mut self, index: u32) {
+        let connection = self.answers.connections.at_mut(index);
+        while !connection.closed && !connection.blocked && !connection.replies.unsent().is_empty() {
+            match send_some(connection) {
+                Ok(count) => {
+                    self.stats.output_bytes += count as u64;
+                    connection.replies.sent(count);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// A blocked socket takes bytes again.
+    pub(in crate::core) fn writable(&mut self, index: u32) {
+        let connection = self.answers.connections.at_mut(index);
+        connection.blocked = false;
+        // Who reads is not idle, however long the replies take.
+        connection.active_ms = self.turn.steady_ms;
+        if connection.closed { self.release(index) } else { self.answers.mark_dirty(index) }
+    }
+
+    /// Closes a connection that has read too slowly for its class's limits.
+    pub(in crate::core) fn check_output_limits(&mut self, index: u32) {
+        let limits = &self.settings.client_output_buffer_limit;
+        let connection = self.answers.connections.at_mut(index);
+        let limit = match connection.session.subscriptions {
+            None => limits.normal,
+            Some(_) => limits.pubsub,
+        };
+        let waiting = connection.replies.waiting_bytes() as u64;
+        let steady_ms = self.turn.steady_ms;
+        let hard = limit.hard_bytes > 0 && waiting > limit.hard_bytes;
+        let mut soft = false;
+        if limit.soft_bytes > 0 && waiting > limit.soft_bytes {
+            let since = *connection.over_soft_limit_since_ms.get_or_insert(steady_ms);
+            soft = steady_ms - since > limit.soft_seconds as i64 * 1000;
+        } else {
+            connection.over_soft_limit_since_ms = None;
+        }
+        if hard || soft {
+            tracing::warn!(
+                client = connection.id,
+                bytes = waiting,
+                "closing a client that reads its replies too slowly"
+            );
+            self.stats.output_limit_disconnections += 1;
+            self.close(index);
+        }
+    }
+}
+
+fn send_some(connection: &Connection) -> std::io::Result<usize> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    Ok(rustix::net::send(&connection.socket, connection.replies.unsent(), flags)?)
+}

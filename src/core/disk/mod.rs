@@ -1,0 +1,6 @@
+//! Files: what the log wants written, snapshots, and a disk that is full.
+
+pub mod background;
+pub mod full_disk;
+pub mod snapshots;
+pub mod storage;

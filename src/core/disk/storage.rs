@@ -1,0 +1,363 @@
+//! Files of a core's shards: the writes of the logs, and the work on whole files beside them.
+//!
+//! A log write under `--fsync always` is an O_DIRECT|O_DSYNC write of the core's ring into preallocated
+//! space; it is durable when it completes, and several may be under way. Under `everysec` and `no` it is a
+//! `pwrite` into the page cache, which survives the end of the process, and a sync follows each second or
+//! never. Segments and snapshots are made and given back by glommio's helper thread, off the core's cpu.
+//!
+//! Files belong to their shard and move with it; what is under way stays with the core that began it, and what becomes of it is
+//! told to the shard wherever that lives by then.
+
+use crate::settings::values::Fsync;
+use ringraft_shards::disk::{Disk, DiskResult, RealDisk};
+use ringraft_shards::ids::{Index, ShardId};
+use ringraft_shards::log::{AlignedBuffer, FileAction, LogWrite, WriteTicket, segment_file_name};
+use ringraft_shards::snapshot::SnapshotError;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::core::client::slab::Slab;
+use crate::core::disk::background::Background;
+use crate::core::disk::snapshots::SnapshotDone;
+use crate::net::ring::Ring;
+
+/// Segments whose files stay open.
+const OPEN_SEGMENTS_MAX: usize = 4;
+
+/// An operation of the ring. The shard may live on another core when it completes.
+pub enum DiskOperation {
+    /// A write of a log.
+    Write {
+        /// Whose.
+        shard: ShardId,
+        /// The segment's file, kept open for the write.
+        file: Arc<File>,
+        /// The write.
+        write: LogWrite,
+        /// Bytes that earlier completions wrote.
+        done: usize,
+    },
+    /// A sync of a segment, which makes everything up to a write durable.
+    Sync {
+        /// Whose.
+        shard: ShardId,
+        /// The newest write that it covers.
+        ticket: WriteTicket,
+        /// The segment's file, kept open for the sync.
+        file: Arc<File>,
+        /// Which segment.
+        sequence: u64,
+    },
+}
+
+impl DiskOperation {
+    /// Whose it is.
+    pub fn shard(&self) -> ShardId {
+        match self {
+            DiskOperation::Write { shard, .. } | DiskOperation::Sync { shard, .. } => *shard,
+        }
+    }
+
+    fn failed(&self, cause: String) -> DiskFailure {
+        let (shard, ticket, sequence) = match self {
+            DiskOperation::Write { shard, write, .. } => (*shard, write.ticket, write.sequence),
+            DiskOperation::Sync { shard, ticket, sequence, .. } => (*shard, *ticket, *sequence),
+        };
+        DiskFailure { shard, ticket, sequence, cause }
+    }
+}
+
+/// A write or a sync that failed.
+pub struct DiskFailure {
+    /// Whose.
+    pub shard: ShardId,
+    /// Which write, or the newest one that a sync covers.
+    pub ticket: WriteTicket,
+    /// In which segment.
+    pub sequence: u64,
+    /// Why.
+    pub cause: String,
+}
+
+/// What background work reports.
+pub enum Done {
+    /// Work on the segments of a shard.
+    FileAction {
+        /// Which shard's.
+        shard: ShardId,
+        /// Which.
+        id: u64,
+        /// How it went.
+        result: DiskResult<()>,
+    },
+    /// A step of a snapshot.
+    Snapshot(SnapshotDone),
+    /// A shard's newest snapshot was read again, and the older ones are gone.
+    Relief {
+        /// Which shard's.
+        shard: ShardId,
+        /// The snapshot's index, if there is one.
+        result: Result<Option<Index>, SnapshotError>,
+    },
+    /// Something that nobody waits for.
+    Nothing,
+}
+
+impl Done {
+    /// The shard that it is about.
+    pub fn shard(&self) -> Option<ShardId> {
+        match self {
+            Done::FileAction { shard, .. } | Done::Relief { shard, .. } => Some(*shard),
+            Done::Snapshot(done) => Some(done.shard()),
+            Done::Nothing => None,
+        }
+    }
+}
+
+/// The log files of one shard. They move with it.
+pub struct ShardFiles {
+    directory: PathBuf,
+    disk: Arc<RealDisk>,
+    /// How segments are opened and written.
+    fsync: Fsync,
+    open: BTreeMap<u64, Arc<File>>,
+    /// Segments written since their last sync, with the newest write in each.
+    unsynced: BTreeMap<u64, WriteTicket>,
+    /// Syncs under way.
+    syncing: usize,
+    /// The newest write that was not synced by itself.
+    newest: Option<WriteTicket>,
+    /// The newest one that a sync has covered.
+    synced: Option<WriteTicket>,
+}
+
+/// What a core has under way on files.
+pub struct Storage {
+    operations: Slab<DiskOperation>,
+    background: Background,
+}
+
+impl Storage {
+    /// Nothing yet; `background` does what blocks.
+    pub fn new(background: Background) -> Storage {
+        Storage { operations: Slab::default(), background }
+    }
+
+    /// Is nothing under way?
+    pub fn is_idle(&self) -> bool {
+        self.operations.count() == 0 && self.background.count() == 0
+    }
+
+    /// Ends background work: what is under way is finished.
+    pub async fn stop(&mut self) {
+        self.background.stop().await;
+    }
+
+    /// A report of background work, if there is one.
+    pub fn take_done(&mut self) -> Option<Done> {
+        self.background.take()
+    }
+
+    /// Starts blocking work on the helper thread.
+    pub fn in_background<T>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+        report: impl FnOnce(T) -> Done + Send + 'static,
+    ) {
+        self.background.begin(move || report(work()));
+    }
+
+    /// Has background work reported something?
+    pub fn has_done(&self) -> bool {
+        self.background.has_done()
+    }
+
+    /// Starts work on the segments of a shard.
+    pub fn start_file_action(
+        &mut self,
+        shard: ShardId,
+        files: &mut ShardFiles,
+        action: FileAction,
+    ) {
+        // The file may be renamed or removed: what is open of it is not written any more.
+        while files.open.len() > OPEN_SEGMENTS_MAX {
+            files.open.pop_first();
+        }
+        let disk = files.disk.clone();
+        let id = action.id;
+        let work = move || action.run(&*disk as &dyn Disk);
+        self.in_background(work, move |result| Done::FileAction { shard, id, result });
+    }
+
+    /// Starts a write of a log. With a lazy policy it is done when this returns, and the buffer is given back.
+    /// Errors: the file cannot be opened or written.
+    pub fn start_write(
+        &mut self,
+        ring: &mut Ring,
+        shard: ShardId,
+        files: &mut ShardFiles,
+        write: LogWrite,
+    ) -> io::Result<Option<(WriteTicket, AlignedBuffer)>> {
+        let file = files.segment(write.sequence)?;
+        if files.fsync == Fsync::Always {
+            let operation = DiskOperation::Write { shard, file, write, done: 0 };
+            let index = self.operations.insert(operation);
+            self.submit_write(ring, index);
+            return Ok(None);
+        }
+        file.write_all_at(write.buffer.as_slice(), write.offset)?;
+        files.unsynced.insert(write.sequence, write.ticket);
+        files.newest = files.newest.max(Some(write.ticket));
+        Ok(Some((write.ticket, write.buffer)))
+    }
+
+    #[allow(unsafe_code)]
+    fn submit_write(&mut self, ring: &mut Ring, index: u32) {
+        let DiskOperation::Write { file, write, done, .. } = self.operations.at(index) else {
+            unreachable!("the caller has just put a write there");
+        };
+        let rest = &write.buffer.as_slice()[*done..];
+        let (bytes, length) = (rest.as_ptr(), rest.len() as u32);
+        let offset = write.offset + *done as u64;
+        // SAFETY: the buffer is owned by the operation, on the heap, and is not touched until it completes;
+        // when the process ends first, the kernel holds pages of its own reference.
+        unsafe { ring.write(file.as_raw_fd(), bytes, length, offset, index) };
+    }
+
+    /// Takes the completion of an operation. `Ok(None)` when more of it is still to be written.
+    /// Errors: the write or sync failed.
+    pub fn complete(
+        &mut self,
+        ring: &mut Ring,
+        index: u32,
+        result: i32,
+    ) -> Result<Option<DiskOperation>, DiskFailure> {
+        if result < 0 {
+            let cause = io::Error::from_raw_os_error(-result).to_string();
+            return Err(self.operations.remove(index).failed(cause));
+        }
+        if let DiskOperation::Write { write, done, .. } = self.operations.at_mut(index) {
+            *done += result as usize;
+            if result == 0 {
+                let cause = "nothing was written".to_string();
+                return Err(self.operations.remove(index).failed(cause));
+            }
+            if *done < write.buffer.as_slice().len() {
+                self.submit_write(ring, index);
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.operations.remove(index)))
+    }
+
+    /// Starts to sync what was written lazily. A sync that is under way is awaited first.
+    /// Errors: a file cannot be opened.
+    pub fn start_syncs(
+        &mut self,
+        ring: &mut Ring,
+        shard: ShardId,
+        files: &mut ShardFiles,
+    ) -> io::Result<()> {
+        if files.syncing > 0 || files.unsynced.is_empty() {
+            return Ok(());
+        }
+        let ticket = files.unsynced.values().max().copied().expect("not empty");
+        for sequence in std::mem::take(&mut files.unsynced).into_keys() {
+            let file = files.segment(sequence)?;
+            files.syncing += 1;
+            let descriptor = file.as_raw_fd();
+            let operation = DiskOperation::Sync { shard, ticket, file, sequence };
+            let index = self.operations.insert(operation);
+            ring.sync(descriptor, index);
+        }
+        Ok(())
+    }
+}
+
+impl ShardFiles {
+    /// The log in `directory`, which `disk` is, none of it open yet.
+    pub fn new(directory: PathBuf, disk: Arc<RealDisk>, fsync: Fsync) -> ShardFiles {
+        let (open, unsynced) = Default::default();
+        let (newest, synced) = (None, None);
+        ShardFiles { directory, disk, fsync, open, unsynced, syncing: 0, newest, synced }
+    }
+
+    /// How they are written.
+    pub fn fsync(&self) -> Fsync {
+        self.fsync
+    }
+
+    /// Is everything synced that was written lazily, or about to be?
+    pub fn is_synced(&self) -> bool {
+        self.unsynced.is_empty()
+    }
+
+    /// A sync of everything up to this write has ended. True when no other is under way.
+    pub fn sync_ended(&mut self, ticket: WriteTicket) -> bool {
+        self.syncing -= 1;
+        if self.syncing == 0 {
+            self.synced = self.synced.max(Some(ticket));
+        }
+        self.syncing == 0
+    }
+
+    /// The newest write that was not synced by itself.
+    pub fn newest(&self) -> Option<WriteTicket> {
+        self.newest
+    }
+
+    /// Is everything up to this write on the disk?
+    pub fn is_on_disk(&self, ticket: Option<WriteTicket>) -> bool {
+        ticket <= self.synced
+    }
+
+    /// Syncs what was written lazily, blocking, and has files opened anew: the fsync mode changes.
+    /// Errors: the first file that cannot be synced.
+    pub fn change_mode(&mut self, fsync: Fsync) -> io::Result<()> {
+        for file in std::mem::take(&mut self.open).into_values() {
+            file.sync_data()?;
+        }
+        self.unsynced.clear();
+        self.synced = self.newest;
+        self.fsync = fsync;
+        Ok(())
+    }
+
+    /// Gives up on syncing: under `--fsync no` nobody waits for it.
+    pub fn forget_unsynced(&mut self) {
+        self.unsynced.clear();
+    }
+
+    /// The file of a segment, for people.
+    pub fn path(&self, sequence: u64) -> PathBuf {
+        self.directory.join(segment_file_name(sequence))
+    }
+
+    fn segment(&mut self, sequence: u64) -> io::Result<Arc<File>> {
+        if let Some(file) = self.open.get(&sequence) {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(open_segment(&self.path(sequence), self.fsync)?);
+        self.open.insert(sequence, file.clone());
+        Ok(file)
+    }
+}
+
+/// Opens a segment for writing: past the page cache and synced by itself under `always`, where the file
+/// system can do that.
+fn open_segment(path: &Path, fsync: Fsync) -> io::Result<File> {
+    let open = |flags| File::options().write(true).custom_flags(flags).open(path);
+    if fsync != Fsync::Always {
+        return open(0);
+    }
+    match open(libc::O_DIRECT | libc::O_DSYNC) {
+        // tmpfs and some network file systems have no O_DIRECT.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(libc::O_DSYNC),
+        result => result,
+    }
+}

@@ -1,0 +1,4 @@
+//! Messages between cores, and where a key lives.
+
+pub mod mailbox;
+pub mod router;

@@ -1,0 +1,197 @@
+//! What a core counts: per command, per connection, per hop. Plain numbers, merged when somebody asks.
+
+use crate::commands::refusal::Outcome;
+use crate::commands::{Command, table};
+use crate::core::observe::slowlog::SlowLog;
+use crate::resp::reply::Reply;
+use hdrhistogram::Histogram;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Longest duration a histogram tells apart, in microseconds; longer ones count as this.
+const LATENCY_MAX_US: u64 = 60_000_000;
+
+/// Counters of one command.
+#[derive(Clone)]
+pub struct CommandStats {
+    /// Times it ran.
+    pub calls: u64,
+    /// Time it ran, nanoseconds.
+    pub nanoseconds: u64,
+    /// Times a gate refused it.
+    pub rejected: u64,
+    /// Times it ran and refused.
+    pub failed: u64,
+    /// Its durations in microseconds.
+    pub latency: Option<Box<Histogram<u32>>>,
+}
+
+/// Counters of one core since start or CONFIG RESETSTAT.
+#[derive(Clone)]
+pub struct Stats {
+    /// The turn's time, milliseconds since the Unix epoch.
+    pub now_ms: i64,
+    /// By command number.
+    pub commands: Vec<CommandStats>,
+    /// By code word.
+    pub errors: BTreeMap<String, u64>,
+    /// Commands run.
+    pub total_commands: u64,
+    /// Connections accepted.
+    pub total_connections: u64,
+    /// Connections refused because of `maxclients`.
+    pub rejected_connections: u64,
+    /// Bytes received.
+    pub input_bytes: u64,
+    /// Bytes sent.
+    pub output_bytes: u64,
+    /// Keys found by reads.
+    pub keyspace_hits: u64,
+    /// Keys not found by reads.
+    pub keyspace_misses: u64,
+    /// Keys deleted because of their deadline.
+    pub expired_keys: u64,
+    /// Keys deleted to free memory.
+    pub evicted_keys: u64,
+    /// Requests that ran on this core for its own connections.
+    pub local_requests: u64,
+    /// Requests sent to other cores.
+    pub hops: u64,
+    /// Messages sent to other cores.
+    pub messages: u64,
+    /// Connections that moved to another core.
+    pub moved_connections: u64,
+    /// Operations applied that nobody waited for.
+    pub replayed_operations: u64,
+    /// Connections closed because they read too slowly.
+    pub output_limit_disconnections: u64,
+    /// Connections closed because their request grew too large.
+    pub query_limit_disconnections: u64,
+    /// Turns run.
+    pub turns: u64,
+    /// Its slow commands. They are kept by [`Stats::reset`] and not added up.
+    pub slowlog: SlowLog,
+}
+
+impl Default for Stats {
+    /// All zero.
+    fn default() -> Stats {
+        let none = CommandStats { calls: 0, nanoseconds: 0, rejected: 0, failed: 0, latency: None };
+        Stats {
+            now_ms: 0,
+            commands: vec![none; table::rows().len()],
+            errors: BTreeMap::new(),
+            total_commands: 0,
+            total_connections: 0,
+            rejected_connections: 0,
+            input_bytes: 0,
+            output_bytes: 0,
+            keyspace_hits: 0,
+            keyspace_misses: 0,
+            expired_keys: 0,
+            evicted_keys: 0,
+            local_requests: 0,
+            hops: 0,
+            messages: 0,
+            moved_connections: 0,
+            replayed_operations: 0,
+            output_limit_disconnections: 0,
+            query_limit_disconnections: 0,
+            turns: 0,
+            slowlog: SlowLog::default(),
+        }
+    }
+}
+
+impl Stats {
+    /// Counts `calls` runs of a command that together took the time since `start`; returns the time now.
+    /// Runs of the same command within a stage share one reading of the clock.
+    #[inline]
+    pub fn count(&mut self, command: &'static Command, calls: u64, start: Instant) -> Instant {
+        let now = Instant::now();
+        self.count_span(command, calls, now.duration_since(start).as_nanos() as u64);
+        now
+    }
+
+    /// Counts `calls` runs of a command that together took so long.
+    #[inline]
+    pub fn count_span(&mut self, command: &'static Command, calls: u64, nanoseconds: u64) {
+        self.total_commands += calls;
+        let stats = &mut self.commands[usize::from(command.number)];
+        stats.calls += calls;
+        stats.nanoseconds += nanoseconds;
+        let latency = stats.latency.get_or_insert_with(|| {
+            let histogram = Histogram::new_with_bounds(1, LATENCY_MAX_US, 2);
+            Box::new(histogram.expect("bounds that the crate accepts"))
+        });
+        let each = (nanoseconds / 1000 / calls.max(1)).clamp(1, LATENCY_MAX_US);
+        latency.saturating_record_n(each, calls as u32);
+    }
+
+    /// Turns a refusal into the error that replaces what the command wrote since `start`.
+    #[inline(always)]
+    pub fn finish(
+        &mut self,
+        outcome: Outcome,
+        command: &'static Command,
+        start: usize,
+        reply: &mut Reply<'_>,
+    ) {
+        if let Err(refusal) = outcome {
+            self.commands[usize::from(command.number)].failed += 1;
+            self.refuse(refusal.line(), start, reply);
+        }
+    }
+
+    /// Writes and counts an error in place of what was written since `start`.
+    #[cold]
+    pub fn refuse(&mut self, text: impl AsRef<[u8]>, start: usize, reply: &mut Reply<'_>) {
+        let text = text.as_ref();
+        reply.truncate(start);
+        reply.error_bytes(text);
+        let code = text.split(|&byte| byte == b' ').next().unwrap_or(b"ERR");
+        *self.errors.entry(String::from_utf8_lossy(code).into_owned()).or_default() += 1;
+    }
+
+    /// Counts from zero again (CONFIG RESETSTAT).
+    pub fn reset(&mut self) {
+        let slowlog = std::mem::take(&mut self.slowlog);
+        *self = Stats { now_ms: self.now_ms, slowlog, ..Stats::default() };
+    }
+
+    /// Adds the counters of another core.
+    pub fn add(&mut self, other: &Stats) {
+        for (mine, theirs) in self.commands.iter_mut().zip(&other.commands) {
+            mine.calls += theirs.calls;
+            mine.nanoseconds += theirs.nanoseconds;
+            mine.rejected += theirs.rejected;
+            mine.failed += theirs.failed;
+            if let Some(theirs) = &theirs.latency {
+                match &mut mine.latency {
+                    Some(mine) => mine.add(&**theirs).expect("equal bounds"),
+                    none => *none = Some(theirs.clone()),
+                }
+            }
+        }
+        for (code, count) in &other.errors {
+            *self.errors.entry(code.clone()).or_default() += count;
+        }
+        self.total_commands += other.total_commands;
+        self.total_connections += other.total_connections;
+        self.rejected_connections += other.rejected_connections;
+        self.input_bytes += other.input_bytes;
+        self.output_bytes += other.output_bytes;
+        self.keyspace_hits += other.keyspace_hits;
+        self.keyspace_misses += other.keyspace_misses;
+        self.expired_keys += other.expired_keys;
+        self.evicted_keys += other.evicted_keys;
+        self.local_requests += other.local_requests;
+        self.hops += other.hops;
+        self.messages += other.messages;
+        self.moved_connections += other.moved_connections;
+        self.replayed_operations += other.replayed_operations;
+        self.output_limit_disconnections += other.output_limit_disconnections;
+        self.query_limit_disconnections += other.query_limit_disconnections;
+        self.turns += other.turns;
+    }
+}

@@ -1,0 +1,230 @@
+//! Drives the Raft groups of a core's shards: proposes what has gathered, writes what the log wants written,
+//! applies what is committed.
+
+use crate::commands::events::FLUSHED;
+use crate::core::Core;
+use crate::core::disk::storage::{DiskFailure, DiskOperation, Done, ShardFiles};
+use crate::core::shard::LocalShard;
+use crate::limits::FREED_BUCKETS_PER_TURN;
+use crate::net::ring::Completion;
+use crate::settings::values::Fsync;
+use ringraft_shards::ids::ShardId;
+use std::sync::atomic::Ordering;
+
+impl Core {
+    /// Proposes what every shard has gathered, and does what its group asks for.
+    pub(in crate::core) fn drive_shards(&mut self) {
+        while let Some(done) = self.storage.take_done() {
+            let Some(shard) = done.shard() else { continue };
+            self.tell_shard(shard, move |core, local| match done {
+                Done::FileAction { id, result, .. } => core.file_action_done(local, id, result),
+                Done::Snapshot(done) => core.snapshot_done(local, done),
+                Done::Relief { result, .. } => core.relieved(local, result),
+                Done::Nothing => {}
+            });
+        }
+        self.drive_snapshots();
+        if self.freeing {
+            let free = |more, shard: &mut LocalShard| {
+                shard.keyspace.free_some(FREED_BUCKETS_PER_TURN) || more
+            };
+            self.freeing = self.shards.iter_mut().fold(false, free);
+        }
+        if !self.coalesced.is_empty() {
+            self.begin_joined();
+        }
+        loop {
+            self.serve_transactions();
+            for local in 0..self.shards.len() {
+                while self.failure.is_none() && self.drive_shard(local) {}
+            }
+            if !self.has_transaction_work() {
+                break;
+            }
+        }
+        self.publish_fullness();
+        if self.settings.notify_keyspace_events.hear_misses() {
+            self.publish_misses();
+        }
+    }
+
+    /// Tells other cores, before any reply of this turn is sent, which shards have no room for more.
+    fn publish_fullness(&self) {
+        if self.settings.maxmemory == 0 {
+            return;
+        }
+        for shard in &self.shards {
+            let full = &self.shared.full[usize::from(shard.id.0)];
+            let is_full = shard.is_full();
+            if full.load(Ordering::Relaxed) != is_full {
+                full.store(is_full, Ordering::Release);
+            }
+        }
+    }
+
+    /// One round with a shard. True when another may find more to do.
+    fn drive_shard(&mut self, local: usize) -> bool {
+        let shard = &mut self.shards[local];
+        shard.mind_clock(self.turn.now_ms);
+        if let Some(by_ms) = shard.turned_by_ms.take() {
+            self.shared.clock_reports.note(by_ms, self.turn.steady_ms);
+        }
+        if shard.has_gathered() {
+            shard.propose(self.turn.now_ms, &mut self.answers, &mut self.stats);
+        }
+        let output = &mut self.output;
+        output.clear();
+        shard.group.poll(output);
+        if let Some(failure) = &output.failure {
+            self.failure.get_or_insert(failure.to_string());
+        }
+        debug_assert!(output.messages.is_empty(), "a group of one has nobody to write to");
+        let mut again = output.more;
+        for write in output.writes.drain(..) {
+            let (ticket, sequence) = (write.ticket, write.sequence);
+            let files = shard.files.as_mut().expect("only a shard with files has a log");
+            match self.storage.start_write(&mut self.ring, shard.id, files, write) {
+                Ok(None) => {}
+                Ok(Some((ticket, buffer))) => {
+                    shard.group.written(ticket, buffer);
+                    again = true;
+                }
+                Err(error) => {
+                    let file = files.path(sequence);
+                    shard.group.write_failed(ticket, &format!("{}: {error}", file.display()));
+                    again = true;
+                }
+            }
+        }
+        if let Some(action) = output.file_action.take() {
+            let files = shard.files.as_mut().expect("only a shard with files has a log");
+            self.storage.start_file_action(shard.id, files, action);
+        }
+        if output.role_changed {
+            shard.note_role();
+        }
+        again |= !output.committed.is_empty() && !shard.group.is_alone();
+        for entry in &output.committed {
+            shard.apply(entry, &mut self.answers, &mut self.stats);
+        }
+        if let Some(last) = output.committed.last() {
+            shard.group.applied(last.index);
+            if !shard.serves() {
+                shard.note_role();
+            }
+        }
+        if shard.holds_any() && shard.serves() {
+            let mut refused = Vec::new();
+            shard.release_held(&mut self.stats, &mut refused);
+            again = true;
+            for origin in refused {
+                self.answer_error(origin, crate::core::client::intake::OUT_OF_MEMORY);
+            }
+        }
+        let shard = &mut self.shards[local];
+        if shard.keyspace.has_events() {
+            let mut events = shard.keyspace.take_events();
+            if shard.id != ShardId(0) {
+                // All shards are flushed together: it is told once.
+                events.retain(|event| event.name != FLUSHED);
+            }
+            self.publish_events(events);
+        }
+        let shard = &mut self.shards[local];
+        if shard.has_waiting_work() {
+            let mut ready = Vec::new();
+            shard.tend_waiting(&mut self.answers, self.turn.now_ms, &mut ready);
+            self.notify(ready);
+        }
+        again || self.shards[local].has_room_to_propose()
+    }
+
+    /// Does something at a shard: at once while it is here, else on the core where it lives by then. Not for requests: it
+    /// may overtake them.
+    pub(in crate::core) fn tell_shard(
+        &mut self,
+        shard: ShardId,
+        task: impl FnOnce(&mut Core, usize) + Send + 'static,
+    ) {
+        match self.router.local(shard) {
+            Some(local) => task(self, local),
+            None => self.at_shard(shard, task),
+        }
+    }
+
+    /// A log write or a sync has ended.
+    pub(in crate::core) fn disk_completed(&mut self, completion: &Completion) {
+        let (index, result) = (completion.token.index, completion.result);
+        match self.storage.complete(&mut self.ring, index, result) {
+            Ok(None) => {}
+            Ok(Some(operation)) => self.tell_shard(operation.shard(), move |core, local| {
+                core.shards[local].disk_operation_ended(operation);
+                core.shards[local].answer_synced(&mut core.answers);
+            }),
+            Err(failure) => self.tell_shard(failure.shard, move |core, local| {
+                core.shards[local].disk_operation_failed(&failure);
+            }),
+        }
+    }
+
+    /// Starts the syncs of the second, under `--fsync everysec`.
+    pub(in crate::core) fn sync_lazily(&mut self) {
+        let steady_ms = self.turn.steady_ms;
+        match self.settings.fsync {
+            Fsync::Always => {}
+            Fsync::No => self.files().for_each(|(_, files)| files.forget_unsynced()),
+            Fsync::Everysec if steady_ms - self.last_sync_ms >= 1000 || self.stop_sent => {
+                self.last_sync_ms = steady_ms;
+                let mut result = Ok(());
+                for shard in &mut self.shards {
+                    let Some(files) = &mut shard.files else { continue };
+                    let started = self.storage.start_syncs(&mut self.ring, shard.id, files);
+                    result = result.and(started);
+                }
+                if let Err(error) = result {
+                    self.fail(format!("the log cannot be synced: {error}"));
+                }
+            }
+            Fsync::Everysec => {}
+        }
+    }
+
+    /// The files of its shards.
+    pub(in crate::core) fn files(&mut self) -> impl Iterator<Item = (ShardId, &mut ShardFiles)> {
+        self.shards.iter_mut().filter_map(|shard| Some((shard.id, shard.files.as_mut()?)))
+    }
+
+    /// Do all shards serve reads and writes?
+    pub(in crate::core) fn shards_serve(&self) -> bool {
+        self.shards.iter().all(|shard| shard.serves())
+    }
+
+    /// Is there work that no completion will announce?
+    pub(in crate::core) fn has_work(&self) -> bool {
+        self.has_snapshot_work()
+            || self.freeing
+            || self.shards.iter().any(LocalShard::has_evictions)
+    }
+}
+
+impl LocalShard {
+    /// A write or a sync of its log has ended.
+    fn disk_operation_ended(&mut self, operation: DiskOperation) {
+        match operation {
+            DiskOperation::Write { write, .. } => self.group.written(write.ticket, write.buffer),
+            DiskOperation::Sync { ticket, .. } => {
+                if self.files.as_mut().is_some_and(|files| files.sync_ended(ticket)) {
+                    self.group.synced(ticket);
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn disk_operation_failed(&mut self, failure: &DiskFailure) {
+        let files = self.files.as_ref().expect("only a shard with files has a log");
+        let file = files.path(failure.sequence);
+        let text = format!("{}: {}", file.display(), failure.cause);
+        self.group.write_failed(failure.ticket, &text);
+    }
+}

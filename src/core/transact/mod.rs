@@ -1,0 +1,10 @@
+//! Commands over several shards, MULTI and EXEC, scripts.
+
+pub mod coalesce;
+pub mod everywhere;
+pub mod participate;
+pub mod referred;
+pub(in crate::core) mod scripts;
+pub mod spread;
+pub mod steps;
+pub mod transaction;

@@ -1,0 +1,497 @@
+//! A shard as it takes part in transactions over several shards, and as its single requests wait for them.
+//!
+//! While no transaction is about, a request pays one comparison ([`LocalShard::is_open`]). What a transaction reads
+//! rides in the shard's order of requests like any read behind writes; its records are operations of the shard's
+//! entries like any write. The protocol is the engine's (`ringraft_shards::transaction`).
+
+use crate::commands::refusal::{Outcome, Refusal};
+use crate::commands::{Answer, Arity, Call, Command, Group, Keys, Run, shard as shard_row, table};
+use crate::core::client::answers::{Answers, Origin};
+use crate::core::client::session::Watched;
+use crate::core::observe::stats::Stats;
+use crate::core::shard::{LocalShard, Request, ShardContext, numbered, run_operation};
+use crate::resp::reply::{Protocol, Reply};
+use ringraft_shards::arguments::{Arguments, OwnedArguments};
+use ringraft_shards::batch::{BatchBuilder, Operation};
+use ringraft_shards::ids::DatabaseIndex;
+use ringraft_shards::keyspace::{Edit, Key, KeyHash};
+use ringraft_shards::limits::STRING_BYTES_MAX;
+use ringraft_shards::transaction::{
+    self, Applied, Fetch, Fetched, FetchedItem, LockKey, LockSet, Message, Next, ParticipantOutput,
+    Record, ToCoordinator, ToShard,
+};
+use ringraft_shards::value::stream::StreamId;
+
+/// Rows of this file.
+pub const COMMANDS: &[Command] = &[
+    record_row(RECORD).internal().about(
+        Group::Transactions,
+        "7.2.0",
+        "A step of a transaction over several shards.",
+    ),
+    shard_row(FETCH, Arity::Exactly(2), Keys::NONE, fetch).internal().about(
+        Group::Transactions,
+        "7.2.0",
+        "Reads what a transaction over several shards asked for.",
+    ),
+];
+
+const RECORD: &str = "transaction";
+const FETCH: &str = "fetch-keys";
+
+const fn record_row(name: &'static str) -> Command {
+    let mut row = shard_row(name, Arity::AtLeast(2), Keys::NONE, fetch);
+    row.run = Run::Record;
+    row.flags.write = true;
+    row
+}
+
+/// What a transaction asks of a shard once its locks are granted.
+#[derive(Debug, Default)]
+pub struct Ask {
+    /// What to read.
+    pub what: What,
+    /// Versions that watched keys must still have.
+    pub guard: Vec<Watched>,
+    /// May it grow memory?
+    pub grows: bool,
+}
+
+/// What to read.
+#[derive(Default)]
+pub enum What {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Copies of these items.
+    Items(Vec<(DatabaseIndex, Vec<u8>)>, Copies),
+    /// The replies of commands that read.
+    Replies(Reads),
+}
+
+/// How much of items is copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Copies {
+    /// That they are there.
+    Presence,
+    /// All.
+    Whole,
+    /// Of streams what is known beside their entries and so many entries behind an id, for each item in order; of others that they
+    /// are there, as strings.
+    Behind(Vec<(StreamId, u64)>),
+}
+
+/// Commands that read, as far as they concern one shard.
+#[derive(Default)]
+pub struct Reads {
+    /// The commands.
+    pub batch: BatchBuilder,
+    /// For each of them how its reply is written, and whether its accesses are not to be counted.
+    pub manners: Vec<(Protocol, bool)>,
+}
+
+impl What {
+    /// The items that are asked for.
+    pub fn into_items(self) -> Vec<(DatabaseIndex, Vec<u8>)> {
+        match self {
+            What::Items(items, _) => items,
+            What::Nothing | What::Replies(_) => Vec::new(),
+        }
+    }
+}
+
+impl std::fmt::Debug for What {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            What::Nothing => f.write_str("nothing"),
+            What::Items(items, _) => write!(f, "{} items", items.len()),
+            What::Replies(reads) => write!(f, "the replies of {} commands", reads.batch.count()),
+        }
+    }
+}
+
+/// What a shard has read.
+#[derive(Debug)]
+pub enum Found {
+    /// Nothing was asked for.
+    Nothing,
+    /// Items.
+    Items(Vec<Fetched>),
+    /// The replies one after the other, and where each ends.
+    Replies(Vec<u8>, Vec<usize>),
+}
+
+impl Found {
+    /// The replies and where each ends, if it is some.
+    pub fn into_replies(self) -> (Vec<u8>, Vec<usize>) {
+        match self {
+            Found::Replies(bytes, ends) => (bytes, ends),
+            Found::Nothing | Found::Items(_) => Default::default(),
+        }
+    }
+
+    /// The items, if it is some.
+    pub fn into_items(self) -> Vec<Fetched> {
+        match self {
+            Found::Items(items) => items,
+            Found::Nothing | Found::Replies(..) => Vec::new(),
+        }
+    }
+}
+
+/// A message of a transaction between cores.
+pub type TransactionMessage = Message<Box<Ask>, Found>;
+
+/// A shard's part in transactions.
+pub type Participant = transaction::Participant<Box<Ask>, Found, Parked>;
+
+/// A single request that waits for a transaction, or for its shard to serve.
+pub struct Parked {
+    command: &'static Command,
+    origin: Origin,
+    database: DatabaseIndex,
+    first_key: KeyHash,
+    arguments: OwnedArguments,
+    guard: Option<Vec<Watched>>,
+}
+
+impl Parked {
+    fn copy(request: &Request<'_>, guard: Option<&Vec<Watched>>) -> Parked {
+        Parked {
+            command: request.command,
+            origin: request.origin,
+            database: request.database,
+            first_key: request.first_key,
+            arguments: OwnedArguments::copy(request.arguments),
+            guard: guard.cloned(),
+        }
+    }
+
+    fn request(&self) -> Request<'_> {
+        Request {
+            command: self.command,
+            origin: self.origin,
+            database: self.database,
+            first_key: self.first_key,
+            arguments: self.arguments.borrow(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Parked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.command.name)
+    }
+}
+
+/// What transactions want of their shard's core.
+pub type Wanted = ParticipantOutput<Box<Ask>, Found, Parked>;
+
+impl LocalShard {
+    /// The door to the items: does this shard serve, and is no transaction over several shards about? Then no request has
+    /// to wait. Every request asks, here or by [`LocalShard::lets_read`].
+    #[inline(always)]
+    pub fn is_open(&self) -> bool {
+        self.serves() & self.participant.is_idle()
+    }
+
+    /// May a read that nothing of its connection precedes run now? Cost: one comparison when no transaction is about.
+    #[inline(always)]
+    pub fn lets_read(
+        &self,
+        command: &Command,
+        arguments: Arguments<'_>,
+        first_key: KeyHash,
+    ) -> bool {
+        self.is_open() || !self.holds_up_read(command, arguments, first_key)
+    }
+
+    #[cold]
+    fn holds_up_read(
+        &self,
+        command: &Command,
+        arguments: Arguments<'_>,
+        first_key: KeyHash,
+    ) -> bool {
+        if !self.serves() {
+            return true;
+        }
+        if command.keys == Keys::NONE {
+            return self.participant.is_any_held();
+        }
+        let hasher = self.keyspace.hasher();
+        command.keys.positions(arguments).any(|i| {
+            let hash =
+                if i == command.keys.first { first_key } else { hasher.hash(arguments.at(i)) };
+            self.participant.is_held(LockKey::new(hash, true).hash)
+        })
+    }
+
+    /// What a request of this shard must not share with a transaction.
+    fn locks_of(&self, request: &Request<'_>) -> LockSet {
+        let (command, arguments) = (request.command, request.arguments);
+        let writes = command.run.writes();
+        if command.keys == Keys::NONE {
+            return crate::core::transact::transaction::locks_of_queued(
+                command,
+                arguments,
+                self.keyspace.hasher(),
+            )
+            .unwrap_or(LockSet::whole(writes));
+        }
+        let positions = command.keys.positions(arguments);
+        let keys =
+            positions.map(|i| LockKey::new(self.keyspace.hasher().hash(arguments.at(i)), writes));
+        LockSet { keys: keys.collect(), whole: None }
+    }
+
+    /// Does a request wait, for a transaction or until the shard serves? Then it is kept.
+    #[cold]
+    pub fn park(&mut self, request: &Request<'_>, guard: Option<&Vec<Watched>>) -> bool {
+        if !self.serves() {
+            self.held.push_back(Parked::copy(request, guard));
+            return true;
+        }
+        let locks = self.locks_of(request);
+        if locks.is_empty() {
+            // It names no key, so that it will be refused.
+            return false;
+        }
+        let plain = matches!(request.command.run, Run::Read(_)) && !request.origin.rides;
+        let waits = match plain {
+            true => self.holds_up_read(request.command, request.arguments, request.first_key),
+            false => self.participant.blocks(&locks),
+        };
+        if waits {
+            let parked = Parked::copy(request, guard);
+            let after = self.last_locks.get(usize::from(request.origin.core)).copied();
+            let after = after.unwrap_or(0);
+            self.participant.wait(locks, after, parked, &mut self.wanted);
+        }
+        waits
+    }
+
+    /// Time passes for transactions: those in doubt ask the others, locks that nobody follows up are given up.
+    pub fn tick_transactions(&mut self) {
+        if self.serves() {
+            self.participant.tick(self.keyspace.ledger(), &mut self.wanted);
+        }
+    }
+
+    /// Takes a message of a transaction. Nothing may be staged that was not run.
+    pub fn take_transaction(
+        &mut self,
+        message: ToShard<Box<Ask>>,
+        stats: &mut Stats,
+    ) -> Option<TransactionMessage> {
+        if !self.serves() {
+            return message.refusal(self.id);
+        }
+        if let ToShard::Lock { id, coordinator, fetch, .. } = &message {
+            if fetch.grows && !self.has_room(stats) {
+                let reason = crate::core::client::intake::OUT_OF_MEMORY.to_string();
+                let (id, shard) = (*id, self.id);
+                let answer = ToCoordinator::Failed { id, shard, reason };
+                return Some(Message::Coordinator(*coordinator, answer));
+            }
+            let from = *coordinator as usize;
+            if self.last_locks.len() <= from {
+                self.last_locks.resize(from + 1, 0);
+            }
+            self.last_locks[from] = id.time;
+        }
+        self.participant.handle(message, self.keyspace.ledger(), &mut self.wanted);
+        None
+    }
+
+    /// Does what transactions want of this shard: lets requests go on, gathers reads and records. Messages are
+    /// appended to `messages`. True when there was something to do.
+    pub fn serve_transactions(
+        &mut self,
+        messages: &mut Vec<TransactionMessage>,
+        stats: &mut Stats,
+        refused: &mut Vec<Origin>,
+    ) -> bool {
+        let mut any = false;
+        while !self.wanted.is_empty() {
+            any = true;
+            let wanted = std::mem::take(&mut self.wanted);
+            for next in wanted.next {
+                match next {
+                    Next::Admit(parked) => {
+                        let origin = parked.origin;
+                        if !self.admit_parked(parked, stats) {
+                            refused.push(origin);
+                        }
+                    }
+                    Next::Fetch(fetch) => self.gather_fetch(fetch),
+                }
+            }
+            for record in wanted.records {
+                self.gather_record(&record);
+            }
+            // One voter: it leads as long as it lives.
+            for fetch in wanted.confirms {
+                self.participant.confirmed(fetch, true, &mut self.wanted);
+            }
+            messages.extend(wanted.messages);
+        }
+        any
+    }
+
+    /// Lets those requests go on that came before the shard served. Appends those that memory does not permit.
+    #[cold]
+    pub fn release_held(&mut self, stats: &mut Stats, refused: &mut Vec<Origin>) {
+        for parked in std::mem::take(&mut self.held) {
+            let waits = !self.is_open() && self.park(&parked.request(), parked.guard.as_ref());
+            let origin = parked.origin;
+            if !waits && !self.admit_parked(parked, stats) {
+                refused.push(origin);
+            }
+        }
+    }
+
+    /// Do requests wait for this shard to serve?
+    #[inline(always)]
+    pub fn holds_any(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Answers the requests that wait for this shard to serve with an error.
+    pub fn refuse_held(&mut self, error: &str, answers: &mut Answers) {
+        for parked in std::mem::take(&mut self.held) {
+            let origin = parked.origin;
+            answers.write(origin, |out| Reply::new(out, origin.protocol).error(error));
+        }
+    }
+
+    fn admit_parked(&mut self, parked: Parked, stats: &mut Stats) -> bool {
+        match &parked.guard {
+            Some(guard) => self.gather_guarded(&parked.request(), guard.clone()),
+            None => return self.gather(&parked.request(), stats),
+        }
+        true
+    }
+
+    fn gather_fetch(&mut self, fetch: Fetch) {
+        let command = table::internal(FETCH);
+        let (origin, database, first_key) = (Origin::NOBODY, DatabaseIndex(0), KeyHash::default());
+        let owned: OwnedArguments = [FETCH.as_bytes(), &fetch.bytes()].into_iter().collect();
+        let arguments = owned.borrow();
+        self.gather_rider(&Request { command, origin, database, first_key, arguments });
+    }
+
+    fn gather_record(&mut self, record: &Record) {
+        let command = table::internal(RECORD);
+        let (origin, database, first_key) = (Origin::NOBODY, DatabaseIndex(0), KeyHash::default());
+        let owned = record.arguments();
+        let arguments = owned.borrow();
+        self.gather_write(&Request { command, origin, database, first_key, arguments });
+    }
+
+    /// A record could not be proposed.
+    pub fn record_refused(&mut self, arguments: Arguments<'_>, reason: &str) {
+        let record = Record::read(arguments).expect("it was gathered as a record");
+        self.participant.not_proposed(record, reason, &mut self.wanted);
+    }
+
+    /// Does a write make the data smaller, or end a transaction?
+    pub fn shrinks(&self, command: &Command, arguments: Arguments<'_>) -> bool {
+        match command.run {
+            Run::Record => !matches!(Record::read(arguments), Some(Record::Prepare { .. })),
+            Run::Serve => crate::core::wait::waiting::shrinks(arguments),
+            _ => !crate::core::transact::transaction::grows(command, arguments),
+        }
+    }
+
+    /// Applies a record of this leadership.
+    pub fn apply_record(&mut self, arguments: Arguments<'_>, time: i64, seed: u64) {
+        let mut edit = self.keyspace.edit(DatabaseIndex(0), time);
+        let applied = run_record(&mut edit, arguments, seed);
+        self.participant.applied(&applied, &mut self.wanted);
+    }
+
+    fn read(&mut self, fetch: Fetch, now_ms: i64) -> Option<Result<Found, String>> {
+        let ask = self.participant.fetching(fetch)?;
+        let changed = ask.guard.iter().any(|watched| {
+            let key = Key::new(&watched.key, self.keyspace.hasher().hash(&watched.key));
+            let version = self.keyspace.watch_version(watched.database, &key, now_ms);
+            version != Some(watched.version)
+        });
+        if changed {
+            return Some(Err(String::new()));
+        }
+        Some(Ok(match &ask.what {
+            What::Nothing => Found::Nothing,
+            What::Items(keys, wanted) => {
+                let hasher = self.keyspace.hasher();
+                let copies = keys.iter().enumerate().map(|(i, (database, key))| {
+                    let view = self.keyspace.view(*database, now_ms);
+                    let item = view.get(&Key::new(key, hasher.hash(key)));
+                    let item = item.map(|item| match wanted {
+                        Copies::Presence => FetchedItem::copy(item, false),
+                        Copies::Whole => FetchedItem::copy(item, true),
+                        Copies::Behind(ids) => {
+                            let (id, limit) = ids[i];
+                            FetchedItem::copy_behind(item, id, limit)
+                        }
+                    });
+                    Fetched { database: *database, key: key.clone(), item }
+                });
+                Found::Items(copies.collect())
+            }
+            What::Replies(reads) => {
+                let mut out = Vec::new();
+                let mut ends = Vec::with_capacity(reads.manners.len());
+                for (i, &(protocol, no_touch)) in reads.manners.iter().enumerate() {
+                    let (operation, arguments) = reads.batch.operation(i);
+                    let request = Request {
+                        command: numbered(operation.command()),
+                        origin: Origin { no_touch, ..Origin::NOBODY },
+                        database: operation.database(),
+                        first_key: operation.first_key(),
+                        arguments,
+                    };
+                    let mut reply = Reply::new(&mut out, protocol);
+                    let run = crate::core::shard::run_read;
+                    let bytes_max = self.string_bytes_max;
+                    let outcome = run(&self.keyspace, &request, now_ms, 0, bytes_max, &mut reply);
+                    if let Err(refusal) = outcome {
+                        return Some(Err(refusal.to_string()));
+                    }
+                    ends.push(out.len());
+                }
+                Found::Replies(out, ends)
+            }
+        }))
+    }
+}
+
+fn fetch(
+    context: &mut ShardContext<'_>,
+    call: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    let fetch = Fetch::from_bytes(call.at(1)).expect("the shard gathered it");
+    let shard = &mut *context.shard;
+    if let Some(found) = shard.read(fetch, context.now_ms) {
+        shard.participant.fetched(fetch, found, &mut shard.wanted);
+    }
+    Ok(Answer::Later)
+}
+
+/// Applies a record of a transaction to the items.
+pub fn run_record(edit: &mut Edit<'_>, arguments: Arguments<'_>, seed: u64) -> Applied {
+    let mut discarded = Vec::new();
+    transaction::apply(edit, arguments, &mut |edit, place, operation: &Operation, arguments| {
+        discarded.clear();
+        let mut reply = Reply::new(&mut discarded, Protocol::default());
+        let command = numbered(operation.command());
+        let seed = crate::core::shard::seed_of(seed, place);
+        // What an effect would answer, an error too, was found out before it was logged: that its strings are not too
+        // long as well.
+        let (first_key, bytes_max) = (operation.first_key(), STRING_BYTES_MAX);
+        let _: Outcome =
+            run_operation(edit, command, first_key, arguments, seed, bytes_max, &mut reply);
+    })
+}

@@ -1,0 +1,71 @@
+//! What one turn gathers before it executes: parsed reads and where their bytes lie.
+
+pub(in crate::core) mod adopt;
+pub mod clock;
+pub(in crate::core) mod spin;
+pub(in crate::core) mod tick;
+
+use crate::commands::Command;
+use crate::core::client::answers::Origin;
+use crate::core::mail::mailbox::Requests;
+use ringraft_shards::arguments::Span;
+use ringraft_shards::ids::DatabaseIndex;
+use ringraft_shards::keyspace::KeyHash;
+
+/// Where the arguments of a request lie until the turn has executed it.
+#[derive(Clone, Copy, Debug)]
+pub enum Source {
+    /// In a provided receive buffer: its number and how much of it is filled.
+    Buffer(u16, u16),
+    /// In the input of a connection.
+    Input(u32),
+    /// In message number `message` of this turn, operation number `operation`.
+    Mail {
+        /// Which message.
+        message: u32,
+        /// Which of its operations.
+        operation: u32,
+    },
+}
+
+/// A read that will run with its stage.
+#[derive(Clone, Copy)]
+pub struct StagedRead {
+    /// Its row.
+    pub command: &'static Command,
+    /// Who asked.
+    pub origin: Origin,
+    /// Where its arguments lie.
+    pub source: Source,
+    /// Its spans among those of the turn (unused for mail).
+    pub spans: (u32, u32),
+    /// Hash of its first key.
+    pub first_key: KeyHash,
+    /// Its database.
+    pub database: DatabaseIndex,
+    /// Place of its shard among those of this core.
+    pub shard: u16,
+}
+
+/// Everything that lives for one turn. Its memory is used again in the next.
+#[derive(Default)]
+pub struct Turn {
+    /// Spans of the requests parsed in this stage.
+    pub spans: Vec<Span>,
+    /// Reads of this stage.
+    pub reads: Vec<StagedRead>,
+    /// Messages whose requests are read in place.
+    pub mail: Vec<Box<Requests>>,
+    /// Provided buffers to give back at its end.
+    pub used_buffers: Vec<u16>,
+    /// Connections whose input is to be compacted at its end.
+    pub consumed: Vec<u32>,
+    /// Closed connections that nothing refers to any more.
+    pub released: Vec<u32>,
+    /// Connections that move, and to which core.
+    pub moving: Vec<(u32, u16)>,
+    /// Milliseconds since the Unix epoch, by a clock that may be set: for deadlines and for people.
+    pub now_ms: i64,
+    /// Milliseconds since the process started, by one that is not: for spans.
+    pub steady_ms: i64,
+}

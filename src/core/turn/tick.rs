@@ -1,0 +1,218 @@
+//! What a core does ten times a second: Raft's clock, transactions' time, expiry, idle timeouts, moves, snapshots.
+
+use crate::core::Core;
+use crate::core::client::connection::Hold;
+use crate::core::disk::storage::ShardFiles;
+use crate::limits::{
+    COMPACTION_BUDGET_PER_TICK, EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX,
+    FREED_BUCKETS_PER_TURN, IDLE_BUFFER_KEPT_BYTES, IDLE_BUFFERS_KEPT_MS, REST_INTERVAL_MS,
+    SLABS_GIVEN_BACK_PER_TICK,
+};
+use ringraft_shards::ids::MonotonicTime;
+use std::sync::atomic::Ordering;
+
+impl Core {
+    pub(in crate::core) fn tick(&mut self) {
+        let (now_ms, steady_ms) = (self.turn.now_ms, self.turn.steady_ms);
+        let now = MonotonicTime(self.steady.read().as_micros() as u64);
+        for shard in &mut self.shards {
+            shard.group.tick(now);
+            shard.tick_transactions();
+            // Another node led until now, or the disk was full.
+            shard.propose_limits(self.settings.limits);
+            if self.pause.until_ms <= steady_ms {
+                let stats = &mut self.stats;
+                if self.active_expire {
+                    let (buckets, rounds) = (EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX);
+                    shard.expire(now_ms, buckets, rounds, stats);
+                }
+                // What was cleared is about to be freed: no item goes because it is still counted.
+                if !self.freeing {
+                    shard.reclaim(stats);
+                }
+            }
+            shard.keyspace.drop_idle_orders(now_ms);
+            self.freeing |= shard.keyspace.free_some(FREED_BUCKETS_PER_TURN);
+            shard.keyspace.compact_some(COMPACTION_BUDGET_PER_TICK);
+        }
+        self.give_back_memory(SLABS_GIVEN_BACK_PER_TICK);
+        self.coordinator.tick(&mut self.coordinated);
+        for listener in std::mem::take(&mut self.silent_listeners) {
+            self.arm_listener(listener);
+        }
+        self.rates.sample(steady_ms, &self.stats);
+        self.govern();
+        if steady_ms - self.rested_ms >= REST_INTERVAL_MS {
+            self.rested_ms = steady_ms;
+            if self.ring.rest() {
+                crate::node::usage::decay();
+            }
+            if self.is_home() {
+                // Some tenths of a millisecond: the allocator adds up what each of its classes holds.
+                crate::node::usage::note_peak();
+            }
+        }
+        self.tick_blocked();
+        self.end_pause();
+        self.close_idle();
+        self.close_slow_readers();
+        self.close_over_query_limit();
+        self.shrink_idle();
+        self.answers.spares.shed();
+        self.schedule_snapshots();
+        if self.shared.stopping.load(Ordering::Acquire) && !self.stop_sent {
+            self.begin_stop();
+        }
+    }
+
+    /// Gives the physical memory of up to so many empty slabs of each shard back.
+    pub fn give_back_memory(&mut self, slab_budget: usize) {
+        for shard in &mut self.shards {
+            shard.keyspace.tend_memory(slab_budget);
+        }
+    }
+
+    /// Lets connections go on that CLIENT PAUSE held back.
+    pub(in crate::core) fn end_pause(&mut self) {
+        if self.pause.until_ms > self.turn.steady_ms {
+            return;
+        }
+        for (index, connection) in self.answers.connections.iter_mut() {
+            if connection.hold == Hold::Pause && !connection.runnable {
+                connection.runnable = true;
+                self.runnable.push(index);
+            }
+        }
+    }
+
+    /// Takes buffer memory back from connections that have not used it lately.
+    fn shrink_idle(&mut self) {
+        let steady_ms = self.turn.steady_ms;
+        for (_, connection) in self.answers.connections.iter_mut() {
+            if steady_ms - connection.active_ms > IDLE_BUFFERS_KEPT_MS {
+                connection.replies.shrink();
+                if connection.input.is_empty() {
+                    connection.input.shrink_to(IDLE_BUFFER_KEPT_BYTES);
+                }
+            }
+        }
+    }
+
+    fn close_idle(&mut self) {
+        let timeout_ms = i64::from(self.settings.timeout) * 1000;
+        if timeout_ms == 0 {
+            return;
+        }
+        let steady_ms = self.turn.steady_ms;
+        let idle: Vec<u32> = self
+            .answers
+            .connections
+            .iter()
+            .filter(|(_, c)| steady_ms - c.active_ms > timeout_ms)
+            .filter(|(_, c)| !c.closed && !c.session.monitor && c.replies.unfinished() == 0)
+            .filter(|(_, c)| c.session.subscriptions.is_none())
+            .filter(|(_, c)| c.hold == Hold::None)
+            .map(|(index, _)| index)
+            .collect();
+        for index in idle {
+            self.close(index);
+        }
+    }
+
+    /// Goes on evicting where memory is over its limit.
+    pub(in crate::core) fn shed_shards(&mut self) {
+        let paused = self.pause.until_ms > self.turn.steady_ms;
+        for shard in self.shards.iter_mut().filter(|shard| shard.is_shedding()) {
+            if paused || self.freeing {
+                shard.stop_shedding();
+            } else {
+                shard.reclaim(&mut self.stats);
+            }
+        }
+    }
+
+    /// Closes clients whose unfinished request a lowered limit no longer allows: they may send nothing for long.
+    fn close_over_query_limit(&mut self) {
+        let limit = self.settings.client_query_buffer_limit;
+        let connections = self.answers.connections.iter();
+        let over = connections.filter(|(_, c)| !c.closed && c.unparsed() as u64 > limit);
+        let over = over.filter(|(_, c)| c.parser.unfinished(c.unparsed()) as u64 > limit);
+        let over: Vec<u32> = over.map(|(index, _)| index).collect();
+        for index in over {
+            self.close_for_query_limit(index);
+        }
+    }
+
+    /// Closes clients that have read nothing for too long, or that a lowered limit no longer allows so many replies: nothing
+    /// is sent to them, so nothing else would look.
+    fn close_slow_readers(&mut self) {
+        let connections = self.answers.connections.iter();
+        let waiting = connections.filter(|(_, c)| !c.closed && c.replies.waiting_bytes() > 0);
+        let waiting: Vec<u32> = waiting.map(|(index, _)| index).collect();
+        for index in waiting {
+            self.check_output_limits(index);
+        }
+    }
+
+    /// Begins to stop, as SHUTDOWN or a signal asks.
+    pub fn stop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.scripts.ends.store(true, Ordering::Relaxed);
+        if !self.stop_sent {
+            self.begin_stop();
+        }
+    }
+
+    /// Stops in order: no new connections and requests; what is under way is finished and answered.
+    pub(in crate::core) fn begin_stop(&mut self) {
+        self.stop_sent = true;
+        // The rest of this turn's requests is refused too.
+        self.gate_closed = true;
+        for local in 0..self.shards.len() {
+            self.stop_shard(local);
+        }
+        self.refuse_wishes();
+        self.close_blocked();
+        for (socket, _) in &self.listeners {
+            // Ends the accept in the ring. A listener that is closed already is as good.
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
+    /// Gives up what of a shard is not to be finished before the end.
+    pub(in crate::core) fn stop_shard(&mut self, local: usize) {
+        const STOPPING: &str = "ERR the server is shutting down";
+        self.give_up_snapshot(local, STOPPING);
+        self.shards[local].refuse_held(STOPPING, &mut self.answers);
+    }
+
+    /// Have all cores finished what was under way when the end began? A core that is through stays to
+    /// serve the others until they are too.
+    pub(in crate::core) fn has_stopped(&mut self) -> bool {
+        if !self.stop_sent {
+            return false;
+        }
+        if !self.stop_noted && self.is_through() {
+            self.stop_noted = true;
+            self.shared.stopped_count.fetch_add(1, Ordering::AcqRel);
+            // Wakes the others, who may wait for this one alone.
+            self.everywhere(|_| {});
+            self.flush();
+        }
+        self.shared.stopped_count.load(Ordering::Acquire) as usize == self.core_count()
+    }
+
+    fn is_through(&self) -> bool {
+        self.shards.iter().all(|shard| !shard.snapshots.is_running())
+            && self.shards.iter().all(|shard| shard.is_quiet())
+            && self.answers.gathers.count() == 0
+            && self.answers.blocks.count() == 0
+            && self.coordinator.count() == 0
+            && self.answers.dirty.is_empty()
+            && !self.has_unsent_mail()
+            && self.storage.is_idle()
+            && self.shards.iter().all(|s| s.files.as_ref().is_none_or(ShardFiles::is_synced))
+            && !self.is_moving_shards()
+            && self.answers.connections.iter().all(|(_, c)| c.closed || c.replies.unfinished() == 0)
+    }
+}
