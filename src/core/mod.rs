@@ -442,6 +442,7 @@ impl Core {
         }
         self.shed_shards();
         self.sync_lazily();
+        self.turn.has_new_work = false;
         self.drive_shards();
         self.complete_gathers();
         let unblocked = self.tend_blocked();
@@ -451,7 +452,12 @@ impl Core {
         if self.moves.has_work() {
             self.tend_moves();
         }
-        unblocked || !self.runnable.is_empty() || self.has_work() || self.has_unsent_mail()
+        unblocked
+            || self.turn.has_new_work
+            || !self.runnable.is_empty()
+            || self.has_work()
+            || self.has_transaction_work()
+            || self.has_unsent_mail()
     }
 
     fn begin_turn(&mut self) {

@@ -155,6 +155,19 @@ fn a_scan_while_keys_come_and_go() {
     }
 }
 
+/// A page of SCAN goes from shard to shard at once. (It once went on with the next tick, so that this took minutes.)
+#[test]
+fn a_scan_of_many_shards_on_one_core_waits_for_nothing() {
+    let shape = ["--shards", "1024", "--mode", "cache", "--cores", "0"];
+    let server = Server::start(&shape);
+    let mut client = server.client();
+    fill(&mut client, (0..100).map(|index| format!("key{index}")));
+    assert_eq!(scan(&mut client, &["COUNT", "1000"], |_| {}).len(), 100);
+    let bytes = b"MULTI\r\nSET key1 1\r\nSCAN 0 COUNT 1000\r\nDBSIZE\r\nEXEC\r\n";
+    let replies = client.pipeline(bytes, 5);
+    assert_eq!(replies[4].elements()[2], Value::Integer(100));
+}
+
 /// Requests of one connection take effect on each key in the order sent, whatever the cores.
 #[test]
 fn one_connection_sees_its_own_writes_in_order() {

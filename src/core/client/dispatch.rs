@@ -455,6 +455,7 @@ impl Core {
     ) {
         let place = self.router.place(shard);
         if place.core == self.id {
+            self.turn.has_new_work = true;
             task(self, usize::from(place.local));
         } else {
             let there = move |core: &mut Core| {
@@ -468,6 +469,7 @@ impl Core {
     /// Sends a request to its shard, here or elsewhere.
     pub(in crate::core) fn forward(&mut self, shard: ShardId, request: &Request<'_>) {
         let mut refused = None;
+        self.turn.has_new_work = true;
         forward(
             &self.router,
             self.id,
