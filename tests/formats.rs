@@ -1,7 +1,7 @@
 //! What `docs/formats.md` shows of the data directory is what the server reads.
 
 use ringraft::commands::table;
-use ringraft::node::directory::Directory;
+use ringraft::node::directory::{Directory, Wanted};
 use std::fs;
 
 const DOCUMENT: &str = include_str!("../docs/formats.md");
@@ -12,7 +12,9 @@ fn the_cluster_file_of_the_document_is_accepted() {
     let example = chapter.split("```\n").nth(1).expect("an example");
     let folder = tempfile::tempdir().expect("a scratch directory");
     fs::write(folder.path().join("cluster.json"), example).expect("it takes files");
-    let directory = Directory::open(folder.path(), None, 8, 0).expect("the checksum is right");
+    let directory =
+        Directory::open(folder.path(), &Wanted { shards_default: 8, ..Wanted::default() }, 0)
+            .expect("the checksum is right");
     let identity = directory.identity();
     assert_eq!(identity.cluster.to_string(), "00112233445566778899aabbccddeeff");
     assert_eq!((identity.node.0, identity.shard_count), (1, 2));

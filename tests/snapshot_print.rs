@@ -36,6 +36,7 @@ fn item(database: u8, key: &[u8], value: &[u8], deadline: Option<i64>) -> Record
 /// Writes a snapshot of these items, as one directory with its meta.
 fn write_snapshot(directory: &Path, items: &[Record]) -> PathBuf {
     let mut writer = SnapshotWriter::new(Header {
+        slot_scheme: Default::default(),
         cluster: ClusterId(1),
         shard: ShardId(0),
         term: Term(2),

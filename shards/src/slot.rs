@@ -1,10 +1,65 @@
 //! Slots: the hash range of a key, which decides its shard.
 //!
-//! CRC-32 (IEEE) mod 1024 with the hash-tag rule of Codis: the hashed text is what lies between the
-//! first `{` and the first `}` after it, even when that is empty; without both, the whole key.
+//! There are 1024 of them, in one of two schemes, chosen when a cluster is created:
+//!
+//! | scheme | slot | hashed text |
+//! |---|---|---|
+//! | Codis | CRC-32 (IEEE) mod 1024 | what lies between the first `{` and the first `}` after it, even when that is empty |
+//! | Redis | the slot of Redis Cluster (CRC-16 mod 16384) divided by 16 | the same, but the whole key when it is empty |
+//!
+//! Without both braces it is the whole key. In the scheme of Redis each slot here holds sixteen of Redis Cluster's.
+
+use crc::{CRC_16_XMODEM, Crc, Table};
 
 /// Count of slots.
 pub const SLOT_COUNT: usize = 1024;
+
+/// Count of the slots that clients of Redis Cluster know.
+pub const REDIS_SLOT_COUNT: usize = 16384;
+
+/// Slots of Redis Cluster in one of ours.
+const REDIS_SLOTS_PER_SLOT: usize = REDIS_SLOT_COUNT / SLOT_COUNT;
+
+/// Sixteen tables: about 10 ns for 16 bytes.
+static CRC_16: Crc<u16, Table<16>> = Crc::<u16, Table<16>>::new(&CRC_16_XMODEM);
+
+/// How keys are placed in slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SlotScheme {
+    /// CRC-32 mod 1024, Codis' rule for tags.
+    #[default]
+    Codis,
+    /// CRC-16 mod 16384, divided by 16, Redis Cluster's rule for tags.
+    Redis,
+}
+
+impl SlotScheme {
+    /// Its name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            SlotScheme::Codis => "crc32-1024",
+            SlotScheme::Redis => "crc16-16384",
+        }
+    }
+
+    /// The scheme with this name.
+    pub fn of_name(name: &str) -> Option<SlotScheme> {
+        [SlotScheme::Codis, SlotScheme::Redis].into_iter().find(|scheme| scheme.name() == name)
+    }
+
+    /// Its number in snapshots.
+    pub fn number(self) -> u16 {
+        match self {
+            SlotScheme::Codis => 1,
+            SlotScheme::Redis => 2,
+        }
+    }
+
+    /// The scheme with this number.
+    pub fn of_number(number: u16) -> Option<SlotScheme> {
+        [SlotScheme::Codis, SlotScheme::Redis].into_iter().find(|scheme| scheme.number() == number)
+    }
+}
 
 /// One of the 1024 hash ranges of the keyspace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -12,10 +67,20 @@ pub struct Slot(u16);
 
 impl Slot {
     /// The slot of a key.
-    /// Cost: one CRC over the hashed text (about 6 ns for 16 bytes) and one scan for `{`.
+    /// Cost: one CRC over the hashed text (6 to 10 ns for 16 bytes) and one scan for `{`.
     #[inline]
-    pub fn of_key(key: &[u8]) -> Slot {
-        Slot((crc32fast::hash(hashed_text(key)) & (SLOT_COUNT as u32 - 1)) as u16)
+    pub fn of_key(key: &[u8], scheme: SlotScheme) -> Slot {
+        match scheme {
+            SlotScheme::Codis => {
+                Slot((crc32fast::hash(hashed_text(key)) & (SLOT_COUNT as u32 - 1)) as u16)
+            }
+            SlotScheme::Redis => Slot(redis_slot(key) / REDIS_SLOTS_PER_SLOT as u16),
+        }
+    }
+
+    /// The slot that holds a slot of Redis Cluster, in the scheme of Redis.
+    pub fn of_redis_slot(slot: u16) -> Option<Slot> {
+        Slot::new(usize::from(slot) / REDIS_SLOTS_PER_SLOT)
     }
 
     /// Slot number `n`, or `None` when it is 1024 or more.
@@ -30,9 +95,18 @@ impl Slot {
     }
 }
 
-/// The part of a key that its slot depends on.
+/// The slot that Redis Cluster gives a key, below 16384.
+pub fn redis_slot(key: &[u8]) -> u16 {
+    let text = match hashed_text(key) {
+        b"" => key,
+        text => text,
+    };
+    CRC_16.checksum(text) & (REDIS_SLOT_COUNT as u16 - 1)
+}
+
+/// The part of a key that its slot depends on, by Codis' rule.
 #[inline]
-pub fn hashed_text(key: &[u8]) -> &[u8] {
+fn hashed_text(key: &[u8]) -> &[u8] {
     if let Some(open) = memchr::memchr(b'{', key) {
         let after = &key[open + 1..];
         if let Some(close) = memchr::memchr(b'}', after) {
@@ -60,9 +134,40 @@ mod tests {
             ("{{a}}", 780),
             ("", 0),
         ] {
-            assert_eq!(Slot::of_key(key.as_bytes()).number(), slot, "{key}");
+            assert_eq!(Slot::of_key(key.as_bytes(), SlotScheme::Codis).number(), slot, "{key}");
         }
         assert_eq!(hashed_text(b"}a{"), b"}a{");
         assert_eq!(Slot::new(1024), None);
+    }
+
+    /// The slots are what redis-server's CLUSTER KEYSLOT answers.
+    #[test]
+    fn slots_follow_the_redis_rule() {
+        for (key, slot) in [
+            ("123456789", 12739),
+            ("a", 15495),
+            ("foo", 12182),
+            ("{user1000}.following", 3443),
+            ("{user1000}.followers", 3443),
+            ("foo{}{bar}", 8363),
+            ("foo{{bar}}zap", 4015),
+            ("foo{bar}{zap}", 5061),
+            ("", 0),
+        ] {
+            assert_eq!(redis_slot(key.as_bytes()), slot, "{key}");
+            let ours = Slot::of_key(key.as_bytes(), SlotScheme::Redis);
+            assert_eq!(ours.number(), usize::from(slot) / 16, "{key}");
+            assert_eq!(Slot::of_redis_slot(slot), Some(ours));
+        }
+        assert_eq!(Slot::of_redis_slot(16384), None);
+    }
+
+    #[test]
+    fn schemes_have_names_and_numbers() {
+        for scheme in [SlotScheme::Codis, SlotScheme::Redis] {
+            assert_eq!(SlotScheme::of_name(scheme.name()), Some(scheme));
+            assert_eq!(SlotScheme::of_number(scheme.number()), Some(scheme));
+        }
+        assert_eq!((SlotScheme::of_name("crc8"), SlotScheme::of_number(0)), (None, None));
     }
 }

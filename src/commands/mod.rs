@@ -6,6 +6,7 @@
 pub mod bit;
 pub mod bitfield;
 pub mod client;
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod connection;
@@ -436,6 +437,8 @@ pub enum Group {
     Transactions,
     /// Channels and messages.
     PubSub,
+    /// Clients of Redis Cluster.
+    Cluster,
     /// The Raft groups.
     Raft,
     /// Scripts.
@@ -462,6 +465,7 @@ impl Group {
             Group::Raft => "raft",
             Group::Scripting => "scripting",
             Group::PubSub => "pubsub",
+            Group::Cluster => "cluster",
         }
     }
 }

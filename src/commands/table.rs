@@ -7,11 +7,11 @@
 
 use super::refusal::Refusal;
 use super::{
-    Command, Run, bit, bitfield, client, command, config, connection, counter, database, debug,
-    dump, expire, geo, geo_search, hash, hash_expire, hyperloglog, info, keys, latency, lcs, list,
-    memory, object, pattern, persistence, pubsub, raft, scan, script, server, set, set_operations,
-    slowlog, sort, stream, stream_group, stream_info, stream_read, string, zset, zset_operations,
-    zset_range, zset_walk,
+    Command, Run, bit, bitfield, client, cluster, command, config, connection, counter, database,
+    debug, dump, expire, geo, geo_search, hash, hash_expire, hyperloglog, info, keys, latency, lcs,
+    list, memory, object, pattern, persistence, pubsub, raft, scan, script, server, set,
+    set_operations, slowlog, sort, stream, stream_group, stream_info, stream_read, string, zset,
+    zset_operations, zset_range, zset_walk,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -54,6 +54,7 @@ const FAMILIES: &[&[Command]] = &[
     client::COMMANDS,
     config::COMMANDS,
     command::COMMANDS,
+    cluster::COMMANDS,
     info::COMMANDS,
     server::COMMANDS,
     persistence::COMMANDS,
@@ -404,6 +405,22 @@ const NUMBERED: &[&str] = &[
     "script|kill",
     "script|debug",
     "script|help",
+    "cluster",
+    "readonly",
+    "readwrite",
+    "cluster|countkeysinslot",
+    "cluster|getkeysinslot",
+    "cluster|help",
+    "cluster|info",
+    "cluster|keyslot",
+    "cluster|links",
+    "cluster|myid",
+    "cluster|myshardid",
+    "cluster|nodes",
+    "cluster|replicas",
+    "cluster|shards",
+    "cluster|slaves",
+    "cluster|slots",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

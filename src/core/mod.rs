@@ -89,6 +89,8 @@ pub struct Shared {
     pub run_id: String,
     /// The cluster's id.
     pub cluster_id: u128,
+    /// This node's id in it.
+    pub node_id: u64,
     /// Scripts.
     pub scripts: Arc<Library>,
 }

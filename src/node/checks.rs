@@ -291,6 +291,7 @@ fn raise(resource: Resource, need: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::directory::Wanted;
 
     #[test]
     fn ring_refusals_name_cause_and_remedy() {
@@ -371,7 +372,9 @@ mod tests {
     #[test]
     fn a_full_disk_is_refused() {
         let folder = tempfile::tempdir().expect("a scratch directory");
-        let directory = Directory::open(folder.path(), Some(1), 1, 0).expect("created");
+        let directory =
+            Directory::open(folder.path(), &Wanted { shards: Some(1), ..Wanted::default() }, 0)
+                .expect("created");
         assert_eq!(free_space(&directory, 1 << 20), Ok(()));
         let refusal = free_space(&directory, 1 << 60).expect_err("no disk is so large");
         assert!(refusal.text.contains("is full"), "{}", refusal.text);

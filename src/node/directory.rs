@@ -10,7 +10,9 @@
 
 use super::Refusal;
 use crate::files;
+use crate::settings::values::{Slots, Word};
 use ringraft_shards::ids::{ClusterId, NodeId};
+use ringraft_shards::slot::SlotScheme;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -22,9 +24,6 @@ const DYING_HOLDER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The version of `cluster.json` and of the directory's layout that this program writes, and the newest it reads.
 pub const FORMAT: u32 = 1;
-
-/// The only slot scheme there is.
-pub const SLOT_SCHEME: &str = "crc32-1024";
 
 const CLUSTER_FILE: &str = "cluster.json";
 const FOUNDING_FILE: &str = "founding.json";
@@ -39,19 +38,33 @@ pub struct Identity {
     pub node: NodeId,
     /// Count of shards.
     pub shard_count: u16,
+    /// How keys are placed in slots.
+    pub slot_scheme: SlotScheme,
     /// Seed of the hash of keys.
     pub key_hash_seed: u64,
     /// When, in milliseconds since the Unix epoch.
     pub created_ms: u64,
 }
 
+/// What a start wants a directory to be made for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// Count of shards, when it was asked for.
+    pub shards: Option<u16>,
+    /// Count of shards of a new cluster otherwise.
+    pub shards_default: u16,
+    /// How keys are placed in slots, when it was asked for.
+    pub slots: Option<SlotScheme>,
+}
+
 impl Identity {
     /// A new cluster of one node.
-    pub fn create(shard_count: u16, now_ms: u64) -> Identity {
+    pub fn create(wanted: &Wanted, now_ms: u64) -> Identity {
         Identity {
             cluster: ClusterId(u128::from(random()) << 64 | u128::from(random())),
             node: NodeId(1),
-            shard_count,
+            shard_count: wanted.shards.unwrap_or(wanted.shards_default),
+            slot_scheme: wanted.slots.unwrap_or_default(),
             key_hash_seed: random(),
             created_ms: now_ms,
         }
@@ -73,15 +86,10 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Opens the directory, or creates it for `shards`, or `shards_default` of them when none are asked for, to be
-    /// founded before anything is written to it.
-    /// Errors: it cannot be written, is in use, damaged, newer than this program or of another shard count.
-    pub fn open(
-        path: &Path,
-        shards: Option<u16>,
-        shards_default: u16,
-        now_ms: u64,
-    ) -> Result<Directory, Refusal> {
+    /// Opens the directory, or creates it as wanted, to be founded before anything is written to it.
+    /// Errors: it cannot be written, is in use, damaged, newer than this program, of another shard count or with
+    /// other slots.
+    pub fn open(path: &Path, wanted: &Wanted, now_ms: u64) -> Result<Directory, Refusal> {
         let shown = path.display();
         let fails = |doing: &str, error: io::Error| unusable(path, doing, &error);
         fs::create_dir_all(path).map_err(|error| fails("create", error))?;
@@ -94,18 +102,27 @@ impl Directory {
                 if let Some(shard) = shard_folder(path).map_err(|error| fails("read", error))? {
                     return Err(missing(&cluster_file, &shard));
                 }
-                (Identity::create(shards.unwrap_or(shards_default), now_ms), true)
+                (Identity::create(wanted, now_ms), true)
             }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(damaged(&cluster_file, "it is not text"));
             }
             Err(error) => return Err(fails("read", error)),
         };
-        if let Some(shards) = shards.filter(|shards| *shards != identity.shard_count) {
+        if let Some(shards) = wanted.shards.filter(|shards| *shards != identity.shard_count) {
             return Err(Refusal::failure(format!(
                 "directory {shown} was created with {} shards, --shards asks for {shards}: leave out --shards or use another \
                  directory with --dir",
                 identity.shard_count
+            )));
+        }
+        if let Some(slots) = wanted.slots.filter(|slots| *slots != identity.slot_scheme) {
+            let word = |scheme| Slots::of_scheme(scheme).word();
+            return Err(Refusal::failure(format!(
+                "directory {shown} was created with --slots {}, --slots asks for {}: leave out --slots or use another \
+                 directory with --dir",
+                word(identity.slot_scheme),
+                word(slots)
             )));
         }
         Ok(Directory { path: path.into(), identity, is_new, _lock: lock })
@@ -322,7 +339,7 @@ fn write(identity: &Identity) -> String {
         node_id: identity.node.0,
         shard_count: identity.shard_count,
         key_hash_seed: format!("{:016x}", identity.key_hash_seed),
-        slot_scheme: SLOT_SCHEME.to_string(),
+        slot_scheme: identity.slot_scheme.name().to_string(),
         created_ms: identity.created_ms,
         crc32: String::new(),
     };
@@ -349,12 +366,15 @@ fn read(text: &str, place: &Path) -> Result<Identity, Refusal> {
     }
     let cluster = u128::from_str_radix(&file.cluster_id, 16);
     let seed = u64::from_str_radix(&file.key_hash_seed, 16);
-    match (cluster, seed, file.slot_scheme == SLOT_SCHEME) {
-        (Ok(cluster), Ok(key_hash_seed), true) if file.shard_count > 0 && file.node_id > 0 => {
+    match (cluster, seed, SlotScheme::of_name(&file.slot_scheme)) {
+        (Ok(cluster), Ok(key_hash_seed), Some(slot_scheme))
+            if file.shard_count > 0 && file.node_id > 0 =>
+        {
             Ok(Identity {
                 cluster: ClusterId(cluster),
                 node: NodeId(file.node_id),
                 shard_count: file.shard_count,
+                slot_scheme,
                 key_hash_seed,
                 created_ms: file.created_ms,
             })
@@ -372,14 +392,17 @@ mod tests {
     }
 
     fn founded(path: &Path, shards: Option<u16>, shards_default: u16, now_ms: u64) -> Directory {
-        let directory = Directory::open(path, shards, shards_default, now_ms).expect("opened");
+        let wanted = Wanted { shards, shards_default, slots: None };
+        let directory = Directory::open(path, &wanted, now_ms).expect("opened");
         directory.begin_founding().expect("writable");
         directory.end_founding().expect("founded");
         directory
     }
 
     fn refusal(path: &Path, shards: Option<u16>) -> String {
-        Directory::open(path, shards, 2, 0).expect_err("to be refused").text
+        Directory::open(path, &Wanted { shards, shards_default: 2, slots: None }, 0)
+            .expect_err("to be refused")
+            .text
     }
 
     #[test]
@@ -391,20 +414,51 @@ mod tests {
         let identity = first.identity().clone();
         assert_eq!((identity.shard_count, identity.created_ms), (3, 1_700_000_000_000));
         drop(first);
-        let again = Directory::open(&path, Some(3), 8, 5).expect("opened");
+        let again =
+            Directory::open(&path, &Wanted { shards: Some(3), shards_default: 8, slots: None }, 5)
+                .expect("opened");
         assert!(!again.is_new());
         assert_eq!(*again.identity(), identity);
     }
 
     #[test]
+    fn other_slots_are_refused_with_both_words() {
+        let folder = scratch();
+        let open = |slots| {
+            let wanted = Wanted { shards: None, shards_default: 1, slots };
+            Directory::open(folder.path(), &wanted, 0)
+        };
+        let first = open(Some(SlotScheme::Redis)).expect("created");
+        first.begin_founding().and_then(|()| first.end_founding()).expect("writable");
+        drop(first);
+        let text = open(Some(SlotScheme::Codis)).expect_err("other slots").text;
+        let expected = "was created with --slots redis, --slots asks for codis: leave out --slots";
+        assert!(text.contains(expected), "{text}");
+        let again = open(None).expect("as it is");
+        assert_eq!(again.identity().slot_scheme, SlotScheme::Redis);
+    }
+
+    #[test]
     fn one_user_at_a_time() {
         let folder = scratch();
-        let held = Directory::open(folder.path(), None, 1, 0).expect("created");
+        let held = Directory::open(
+            folder.path(),
+            &Wanted { shards: None, shards_default: 1, slots: None },
+            0,
+        )
+        .expect("created");
         let text = refusal(folder.path(), None);
         let expected = format!("is in use by process {}: stop it or choose", std::process::id());
         assert!(text.contains(&expected), "{text}");
         drop(held);
-        assert!(Directory::open(folder.path(), None, 1, 0).is_ok());
+        assert!(
+            Directory::open(
+                folder.path(),
+                &Wanted { shards: None, shards_default: 1, slots: None },
+                0
+            )
+            .is_ok()
+        );
     }
 
     #[test]
@@ -421,7 +475,14 @@ mod tests {
     #[test]
     fn nothing_is_decided_before_the_founding() {
         let folder = scratch();
-        drop(Directory::open(folder.path(), Some(4), 1, 0).expect("opened"));
+        drop(
+            Directory::open(
+                folder.path(),
+                &Wanted { shards: Some(4), shards_default: 1, slots: None },
+                0,
+            )
+            .expect("opened"),
+        );
         let directory = founded(folder.path(), Some(5), 1, 0);
         assert!(directory.is_new());
         assert_eq!(directory.identity().shard_count, 5);
@@ -443,7 +504,14 @@ mod tests {
     fn foreign_files_are_left_alone() {
         let folder = scratch();
         fs::write(folder.path().join("notes.txt"), "mine").expect("writable");
-        drop(Directory::open(folder.path(), None, 1, 0).expect("created"));
+        drop(
+            Directory::open(
+                folder.path(),
+                &Wanted { shards: None, shards_default: 1, slots: None },
+                0,
+            )
+            .expect("created"),
+        );
         assert_eq!(fs::read(folder.path().join("notes.txt")).expect("there"), b"mine");
     }
 

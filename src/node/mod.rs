@@ -10,9 +10,9 @@ pub mod run;
 pub mod signals;
 pub mod usage;
 
-use crate::settings::values::Mode;
+use crate::settings::values::{Mode, Slots};
 use crate::settings::{SettingError, Settings};
-use directory::{Directory, Identity};
+use directory::{Directory, Identity, Wanted};
 
 /// Why the server does not start: one line with what is wrong, why, and what to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,16 +56,18 @@ pub fn prepare(mut settings: Settings, now_ms: u64) -> Result<Plan, Refusal> {
     let allowed = cpus::allowed();
     let asked = settings.cores.clone();
     let mut cpus = cpus::choose(asked.as_deref(), &allowed, settings.shards, cpus::quota())?;
-    let shards_default = cpus.len().min(ringraft_shards::slot::SLOT_COUNT) as u16;
+    let wanted = Wanted {
+        shards: settings.shards,
+        shards_default: cpus.len().min(ringraft_shards::slot::SLOT_COUNT) as u16,
+        slots: settings.slots.scheme(),
+    };
     let directory = match settings.mode {
-        Mode::Store => {
-            Some(Directory::open(&settings.dir, settings.shards, shards_default, now_ms)?)
-        }
+        Mode::Store => Some(Directory::open(&settings.dir, &wanted, now_ms)?),
         Mode::Cache => None,
     };
     let identity = match &directory {
         Some(directory) => directory.identity().clone(),
-        None => Identity::create(settings.shards.unwrap_or(shards_default), now_ms),
+        None => Identity::create(&wanted, now_ms),
     };
     if let Some(directory) = &directory {
         checks::free_space(directory, settings.segment_size)?;
@@ -77,6 +79,7 @@ pub fn prepare(mut settings: Settings, now_ms: u64) -> Result<Plan, Refusal> {
     checks::open_files(&mut settings, cpus.len(), identity.shard_count)?;
     checks::ports(&mut settings)?;
     settings.shards = Some(identity.shard_count);
+    settings.slots = Slots::of_scheme(identity.slot_scheme);
     settings.cores = Some(cpus.clone());
     Ok(Plan { settings, cpus, identity, directory })
 }

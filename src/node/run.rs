@@ -73,9 +73,10 @@ impl Node {
             clock_reports: Default::default(),
             run_id: run_id()?,
             cluster_id: plan.identity.cluster.0,
+            node_id: plan.identity.node.0,
             scripts: Arc::new(Library::new(core_count)),
         });
-        let hasher = KeyHasher::new(plan.identity.key_hash_seed);
+        let hasher = KeyHasher::with_scheme(plan.identity.key_hash_seed, plan.identity.slot_scheme);
         let mut mailboxes = Vec::new();
         let mut seats = Vec::new();
         for (id, &cpu) in plan.cpus.iter().enumerate() {

@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use table::{Setting, TABLE};
-use values::{BufferLimits, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, Spin};
+use values::{BufferLimits, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, Slots, Spin};
 
 /// Every setting's value.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +36,8 @@ pub struct Settings {
     pub dir: PathBuf,
     /// Count of shards; `None` until the data directory or the cores decide it.
     pub shards: Option<u16>,
+    /// How keys are placed in slots; what the directory says once it is open.
+    pub slots: Slots,
     /// The cpus that cores are pinned to; `None` until they are chosen from the allowed ones.
     pub cores: Option<Vec<usize>>,
     /// Whether data is kept on disk.
@@ -112,6 +114,7 @@ impl Default for Settings {
             protected_mode: true,
             dir: "./data".into(),
             shards: None,
+            slots: Slots::Auto,
             cores: None,
             mode: Mode::Store,
             fsync: Fsync::Always,

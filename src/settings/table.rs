@@ -4,8 +4,8 @@ use super::Settings;
 use super::bind::Bind;
 use super::events::Events;
 use super::values::{
-    CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, RingFeature, Spin, Word, cpus_text, items,
-    join, parse_cpus, parse_size, size_text, words,
+    CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, RingFeature, Slots, Spin, Word, cpus_text,
+    items, join, parse_cpus, parse_size, size_text, words,
 };
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_BYTES_STEP};
 use crate::net::ring::Features;
@@ -185,6 +185,13 @@ pub const TABLE: &[Setting] = &[
         "N",
         "Parts of the keyspace, fixed when the directory is created; auto is one per core",
     ),
+    word("slots", words::<Slots>, |s| s.slots.word(), |s, v| Slots::from_word(v).map(|to| s.slots = to))
+        .help(
+            CORES,
+            "SCHEME",
+            "How keys are dealt to shards, fixed when the directory is created: codis, or redis for clients of Redis \
+             Cluster; auto is codis",
+        ),
     word(
         "cores-in-use",
         words::<CoresInUse>,

@@ -6,6 +6,7 @@
 
 use crate::net::ring::Features;
 use ringraft_shards::log::SyncPolicy;
+use ringraft_shards::slot::SlotScheme;
 use std::fmt::Display;
 
 /// A value out of a closed set of words.
@@ -95,6 +96,41 @@ pub enum CoresInUse {
 impl Word for CoresInUse {
     const WORDS: &'static [(&'static str, CoresInUse)] =
         &[("auto", CoresInUse::Auto), ("all", CoresInUse::All)];
+}
+
+/// How keys are placed in slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slots {
+    /// As the directory says; as Codis does in a new one.
+    Auto,
+    /// CRC-32 mod 1024, with Codis' tags.
+    Codis,
+    /// CRC-16 mod 16384, with the tags of Redis Cluster.
+    Redis,
+}
+
+impl Slots {
+    /// The scheme, when one is asked for.
+    pub fn scheme(self) -> Option<SlotScheme> {
+        match self {
+            Slots::Auto => None,
+            Slots::Codis => Some(SlotScheme::Codis),
+            Slots::Redis => Some(SlotScheme::Redis),
+        }
+    }
+
+    /// The word for a scheme.
+    pub fn of_scheme(scheme: SlotScheme) -> Slots {
+        match scheme {
+            SlotScheme::Codis => Slots::Codis,
+            SlotScheme::Redis => Slots::Redis,
+        }
+    }
+}
+
+impl Word for Slots {
+    const WORDS: &'static [(&'static str, Slots)] =
+        &[("auto", Slots::Auto), ("codis", Slots::Codis), ("redis", Slots::Redis)];
 }
 
 /// How long a core looks for work before it sleeps.

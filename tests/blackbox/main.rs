@@ -10,6 +10,7 @@ mod atomic;
 mod blocking;
 mod blocking_streams;
 mod clock;
+mod cluster_clients;
 mod collections;
 mod config_file;
 mod cores;

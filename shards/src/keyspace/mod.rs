@@ -48,7 +48,7 @@ pub use view::{SCAN_UNIT, ScanPosition, View};
 
 use crate::ids::{DatabaseIndex, Deadline};
 use crate::limits::DATABASE_COUNT;
-use crate::slot::{SLOT_COUNT, Slot};
+use crate::slot::{SLOT_COUNT, Slot, SlotScheme};
 use crate::transaction::Ledger;
 use crate::value::Limits;
 use crate::waiting::Served;
@@ -99,13 +99,30 @@ impl KeyHash {
 #[derive(Clone, Copy, Debug)]
 pub struct KeyHasher {
     seed: u64,
+    scheme: SlotScheme,
     secrets: RapidSecrets,
 }
 
 impl KeyHasher {
-    /// A hasher with this seed.
+    /// A hasher with this seed, and the slots of Codis.
     pub fn new(seed: u64) -> KeyHasher {
-        KeyHasher { seed, secrets: RapidSecrets::seed(seed) }
+        KeyHasher::with_scheme(seed, SlotScheme::Codis)
+    }
+
+    /// A hasher with this seed and these slots.
+    pub fn with_scheme(seed: u64, scheme: SlotScheme) -> KeyHasher {
+        KeyHasher { seed, scheme, secrets: RapidSecrets::seed(seed) }
+    }
+
+    /// How it places keys in slots.
+    pub fn scheme(&self) -> SlotScheme {
+        self.scheme
+    }
+
+    /// The slot of a key.
+    #[inline]
+    pub fn slot(&self, key: &[u8]) -> Slot {
+        Slot::of_key(key, self.scheme)
     }
 
     /// The seed.
@@ -116,7 +133,7 @@ impl KeyHasher {
     /// Hashes one key. Cost: a CRC-32 and a 64-bit hash, about 10 ns for 16 bytes.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> KeyHash {
-        KeyHash { slot: Slot::of_key(key), hash: self.place(key) }
+        KeyHash { slot: self.slot(key), hash: self.place(key) }
     }
 
     /// The hash that places a key within its slot's table.

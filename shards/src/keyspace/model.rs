@@ -218,7 +218,7 @@ impl Model {
         }
         self.forget_absent(&bytes);
         self.check_key(database, &bytes);
-        let table = self.keyspace.databases[0].table(Slot::of_key(b"{t}"));
+        let table = self.keyspace.databases[0].table(Slot::of_key(b"{t}", SlotScheme::Codis));
         let resizing = table.is_some_and(|table| table.is_resizing());
         self.resizing[usize::from(self.growing)] += usize::from(resizing);
     }

@@ -7,14 +7,12 @@ use super::cursor::Cursor;
 use super::error::{Flaw, ReadError};
 use crate::ids::{ClusterId, Index, NodeId, ShardId, Term};
 use crate::limits::SNAPSHOT_HEADER_BYTES_MAX;
-use crate::slot::{SLOT_COUNT, Slot};
+use crate::slot::{SLOT_COUNT, Slot, SlotScheme};
 
 /// The first eight bytes of every snapshot.
 pub const MAGIC: [u8; 8] = *b"RINGSNAP";
 /// The format that this ringraft writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 3;
-/// The slot scheme CRC-32 (IEEE) mod 1024 with the Codis tag rule.
-pub const SLOT_SCHEME_CRC32: u16 = 1;
 /// Bytes before the part whose shape depends on the version: magic, version, length.
 pub(crate) const PREFIX_BYTES: usize = 16;
 
@@ -93,6 +91,8 @@ pub struct Header {
     pub index: Index,
     /// Slots of the shard, ascending.
     pub slots: Vec<SlotRange>,
+    /// How keys are placed in slots.
+    pub slot_scheme: SlotScheme,
     /// The seed of the cluster's key hash.
     pub key_hash_seed: u64,
     /// Wall clock at the start of writing, milliseconds since the Unix epoch.
@@ -116,7 +116,7 @@ impl Header {
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&self.cluster.0.to_le_bytes());
         out.extend_from_slice(&self.shard.0.to_le_bytes());
-        out.extend_from_slice(&SLOT_SCHEME_CRC32.to_le_bytes());
+        out.extend_from_slice(&self.slot_scheme.number().to_le_bytes());
         out.extend_from_slice(&self.term.0.to_le_bytes());
         out.extend_from_slice(&self.index.0.to_le_bytes());
         out.extend_from_slice(&self.key_hash_seed.to_le_bytes());
@@ -201,6 +201,7 @@ impl Header {
                 shard,
                 term,
                 index,
+                slot_scheme: SlotScheme::default(),
                 slots: Vec::new(),
                 key_hash_seed,
                 created_ms,
@@ -212,10 +213,11 @@ impl Header {
             Some((header, scheme, counts))
         })();
         let Some((mut header, scheme, counts)) = fixed else { return Ok(None) };
-        if scheme != SLOT_SCHEME_CRC32 {
+        let Some(slot_scheme) = SlotScheme::of_number(scheme) else {
             let flaw = Flaw::Unknown { what: "slot scheme", found: scheme.into() };
             return Err(ReadError::damaged(at + 18, flaw));
-        }
+        };
+        header.slot_scheme = slot_scheme;
         for _ in 0..counts[0] {
             let at = cursor.position() as u64;
             let (Some(first), Some(last)) = (cursor.u16(), cursor.u16()) else { return Ok(None) };
@@ -253,6 +255,7 @@ pub(crate) mod tests {
             shard: ShardId(3),
             term: Term(7),
             index: Index(4711),
+            slot_scheme: SlotScheme::Codis,
             slots: vec![SlotRange::all()],
             key_hash_seed: 42,
             created_ms: 1_700_000_000_000,
@@ -270,10 +273,13 @@ pub(crate) mod tests {
     #[test]
     fn header_round_trip() {
         let header = example();
-        let bytes = header.encode();
-        let prefix = bytes.first_chunk().expect("longer than its prefix");
-        assert_eq!(Header::length(prefix).expect("good"), bytes.len());
-        assert_eq!(Header::decode(&bytes).expect("good"), header);
+        for slot_scheme in [SlotScheme::Codis, SlotScheme::Redis] {
+            let header = Header { slot_scheme, ..header.clone() };
+            let bytes = header.encode();
+            let prefix = bytes.first_chunk().expect("longer than its prefix");
+            assert_eq!(Header::length(prefix).expect("good"), bytes.len());
+            assert_eq!(Header::decode(&bytes).expect("good"), header);
+        }
         let state = raft::eraftpb::ConfState::from(&header.membership);
         assert_eq!(Membership::from(&state), header.membership);
     }

@@ -61,7 +61,7 @@ impl Meta {
             items: footer.item_count,
             size: footer.file_size,
             crc: format!("{:08x}", footer.crc),
-            slot_scheme: "crc32-1024".to_string(),
+            slot_scheme: header.slot_scheme.name().to_string(),
             slots: header.slots.iter().map(|range| (slot(range.first), slot(range.last))).collect(),
             created_ms: header.created_ms,
             leader_time_ms: header.leader_time_ms,

@@ -3,7 +3,7 @@
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::{Edit, Expiry, Key, KeyHasher, StringForm, View};
-use ringraft_shards::slot::Slot;
+use ringraft_shards::slot::{Slot, SlotScheme};
 
 use crate::command::{Command, Condition, KeyNumber, Reply};
 
@@ -44,7 +44,7 @@ pub fn key_name(key: KeyNumber) -> Vec<u8> {
 
 /// Which shard of so many has a key.
 pub fn shard_of(key: &[u8], shards: u16) -> u16 {
-    (Slot::of_key(key).number() % shards as usize) as u16
+    (Slot::of_key(key, SlotScheme::Codis).number() % shards as usize) as u16
 }
 
 /// The command's number and arguments. The first argument names the operation, for the checks.

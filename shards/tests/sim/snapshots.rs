@@ -103,6 +103,7 @@ impl Running {
             }
             let point = self.group.snapshot_point();
             let header = Header {
+                slot_scheme: Default::default(),
                 cluster: CLUSTER,
                 shard: ShardId(shard),
                 term: point.term,

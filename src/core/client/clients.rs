@@ -118,6 +118,7 @@ fn flags(connection: &Connection) -> String {
     let session = &connection.session;
     let all = [
         (session.monitor, 'O'),
+        (session.reads_replicas, 'r'),
         (session.subscriptions.is_some(), 'P'),
         (session.tracking.is_some(), 't'),
         (session.tracking.as_ref().is_some_and(|t| t.is_broken), 'R'),

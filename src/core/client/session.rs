@@ -39,6 +39,8 @@ pub struct Session {
     pub no_evict: bool,
     /// CLIENT NO-TOUCH.
     pub no_touch: bool,
+    /// READONLY: it may be answered by a replica.
+    pub reads_replicas: bool,
     /// MONITOR.
     pub monitor: bool,
     /// What it has subscribed to, if anything.

@@ -7,7 +7,7 @@ use crate::commands::Command;
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::{KeyHash, KeyHasher};
-use ringraft_shards::slot::{SLOT_COUNT, Slot};
+use ringraft_shards::slot::SLOT_COUNT;
 
 /// Where a shard lives, as one core knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Router {
     /// Does one shard own all keys of a request?
     pub fn is_one(&self, command: &Command, arguments: Arguments<'_>) -> bool {
         let mut positions = command.keys.positions(arguments);
-        let shard = |i: usize| self.slots[Slot::of_key(arguments.at(i)).number()];
+        let shard = |i: usize| self.slots[self.hasher.slot(arguments.at(i)).number()];
         let first = positions.next().map(shard);
         positions.all(|i| Some(shard(i)) == first)
     }

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use ringraft_shards::slot::{SLOT_COUNT, Slot};
+use ringraft_shards::slot::{SLOT_COUNT, Slot, SlotScheme};
 
 use crate::support::client::encode;
 use crate::support::{Chance, Client, Server, Value, eventually};
@@ -183,7 +183,7 @@ pub fn keys_in_turn(prefix: &str, count: usize, shards: usize) -> Vec<String> {
 
 /// The shard that owns a key, of a server with `shards` of them.
 pub fn shard_of(key: &str, shards: usize) -> usize {
-    Slot::of_key(key.as_bytes()).number() * shards / SLOT_COUNT
+    Slot::of_key(key.as_bytes(), SlotScheme::Codis).number() * shards / SLOT_COUNT
 }
 
 /// Unless it holds, it is wrong.
