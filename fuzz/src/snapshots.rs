@@ -126,6 +126,7 @@ fn build(mut data: &[u8]) -> Vec<u8> {
 
 fn header() -> Header {
     Header {
+        slot_scheme: Default::default(),
         cluster: ClusterId(7),
         shard: ShardId(3),
         term: Term(7),
