@@ -9,9 +9,9 @@ use crate::core::disk::snapshots::SnapshotReport;
 use crate::core::gather::report::Totals;
 use crate::core::push::TopicKind;
 use crate::core::{Core, SessionContext, wall_clock_ms};
-use crate::node::usage;
 use crate::resp::reply::Reply;
 use crate::settings::values::{Mode, Word};
+use crate::usage;
 use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 

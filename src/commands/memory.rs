@@ -6,8 +6,8 @@ use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Group, container, plain, session};
 use crate::core::SessionContext;
 use crate::core::gather::report::Totals;
-use crate::node::usage::{self, Memory};
 use crate::resp::reply::Reply;
+use crate::usage::{self, Memory};
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] =

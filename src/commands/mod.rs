@@ -36,7 +36,7 @@ pub mod pattern;
 pub mod persistence;
 pub mod pubsub;
 pub mod raft;
-pub mod refusal;
+pub use crate::refusal;
 pub mod scan;
 pub mod script;
 pub mod secrets;

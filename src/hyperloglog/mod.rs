@@ -20,7 +20,7 @@ mod estimate;
 mod hash;
 mod sparse;
 
-use crate::commands::refusal::Refusal;
+use crate::refusal::Refusal;
 
 /// Count of registers.
 pub const REGISTERS: usize = 1 << INDEX_BITS;

@@ -8,7 +8,6 @@ pub mod logging;
 pub mod recover;
 pub mod run;
 pub mod signals;
-pub mod usage;
 
 use crate::settings::values::{Mode, Slots};
 use crate::settings::{SettingError, Settings};

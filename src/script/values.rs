@@ -2,8 +2,8 @@
 
 use super::arguments::number_of;
 use super::raise::Fault;
-use crate::commands::refusal::Refusal;
 use crate::numbers::parse_integer;
+use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
 use mlua::{Lua, Table, Value};
 

@@ -7,7 +7,7 @@ use super::Settings;
 use super::redis_file;
 use super::table::{Kind, Setting, TABLE};
 use super::values::join;
-use crate::commands::refusal::Refusal;
+use crate::refusal::Refusal;
 use std::io;
 use std::path::Path;
 use toml_edit::{Document, DocumentMut, Item, Value};

@@ -11,9 +11,9 @@ pub mod redis_file;
 pub mod table;
 pub mod values;
 
-use crate::commands::refusal::Refusal;
 use crate::glob::Glob;
 use crate::net::ring::Features;
+use crate::refusal::Refusal;
 use bind::Bind;
 use events::Events;
 use ringraft_shards::value::Limits;

@@ -6,7 +6,6 @@
 
 use crate::commands::options::timeout_of;
 use crate::commands::pattern::wants_order;
-use crate::commands::refusal::Refusal;
 use crate::commands::scan::{Cursor, ScanOptions};
 use crate::commands::{Answer, Call, Command, Gather, Run, Spread, table};
 use crate::core::Core;
@@ -21,6 +20,7 @@ use crate::core::shard::Request;
 use crate::core::transact::coalesce::joins;
 use crate::core::transact::spread::Member;
 use crate::limits::REQUEST_BYTES_MAX;
+use crate::refusal::Refusal;
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::{DatabaseIndex, ShardId};

@@ -1,6 +1,5 @@
 //! What a session command may use: its core, its connection, and all other cores through questions.
 
-use crate::commands::refusal::Refusal;
 use crate::commands::{Answer, Call, Gather};
 use crate::core::Core;
 use crate::core::client::answers::{Origin, Target};
@@ -8,6 +7,7 @@ use crate::core::client::connection::{Connection, Hold};
 use crate::core::client::session::Session;
 use crate::core::gather::{Findings, GatherState, Merge, Part};
 use crate::core::mail::mailbox::Mail;
+use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::OwnedArguments;
 use std::any::Any;

@@ -6,8 +6,8 @@ use crate::commands::table;
 use crate::core::Core;
 use crate::core::gather::report::Totals;
 use crate::core::observe::stats::CommandStats;
-use crate::node::usage;
 use crate::settings::values::Word;
+use crate::usage;
 use std::fmt::{Display, Write};
 
 /// Upper bounds of the durations that are told apart, in microseconds.

@@ -1,8 +1,8 @@
 //! What a core counts: per command, per connection, per hop. Plain numbers, merged when somebody asks.
 
-use crate::commands::refusal::Outcome;
 use crate::commands::{Command, table};
 use crate::core::observe::slowlog::SlowLog;
+use crate::refusal::Outcome;
 use crate::resp::reply::Reply;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;

@@ -2,10 +2,10 @@
 
 use super::topics::{Name, TopicKind};
 use crate::commands::Answer;
-use crate::commands::refusal::Refusal;
 use crate::core::Core;
 use crate::core::client::session::Session;
 use crate::core::gather::context::SessionContext;
+use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
 use std::collections::HashSet;
 use std::sync::Arc;

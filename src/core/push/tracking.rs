@@ -6,10 +6,10 @@
 //! order; news waits until the replies of the requests before it are written, so that nobody caches what has just gone.
 //! An entry is gone with the first change: the client must read again to hear of the next.
 
-use crate::commands::refusal::Refusal;
 use crate::core::Core;
 use crate::core::client::answers::Target;
 use crate::core::mail::mailbox::Mail;
+use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::keyspace::Listening;

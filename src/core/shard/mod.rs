@@ -9,7 +9,6 @@ pub(in crate::core) mod reclaim;
 
 use crate::commands::events::note_events;
 use crate::commands::expire::TURN_BACK;
-use crate::commands::refusal::Outcome;
 use crate::commands::table;
 use crate::commands::{Answer, Call, Command, Run};
 use crate::core::client::answers::{Answers, Origin, Target};
@@ -24,6 +23,7 @@ use crate::core::wait::acknowledge::SyncWait;
 use crate::core::wait::readers::Readers;
 use crate::core::wait::waiting::{Interests, Manner, Waiters};
 use crate::limits::{BATCH_BYTES_MAX, ENTRIES_IN_FLIGHT_MAX, READS_PER_STAGE};
+use crate::refusal::Outcome;
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::batch::{Batch, BatchBuilder, Operation};

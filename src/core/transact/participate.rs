@@ -4,12 +4,12 @@
 //! rides in the shard's order of requests like any read behind writes; its records are operations of the shard's
 //! entries like any write. The protocol is the engine's (`ringraft_shards::transaction`).
 
-use crate::commands::refusal::{Outcome, Refusal};
 use crate::commands::{Answer, Arity, Call, Command, Group, Keys, Run, shard as shard_row, table};
 use crate::core::client::answers::{Answers, Origin};
 use crate::core::client::session::Watched;
 use crate::core::observe::stats::Stats;
 use crate::core::shard::{LocalShard, Request, ShardContext, numbered, run_operation};
+use crate::refusal::{Outcome, Refusal};
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::batch::{BatchBuilder, Operation};

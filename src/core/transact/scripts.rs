@@ -5,7 +5,6 @@
 //! it asks for all keys (KEYS, SCAN, DBSIZE ...), with all shards locked whole. These locks are kept while the shards
 //! are asked for what it lacks, and it runs again from the start, until it has everything.
 
-use crate::commands::refusal::Refusal;
 use crate::commands::{Command, Run as RunKind, ScriptBy};
 use crate::core::Core;
 use crate::core::client::answers::{Origin, Target};
@@ -15,6 +14,7 @@ use crate::core::gather::{Part, bulk_of};
 use crate::core::transact::steps::{Manner, Progress, Step, Steps};
 use crate::limits::SCRIPT_ATTEMPTS_MAX;
 use crate::numbers::parse_integer;
+use crate::refusal::Refusal;
 use crate::resp::read::Elements;
 use crate::resp::reply::{Protocol, Reply};
 use crate::script::call::{Answered, Done, Effect, Run, Wanted};

@@ -6,7 +6,6 @@
 //! before the transaction is applied, and proposes it only if none has changed.
 
 use crate::commands::events::note_events;
-use crate::commands::refusal::{Outcome, Refusal};
 use crate::commands::{
     Answer, Arity, Call, Command, Group, Keys, Run, Spread, read, session, shard, table, write,
 };
@@ -18,6 +17,7 @@ use crate::core::gather::context::SessionContext;
 use crate::core::gather::{GatherState, Merge, Part};
 use crate::core::shard::{Request, ShardContext};
 use crate::core::transact::steps::Step;
+use crate::refusal::{Outcome, Refusal};
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::{DatabaseIndex, ShardId};

@@ -45,11 +45,11 @@ impl Core {
         if steady_ms - self.rested_ms >= REST_INTERVAL_MS {
             self.rested_ms = steady_ms;
             if self.ring.rest() {
-                crate::node::usage::decay();
+                crate::usage::decay();
             }
             if self.is_home() {
                 // Some tenths of a millisecond: the allocator adds up what each of its classes holds.
-                crate::node::usage::note_peak();
+                crate::usage::note_peak();
             }
         }
         self.tick_blocked();

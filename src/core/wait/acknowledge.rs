@@ -3,7 +3,6 @@
 //! Whether it is on this node's disk the shards know: under `always` what is answered is on the disk; under `everysec` a
 //! shard answers when the next sync has ended; under `no` nobody syncs, and the time is waited out too.
 
-use crate::commands::refusal::{Outcome, Refusal};
 use crate::commands::{
     Answer, Arity, Call, Command, Group, Keys, session, shard as shard_row, table,
 };
@@ -12,6 +11,7 @@ use crate::core::client::answers::{Answers, Origin, Target};
 use crate::core::gather::context::SessionContext;
 use crate::core::shard::{LocalShard, Request, ShardContext};
 use crate::numbers::parse_integer;
+use crate::refusal::{Outcome, Refusal};
 use crate::resp::reply::{Protocol, Reply};
 use crate::settings::values::{Fsync, Mode};
 use ringraft_shards::arguments::OwnedArguments;

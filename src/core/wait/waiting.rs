@@ -6,12 +6,12 @@
 //! stands another. What fills a key unnamed (SWAPDB, a transaction over several shards) is noticed when it is
 //! applied, and served by the next entry.
 
-use crate::commands::refusal::Refusal;
 use crate::commands::{Arity, Call, Command, Fill, Group, Keys, Run, TimeoutAt};
 use crate::commands::{stream_read, table, write};
 use crate::core::client::answers::{Answers, Origin, Target};
 use crate::core::observe::stats::Stats;
 use crate::core::shard::{LocalShard, Request, Set, numbered, run_operation};
+use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::batch::BatchBuilder;
