@@ -254,3 +254,7 @@ pub const SCRIPTS_COMPILED_MAX: usize = 4096;
 
 /// Bytes of a text that a script loads in pieces.
 pub const SCRIPT_LOADED_BYTES_MAX: usize = 64 << 20;
+
+/// A library of functions that takes longer to run when it is loaded is refused: its text is to register functions and nothing
+/// else. As Redis has it.
+pub const LIBRARY_LOAD_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(500);

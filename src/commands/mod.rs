@@ -16,6 +16,7 @@ pub mod debug;
 pub mod dump;
 pub mod events;
 pub mod expire;
+pub mod function;
 pub mod geo;
 pub mod geo_search;
 pub mod hash;
@@ -311,6 +312,8 @@ pub enum ScriptBy {
     Text,
     /// By its digest.
     Digest,
+    /// A function, by its name.
+    Function,
 }
 
 impl Run {

@@ -5,6 +5,7 @@ use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Group, ScriptBy, container, plain, script_row, session};
 use crate::core::SessionContext;
 use crate::resp::reply::Reply;
+use crate::script::library::{Killed, Kind};
 use crate::script::sha1;
 
 /// Rows of this file.
@@ -65,7 +66,8 @@ const SCRIPT: &[Command] = &[
     ),
 ];
 
-const fn reads(mut row: Command) -> Command {
+/// A script that only reads.
+pub const fn reads(mut row: Command) -> Command {
     row.flags.readonly = true;
     row
 }
@@ -111,11 +113,28 @@ fn kill(
     _: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    if !context.core.shared.scripts.kill() {
-        return Err(Refusal::text("NOTBUSY No scripts in execution right now."));
+    kill_running(context, Kind::Script, reply)
+}
+
+/// Ends what runs of a kind. Errors: there is nothing, or what runs is of the other kind.
+pub fn kill_running(
+    context: &mut SessionContext<'_>,
+    kind: Kind,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    match (context.core.shared.scripts.kill(kind), kind) {
+        (Killed::Nothing, _) => Err(Refusal::text("NOTBUSY No scripts in execution right now.")),
+        (Killed::Other, Kind::Script) => Err(Refusal::text(
+            "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.",
+        )),
+        (Killed::Other, Kind::Function) => Err(Refusal::text(
+            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+        )),
+        (Killed::Some, _) => {
+            reply.ok();
+            Ok(Answer::Now)
+        }
     }
-    reply.ok();
-    Ok(Answer::Now)
 }
 
 fn load(
@@ -123,7 +142,7 @@ fn load(
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    let script = context.core.interpreter()?.script(call.at(2))?;
-    reply.bulk(sha1::hexadecimal(&script.digest).as_bytes());
+    context.core.interpreter()?.script(call.at(2))?;
+    reply.bulk(sha1::hexadecimal(&sha1::digest(call.at(2))).as_bytes());
     Ok(Answer::Now)
 }

@@ -8,7 +8,7 @@
 use super::refusal::Refusal;
 use super::{
     Command, Run, bit, bitfield, client, cluster, command, config, connection, counter, database,
-    debug, dump, expire, geo, geo_search, hash, hash_expire, hyperloglog, info, keys, latency, lcs,
+    debug, dump, expire, function, geo, geo_search, hash, hash_expire, hyperloglog, info, keys, latency, lcs,
     list, memory, object, pattern, persistence, pubsub, raft, scan, script, server, set,
     set_operations, slowlog, sort, stream, stream_group, stream_info, stream_read, string, zset,
     zset_operations, zset_range, zset_walk,
@@ -45,6 +45,7 @@ const FAMILIES: &[&[Command]] = &[
     expire::COMMANDS,
     scan::COMMANDS,
     script::COMMANDS,
+    function::COMMANDS,
     pattern::COMMANDS,
     database::COMMANDS,
     object::COMMANDS,
@@ -63,6 +64,7 @@ const FAMILIES: &[&[Command]] = &[
     slowlog::COMMANDS,
     latency::COMMANDS,
     debug::COMMANDS,
+    crate::core::transact::libraries::COMMANDS,
     crate::core::transact::transaction::COMMANDS,
     crate::core::transact::participate::COMMANDS,
     crate::core::wait::waiting::COMMANDS,
@@ -421,6 +423,19 @@ const NUMBERED: &[&str] = &[
     "cluster|shards",
     "cluster|slaves",
     "cluster|slots",
+    "fcall",
+    "fcall_ro",
+    "function",
+    "function|load",
+    "function|delete",
+    "function|list",
+    "function|stats",
+    "function|kill",
+    "function|flush",
+    "function|dump",
+    "function|restore",
+    "function|help",
+    "change-libraries",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

@@ -115,8 +115,8 @@ fn error(text: &str) -> Ending {
 }
 
 /// Containers whose subcommands concern the server or a connection.
-const REFUSED_PARENTS: [&str; 8] =
-    ["client", "config", "script", "debug", "latency", "slowlog", "raft", "pubsub"];
+const REFUSED_PARENTS: [&str; 9] =
+    ["client", "config", "script", "function", "debug", "latency", "slowlog", "raft", "pubsub"];
 
 /// May a script use a command? What concerns the connection, or is answered by all cores together, it may not.
 fn is_allowed(command: &Command) -> bool {

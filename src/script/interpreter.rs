@@ -1,13 +1,17 @@
 //! What a core runs scripts with: its interpreter, and the scripts that it has compiled.
 
 use super::call::{Ending, Run};
+use super::functions::{Functions, Loaded, Registered};
 use super::interface;
-use super::library::{Digest, Library};
+use super::library::{Digest, Kind, Library};
 use super::raise::text_of;
 use super::sandbox::{Sandbox, interpreter};
+use super::shebang::{self, Traits};
 use super::values::to_reply;
 use super::{arguments::bytes_of, sha1};
-use crate::limits::{SCRIPT_GUESS_TICKS_MAX, SCRIPT_TICK_INSTRUCTIONS, SCRIPTS_COMPILED_MAX};
+use crate::limits::{
+    LIBRARY_LOAD_TIME_MAX, SCRIPT_GUESS_TICKS_MAX, SCRIPT_TICK_INSTRUCTIONS, SCRIPTS_COMPILED_MAX,
+};
 use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
 use mlua::chunk::ChunkMode;
@@ -20,25 +24,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// What a script says of itself in its first line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traits {
-    /// It has such a line: Redis' newer rules hold.
-    pub declares: bool,
-    /// It does not write.
-    pub no_writes: bool,
-    /// It may run when memory is over its limit.
-    pub allow_oom: bool,
-}
-
 /// A compiled script.
 #[derive(Clone)]
 pub struct Script {
-    /// What names it.
-    pub digest: Digest,
+    title: Title,
     /// What it says of itself.
     pub traits: Traits,
     function: Function,
+}
+
+/// What names a script in its errors, and so how it is given its keys.
+#[derive(Clone)]
+enum Title {
+    /// A script: KEYS and ARGV.
+    Digest(Digest),
+    /// A function: its arguments.
+    Function(Rc<[u8]>),
 }
 
 /// Where the run that is under way is, for the functions that it calls.
@@ -80,13 +81,24 @@ impl Place {
 
     /// Notes a line for the log.
     pub fn log(&self, level: i64, text: String) {
-        if let Some(run) = self.run.borrow_mut().as_mut() {
-            run.done.logged.push((level, text));
+        match self.run.borrow_mut().as_mut() {
+            Some(run) => run.done.logged.push((level, text)),
+            // A library that is loaded.
+            None => emit(level, &text),
         }
     }
 
     fn guesses(&self) -> bool {
         self.run.borrow().as_ref().is_some_and(|run| run.lacks())
+    }
+}
+
+/// Writes what a script logs.
+pub fn emit(level: i64, text: &str) {
+    match level {
+        0 | 1 => tracing::debug!("script: {text}"),
+        2 => tracing::info!("script: {text}"),
+        _ => tracing::warn!("script: {text}"),
     }
 }
 
@@ -97,6 +109,8 @@ struct Watch {
     began: Cell<Instant>,
     /// No script runs longer; none: as long as it likes.
     limit: Cell<Option<Duration>>,
+    /// What it is told when it has.
+    lateness: Cell<&'static str>,
     guessed_ticks: Cell<u32>,
     is_strict: Cell<bool>,
     /// Why the run was made to end, if it was.
@@ -113,6 +127,7 @@ pub struct Interpreter {
     handler: Function,
     compiled: HashMap<Digest, Script>,
     generation: u64,
+    functions: Functions,
     /// Memory that it may have.
     bytes_max: Cell<usize>,
 }
@@ -122,18 +137,21 @@ impl Interpreter {
     pub fn new(core: u16, library: Arc<Library>, bytes_max: usize) -> mlua::Result<Interpreter> {
         let lua = interpreter()?;
         lua.set_memory_limit(bytes_max)?;
-        let protected_call = lua.globals().raw_get("xpcall")?;
+        let protected_call: Function = lua.globals().raw_get("xpcall")?;
         let sandbox = Sandbox::new(&lua)?;
         let place = Place::default();
         let redis = sandbox.front(&lua, &interface::table(&lua, &place)?)?;
         sandbox.globals.raw_set("redis", redis.clone())?;
         sandbox.globals.raw_set("server", redis)?;
+        let redis = interface::table(&lua, &place)?;
+        let functions = Functions::new(&lua, &sandbox, redis, protected_call.clone())?;
         let generation = library.generation();
         let watch = Rc::new(Watch {
             core,
             library,
             began: Cell::new(Instant::now()),
             limit: Cell::new(None),
+            lateness: Cell::new(""),
             guessed_ticks: Cell::new(0),
             is_strict: Cell::new(false),
             ended: Cell::new(None),
@@ -149,6 +167,7 @@ impl Interpreter {
             handler,
             compiled,
             generation,
+            functions,
             bytes_max: Cell::new(bytes_max),
         };
         made.hook(SCRIPT_TICK_INSTRUCTIONS)?;
@@ -220,18 +239,111 @@ impl Interpreter {
     }
 
     fn compile(&mut self, digest: Digest, text: &[u8]) -> Result<Script, Refusal> {
-        let (traits, body) = shebang(text)?;
-        let chunk = self.lua.load(body.as_slice()).set_name("@user_script");
+        let (traits, body) = shebang::of_script(text)?;
+        let chunk = self.lua.load(body).set_name("@user_script");
         let function = chunk.set_mode(ChunkMode::Text).into_function().map_err(|error| {
             let text = text_of(&error);
             Refusal::Text(format!("ERR Error compiling script (new function): {text}").into())
         })?;
-        let script = Script { digest, traits, function };
+        let script = Script { title: Title::Digest(digest), traits, function };
         if self.compiled.len() >= SCRIPTS_COMPILED_MAX {
             self.compiled.clear();
         }
         self.compiled.insert(digest, script.clone());
         Ok(script)
+    }
+
+    /// Takes over what has changed of the process' functions.
+    pub fn functions(&mut self) -> &Functions {
+        let library = self.watch.library.clone();
+        let version = library.functions_version();
+        if version == self.functions.version {
+            return &self.functions;
+        }
+        let libraries = library.functions();
+        let is_left = |name: &[u8], loaded: &Loaded| {
+            libraries.get(name).is_some_and(|code| Arc::ptr_eq(code, &loaded.code))
+        };
+        let known = self.functions.libraries.iter();
+        let gone: Vec<Vec<u8>> =
+            known.filter(|(name, own)| !is_left(name, own)).map(|(name, _)| name.clone()).collect();
+        gone.iter().for_each(|name| self.functions.remove(name));
+        for (name, code) in libraries.iter() {
+            if self.functions.libraries.contains_key(name) {
+                continue;
+            }
+            match self.load_library(code) {
+                Ok((name, functions)) => {
+                    self.functions.insert(name, Loaded { code: code.clone(), functions });
+                }
+                // It was loaded once: there is too little memory now, or the server is another one.
+                Err(refusal) => {
+                    let name = String::from_utf8_lossy(name);
+                    tracing::error!("the library {name} cannot be loaded: {refusal}");
+                }
+            }
+        }
+        self.functions.version = libraries.change_count();
+        &self.functions
+    }
+
+    /// A function. Errors: there is none such.
+    pub fn function(&mut self, name: &[u8]) -> Result<Script, Refusal> {
+        let registered = self.functions().by_name.get(name);
+        let Registered { name, traits, function, .. } =
+            registered.ok_or(Refusal::text("ERR Function not found"))?;
+        let title = Title::Function(name.clone());
+        Ok(Script { title, traits: *traits, function: function.clone() })
+    }
+
+    /// Runs a library for what it registers: its name and its functions.
+    /// Errors: it is none, or fails.
+    pub fn load_library(&self, code: &[u8]) -> Result<(Vec<u8>, Vec<Registered>), Refusal> {
+        let (name, body) = shebang::of_library(code)?;
+        let chunk = self.lua.load(body).set_name("@user_function").set_mode(ChunkMode::Text);
+        let chunk = chunk.set_environment(self.functions.environment.clone()).into_function();
+        let run = chunk.map_err(|error| {
+            Refusal::Text(format!("ERR Error compiling function: {}", text_of(&error)).into())
+        })?;
+        let failed =
+            |text: &[u8]| Refusal::Bytes([b"ERR Error registering functions: ", text].concat());
+        let broken = |error: mlua::Error| failed(format!("ERR {}", text_of(&error)).as_bytes());
+        self.functions.begin_loading().map_err(broken)?;
+        self.place.stopping.set(false);
+        self.watch.begin(Kind::Function, Some(LIBRARY_LOAD_TIME_MAX), "FUNCTION LOAD timeout");
+        let ended = self.protected_call.call::<MultiValue>((run, self.handler.clone()));
+        self.end_run();
+        let functions = self.functions.end_loading().map_err(broken)?;
+        let mut results = ended.map_err(broken)?.into_iter();
+        if results.next() != Some(Value::Boolean(true)) {
+            let error = results.next().unwrap_or(Value::Nil);
+            let text = match &error {
+                Value::Table(table) => {
+                    table.raw_get::<Value>("err").ok().as_ref().and_then(bytes_of)
+                }
+                other => bytes_of(other),
+            };
+            return Err(failed(&text.unwrap_or_else(|| b"ERR unknown error".to_vec())));
+        }
+        if functions.is_empty() {
+            return Err(Refusal::text("ERR No functions registered"));
+        }
+        Ok((name, functions))
+    }
+
+    /// What runs has come to its end.
+    fn end_run(&self) {
+        self.watch.library.end(self.watch.core);
+        if self.watch.is_strict.replace(false) {
+            // It was set a moment ago with the same means.
+            let _ = self.hook(SCRIPT_TICK_INSTRUCTIONS);
+        }
+        self.sandbox.clean();
+        self.lua.gc_restart();
+        if self.lua.used_memory() > self.bytes_max.get() / 2 {
+            // Lua 5.1 does not collect when memory runs out: the next script is to find some.
+            let _ = self.lua.gc_collect();
+        }
     }
 
     /// Runs a script; its reply goes to `reply`. Whether it must run again, the run says.
@@ -249,19 +361,13 @@ impl Interpreter {
         // Other numbers for every script, the same ones when it runs again.
         self.sandbox.random.seed(run.seed as i32);
         *self.place.run.borrow_mut() = Some(run);
-        self.watch.begin(limit);
+        let kind = match &script.title {
+            Title::Digest(_) => Kind::Script,
+            Title::Function(_) => Kind::Function,
+        };
+        self.watch.begin(kind, limit, "Script ran longer than script-time-limit.");
         let outcome = self.run_protected(script, keys, arguments, reply);
-        self.watch.library.end(self.watch.core);
-        if self.watch.is_strict.replace(false) {
-            // It was set a moment ago with the same means.
-            let _ = self.hook(SCRIPT_TICK_INSTRUCTIONS);
-        }
-        self.sandbox.clean();
-        self.lua.gc_restart();
-        if self.lua.used_memory() > self.bytes_max.get() / 2 {
-            // Lua 5.1 does not collect when memory runs out: the next script is to find some.
-            let _ = self.lua.gc_collect();
-        }
+        self.end_run();
         let mut run = self.place.run.borrow_mut().take().expect("it was put there");
         run.done.ended = self.watch.ended.get();
         (run, outcome)
@@ -275,11 +381,16 @@ impl Interpreter {
         reply: &mut Reply<'_>,
     ) -> Result<(), Refusal> {
         let results = self.strings(keys).and_then(|keys| {
+            let (run, handler) = (script.function.clone(), self.handler.clone());
+            let arguments = self.strings(arguments)?;
+            if let Title::Function(_) = script.title {
+                let calling = &self.functions.calling;
+                return calling.call::<MultiValue>((run, handler, keys, arguments));
+            }
             let globals = &self.sandbox.globals;
             globals.raw_set("KEYS", keys)?;
-            globals.raw_set("ARGV", self.strings(arguments)?)?;
-            let call = (script.function.clone(), self.handler.clone());
-            self.protected_call.call::<MultiValue>(call)
+            globals.raw_set("ARGV", arguments)?;
+            self.protected_call.call::<MultiValue>((run, handler))
         });
         let mut results = match results {
             Ok(results) => results.into_iter(),
@@ -289,7 +400,7 @@ impl Interpreter {
         let value = results.next().unwrap_or(Value::Nil);
         match is_well {
             true => to_reply(&value, self.place.protocol(), reply),
-            false => Err(final_error(&value, &script.digest)),
+            false => Err(final_error(&value, &script.title)),
         }
     }
 
@@ -303,12 +414,13 @@ impl Interpreter {
 }
 
 impl Watch {
-    fn begin(&self, limit: Option<Duration>) {
+    fn begin(&self, kind: Kind, limit: Option<Duration>, lateness: &'static str) {
         self.began.set(Instant::now());
         self.limit.set(limit);
+        self.lateness.set(lateness);
         self.guessed_ticks.set(0);
         self.ended.set(None);
-        self.library.begin(self.core);
+        self.library.begin(self.core, kind);
     }
 
     fn why_to_end(&self, place: &Place) -> Option<&'static str> {
@@ -328,7 +440,7 @@ impl Watch {
         } else if self.library.ends.load(Ordering::Relaxed) {
             Some("the server is shutting down")
         } else {
-            is_late().then_some("Script ran longer than script-time-limit.")
+            is_late().then_some(self.lateness.get())
         };
         if reason.is_some() {
             self.ended.set(reason);
@@ -372,7 +484,7 @@ fn explain(lua: &Lua, error: Value) -> mlua::Result<Table> {
     Ok(table)
 }
 
-fn final_error(error: &Value, digest: &Digest) -> Refusal {
+fn final_error(error: &Value, title: &Title) -> Refusal {
     let Value::Table(table) = error else {
         let text = bytes_of(error).unwrap_or_default();
         return Refusal::Bytes([b"ERR ", text.as_slice()].concat());
@@ -380,49 +492,16 @@ fn final_error(error: &Value, digest: &Digest) -> Refusal {
     let field = |name: &str| table.raw_get::<Value>(name).ok().as_ref().and_then(bytes_of);
     let mut text = field("err").unwrap_or_else(|| b"ERR unknown error".to_vec());
     if let (Some(source), Some(line)) = (field("source"), field("line")) {
-        text.extend(format!(" script: {}, on ", sha1::hexadecimal(digest)).bytes());
+        text.extend(b" script: ");
+        match title {
+            Title::Digest(digest) => text.extend(sha1::hexadecimal(digest).bytes()),
+            Title::Function(name) => text.extend_from_slice(name),
+        }
+        text.extend(b", on ");
         text.extend(source);
         text.push(b':');
         text.extend(line);
         text.push(b'.');
     }
     Refusal::Bytes(text)
-}
-
-/// What a script's first line says, and the script without it.
-/// Errors: the line is none of those that there are.
-fn shebang(text: &[u8]) -> Result<(Traits, Vec<u8>), Refusal> {
-    let mut traits = Traits::default();
-    if !text.starts_with(b"#!") {
-        return Ok((traits, text.to_vec()));
-    }
-    let Some(end) = text.iter().position(|&byte| byte == b'\n') else {
-        return Err(Refusal::text("ERR Invalid script shebang"));
-    };
-    let line = text[..end].to_vec();
-    let mut words = line.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
-    let engine = words.next().unwrap_or_default();
-    if engine != b"#!lua" {
-        return Err(Refusal::repeating("ERR Unexpected engine in script shebang: ", engine, ""));
-    }
-    traits.declares = true;
-    for word in words {
-        let Some(flags) = word.strip_prefix(b"flags=") else {
-            return Err(Refusal::repeating("ERR Unknown lua shebang option: ", word, ""));
-        };
-        for flag in flags.split(|&byte| byte == b',').filter(|flag| !flag.is_empty()) {
-            match flag {
-                b"no-writes" => traits.no_writes = true,
-                b"allow-oom" => traits.allow_oom = true,
-                // One node, and no slots to cross: nothing that these would change.
-                b"allow-stale" | b"no-cluster" | b"allow-cross-slot-keys" => {}
-                _ => {
-                    let before = "ERR Unexpected flag in script shebang: ";
-                    return Err(Refusal::repeating(before, flag, ""));
-                }
-            }
-        }
-    }
-    // The line break stays: lines keep their numbers.
-    Ok((traits, text[end..].to_vec()))
 }

@@ -1,8 +1,9 @@
-//! The scripts that the process knows, by digest, and which cores run one now.
+//! The scripts that the process knows, by digest; its functions; and which cores run one now.
 //!
 //! Every core keeps what it has compiled; here is the text for those that have not. It is locked only when a core meets
 //! a script for the first time since SCRIPT FLUSH.
 
+use ringraft_shards::keyspace::Libraries;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,16 +17,41 @@ pub struct Library {
     /// Counts SCRIPT FLUSH.
     generation: AtomicU64,
     cores: Vec<AtomicU8>,
+    /// Libraries of functions, as the shard that keeps them has them.
+    functions: Mutex<Arc<Libraries>>,
+    functions_version: AtomicU64,
     /// Must every script end, because the process does?
     pub ends: AtomicBool,
 }
 
-/// A core runs no script.
+/// A core runs nothing.
 const IDLE: u8 = 0;
-/// It runs one.
-const RUNS: u8 = 1;
-/// It runs one that SCRIPT KILL ends.
-const KILLED: u8 = 2;
+/// It runs a script.
+const RUNS_SCRIPT: u8 = 1;
+/// It runs a function.
+const RUNS_FUNCTION: u8 = 2;
+/// It runs what somebody has killed.
+const KILLED: u8 = 3;
+
+/// What is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// EVAL and its kin.
+    Script,
+    /// FCALL and its kin.
+    Function,
+}
+
+/// What came of a wish to kill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Killed {
+    /// What runs will end.
+    Some,
+    /// Nothing runs.
+    Nothing,
+    /// What runs is of the other kind.
+    Other,
+}
 
 impl Library {
     /// Without any script.
@@ -34,6 +60,8 @@ impl Library {
             texts: Mutex::default(),
             generation: AtomicU64::new(0),
             cores: (0..core_count).map(|_| AtomicU8::new(IDLE)).collect(),
+            functions: Mutex::default(),
+            functions_version: AtomicU64::new(0),
             ends: AtomicBool::new(false),
         }
     }
@@ -68,9 +96,32 @@ impl Library {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// A core begins to run a script.
-    pub fn begin(&self, core: u16) {
-        self.cores[usize::from(core)].store(RUNS, Ordering::Release);
+    /// Makes the libraries known to all cores, unless they know later ones.
+    pub fn publish(&self, libraries: &Libraries) {
+        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if libraries.change_count() >= functions.change_count() {
+            *functions = Arc::new(libraries.clone());
+            self.functions_version.store(libraries.change_count(), Ordering::Release);
+        }
+    }
+
+    /// The libraries.
+    pub fn functions(&self) -> Arc<Libraries> {
+        self.functions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes so far of the libraries. Cost: one load.
+    pub fn functions_version(&self) -> u64 {
+        self.functions_version.load(Ordering::Acquire)
+    }
+
+    /// A core begins to run a script or a function.
+    pub fn begin(&self, core: u16, kind: Kind) {
+        let state = match kind {
+            Kind::Script => RUNS_SCRIPT,
+            Kind::Function => RUNS_FUNCTION,
+        };
+        self.cores[usize::from(core)].store(state, Ordering::Release);
     }
 
     /// It has ended.
@@ -83,13 +134,20 @@ impl Library {
         self.cores[usize::from(core)].load(Ordering::Acquire) == KILLED
     }
 
-    /// Lets all scripts end that run now. False when there is none.
-    pub fn kill(&self) -> bool {
-        let mut any = false;
+    /// Lets all of a kind end that run now.
+    pub fn kill(&self, kind: Kind) -> Killed {
+        let (own, other) = match kind {
+            Kind::Script => (RUNS_SCRIPT, RUNS_FUNCTION),
+            Kind::Function => (RUNS_FUNCTION, RUNS_SCRIPT),
+        };
+        let mut found = Killed::Nothing;
         for core in &self.cores {
-            let swapped = core.compare_exchange(RUNS, KILLED, Ordering::AcqRel, Ordering::Acquire);
-            any |= swapped != Err(IDLE);
+            match core.compare_exchange(own, KILLED, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) | Err(KILLED) => found = Killed::Some,
+                Err(state) if state == other && found == Killed::Nothing => found = Killed::Other,
+                Err(_) => {}
+            }
         }
-        any
+        found
     }
 }

@@ -5,12 +5,14 @@
 //!
 //! - `library.rs`: the scripts that the process knows, by digest
 //! - `interpreter.rs`, `sandbox.rs`: what a core runs them with
+//! - `shebang.rs`, `functions.rs`: what first lines say; libraries of functions
 //! - `call.rs`: `redis.call`; `values.rs`: replies as values of Lua, and back
 //! - `bit.rs`, `json.rs`, `msgpack.rs`, `pack.rs`: the libraries
 
 mod arguments;
 mod bit;
 pub mod call;
+pub mod functions;
 mod interface;
 pub mod interpreter;
 mod json;
@@ -23,4 +25,5 @@ mod raise;
 mod random;
 mod sandbox;
 pub mod sha1;
+pub mod shebang;
 mod values;

@@ -19,6 +19,7 @@ mod endings;
 mod events;
 mod exact;
 mod full_disk;
+mod functions;
 mod harness;
 mod keys;
 mod lengths;

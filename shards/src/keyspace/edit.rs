@@ -10,7 +10,7 @@ use super::item::{Frame, RawItem};
 use super::lend;
 use super::shape::Shape;
 use super::view::View;
-use super::{Expiry, Key, Keyspace, StringForm};
+use super::{Expiry, Key, Keyspace, LibraryChange, StringForm};
 use crate::ids::{DatabaseIndex, Deadline};
 use crate::limits::DATABASE_COUNT;
 use crate::value::Limits;
@@ -49,6 +49,13 @@ impl Edit<'_> {
     /// Changes them. Collections that are there keep their forms until they are written to.
     pub fn set_limits(&mut self, limits: Limits) {
         self.keyspace.limits = limits;
+    }
+
+    /// Changes the libraries of functions. False: the change was judged by another state, and nothing is done.
+    pub fn change_libraries(&mut self, change: &LibraryChange) -> bool {
+        let changed = self.keyspace.libraries.change(change);
+        self.keyspace.libraries_changed |= changed;
+        changed
     }
 
     /// What the shard remembers of transactions.

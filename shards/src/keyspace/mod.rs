@@ -21,6 +21,7 @@ mod guard;
 mod item;
 mod lazy_free;
 mod lend;
+mod libraries;
 mod load;
 mod memory;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use expire::{Sweep, Turned};
 pub use feed::{Change, KeyEvent, Listening, What};
 pub use guard::{Guard, WrongType};
 pub use item::Item;
+pub use libraries::{Libraries, LibraryChange};
 pub use memory::Spare;
 pub use shape::Shape;
 pub use view::{SCAN_UNIT, ScanPosition, View};
@@ -229,6 +231,10 @@ pub struct Keyspace {
     sweep: SweepPosition,
     /// Transactions over several shards; see [`crate::transaction`].
     ledger: Ledger,
+    /// Libraries of functions.
+    libraries: Libraries,
+    /// Have they changed since somebody asked?
+    libraries_changed: bool,
     /// When collections change their form.
     limits: Limits,
     /// What the entry under way has declared and not served.
@@ -257,6 +263,8 @@ impl Keyspace {
             pool: EvictionPool::default(),
             sweep: SweepPosition::default(),
             ledger: Ledger::default(),
+            libraries: Libraries::default(),
+            libraries_changed: false,
             limits: Limits::default(),
             serving: Served::default(),
             average_ttl_ms: [0; DATABASE_COUNT],
@@ -283,6 +291,23 @@ impl Keyspace {
     /// Puts the ledger of a snapshot in its place.
     pub fn set_ledger(&mut self, ledger: Ledger) {
         self.ledger = ledger;
+    }
+
+    /// Libraries of functions.
+    pub fn libraries(&self) -> &Libraries {
+        &self.libraries
+    }
+
+    /// Puts those of a snapshot in their place.
+    pub fn set_libraries(&mut self, libraries: Libraries) {
+        self.libraries_changed = !libraries.is_untouched();
+        self.libraries = libraries;
+    }
+
+    /// Have they changed since the last call?
+    #[inline(always)]
+    pub fn take_libraries_changed(&mut self) -> bool {
+        std::mem::take(&mut self.libraries_changed)
     }
 
     /// When collections change their form.

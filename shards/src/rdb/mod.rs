@@ -10,6 +10,7 @@
 pub mod checksum;
 mod encoding;
 mod item;
+mod libraries;
 mod lzf;
 mod packed;
 mod payload;
@@ -18,6 +19,7 @@ mod value;
 mod write;
 
 pub use item::{ItemRecord, Piece, read_item, write_item, write_record};
+pub use libraries::{LibrariesError, read_libraries, write_libraries};
 pub use payload::{PayloadError, read_payload, write_payload};
 pub use stream::write_stream_behind;
 pub use value::{EncodedValue, TakePart};

@@ -31,6 +31,11 @@ pub enum PayloadError {
 pub fn write_payload(out: &mut Vec<u8>, value: Value<'_>) {
     let start = out.len();
     let version = write_portable(out, value);
+    sign(out, start, version);
+}
+
+/// Appends version and checksum of the payload that begins at `start`.
+pub(super) fn sign(out: &mut Vec<u8>, start: usize, version: u16) {
     out.extend_from_slice(&version.to_le_bytes());
     let checksum = crc64(&out[start..]);
     out.extend_from_slice(&checksum.to_le_bytes());
@@ -38,6 +43,17 @@ pub fn write_payload(out: &mut Vec<u8>, value: Value<'_>) {
 
 /// Reads a payload. Bytes between the value and the version are ignored, as Redis does.
 pub fn read_payload(payload: &[u8]) -> Result<EncodedValue<'_>, PayloadError> {
+    let mut decoder = Decoder::new(checked(payload)?);
+    let start = decoder;
+    let type_byte = decoder.byte()?;
+    if type_byte == STREAM {
+        return Err(start.error(Fault::UnknownType(type_byte)).into());
+    }
+    Ok(read_value(&mut decoder, type_byte, 0)?)
+}
+
+/// What stands before version and checksum, if they are right.
+pub(super) fn checked(payload: &[u8]) -> Result<&[u8], PayloadError> {
     let (checked, checksum) = payload
         .split_last_chunk::<CHECKSUM_BYTES>()
         .ok_or(PayloadError::TooShort(payload.len()))?;
@@ -51,13 +67,7 @@ pub fn read_payload(payload: &[u8]) -> Result<EncodedValue<'_>, PayloadError> {
     if checksum == 0 || checksum != crc64(checked) {
         return Err(PayloadError::Checksum);
     }
-    let mut decoder = Decoder::new(value);
-    let start = decoder;
-    let type_byte = decoder.byte()?;
-    if type_byte == STREAM {
-        return Err(start.error(Fault::UnknownType(type_byte)).into());
-    }
-    Ok(read_value(&mut decoder, type_byte, 0)?)
+    Ok(value)
 }
 
 #[cfg(test)]

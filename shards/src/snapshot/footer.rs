@@ -9,6 +9,8 @@ pub(crate) const CHUNK_TAG: [u8; 4] = *b"ITEM";
 pub(crate) const LEDGER_TAG: [u8; 4] = *b"LEDG";
 /// First bytes of the chunk that holds the limits of packed values.
 pub(crate) const LIMITS_TAG: [u8; 4] = *b"LIMI";
+/// First bytes of the chunk that holds libraries of functions.
+pub(crate) const LIBRARIES_TAG: [u8; 4] = *b"LIBR";
 /// First bytes of the footer.
 pub(crate) const FOOTER_TAG: [u8; 4] = *b"DONE";
 /// Last bytes of every snapshot.

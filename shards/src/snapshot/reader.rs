@@ -7,10 +7,12 @@ use std::collections::HashMap;
 use std::io::Read;
 
 use super::error::{Flaw, ReadError};
-use super::footer::{CHUNK_TAG, ChunkHeader, FOOTER_TAG, Footer, LEDGER_TAG, LIMITS_TAG};
+use super::footer::{
+    CHUNK_TAG, ChunkHeader, FOOTER_TAG, Footer, LEDGER_TAG, LIBRARIES_TAG, LIMITS_TAG,
+};
 use super::header::{Header, PREFIX_BYTES};
 use crate::ids::DatabaseIndex;
-use crate::keyspace::Shape;
+use crate::keyspace::{Libraries, Shape};
 use crate::limits::SNAPSHOT_CHUNK_BYTES;
 use crate::rdb::{self, Fault, ItemRecord, Piece};
 use crate::transaction::Ledger;
@@ -26,6 +28,7 @@ pub struct SnapshotReader<R> {
     chunk_count: u64,
     item_count: u64,
     ledger: Ledger,
+    libraries: Libraries,
     limits: Limits,
     partial: PartialItems,
     footer: Option<Footer>,
@@ -94,6 +97,7 @@ impl<R: Read> SnapshotReader<R> {
             chunk_count: 0,
             item_count: 0,
             ledger: Ledger::default(),
+            libraries: Libraries::default(),
             limits: Limits::default(),
             partial: PartialItems::default(),
             footer: None,
@@ -125,6 +129,11 @@ impl<R: Read> SnapshotReader<R> {
         std::mem::take(&mut self.ledger)
     }
 
+    /// Libraries of functions, as far as they were read.
+    pub fn take_libraries(&mut self) -> Libraries {
+        std::mem::take(&mut self.libraries)
+    }
+
     /// When collections change their form, as far as it was read.
     pub fn limits(&self) -> Limits {
         self.limits
@@ -144,7 +153,9 @@ impl<R: Read> SnapshotReader<R> {
         let mut tag = [0; 4];
         self.input.fill(&mut tag, "a chunk")?;
         match tag {
-            CHUNK_TAG | LEDGER_TAG | LIMITS_TAG => self.read_items(start, tag).map(Some),
+            CHUNK_TAG | LEDGER_TAG | LIMITS_TAG | LIBRARIES_TAG => {
+                self.read_items(start, tag).map(Some)
+            }
             FOOTER_TAG => self.read_footer(start).map(|()| None),
             _ => Err(ReadError::damaged(start, Flaw::Tag)),
         }
@@ -195,6 +206,11 @@ impl<R: Read> SnapshotReader<R> {
         } else if tag == LIMITS_TAG {
             let flaw = Flaw::Unknown { what: "limits of packed values, version", found: 0 };
             self.limits = Limits::decode(payload).ok_or(ReadError::damaged(payload_start, flaw))?;
+            payload = &[];
+        } else if tag == LIBRARIES_TAG {
+            let flaw = Flaw::Unknown { what: "libraries of functions, version", found: 0 };
+            self.libraries =
+                Libraries::decode(payload).ok_or(ReadError::damaged(payload_start, flaw))?;
             payload = &[];
         }
         Ok(Chunk {

@@ -321,10 +321,15 @@ fn the_worked_example_is_what_is_written() {
 }
 
 #[test]
-fn the_ledger_of_transactions_comes_back() {
+fn ledger_and_libraries_come_back() {
     let ledger = crate::transaction::Ledger::example();
+    let mut libraries = crate::keyspace::Libraries::default();
+    let texts = vec![(b"name".to_vec(), b"text".to_vec())];
+    let change = crate::keyspace::LibraryChange { seen: 0, clears: false, texts };
+    assert!(libraries.change(&change));
     let mut writer = SnapshotWriter::new(example());
     writer.push_ledger(&ledger);
+    writer.push_libraries(&libraries);
     writer.push_record(&record(0, "k", "v", None));
     let (file, _) = writer.finish();
     let load = |bytes: &[u8]| {
@@ -335,6 +340,7 @@ fn the_ledger_of_transactions_comes_back() {
     };
     let keyspace = load(&file).expect("just written");
     assert_eq!(*keyspace.ledger(), ledger);
+    assert_eq!(*keyspace.libraries(), libraries);
     assert_eq!(keyspace.count(crate::ids::DatabaseIndex(0)), 1);
     for at in 0..file.len() {
         let mut flipped = file.clone();

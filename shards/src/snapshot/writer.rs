@@ -5,11 +5,11 @@
 
 use std::collections::VecDeque;
 
-use super::footer::{CHUNK_TAG, ChunkHeader, Footer, LEDGER_TAG, LIMITS_TAG};
+use super::footer::{CHUNK_TAG, ChunkHeader, Footer, LEDGER_TAG, LIBRARIES_TAG, LIMITS_TAG};
 use super::header::Header;
 use super::meta::Meta;
 use crate::ids::DatabaseIndex;
-use crate::keyspace::Item;
+use crate::keyspace::{Item, Libraries};
 use crate::limits::SNAPSHOT_CHUNK_BYTES;
 use crate::rdb::{self, ItemRecord};
 use crate::transaction::Ledger;
@@ -67,6 +67,15 @@ impl SnapshotWriter {
             debug_assert_eq!(self.item_count, 0, "limits go before items");
             self.open.extend_from_slice(&limits.encode());
             self.seal_as(LIMITS_TAG);
+        }
+    }
+
+    /// Puts the libraries of functions of the moment of the cut before all items. Nothing is written when there never was one.
+    pub fn push_libraries(&mut self, libraries: &Libraries) {
+        if !libraries.is_untouched() {
+            debug_assert_eq!(self.item_count, 0, "libraries go before items");
+            self.open.extend_from_slice(&libraries.encode());
+            self.seal_as(LIBRARIES_TAG);
         }
     }
 

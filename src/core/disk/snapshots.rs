@@ -315,6 +315,7 @@ impl Core {
         let mut writer = SnapshotWriter::new(header);
         writer.push_ledger(shard.keyspace.ledger());
         writer.push_limits(shard.keyspace.limits());
+        writer.push_libraries(shard.keyspace.libraries());
         shard.snapshots.run_count += 1;
         let run = shard.snapshots.run_count;
         shard.snapshots.run = Some(Run {
@@ -545,6 +546,7 @@ impl LocalShard {
         let mut writer = SnapshotWriter::new(header);
         writer.push_ledger(self.keyspace.ledger());
         writer.push_limits(self.keyspace.limits());
+        writer.push_libraries(self.keyspace.libraries());
         let mut bytes = Vec::new();
         while !self.keyspace.cut_step(SNAPSHOT_BUCKETS_PER_TURN, &mut |database, item, from| {
             writer.push(database, item, from)

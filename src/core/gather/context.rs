@@ -152,6 +152,9 @@ impl Core {
         if let Merge::Step(suspension) = gather.merge {
             return self.resume_steps(suspension, gather.parts);
         }
+        if matches!(gather.merge, Merge::Libraries { .. }) {
+            return self.conclude_libraries(gather);
+        }
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, gather.protocol);
         let refusal = gather.refusal().map(<[u8]>::to_vec);
@@ -177,7 +180,7 @@ impl Core {
                 let part = gather.parts.first().map_or(&b"*0\r\n"[..], |p| &p.reply);
                 crate::core::gather::merge_transaction(&replies, part, &mut reply);
             }
-            (Merge::Step(_), _) => unreachable!("it was resumed"),
+            (Merge::Step(_) | Merge::Libraries { .. }, _) => unreachable!("they go on elsewhere"),
             (Merge::Watch(watched), refusal) => {
                 self.conclude_watch(gather.target, watched, &gather.parts, refusal, &mut reply);
             }

@@ -12,6 +12,7 @@ use crate::commands::scan::Cursor;
 use crate::core::Core;
 use crate::core::client::answers::Target;
 use crate::core::client::session::Watched;
+use crate::core::transact::libraries::Judge;
 use crate::resp::read::{Elements, skip};
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
@@ -41,6 +42,13 @@ pub enum Merge {
     },
     /// The reply of a step that waits for it, by the number of its suspension.
     Step(u64),
+    /// A change of the libraries of functions that another one may have forestalled.
+    Libraries {
+        /// Makes the change anew.
+        judge: Judge,
+        /// The reply once it is made.
+        reply: Vec<u8>,
+    },
     /// Versions of watched keys, in order.
     Watch(Vec<Watched>),
     /// What every core found out.

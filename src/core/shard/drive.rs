@@ -122,6 +122,10 @@ impl Core {
             }
         }
         let shard = &mut self.shards[local];
+        if shard.keyspace.take_libraries_changed() {
+            // Before anybody hears of it.
+            self.shared.scripts.publish(shard.keyspace.libraries());
+        }
         if shard.keyspace.has_events() {
             let mut events = shard.keyspace.take_events();
             if shard.id != ShardId(0) {

@@ -2,6 +2,7 @@
 
 pub mod coalesce;
 pub mod everywhere;
+pub mod libraries;
 pub mod participate;
 pub mod referred;
 pub(in crate::core) mod scripts;

@@ -7,6 +7,7 @@
 
 use crate::commands::{Command, Run as RunKind, ScriptBy};
 use crate::core::Core;
+use crate::core::OUT_OF_MEMORY;
 use crate::core::client::answers::{Origin, Target};
 use crate::core::client::connection::Hold;
 use crate::core::client::session::Watched;
@@ -18,7 +19,7 @@ use crate::refusal::Refusal;
 use crate::resp::read::Elements;
 use crate::resp::reply::{Protocol, Reply};
 use crate::script::call::{Answered, Done, Effect, Run, Wanted};
-use crate::script::interpreter::Interpreter;
+use crate::script::interpreter::{Interpreter, Script, emit};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::{Key, KeyHash};
@@ -70,8 +71,8 @@ type Words<'a> = (Vec<&'a [u8]>, Vec<&'a [u8]>);
 type Ended = (Done, Result<(), Refusal>);
 
 /// The keys and the arguments of a script. Errors: their count is none.
-fn words_of(arguments: Arguments<'_>) -> Result<Words<'_>, Refusal> {
-    let count = parse_integer(arguments.at(2)).ok_or(Refusal::NotAnInteger)?;
+fn words_of(arguments: Arguments<'_>, no_count: Refusal) -> Result<Words<'_>, Refusal> {
+    let count = parse_integer(arguments.at(2)).ok_or(no_count)?;
     let rest = arguments.count() - 3;
     if count > rest as i64 {
         return Err(Refusal::text("ERR Number of keys can't be greater than number of args"));
@@ -146,6 +147,29 @@ impl Core {
         Progress::Done
     }
 
+    /// The script, and its keys and arguments. Errors: there is none such, or the count of keys is none.
+    fn find_script<'a>(
+        &mut self,
+        command: &Command,
+        arguments: Arguments<'a>,
+    ) -> Result<(Script, Words<'a>), Refusal> {
+        let name = arguments.at(1);
+        if matches!(command.run, RunKind::Script(ScriptBy::Function)) {
+            // As in Redis it is looked for before its keys are counted.
+            let script = self.interpreter()?.function(name)?;
+            return Ok((
+                script,
+                words_of(arguments, Refusal::text("ERR Bad number of keys provided"))?,
+            ));
+        }
+        let words = words_of(arguments, Refusal::NotAnInteger)?;
+        let script = match command.run {
+            RunKind::Script(ScriptBy::Digest) => self.interpreter()?.known(name)?,
+            _ => self.interpreter()?.script(name)?,
+        };
+        Ok((script, words))
+    }
+
     /// `None`: it must run again. Errors: it cannot run.
     fn run_script_of(
         &mut self,
@@ -154,17 +178,15 @@ impl Core {
         arguments: Arguments<'_>,
         reply: &mut Reply<'_>,
     ) -> Result<Option<Ended>, Refusal> {
-        let words = words_of(arguments)?;
-        let script = match command.run {
-            RunKind::Script(ScriptBy::Digest) => self.interpreter()?.known(arguments.at(1))?,
-            _ => self.interpreter()?.script(arguments.at(1))?,
-        };
+        let (script, words) = self.find_script(command, arguments)?;
         let traits = script.traits;
-        let lacks_memory = !traits.allow_oom && self.lacks_memory(command, arguments);
-        if lacks_memory && traits.declares && !traits.no_writes {
-            return Err(Refusal::text(
-                "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
-            ));
+        let lacks_memory = !traits.allow_oom() && self.lacks_memory(command, arguments);
+        if lacks_memory && traits.declares && !traits.no_writes() {
+            return Err(Refusal::text(OUT_OF_MEMORY));
+        }
+        if command.flags.readonly && traits.declares && !traits.no_writes() {
+            let text = "ERR Can not execute a script with write flag using *_ro command.";
+            return Err(Refusal::text(text));
         }
         let place = steps.place();
         let now_ms = *steps.retry.now_ms.get_or_insert(self.turn.now_ms);
@@ -177,7 +199,7 @@ impl Core {
             hasher: self.router.hasher(),
             seed: steps.current_seed(),
             string_bytes_max: self.settings.proto_max_bulk_len as usize,
-            read_only: command.flags.readonly || traits.no_writes,
+            read_only: command.flags.readonly || traits.no_writes(),
             out_of_memory: lacks_memory,
             is_whole: steps.retry.holds_whole,
             answers: steps.retry.answers.remove(&place).unwrap_or_default(),
@@ -209,11 +231,7 @@ impl Core {
             self.stats.commands[usize::from(command.number)].failed += u64::from(failed);
         }
         for (level, text) in done.logged {
-            match level {
-                0 | 1 => tracing::debug!("script: {text}"),
-                2 => tracing::info!("script: {text}"),
-                _ => tracing::warn!("script: {text}"),
-            }
+            emit(level, &text);
         }
         for (database, arguments) in &done.shown {
             self.show_line(*database, "lua", arguments.borrow());

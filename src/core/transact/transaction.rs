@@ -515,11 +515,7 @@ impl Core {
 
     /// Is memory over its limit where the keys of this command are, with nothing to evict? Of a command without keys:
     /// anywhere.
-    pub(in crate::core) fn lacks_memory(
-        &mut self,
-        command: &'static Command,
-        arguments: Arguments<'_>,
-    ) -> bool {
+    pub fn lacks_memory(&mut self, command: &'static Command, arguments: Arguments<'_>) -> bool {
         if self.settings.maxmemory == 0 {
             return false;
         }
