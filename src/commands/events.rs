@@ -312,7 +312,9 @@ impl Events<'_, '_> {
 
 /// Does the row need a rule here?
 pub fn may_change_keys(row: &Command) -> bool {
-    row.flags.write && !matches!(row.run, Run::Record | Run::Serve | Run::Container(_))
+    let is_of_items =
+        !matches!(row.run, Run::Record | Run::Serve | Run::Container(_) | Run::Session(_));
+    row.flags.write && is_of_items
 }
 
 #[cfg(test)]

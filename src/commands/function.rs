@@ -33,7 +33,7 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 const FUNCTION: &[Command] = &[
-    changing("load", Arity::AtLeast(3), load).about(
+    changing("load", Arity::AtLeast(3), load).grows().about(
         Group::Scripting,
         "7.0.0",
         "Adds a library, and answers its name.",
@@ -68,7 +68,7 @@ const FUNCTION: &[Command] = &[
         "7.0.0",
         "All libraries as a payload that FUNCTION RESTORE reads.",
     ),
-    changing("restore", Arity::AtLeast(3), restore).about(
+    changing("restore", Arity::AtLeast(3), restore).grows().about(
         Group::Scripting,
         "7.0.0",
         "Adds the libraries of a FUNCTION DUMP.",
@@ -83,8 +83,11 @@ const FUNCTION: &[Command] = &[
 /// The function of a row that runs on the connection's core.
 type RunSession = fn(&mut SessionContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>;
 
+/// A row that changes the libraries, which are no items.
 const fn changing(name: &'static str, arity: Arity, run: RunSession) -> Command {
-    session(name, arity, run).of("function").asks().may_replicate()
+    let mut row = session(name, arity, run).of("function").asks();
+    row.flags.write = true;
+    row
 }
 
 /// A change, and the reply once it is made.
