@@ -8,10 +8,10 @@
 use super::refusal::Refusal;
 use super::{
     Command, Run, bit, bitfield, client, cluster, command, config, connection, counter, database,
-    debug, dump, expire, function, geo, geo_search, hash, hash_expire, hyperloglog, info, keys, latency, lcs,
-    list, memory, object, pattern, persistence, pubsub, raft, scan, script, server, set,
-    set_operations, slowlog, sort, stream, stream_group, stream_info, stream_read, string, zset,
-    zset_operations, zset_range, zset_walk,
+    debug, dump, expire, function, geo, geo_search, hash, hash_expire, hyperloglog, info, keys,
+    latency, lcs, list, memory, object, pattern, persistence, pubsub, raft, scan, script, server,
+    set, set_operations, slowlog, sort, stream, stream_group, stream_info, stream_read, string,
+    zset, zset_operations, zset_range, zset_walk,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
