@@ -3,11 +3,11 @@
 //! What changes the libraries is judged here and done by the shard that keeps them (`core/transact/libraries.rs`).
 
 use super::help::help;
-use super::refusal::Refusal;
 use super::script::{kill_running, reads};
 use super::{Answer, Arity, Call, Command, Group, ScriptBy, container, plain, script_row, session};
 use crate::core::{Core, OUT_OF_MEMORY, SessionContext};
 use crate::glob::Glob;
+use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
 use crate::script::functions::{Functions, Registered};
 use crate::script::library::Kind;

@@ -1,6 +1,6 @@
 //! What the first line of a script or of a library says.
 
-use crate::commands::refusal::Refusal;
+use crate::refusal::Refusal;
 use crate::resp::quoting::split_words;
 
 /// Flags, in the order in which FUNCTION LIST shows them. The last three change nothing here: there is one node, and there are

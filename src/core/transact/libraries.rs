@@ -4,13 +4,13 @@
 //! A change is judged on the connection's core by the libraries that it knows, and names their state. When another
 //! change came first, the shard does nothing, and it is judged anew.
 
-use crate::commands::refusal::{Outcome, Refusal};
 use crate::commands::{Answer, Arity, Call, Command, Group, Keys, table, write};
 use crate::core::client::answers::{Origin, Target};
 use crate::core::client::connection::Hold;
 use crate::core::gather::{GatherState, Merge, Part, integer_of};
 use crate::core::shard::Request;
 use crate::core::{Core, SessionContext};
+use crate::refusal::{Outcome, Refusal};
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
