@@ -1,15 +1,37 @@
 //! Newtypes for the numbers that must not be mixed.
 
-/// One node (process) of a cluster; raft-rs' peer id. Never 0.
+/// One node (process) of a cluster. Never 0. In a Raft group the id of a member: a node's id in the lower half, the
+/// generation of its replica in the upper one, so that a replica that has lost its log comes back as another member.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
 #[serde(transparent)]
 pub struct NodeId(pub u64);
 
+impl NodeId {
+    /// The node's replica of this generation, as a member of a group.
+    pub fn replica(self, generation: u32) -> NodeId {
+        NodeId((u64::from(generation) << 32) | (self.0 & u64::from(u32::MAX)))
+    }
+
+    /// Of a member of a group: its node.
+    pub fn node(self) -> NodeId {
+        self.replica(0)
+    }
+
+    /// Of a member of a group: which replica of its node it is; 0 for a founder.
+    pub fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
 /// One cluster: random bits drawn when it is created and recorded in every file that belongs to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClusterId(pub u128);
+
+/// One data directory: random bits drawn when it is made. A node is known by its directory; an emptied one is another node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DirectoryId(pub u128);
 
 /// One shard of the keyspace, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +66,19 @@ impl std::fmt::Display for ClusterId {
     /// 32 hexadecimal digits.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:032x}", self.0)
+    }
+}
+
+impl std::fmt::Display for DirectoryId {
+    /// 32 hexadecimal digits.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl std::fmt::Display for NodeId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
     }
 }
 

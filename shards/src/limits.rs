@@ -234,3 +234,52 @@ pub const TRANSACTION_FORGET_COUNT: usize = 64;
 
 /// Waiting commands that one operation declares; more are declared once it is applied.
 pub const DECLARED_PER_OPERATION_MAX: usize = 64;
+
+/// Longest body of a frame between nodes once the handshake is over; a longer one ends the link.
+pub const LINK_FRAME_BYTES_MAX: usize = 2 << 20;
+
+/// Longest body of a frame of the handshake, from whoever has dialled.
+pub const LINK_HELLO_BYTES_MAX: usize = 4 << 10;
+
+/// Bytes of items with which a frame is full; the item that passes it still belongs to it.
+pub const LINK_TURN_BYTES: usize = 1 << 20;
+
+/// A longer item goes in parts of so many bytes, between which heartbeats and votes pass.
+pub const LINK_PART_BYTES: usize = 256 << 10;
+const _: () = assert!(LINK_TURN_BYTES + LINK_PART_BYTES < LINK_FRAME_BYTES_MAX);
+
+/// Longest item, which the receiver puts together from its parts: an entry, or what a transaction changes in a shard.
+pub const LINK_ITEM_BYTES_MAX: usize = ENTRY_BYTES_MAX + (1 << 20);
+
+/// Appends that were sent and not answered, over all groups of a link; when it is reached the rest waits. One more may
+/// be under way when nothing else is.
+pub const LINK_UNANSWERED_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes encoded and not taken by the socket; when it is reached appends and transactions wait as they are.
+pub const LINK_ENCODED_BYTES_MAX: usize = 4 << 20;
+
+/// Votes, heartbeats and answers that wait, in bytes, beside all the rest: they go first. More are dropped, as if lost.
+pub const LINK_URGENT_BYTES_MAX: usize = 256 << 10;
+
+/// Appends that wait in a link, in bytes shared with the logs; more are dropped, and the group is told that the peer is
+/// unreachable.
+pub const LINK_APPENDS_WAITING_BYTES_MAX: usize = 64 << 20;
+
+/// Messages of transactions that wait in a link, in bytes; more are dropped, as if lost. One larger may wait alone.
+pub const LINK_OTHERS_WAITING_BYTES_MAX: usize = 64 << 20;
+
+/// A shorter piece of an item is copied between its neighbours, a longer one is sent from where it lies.
+pub const LINK_SHARED_BYTES_MIN: usize = 4 << 10;
+
+/// Silence after which a link is cut.
+pub const LINK_SILENCE_US: u64 = 1_500_000;
+
+/// A side that has sent nothing for so long sends a sign of life.
+pub const LINK_PING_US: u64 = 400_000;
+const _: () = assert!(LINK_PING_US * 3 < LINK_SILENCE_US);
+
+/// Time for a handshake, from dialling to its end.
+pub const LINK_HANDSHAKE_US: u64 = 1_000_000;
+
+/// Wait before a node that could not be reached is dialled again: doubled each time, from the first to the last.
+pub const LINK_REDIAL_US: std::ops::RangeInclusive<u64> = 50_000..=1_000_000;

@@ -36,6 +36,8 @@ pub struct Audit {
     votes: HashMap<(u16, u64, u64), u64>,
     /// Last entry that each replica told a leader it had.
     acknowledged: HashMap<(u16, u64), u64>,
+    /// Nodes whose directory was emptied: what they said before is not theirs any more.
+    wiped: HashSet<u64>,
     /// Greatest commit index known to anybody.
     committed: HashMap<u16, u64>,
 }
@@ -161,7 +163,7 @@ impl Audit {
     /// A message leaves a node: a vote is given once, and what is acknowledged is kept.
     pub fn message(&mut self, shard: u16, message: &PeerMessage) {
         let message = &message.0;
-        if message.reject {
+        if message.reject || self.wiped.contains(&message.from) {
             return;
         }
         let (node, to, term) = (message.from, message.to, message.term);
@@ -188,6 +190,12 @@ impl Audit {
             }
             _ => {}
         }
+    }
+
+    /// A node has lost everything.
+    pub fn wiped(&mut self, node: u64) {
+        self.wiped.insert(node);
+        self.acknowledged.retain(|(_, of), _| *of != node);
     }
 
     /// A replica's log ends here now: what it acknowledged beyond was replaced by a leader, which is no loss.

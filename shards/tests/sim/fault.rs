@@ -4,6 +4,7 @@ use ringraft_shards::disk::Disk;
 use ringraft_shards::ids::NodeId;
 
 use crate::counts::Count;
+use crate::node::Input;
 use crate::plan::Kind;
 use crate::schedule::Event;
 use crate::snapshots;
@@ -27,6 +28,7 @@ const TIMED: &[Kind] = &[
     Kind::Partition,
     Kind::OneWay,
     Kind::SlowLink,
+    Kind::Reset,
     Kind::Kill,
     Kind::Power,
     Kind::Blackout,
@@ -38,6 +40,7 @@ const TIMED: &[Kind] = &[
     Kind::FailedWrite,
     Kind::FailedFileWork,
     Kind::Flip,
+    Kind::Wipe,
     Kind::Transfer,
     Kind::Membership,
 ];
@@ -86,6 +89,12 @@ impl World {
                     self.core.after(length_us, Event::Heal(Undo::Fast((node, other))));
                 }
             }
+            Kind::Reset => {
+                if let Some((connection, node, incarnation)) = self.core.reset(node) {
+                    let input = Input::Ended { connection };
+                    self.core.after(0, Event::Input { node, incarnation, input });
+                }
+            }
             Kind::Kill => {
                 self.core.count(Count::Kills);
                 self.crash(node, false, length_us / 4);
@@ -132,6 +141,7 @@ impl World {
             }
             Kind::FailedWrite | Kind::FailedFileWork => self.fail_disk(node, kind),
             Kind::Flip => self.flip(node),
+            Kind::Wipe => self.wipe(node),
             Kind::Transfer => self.transfer(node),
             Kind::Membership => self.change_members(),
             _ => unreachable!("not a timed fault"),
@@ -141,7 +151,7 @@ impl World {
     /// A fault ends.
     pub fn undo(&mut self, undo: Undo) {
         match undo {
-            Undo::Mend(links) => self.core.network.mend(&links),
+            Undo::Mend(links) => self.core.mend(&links),
             Undo::Fast(link) => self.core.network.set_slow(link, false),
             Undo::FastDisk(node) => self.node(node).slow_disk = false,
             Undo::Room(node) => {
@@ -157,14 +167,7 @@ impl World {
         let core = &mut self.core;
         self.nodes.get_mut(&id).expect("it is there").crash(power, core);
         core.after(back_us, Event::Start { node: id });
-        // A machine without power closes no connections: the others notice when it is back.
-        let notice_us = if power { back_us } else { 0 };
-        for other in self.nodes.values().filter(|other| other.up) {
-            let delay_us = notice_us + core.chance.below(5_000);
-            let (node, incarnation) = (other.id, other.incarnation);
-            let input = crate::node::Input::Unreachable { peer: id };
-            core.after(delay_us, Event::Input { node, incarnation, input });
-        }
+        core.process_ended(id, power);
     }
 
     /// Cuts the cluster in two, half of the time with `node` alone on one side.
@@ -205,7 +208,7 @@ impl World {
     /// node of a run at most, which the operator replaces; and only when a majority is left.
     fn flip(&mut self, node: u64) {
         let healthy = self.nodes.values().filter(|node| node.up && !node.flipped).count();
-        if self.nodes.values().any(|node| node.flipped) || healthy < 3 {
+        if self.nodes.values().any(|node| node.flipped || node.wiped) || healthy < 3 {
             return;
         }
         let shard = self.faults.below(u64::from(self.core.plan.shards)) as usize;
@@ -243,6 +246,21 @@ impl World {
             let back_us = self.faults.below(50_000);
             self.crash(node, pick.is_multiple_of(3), back_us);
         }
+    }
+
+    /// A node loses its directory and is started again, empty, under its old id. One of a run at most, as above.
+    fn wipe(&mut self, node: u64) {
+        let healthy = self.nodes.values().filter(|node| node.up && node.refused.is_none()).count();
+        let spoilt = self.nodes.values().any(|node| node.flipped || node.wiped);
+        if spoilt || healthy < 3 || !self.desired.contains(&node) {
+            return;
+        }
+        self.core.count(Count::Wipes);
+        self.core.note(|| format!("n{node} is wiped"));
+        let back_us = self.faults.below(50_000);
+        self.crash(node, true, back_us);
+        self.node(node).wipe();
+        self.core.audit.wiped(node);
     }
 
     fn transfer(&mut self, to: u64) {

@@ -36,6 +36,9 @@ const VARIANTS: &[(Flaw, u64, &[Kind])] = {
         (Flaw::FallingTime, 50, &[ClockJump]),
         (Flaw::ForgottenLocks, 50, &[Kill, TransactionCrash]),
         (Flaw::ForgottenVote, 400, &[Kill, Power, Loss]),
+        (Flaw::UncheckedDirectory, 50, &[Wipe]),
+        (Flaw::UnfencedNodes, 50, &[Membership]),
+        (Flaw::OlderLives, 400, &[Reset, Loss, Reorder, SlowLink, Partition]),
     ]
 };
 

@@ -14,6 +14,7 @@ mod command;
 mod counts;
 mod fault;
 mod flaws;
+mod links;
 mod machine;
 mod network;
 mod node;

@@ -1,15 +1,13 @@
 //! A node: one process with a member of every shard, its clocks, its links, and the pace at which it works.
 
-use std::collections::BTreeMap;
-
-use ringraft_shards::ids::{MonotonicTime, NodeId};
-use ringraft_shards::link::{LinkReceiver, LinkSender};
+use raft::eraftpb::MessageType;
+use ringraft_shards::ids::{DirectoryId, MonotonicTime, NodeId};
 use ringraft_shards::raft::PeerMessage;
 use ringraft_shards::random::Random;
 use ringraft_shards::transaction::Message;
 
 use crate::counts::Count;
-use crate::network::{Frame, Payload};
+use crate::links::{Arrived, Links, Payload};
 use crate::replica::{Outbox, Replica};
 use crate::request::Request;
 use crate::schedule::{Core, Event};
@@ -53,9 +51,18 @@ pub enum Input {
         from: u64,
         message: Box<PeerMessage>,
     },
-    /// The connection to a peer is lost.
-    Unreachable {
-        peer: u64,
+    /// Another node has dialled.
+    Accepted {
+        connection: u64,
+    },
+    /// Bytes have come.
+    Bytes {
+        connection: u64,
+        bytes: Vec<u8>,
+    },
+    /// A connection has ended.
+    Ended {
+        connection: u64,
     },
 }
 
@@ -95,16 +102,20 @@ pub struct Node {
     pub flipped: bool,
     /// What it said when it refused. It never starts again.
     pub refused: Option<String>,
-    senders: BTreeMap<u64, LinkSender>,
-    receivers: BTreeMap<u64, LinkReceiver>,
-    connections: u64,
+    /// What its data directory is known by.
+    pub directory: DirectoryId,
+    /// Its directory was emptied.
+    pub wiped: bool,
+    founders: Vec<u64>,
+    pub links: Links,
     transactions: Transactions,
     chance: Random,
 }
 
 impl Node {
     /// A node that does not run yet.
-    pub fn new(id: u64, shards: u16, voters: &[u64], chance: Random) -> Node {
+    pub fn new(id: u64, shards: u16, voters: &[u64], mut chance: Random) -> Node {
+        let directory = DirectoryId(u128::from(id) << 32);
         Node {
             id,
             up: false,
@@ -121,9 +132,10 @@ impl Node {
             slow_disk: false,
             flipped: false,
             refused: None,
-            senders: BTreeMap::new(),
-            receivers: BTreeMap::new(),
-            connections: 0,
+            directory,
+            wiped: false,
+            founders: voters.to_vec(),
+            links: Links::new(id, directory, 0, Random::new(chance.bits())),
             transactions: Transactions::new(id, 0, shards),
             chance,
         }
@@ -157,8 +169,8 @@ impl Node {
         core.incarnations.insert(self.id, self.incarnation);
         (self.turn_is_due, self.trapped) = (false, false);
         self.go_on();
-        self.senders.clear();
-        self.receivers.clear();
+        let chance = Random::new(self.chance.bits());
+        self.links = Links::new(self.id, self.directory, self.incarnation, chance);
         self.schedule_tick(core);
         self.schedule_turn(core);
     }
@@ -182,6 +194,15 @@ impl Node {
                 replica.disk.kill();
             }
         }
+    }
+
+    /// All that it has is lost, and somebody starts it again under its old id.
+    pub fn wipe(&mut self) {
+        let shards = self.replicas.len() as u16;
+        let new = |shard| Replica::new(self.id, shard, &self.founders);
+        self.replicas = (0..shards).map(new).collect();
+        self.directory = DirectoryId(self.directory.0 + 1);
+        self.wiped = true;
     }
 
     /// The process stands still; it may have read its clocks just before.
@@ -226,18 +247,6 @@ impl Node {
             let delay_us = 5 + self.chance.below(60);
             core.after(delay_us, Event::Turn { node, incarnation });
         }
-    }
-
-    /// A frame comes from the network.
-    pub fn receive(&mut self, frame: Frame, core: &mut Core) {
-        if !self.up || frame.to_incarnation != self.incarnation {
-            return;
-        }
-        if !self.receivers.entry(frame.from).or_default().accept(frame.stamp) {
-            core.count(Count::FramesDropped);
-            return;
-        }
-        self.input(Input::Payload { from: frame.from, payload: frame.payload }, core);
     }
 
     /// Something comes in; the next turn handles it.
@@ -308,7 +317,11 @@ impl Node {
             self.schedule_turn(core);
         }
         self.send(outbox, core);
-        if self.trapped { Err("a trap".into()) } else { Ok(()) }
+        match &self.refused {
+            Some(reason) => Err(reason.clone()),
+            None if self.trapped => Err("a trap".into()),
+            None => Ok(()),
+        }
     }
 
     fn handle(&mut self, input: Input, now_ms: i64, core: &mut Core, outbox: &mut Outbox) {
@@ -329,6 +342,8 @@ impl Node {
                     }
                     running.check_bounds(core);
                 }
+                let arrived = self.links.tick(clock, core);
+                self.take_arrived(arrived, now_ms, core, outbox);
             }
             Input::Request(request) => {
                 let shards = shards_of(&request.command, replicas.len() as u16);
@@ -338,43 +353,82 @@ impl Node {
                 let running = replicas[usize::from(shards[0])].running.as_mut();
                 running.expect("it is up").take(*request, core, outbox);
             }
-            Input::Payload { from, payload } => match *payload {
-                Payload::Raft { shard, message } => {
-                    let running = replicas[usize::from(shard)].running.as_mut();
-                    let running = running.expect("it is up");
-                    // A refusal is as good as a loss.
-                    let _ = running.group.step(message);
-                    running.stirred = true;
-                }
-                Payload::Transaction(Message::Shard(shard, message)) => {
-                    let running = replicas[usize::from(shard.0)].running.as_mut();
-                    running.expect("it is up").take_message(shard.0, message, outbox);
-                }
-                Payload::Transaction(Message::Coordinator(_, message)) => {
-                    self.transactions.handle(message, now_ms, core, outbox);
-                }
-                Payload::Piece { shard, piece } => {
-                    replicas[usize::from(shard)].take_piece(from, piece, core, outbox);
-                }
-                Payload::PieceAnswer { shard, answer } => {
-                    replicas[usize::from(shard)].take_piece_answer(from, answer, outbox);
-                }
-            },
+            Input::Payload { from, payload } => {
+                self.take_payload(from, *payload, now_ms, core, outbox);
+            }
+            Input::Accepted { connection } => self.links.accepted(connection, clock),
+            Input::Bytes { connection, bytes } => {
+                let arrived = self.links.receive(connection, &bytes, clock, core);
+                self.take_arrived(arrived, now_ms, core, outbox);
+            }
+            Input::Ended { connection } => {
+                let arrived = self.links.ended(connection, clock, core);
+                self.take_arrived(arrived, now_ms, core, outbox);
+            }
             Input::Written { shard, ticket } => replicas[usize::from(shard)].written(ticket),
             Input::FileWork { shard } => replicas[usize::from(shard)].finish_file_action(),
             Input::SnapshotWritten { shard } => replicas[usize::from(shard)].write_snapshot(core),
             Input::PieceStored { shard, from, message } => {
                 replicas[usize::from(shard)].store_incoming(from, *message, core, outbox);
             }
-            Input::Unreachable { peer } => {
-                self.senders.remove(&peer);
-                for replica in replicas {
-                    let running = replica.running.as_mut().expect("it is up");
-                    running.outgoing.remove(&peer);
-                    running.incoming.remove(&peer);
-                    running.group.unreachable(NodeId(peer));
-                    running.stirred = true;
-                }
+        }
+    }
+
+    /// What came over links, in order, and links that are lost.
+    fn take_arrived(
+        &mut self,
+        arrived: Arrived,
+        now_ms: i64,
+        core: &mut Core,
+        outbox: &mut Outbox,
+    ) {
+        for (from, payload) in arrived.payloads {
+            self.take_payload(from, payload, now_ms, core, outbox);
+        }
+        for peer in arrived.lost {
+            for replica in &mut self.replicas {
+                let running = replica.running.as_mut().expect("it is up");
+                running.outgoing.remove(&peer);
+                running.incoming.remove(&peer);
+                running.group.unreachable(NodeId(peer));
+                running.stirred = true;
+            }
+        }
+        if let Some(reason) = arrived.ended {
+            core.count(Count::Dismissals);
+            self.refused = Some(format!("told to end: {reason}"));
+        }
+    }
+
+    fn take_payload(
+        &mut self,
+        from: u64,
+        payload: Payload,
+        now_ms: i64,
+        core: &mut Core,
+        outbox: &mut Outbox,
+    ) {
+        let replicas = &mut self.replicas;
+        match payload {
+            Payload::Raft { shard, message } => {
+                let running = replicas[usize::from(shard)].running.as_mut();
+                let running = running.expect("it is up");
+                // A refusal is as good as a loss.
+                let _ = running.group.step(message);
+                running.stirred = true;
+            }
+            Payload::Transaction(Message::Shard(shard, message)) => {
+                let running = replicas[usize::from(shard.0)].running.as_mut();
+                running.expect("it is up").take_message(shard.0, message, outbox);
+            }
+            Payload::Transaction(Message::Coordinator(_, message)) => {
+                self.transactions.handle(message, now_ms, core, outbox);
+            }
+            Payload::Piece { shard, piece } => {
+                replicas[usize::from(shard)].take_piece(from, piece, core, outbox);
+            }
+            Payload::PieceAnswer { shard, answer } => {
+                replicas[usize::from(shard)].take_piece_answer(from, answer, outbox);
             }
         }
     }
@@ -420,16 +474,20 @@ impl Node {
     fn send(&mut self, mut outbox: Outbox, core: &mut Core) {
         self.route_transactions(&mut outbox, core);
         for (to, payload) in outbox.payloads {
-            let life = (self.incarnation << 32) | self.connections;
-            let sender = self.senders.entry(to).or_insert_with(|| {
-                self.connections += 1;
-                LinkSender::new(life + 1)
-            });
-            let stamp = sender.stamp();
-            let to_incarnation = core.incarnations.get(&to).copied().unwrap_or_default();
-            let payload = Box::new(payload);
-            core.send(Frame { from: self.id, to, to_incarnation, stamp, payload });
+            let appends = match &payload {
+                Payload::Raft { shard, message } => {
+                    (message.0.msg_type == MessageType::MsgAppend).then_some(*shard)
+                }
+                _ => None,
+            };
+            if let (false, Some(shard)) = (self.links.send(to, payload), appends)
+                && let Some(running) = &mut self.replicas[usize::from(shard)].running
+            {
+                running.group.unreachable(NodeId(to));
+            }
         }
+        let clock = self.clock(core);
+        self.links.flush(clock, core);
         for answer in outbox.answers {
             if let Some(delay_us) = core.client_delay() {
                 core.after(delay_us, Event::Answer { client: answer.origin.client, answer });

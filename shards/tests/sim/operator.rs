@@ -41,6 +41,7 @@ impl World {
         let chance = self.core.plan.chance(10_000 + id);
         let mut node = Node::new(id, self.core.plan.shards, &[], chance);
         node.start(&mut self.core);
+        self.core.book.directories.insert(id, node.directory);
         self.nodes.insert(id, node);
         self.desired.insert(id);
         self.clients.nodes.push(id);
@@ -72,6 +73,7 @@ impl World {
             }
             self.remove(id);
         }
+        self.fence();
         let desired: BTreeSet<NodeId> = self.desired.iter().copied().map(NodeId).collect();
         for shard in 0..usize::from(self.core.plan.shards) {
             let Some(leader) = self.leader(shard) else { continue };
@@ -85,6 +87,22 @@ impl World {
                 running.stirred = true;
                 self.core.count(Count::MembershipChanges);
                 self.core.note(|| format!("operator: n{leader}/s{shard} proposes {changes:?}"));
+            }
+        }
+    }
+
+    /// Nodes that are in no group any more are removed for ever.
+    fn fence(&mut self) {
+        let shards = 0..usize::from(self.core.plan.shards);
+        let leaders: Vec<_> = shards.map(|shard| (shard, self.leader(shard))).collect();
+        for id in self.nodes.keys() {
+            let is_gone = leaders.iter().all(|(shard, leader)| {
+                let running =
+                    leader.and_then(|leader| self.nodes[&leader].replicas[*shard].running.as_ref());
+                running.is_some_and(|running| !running.group.membership().contains(NodeId(*id)))
+            });
+            if is_gone && !self.desired.contains(id) && self.core.book.removed.insert(*id) {
+                self.core.note(|| format!("operator: n{id} is removed for ever"));
             }
         }
     }

@@ -25,6 +25,12 @@ pub enum Flaw {
     FallingTime,
     /// A new leader does not lock again what is prepared in its log.
     ForgottenLocks,
+    /// Nobody asks whether a node's directory is the one that its id was given to.
+    UncheckedDirectory,
+    /// Nodes that were removed are spoken to as before.
+    UnfencedNodes,
+    /// What comes over an older connection of a link is taken after a newer one is up.
+    OlderLives,
 }
 
 macro_rules! kinds {
@@ -47,8 +53,9 @@ macro_rules! kinds {
 
 kinds! {
     Loss = "loss",
-    Duplicate = "duplicate",
     Reorder = "reorder",
+    Garble = "garble",
+    Reset = "reset",
     Partition = "partition",
     OneWay = "one-way",
     SlowLink = "slow-link",
@@ -64,6 +71,7 @@ kinds! {
     FailedWrite = "failed-write",
     FailedFileWork = "failed-file-work",
     Flip = "flip",
+    Wipe = "wipe",
     Transfer = "transfer",
     Membership = "membership",
 }

@@ -17,8 +17,8 @@ use ringraft_shards::raft::{
 };
 
 use crate::counts::Count;
+use crate::links::Payload;
 use crate::machine::HASH_SEED;
-use crate::network::Payload;
 use crate::node::{Input, TICK_US};
 use crate::plan::Flaw;
 use crate::request::Answer;

@@ -8,7 +8,8 @@ use ringraft_shards::random::Random;
 use crate::audit::Audit;
 use crate::counts::{Count, Counts};
 use crate::fault::Undo;
-use crate::network::{Frame, Network};
+use crate::links::Book;
+use crate::network::{Network, Side};
 use crate::node::Input;
 use crate::plan::Plan;
 use crate::request::{Answer, Request};
@@ -20,8 +21,12 @@ pub enum Event {
     Turn { node: u64, incarnation: u64 },
     /// Something reaches a process.
     Input { node: u64, incarnation: u64, input: Input },
-    /// A frame arrives at a node, if it is still the process that it was sent to.
-    Frame { frame: Box<Frame> },
+    /// Somebody who has dialled reaches the node.
+    Knock { connection: u64 },
+    /// Bytes arrive at an end of a connection, or its end does.
+    Arrival { connection: u64, side: Side, chunk: Option<Vec<u8>> },
+    /// A process may have waited too long for what it has sent.
+    Stuck { connection: u64, side: Side },
     /// A request arrives at a node.
     Request { node: u64, request: Box<Request> },
     /// An answer arrives at a client.
@@ -80,6 +85,7 @@ pub struct Core {
     scheduled: u64,
     pub chance: Random,
     pub network: Network,
+    pub book: Book,
     pub audit: Audit,
     pub counts: Counts,
     /// The process that each node is now.
@@ -102,6 +108,7 @@ impl Core {
             scheduled: 0,
             chance: plan.chance(1),
             network: Network::new(&plan),
+            book: Book::default(),
             audit: Audit::default(),
             counts: Counts::default(),
             incarnations: BTreeMap::new(),

@@ -12,8 +12,8 @@ use ringraft_shards::snapshot::load::load;
 use ringraft_shards::snapshot::{Header, SlotRange, SnapshotReader, SnapshotWriter};
 
 use crate::counts::Count;
+use crate::links::Payload;
 use crate::machine::HASH_SEED;
-use crate::network::Payload;
 use crate::node::Input;
 use crate::replica::{CLUSTER, Outbox, Replica, Running};
 use crate::schedule::Core;

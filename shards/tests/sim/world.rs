@@ -9,7 +9,7 @@ use ringraft_shards::random::Random;
 use crate::checker;
 use crate::client::Clients;
 use crate::counts::{Count, Counts};
-use crate::node::Node;
+use crate::node::{Input, Node};
 use crate::plan::{Flaw, Kind, Plan};
 use crate::schedule::{Core, Event};
 
@@ -50,6 +50,7 @@ impl World {
                 };
                 node.clock_rate = 1000 - spread / 2 + faults.below(spread);
             }
+            core.book.directories.insert(*id, node.directory);
             nodes.insert(*id, node);
         }
         let clients = Clients::new(&core.plan);
@@ -105,14 +106,31 @@ impl World {
                     self.nodes.get_mut(&node).expect("it is alive").input(input, core);
                 }
             }
-            Event::Frame { frame } => {
-                if let Some(node) = self.nodes.get_mut(&frame.to) {
-                    node.receive(*frame, core);
+            Event::Knock { connection } => {
+                let Some(to) = core.knocks(connection) else { return };
+                let node = self.nodes.get_mut(&to).expect("nodes stay");
+                core.answer(connection, node.up.then_some(node.incarnation));
+                node.input(Input::Accepted { connection }, core);
+            }
+            Event::Arrival { connection, side, chunk } => {
+                let end = core.end_of(connection, side, chunk.is_none());
+                if let Some((node, incarnation)) = end {
+                    let input = match chunk {
+                        Some(bytes) => Input::Bytes { connection, bytes },
+                        None => Input::Ended { connection },
+                    };
+                    self.handle(Event::Input { node, incarnation, input });
+                }
+            }
+            Event::Stuck { connection, side } => {
+                if let Some((node, incarnation)) = core.is_stuck(connection, side) {
+                    let input = Input::Ended { connection };
+                    self.handle(Event::Input { node, incarnation, input });
                 }
             }
             Event::Request { node, request } => {
                 let node = self.nodes.get_mut(&node).expect("clients know existing nodes");
-                node.input(crate::node::Input::Request(request), core);
+                node.input(Input::Request(request), core);
             }
             Event::Answer { client, answer } => self.clients.answered(client, answer, core),
             Event::Client { client } => self.clients.go_on(client, core),
@@ -147,7 +165,7 @@ impl World {
     fn calm(&mut self) {
         self.core.note(|| "calm".into());
         (self.core.calm, self.core.trap) = (true, None);
-        self.core.network.calm();
+        self.core.calm_network();
         self.clients.closing = true;
         for node in self.nodes.values_mut() {
             node.slow_disk = false;
@@ -181,6 +199,12 @@ impl World {
                 node.id,
                 node.transaction_count()
             ));
+        }
+        for removed in &self.core.book.removed {
+            let linked = |id: &&u64| self.nodes[id].links.is_linked(*removed);
+            if let Some(id) = self.desired.iter().find(linked) {
+                found.push(format!("n{id} speaks to n{removed}, which was removed"));
+            }
         }
         let voters: Vec<NodeId> = self.desired.iter().copied().map(NodeId).collect();
         for shard in 0..usize::from(self.core.plan.shards) {

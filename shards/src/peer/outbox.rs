@@ -1,0 +1,241 @@
+//! What a link has to send: items that wait, in their classes, and bytes that the socket has not taken yet.
+//!
+//! Everything has a bound in bytes. Votes, heartbeats and answers overtake the rest and have a bound of their own; appends
+//! wait as they are (their entries lie in the logs' memory anyway) while too much is sent and not answered; what does not
+//! find room is given back to whoever sent it.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::IoSlice;
+
+use bytes::Bytes;
+use raft::eraftpb::{Message, MessageType};
+
+use super::frame::{FrameKind, head};
+use super::item::{Class, Item, Pieces, put_all};
+use crate::ids::ShardId;
+use crate::limits::{
+    LINK_APPENDS_WAITING_BYTES_MAX, LINK_ENCODED_BYTES_MAX, LINK_OTHERS_WAITING_BYTES_MAX,
+    LINK_PART_BYTES, LINK_TURN_BYTES, LINK_UNANSWERED_BYTES_MAX, LINK_URGENT_BYTES_MAX,
+};
+
+/// An item found no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// Items of one class, and their bytes.
+#[derive(Debug, Default)]
+struct Queue {
+    items: VecDeque<Item>,
+    bytes: usize,
+}
+
+impl Queue {
+    /// One larger item may wait alone.
+    fn push(&mut self, item: Item, bound: usize) -> Result<(), Full> {
+        let bytes = item.bytes();
+        if self.bytes + bytes > bound && !self.items.is_empty() {
+            return Err(Full);
+        }
+        self.bytes += bytes;
+        self.items.push_back(item);
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Option<Item> {
+        let item = self.items.pop_front()?;
+        self.bytes -= item.bytes();
+        Some(item)
+    }
+}
+
+/// Appends of one group that are not answered: last index and bytes of each, in order.
+type Unanswered = VecDeque<(u64, usize)>;
+
+/// The sending half of a link.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    /// Frames so far.
+    frames: u64,
+    urgent: Queue,
+    appends: Queue,
+    others: Queue,
+    /// A long item on its way: what is left of it, its length, and how much has gone.
+    parts: Option<(VecDeque<Bytes>, u64, u64)>,
+    unanswered: HashMap<(ShardId, u64), Unanswered>,
+    unanswered_bytes: usize,
+    encoded: VecDeque<Bytes>,
+    encoded_bytes: usize,
+}
+
+impl Outbox {
+    pub fn push(&mut self, item: Item) -> Result<(), Full> {
+        match item.class() {
+            Class::Urgent => self.urgent.push(item, LINK_URGENT_BYTES_MAX),
+            Class::Appends => self.appends.push(item, LINK_APPENDS_WAITING_BYTES_MAX),
+            Class::Others => self.others.push(item, LINK_OTHERS_WAITING_BYTES_MAX),
+        }
+    }
+
+    /// A message came in: an answer to appends makes room for more.
+    pub fn heard(&mut self, shard: ShardId, message: &Message) {
+        if message.msg_type != MessageType::MsgAppendResponse {
+            return;
+        }
+        let Some(waiting) = self.unanswered.get_mut(&(shard, message.from)) else { return };
+        // After a refusal raft-rs counts on nothing that it has sent.
+        while let Some((last, bytes)) = waiting.front().copied()
+            && (message.reject || last <= message.index)
+        {
+            self.unanswered_bytes -= bytes;
+            waiting.pop_front();
+        }
+    }
+
+    pub fn unanswered_bytes(&self) -> usize {
+        self.unanswered_bytes
+    }
+
+    /// Bytes that wait, as items and encoded.
+    pub fn waiting_bytes(&self) -> usize {
+        let parts = self.parts.as_ref().map_or(0, |(_, length, gone)| (length - gone) as usize);
+        self.encoded_bytes + self.urgent.bytes + self.appends.bytes + self.others.bytes + parts
+    }
+
+    /// Makes frames of what waits, as far as there is room.
+    pub fn encode(&mut self) {
+        loop {
+            let has_room = self.encoded_bytes < LINK_ENCODED_BYTES_MAX;
+            let urgent_room = self.encoded_bytes < LINK_ENCODED_BYTES_MAX + LINK_URGENT_BYTES_MAX;
+            if !self.urgent.items.is_empty() && urgent_room || has_room && self.parts.is_none() {
+                if self.encode_turn(has_room) {
+                    continue;
+                }
+            }
+            if !has_room || !self.encode_part() {
+                return;
+            }
+        }
+    }
+
+    /// One frame of items; false when nothing may go.
+    fn encode_turn(&mut self, has_room: bool) -> bool {
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        while bytes < LINK_TURN_BYTES {
+            let item = match self.urgent.pop() {
+                Some(item) => item,
+                None if !has_room || self.parts.is_some() => break,
+                None => match self.next_ordered() {
+                    Some(item) => item,
+                    None => break,
+                },
+            };
+            if item.bytes() > LINK_PART_BYTES {
+                let mut pieces = Pieces::default();
+                put_all(&[item], &mut pieces);
+                let length = pieces.bytes() as u64;
+                self.parts = Some((pieces.finish().into(), length, 0));
+                break;
+            }
+            bytes += item.bytes();
+            items.push(item);
+        }
+        if items.is_empty() {
+            return false;
+        }
+        let mut pieces = Pieces::default();
+        put_all(&items, &mut pieces);
+        self.frame(FrameKind::Turn, pieces.finish());
+        true
+    }
+
+    /// The next append, if the answers that are due leave room for it, or what else waits.
+    fn next_ordered(&mut self) -> Option<Item> {
+        let bytes = self.appends.items.front().map(Item::bytes);
+        let fits = |bytes| {
+            self.unanswered_bytes == 0 || self.unanswered_bytes + bytes <= LINK_UNANSWERED_BYTES_MAX
+        };
+        if !bytes.is_some_and(fits) {
+            return self.others.pop();
+        }
+        let item = self.appends.pop()?;
+        if let Item::Raft { shard, message } = &item
+            && let Some(last) = message.0.entries.last()
+        {
+            let bytes = item.bytes();
+            let waiting = self.unanswered.entry((*shard, message.0.to)).or_default();
+            // What is sent again takes the place of what was sent.
+            while let Some((index, bytes)) = waiting.back().copied()
+                && index >= last.index
+            {
+                self.unanswered_bytes -= bytes;
+                waiting.pop_back();
+            }
+            waiting.push_back((last.index, bytes));
+            self.unanswered_bytes += bytes;
+        }
+        Some(item)
+    }
+
+    /// A part of the long item that is on its way; false without one.
+    fn encode_part(&mut self) -> bool {
+        let Some((left, length, gone)) = &mut self.parts else { return false };
+        let mut body = Pieces::default();
+        body.put_u64(*length);
+        body.put_u64(*gone);
+        let mut room = LINK_PART_BYTES;
+        while room > 0
+            && let Some(piece) = left.front_mut()
+        {
+            let taken = piece.split_to(piece.len().min(room));
+            room -= taken.len();
+            body.share(&taken);
+            if piece.is_empty() {
+                left.pop_front();
+            }
+        }
+        *gone += (LINK_PART_BYTES - room) as u64;
+        if gone == length {
+            self.parts = None;
+        }
+        self.frame(FrameKind::Part, body.finish());
+        true
+    }
+
+    /// Appends a frame behind everything that is encoded.
+    pub fn frame(&mut self, kind: FrameKind, body: Vec<Bytes>) {
+        self.frames += 1;
+        self.raw(Bytes::copy_from_slice(&head(kind, self.frames, &body)));
+        body.into_iter().for_each(|piece| self.raw(piece));
+    }
+
+    /// Appends bytes that are no frame.
+    pub fn raw(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.encoded_bytes += bytes.len();
+            self.encoded.push_back(bytes);
+        }
+    }
+
+    pub fn encoded_bytes(&self) -> usize {
+        self.encoded_bytes
+    }
+
+    /// What the socket gets next, in order.
+    pub fn slices<'a>(&'a self, out: &mut Vec<IoSlice<'a>>, count: usize) {
+        out.extend(self.encoded.iter().take(count).map(|piece| IoSlice::new(piece)));
+    }
+
+    /// The socket has taken so many bytes.
+    pub fn sent(&mut self, mut count: usize) {
+        self.encoded_bytes -= count;
+        while count > 0 {
+            let first = self.encoded.front_mut().expect("no more is sent than was there");
+            let taken = first.len().min(count);
+            let _ = first.split_to(taken);
+            count -= taken;
+            if first.is_empty() {
+                self.encoded.pop_front();
+            }
+        }
+    }
+}
