@@ -4,6 +4,7 @@
 //! checksum in place. `docs/testing.md` says how to run them. What they have found is kept as cases in the ordinary
 //! tests beside the code.
 
+pub mod links;
 pub mod log_records;
 pub mod payloads;
 pub mod requests;
@@ -18,6 +19,8 @@ pub const TARGETS: &[Target] = &[
     ("log_records", log_records::check, log_records::seeds),
     ("snapshots", snapshots::check, snapshots::seeds),
     ("payloads", payloads::check, payloads::seeds),
+    ("frames", links::check_frames, links::frame_seeds),
+    ("hellos", links::check_hellos, links::hello_seeds),
 ];
 
 #[cfg(test)]

@@ -252,7 +252,9 @@ impl World {
     fn wipe(&mut self, node: u64) {
         let healthy = self.nodes.values().filter(|node| node.up && node.refused.is_none()).count();
         let spoilt = self.nodes.values().any(|node| node.flipped || node.wiped);
-        if spoilt || healthy < 3 || !self.desired.contains(&node) {
+        // What it loses shall be something.
+        let is_early = self.core.now_us < self.core.plan.duration_us / 4;
+        if spoilt || healthy < 3 || is_early || !self.desired.contains(&node) {
             return;
         }
         self.core.count(Count::Wipes);

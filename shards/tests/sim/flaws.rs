@@ -38,7 +38,6 @@ const VARIANTS: &[(Flaw, u64, &[Kind])] = {
         (Flaw::ForgottenVote, 400, &[Kill, Power, Loss]),
         (Flaw::UncheckedDirectory, 50, &[Wipe]),
         (Flaw::UnfencedNodes, 50, &[Membership]),
-        (Flaw::OlderLives, 400, &[Reset, Loss, Reorder, SlowLink, Partition]),
     ]
 };
 

@@ -184,9 +184,7 @@ impl Links {
                 LinkEvent::Proven => match self.peers.judge(link, id) {
                     Ok(older) => {
                         older.iter().for_each(|_| core.count(Count::LivesReplaced));
-                        if core.plan.flaw != Flaw::OlderLives {
-                            close.extend(older);
-                        }
+                        close.extend(older);
                         link.admit(&mut events);
                     }
                     Err(reason) => result = Err(link.refuse(reason)),

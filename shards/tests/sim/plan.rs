@@ -29,8 +29,6 @@ pub enum Flaw {
     UncheckedDirectory,
     /// Nodes that were removed are spoken to as before.
     UnfencedNodes,
-    /// What comes over an older connection of a link is taken after a newer one is up.
-    OlderLives,
 }
 
 macro_rules! kinds {

@@ -1,0 +1,4 @@
+//! See `ringraft_fuzz::links`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ringraft_fuzz::links::check_hellos(data));
