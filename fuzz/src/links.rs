@@ -92,9 +92,8 @@ pub fn check_frames(data: &[u8]) {
     let feed = |size: usize| {
         let (_, mut other) = pair();
         let mut events = Vec::new();
-        let result = stream
-            .chunks(size.max(1))
-            .try_for_each(|bytes| other.receive(bytes, NOW, &mut events));
+        let result =
+            stream.chunks(size.max(1)).try_for_each(|bytes| other.receive(bytes, NOW, &mut events));
         (events, result)
     };
     let whole = feed(stream.len());

@@ -65,8 +65,8 @@ impl World {
     /// One step for each group that needs one.
     pub fn operate(&mut self) {
         self.core.after(LOOK_EVERY_US, Event::Operate);
-        let refused = self.nodes.values().find(|node| node.refused.is_some()).map(|node| node.id);
-        if let Some(id) = refused.filter(|id| self.desired.contains(id)) {
+        let refused = self.desired.iter().find(|id| self.nodes[id].refused.is_some()).copied();
+        if let Some(id) = refused {
             // It may be the one too many: then nobody comes in its place.
             if !self.add() && self.desired.len() <= 2 {
                 return;
