@@ -7,7 +7,7 @@ use std::io::IoSlice;
 
 use ringraft_shards::ids::{ClusterId, DirectoryId, MonotonicTime, NodeId};
 use ringraft_shards::peer::{
-    Hello, Identity, Item, Link, LinkEvent, NONCE_BYTES, PREFACE, PROTOCOLS, Purpose, Secret,
+    Hello, Identity, Link, LinkEvent, NONCE_BYTES, PREFACE, PROTOCOLS, Purpose, Secret,
     encode_items, take_all,
 };
 
@@ -80,7 +80,8 @@ fn frame(kind: u8, number: u64, body: &[u8]) -> Vec<u8> {
 
 /// Checks one input of frames behind a handshake.
 pub fn check_frames(data: &[u8]) {
-    let [piece, mut steps @ ..] = data else { return };
+    let [piece, steps @ ..] = data else { return };
+    let mut steps = steps;
     let mut stream = Vec::new();
     // What the handshake has used up: a hello and a proof.
     let mut number = 3;
@@ -189,6 +190,8 @@ pub fn hello_seeds() -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use ringraft_shards::peer::Item;
+
     use super::*;
 
     #[test]
