@@ -300,11 +300,11 @@ fn take_heartbeats(
 ) -> Result<(), Garbage> {
     let stamp = input.array::<STAMP_BYTES>()?;
     while !input.is_empty() {
-        let mut message = Message::default();
-        message.msg_type = match kind {
+        let msg_type = match kind {
             HEARTBEATS => MessageType::MsgHeartbeat,
             _ => MessageType::MsgHeartbeatResponse,
         };
+        let mut message = Message { msg_type, ..Message::default() };
         let (shard, flags) = (ShardId(input.u16()?), input.u16()?);
         message.from = ends.from.replica(input.u32()?).0;
         message.to = ends.to.replica(input.u32()?).0;

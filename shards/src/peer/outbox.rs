@@ -106,10 +106,10 @@ impl Outbox {
         loop {
             let has_room = self.encoded_bytes < LINK_ENCODED_BYTES_MAX;
             let urgent_room = self.encoded_bytes < LINK_ENCODED_BYTES_MAX + LINK_URGENT_BYTES_MAX;
-            if !self.urgent.items.is_empty() && urgent_room || has_room && self.parts.is_none() {
-                if self.encode_turn(has_room) {
-                    continue;
-                }
+            let may_go = has_room && self.parts.is_none();
+            let urgent_may_go = urgent_room && !self.urgent.items.is_empty();
+            if (urgent_may_go || may_go) && self.encode_turn(has_room) {
+                continue;
             }
             if !has_room || !self.encode_part() {
                 return;
