@@ -50,7 +50,7 @@ fn wrong_options_end_with_2() {
     for (line, start) in [
         ("--prot 1", "unexpected argument '--prot' found; did you mean --port?"),
         ("--port", "a value is required for '--port <N>'"),
-        ("--port 70000", "option --port '70000': argument must be between 1 and 65535 inclusive"),
+        ("--port 70000", "option --port '70000': argument must be between 0 and 65535 inclusive"),
         ("--shards 0", "option --shards '0': argument must be between 1 and 1024 inclusive"),
         ("--shards 1025", "option --shards '1025': "),
         ("--mode cache --fsync always", "fsync = always contradicts another setting: mode cache"),

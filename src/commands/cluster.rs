@@ -116,7 +116,7 @@ fn shard_id(core: &Core) -> String {
 /// Where this client has reached the node: another client of its network does, too.
 fn address(context: &mut SessionContext<'_>) -> SocketAddr {
     let port = context.core.settings.port;
-    let local = context.connection().local;
+    let local = context.connection().local.internet();
     local.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
 }
 

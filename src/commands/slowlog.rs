@@ -79,8 +79,7 @@ fn show(command: &SlowCommand, reply: &mut Reply<'_>) {
     reply.integer(command.duration.as_micros() as i64);
     reply.array(command.arguments.len());
     command.arguments.iter().for_each(|argument| reply.bulk(argument));
-    let peer = crate::core::client::clients::address_text(command.peer);
-    reply.bulk(peer.as_bytes());
+    reply.bulk(command.peer.to_string().as_bytes());
     reply.bulk(&command.name);
 }
 

@@ -3,3 +3,4 @@
 mod buffers;
 pub mod listener;
 pub mod ring;
+pub mod unix;

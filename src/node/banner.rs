@@ -49,7 +49,7 @@ pub fn starting(plan: &Plan) -> Vec<String> {
 
 /// What an operator should look into before others find it.
 pub fn warnings(settings: &Settings) -> Option<String> {
-    if !settings.bind.is_open() || !settings.requirepass.is_empty() {
+    if settings.port == 0 || !settings.bind.is_open() || !settings.requirepass.is_empty() {
         return None;
     }
     Some(if settings.protected_mode {
@@ -69,7 +69,9 @@ pub fn warnings(settings: &Settings) -> Option<String> {
 
 /// It serves.
 pub fn ready(plan: &Plan, took: Duration) -> String {
-    let addresses = plan.settings.addresses().map(|address| address.to_string());
+    let settings = &plan.settings;
+    let unix = Some(settings.unixsocket.clone()).filter(|path| !path.is_empty());
+    let addresses = settings.addresses().map(|address| address.to_string()).chain(unix);
     let addresses = crate::settings::values::join(addresses, ", ");
     format!("ready on {addresses} after {} ms", took.as_millis())
 }

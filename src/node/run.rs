@@ -15,6 +15,7 @@ use crate::core::place::load::CpuTimes;
 use crate::core::{Core, Parts, Shared, Stage};
 use crate::net::listener;
 use crate::net::ring::Ring;
+use crate::net::unix::UnixSocket;
 use crate::script::library::Library;
 use crate::settings::values::CoresInUse;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
@@ -22,6 +23,7 @@ use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::KeyHasher;
 use socket2::Socket;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
@@ -38,6 +40,8 @@ pub struct Node {
     threads: Vec<JoinHandle<Result<(), String>>>,
     shared: Arc<Shared>,
     mailboxes: Vec<MailboxSender>,
+    /// Its file goes with it.
+    _unix: Option<UnixSocket>,
 }
 
 /// What one core's thread is given.
@@ -77,6 +81,7 @@ impl Node {
             scripts: Arc::new(Library::new(core_count)),
         });
         let hasher = KeyHasher::with_scheme(plan.identity.key_hash_seed, plan.identity.slot_scheme);
+        let unix = unix_socket(plan)?;
         let mut mailboxes = Vec::new();
         let mut seats = Vec::new();
         for (id, &cpu) in plan.cpus.iter().enumerate() {
@@ -84,7 +89,7 @@ impl Node {
                 Refusal::failure(format!("cannot create an eventfd for core {id}: {error}"))
             })?;
             mailboxes.push(sender);
-            let listeners = listeners(plan, id)?;
+            let listeners = listeners(plan, id, unix.as_ref())?;
             seats.push(Seat { id: id as u16, cpu, mailbox, listeners });
         }
         // All that can be refused beforehand was asked.
@@ -150,7 +155,7 @@ impl Node {
                 }
             }
         }
-        Ok(Node { threads, shared, mailboxes })
+        Ok(Node { threads, shared, mailboxes, _unix: unix })
     }
 
     /// Asks all cores to stop in order.
@@ -203,7 +208,11 @@ fn permit(shared: &Shared, mailboxes: &[MailboxSender]) {
 }
 
 /// The listening sockets of one core: one for each address, and the metrics page on the first core.
-fn listeners(plan: &Plan, core: usize) -> Result<Vec<(Socket, connection::Kind)>, Refusal> {
+fn listeners(
+    plan: &Plan,
+    core: usize,
+    unix: Option<&UnixSocket>,
+) -> Result<Vec<(Socket, connection::Kind)>, Refusal> {
     let settings = &plan.settings;
     let keepalive = u64::from(settings.tcp_keepalive);
     let mut listeners = Vec::new();
@@ -216,11 +225,34 @@ fn listeners(plan: &Plan, core: usize) -> Result<Vec<(Socket, connection::Kind)>
         }
         Ok(())
     };
-    listen(settings.port, "--port", connection::Kind::Client)?;
+    if settings.port != 0 {
+        listen(settings.port, "--port", connection::Kind::Client)?;
+    }
     if settings.metrics_port != 0 && core == 0 {
         listen(settings.metrics_port, "--metrics-port", connection::Kind::Metrics)?;
     }
+    if let Some(unix) = unix {
+        let socket = unix.share().map_err(|error| unix_refused(&settings.unixsocket, &error))?;
+        listeners.push((socket, connection::Kind::Client));
+    }
     Ok(listeners)
+}
+
+/// The unix socket, when one is asked for.
+fn unix_socket(plan: &Plan) -> Result<Option<UnixSocket>, Refusal> {
+    let settings = &plan.settings;
+    if settings.unixsocket.is_empty() {
+        return Ok(None);
+    }
+    UnixSocket::bind(Path::new(&settings.unixsocket), settings.unixsocketperm)
+        .map(Some)
+        .map_err(|error| unix_refused(&settings.unixsocket, &error))
+}
+
+fn unix_refused(path: &str, error: &std::io::Error) -> Refusal {
+    Refusal::failure(format!(
+        "cannot listen on {path}: {error}: choose another path with --unixsocket"
+    ))
 }
 
 fn run_id() -> Result<String, Refusal> {

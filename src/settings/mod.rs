@@ -30,6 +30,10 @@ pub struct Settings {
     pub bind: Bind,
     /// Port for clients.
     pub port: u16,
+    /// Path of the unix socket; empty for none.
+    pub unixsocket: String,
+    /// Its permission bits; 0 leaves them to the umask.
+    pub unixsocketperm: u32,
     /// Are clients of other machines refused while there is no password?
     pub protected_mode: bool,
     /// Where data is kept in `store` mode.
@@ -111,6 +115,8 @@ impl Default for Settings {
         Settings {
             bind: Bind::default(),
             port: 6379,
+            unixsocket: String::new(),
+            unixsocketperm: 0,
             protected_mode: true,
             dir: "./data".into(),
             shards: None,
@@ -249,9 +255,11 @@ impl Settings {
         self.given.contains(name)
     }
 
-    /// Where clients connect.
+    /// Where clients connect over the network; nowhere with port 0.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.bind.addresses().iter().map(|ip| SocketAddr::new(*ip, self.port))
+        let port = self.port;
+        let addresses = self.bind.addresses().iter().filter(move |_| port != 0);
+        addresses.map(move |ip| SocketAddr::new(*ip, port))
     }
 
     /// Where the Prometheus page is; none without `metrics-port`.
@@ -275,7 +283,10 @@ impl Settings {
                 return Err((name, "mode cache keeps nothing on disk".into()));
             }
         }
-        if self.metrics_port == self.port {
+        if self.port == 0 && self.unixsocket.is_empty() {
+            return Err(("port", "0 leaves clients no way in: give unixsocket, too".into()));
+        }
+        if self.metrics_port == self.port && self.port != 0 {
             return Err(("metrics-port", format!("port {} is the clients' already", self.port)));
         }
         Ok(())

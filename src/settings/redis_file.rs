@@ -51,11 +51,6 @@ const DIRECTIVES: &[(&str, Meaning)] = &[
         "pidfile",
         Only(&[""], "the file lock in the data directory has the process id: remove the line"),
     ),
-    ("unixsocketperm", Any),
-    (
-        "unixsocket",
-        Never("ringraft has no unix sockets: let clients use bind and port, and remove the line"),
-    ),
     ("bind-source-addr", Only(&[""], REMOVE)),
     ("socket-mark-id", Only(&["0"], REMOVE)),
     ("tls-port", Only(&["0"], NO_TLS)),

@@ -117,11 +117,30 @@ pub const TABLE: &[Setting] = &[
         "ADDR",
         "Addresses and names to listen on, separated by commas; * for all, -ADDR if it is there",
     ),
-    integer("port", 1, 65535, |s| s.port.into(), |s, v| s.port = v as u16).short('p').help(
+    integer("port", 0, 65535, |s| s.port.into(), |s, v| s.port = v as u16).short('p').help(
         NETWORK,
         "N",
-        "Port for clients",
+        "Port for clients; 0 for none, with a unix socket",
     ),
+    text(
+        "unixsocket",
+        |s| s.unixsocket.clone(),
+        |s, v| {
+            s.unixsocket = v.into();
+            Ok(())
+        },
+    )
+    .help(NETWORK, "PATH", "Unix socket for clients of this machine; empty for none"),
+    text(
+        "unixsocketperm",
+        |s| format!("{:o}", s.unixsocketperm),
+        |s, v| {
+            let mode = u32::from_str_radix(v, 8).ok().filter(|mode| *mode <= 0o777);
+            s.unixsocketperm = mode.ok_or("it is no octal number up to 777")?;
+            Ok(())
+        },
+    )
+    .help(NETWORK, "MODE", "Permission bits of the unix socket, octal; 0 leaves them to the umask"),
     switch("protected-mode", |s| s.protected_mode, |s, v| s.protected_mode = v)
         .help(NETWORK, "YES|NO", "Refuse clients of other machines while there is no password")
         .at_run_time(),

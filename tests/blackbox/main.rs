@@ -38,3 +38,4 @@ mod support;
 mod tools;
 mod tracking;
 mod transactions;
+mod unix_socket;

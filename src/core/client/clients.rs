@@ -1,13 +1,12 @@
 //! The clients of a core as operators see them: described, closed, held back (CLIENT LIST, KILL, PAUSE).
 
 use crate::commands::tracking::redirection;
-use crate::core::client::connection::{Connection, Hold, Kind};
+use crate::core::client::connection::{Address, Connection, Hold, Kind};
 use crate::core::push::{TopicKind, TrackingMode};
 use crate::core::wait::waiting::End;
 use crate::core::{Core, Pause};
 use crate::resp::reply::Protocol;
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
 /// What a client is to the server. Others than normal ones do not exist yet; clients may ask for them.
@@ -40,8 +39,8 @@ pub struct ClientFilter {
 
 impl ClientFilter {
     fn takes(&self, connection: &Connection, steady_ms: i64) -> bool {
-        let is = |wanted: &Option<String>, real: Option<SocketAddr>| {
-            wanted.as_ref().is_none_or(|wanted| *wanted == address_text(real))
+        let is = |wanted: &Option<String>, real: &Address| {
+            wanted.as_ref().is_none_or(|wanted| *wanted == real.to_string())
         };
         let age = (steady_ms - connection.created_ms) / 1000;
         connection.kind == Kind::Client
@@ -50,8 +49,8 @@ impl ClientFilter {
             && self.skipped_id != Some(connection.id)
             && self.client_type.is_none_or(|wanted| wanted == type_of(connection))
             && self.age_seconds_min.is_none_or(|least| age >= least)
-            && is(&self.address, connection.peer)
-            && is(&self.local_address, connection.local)
+            && is(&self.address, &connection.peer)
+            && is(&self.local_address, &connection.local)
     }
 }
 
@@ -60,11 +59,6 @@ fn type_of(connection: &Connection) -> ClientType {
         None => ClientType::Normal,
         Some(_) => ClientType::PubSub,
     }
-}
-
-/// An address as CLIENT LIST prints it.
-pub fn address_text(address: Option<SocketAddr>) -> String {
-    address.map_or_else(|| "?:0".into(), |address| address.to_string())
 }
 
 /// One line of CLIENT LIST without its end.
@@ -77,8 +71,8 @@ pub fn client_line(connection: &Connection, steady_ms: i64) -> String {
     let mut line = String::with_capacity(320);
     let fields: &[(&str, &dyn std::fmt::Display)] = &[
         ("id", &connection.id),
-        ("addr", &address_text(connection.peer)),
-        ("laddr", &address_text(connection.local)),
+        ("addr", &connection.peer),
+        ("laddr", &connection.local),
         ("fd", &connection.socket.as_raw_fd()),
         ("name", &String::from_utf8_lossy(&session.name)),
         ("age", &((steady_ms - connection.created_ms) / 1000)),
@@ -117,6 +111,7 @@ pub fn client_line(connection: &Connection, steady_ms: i64) -> String {
 fn flags(connection: &Connection) -> String {
     let session = &connection.session;
     let all = [
+        (matches!(connection.peer, Address::Unix(_)), 'U'),
         (session.monitor, 'O'),
         (session.reads_replicas, 'r'),
         (session.subscriptions.is_some(), 'P'),

@@ -8,8 +8,9 @@ use crate::core::client::replies::Replies;
 use crate::core::client::session::Session;
 use crate::core::transact::coalesce::Membership;
 use crate::resp::parse::Parser;
-use socket2::Socket;
+use socket2::{SockAddr, Socket};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Votes that no others make up for in the time that a connection may take until it moves.
 const VOTES_OF_ALL: u32 = 1 << 30;
@@ -39,6 +40,57 @@ pub enum Kind {
     Metrics,
 }
 
+/// One end of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Address {
+    /// The client was gone before it was asked for.
+    #[default]
+    Unknown,
+    /// Address and port.
+    Internet(SocketAddr),
+    /// The path of the unix socket, for both ends.
+    Unix(Arc<str>),
+}
+
+impl Address {
+    fn of(address: std::io::Result<SockAddr>) -> Address {
+        let Ok(address) = address else { return Address::Unknown };
+        match (address.as_socket(), address.as_pathname()) {
+            (Some(internet), _) => Address::Internet(internet),
+            (None, Some(path)) => Address::Unix(path.to_string_lossy().into()),
+            (None, None) => Address::Unknown,
+        }
+    }
+
+    /// Address and port, if it has them.
+    pub fn internet(&self) -> Option<SocketAddr> {
+        match self {
+            Address::Internet(address) => Some(*address),
+            Address::Unix(_) | Address::Unknown => None,
+        }
+    }
+
+    /// Is it on this machine?
+    pub fn is_local(&self) -> bool {
+        match self {
+            Address::Internet(address) => address.ip().is_loopback(),
+            Address::Unix(_) => true,
+            Address::Unknown => false,
+        }
+    }
+}
+
+/// As CLIENT LIST prints it.
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Unknown => f.write_str("?:0"),
+            Address::Internet(address) => address.fmt(f),
+            Address::Unix(path) => write!(f, "{path}:0"),
+        }
+    }
+}
+
 /// A connection. Everything in it may move to another core.
 pub struct Connection {
     /// Unique within the process, never used again.
@@ -48,9 +100,9 @@ pub struct Connection {
     /// What it speaks.
     pub kind: Kind,
     /// The client's address.
-    pub peer: Option<SocketAddr>,
+    pub peer: Address,
     /// The server's address.
-    pub local: Option<SocketAddr>,
+    pub local: Address,
     /// When it was accepted, milliseconds since the process started.
     pub created_ms: i64,
     /// When it last sent a request, milliseconds since the process started.
@@ -112,8 +164,12 @@ pub struct Connection {
 impl Connection {
     /// A new connection on an accepted socket.
     pub fn new(id: u64, socket: Socket, kind: Kind, now_ms: i64) -> Connection {
-        let peer = socket.peer_addr().ok().and_then(|a| a.as_socket());
-        let local = socket.local_addr().ok().and_then(|a| a.as_socket());
+        let local = Address::of(socket.local_addr());
+        let peer = match &local {
+            // The client's end has no name.
+            Address::Unix(_) => local.clone(),
+            _ => Address::of(socket.peer_addr()),
+        };
         Connection {
             id,
             socket,

@@ -342,8 +342,11 @@ impl Core {
         arguments: Arguments<'_>,
     ) {
         if self.stats.slowlog.is_slow(took) && !command.flags.no_slowlog {
-            let client =
-                self.answers.connections.get(index).map(|c| (c.peer, c.session.name.clone()));
+            let client = self
+                .answers
+                .connections
+                .get(index)
+                .map(|c| (c.peer.clone(), c.session.name.clone()));
             let now_ms = self.turn.now_ms;
             self.stats.slowlog.add(command, now_ms, took, arguments, client);
         }

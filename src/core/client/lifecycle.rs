@@ -1,7 +1,7 @@
 //! The life of a connection: accepted, receiving, held back, moved, closed, released.
 
 use crate::core::Core;
-use crate::core::client::connection::{Connection, Hold, Kind};
+use crate::core::client::connection::{Address, Connection, Hold, Kind};
 use crate::core::mail::mailbox::Mail;
 use crate::core::turn::Source;
 use crate::core::wait::waiting::End;
@@ -63,12 +63,12 @@ impl Core {
         if count >= self.settings.maxclients || self.stop_sent {
             return self.turn_away(&socket, "-ERR max number of clients reached\r\n");
         }
-        if kind == Kind::Client && self.denies(&socket) {
-            return self.turn_away(&socket, DENIED);
-        }
-        self.stats.total_connections += 1;
         let id = self.shared.next_connection_id.fetch_add(1, Ordering::Relaxed);
         let mut connection = Connection::new(id, socket, kind, self.turn.steady_ms);
+        if kind == Kind::Client && self.denies(&connection.peer) {
+            return self.turn_away(&connection.socket, DENIED);
+        }
+        self.stats.total_connections += 1;
         connection.session.authenticated = self.settings.requirepass.is_empty();
         connection.may_move_ms = self.turn.steady_ms + MOVE_INTERVAL_MS;
         let seat = self.seat_for(kind);
@@ -90,12 +90,8 @@ impl Core {
     }
 
     /// Does protected mode refuse this client? It does while there is no password and the client is on another machine.
-    fn denies(&self, socket: &Socket) -> bool {
-        if !self.settings.protected_mode || !self.settings.requirepass.is_empty() {
-            return false;
-        }
-        let peer = socket.peer_addr().ok().and_then(|address| address.as_socket());
-        !peer.is_some_and(|peer| peer.ip().is_loopback())
+    fn denies(&self, peer: &Address) -> bool {
+        self.settings.protected_mode && self.settings.requirepass.is_empty() && !peer.is_local()
     }
 
     fn install(&mut self, connection: Box<Connection>) -> u32 {

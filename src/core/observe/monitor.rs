@@ -2,6 +2,7 @@
 
 use crate::commands::Command;
 use crate::core::Core;
+use crate::core::client::connection::Address;
 use crate::resp::quoting::quote_into;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::DatabaseIndex;
@@ -34,7 +35,10 @@ impl Core {
             return;
         }
         let connection = self.answers.connections.at(index);
-        let peer = connection.peer.map_or_else(|| "?:0".to_string(), |peer| peer.to_string());
+        let peer = match &connection.peer {
+            Address::Unix(path) => format!("unix:{path}"),
+            other => other.to_string(),
+        };
         let database = connection.session.database;
         self.show_line(database, &peer, arguments);
     }

@@ -2,9 +2,9 @@
 
 use crate::commands::Command;
 use crate::core::client::answers::{Answers, Origin, Target};
+use crate::core::client::connection::Address;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub struct SlowCommand {
     /// Its arguments, cut as Redis cuts them.
     pub arguments: Vec<Vec<u8>>,
     /// The client's address.
-    pub peer: Option<SocketAddr>,
+    pub peer: Address,
     /// The client's name.
     pub name: Vec<u8>,
 }
@@ -90,7 +90,10 @@ impl SlowLog {
                 target => Some(target),
             };
             if let Some(Target::Connection { index, .. }) = whole {
-                client = answers.connections.get(index).map(|c| (c.peer, c.session.name.clone()));
+                client = answers
+                    .connections
+                    .get(index)
+                    .map(|c| (c.peer.clone(), c.session.name.clone()));
             }
         }
         // The one command of clients that goes to its shard under another name.
@@ -106,7 +109,7 @@ impl SlowLog {
         time_ms: i64,
         duration: Duration,
         arguments: Arguments<'_>,
-        client: Option<(Option<SocketAddr>, Vec<u8>)>,
+        client: Option<(Address, Vec<u8>)>,
     ) {
         let (peer, name) = client.unwrap_or_default();
         let redacted = command.redacted(arguments);

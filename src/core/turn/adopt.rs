@@ -6,6 +6,7 @@ use crate::net::listener;
 use crate::settings::Settings;
 use crate::settings::values::MaxmemoryPolicy;
 use ringraft_shards::keyspace::EvictionPolicy;
+use socket2::{Domain, Socket};
 
 impl Core {
     /// Makes these settings those of the core and of its shards.
@@ -22,7 +23,8 @@ impl Core {
         }
         self.stats.slowlog.configure(settings.slowlog_log_slower_than, settings.slowlog_max_len);
         if settings.tcp_keepalive != self.settings.tcp_keepalive {
-            for (socket, _) in &self.listeners {
+            let is_internet = |socket: &Socket| socket.domain().is_ok_and(|d| d != Domain::UNIX);
+            for (socket, _) in self.listeners.iter().filter(|(socket, _)| is_internet(socket)) {
                 if let Err(error) = listener::keep_alive(socket, settings.tcp_keepalive.into()) {
                     tracing::warn!(%error, "tcp-keepalive could not be changed");
                 }
