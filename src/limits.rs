@@ -65,7 +65,7 @@ pub const REPLIES_PREFETCHED_BYTES: usize = 512;
 pub const UNFINISHED_REQUESTS_MAX: u32 = 16 * 1024;
 
 /// Size of one write batch of a shard; a larger one is closed and proposed before the turn ends.
-pub const BATCH_BYTES_MAX: usize = 4 << 20;
+pub const BATCH_BYTES_MAX: usize = ringraft_shards::limits::SET_BYTES_MAX;
 
 /// Keys of joined requests over several shards, after which they are begun before the turn ends.
 pub const JOINED_KEYS_MAX: usize = 8192;
@@ -140,9 +140,6 @@ pub const OPEN_FILES_PER_SHARD: u64 = 8;
 
 /// Head of a request for the metrics page; a longer one is refused and its connection closed.
 pub const METRICS_REQUEST_BYTES_MAX: usize = 8 << 10;
-
-/// Entries of one shard on their way to the disk; what comes meanwhile gathers for the next.
-pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 
 /// Time after which a core that has not told its load is taken for busy, milliseconds: some ticks.
 pub const LOAD_STALE_MS: i64 = 350;

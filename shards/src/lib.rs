@@ -16,6 +16,7 @@ pub mod peer;
 pub mod raft;
 pub mod random;
 pub mod rdb;
+pub mod serve;
 pub mod slot;
 pub mod snapshot;
 pub mod transaction;

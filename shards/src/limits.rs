@@ -198,6 +198,12 @@ pub const RAFT_MESSAGES_IN_FLIGHT_MAX: usize = 64;
 pub const RAFT_UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 const _: () = assert!(RAFT_UNCOMMITTED_BYTES_MAX >= RAFT_MESSAGE_BYTES_MAX);
 
+/// Entries of one shard on their way through the log; what comes meanwhile gathers for the next.
+pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+
+/// Size of the requests that are proposed together; a larger set is closed and the next one begun.
+pub const SET_BYTES_MAX: usize = 4 << 20;
+
 /// Committed entries handed out at a time; the rest comes with the next turn of the loop.
 pub const RAFT_COMMITTED_BYTES_PER_POLL: u64 = 16 << 20;
 

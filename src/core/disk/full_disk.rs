@@ -8,15 +8,11 @@
 //! When a segment could be made or was given back, all shards try again at once.
 
 use crate::core::Core;
-use crate::core::client::answers::Answers;
 use crate::core::disk::storage::Done;
-use crate::core::observe::stats::Stats;
-use crate::core::shard::{LocalShard, Set};
+use crate::core::shard::LocalShard;
 use crate::limits::{SNAPSHOT_RETRY_MS_MAX, SNAPSHOT_RETRY_MS_MIN};
-use ringraft_shards::batch::BatchBuilder;
 use ringraft_shards::disk::DiskResult;
 use ringraft_shards::ids::{Index, ShardId};
-use ringraft_shards::log::Reserve;
 use ringraft_shards::snapshot::SnapshotError;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -193,34 +189,6 @@ impl LocalShard {
     /// Could the next segment of its log not be made?
     pub fn is_starved(&self) -> bool {
         self.group.lack_of_room().is_some()
-    }
-
-    /// Proposes those of a set that make the data smaller or end a transaction: there is a reserve for them in the log.
-    /// The others are answered with `error`; reads run at their place.
-    pub(in crate::core) fn propose_smaller(
-        &mut self,
-        mut set: Box<Set>,
-        error: &str,
-        answers: &mut Answers,
-        stats: &mut Stats,
-    ) {
-        let mut smaller = BatchBuilder::default();
-        let mut order = Vec::with_capacity(set.order.len());
-        for mut waiting in std::mem::take(&mut set.order) {
-            if waiting.proposed {
-                let (operation, arguments) = set.batch.operation(waiting.place as usize);
-                if !self.shrinks(waiting.command, arguments) {
-                    self.refuse_one(&waiting, arguments, error, answers, stats);
-                    continue;
-                }
-                let (number, database) = (operation.command(), operation.database());
-                let place = smaller.push(number, database, operation.first_key(), arguments);
-                waiting.place = place as u32;
-            }
-            order.push(waiting);
-        }
-        (set.batch, set.order) = (smaller, order);
-        self.propose_set(set, Reserve::Used, stats.now_ms, answers, stats);
     }
 }
 

@@ -357,13 +357,16 @@ impl Core {
         let (steady_ms, commands) = (self.turn.steady_ms, self.stats.total_commands);
         // What a load overwrites takes memory until it is handed out: that goes on while the rest waits.
         let mut finished = false;
-        shard.keyspace.cut_displaced(SNAPSHOT_DISPLACED_PER_TURN, &mut |database, item, from| {
-            writer.push(database, item, from)
-        });
+        shard
+            .server
+            .keyspace
+            .cut_displaced(SNAPSHOT_DISPLACED_PER_TURN, &mut |database, item, from| {
+                writer.push(database, item, from)
+            });
         if state.pace.is_open(steady_ms) {
             let begin = Instant::now();
             let out = &mut |database, item: Item<'_>, from| writer.push(database, item, from);
-            finished = shard.keyspace.cut_step(SNAPSHOT_BUCKETS_PER_TURN, out);
+            finished = shard.server.keyspace.cut_step(SNAPSHOT_BUCKETS_PER_TURN, out);
             state.pace.note(begin.elapsed(), steady_ms, commands);
         }
         let mut chunks = Vec::new();
@@ -377,7 +380,7 @@ impl Core {
             chunks.push(chunk);
             state.last = state.pending.take().map(|pending| (pending, meta));
         }
-        let shard = shard.id;
+        let shard = shard.server.id;
         for chunk in chunks {
             let (offset, bytes) = (state.offset, chunk.len());
             state.offset += bytes as u64;

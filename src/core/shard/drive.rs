@@ -4,11 +4,12 @@
 use crate::commands::events::FLUSHED;
 use crate::core::Core;
 use crate::core::disk::storage::{DiskFailure, DiskOperation, Done, ShardFiles};
-use crate::core::shard::LocalShard;
+use crate::core::shard::{LocalShard, ShardTurn};
 use crate::limits::FREED_BUCKETS_PER_TURN;
 use crate::net::ring::Completion;
 use crate::settings::values::Fsync;
-use ringraft_shards::ids::ShardId;
+use ringraft_shards::ids::{MonotonicTime, ShardId};
+use ringraft_shards::serve::{self, Leases, Minded};
 use std::sync::atomic::Ordering;
 
 impl Core {
@@ -65,13 +66,14 @@ impl Core {
     /// One round with a shard. True when another may find more to do.
     fn drive_shard(&mut self, local: usize) -> bool {
         let shard = &mut self.shards[local];
-        shard.mind_clock(self.turn.now_ms);
-        if let Some(by_ms) = shard.turned_by_ms.take() {
+        let mut turn = ShardTurn { answers: &mut self.answers, stats: &mut self.stats };
+        if let Minded::Turning(turn) = serve::mind_clock(shard, self.turn.now_ms) {
+            let by_ms = turn.from_ms - turn.to_ms;
             self.shared.clock_reports.note(by_ms, self.turn.steady_ms);
         }
-        if shard.has_gathered() {
-            shard.propose(self.turn.now_ms, &mut self.answers, &mut self.stats);
-        }
+        serve::propose(shard, self.turn.now_ms, &mut turn);
+        let began = MonotonicTime(self.turn.steady_ms.unsigned_abs() * 1000);
+        serve::ask_for_reads(shard, began, Leases::Trusted, &mut turn);
         let output = &mut self.output;
         output.clear();
         shard.group.poll(output);
@@ -83,7 +85,7 @@ impl Core {
         for write in output.writes.drain(..) {
             let (ticket, sequence) = (write.ticket, write.sequence);
             let files = shard.files.as_mut().expect("only a shard with files has a log");
-            match self.storage.start_write(&mut self.ring, shard.id, files, write) {
+            match self.storage.start_write(&mut self.ring, shard.server.id, files, write) {
                 Ok(None) => {}
                 Ok(Some((ticket, buffer))) => {
                     shard.group.written(ticket, buffer);
@@ -98,20 +100,21 @@ impl Core {
         }
         if let Some(action) = output.file_action.take() {
             let files = shard.files.as_mut().expect("only a shard with files has a log");
-            self.storage.start_file_action(shard.id, files, action);
+            self.storage.start_file_action(shard.server.id, files, action);
         }
-        if output.role_changed {
-            shard.note_role();
-        }
+        serve::polled(shard, output, &mut turn);
         again |= !output.committed.is_empty() && !shard.group.is_alone();
         for entry in &output.committed {
-            shard.apply(entry, &mut self.answers, &mut self.stats);
+            serve::apply(shard, entry, &mut turn);
         }
         if let Some(last) = output.committed.last() {
             shard.group.applied(last.index);
-            if !shard.serves() {
-                shard.note_role();
-            }
+        }
+        serve::settle(shard, output, &mut turn);
+        if shard.withholds() {
+            let now = MonotonicTime(self.steady.read().as_micros() as u64);
+            serve::end_leased(shard, now, &mut turn);
+            again |= shard.is_pressed();
         }
         if shard.holds_any() && shard.serves() {
             let mut refused = Vec::new();
@@ -140,7 +143,7 @@ impl Core {
             shard.tend_waiting(&mut self.answers, self.turn.now_ms, &mut ready);
             self.notify(ready);
         }
-        again || self.shards[local].has_room_to_propose()
+        again || self.shards[local].may_propose()
     }
 
     /// Does something at a shard: at once while it is here, else on the core where it lives by then. Not for requests: it
@@ -182,7 +185,7 @@ impl Core {
                 let mut result = Ok(());
                 for shard in &mut self.shards {
                     let Some(files) = &mut shard.files else { continue };
-                    let started = self.storage.start_syncs(&mut self.ring, shard.id, files);
+                    let started = self.storage.start_syncs(&mut self.ring, shard.server.id, files);
                     result = result.and(started);
                 }
                 if let Err(error) = result {

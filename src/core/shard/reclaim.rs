@@ -232,10 +232,12 @@ mod tests {
     use super::*;
     use crate::core::client::answers::Answers;
     use crate::core::disk::snapshots::ShardSnapshots;
-    use crate::core::transact::participate::Ask;
+    use crate::core::shard::ShardTurn;
+    use crate::core::transact::participate::{Ask, TransactionMessage};
     use ringraft_shards::ids::{Deadline, NodeId, ShardId};
     use ringraft_shards::keyspace::{EvictionPolicy, KeyHasher, Keyspace};
     use ringraft_shards::raft::{CommittedEntry, Group, GroupConfig, Output};
+    use ringraft_shards::serve;
     use ringraft_shards::transaction::{LockSet, ToShard, TransactionId};
     use ringraft_shards::value::list::End;
 
@@ -271,10 +273,13 @@ mod tests {
 
         /// Proposes what has gathered and takes what is committed.
         fn drive(&mut self) {
-            self.shard.propose(NOW_MS, &mut self.answers, &mut self.stats);
+            let mut turn = ShardTurn { answers: &mut self.answers, stats: &mut self.stats };
+            serve::propose(&mut self.shard, NOW_MS, &mut turn);
             loop {
                 self.output.clear();
                 self.shard.group.poll(&mut self.output);
+                let mut turn = ShardTurn { answers: &mut self.answers, stats: &mut self.stats };
+                serve::polled(&mut self.shard, &self.output, &mut turn);
                 self.committed.extend(self.output.committed.drain(..));
                 if !self.output.more {
                     return;
@@ -284,9 +289,16 @@ mod tests {
 
         fn apply_one(&mut self) {
             let entry = self.committed.pop_front().expect("something is committed");
-            self.shard.apply(&entry, &mut self.answers, &mut self.stats);
+            let mut turn = ShardTurn { answers: &mut self.answers, stats: &mut self.stats };
+            serve::apply(&mut self.shard, &entry, &mut turn);
             self.shard.group.applied(entry.index);
-            self.shard.note_role();
+            serve::note_role(&mut self.shard, &mut turn);
+        }
+
+        /// Does what transactions want. True when there was something to do.
+        fn transact(&mut self, messages: &mut Vec<TransactionMessage>) -> bool {
+            let mut turn = ShardTurn { answers: &mut self.answers, stats: &mut self.stats };
+            serve::transact(&mut self.shard, messages, &mut turn)
         }
 
         fn apply_all(&mut self) {
@@ -448,8 +460,8 @@ mod tests {
         let locks = LockSet { keys: keys.collect(), whole: None };
         let lock = ToShard::Lock { id, coordinator: 0, locks, fetch: Box::new(Ask::default()) };
         assert!(scene.shard.take_transaction(lock, &mut scene.stats).is_none(), "not refused");
-        let (mut messages, mut refused) = (Vec::new(), Vec::new());
-        while scene.shard.serve_transactions(&mut messages, &mut scene.stats, &mut refused) {
+        let mut messages = Vec::new();
+        while scene.transact(&mut messages) {
             scene.apply_all();
         }
         assert_eq!(messages.len(), 1, "granted: {messages:?}");
@@ -463,7 +475,7 @@ mod tests {
         assert!(HELD.iter().all(|key| scene.has(key)));
         assert_eq!(scene.shard.keyspace.count(DatabaseIndex(0)), HELD.len() as u64);
         scene.shard.take_transaction(ToShard::Release(id), &mut scene.stats);
-        while scene.shard.serve_transactions(&mut messages, &mut scene.stats, &mut refused) {
+        while scene.transact(&mut messages) {
             scene.apply_all();
         }
         for _ in 0..10 {

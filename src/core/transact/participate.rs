@@ -8,7 +8,7 @@ use crate::commands::{Answer, Arity, Call, Command, Group, Keys, Run, shard as s
 use crate::core::client::answers::{Answers, Origin};
 use crate::core::client::session::Watched;
 use crate::core::observe::stats::Stats;
-use crate::core::shard::{LocalShard, Request, ShardContext, numbered, run_operation};
+use crate::core::shard::{Caller, LocalShard, Request, ShardContext, numbered, run_operation};
 use crate::refusal::{Outcome, Refusal};
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
@@ -16,9 +16,10 @@ use ringraft_shards::batch::{BatchBuilder, Operation};
 use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::{Edit, Key, KeyHash};
 use ringraft_shards::limits::STRING_BYTES_MAX;
+use ringraft_shards::serve;
 use ringraft_shards::transaction::{
-    self, Applied, Fetch, Fetched, FetchedItem, LockKey, LockSet, Message, Next, ParticipantOutput,
-    Record, ToCoordinator, ToShard,
+    self, Applied, Fetch, Fetched, FetchedItem, LockKey, LockSet, Message, Record, ToCoordinator,
+    ToShard,
 };
 use ringraft_shards::value::stream::StreamId;
 
@@ -142,9 +143,6 @@ impl Found {
 /// A message of a transaction between cores.
 pub type TransactionMessage = Message<Box<Ask>, Found>;
 
-/// A shard's part in transactions.
-pub type Participant = transaction::Participant<Box<Ask>, Found, Parked>;
-
 /// A single request that waits for a transaction, or for its shard to serve.
 pub struct Parked {
     command: &'static Command,
@@ -156,7 +154,7 @@ pub struct Parked {
 }
 
 impl Parked {
-    fn copy(request: &Request<'_>, guard: Option<&Vec<Watched>>) -> Parked {
+    pub(in crate::core) fn copy(request: &Request<'_>, guard: Option<&Vec<Watched>>) -> Parked {
         Parked {
             command: request.command,
             origin: request.origin,
@@ -167,7 +165,12 @@ impl Parked {
         }
     }
 
-    fn request(&self) -> Request<'_> {
+    /// Who waits for it.
+    pub(in crate::core) fn caller(&self) -> Caller {
+        Caller { command: self.command, origin: self.origin }
+    }
+
+    pub(in crate::core) fn request(&self) -> Request<'_> {
         Request {
             command: self.command,
             origin: self.origin,
@@ -184,15 +187,22 @@ impl std::fmt::Debug for Parked {
     }
 }
 
-/// What transactions want of their shard's core.
-pub type Wanted = ParticipantOutput<Box<Ask>, Found, Parked>;
+/// Is a row a step of a transaction: a record, or what it reads?
+#[inline]
+pub fn is_step(command: &Command) -> bool {
+    match command.run {
+        Run::Record => true,
+        Run::Shard(_) => command.name == FETCH,
+        _ => false,
+    }
+}
 
 impl LocalShard {
     /// The door to the items: does this shard serve, and is no transaction over several shards about? Then no request has
     /// to wait. Every request asks, here or by [`LocalShard::lets_read`].
     #[inline(always)]
     pub fn is_open(&self) -> bool {
-        self.serves() & self.participant.is_idle()
+        self.server.serves() & self.server.participant.is_idle()
     }
 
     /// May a read that nothing of its connection precedes run now? Cost: one comparison when no transaction is about.
@@ -203,7 +213,8 @@ impl LocalShard {
         arguments: Arguments<'_>,
         first_key: KeyHash,
     ) -> bool {
-        self.is_open() || !self.holds_up_read(command, arguments, first_key)
+        self.server.reads_at_once() & self.server.participant.is_idle()
+            || !self.holds_up_read(command, arguments, first_key)
     }
 
     #[cold]
@@ -213,9 +224,16 @@ impl LocalShard {
         arguments: Arguments<'_>,
         first_key: KeyHash,
     ) -> bool {
-        if !self.serves() {
-            return true;
-        }
+        // Where another node may lead no read runs at once.
+        !self.reads_at_once() || self.holds_keys_of(command, arguments, first_key)
+    }
+
+    fn holds_keys_of(
+        &self,
+        command: &Command,
+        arguments: Arguments<'_>,
+        first_key: KeyHash,
+    ) -> bool {
         if command.keys == Keys::NONE {
             return self.participant.is_any_held();
         }
@@ -227,8 +245,18 @@ impl LocalShard {
         })
     }
 
+    /// Does a transaction hold what a read wants?
+    pub(in crate::core) fn is_held_from(&self, request: &Request<'_>) -> bool {
+        self.holds_keys_of(request.command, request.arguments, request.first_key)
+    }
+
+    /// The id's time of the last lock that a core asked for.
+    pub(in crate::core) fn last_lock_of(&self, core: u16) -> u64 {
+        self.last_locks.get(usize::from(core)).copied().unwrap_or(0)
+    }
+
     /// What a request of this shard must not share with a transaction.
-    fn locks_of(&self, request: &Request<'_>) -> LockSet {
+    pub(in crate::core) fn locks_of(&self, request: &Request<'_>) -> LockSet {
         let (command, arguments) = (request.command, request.arguments);
         let writes = command.run.writes();
         if command.keys == Keys::NONE {
@@ -259,23 +287,13 @@ impl LocalShard {
         }
         let plain = matches!(request.command.run, Run::Read(_)) && !request.origin.rides;
         let waits = match plain {
-            true => self.holds_up_read(request.command, request.arguments, request.first_key),
+            true => self.is_held_from(request),
             false => self.participant.blocks(&locks),
         };
         if waits {
-            let parked = Parked::copy(request, guard);
-            let after = self.last_locks.get(usize::from(request.origin.core)).copied();
-            let after = after.unwrap_or(0);
-            self.participant.wait(locks, after, parked, &mut self.wanted);
+            serve::wait(self, Parked::copy(request, guard));
         }
         waits
-    }
-
-    /// Time passes for transactions: those in doubt ask the others, locks that nobody follows up are given up.
-    pub fn tick_transactions(&mut self) {
-        if self.serves() {
-            self.participant.tick(self.keyspace.ledger(), &mut self.wanted);
-        }
     }
 
     /// Takes a message of a transaction. Nothing may be staged that was not run.
@@ -300,43 +318,7 @@ impl LocalShard {
             }
             self.last_locks[from] = id.time;
         }
-        self.participant.handle(message, self.keyspace.ledger(), &mut self.wanted);
-        None
-    }
-
-    /// Does what transactions want of this shard: lets requests go on, gathers reads and records. Messages are
-    /// appended to `messages`. True when there was something to do.
-    pub fn serve_transactions(
-        &mut self,
-        messages: &mut Vec<TransactionMessage>,
-        stats: &mut Stats,
-        refused: &mut Vec<Origin>,
-    ) -> bool {
-        let mut any = false;
-        while !self.wanted.is_empty() {
-            any = true;
-            let wanted = std::mem::take(&mut self.wanted);
-            for next in wanted.next {
-                match next {
-                    Next::Admit(parked) => {
-                        let origin = parked.origin;
-                        if !self.admit_parked(parked, stats) {
-                            refused.push(origin);
-                        }
-                    }
-                    Next::Fetch(fetch) => self.gather_fetch(fetch),
-                }
-            }
-            for record in wanted.records {
-                self.gather_record(&record);
-            }
-            // One voter: it leads as long as it lives.
-            for fetch in wanted.confirms {
-                self.participant.confirmed(fetch, true, &mut self.wanted);
-            }
-            messages.extend(wanted.messages);
-        }
-        any
+        serve::take_message(self, message)
     }
 
     /// Lets those requests go on that came before the shard served. Appends those that memory does not permit.
@@ -365,7 +347,7 @@ impl LocalShard {
         }
     }
 
-    fn admit_parked(&mut self, parked: Parked, stats: &mut Stats) -> bool {
+    pub(in crate::core) fn admit_parked(&mut self, parked: Parked, stats: &mut Stats) -> bool {
         match &parked.guard {
             Some(guard) => self.gather_guarded(&parked.request(), guard.clone()),
             None => return self.gather(&parked.request(), stats),
@@ -373,7 +355,7 @@ impl LocalShard {
         true
     }
 
-    fn gather_fetch(&mut self, fetch: Fetch) {
+    pub(in crate::core) fn gather_fetch(&mut self, fetch: Fetch) {
         let command = table::internal(FETCH);
         let (origin, database, first_key) = (Origin::NOBODY, DatabaseIndex(0), KeyHash::default());
         let owned: OwnedArguments = [FETCH.as_bytes(), &fetch.bytes()].into_iter().collect();
@@ -381,18 +363,12 @@ impl LocalShard {
         self.gather_rider(&Request { command, origin, database, first_key, arguments });
     }
 
-    fn gather_record(&mut self, record: &Record) {
+    pub(in crate::core) fn gather_record(&mut self, record: &Record) {
         let command = table::internal(RECORD);
         let (origin, database, first_key) = (Origin::NOBODY, DatabaseIndex(0), KeyHash::default());
         let owned = record.arguments();
         let arguments = owned.borrow();
         self.gather_write(&Request { command, origin, database, first_key, arguments });
-    }
-
-    /// A record could not be proposed.
-    pub fn record_refused(&mut self, arguments: Arguments<'_>, reason: &str) {
-        let record = Record::read(arguments).expect("it was gathered as a record");
-        self.participant.not_proposed(record, reason, &mut self.wanted);
     }
 
     /// Does a write make the data smaller, or end a transaction?
@@ -408,14 +384,15 @@ impl LocalShard {
     pub fn apply_record(&mut self, arguments: Arguments<'_>, time: i64, seed: u64) {
         let mut edit = self.keyspace.edit(DatabaseIndex(0), time);
         let applied = run_record(&mut edit, arguments, seed);
-        self.participant.applied(&applied, &mut self.wanted);
+        self.server.record_applied(&applied);
     }
 
-    fn read(&mut self, fetch: Fetch, now_ms: i64) -> Option<Result<Found, String>> {
-        let ask = self.participant.fetching(fetch)?;
+    fn read_for(&mut self, fetch: Fetch, now_ms: i64) -> Option<Result<Found, String>> {
+        let ask = self.server.participant.fetching(fetch)?;
+        let keyspace = &mut self.server.keyspace;
         let changed = ask.guard.iter().any(|watched| {
-            let key = Key::new(&watched.key, self.keyspace.hasher().hash(&watched.key));
-            let version = self.keyspace.watch_version(watched.database, &key, now_ms);
+            let key = Key::new(&watched.key, keyspace.hasher().hash(&watched.key));
+            let version = keyspace.watch_version(watched.database, &key, now_ms);
             version != Some(watched.version)
         });
         if changed {
@@ -474,8 +451,9 @@ fn fetch(
 ) -> Result<Answer, Refusal> {
     let fetch = Fetch::from_bytes(call.at(1)).expect("the shard gathered it");
     let shard = &mut *context.shard;
-    if let Some(found) = shard.read(fetch, context.now_ms) {
-        shard.participant.fetched(fetch, found, &mut shard.wanted);
+    if let Some(found) = shard.read_for(fetch, context.now_ms) {
+        let server = &mut shard.server;
+        server.participant.fetched(fetch, found, &mut server.wanted);
     }
     Ok(Answer::Later)
 }

@@ -22,6 +22,7 @@ use crate::core::client::session::Watched;
 use crate::core::gather::integer_of;
 use crate::core::push::TopicKind;
 use crate::core::push::writer_of;
+use crate::core::shard::ShardTurn;
 use crate::core::transact::coalesce::{Effects, Seams};
 use crate::core::transact::everywhere::needs_every_key;
 use crate::core::transact::participate::{Ask, Copies, Found, Reads, TransactionMessage, What};
@@ -33,6 +34,7 @@ use ringraft_shards::batch::BatchBuilder;
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
 use ringraft_shards::keyspace::{KeyEvent, KeyHash};
 use ringraft_shards::limits::DATABASE_COUNT;
+use ringraft_shards::serve;
 use ringraft_shards::transaction::{
     self, Address, CoordinatorOutput, Event, LockKey, LockSet, Outcome, Part, TransactionId,
 };
@@ -380,16 +382,13 @@ impl Core {
     /// Does what transactions want of this core.
     pub(in crate::core) fn serve_transactions(&mut self) {
         let mut messages = Vec::new();
-        let mut refused = Vec::new();
         while self.has_transaction_work() {
             while let Some(message) = self.transactions.pop_front() {
                 self.take_transaction(message);
             }
+            let mut turn = ShardTurn { answers: &mut self.answers, stats: &mut self.stats };
             for shard in &mut self.shards {
-                shard.serve_transactions(&mut messages, &mut self.stats, &mut refused);
-            }
-            for origin in refused.drain(..) {
-                self.answer_error(origin, crate::core::client::intake::OUT_OF_MEMORY);
+                serve::transact(shard, &mut messages, &mut turn);
             }
             let out = std::mem::take(&mut self.coordinated);
             for message in messages.drain(..).chain(out.messages) {

@@ -73,7 +73,7 @@ impl LocalShard {
         self.eviction_policy = policy;
         self.keyspace.set_access_clock(policy.access_clock());
         self.eviction_samples = settings.maxmemory_samples as usize;
-        self.keyspace.set_eviction_samples(self.eviction_samples);
+        self.server.keyspace.set_eviction_samples(self.eviction_samples);
         self.propose_limits(settings.limits);
         match &mut self.files {
             Some(files) if files.fsync() != settings.fsync => {

@@ -9,6 +9,7 @@ use crate::limits::{
     SLABS_GIVEN_BACK_PER_TICK,
 };
 use ringraft_shards::ids::MonotonicTime;
+use ringraft_shards::serve;
 use std::sync::atomic::Ordering;
 
 impl Core {
@@ -17,7 +18,7 @@ impl Core {
         let now = MonotonicTime(self.steady.read().as_micros() as u64);
         for shard in &mut self.shards {
             shard.group.tick(now);
-            shard.tick_transactions();
+            serve::tick(shard);
             // Another node led until now, or the disk was full.
             shard.propose_limits(self.settings.limits);
             if self.pause.until_ms <= steady_ms {

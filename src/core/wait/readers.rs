@@ -70,15 +70,14 @@ impl Readers {
 }
 
 impl LocalShard {
-    /// Runs a read at its place in the order; it waits if it finds nothing.
+    /// Runs a read at its place in the order; without a reply it has found nothing and waits.
     #[cold]
     pub(in crate::core) fn read_or_wait(
         &mut self,
         request: &Request<'_>,
         time: i64,
-        answers: &mut Answers,
         stats: &mut Stats,
-    ) {
+    ) -> Option<Vec<u8>> {
         let (command, origin, database) = (request.command, request.origin, request.database);
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, origin.protocol);
@@ -87,7 +86,7 @@ impl LocalShard {
         stats.finish(outcome, command, 0, &mut reply);
         let Target::Block(number) = origin.target else { unreachable!("the caller looked") };
         if !is_nothing(&out) {
-            return answers.write(origin, |to| to.extend_from_slice(&out));
+            return Some(out);
         }
         let call = Call {
             command,
@@ -106,6 +105,7 @@ impl LocalShard {
         let first_key = request.first_key;
         let reader = Reader { command, origin, database, first_key, arguments, keys };
         self.readers.add((origin.core, number), reader);
+        None
     }
 
     /// Answers the reads that wait for what has changed since this was called before.

@@ -157,7 +157,7 @@ impl LocalShard {
 
     /// The round of the newest set.
     fn round(&mut self) -> Round {
-        let set = self.sets.back_mut().expect("somebody has gathered");
+        let set = self.server.newest_set();
         *set.round.get_or_insert_with(|| self.waiters.next_round())
     }
 
@@ -213,7 +213,7 @@ impl LocalShard {
         let round = self.round();
         if let Some(declaration) = self.waiters.declare(key, count, round) {
             if declaration.is_behind {
-                self.sets.back_mut().expect("it has a round").is_behind = true;
+                self.server.newest_set().is_behind = true;
             }
             self.gather_serve(&key.encode(), declaration);
         }
@@ -236,7 +236,7 @@ impl LocalShard {
         let (command, origin) = (table::internal(SERVE), Origin::NOBODY);
         let (database, first_key) = (DatabaseIndex(0), KeyHash::default());
         let arguments = owned.borrow();
-        self.push_write(&Request { command, origin, database, first_key, arguments });
+        self.gather_beside(&Request { command, origin, database, first_key, arguments });
     }
 
     /// Takes out of a set, which is about to be proposed, the tickets that earlier entries have served since it was gathered.
@@ -249,7 +249,7 @@ impl LocalShard {
         for waiting in set.order.iter_mut().filter(|waiting| waiting.proposed) {
             let (operation, arguments) = set.batch.operation(waiting.place as usize);
             let mut owned = OwnedArguments::default();
-            let arguments = match waiting.command.run {
+            let arguments = match waiting.who.command.run {
                 Run::Serve => {
                     arguments.first(3).iter_from(0).for_each(|argument| owned.push(argument));
                     each_declared(arguments, |ticket, declared| {

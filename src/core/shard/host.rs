@@ -1,0 +1,212 @@
+//! The shard as the engine's server sees it: what the server asks of commands, and how it answers.
+
+use crate::commands::expire::TURN_BACK;
+use crate::commands::{Run, table};
+use crate::core::client::intake::OUT_OF_MEMORY;
+use crate::core::client::session::Watched;
+use crate::core::shard::run::run_read;
+use crate::core::shard::{Caller, LocalShard, Set, ShardTurn};
+use crate::core::transact::participate::{Ask, Found, Parked, is_step};
+use crate::resp::reply::Reply;
+use ringraft_shards::arguments::Arguments;
+use ringraft_shards::batch::{Batch, BatchBuilder};
+use ringraft_shards::ids::DatabaseIndex;
+use ringraft_shards::keyspace::{Key, KeyHash};
+use ringraft_shards::raft::{CommittedEntry, ProposeError};
+use ringraft_shards::serve::{Fate, Host, Server};
+use ringraft_shards::transaction::{Fetch, LockSet, Record};
+
+/// What a client is told whose request was not executed, and is not known to have been.
+fn fate_text(fate: Fate<'_>) -> String {
+    match fate {
+        Fate::Refused(ProposeError::NotLeader { .. }) | Fate::NotLeader { .. } => {
+            "ERR leader not known".to_string()
+        }
+        Fate::Refused(error @ ProposeError::DiskFull(_)) => format!("MISCONF {error}"),
+        Fate::Refused(error) => format!("ERR {error}"),
+        Fate::Lost => "leadership lost while committing log".to_string(),
+        Fate::Unknown => {
+            "ERR the outcome is not known: another node leads, and may have executed it".to_string()
+        }
+    }
+}
+
+impl Host for LocalShard {
+    type Who = Caller;
+    type Kept = Parked;
+    type Ask = Box<Ask>;
+    type Found = Found;
+    type Reply = Vec<u8>;
+    type Guard = Vec<Watched>;
+    type Turn<'a> = ShardTurn<'a>;
+
+    #[inline(always)]
+    fn server(&self) -> &Server<LocalShard> {
+        &self.server
+    }
+
+    #[inline(always)]
+    fn server_mut(&mut self) -> &mut Server<LocalShard> {
+        &mut self.server
+    }
+
+    #[inline]
+    fn random(&mut self) -> u64 {
+        LocalShard::random(self)
+    }
+
+    #[inline]
+    fn string_bytes_max(&self) -> usize {
+        self.string_bytes_max
+    }
+
+    #[inline]
+    fn is_step(who: &Caller) -> bool {
+        is_step(who.command)
+    }
+
+    fn shrinks(&self, who: &Caller, arguments: Arguments<'_>) -> bool {
+        LocalShard::shrinks(self, who.command, arguments)
+    }
+
+    fn push_turn_back(&self, batch: &mut BatchBuilder, to_ms: i64) {
+        let command = table::internal(TURN_BACK);
+        let to_ms = to_ms.to_string();
+        let words = [TURN_BACK.as_bytes(), to_ms.as_bytes()].into_iter();
+        batch.push_each(command.number, DatabaseIndex(0), KeyHash::default(), words);
+    }
+
+    fn gather_fetch(&mut self, fetch: Fetch) {
+        LocalShard::gather_fetch(self, fetch);
+    }
+
+    fn gather_record(&mut self, record: &Record) {
+        LocalShard::gather_record(self, record);
+    }
+
+    fn locks(&self, parked: &Parked) -> LockSet {
+        self.locks_of(&parked.request())
+    }
+
+    fn is_held_up(&self, parked: &Parked) -> bool {
+        !self.participant.is_idle() && self.is_held_from(&parked.request())
+    }
+
+    fn last_lock(&self, parked: &Parked) -> u64 {
+        self.last_lock_of(parked.caller().origin.core)
+    }
+
+    fn who(parked: &Parked) -> Caller {
+        parked.caller()
+    }
+
+    fn admit(&mut self, parked: Parked, turn: &mut ShardTurn<'_>) {
+        let caller = parked.caller();
+        if !self.admit_parked(parked, turn.stats) {
+            refuse(caller, OUT_OF_MEMORY, turn);
+        }
+    }
+
+    fn resolve(&mut self, guard: &Vec<Watched>, now_ms: i64) -> bool {
+        let now_ms = self.time(now_ms);
+        let unchanged = guard.iter().all(|watched| {
+            let key = Key::new(&watched.key, self.keyspace.hasher().hash(&watched.key));
+            let version = self.keyspace.watch_version(watched.database, &key, now_ms);
+            version == Some(watched.version)
+        });
+        for watched in guard {
+            self.keyspace.unwatch(watched.database, &watched.key);
+        }
+        unchanged
+    }
+
+    fn guard_failed(&mut self, who: &Caller, turn: &mut ShardTurn<'_>) {
+        let origin = who.origin;
+        turn.answers.write(origin, |out| Reply::new(out, origin.protocol).null_array());
+    }
+
+    fn forget_served(&mut self, set: &mut Set) {
+        LocalShard::forget_served(self, set);
+    }
+
+    #[inline]
+    fn begin_entry(&mut self, entry: &CommittedEntry, batch: &Batch<'_>) {
+        self.snapshots.note_applied(entry.data.len(), batch.count());
+        self.applied_operations += batch.count() as u64;
+    }
+
+    #[inline]
+    fn run(
+        &mut self,
+        set: &Set,
+        entry: Option<(&CommittedEntry, Batch<'_>)>,
+        turn: &mut ShardTurn<'_>,
+    ) {
+        self.run_set(set, entry.map(|(_, batch)| batch), turn.answers, turn.stats);
+    }
+
+    fn run_withheld(
+        &mut self,
+        set: &Set,
+        replies: &mut Vec<(Caller, Vec<u8>)>,
+        turn: &mut ShardTurn<'_>,
+    ) {
+        self.run_set_withheld(set, replies, turn.stats);
+    }
+
+    fn replay(&mut self, _: &CommittedEntry, batch: Batch<'_>, turn: &mut ShardTurn<'_>) {
+        self.run_unasked(batch, turn.stats);
+    }
+
+    fn turned_back(&mut self, removed: usize, turn: &mut ShardTurn<'_>) {
+        turn.stats.expired_keys += removed as u64;
+    }
+
+    fn read(&mut self, parked: &Parked, turn: &mut ShardTurn<'_>) -> Vec<u8> {
+        let (time, seed) = (self.time(turn.stats.now_ms), LocalShard::random(self));
+        let (request, bytes_max) = (parked.request(), self.string_bytes_max);
+        let mut out = Vec::new();
+        let mut reply = Reply::new(&mut out, request.origin.protocol);
+        let start = std::time::Instant::now();
+        let outcome = run_read(&self.keyspace, &request, time, seed, bytes_max, &mut reply);
+        turn.stats.finish(outcome, request.command, 0, &mut reply);
+        turn.stats.count(request.command, 1, start);
+        out
+    }
+
+    fn answer(&mut self, who: Caller, reply: Vec<u8>, turn: &mut ShardTurn<'_>) {
+        turn.answers.write(who.origin, |out| out.extend_from_slice(&reply));
+    }
+
+    #[cold]
+    fn fail(
+        &mut self,
+        who: &Caller,
+        arguments: Option<Arguments<'_>>,
+        fate: Fate<'_>,
+        turn: &mut ShardTurn<'_>,
+    ) {
+        let text = fate_text(fate);
+        match (who.command.run, arguments) {
+            (Run::Serve, Some(arguments)) => self.serve_refused(arguments, &text, turn.answers),
+            _ => {
+                self.note_own(who.command, who.origin);
+                refuse(*who, &text, turn);
+            }
+        }
+    }
+
+    fn leads(&mut self) {}
+
+    fn deposed(&mut self, _: &mut ShardTurn<'_>) {
+        self.is_deposed = true;
+    }
+}
+
+fn refuse(Caller { origin, .. }: Caller, text: &str, turn: &mut ShardTurn<'_>) {
+    let stats = &mut *turn.stats;
+    turn.answers.write(origin, |out| {
+        let start = out.len();
+        stats.refuse(text, start, &mut Reply::new(out, origin.protocol));
+    });
+}
