@@ -87,10 +87,10 @@ impl<H: Host> Server<H> {
         self.reads.fresh.push(kept);
     }
 
-    /// Were reads executed under a lease, that [`end_leased`] must look at?
+    /// Reads that were executed under a lease, for [`end_leased`] to look at.
     #[inline(always)]
-    pub fn withholds(&self) -> bool {
-        !self.reads.leased.is_empty()
+    pub fn leased_count(&self) -> usize {
+        self.reads.leased.len()
     }
 }
 
@@ -141,16 +141,15 @@ fn ask<H: Host>(host: &mut H, now: MonotonicTime, leases: Leases, turn: &mut H::
     }
 }
 
-/// Reads were executed under a lease: does it hold now? `now` is read from the clock after they were.
+/// Reads were executed under a lease: does it hold now? `now` is read from the clock after they were. If it does not, they are
+/// executed again when a majority was asked.
 #[inline]
-pub fn end_leased<H: Host>(host: &mut H, now: MonotonicTime, turn: &mut H::Turn<'_>) {
-    if !host.server().reads.leased.is_empty() {
-        look_again(host, now, turn);
-    }
+pub fn end_leased<H: Host>(host: &mut H, now: MonotonicTime, turn: &mut H::Turn<'_>) -> bool {
+    host.server().reads.leased.is_empty() || look_again(host, now, turn)
 }
 
 #[cold]
-fn look_again<H: Host>(host: &mut H, now: MonotonicTime, turn: &mut H::Turn<'_>) {
+fn look_again<H: Host>(host: &mut H, now: MonotonicTime, turn: &mut H::Turn<'_>) -> bool {
     let server = host.server_mut();
     let holds = server.group.lease_valid(now);
     for (kept, reply) in std::mem::take(&mut server.reads.leased) {
@@ -160,6 +159,7 @@ fn look_again<H: Host>(host: &mut H, now: MonotonicTime, turn: &mut H::Turn<'_>)
             host.server_mut().reads.fresh.push(kept);
         }
     }
+    holds
 }
 
 /// Executes a read, or lets it wait for a transaction that has locked its keys.

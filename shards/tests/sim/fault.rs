@@ -270,7 +270,7 @@ impl World {
         let leader = self.nodes.values_mut().find(|node| node.replicas[shard].is_leader());
         let Some(leader) = leader else { return };
         let running = leader.replicas[shard].running.as_mut().expect("it leads");
-        if running.group.transfer_leader(NodeId(to)).is_ok() {
+        if running.server.group.transfer_leader(NodeId(to)).is_ok() {
             running.stirred = true;
             self.core.count(Count::Transfers);
         }

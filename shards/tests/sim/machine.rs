@@ -19,6 +19,13 @@ const EXEC: u16 = 12;
 pub const FLEETING: u16 = 13;
 /// Time is turned back.
 pub const TURN_BACK: u16 = 14;
+/// A transaction reads: beside an entry, never in one.
+pub const FETCH: u16 = 15;
+
+/// Which operation does this: its first argument says it.
+pub fn operation_of(arguments: Arguments<'_>) -> u64 {
+    u64::from_le_bytes(arguments.at(0).try_into().expect("names are 8 bytes"))
+}
 
 fn number(command: &Command) -> u16 {
     match command {

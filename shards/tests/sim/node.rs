@@ -288,6 +288,7 @@ impl Node {
         }
         for running in self.replicas.iter_mut().filter_map(|replica| replica.running.as_mut()) {
             (running.wall_ms, running.jumps) = (now_ms, self.clock_jumps);
+            running.began = clock;
         }
         for input in inbox.drain(..) {
             self.handle(input, now_ms, core, &mut outbox);
@@ -335,10 +336,10 @@ impl Node {
                 for replica in replicas {
                     replica.tick_transfers(outbox);
                     let running = replica.running.as_mut().expect("it is up");
-                    running.group.tick(clock);
+                    running.server.group.tick(clock);
                     running.stirred = true;
                     for _ in 0..TRANSACTION_TICKS {
-                        running.tick_participant(outbox);
+                        running.tick_participant(core, outbox);
                     }
                     running.check_bounds(core);
                 }
@@ -390,7 +391,7 @@ impl Node {
                 let running = replica.running.as_mut().expect("it is up");
                 running.outgoing.remove(&peer);
                 running.incoming.remove(&peer);
-                running.group.unreachable(NodeId(peer));
+                running.server.group.unreachable(NodeId(peer));
                 running.stirred = true;
             }
         }
@@ -414,12 +415,12 @@ impl Node {
                 let running = replicas[usize::from(shard)].running.as_mut();
                 let running = running.expect("it is up");
                 // A refusal is as good as a loss.
-                let _ = running.group.step(message);
+                let _ = running.server.group.step(message);
                 running.stirred = true;
             }
             Payload::Transaction(Message::Shard(shard, message)) => {
                 let running = replicas[usize::from(shard.0)].running.as_mut();
-                running.expect("it is up").take_message(shard.0, message, outbox);
+                running.expect("it is up").take_message(message, core, outbox);
             }
             Payload::Transaction(Message::Coordinator(_, message)) => {
                 self.transactions.handle(message, now_ms, core, outbox);
@@ -442,7 +443,7 @@ impl Node {
                 Message::Coordinator(node, _) => Some(*node),
                 Message::Shard(shard, _) => {
                     let running = self.replicas[usize::from(shard.0)].running.as_ref();
-                    running.expect("it is up").group.leader().map(|node| node.0)
+                    running.expect("it is up").server.group.leader().map(|node| node.0)
                 }
             };
             core.count(Count::TransactionMessages);
@@ -483,7 +484,7 @@ impl Node {
             if let (false, Some(shard)) = (self.links.send(to, payload), appends)
                 && let Some(running) = &mut self.replicas[usize::from(shard)].running
             {
-                running.group.unreachable(NodeId(to));
+                running.server.group.unreachable(NodeId(to));
             }
         }
         let clock = self.clock(core);
@@ -506,8 +507,8 @@ impl Node {
 impl crate::replica::Running {
     /// Nothing grows without limit.
     fn check_bounds(&self, core: &mut Core) {
-        let status = self.group.status();
-        let waiting = self.service.waiting();
+        let status = self.server.group.status();
+        let waiting = self.waiting();
         // The cache may hold what is not applied yet; the log what the last snapshots do not cover.
         let cache_max = (4 << 10) + (64 << 10);
         let log_max = 512 << 10;

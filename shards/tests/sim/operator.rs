@@ -79,11 +79,11 @@ impl World {
             let Some(leader) = self.leader(shard) else { continue };
             let node = self.nodes.get_mut(&leader).expect("it leads");
             let running = node.replicas[shard].running.as_mut().expect("it leads");
-            let changes = step(&running.group, &desired);
-            if changes.is_empty() || running.group.role() != Role::Leader {
+            let changes = step(&running.server.group, &desired);
+            if changes.is_empty() || running.server.group.role() != Role::Leader {
                 continue;
             }
-            if running.group.propose_membership(&changes).is_ok() {
+            if running.server.group.propose_membership(&changes).is_ok() {
                 running.stirred = true;
                 self.core.count(Count::MembershipChanges);
                 self.core.note(|| format!("operator: n{leader}/s{shard} proposes {changes:?}"));
@@ -111,7 +111,7 @@ impl World {
     pub fn leader(&self, shard: usize) -> Option<u64> {
         let leaders = self.nodes.values().filter(|node| node.replicas[shard].is_leader());
         let term = |node: &&Node| {
-            node.replicas[shard].running.as_ref().map(|running| running.group.term())
+            node.replicas[shard].running.as_ref().map(|running| running.server.group.term())
         };
         leaders.max_by_key(term).map(|node| node.id)
     }

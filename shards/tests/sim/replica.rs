@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringraft_shards::clock::ShardClock;
 use ringraft_shards::disk::{Disk, MemoryDisk, WriteInFlight};
-use ringraft_shards::ids::{ClusterId, Index, NodeId, ShardId};
+use ringraft_shards::ids::{ClusterId, Index, MonotonicTime, NodeId, ShardId};
 use ringraft_shards::keyspace::{KeyHasher, Keyspace};
 use ringraft_shards::log::{
     AlignedBuffer, FileAction, LogIdentity, LogOptions, RecoverError, WriteTicket, recover,
@@ -16,6 +15,9 @@ use ringraft_shards::raft::{
     SnapshotPoint,
 };
 
+use ringraft_shards::random::Random;
+use ringraft_shards::serve::{self, Server};
+
 use crate::counts::Count;
 use crate::links::Payload;
 use crate::machine::HASH_SEED;
@@ -23,7 +25,7 @@ use crate::node::{Input, TICK_US};
 use crate::plan::Flaw;
 use crate::request::Answer;
 use crate::schedule::Core;
-use crate::serve::{Service, TransactionMessage, fleeting::Fleeting};
+use crate::serve::{TransactionMessage, Turn, fleeting::Fleeting};
 use crate::snapshots::{self, Cutting};
 use crate::transfer::{Incoming, Outgoing};
 
@@ -87,16 +89,19 @@ pub struct Running {
     pub shard: u16,
     /// The latest operation that a leader's state holds, for the checker; found when it is asked for first.
     pub hint: Option<u64>,
-    pub group: Group,
-    pub keyspace: Keyspace,
-    pub clock: ShardClock,
+    pub server: Server<Running>,
+    /// What is broken here on purpose.
+    pub flaw: Flaw,
+    /// For the entries that it proposes.
+    pub chance: Random,
+    /// What the clock that never goes back showed at the beginning of this turn.
+    pub began: MonotonicTime,
     /// What the node's wall clock showed at the beginning of this turn, and how often it has jumped.
     pub wall_ms: i64,
     pub jumps: u64,
     /// Was the last attempt to turn time back refused?
     pub turn_refused: bool,
     pub fleeting: Fleeting,
-    pub service: Service,
     writes: BTreeMap<u64, Write>,
     reported: u64,
     file_action: Option<FileAction>,
@@ -181,14 +186,14 @@ impl Replica {
         let running = Running {
             shard: self.shard,
             hint: None,
-            group,
-            keyspace,
-            clock: ShardClock::new(last_time_ms),
+            server: Server::new(ShardId(self.shard), keyspace, group, last_time_ms),
+            flaw: core.plan.flaw,
+            chance: Random::new(seed ^ 0x5eed),
+            began: MonotonicTime(0),
             wall_ms: last_time_ms,
             jumps: 0,
             turn_refused: false,
             fleeting: Fleeting::default(),
-            service: Service::new(self.shard, core.plan.flaw),
             writes: BTreeMap::new(),
             reported: 0,
             file_action: None,
@@ -213,7 +218,7 @@ impl Replica {
     }
 
     pub fn is_leader(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| running.group.role() == Role::Leader)
+        self.running.as_ref().is_some_and(|running| running.server.group.role() == Role::Leader)
     }
 
     /// The disk ends a write. Did it fail?
@@ -242,9 +247,9 @@ impl Replica {
         let Some(write) = running.writes.remove(&ticket) else { return };
         running.stirred = true;
         if write.failed {
-            running.group.write_failed(WriteTicket(ticket), "the disk says so");
+            running.server.group.write_failed(WriteTicket(ticket), "the disk says so");
         } else {
-            running.group.written(WriteTicket(ticket), write.buffer);
+            running.server.group.written(WriteTicket(ticket), write.buffer);
             let oldest = running.writes.keys().next().copied().unwrap_or(u64::MAX);
             running.reported = running.reported.max(ticket.min(oldest - 1));
         }
@@ -255,7 +260,7 @@ impl Replica {
         let Some(running) = &mut self.running else { return };
         let Some(action) = running.file_action.take() else { return };
         let result = action.run(&self.disk);
-        running.group.file_action_done(action.id, result);
+        running.server.group.file_action_done(action.id, result);
         running.stirred = true;
     }
 
@@ -265,17 +270,17 @@ impl Replica {
             let Some(running) = &mut self.running else { return Ok(()) };
             let mut out = std::mem::take(&mut running.out);
             out.clear();
-            running.group.poll(&mut out);
+            running.server.group.poll(&mut out);
             if let Some(failure) = &out.failure {
                 return Err(failure.to_string());
             }
             let again = out.more || !out.committed.is_empty() || out.install.is_some();
             if out.role_changed {
-                let leads = running.group.role() == Role::Leader;
+                let leads = running.server.group.role() == Role::Leader;
                 core.note_leader(self.shard, self.node, leads);
             }
-            if out.role_changed && running.group.role() == Role::Leader {
-                let term = running.group.term().0;
+            if out.role_changed && running.server.group.role() == Role::Leader {
+                let term = running.server.group.term().0;
                 if core.audit.leader(self.node, self.shard, term) {
                     core.count(Count::Elections);
                     let (node, shard) = (self.node, self.shard);
@@ -288,6 +293,7 @@ impl Replica {
             self.start_writes(&mut out, core, outbox);
             let running = self.running.as_mut().expect("it polled");
             running.snapshot_wanted |= out.snapshot_wanted;
+            running.polled(&out, core, outbox);
             if let Some(install) = out.install.take() {
                 running.install(&install.point, core)?;
                 core.count(Count::Installs);
@@ -297,17 +303,16 @@ impl Replica {
             for entry in out.committed.drain(..) {
                 running.apply(&entry, self.node, self.shard, core, outbox);
             }
-            running.service.settle(&mut out, core, outbox);
-            running.serve_reads(core, outbox);
+            running.settle(&mut out, core, outbox);
             core.audit.log_ends(
                 self.node,
                 self.shard,
-                running.group.last_index().0,
-                running.group.commit_index().0,
+                running.server.group.last_index().0,
+                running.server.group.commit_index().0,
             );
             running.out = out;
             if !again {
-                running.stirred = running.is_pressed();
+                running.stirred = running.server.is_pressed();
                 return Ok(());
             }
         }
@@ -324,7 +329,7 @@ impl Replica {
         let running = self.running.as_mut().expect("it sent a message");
         let found = running.snapshots.iter().find(|(point, _)| *point == install.point);
         let Some((_, bytes)) = found else {
-            running.group.snapshot_sent(NodeId(to), false);
+            running.server.group.snapshot_sent(NodeId(to), false);
             return;
         };
         running.transfers += 1;
@@ -367,7 +372,7 @@ impl Replica {
                     outbox.later.push((delay_us, input));
                 }
                 Err(error) => {
-                    running.group.write_failed(write.ticket, &error.to_string());
+                    running.server.group.write_failed(write.ticket, &error.to_string());
                     running.stirred = true;
                 }
             }
@@ -392,21 +397,21 @@ impl Running {
         outbox: &mut Outbox,
     ) {
         let index = entry.index;
-        assert_eq!(index.0, self.group.applied_index().0 + 1, "no gaps");
+        assert_eq!(index.0, self.server.group.applied_index().0 + 1, "no gaps");
         core.audit.entry(node, shard, entry);
         core.count(Count::Entries);
         if entry.kind == EntryKind::Command {
-            self.apply_batch(entry, core, outbox);
+            serve::apply(self, entry, &mut Turn { core, outbox });
             core.note(|| format!("n{node}/s{shard} applied {index} of term {}", entry.term));
             self.since_snapshot += 1;
         }
-        if self.service.serves() {
+        if self.server.serves() {
             let hint = self.hint(core);
             core.audit.reached(shard, index.0, hint);
         }
-        self.group.applied(index);
+        self.server.group.applied(index);
         if index.0.is_multiple_of(DIGEST_EVERY) {
-            core.audit.digest(node, shard, index.0, self.keyspace.digest_all());
+            core.audit.digest(node, shard, index.0, self.server.keyspace.digest_all());
             core.count(Count::Digests);
         }
     }

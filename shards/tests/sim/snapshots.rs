@@ -97,11 +97,11 @@ impl Running {
     /// Begins a snapshot if one is due, or goes on with the one that is on.
     pub fn cut(&mut self, shard: u16, core: &mut Core, outbox: &mut Outbox) {
         let due = self.since_snapshot >= core.plan.snapshot_every || self.snapshot_wanted;
-        if self.cutting.is_none() && due && self.group.applied_index().0 > 1 {
-            if !self.keyspace.begin_cut() {
+        if self.cutting.is_none() && due && self.server.group.applied_index().0 > 1 {
+            if !self.server.keyspace.begin_cut() {
                 return;
             }
-            let point = self.group.snapshot_point();
+            let point = self.server.group.snapshot_point();
             let header = Header {
                 slot_scheme: Default::default(),
                 cluster: CLUSTER,
@@ -111,18 +111,19 @@ impl Running {
                 slots: vec![SlotRange::all()],
                 key_hash_seed: HASH_SEED,
                 created_ms: 0,
-                leader_time_ms: self.clock.latest_ms(),
+                leader_time_ms: self.server.clock.latest_ms(),
                 membership: point.membership.clone(),
             };
             let mut writer = SnapshotWriter::new(header);
-            writer.push_ledger(self.keyspace.ledger());
-            writer.push_limits(self.keyspace.limits());
+            writer.push_ledger(self.server.keyspace.ledger());
+            writer.push_limits(self.server.keyspace.limits());
             self.cutting = Some(Cutting { point, writer: Some(writer), bytes: Vec::new() });
             (self.since_snapshot, self.snapshot_wanted) = (0, false);
         }
         let Some(cutting) = &mut self.cutting else { return };
         let Some(writer) = &mut cutting.writer else { return };
         if self
+            .server
             .keyspace
             .cut_step(CUT_BUCKETS, &mut |database, item, from| writer.push(database, item, from))
         {
@@ -141,15 +142,15 @@ impl Running {
             core.audit.fail(|| format!("a snapshot at {} was never stored", point.index));
             return Ok(());
         };
-        self.keyspace = Keyspace::new(KeyHasher::new(HASH_SEED));
+        self.server.keyspace = Keyspace::new(KeyHasher::new(HASH_SEED));
         let mut time_ms = 0;
-        let read = read(bytes, &mut self.keyspace, &mut time_ms)?;
-        (self.clock, self.fleeting) = (ShardClock::new(time_ms), Default::default());
+        let read = read(bytes, &mut self.server.keyspace, &mut time_ms)?;
+        (self.server.clock, self.fleeting) = (ShardClock::new(time_ms), Default::default());
         assert_eq!(read, *point, "the header says what was offered");
         self.cutting = None;
         self.since_snapshot = 0;
-        self.group.snapshot_taken(point.clone(), point.index.to_string());
-        self.group.applied(point.index);
+        self.server.group.snapshot_taken(point.clone(), point.index.to_string());
+        self.server.group.applied(point.index);
         Ok(())
     }
 
@@ -194,8 +195,8 @@ impl Replica {
             return;
         }
         running.keep(&self.disk, cutting.point.clone(), cutting.bytes);
-        running.group.snapshot_taken(cutting.point, index.to_string());
-        running.group.compact(index);
+        running.server.group.snapshot_taken(cutting.point, index.to_string());
+        running.server.group.compact(index);
         running.stirred = true;
         core.count(Count::Snapshots);
         let (node, shard) = (self.node, self.shard);
@@ -241,7 +242,7 @@ impl Replica {
         if !incoming.storing {
             return;
         }
-        let commit = running.group.commit_index();
+        let commit = running.server.group.commit_index();
         if point.index > commit {
             let dropped = running.drop_beyond(&self.disk, commit);
             let mut scratch = Keyspace::new(KeyHasher::new(HASH_SEED));
@@ -256,7 +257,7 @@ impl Replica {
             running.keep(&self.disk, point, incoming.bytes);
         }
         // A refusal is as good as a loss.
-        let _ = running.group.step(message);
+        let _ = running.server.group.step(message);
         running.stirred = true;
         let answer =
             PieceAnswer { transfer: incoming.transfer, next_offset: usize::MAX, stored: true };
@@ -273,7 +274,7 @@ impl Replica {
         }
         if answer.stored {
             running.outgoing.remove(&from);
-            running.group.snapshot_sent(NodeId(from), true);
+            running.server.group.snapshot_sent(NodeId(from), true);
             running.stirred = true;
         } else if outgoing.answered(answer.next_offset) {
             outbox.payloads.push((from, Payload::Piece { shard, piece: outgoing.piece() }));
@@ -297,7 +298,7 @@ impl Replica {
         }
         for to in failed {
             running.outgoing.remove(&to);
-            running.group.snapshot_sent(NodeId(to), false);
+            running.server.group.snapshot_sent(NodeId(to), false);
         }
     }
 }

@@ -213,18 +213,18 @@ impl World {
                 continue;
             };
             let running = self.nodes[&leader].replicas[shard].running.as_ref();
-            let group = &running.expect("it leads").group;
+            let group = &running.expect("it leads").server.group;
             let (last, members) = (group.last_index(), group.membership());
             if members.voters != voters || members.is_joint() || !members.learners.is_empty() {
                 found.push(format!("shard {shard} has {members:?}, not {voters:?}"));
             }
             for id in &self.desired {
                 let running = self.nodes[id].replicas[shard].running.as_ref();
-                let applied = running.map(|running| running.group.applied_index());
-                if running.is_some_and(|running| !running.keyspace.ledger().is_empty()) {
+                let applied = running.map(|running| running.server.group.applied_index());
+                if running.is_some_and(|running| !running.server.keyspace.ledger().is_empty()) {
                     found.push(format!("n{id}/s{shard} remembers transactions"));
                 }
-                if running.is_some_and(|running| running.service.locked() > 0) {
+                if running.is_some_and(|running| running.server.participant.count() > 0) {
                     found.push(format!("n{id}/s{shard} has locks"));
                 }
                 if applied != Some(last) {
@@ -241,7 +241,7 @@ impl World {
             let mut digests = BTreeMap::new();
             for id in &self.desired {
                 let running = self.nodes[id].replicas[shard].running.as_ref();
-                let digest = running.expect("all are up").keyspace.digest_all();
+                let digest = running.expect("all are up").server.keyspace.digest_all();
                 digests.entry(digest).or_insert_with(Vec::new).push(*id);
             }
             if digests.len() > 1 {

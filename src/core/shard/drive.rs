@@ -111,7 +111,7 @@ impl Core {
             shard.group.applied(last.index);
         }
         serve::settle(shard, output, &mut turn);
-        if shard.withholds() {
+        if shard.leased_count() > 0 {
             let now = MonotonicTime(self.steady.read().as_micros() as u64);
             serve::end_leased(shard, now, &mut turn);
             again |= shard.is_pressed();

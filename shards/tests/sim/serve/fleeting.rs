@@ -4,13 +4,12 @@
 //! the leader of the entry's term, has seen end, is there again only when it was set. And a leader whose own clock has not
 //! jumped since it gave a deadline looks whether the key is there so long, by that clock, and no longer.
 
-use ringraft_shards::clock::ShardClock;
 use ringraft_shards::ids::{Index, Term};
-use ringraft_shards::keyspace::{Key, KeyHash};
+use ringraft_shards::keyspace::Key;
 use ringraft_shards::limits::CLOCK_STANDS_MS_MAX;
 
 use crate::counts::Count;
-use crate::machine::{self, DATABASE};
+use crate::machine::DATABASE;
 use crate::plan::Flaw;
 use crate::replica::Running;
 use crate::schedule::Core;
@@ -64,34 +63,6 @@ impl Fleeting {
 }
 
 impl Running {
-    /// Turns time back when the clock was, before anything else is proposed.
-    pub(super) fn mind_clock(&mut self, core: &mut Core) {
-        self.turn_refused = false;
-        if core.plan.flaw == Flaw::FallingTime {
-            self.clock = ShardClock::new(self.wall_ms);
-        }
-        if matches!(core.plan.flaw, Flaw::FallingTime | Flaw::StandingTime) {
-            return;
-        }
-        let Some(turn) = self.clock.turn_back(self.wall_ms) else { return };
-        let builder = &mut self.service.builder;
-        builder.clear();
-        let operation = ((1 << 63) | core.chance.bits()).to_le_bytes();
-        let to_ms = turn.to_ms.to_le_bytes();
-        let words = [&operation[..], &to_ms].into_iter();
-        builder.push_each(machine::TURN_BACK, DATABASE, KeyHash::default(), words);
-        let data = builder.encode(turn.from_ms, core.chance.bits());
-        match self.group.propose(data) {
-            Ok(_) => {
-                core.count(Count::TimeTurned);
-                core.note(|| format!("s{} turns back: {turn:?}", self.shard));
-                self.clock.turning(turn);
-                self.stirred = true;
-            }
-            Err(_) => self.turn_refused = true,
-        }
-    }
-
     /// A deadline was proposed with this entry.
     pub(super) fn note_given(&mut self, key: usize, lifetime: u8, index: Index, term: Term) {
         // While time could not be turned back nobody promises when anything ends.
@@ -110,7 +81,7 @@ impl Running {
         time_ms: i64,
         core: &mut Core,
     ) {
-        let view = self.keyspace.view(DATABASE, time_ms);
+        let view = self.server.keyspace.view(DATABASE, time_ms);
         let fleeting = &mut self.fleeting;
         let set_keys = std::mem::take(&mut fleeting.set);
         if fleeting.leading != Some(term) {
@@ -138,17 +109,19 @@ impl Running {
 
     /// A leader looks at the keys, when nothing is on its way that could change them.
     pub(super) fn check_deadlines(&mut self, core: &mut Core) {
-        let Some(leading) = self.service.leading.filter(|_| self.service.flights.is_empty()) else {
+        let Some(leading) = self.server.leading().filter(|_| self.server.is_settled()) else {
             return;
         };
-        if self.clock.is_turning() || self.group.applied_index() < self.group.last_index() {
+        if self.server.clock.is_turning()
+            || self.server.group.applied_index() < self.server.group.last_index()
+        {
             return;
         }
         let time_ms = match core.plan.flaw {
             Flaw::FallingTime => self.wall_ms,
-            _ => self.clock.read_ms(self.wall_ms),
+            _ => self.server.clock.read_ms(self.wall_ms),
         };
-        let view = self.keyspace.view(DATABASE, time_ms);
+        let view = self.server.keyspace.view(DATABASE, time_ms);
         let fleeting = &mut self.fleeting;
         if fleeting.leading != Some(leading) {
             (fleeting.seen_to_end, fleeting.leading) = ([false; KEYS], Some(leading));

@@ -1,33 +1,24 @@
-//! Requests of one shard, as its leader serves them: writes and records of transactions gather into one entry per turn
-//! (`entries.rs`), reads into one confirmation per turn (`reads.rs`), and whoever wants what a transaction has locked
-//! waits for it.
+//! Requests of one shard: the engine's own server (`ringraft_shards::serve`), driven turn by turn. `host.rs` is what it asks
+//! of the simulation.
 
-mod entries;
 pub mod fleeting;
-mod reads;
-
-use std::collections::{BTreeMap, VecDeque};
+mod host;
 
 use ringraft_shards::arguments::OwnedArguments;
-use ringraft_shards::batch::BatchBuilder;
-use ringraft_shards::ids::{Index, MonotonicTime, ShardId, Term};
-use ringraft_shards::keyspace::KeyHasher;
-use ringraft_shards::raft::{Output, Role};
-use ringraft_shards::transaction::{
-    Fetch, Fetched, Ledger, LockKey, LockSet, Message, Next, Participant, ParticipantOutput,
-    Record, ToShard,
-};
+use ringraft_shards::ids::MonotonicTime;
+use ringraft_shards::keyspace::{KeyHash, KeyHasher};
+use ringraft_shards::raft::Output;
+use ringraft_shards::serve::{self, Host, Leases, Minded};
+use ringraft_shards::transaction::{Fetch, Fetched, LockKey, LockSet, Message, ToShard};
 
-use crate::command::{Command, Reply};
+use crate::command::Command;
 use crate::counts::Count;
-use crate::machine;
+use crate::machine::{self, DATABASE};
 use crate::plan::Flaw;
 use crate::replica::{Outbox, Running};
 use crate::request::{Answer, Origin, Request, Result};
 use crate::schedule::Core;
 
-/// Entries of this replica on their way at a time; more writes gather.
-const FLIGHTS_MAX: usize = 4;
 /// Requests that may wait in a shard; more are refused.
 pub const WAITING_MAX: usize = 256;
 
@@ -37,71 +28,24 @@ pub type Reads = Vec<Vec<u8>>;
 pub type Values = Vec<Fetched>;
 /// A message of a transaction.
 pub type TransactionMessage = Message<Reads, Values>;
-type ParticipantOut = ParticipantOutput<Reads, Values, Request>;
 
-/// Something with a place in the shard's order.
-enum Item {
-    /// Part of the entry: a client's write.
-    Write(Request),
-    /// Part of the entry: nobody waits for it.
-    Own(OwnedArguments),
-    /// Part of the entry: a step of a transaction.
-    Record(Record),
-    /// Beside the entry: a transaction reads.
+/// Who waits in a shard.
+#[derive(Clone, Copy, Debug)]
+pub enum Who {
+    /// A client.
+    Client(Origin),
+    /// Nobody: a key is given a deadline.
+    Own { key: usize, lifetime: u8 },
+    /// A step of a transaction.
+    Record,
+    /// A transaction that reads.
     Fetch(Fetch),
-    /// Beside the entry: a client's read, which the entry confirms.
-    Read(Request),
 }
 
-impl Item {
-    fn is_proposed(&self) -> bool {
-        matches!(self, Item::Write(_) | Item::Own(_) | Item::Record(_))
-    }
-}
-
-/// A set of items on its way; without any that are proposed it waits for the one before.
-struct Flight {
-    index: Index,
-    term: Term,
-    items: Vec<Item>,
-}
-
-/// What waits for one confirmation of leadership.
-#[derive(Default)]
-struct Confirming {
-    /// To be executed afterwards.
-    reads: Vec<Request>,
-    /// Executed before.
-    executed: Vec<(Request, Reply)>,
-    fetches: Vec<Fetch>,
-}
-
-impl Confirming {
-    fn count(&self) -> usize {
-        self.reads.len() + self.executed.len() + self.fetches.len()
-    }
-}
-
-/// Those who wait in one shard.
-pub struct Service {
-    /// What is broken here on purpose.
-    flaw: Flaw,
-    participant: Participant<Reads, Values, Request>,
-    /// The term in which this replica serves.
-    leading: Option<Term>,
-    gathered: Vec<Item>,
-    reads: Vec<Request>,
-    confirms: Vec<Fetch>,
-    flights: VecDeque<Flight>,
-    confirming: BTreeMap<u64, Confirming>,
-    /// Reads that were executed and are answered once it is confirmed that this replica still led then.
-    executed: Vec<(Request, Reply)>,
-    /// Reads that wait until this index is applied.
-    confirmed: VecDeque<(Index, Vec<Request>)>,
-    /// Reads that were executed under a lease, and wait for a look whether it still holds.
-    leased: Vec<(Request, Reply)>,
-    contexts: u64,
-    builder: BatchBuilder,
+/// What lives as long as a turn.
+pub struct Turn<'a> {
+    pub core: &'a mut Core,
+    pub outbox: &'a mut Outbox,
 }
 
 fn answer(outbox: &mut Outbox, origin: Origin, result: Result) {
@@ -118,253 +62,166 @@ pub fn locks(command: &Command, hasher: KeyHasher) -> LockSet {
     set
 }
 
-impl Service {
-    pub fn new(shard: u16, flaw: Flaw) -> Service {
-        Service {
-            flaw,
-            participant: Participant::new(ShardId(shard)),
-            leading: None,
-            gathered: Vec::new(),
-            reads: Vec::new(),
-            confirms: Vec::new(),
-            flights: VecDeque::new(),
-            confirming: BTreeMap::new(),
-            executed: Vec::new(),
-            confirmed: VecDeque::new(),
-            leased: Vec::new(),
-            contexts: 0,
-            builder: BatchBuilder::default(),
-        }
-    }
-
+impl Running {
     /// Requests that wait.
     pub fn waiting(&self) -> usize {
-        let flying: usize = self.flights.iter().map(|flight| flight.items.len()).sum();
-        let confirming: usize = self.confirming.values().map(Confirming::count).sum();
-        let confirmed: usize = self.confirmed.iter().map(|(_, reads)| reads.len()).sum();
-        let new = self.gathered.len()
-            + self.reads.len()
-            + self.leased.len()
-            + self.confirms.len()
-            + self.executed.len();
-        new + flying + confirming + confirmed + self.participant.count()
+        self.server.waiting_count() + self.server.participant.count()
     }
 
-    /// Does this replica serve?
-    pub fn serves(&self) -> bool {
-        self.leading.is_some()
-    }
-
-    /// Transactions and those who wait for them.
-    pub fn locked(&self) -> usize {
-        self.participant.count()
-    }
-
-    /// Does what a participant says.
-    fn absorb(&mut self, mut out: ParticipantOut, outbox: &mut Outbox) {
-        for next in out.next.drain(..) {
-            match next {
-                Next::Admit(request) if self.leading.is_none() => {
-                    answer(outbox, request.origin(), Result::Refused { leader: None });
-                }
-                Next::Admit(request) if request.command.is_read() => {
-                    self.gathered.push(Item::Read(request));
-                }
-                Next::Admit(request) => self.gathered.push(Item::Write(request)),
-                Next::Fetch(fetch) => self.gathered.push(Item::Fetch(fetch)),
-            }
+    /// Takes a request in.
+    pub fn take(&mut self, request: Request, core: &mut Core, outbox: &mut Outbox) {
+        self.note_role(core, outbox);
+        let leader = self.server.group.leader().map(|node| node.0);
+        if !self.server.serves() || self.waiting() >= WAITING_MAX {
+            return answer(outbox, request.origin(), Result::Refused { leader });
         }
-        self.gathered.extend(out.records.drain(..).map(Item::Record));
-        self.confirms.append(&mut out.confirms);
-        outbox.transactions.append(&mut out.messages);
-    }
-
-    fn has_locks_in_the_way(&self, request: &Request, hasher: KeyHasher, core: &Core) -> bool {
-        if self.participant.is_idle() || core.plan.flaw == Flaw::SkippedLock {
-            return false;
-        }
-        let set = locks(&request.command, hasher);
+        let is_idle = self.server.participant.is_idle();
         if request.command.is_read() {
-            return set.keys.iter().any(|key| self.participant.is_held(key.hash));
+            if self.answers_too_early(core) {
+                let turn = &mut Turn { core, outbox };
+                let reply = self.read(&request, turn);
+                return answer(outbox, request.origin(), Result::Done(reply));
+            }
+            if self.server.has_gathered() && is_idle && core.once_in(2) {
+                core.count(Count::Riders);
+                self.gather(&request);
+            } else {
+                self.server.gather_read(request);
+            }
+        } else if is_idle
+            || self.flaw == Flaw::SkippedLock
+            || !self.server.participant.blocks(&self.locks(&request))
+        {
+            self.gather(&request);
+        } else {
+            core.count(Count::LockWaits);
+            serve::wait(self, request);
+            self.transact(core, outbox);
         }
-        self.participant.blocks(&set)
+    }
+
+    /// Is this a server that answers reads as none should?
+    fn answers_too_early(&self, core: &Core) -> bool {
+        match self.flaw {
+            Flaw::UnconfirmedReads => true,
+            Flaw::UncheckedLease => core.plan.lease && self.server.group.lease_valid(self.began),
+            _ => false,
+        }
+    }
+
+    /// A request takes its place in the shard's order.
+    fn gather(&mut self, request: &Request) {
+        let (number, arguments) = machine::encode(request.operation, &request.command);
+        let hasher = self.server.keyspace.hasher();
+        let key = hasher.hash(&machine::key_name(request.command.keys()[0]));
+        let (who, arguments) = (Who::Client(request.origin()), arguments.borrow());
+        match request.command.is_read() {
+            true => self.server.gather_rider(who, number, DATABASE, key, arguments),
+            false => self.server.gather_write(who, number, DATABASE, key, arguments),
+        }
+    }
+
+    /// Takes a message of a transaction, and answers it when this replica does not serve.
+    pub fn take_message(&mut self, message: ToShard<Reads>, core: &mut Core, outbox: &mut Outbox) {
+        self.note_role(core, outbox);
+        let refusal = serve::take_message(self, message);
+        outbox.transactions.extend(refusal);
+        self.transact(core, outbox);
+    }
+
+    /// Time passes for transactions.
+    pub fn tick_participant(&mut self, core: &mut Core, outbox: &mut Outbox) {
+        self.note_role(core, outbox);
+        serve::tick(self);
+        self.transact(core, outbox);
+    }
+
+    fn transact(&mut self, core: &mut Core, outbox: &mut Outbox) {
+        let mut messages = std::mem::take(&mut outbox.transactions);
+        serve::transact(self, &mut messages, &mut Turn { core, outbox });
+        outbox.transactions = messages;
+    }
+
+    /// Looks whether this replica serves.
+    pub fn note_role(&mut self, core: &mut Core, outbox: &mut Outbox) {
+        serve::note_role(self, &mut Turn { core, outbox });
+        self.transact(core, outbox);
+    }
+
+    /// The group was polled.
+    pub fn polled(&mut self, out: &Output, core: &mut Core, outbox: &mut Outbox) {
+        serve::polled(self, out, &mut Turn { core, outbox });
+        self.transact(core, outbox);
     }
 
     /// What the group says of proposals and reads.
     pub fn settle(&mut self, out: &mut Output, core: &mut Core, outbox: &mut Outbox) {
-        for lost in out.lost.drain(..) {
-            core.count(Count::ProposalsLost);
-            self.end_flight(lost.index, lost.term, Result::Refused { leader: None }, outbox);
-        }
-        for unknown in out.unknown.drain(..) {
-            self.end_flight(unknown.index, unknown.term, Result::Unknown, outbox);
-        }
-        for read in out.read_ready.drain(..) {
-            core.count(Count::ReadBatches);
-            let waiting = self.confirming.remove(&read.context).expect("it was asked for");
-            self.confirmed.push_back((read.index, waiting.reads));
-            for (request, reply) in waiting.executed {
-                answer(outbox, request.origin(), Result::Done(reply));
-            }
-            self.confirm(waiting.fetches, true, outbox);
-        }
-        for context in out.read_failed.drain(..) {
-            let waiting = self.confirming.remove(&context).expect("it was asked for");
-            self.confirm(waiting.fetches, false, outbox);
-            let executed = waiting.executed.into_iter().map(|(request, _)| request);
-            for request in waiting.reads.into_iter().chain(executed) {
-                answer(outbox, request.origin(), Result::Refused { leader: None });
-            }
-        }
-    }
-
-    fn confirm(&mut self, fetches: Vec<Fetch>, leads: bool, outbox: &mut Outbox) {
-        let mut out = ParticipantOut::default();
-        for fetch in fetches {
-            self.participant.confirmed(fetch, leads, &mut out);
-        }
-        self.absorb(out, outbox);
-    }
-
-    /// What was proposed at this place, and what waits behind it, comes to nothing.
-    fn end_flight(&mut self, index: Index, term: Term, result: Result, outbox: &mut Outbox) {
-        let same = |flight: &Flight| flight.index == index && flight.term == term;
-        while let Some(at) = self.flights.iter().position(same) {
-            let flight = self.flights.remove(at).expect("just found");
-            for item in flight.items {
-                match item {
-                    Item::Write(request) => answer(outbox, request.origin(), result.clone()),
-                    Item::Read(request) => {
-                        answer(outbox, request.origin(), Result::Refused { leader: None });
-                    }
-                    // The leadership that they belonged to is over.
-                    Item::Own(_) | Item::Record(_) | Item::Fetch(_) => {}
-                }
-            }
-        }
-    }
-}
-
-impl Running {
-    /// Takes a request in.
-    pub fn take(&mut self, request: Request, core: &mut Core, outbox: &mut Outbox) {
-        self.note_role(outbox);
-        let leader = self.group.leader().map(|node| node.0);
-        let service = &mut self.service;
-        if service.leading.is_none() || service.waiting() >= WAITING_MAX {
-            return answer(outbox, request.origin(), Result::Refused { leader });
-        }
-        if request.command.is_read() {
-            let rides = !service.gathered.is_empty() && service.participant.is_idle();
-            if rides && core.once_in(2) {
-                core.count(Count::Riders);
-                service.gathered.push(Item::Read(request));
-            } else {
-                service.reads.push(request);
-            }
-        } else if service.has_locks_in_the_way(&request, self.keyspace.hasher(), core) {
-            self.wait(request, core, outbox);
-        } else {
-            service.gathered.push(Item::Write(request));
-        }
-    }
-
-    /// A request waits for what transactions have locked.
-    fn wait(&mut self, request: Request, core: &mut Core, outbox: &mut Outbox) {
-        core.count(Count::LockWaits);
-        let set = locks(&request.command, self.keyspace.hasher());
-        // Clients have nothing else under way: only age decides.
-        let after = self.clock.latest_ms() as u64 * 1_000_000;
-        let mut out = ParticipantOut::default();
-        self.service.participant.wait(set, after, request, &mut out);
-        self.service.absorb(out, outbox);
-    }
-
-    /// Takes a message of a transaction, and answers it when this replica does not serve.
-    pub fn take_message(&mut self, shard: u16, message: ToShard<Reads>, outbox: &mut Outbox) {
-        self.note_role(outbox);
-        if self.service.leading.is_none() {
-            outbox.transactions.extend(message.refusal(ShardId(shard)));
-            return;
-        }
-        let mut out = ParticipantOut::default();
-        self.service.participant.handle(message, self.keyspace.ledger(), &mut out);
-        self.service.absorb(out, outbox);
-    }
-
-    /// Time passes for transactions.
-    pub fn tick_participant(&mut self, outbox: &mut Outbox) {
-        self.note_role(outbox);
-        if self.service.leading.is_some() {
-            let mut out = ParticipantOut::default();
-            self.service.participant.tick(self.keyspace.ledger(), &mut out);
-            self.service.absorb(out, outbox);
-        }
-    }
-
-    /// Looks whether this replica serves: it leads, and everything committed is applied.
-    pub fn note_role(&mut self, outbox: &mut Outbox) {
-        let (leads, term) = (self.group.role() == Role::Leader, self.group.term());
-        if self.service.leading.is_some_and(|leading| !leads || leading != term) {
-            self.service.leading = None;
-            self.clock.step_down();
-            let mut out = ParticipantOut::default();
-            self.service.participant.step_down(&mut out);
-            self.service.absorb(out, outbox);
-            for item in self.service.gathered.drain(..) {
-                if let Item::Write(request) | Item::Read(request) = item {
-                    answer(outbox, request.origin(), Result::Refused { leader: None });
-                }
-            }
-            self.service.confirms.clear();
-            let leased = self.service.leased.drain(..).chain(self.service.executed.drain(..));
-            let leased = leased.map(|(request, _)| request);
-            for request in self.service.reads.drain(..).chain(leased) {
-                answer(outbox, request.origin(), Result::Refused { leader: None });
-            }
-        }
-        let members = self.group.membership();
-        let alone = members.voters.len() == 1 && !members.is_joint();
-        if self.service.leading.is_some() {
-            self.service.participant.set_alone(alone);
-        } else if self.group.is_ready_to_read()
-            && self.group.applied_index() >= self.group.commit_index()
-        {
-            self.service.leading = Some(term);
-            self.hint = None;
-            let forgets = self.service.flaw == Flaw::ForgottenLocks;
-            let nothing = Ledger::default();
-            let ledger = if forgets { &nothing } else { self.keyspace.ledger() };
-            self.service.participant.lead(ledger, alone);
-        }
+        out.lost.iter().for_each(|_| core.count(Count::ProposalsLost));
+        out.unknown.iter().for_each(|_| core.count(Count::ProposalsUnknown));
+        out.read_ready.iter().for_each(|_| core.count(Count::ReadBatches));
+        serve::settle(self, out, &mut Turn { core, outbox });
+        self.transact(core, outbox);
     }
 
     /// What has gathered goes to the group.
     pub fn propose(&mut self, clock: MonotonicTime, core: &mut Core, outbox: &mut Outbox) {
         self.end_leased(clock, core, outbox);
-        self.note_role(outbox);
-        if self.service.leading.is_none() {
+        self.note_role(core, outbox);
+        if !self.server.serves() {
             return;
         }
         self.check_deadlines(core);
         self.mind_clock(core);
-        if !self.service.gathered.is_empty() && self.service.flights.len() < FLIGHTS_MAX {
-            let items = std::mem::take(&mut self.service.gathered);
-            self.propose_set(items, core, outbox);
+        if self.server.may_propose() && core.once_in(8) {
+            self.give_deadline(core);
         }
-        let service = &self.service;
-        let executed = service.reads.len() + service.executed.len();
-        if executed > 0 || !service.confirms.is_empty() {
-            self.ask_for_reads(clock, core, outbox);
+        self.stirred |= self.server.is_pressed();
+        let leases = if core.plan.lease { Leases::Trusted } else { Leases::Unused };
+        let wall_ms = self.wall_ms;
+        let turn = &mut Turn { core, outbox };
+        serve::propose(self, wall_ms, turn);
+        serve::ask_for_reads(self, clock, leases, turn);
+        self.transact(core, outbox);
+    }
+
+    /// Now and then a key with a deadline, which replicas must agree on whatever their clocks say.
+    fn give_deadline(&mut self, core: &mut Core) {
+        let lifetime = core.chance.below(250) as u8;
+        let name = (1 << 63) | core.chance.bits();
+        let key = [b'f', b'0' + (lifetime & 3)];
+        let arguments: OwnedArguments =
+            [&name.to_le_bytes()[..], &key, &[lifetime]].into_iter().collect();
+        let who = Who::Own { key: usize::from(lifetime & 3), lifetime };
+        let (nowhere, arguments) = (KeyHash::default(), arguments.borrow());
+        self.server.gather_write(who, machine::FLEETING, DATABASE, nowhere, arguments);
+    }
+
+    /// Turns time back when the clock was, before anything else is proposed.
+    fn mind_clock(&mut self, core: &mut Core) {
+        self.turn_refused = false;
+        if core.plan.flaw == Flaw::FallingTime {
+            self.server.clock = ringraft_shards::clock::ShardClock::new(self.wall_ms);
+        }
+        if matches!(core.plan.flaw, Flaw::FallingTime | Flaw::StandingTime) {
+            return;
+        }
+        match serve::mind_clock(self, self.wall_ms) {
+            Minded::Well => {}
+            Minded::Turning(turn) => {
+                core.count(Count::TimeTurned);
+                core.note(|| format!("s{} turns back: {turn:?}", self.shard));
+                self.stirred = true;
+            }
+            Minded::Refused => self.turn_refused = true,
         }
     }
 
-    /// Is there something that a turn of its own should see to?
-    pub fn is_pressed(&self) -> bool {
-        let room = self.service.flights.len() < FLIGHTS_MAX;
-        let waits = !self.service.confirms.is_empty()
-            || !self.service.leased.is_empty()
-            || !self.service.executed.is_empty();
-        (room && !self.service.gathered.is_empty()) || waits
+    /// Reads were executed under a lease: does it hold now, after they were?
+    pub fn end_leased(&mut self, clock: MonotonicTime, core: &mut Core, outbox: &mut Outbox) {
+        self.note_role(core, outbox);
+        let count = self.server.leased_count();
+        let held = serve::end_leased(self, clock, &mut Turn { core, outbox });
+        let what = if held { Count::LeaseReads } else { Count::LeasesEnded };
+        (0..count).for_each(|_| core.count(what));
     }
 }
