@@ -74,7 +74,6 @@ counts! {
     SnapshotChunks = "snapshot chunks",
     Installs = "snapshots installed",
     ProposalsLost = "proposals lost",
-    ProposalsUnknown = "proposals whose fate is unknown",
     LeaseReads = "reads under a lease",
     LeasesEnded = "reads whose lease ended meanwhile",
     ReadBatches = "read batches confirmed",

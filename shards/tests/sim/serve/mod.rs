@@ -157,7 +157,6 @@ impl Running {
     /// What the group says of proposals and reads.
     pub fn settle(&mut self, out: &mut Output, core: &mut Core, outbox: &mut Outbox) {
         out.lost.iter().for_each(|_| core.count(Count::ProposalsLost));
-        out.unknown.iter().for_each(|_| core.count(Count::ProposalsUnknown));
         out.read_ready.iter().for_each(|_| core.count(Count::ReadBatches));
         serve::settle(self, out, &mut Turn { core, outbox });
         self.transact(core, outbox);
