@@ -1,7 +1,6 @@
 //! What a shard's commands do to its items: sets in their order, entries that nobody waits for, single reads.
 
 use crate::commands::events::note_events;
-use crate::commands::refusal::Outcome;
 use crate::commands::{Answer, Call, Command, Run, table};
 use crate::core::client::answers::{Answers, Target};
 use crate::core::observe::stats::Stats;
@@ -10,6 +9,7 @@ use crate::core::shard::{Caller, LocalShard, Request, Set, ShardContext};
 use crate::core::transact::participate::run_record;
 use crate::core::wait::waiting::Manner;
 use crate::limits::READS_PER_STAGE;
+use crate::refusal::Outcome;
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::batch::{Batch, Operation};
