@@ -106,7 +106,11 @@ impl World {
             Kind::TransactionCrash => {
                 let step = STEPS[self.faults.below(STEPS.len() as u64) as usize];
                 let sends = self.faults.below(2) == 0;
-                self.core.trap = Some(Trap { step, sends });
+                // One that is seldom walked into stays until it is.
+                let waits = |trap: &Trap| trap.is_rare();
+                if !self.core.trap.as_ref().is_some_and(waits) {
+                    self.core.trap = Some(Trap { step, sends });
+                }
             }
             Kind::Blackout => {
                 self.core.count(Count::Blackouts);

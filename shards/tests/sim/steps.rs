@@ -13,6 +13,14 @@ pub struct Trap {
     pub sends: bool,
 }
 
+impl Trap {
+    /// Is it at a step that few runs have?
+    pub fn is_rare(&self) -> bool {
+        use Count::*;
+        matches!(self.step, AtQuery | AtAnswer | AtRefused | AtNotLeader)
+    }
+}
+
 /// All steps: the sending of each kind of message.
 pub const STEPS: &[Count] = &[
     Count::AtLock,

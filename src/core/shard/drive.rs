@@ -80,7 +80,10 @@ impl Core {
         if let Some(failure) = &output.failure {
             self.failure.get_or_insert(failure.to_string());
         }
-        debug_assert!(output.messages.is_empty(), "a group of one has nobody to write to");
+        assert!(
+            output.messages.is_empty() && output.install.is_none(),
+            "a group of one has nobody to write to, and nobody sends it snapshots"
+        );
         let mut again = output.more;
         for write in output.writes.drain(..) {
             let (ticket, sequence) = (write.ticket, write.sequence);

@@ -9,6 +9,8 @@
 pub(in crate::core) mod drive;
 mod host;
 pub(in crate::core) mod reclaim;
+#[cfg(test)]
+mod replicas_tests;
 mod run;
 
 use crate::commands::{Command, Run};
