@@ -181,7 +181,6 @@ pub struct Server<H: Host> {
     // Boxed: a set changes hands six times on its way.
     sets: VecDeque<Box<Set<H>>>,
     flights: VecDeque<Flight<H>>,
-    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
     spare: Vec<Box<Set<H>>>,
     reads: Reads<H>,
     /// The term in which this node serves: it leads, and everything committed before is applied.

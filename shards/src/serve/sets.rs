@@ -188,7 +188,7 @@ impl<H: Host> Server<H> {
         self.sets.front().is_some_and(|set| {
             !set.is_empty()
                 && self.flights.len() < ENTRIES_IN_FLIGHT_MAX
-                && !(set.stands_alone() && !self.flights.is_empty())
+                && (self.flights.is_empty() || !set.stands_alone())
                 && !self.awaits_room(set)
                 && !self.awaits_commit(set)
         })

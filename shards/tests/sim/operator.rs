@@ -99,7 +99,8 @@ impl World {
             let is_gone = leaders.iter().all(|(shard, leader)| {
                 let running =
                     leader.and_then(|leader| self.nodes[&leader].replicas[*shard].running.as_ref());
-                running.is_some_and(|running| !running.group.membership().contains(NodeId(*id)))
+                running
+                    .is_some_and(|running| !running.server.group.membership().contains(NodeId(*id)))
             });
             if is_gone && !self.desired.contains(id) && self.core.book.removed.insert(*id) {
                 self.core.note(|| format!("operator: n{id} is removed for ever"));
