@@ -255,3 +255,9 @@ pub const SCRIPT_LOADED_BYTES_MAX: usize = 64 << 20;
 /// A library of functions that takes longer to run when it is loaded is refused: its text is to register functions and nothing
 /// else. As Redis has it.
 pub const LIBRARY_LOAD_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// A script that has run so long lets its core do other things, when `busy-reply-threshold` does not say when others are told of it.
+pub const SCRIPT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// From then on it runs so long at once: what others wait for an answer.
+pub const SCRIPT_SLICE: std::time::Duration = std::time::Duration::from_millis(5);

@@ -136,6 +136,7 @@ fn flags(row: &Command) -> Vec<&'static str> {
         (flags.no_auth, "no_auth"),
         (flags.may_replicate, "may_replicate"),
         (flags.no_multi, "no_multi"),
+        (flags.allows_busy, "allow_busy"),
     ])
 }
 

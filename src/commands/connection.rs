@@ -19,12 +19,15 @@ pub const COMMANDS: &[Command] = &[
         "1.0.0",
         "Answers its argument.",
     ),
-    session("quit", Arity::AtLeast(1), quit).fast().no_auth().unqueued().serves_listeners().about(
-        Group::Connection,
-        "1.0.0",
-        "Closes the connection.",
-    ),
+    session("quit", Arity::AtLeast(1), quit)
+        .allows_busy()
+        .fast()
+        .no_auth()
+        .unqueued()
+        .serves_listeners()
+        .about(Group::Connection, "1.0.0", "Closes the connection."),
     session("reset", Arity::Exactly(1), reset)
+        .allows_busy()
         .fast()
         .no_auth()
         .unqueued()
@@ -35,16 +38,18 @@ pub const COMMANDS: &[Command] = &[
         "1.0.0",
         "Chooses the database.",
     ),
-    session("auth", Arity::AtLeast(2), auth).fast().no_auth().secrets(Secrets::All).about(
-        Group::Connection,
-        "1.0.0",
-        "Gives the password.",
-    ),
-    session("hello", Arity::AtLeast(1), hello).fast().no_auth().secrets(Secrets::BehindAuth).about(
-        Group::Connection,
-        "6.0.0",
-        "Chooses the protocol, and may give password and name.",
-    ),
+    session("auth", Arity::AtLeast(2), auth)
+        .allows_busy()
+        .fast()
+        .no_auth()
+        .secrets(Secrets::All)
+        .about(Group::Connection, "1.0.0", "Gives the password."),
+    session("hello", Arity::AtLeast(1), hello)
+        .allows_busy()
+        .fast()
+        .no_auth()
+        .secrets(Secrets::BehindAuth)
+        .about(Group::Connection, "6.0.0", "Chooses the protocol, and may give password and name."),
 ];
 
 fn ping(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {

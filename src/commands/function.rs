@@ -5,12 +5,12 @@
 use super::help::help;
 use super::script::{kill_running, reads};
 use super::{Answer, Arity, Call, Command, Group, ScriptBy, container, plain, script_row, session};
-use crate::core::{Core, OUT_OF_MEMORY, SessionContext};
+use crate::core::{Core, OUT_OF_MEMORY, SessionContext, busy};
 use crate::glob::Glob;
 use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
 use crate::script::functions::{Functions, Registered};
-use crate::script::library::Kind;
+use crate::script::library::{Busy, Kind};
 use crate::script::shebang;
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::keyspace::LibraryChange;
@@ -48,12 +48,12 @@ const FUNCTION: &[Command] = &[
         "7.0.0",
         "The libraries and their functions.",
     ),
-    session("stats", Arity::Exactly(2), stats).of("function").about(
+    session("stats", Arity::Exactly(2), stats).allows_busy().of("function").about(
         Group::Scripting,
         "7.0.0",
         "How many libraries and functions there are.",
     ),
-    session("kill", Arity::Exactly(2), kill).of("function").about(
+    session("kill", Arity::Exactly(2), kill).allows_busy().of("function").about(
         Group::Scripting,
         "7.0.0",
         "Ends the functions that run; nothing of them is done.",
@@ -347,15 +347,33 @@ fn write_function(registered: &Registered, reply: &mut Reply<'_>) {
     names.into_iter().for_each(|name| reply.simple(name));
 }
 
+fn write_running(running: &Busy, reply: &mut Reply<'_>) {
+    reply.map(3);
+    reply.bulk(b"name");
+    reply.bulk(&running.name);
+    reply.bulk(b"command");
+    reply.array(running.command.len());
+    running.command.iter().for_each(|word| reply.bulk(word));
+    reply.bulk(b"duration_ms");
+    reply.integer(running.began.elapsed().as_millis() as i64);
+}
+
 fn stats(
     context: &mut SessionContext<'_>,
     _: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
+    let running = context.core.shared.scripts.busy();
+    if running.as_ref().is_some_and(|running| running.kind == Kind::Script) {
+        return Err(busy(&context.core.shared.scripts));
+    }
     let functions = context.core.interpreter()?.functions();
     reply.map(2);
     reply.bulk(b"running_script");
-    reply.null();
+    match running {
+        Some(running) => write_running(&running, reply),
+        None => reply.null(),
+    }
     reply.bulk(b"engines");
     reply.map(1);
     reply.bulk(b"LUA");

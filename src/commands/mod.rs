@@ -491,6 +491,8 @@ pub struct Flags {
     pub admin: bool,
     /// Allowed before AUTH.
     pub no_auth: bool,
+    /// Allowed while a script runs for long.
+    pub allows_busy: bool,
     /// Not queued inside MULTI: it runs at once.
     pub unqueued: bool,
     /// Refused inside MULTI.
@@ -657,6 +659,7 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
             fast: false,
             admin: false,
             no_auth: false,
+            allows_busy: false,
             unqueued: false,
             no_multi: false,
             serves_listeners: false,
@@ -721,6 +724,12 @@ impl Command {
     /// Allowed before AUTH.
     pub const fn no_auth(mut self) -> Command {
         self.flags.no_auth = true;
+        self
+    }
+
+    /// Allowed while a script runs for long.
+    pub const fn allows_busy(mut self) -> Command {
+        self.flags.allows_busy = true;
         self
     }
 

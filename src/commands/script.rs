@@ -49,7 +49,7 @@ const SCRIPT: &[Command] = &[
         "2.6.0",
         "Forgets all scripts.",
     ),
-    session("kill", Arity::Exactly(2), kill).of("script").about(
+    session("kill", Arity::Exactly(2), kill).allows_busy().of("script").about(
         Group::Scripting,
         "2.6.0",
         "Ends the scripts that run; nothing of them is done.",

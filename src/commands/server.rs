@@ -2,7 +2,7 @@
 
 use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Group, plain, session};
-use crate::core::{Core, SessionContext};
+use crate::core::{Core, SessionContext, busy};
 use crate::resp::reply::Reply;
 use crate::settings::values::Mode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,7 +24,7 @@ pub const COMMANDS: &[Command] = &[
         "1.0.0",
         "Shows every request of all clients from now on.",
     ),
-    session("shutdown", Arity::AtLeast(1), shutdown).admin().no_multi().about(
+    session("shutdown", Arity::AtLeast(1), shutdown).allows_busy().admin().no_multi().about(
         Group::Server,
         "1.0.0",
         "Ends the server in order.",
@@ -80,6 +80,9 @@ fn shutdown(
     }
     if said("save") && !said("force") && context.core.settings.mode == Mode::Cache {
         return Err(Refusal::text("ERR Errors trying to SHUTDOWN. Check logs."));
+    }
+    if !said("nosave") && context.core.shared.scripts.is_busy() {
+        return Err(busy(&context.core.shared.scripts));
     }
     tracing::info!("SHUTDOWN: stopping");
     context.core.everywhere(Core::stop);

@@ -17,6 +17,7 @@ pub mod transact;
 pub mod turn;
 pub mod wait;
 
+pub use client::dispatch::busy;
 pub use client::intake::OUT_OF_MEMORY;
 pub use gather::context::SessionContext;
 
@@ -187,6 +188,8 @@ pub struct Core {
     pub tracking: push::TrackingTable,
     /// What runs scripts, once there was one.
     interpreter: Option<Box<Interpreter>>,
+    /// Scripts that have run for long and rest.
+    resting: Vec<transact::scripts::Rested>,
     /// Their commands that wait for a reply, by number.
     suspended: std::collections::HashMap<u64, Box<transact::steps::Steps>>,
     /// The last of these numbers.
@@ -288,6 +291,7 @@ impl Core {
             push: Default::default(),
             tracking: Default::default(),
             interpreter: None,
+            resting: Vec::new(),
             suspended: Default::default(),
             last_suspension: 0,
             coalesced: transact::coalesce::Coalesced::default(),
@@ -442,6 +446,9 @@ impl Core {
             }
             self.tick();
         }
+        if !self.resting.is_empty() {
+            self.resume_scripts();
+        }
         self.shed_shards();
         self.sync_lazily();
         self.turn.has_new_work = false;
@@ -455,6 +462,7 @@ impl Core {
             self.tend_moves();
         }
         unblocked
+            || !self.resting.is_empty()
             || self.turn.has_new_work
             || !self.runnable.is_empty()
             || self.has_work()
@@ -470,6 +478,7 @@ impl Core {
         let paused = self.pause.until_ms > self.turn.steady_ms;
         self.gate_closed = paused
             || self.stop_sent
+            || self.shared.scripts.is_busy()
             || self.shared.monitor_count.load(Ordering::Relaxed) > 0
             || self.settings.slowlog_log_slower_than == 0;
     }

@@ -78,7 +78,7 @@ impl Node {
             run_id: run_id()?,
             cluster_id: plan.identity.cluster.0,
             node_id: plan.identity.node.0,
-            scripts: Arc::new(Library::new(core_count)),
+            scripts: Arc::new(Library::new()),
         });
         let hasher = KeyHasher::with_scheme(plan.identity.key_hash_seed, plan.identity.slot_scheme);
         let unix = unix_socket(plan)?;

@@ -49,6 +49,8 @@ pub struct Run {
     pub answers: Vec<Answered>,
     /// Does somebody watch the commands (MONITOR)?
     pub is_watched: bool,
+    /// Does the client keep copies of what it reads (CLIENT TRACKING)?
+    pub is_tracked: bool,
     /// What it has done.
     pub done: Done,
 }
@@ -76,6 +78,8 @@ pub struct Done {
     pub published: Vec<(TopicKind, Vec<u8>, Vec<u8>)>,
     /// The commands, each with its time.
     pub ran: Vec<(&'static Command, Duration, bool)>,
+    /// Those that read, if the client keeps copies.
+    pub read: Vec<(&'static Command, OwnedArguments)>,
     /// Them as MONITOR shows them.
     pub shown: Vec<(DatabaseIndex, OwnedArguments)>,
     /// What it has logged.
@@ -164,6 +168,9 @@ impl Run {
         self.done.wrote |= command.run.writes();
         let failed = matches!(ending, Ending::Error(_));
         self.done.ran.push((command, clock.elapsed(), failed));
+        if self.is_tracked && command.flags.readonly {
+            self.done.read.push((command, arguments.clone()));
+        }
         if self.is_watched {
             let shown = command.redacted(view).unwrap_or_else(|| arguments.clone());
             self.done.shown.push((self.database, shown));

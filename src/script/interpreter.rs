@@ -1,16 +1,19 @@
 //! What a core runs scripts with: its interpreter, and the scripts that it has compiled.
 
 use super::call::{Ending, Run};
+use super::fiber::{self, Fiber, Pause, Stack, Step};
 use super::functions::{Functions, Loaded, Registered};
 use super::interface;
-use super::library::{Digest, Kind, Library};
+use super::library::{Busy, Digest, Kind, Library, RunState};
 use super::raise::text_of;
 use super::sandbox::{Sandbox, interpreter};
 use super::shebang::{self, Traits};
 use super::values::to_reply;
 use super::{arguments::bytes_of, sha1};
+use crate::core::push::Push;
 use crate::limits::{
-    LIBRARY_LOAD_TIME_MAX, SCRIPT_GUESS_TICKS_MAX, SCRIPT_TICK_INSTRUCTIONS, SCRIPTS_COMPILED_MAX,
+    LIBRARY_LOAD_TIME_MAX, SCRIPT_GUESS_TICKS_MAX, SCRIPT_PATIENCE, SCRIPT_SLICE,
+    SCRIPT_TICK_INSTRUCTIONS, SCRIPTS_COMPILED_MAX,
 };
 use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
@@ -40,6 +43,108 @@ enum Title {
     Digest(Digest),
     /// A function: its arguments.
     Function(Rc<[u8]>),
+}
+
+impl Script {
+    fn kind(&self) -> Kind {
+        match self.title {
+            Title::Digest(_) => Kind::Script,
+            Title::Function(_) => Kind::Function,
+        }
+    }
+}
+
+/// A script to run.
+pub struct Job {
+    /// The script.
+    pub script: Script,
+    /// The arguments of the command that runs it.
+    pub arguments: OwnedArguments,
+    /// How many of them are keys, from the fourth on.
+    pub key_count: usize,
+    /// How its reply is written.
+    pub protocol: Protocol,
+    /// How long it may run.
+    pub limit: Option<Duration>,
+    /// When others are told that it runs, if they are.
+    pub threshold: Option<Duration>,
+}
+
+/// How far a script has come.
+pub enum Came {
+    /// To its end.
+    Ended(Box<RunEnded>),
+    /// It rests.
+    Rests(Box<Resting>),
+}
+
+/// A run that has ended.
+pub struct RunEnded {
+    /// What ran it.
+    pub interpreter: Box<Interpreter>,
+    /// The arguments of its command.
+    pub arguments: OwnedArguments,
+    /// What it did.
+    pub run: Box<Run>,
+    /// Its reply.
+    pub reply: Vec<u8>,
+    /// Or its error.
+    pub outcome: Result<(), Refusal>,
+}
+
+/// A script that rests.
+pub struct Resting {
+    fiber: Fiber<RunEnded>,
+    place: Place,
+    library: Arc<Library>,
+    state: RunState,
+    is_busy: bool,
+}
+
+impl Came {
+    fn ended(mut ended: RunEnded, stack: Stack) -> Came {
+        ended.interpreter.stack = Some(stack);
+        Came::Ended(Box::new(ended))
+    }
+}
+
+impl Resting {
+    /// Gives the core what it knows of channels while the script rests, and takes it back.
+    pub fn exchange_push(&mut self, push: &mut Push) {
+        if let Some(run) = self.place.run.borrow_mut().as_mut() {
+            std::mem::swap(push, &mut run.push);
+        }
+    }
+
+    /// It ends as soon as it goes on.
+    pub fn end(&self) {
+        self.place.stop();
+    }
+
+    /// Goes on until it ends or rests again.
+    pub fn resume(self: Box<Self>) -> Came {
+        let Resting { fiber, place, library, state, is_busy } = *self;
+        match fiber.resume() {
+            Step::Ended(ended, stack) => {
+                if is_busy {
+                    library.end_busy(&state);
+                }
+                Came::ended(ended, stack)
+            }
+            Step::Rests(fiber) => {
+                Came::Rests(Box::new(Resting { fiber, place, library, state, is_busy }))
+            }
+        }
+    }
+}
+
+impl Busy {
+    fn of(state: RunState, job: &Job) -> Busy {
+        let words = job.arguments.borrow();
+        let name = words.at(1).to_vec();
+        let command = words.iter_from(0).map(<[u8]>::to_vec).collect();
+        Busy { state, kind: job.script.kind(), name, command, began: Instant::now() }
+    }
 }
 
 /// Where the run that is under way is, for the functions that it calls.
@@ -104,7 +209,7 @@ pub fn emit(level: i64, text: &str) {
 
 /// How long a script may run, and who may end it.
 struct Watch {
-    core: u16,
+    state: RunState,
     library: Arc<Library>,
     began: Cell<Instant>,
     /// No script runs longer; none: as long as it likes.
@@ -113,6 +218,12 @@ struct Watch {
     lateness: Cell<&'static str>,
     guessed_ticks: Cell<u32>,
     is_strict: Cell<bool>,
+    /// What lets it rest.
+    pause: Pause,
+    /// When it began or went on.
+    resumed: Cell<Instant>,
+    /// How long it runs before it rests.
+    slice: Cell<Duration>,
     /// Why the run was made to end, if it was.
     ended: Cell<Option<&'static str>>,
 }
@@ -130,11 +241,13 @@ pub struct Interpreter {
     functions: Functions,
     /// Memory that it may have.
     bytes_max: Cell<usize>,
+    /// Where the next script runs.
+    stack: Option<Stack>,
 }
 
 impl Interpreter {
     /// With this much memory. Errors: it is too little.
-    pub fn new(core: u16, library: Arc<Library>, bytes_max: usize) -> mlua::Result<Interpreter> {
+    pub fn new(library: Arc<Library>, bytes_max: usize) -> mlua::Result<Interpreter> {
         let lua = interpreter()?;
         lua.set_memory_limit(bytes_max)?;
         let protected_call: Function = lua.globals().raw_get("xpcall")?;
@@ -147,13 +260,16 @@ impl Interpreter {
         let functions = Functions::new(&lua, &sandbox, redis, protected_call.clone())?;
         let generation = library.generation();
         let watch = Rc::new(Watch {
-            core,
+            state: library.enroll(),
             library,
             began: Cell::new(Instant::now()),
             limit: Cell::new(None),
             lateness: Cell::new(""),
             guessed_ticks: Cell::new(0),
             is_strict: Cell::new(false),
+            pause: Pause::default(),
+            resumed: Cell::new(Instant::now()),
+            slice: Cell::new(Duration::MAX),
             ended: Cell::new(None),
         });
         let handler = lua.create_function(explain)?;
@@ -169,6 +285,7 @@ impl Interpreter {
             generation,
             functions,
             bytes_max: Cell::new(bytes_max),
+            stack: None,
         };
         made.hook(SCRIPT_TICK_INSTRUCTIONS)?;
         Ok(made)
@@ -190,7 +307,10 @@ impl Interpreter {
         let (watch, place) = (self.watch.clone(), self.place.clone());
         let triggers = HookTriggers::new().every_nth_instruction(instructions);
         self.lua.set_global_hook(triggers, move |lua, _| {
-            let Some(reason) = watch.why_to_end(&place) else { return Ok(VmState::Continue) };
+            let Some(reason) = watch.why_to_end(&place) else {
+                watch.rest_when_due();
+                return Ok(VmState::Continue);
+            };
             if !watch.is_strict.replace(true) {
                 // A script may catch this: then it is told again at once.
                 let watch = watch.clone();
@@ -333,7 +453,7 @@ impl Interpreter {
 
     /// What runs has come to its end.
     fn end_run(&self) {
-        self.watch.library.end(self.watch.core);
+        self.watch.state.end();
         if self.watch.is_strict.replace(false) {
             // It was set a moment ago with the same means.
             let _ = self.hook(SCRIPT_TICK_INSTRUCTIONS);
@@ -346,26 +466,55 @@ impl Interpreter {
         }
     }
 
-    /// Runs a script; its reply goes to `reply`. Whether it must run again, the run says.
+    /// Runs a script, until it ends or rests. Whether it must run again, the run says.
+    pub fn start(mut self: Box<Self>, job: Job, run: Box<Run>) -> Came {
+        let stack = match self.stack.take().map_or_else(Stack::new, Ok) {
+            Ok(stack) => stack,
+            Err(_) => {
+                let outcome = Err(Refusal::text("ERR not enough memory for scripts"));
+                let (arguments, reply) = (job.arguments, Vec::new());
+                return Came::Ended(Box::new(RunEnded {
+                    interpreter: self,
+                    arguments,
+                    run,
+                    reply,
+                    outcome,
+                }));
+            }
+        };
+        let (pause, place) = (self.watch.pause.clone(), self.place.clone());
+        let (library, state) = (self.watch.library.clone(), self.watch.state.clone());
+        let busy = job.threshold.map(|_| Busy::of(state.clone(), &job));
+        let work = move || {
+            let mut reply = Vec::new();
+            let (run, outcome) = self.run(&job, run, &mut reply);
+            let arguments = job.arguments;
+            RunEnded { interpreter: self, arguments, run, reply, outcome }
+        };
+        match fiber::start(stack, pause, work) {
+            Step::Ended(ended, stack) => Came::ended(ended, stack),
+            Step::Rests(fiber) => {
+                let is_busy = busy.is_some();
+                busy.into_iter().for_each(|busy| library.begin_busy(busy));
+                Came::Rests(Box::new(Resting { fiber, place, library, state, is_busy }))
+            }
+        }
+    }
+
+    /// Runs a script; its reply goes to `out`.
     /// Errors: it ends in one, or its reply cannot be written.
-    pub fn run(
-        &self,
-        script: &Script,
-        (keys, arguments): (Vec<&[u8]>, Vec<&[u8]>),
-        run: Box<Run>,
-        limit: Option<Duration>,
-        reply: &mut Reply<'_>,
-    ) -> (Box<Run>, Result<(), Refusal>) {
+    fn run(&self, job: &Job, run: Box<Run>, out: &mut Vec<u8>) -> (Box<Run>, Result<(), Refusal>) {
+        let script = &job.script;
+        let words = |from, count| job.arguments.borrow().iter_from(from).take(count).collect();
+        let (keys, arguments) = (words(3, job.key_count), words(3 + job.key_count, usize::MAX));
+        let reply = &mut Reply::new(out, job.protocol);
         self.place.set_protocol(Protocol::Resp2);
         self.place.stopping.set(false);
         // Other numbers for every script, the same ones when it runs again.
         self.sandbox.random.seed(run.seed as i32);
         *self.place.run.borrow_mut() = Some(run);
-        let kind = match &script.title {
-            Title::Digest(_) => Kind::Script,
-            Title::Function(_) => Kind::Function,
-        };
-        self.watch.begin(kind, limit, "Script ran longer than script-time-limit.");
+        self.watch.begin(script.kind(), job.limit, "Script ran longer than script-time-limit.");
+        self.watch.slice.set(job.threshold.unwrap_or(SCRIPT_PATIENCE));
         let outcome = self.run_protected(script, keys, arguments, reply);
         self.end_run();
         let mut run = self.place.run.borrow_mut().take().expect("it was put there");
@@ -420,7 +569,18 @@ impl Watch {
         self.lateness.set(lateness);
         self.guessed_ticks.set(0);
         self.ended.set(None);
-        self.library.begin(self.core, kind);
+        self.resumed.set(Instant::now());
+        self.slice.set(Duration::MAX);
+        self.state.begin(kind);
+    }
+
+    /// Lets the core do other things when the script has run for long.
+    fn rest_when_due(&self) {
+        if self.resumed.get().elapsed() >= self.slice.get() {
+            self.pause.rest();
+            self.resumed.set(Instant::now());
+            self.slice.set(SCRIPT_SLICE);
+        }
     }
 
     fn why_to_end(&self, place: &Place) -> Option<&'static str> {
@@ -435,7 +595,7 @@ impl Watch {
             }
         }
         let is_late = || self.limit.get().is_some_and(|limit| self.began.get().elapsed() > limit);
-        let reason = if self.library.is_killed(self.core) {
+        let reason = if self.state.is_killed() {
             Some("Script killed by user with SCRIPT KILL.")
         } else if self.library.ends.load(Ordering::Relaxed) {
             Some("the server is shutting down")

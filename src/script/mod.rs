@@ -4,7 +4,7 @@
 //! is not there, it runs again with it (`core/transact/scripts.rs`; decision 0013).
 //!
 //! - `library.rs`: the scripts that the process knows, by digest
-//! - `interpreter.rs`, `sandbox.rs`: what a core runs them with
+//! - `interpreter.rs`, `sandbox.rs`, `fiber.rs`: what a core runs them with
 //! - `shebang.rs`, `functions.rs`: what first lines say; libraries of functions
 //! - `call.rs`: `redis.call`; `values.rs`: replies as values of Lua, and back
 //! - `bit.rs`, `json.rs`, `msgpack.rs`, `pack.rs`: the libraries
@@ -12,6 +12,7 @@
 mod arguments;
 mod bit;
 pub mod call;
+pub mod fiber;
 pub mod functions;
 mod interface;
 pub mod interpreter;

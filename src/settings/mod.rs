@@ -82,6 +82,8 @@ pub struct Settings {
     pub script_memory: u64,
     /// No script runs longer, milliseconds; 0: as long as it likes.
     pub script_time_limit: u32,
+    /// Milliseconds after which others are told that a script runs; 0 is never.
+    pub busy_reply_threshold: u32,
     /// Sizes at which collections change their form.
     pub limits: Limits,
     /// Nodes at each end of a list that Redis would not compress. Nothing is compressed here, so any number will do.
@@ -141,6 +143,7 @@ impl Default for Settings {
             proto_max_bulk_len: ringraft_shards::limits::STRING_BYTES_DEFAULT as u64,
             script_memory: 256 << 20,
             script_time_limit: 10_000,
+            busy_reply_threshold: 5000,
             limits: Limits::default(),
             list_compress_depth: 0,
             metrics_port: 0,

@@ -145,8 +145,6 @@ const DIRECTIVES: &[(&str, Meaning)] = &[
     ("zset-*", Any),
     ("hll-*", Any),
     ("stream-*", Any),
-    ("lua-time-limit", Any),
-    ("busy-reply-threshold", Any),
     ("shutdown-timeout", Any),
     ("propagation-error-behavior", Any),
     ("locale-collate", Any),

@@ -363,6 +363,16 @@ pub const TABLE: &[Setting] = &[
         .help(MEMORY, "SIZE", "Memory of each core's interpreter of scripts")
         .at_run_time(),
     integer(
+        "busy-reply-threshold",
+        0,
+        INT_MAX,
+        |s| s.busy_reply_threshold.into(),
+        |s, v| s.busy_reply_threshold = v as u32,
+    )
+    .redis("lua-time-limit")
+    .help(MEMORY, "MS", "Answer BUSY while a script runs that has run longer; 0 never does")
+    .at_run_time(),
+    integer(
         "script-time-limit",
         0,
         INT_MAX,

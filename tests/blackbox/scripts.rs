@@ -203,3 +203,189 @@ fn a_script_may_not_take_all_memory() {
     assert!(reply.error().contains("not enough memory"), "{reply:?}");
     assert_eq!(eval(&mut client, "return 1", &["0"]), Value::Integer(1));
 }
+
+/// Servers whose scripts are told of soon, with one core in use and with two.
+fn impatient_servers() -> Vec<Server> {
+    let shapes: [&[&str]; 3] = [
+        &["--shards", "1", "--cores", "0"],
+        &["--shards", "4", "--cores", "0"],
+        &["--shards", "4", "--cores-in-use", "all"],
+    ];
+    let impatient = ["--busy-reply-threshold", "20", "--script-time-limit", "0"];
+    shapes.iter().map(|shape| Server::start(&[shape, &impatient[..]].concat())).collect()
+}
+
+const ENDLESS: &str = "redis.call('set',KEYS[1],1) redis.pcall('nope') \
+    while true do pcall(function() table.sort({3,2,1}, function(a,b) for i=1,1e5 do end return a<b end) end) end";
+
+fn until_busy(client: &mut Client) {
+    eventually("others are told", || {
+        let reply = client.say("GET other");
+        reply.is_error().then(|| assert!(reply.error().starts_with("BUSY "), "{reply:?}"))
+    });
+}
+
+/// Others hear BUSY, may still do what ends the script, and find nothing of it done; also on the script's own core.
+#[test]
+fn others_are_told_of_a_long_script_and_may_kill_it() {
+    for server in impatient_servers() {
+        let port = server.port();
+        let endless = thread::spawn(move || eval(&mut Client::connect(port), ENDLESS, &["1", "a"]));
+        let (mut first, mut second) = (server.client(), server.client());
+        until_busy(&mut first);
+        until_busy(&mut second);
+        let busy = "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+        for refused in [
+            "PING",
+            "SET x 1",
+            "EVAL 'return 1' 0",
+            "FUNCTION KILL",
+            "FUNCTION STATS",
+            "SHUTDOWN",
+            "CONFIG GET port",
+        ] {
+            assert_eq!(second.say(refused).error(), busy, "{refused}");
+        }
+        assert_eq!(second.say("MULTI"), Value::ok());
+        assert_eq!(second.say("SET x 1").error(), busy);
+        assert_eq!(first.say("SCRIPT KILL"), Value::ok());
+        let reply = endless.join().expect("it is answered");
+        assert!(reply.error().starts_with("ERR Script killed by user"), "{reply:?}");
+        assert!(second.say("EXEC").error().starts_with("EXECABORT"));
+        assert_eq!(first.say("EXISTS a x"), Value::Integer(0));
+        assert!(first.say("SCRIPT KILL").error().starts_with("NOTBUSY"));
+        assert_eq!(
+            eval(&mut second, "return redis.call('incr',KEYS[1])", &["1", "a"]),
+            Value::Integer(1)
+        );
+    }
+}
+
+/// The same for functions, by their own word.
+#[test]
+fn long_functions_are_shown_and_killed() {
+    for server in impatient_servers() {
+        let mut client = server.client();
+        let code = "#!lua name=l\nredis.register_function('endless', function(k) redis.call('set',k[1],1) while true do end end)";
+        assert_eq!(client.call(&["FUNCTION", "LOAD", code]), Value::bulk("l"));
+        let port = server.port();
+        let endless = thread::spawn(move || Client::connect(port).say("FCALL endless 1 a"));
+        until_busy(&mut client);
+        let stats = client.say("FUNCTION STATS");
+        let running = stats.elements()[1].elements();
+        assert_eq!(running[1], Value::bulk("endless"));
+        let command = ["FCALL", "endless", "1", "a"].map(Value::bulk).to_vec();
+        assert_eq!(running[3], Value::Array(command));
+        assert!(running[5].integer() >= 20);
+        let refused = client.say("SCRIPT KILL");
+        assert!(refused.error().starts_with("BUSY ") && refused.error().contains("FUNCTION KILL"));
+        assert_eq!(client.say("FUNCTION KILL"), Value::ok());
+        let reply = endless.join().expect("it is answered");
+        assert!(reply.error().starts_with("ERR Script killed by user"), "{reply:?}");
+        assert_eq!(client.say("FUNCTION STATS").elements()[1], Value::Null);
+        assert_eq!(client.say("EXISTS a"), Value::Integer(0));
+    }
+}
+
+/// A long script that ends does what it did, and what waited for its keys comes behind it; several may rest at once.
+#[test]
+fn a_long_script_that_ends_is_done() {
+    for server in impatient_servers() {
+        let mut client = server.client();
+        assert_eq!(client.say("CONFIG SET busy-reply-threshold 1"), Value::ok());
+        let port = server.port();
+        let long = "for i=1,10 do redis.call('incr',KEYS[1]) for j=1,1e6 do end end return redis.call('get',KEYS[1])";
+        let runs: Vec<_> = (0..3)
+            .map(|n| {
+                thread::spawn(move || {
+                    let mut client = Client::connect(port);
+                    let key = format!("k{n}");
+                    eventually("it is let in", || {
+                        let reply = eval(&mut client, long, &["1", &key]);
+                        (!reply.is_error()).then(|| assert_eq!(reply, Value::bulk("10")))
+                    });
+                })
+            })
+            .collect();
+        runs.into_iter().for_each(|run| run.join().expect("it ends"));
+        eventually("nothing is busy", || (!client.say("PING").is_error()).then_some(()));
+        for n in 0..3 {
+            assert_eq!(client.say(&format!("GET k{n}")), Value::bulk("10"));
+        }
+    }
+}
+
+/// SHUTDOWN NOSAVE, a signal and the limit end a script that rests.
+#[test]
+fn a_server_ends_while_a_script_runs() {
+    for way in ["SHUTDOWN NOSAVE", "a signal", "a limit"] {
+        // Locks are given up after ten seconds: once is enough of that.
+        let count = if way == "a limit" { 1 } else { 3 };
+        for mut server in impatient_servers().into_iter().take(count) {
+            let port = server.port();
+            let endless = thread::spawn(move || {
+                let words = ["EVAL", ENDLESS, "1", "a"];
+                Client::connect(port).try_call(&words)
+            });
+            let mut client = server.client();
+            until_busy(&mut client);
+            match way {
+                "SHUTDOWN NOSAVE" => {
+                    client.send(b"SHUTDOWN NOSAVE\r\n");
+                    assert!(server.wait_for_exit().0.success());
+                }
+                "a signal" => assert!(server.terminate().0.success()),
+                _ => {
+                    // Its locks are given up after a while, whatever the limit says.
+                    let reply = endless.join().expect("no panic").expect("it is answered");
+                    assert!(reply.is_error());
+                    eventually("others are served", || {
+                        (!client.say("SET a 2").is_error()).then_some(())
+                    });
+                    continue;
+                }
+            }
+            let _ = endless.join().expect("answered or not");
+            server.launch();
+            assert_eq!(server.client().say("EXISTS a"), Value::Integer(0));
+        }
+    }
+}
+
+/// What a script reads is remembered for a client that keeps copies, as in Redis: named, unnamed, over shards, in EXEC.
+#[test]
+fn keys_that_scripts_read_are_tracked() {
+    for server in servers() {
+        let (mut reader, mut writer) = (server.client(), server.client());
+        reader.call(&["HELLO", "3"]);
+        assert_eq!(reader.say("CLIENT TRACKING ON"), Value::ok());
+        let reads =
+            "return {redis.call('get',KEYS[1]), redis.call('get','b'), redis.call('hget','c','f')}";
+        let invalidated = |reader: &mut Client, writer: &mut Client, write: &str, key: &str| {
+            writer.say(write);
+            let expected = Value::Array(vec![Value::bulk(key)]);
+            match reader.read() {
+                Value::Push(parts) => {
+                    assert_eq!(parts, vec![Value::bulk("invalidate"), expected], "{write}");
+                }
+                other => panic!("{write}: {other:?}"),
+            }
+        };
+        eval(&mut reader, reads, &["1", "a"]);
+        invalidated(&mut reader, &mut writer, "SET a 1", "a");
+        invalidated(&mut reader, &mut writer, "SET b 1", "b");
+        invalidated(&mut reader, &mut writer, "HSET c f 1", "c");
+        reader.say("MULTI");
+        reader.call(&["EVAL", "return redis.call('get',KEYS[1])", "1", "d"]);
+        reader.say("EXEC");
+        invalidated(&mut reader, &mut writer, "SET d 1", "d");
+        // OPTIN: only what follows CLIENT CACHING, the script as a whole.
+        reader.say("CLIENT TRACKING OFF");
+        reader.say("CLIENT TRACKING ON OPTIN");
+        eval(&mut reader, "return redis.call('get',KEYS[1])", &["1", "e"]);
+        writer.say("SET e 1");
+        assert_eq!(reader.say("CLIENT CACHING YES"), Value::ok());
+        eval(&mut reader, "return redis.call('get',KEYS[1])", &["1", "g"]);
+        invalidated(&mut reader, &mut writer, "SET g 1", "g");
+    }
+}

@@ -22,6 +22,7 @@ use crate::core::transact::spread::Member;
 use crate::limits::REQUEST_BYTES_MAX;
 use crate::refusal::Refusal;
 use crate::resp::reply::Reply;
+use crate::script::library::{Kind, Library};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
 use ringraft_shards::keyspace::KeyHash;
@@ -138,6 +139,9 @@ impl Core {
         }
         if session.transaction.is_some() && command.flags.no_multi {
             return Err(Refusal::text("ERR Command not allowed inside a transaction"));
+        }
+        if !command.flags.allows_busy && self.shared.scripts.is_busy() {
+            return Err(busy(&self.shared.scripts));
         }
         if session.monitor && (command.flags.write || matches!(command.run, Run::Read(_))) {
             return Err(Refusal::text("ERR Replica can't interact with the keyspace"));
@@ -593,6 +597,18 @@ impl Core {
             crate::core::gather::write_page(next, &found, &mut Reply::new(out, gather.protocol));
         });
     }
+}
+
+/// What clients are told while a script runs for long.
+pub fn busy(library: &Library) -> Refusal {
+    Refusal::text(match library.busy().map(|busy| busy.kind) {
+        Some(Kind::Function) => {
+            "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
+        }
+        _ => {
+            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+        }
+    })
 }
 
 /// Is this the first word of a line that a web browser sends? Whatever follows may be a page's doing, and none of

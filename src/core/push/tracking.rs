@@ -195,9 +195,26 @@ impl Core {
         command: &crate::commands::Command,
         arguments: Arguments<'_>,
     ) {
-        let connection = self.answers.connections.at(index);
-        let Some(tracking) = &connection.session.tracking else { return };
-        if !command.flags.readonly || !tracking.remembers() {
+        if command.flags.readonly && self.remembers_reads(index) {
+            self.remember_reads(index, command, arguments);
+        }
+    }
+
+    /// Are the keys to be remembered that a connection reads now?
+    pub(in crate::core) fn remembers_reads(&self, index: u32) -> bool {
+        let tracking = &self.answers.connections.at(index).session.tracking;
+        tracking.as_ref().is_some_and(|tracking| tracking.remembers())
+    }
+
+    /// Remembers that a connection has read the keys of a command.
+    pub(in crate::core) fn remember_reads(
+        &mut self,
+        index: u32,
+        command: &crate::commands::Command,
+        arguments: Arguments<'_>,
+    ) {
+        let Some(connection) = self.answers.connections.get(index) else { return };
+        if connection.session.tracking.is_none() {
             return;
         }
         let reader = (index, connection.id);

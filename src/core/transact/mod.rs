@@ -1,6 +1,7 @@
 //! Commands over several shards, MULTI and EXEC, scripts.
 
 pub mod coalesce;
+pub(in crate::core) mod copies;
 pub mod everywhere;
 pub mod libraries;
 pub mod participate;

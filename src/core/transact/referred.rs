@@ -6,14 +6,11 @@
 
 use crate::commands::{Call, Refers};
 use crate::core::Core;
-use crate::core::client::answers::{Origin, Target};
-use crate::core::gather::{Part, bulk_of};
+use crate::core::gather::Part;
+use crate::core::transact::copies::copies;
 use crate::core::transact::steps::{Progress, Step, Steps};
-use crate::resp::read::Elements;
-use crate::resp::reply::{Protocol, Reply};
-use ringraft_shards::arguments::OwnedArguments;
+use crate::resp::reply::Protocol;
 use ringraft_shards::ids::ShardId;
-use ringraft_shards::keyspace::Key;
 use ringraft_shards::transaction::install;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -46,25 +43,10 @@ impl Core {
             return if any { self.ask_referred(steps, refers) } else { Progress::Done };
         }
         let origin_database = steps.sights.origin(database).expect("else all keys are hidden");
-        let protocol = Protocol::default();
-        let gather = self.step_gather(protocol, asked.len());
+        let gather = self.step_gather(Protocol::default(), asked.len());
         for (part, (shard, keys)) in asked.into_iter().enumerate() {
-            let target = Target::Gather { index: gather, part: part as u32 };
-            let origin = Origin { core: self.id, target, protocol, rides: true, no_touch: true };
-            self.at_shard(shard, move |core, local| {
-                let shard = &core.shards[local];
-                let view = shard.keyspace.view(origin_database, shard.time(core.turn.now_ms));
-                let mut found = Vec::new();
-                let mut reply = Reply::new(&mut found, protocol);
-                reply.array(keys.len());
-                for key in &keys {
-                    let item = view.get(&Key::new(key, view.hasher().hash(key)));
-                    let copy = install(key, item);
-                    reply.array(copy.borrow().count());
-                    copy.borrow().iter_from(0).for_each(|argument| reply.bulk(argument));
-                }
-                core.answers.write(origin, |out| out.extend_from_slice(&found));
-            });
+            let keys = keys.into_iter().map(|key| (origin_database, key)).collect();
+            self.ask_copies((gather, part), shard, keys);
         }
         Progress::Waits
     }
@@ -73,9 +55,9 @@ impl Core {
     pub(in crate::core) fn load_referred(&mut self, steps: &mut Steps, parts: &[Part]) {
         let database = steps.current().database;
         let overlay = steps.overlay.as_mut().expect("it is there while steps are locked");
-        for copy in parts.iter().flat_map(|part| Elements::of(&part.reply)) {
-            let arguments: OwnedArguments = Elements::of(copy).map(bulk_of).collect();
-            overlay.install(database, arguments.borrow(), self.turn.now_ms);
+        // A SWAPDB of the transaction's own may have brought it here from another database.
+        for (_, copy) in copies(parts) {
+            overlay.install(database, copy.borrow(), self.turn.now_ms);
         }
     }
 

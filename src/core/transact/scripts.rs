@@ -8,22 +8,22 @@
 use crate::commands::{Command, Run as RunKind, ScriptBy};
 use crate::core::Core;
 use crate::core::OUT_OF_MEMORY;
-use crate::core::client::answers::{Origin, Target};
+use crate::core::client::answers::Target;
 use crate::core::client::connection::Hold;
 use crate::core::client::session::Watched;
-use crate::core::gather::{Part, bulk_of};
+use crate::core::gather::Part;
+use crate::core::transact::copies::copies;
 use crate::core::transact::steps::{Manner, Progress, Step, Steps};
 use crate::limits::SCRIPT_ATTEMPTS_MAX;
 use crate::numbers::parse_integer;
 use crate::refusal::Refusal;
-use crate::resp::read::Elements;
 use crate::resp::reply::{Protocol, Reply};
 use crate::script::call::{Answered, Done, Effect, Run, Wanted};
-use crate::script::interpreter::{Interpreter, Script, emit};
+use crate::script::interpreter::{Came, Interpreter, Job, Resting, RunEnded, Script, emit};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::DatabaseIndex;
-use ringraft_shards::keyspace::{Key, KeyHash};
-use ringraft_shards::transaction::{INSTALL, TransactionId, install};
+use ringraft_shards::keyspace::KeyHash;
+use ringraft_shards::transaction::{INSTALL, TransactionId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -50,6 +50,8 @@ pub struct Retry {
     pub(in crate::core) fetches: bool,
     /// The time of the scripts.
     now_ms: Option<i64>,
+    /// Does the client keep copies of what it reads?
+    pub(in crate::core) tracks: bool,
 }
 
 impl Step {
@@ -64,23 +66,25 @@ impl Step {
     }
 }
 
-/// The keys and the arguments of a script.
-type Words<'a> = (Vec<&'a [u8]>, Vec<&'a [u8]>);
-
 /// What a script did, and how it ended.
 type Ended = (Done, Result<(), Refusal>);
 
-/// The keys and the arguments of a script. Errors: their count is none.
-fn words_of(arguments: Arguments<'_>, no_count: Refusal) -> Result<Words<'_>, Refusal> {
+/// A script that rests, while its core does other things.
+pub struct Rested {
+    /// The suspension of its steps.
+    suspension: u64,
+    clock: Instant,
+    resting: Box<Resting>,
+}
+
+/// The count of a script's keys. Errors: it is none.
+fn key_count(arguments: Arguments<'_>, no_count: Refusal) -> Result<usize, Refusal> {
     let count = parse_integer(arguments.at(2)).ok_or(no_count)?;
     let rest = arguments.count() - 3;
     if count > rest as i64 {
         return Err(Refusal::text("ERR Number of keys can't be greater than number of args"));
     }
-    let count = usize::try_from(count)
-        .map_err(|_| Refusal::text("ERR Number of keys can't be negative"))?;
-    let keys = arguments.iter_from(3).take(count).collect();
-    Ok((keys, arguments.iter_from(3 + count).collect()))
+    usize::try_from(count).map_err(|_| Refusal::text("ERR Number of keys can't be negative"))
 }
 
 impl Core {
@@ -88,7 +92,7 @@ impl Core {
     pub fn interpreter(&mut self) -> Result<&mut Interpreter, Refusal> {
         if self.interpreter.is_none() {
             let bytes_max = self.settings.script_memory as usize;
-            let made = Interpreter::new(self.id, self.shared.scripts.clone(), bytes_max);
+            let made = Interpreter::new(self.shared.scripts.clone(), bytes_max);
             let no_memory = |_| Refusal::text("ERR not enough memory for scripts: script-memory");
             self.interpreter = Some(Box::new(made.map_err(no_memory)?));
         }
@@ -112,25 +116,100 @@ impl Core {
             connection.last_ordered = Some(sequence);
         }
         let steps = vec![Step { command, database, arguments }];
-        let steps = Steps::new(steps, target, protocol, Manner::Alone);
+        let mut steps = Steps::new(steps, target, protocol, Manner::Alone);
+        steps.retry.tracks = self.remembers_reads(index);
         self.begin_script(steps, Some(command));
     }
 
     /// Runs the present step, a script.
     pub(in crate::core) fn run_script(&mut self, steps: &mut Steps) -> Progress {
         let clock = Instant::now();
-        let protocol = self.protocol_of(steps);
-        let command = steps.current().command;
         let arguments = std::mem::take(&mut steps.current_mut().arguments);
-        let mut out = Vec::new();
-        let mut reply = Reply::new(&mut out, protocol);
-        let outcome = self.run_script_of(steps, command, arguments.borrow(), &mut reply);
+        match self.prepare_script(steps, arguments.borrow()) {
+            Ok((job, run)) => {
+                let job = Job { arguments, ..job };
+                let interpreter = self.interpreter.take().expect("the script was compiled there");
+                self.script_came(steps, interpreter.start(job, run), clock)
+            }
+            Err(refusal) => {
+                steps.current_mut().arguments = arguments;
+                self.reply_script(steps, Vec::new(), Err(refusal), clock)
+            }
+        }
+    }
+
+    /// A script has ended, or rests.
+    fn script_came(&mut self, steps: &mut Steps, came: Came, clock: Instant) -> Progress {
+        match came {
+            Came::Ended(ended) => self.script_ended(steps, *ended, clock),
+            Came::Rests(mut resting) => {
+                resting.exchange_push(&mut self.push);
+                self.last_suspension += 1;
+                let suspension = self.last_suspension;
+                self.resting.push(Rested { suspension, clock, resting });
+                Progress::Waits
+            }
+        }
+    }
+
+    /// Lets the scripts that rest go on for a while.
+    pub(in crate::core) fn resume_scripts(&mut self) {
+        for rested in std::mem::take(&mut self.resting) {
+            let Rested { suspension, clock, mut resting } = rested;
+            let mut steps = self.suspended.remove(&suspension).expect("each has its steps");
+            let id = steps.lock.expect("a script runs with locks");
+            let is_given_up = self.coordinator.payload(id).is_none();
+            if is_given_up {
+                // It took too long: the locks are given up, and the client has been told.
+                resting.end();
+            }
+            resting.exchange_push(&mut self.push);
+            match self.script_came(&mut steps, resting.resume(), clock) {
+                Progress::Waits => {
+                    let resting = self.resting.last_mut().expect("just pushed");
+                    self.suspended.insert(resting.suspension, steps);
+                }
+                _ if is_given_up => {}
+                Progress::Done => {
+                    steps.ran();
+                    self.go_on_locked(id, steps);
+                }
+                Progress::Again => self.run_again(id, steps),
+            }
+        }
+    }
+
+    /// A script has run to its end, or to where it lacks something.
+    fn script_ended(&mut self, steps: &mut Steps, ended: RunEnded, clock: Instant) -> Progress {
+        let RunEnded { interpreter, arguments, run, reply, outcome } = ended;
+        // While it rested another one may have been made.
+        self.interpreter.get_or_insert(interpreter);
         steps.current_mut().arguments = arguments;
-        let outcome = match outcome {
-            Ok(Some(done)) => self.finish_script(steps, done),
-            Ok(None) => return Progress::Again,
-            Err(refusal) => Err(refusal),
-        };
+        let lacks = run.lacks();
+        let Run { overlay, sights, push, mut done, answers, .. } = *run;
+        (steps.overlay, steps.sights) = (Some(overlay), sights);
+        self.push = push;
+        let place = steps.place();
+        steps.retry.answers.insert(place, answers);
+        if lacks && done.ended.is_none() {
+            steps.retry.wanted.append(&mut done.wanted);
+            steps.retry.question = done.question.take();
+            steps.retry.whole |= done.needs_whole;
+            return Progress::Again;
+        }
+        let outcome = self.finish_script(steps, (done, outcome));
+        self.reply_script(steps, reply, outcome, clock)
+    }
+
+    /// Writes the reply of a script, and counts it.
+    fn reply_script(
+        &mut self,
+        steps: &mut Steps,
+        mut out: Vec<u8>,
+        outcome: Result<(), Refusal>,
+        clock: Instant,
+    ) -> Progress {
+        let (command, protocol) = (steps.current().command, self.protocol_of(steps));
         if let Err(refusal) = outcome {
             self.stats.commands[usize::from(command.number)].failed += 1;
             self.stats.refuse(refusal.line(), 0, &mut Reply::new(&mut out, protocol));
@@ -148,37 +227,34 @@ impl Core {
     }
 
     /// The script, and its keys and arguments. Errors: there is none such, or the count of keys is none.
-    fn find_script<'a>(
+    fn find_script(
         &mut self,
         command: &Command,
-        arguments: Arguments<'a>,
-    ) -> Result<(Script, Words<'a>), Refusal> {
+        arguments: Arguments<'_>,
+    ) -> Result<(Script, usize), Refusal> {
         let name = arguments.at(1);
         if matches!(command.run, RunKind::Script(ScriptBy::Function)) {
             // As in Redis it is looked for before its keys are counted.
             let script = self.interpreter()?.function(name)?;
-            return Ok((
-                script,
-                words_of(arguments, Refusal::text("ERR Bad number of keys provided"))?,
-            ));
+            let no_count = Refusal::text("ERR Bad number of keys provided");
+            return Ok((script, key_count(arguments, no_count)?));
         }
-        let words = words_of(arguments, Refusal::NotAnInteger)?;
+        let count = key_count(arguments, Refusal::NotAnInteger)?;
         let script = match command.run {
             RunKind::Script(ScriptBy::Digest) => self.interpreter()?.known(name)?,
             _ => self.interpreter()?.script(name)?,
         };
-        Ok((script, words))
+        Ok((script, count))
     }
 
-    /// `None`: it must run again. Errors: it cannot run.
-    fn run_script_of(
+    /// What to run, but for its arguments, and with what. Errors: it cannot run.
+    fn prepare_script(
         &mut self,
         steps: &mut Steps,
-        command: &'static Command,
         arguments: Arguments<'_>,
-        reply: &mut Reply<'_>,
-    ) -> Result<Option<Ended>, Refusal> {
-        let (script, words) = self.find_script(command, arguments)?;
+    ) -> Result<(Job, Box<Run>), Refusal> {
+        let command = steps.current().command;
+        let (script, key_count) = self.find_script(command, arguments)?;
         let traits = script.traits;
         let lacks_memory = !traits.allow_oom() && self.lacks_memory(command, arguments);
         if lacks_memory && traits.declares && !traits.no_writes() {
@@ -188,14 +264,24 @@ impl Core {
             let text = "ERR Can not execute a script with write flag using *_ro command.";
             return Err(Refusal::text(text));
         }
+        let (limit, threshold) =
+            (self.settings.script_time_limit, self.settings.busy_reply_threshold);
+        let time = |ms: u32| (ms > 0).then(|| Duration::from_millis(ms.into()));
+        let job = Job {
+            script,
+            arguments: OwnedArguments::default(),
+            key_count,
+            protocol: self.protocol_of(steps),
+            limit: time(limit),
+            threshold: time(threshold),
+        };
         let place = steps.place();
-        let now_ms = *steps.retry.now_ms.get_or_insert(self.turn.now_ms);
         let run = Box::new(Run {
             overlay: steps.overlay.take().expect("it is there while steps are locked"),
             sights: std::mem::take(&mut steps.sights),
             push: std::mem::take(&mut self.push),
             database: steps.current().database,
-            now_ms,
+            now_ms: *steps.retry.now_ms.get_or_insert(self.turn.now_ms),
             hasher: self.router.hasher(),
             seed: steps.current_seed(),
             string_bytes_max: self.settings.proto_max_bulk_len as usize,
@@ -204,24 +290,10 @@ impl Core {
             is_whole: steps.retry.holds_whole,
             answers: steps.retry.answers.remove(&place).unwrap_or_default(),
             is_watched: self.shared.monitor_count.load(Ordering::Relaxed) > 0,
+            is_tracked: steps.retry.tracks,
             done: Done::default(),
         });
-        let limit = self.settings.script_time_limit;
-        let limit = (limit > 0).then(|| Duration::from_millis(limit.into()));
-        let interpreter = self.interpreter.as_ref().expect("the script was compiled there");
-        let (run, outcome) = interpreter.run(&script, words, run, limit, reply);
-        let lacks = run.lacks();
-        let Run { overlay, sights, push, mut done, answers, .. } = *run;
-        (steps.overlay, steps.sights) = (Some(overlay), sights);
-        self.push = push;
-        steps.retry.answers.insert(place, answers);
-        if lacks && done.ended.is_none() {
-            steps.retry.wanted.append(&mut done.wanted);
-            steps.retry.question = done.question.take();
-            steps.retry.whole |= done.needs_whole;
-            return Ok(None);
-        }
-        Ok(Some((done, outcome)))
+        Ok((job, run))
     }
 
     /// A script has run to its end: what it did is done, or will be.
@@ -232,6 +304,12 @@ impl Core {
         }
         for (level, text) in done.logged {
             emit(level, &text);
+        }
+        if let Target::Connection { index, .. } = steps.target {
+            // Its keys are locked: nobody changes them before the client is noted as a reader.
+            for (command, arguments) in &done.read {
+                self.remember_reads(index, command, arguments.borrow());
+            }
         }
         for (database, arguments) in &done.shown {
             self.show_line(*database, "lua", arguments.borrow());
@@ -321,24 +399,7 @@ impl Core {
         steps.retry.fetches = true;
         self.suspend(steps);
         for (nth, part) in parts.into_iter().enumerate() {
-            let target = Target::Gather { index: gather, part: nth as u32 };
-            let origin = Origin { core: self.id, target, protocol, rides: true, no_touch: true };
-            let keys = part.fetch.what.into_items();
-            self.at_shard(part.shard, move |core, local| {
-                let shard = &core.shards[local];
-                let mut found = Vec::new();
-                let mut reply = Reply::new(&mut found, protocol);
-                reply.array(keys.len());
-                for (database, key) in &keys {
-                    let view = shard.keyspace.view(*database, shard.time(core.turn.now_ms));
-                    let item = view.get(&Key::new(key, view.hasher().hash(key)));
-                    let copy = install(key, item);
-                    reply.array(copy.borrow().count() + 1);
-                    reply.bulk(&[database.0]);
-                    copy.borrow().iter_from(0).for_each(|argument| reply.bulk(argument));
-                }
-                core.answers.write(origin, |out| out.extend_from_slice(&found));
-            });
+            self.ask_copies((gather, nth), part.shard, part.fetch.what.into_items());
         }
     }
 
@@ -351,11 +412,8 @@ impl Core {
     ) {
         steps.retry.fetches = false;
         let mut overlay = self.take_overlay();
-        for copy in parts.iter().flat_map(|part| Elements::of(&part.reply)) {
-            let mut words = Elements::of(copy).map(bulk_of);
-            let database = words.next().and_then(|word| word.first()).copied().unwrap_or(0);
-            let arguments: OwnedArguments = words.collect();
-            overlay.install(DatabaseIndex(database), arguments.borrow(), self.turn.now_ms);
+        for (database, copy) in copies(parts) {
+            overlay.install(database, copy.borrow(), self.turn.now_ms);
         }
         overlay.begin();
         steps.overlay = Some(overlay);

@@ -198,6 +198,7 @@ impl Core {
         let parts = self.needs_of(&steps, &watched, &Retry::default());
         self.answers.connections.at_mut(index).hold = Hold::Answer;
         let mut steps = Steps::new(steps, target, protocol, Manner::Exec);
+        steps.retry.tracks = self.remembers_reads(index);
         steps.shards = parts.iter().map(|part| part.shard).collect();
         if parts.is_empty() {
             return self.run_rest(steps);

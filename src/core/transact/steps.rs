@@ -192,7 +192,7 @@ impl Steps {
     }
 
     /// The reply of the one that ran is written.
-    fn ran(&mut self) {
+    pub(in crate::core) fn ran(&mut self) {
         if self.order.is_some() {
             self.ends.push(self.replies.len());
         }

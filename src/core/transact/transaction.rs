@@ -28,7 +28,7 @@ use std::sync::atomic::Ordering;
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[
-    session("multi", Arity::Exactly(1), multi).unqueued().fast().about(
+    session("multi", Arity::Exactly(1), multi).allows_busy().unqueued().fast().about(
         Group::Transactions,
         "1.2.0",
         "Queues the commands that follow until EXEC.",
@@ -38,17 +38,17 @@ pub const COMMANDS: &[Command] = &[
         "1.2.0",
         "Runs the queued commands as one.",
     ),
-    session("discard", Arity::Exactly(1), discard).unqueued().fast().about(
+    session("discard", Arity::Exactly(1), discard).allows_busy().unqueued().fast().about(
         Group::Transactions,
         "2.0.0",
         "Forgets the queued commands and the watched keys.",
     ),
-    session("watch", Arity::AtLeast(2), watch).unqueued().fast().about(
+    session("watch", Arity::AtLeast(2), watch).allows_busy().unqueued().fast().about(
         Group::Transactions,
         "2.2.0",
         "Lets the next EXEC run only if these keys have not changed.",
     ),
-    session("unwatch", Arity::Exactly(1), unwatch).fast().about(
+    session("unwatch", Arity::Exactly(1), unwatch).allows_busy().fast().about(
         Group::Transactions,
         "2.2.0",
         "Forgets the watched keys.",
