@@ -25,7 +25,10 @@ impl Stack {
 
 /// Lets what runs on a fiber rest. A handle belongs to one fiber at a time, and to none between two.
 #[derive(Clone, Default)]
-pub struct Pause(Rc<Cell<Option<NonNull<Yielder<(), ()>>>>>);
+pub struct Pause(Rc<Cell<Option<NonNull<Way>>>>);
+
+/// The way back from a fiber.
+type Way = Yielder<(), ()>;
 
 impl Pause {
     /// Rests until the fiber is resumed; without a fiber not at all. To be called by what runs on the fiber alone.
@@ -55,7 +58,7 @@ pub fn start<T: 'static>(
     pause: Pause,
     work: impl FnOnce() -> T + 'static,
 ) -> Step<T> {
-    let coroutine = Coroutine::with_stack(stack.0, move |yielder: &Yielder<(), ()>, ()| {
+    let coroutine = Coroutine::with_stack(stack.0, move |yielder: &Way, ()| {
         pause.0.set(Some(NonNull::from(yielder)));
         let result = work();
         pause.0.set(None);

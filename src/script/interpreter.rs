@@ -122,8 +122,8 @@ impl Resting {
     }
 
     /// Goes on until it ends or rests again.
-    pub fn resume(self: Box<Self>) -> Came {
-        let Resting { fiber, place, library, state, is_busy } = *self;
+    pub fn resume(self) -> Came {
+        let Resting { fiber, place, library, state, is_busy } = self;
         match fiber.resume() {
             Step::Ended(ended, stack) => {
                 if is_busy {
