@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::client::call::Caller;
+use crate::client::line::split_words;
 use crate::cpus::{self, Cpus};
 use crate::machine::command_line;
 
@@ -188,41 +189,9 @@ fn free_port() -> Result<u16, String> {
         .map_err(|error| format!("a free port: {error}"))
 }
 
-/// Splits at blanks; quotes of either kind keep blanks and empty words.
-fn split_words(text: &str) -> Result<Vec<String>, String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    for letter in text.chars() {
-        match (quote, letter) {
-            (Some(open), _) if open == letter => quote = None,
-            (None, '\'' | '"') => {
-                quote = Some(letter);
-                word.get_or_insert_default();
-            }
-            (None, ' ') => words.extend(word.take()),
-            _ => word.get_or_insert_default().push(letter),
-        }
-    }
-    if quote.is_some() {
-        return Err(format!("an open quote in: {text}"));
-    }
-    words.extend(word);
-    Ok(words)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn splits_command_lines() {
-        assert_eq!(
-            split_words("a  --save '' \"x y\"z").expect("closed"),
-            ["a", "--save", "", "x yz"]
-        );
-        assert!(split_words("a 'b").is_err());
-    }
 
     #[test]
     fn a_server_needs_a_name_and_a_command() {

@@ -8,7 +8,26 @@ use std::str::FromStr;
 
 /// A set of cpus that this process may use.
 #[derive(Clone, Debug)]
-pub struct Cpus(Vec<usize>);
+pub struct Cpus {
+    numbers: Vec<usize>,
+    seats: Seats,
+}
+
+/// How threads sit on a set of cpus.
+#[derive(Clone, Copy, Debug)]
+enum Seats {
+    /// Each on one of them, in turn.
+    OneEach,
+    /// All on any of them, as the kernel likes.
+    Any,
+}
+
+impl Cpus {
+    /// The same cpus, whose threads may go from one to another.
+    pub fn shared(&self) -> Cpus {
+        Cpus { seats: Seats::Any, ..self.clone() }
+    }
+}
 
 impl FromStr for Cpus {
     type Err = String;
@@ -27,7 +46,7 @@ impl FromStr for Cpus {
         match cpus.iter().find(|cpu| !allowed.iter().any(|core| core.id == **cpu)) {
             Some(cpu) => Err(format!("cpu {cpu} is not one of those this process may use")),
             None if cpus.is_empty() => Err("an empty list of cpus".into()),
-            None => Ok(Cpus(cpus)),
+            None => Ok(Cpus { numbers: cpus, seats: Seats::OneEach }),
         }
     }
 }
@@ -46,9 +65,12 @@ pub fn on<T: Send>(cpus: Option<&Cpus>, start: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Pins this thread to one of `cpus`; threads with different seats take turns.
-pub fn pin_to_one(cpus: &Cpus, seat: usize) {
-    let id = cpus.0[seat % cpus.0.len()];
+/// Pins this thread to one of `cpus`, where threads with different seats take turns; or to all, if they are shared.
+pub fn sit_down(cpus: &Cpus, seat: usize) {
+    if let Seats::Any = cpus.seats {
+        return pin(cpus);
+    }
+    let id = cpus.numbers[seat % cpus.numbers.len()];
     let pinned = core_affinity::set_for_current(core_affinity::CoreId { id });
     assert!(pinned, "cpu {id} was allowed when it was asked for");
 }
@@ -56,7 +78,7 @@ pub fn pin_to_one(cpus: &Cpus, seat: usize) {
 fn pin(cpus: &Cpus) {
     // SAFETY: cpu_set_t is a plain array of bits; all zeroes is the empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    for &cpu in &cpus.0 {
+    for &cpu in &cpus.numbers {
         assert!(cpu < libc::CPU_SETSIZE as usize, "cpu {cpu} is beyond what cpu_set_t holds");
         // SAFETY: `cpu` is below CPU_SETSIZE, so the bit lies inside `set`.
         unsafe { libc::CPU_SET(cpu, &mut set) };
@@ -108,7 +130,7 @@ mod tests {
 
     #[test]
     fn lists_of_cpus() {
-        assert_eq!("0".parse::<Cpus>().expect("cpu 0 exists").0, [0]);
+        assert_eq!("0".parse::<Cpus>().expect("cpu 0 exists").numbers, [0]);
         assert!("".parse::<Cpus>().is_err());
         assert!("x".parse::<Cpus>().is_err());
         assert!("100000".parse::<Cpus>().is_err());

@@ -11,6 +11,7 @@ mod cpus;
 mod fill;
 mod machine;
 mod measure;
+mod peers;
 mod proc;
 mod report;
 mod scenario;

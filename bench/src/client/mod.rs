@@ -10,6 +10,7 @@ pub mod call;
 pub mod connection;
 pub mod epoll;
 pub mod keys;
+pub mod line;
 pub mod operations;
 pub mod plan;
 pub mod progress;

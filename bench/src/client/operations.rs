@@ -1,6 +1,7 @@
 //! The commands that the client can send, and what each must answer.
 
 use super::keys::write_key;
+use super::line::Line;
 use super::plan::Data;
 use super::resp::{Elements, Reply, bulk, header};
 use super::values::{is_value_of, write_value};
@@ -26,6 +27,10 @@ pub enum Operation {
     Del,
     /// `EXISTS key`
     Exists,
+    /// `BITCOUNT key`
+    BitCount,
+    /// A command line of the scenario's.
+    Line(&'static Line),
 }
 
 /// All of them with the names that scenarios use.
@@ -39,6 +44,7 @@ pub const OPERATIONS: &[(&str, Operation)] = &[
     ("incr", Operation::Incr),
     ("del", Operation::Del),
     ("exists", Operation::Exists),
+    ("bitcount", Operation::BitCount),
 ];
 
 /// What a reply was.
@@ -72,6 +78,7 @@ impl Operation {
         match self {
             Operation::Ping => 0,
             Operation::MGet | Operation::MSet => keys_per_command,
+            Operation::Line(line) => line.number_count(),
             _ => 1,
         }
     }
@@ -84,6 +91,8 @@ impl Operation {
             Operation::MGet => with_keys(bytes, b"MGET", keys, data),
             Operation::Del => with_keys(bytes, b"DEL", keys, data),
             Operation::Exists => with_keys(bytes, b"EXISTS", keys, data),
+            Operation::BitCount => with_keys(bytes, b"BITCOUNT", keys, data),
+            Operation::Line(line) => line.encode(bytes, keys, data),
             Operation::Set => with_values(bytes, b"SET", keys, data),
             Operation::MSet => with_values(bytes, b"MSET", keys, data),
             Operation::SetEx => {
@@ -108,7 +117,13 @@ impl Operation {
             (_, Reply::Error(_)) => Verdict::Refused,
             (Operation::Ping, Reply::Status(b"PONG")) => FINE,
             (Operation::Set | Operation::SetEx | Operation::MSet, Reply::Status(b"OK")) => FINE,
-            (Operation::Incr, Reply::Integer(1..)) => FINE,
+            (Operation::Incr, Reply::Integer(1..)) | (Operation::Line(_), _) => FINE,
+            (Operation::BitCount, Reply::Integer(bits)) => {
+                if verify == Verify::Content && bits != bits_of(keys[0], data) {
+                    return Verdict::Wrong;
+                }
+                FINE
+            }
             (Operation::Del | Operation::Exists, Reply::Integer(found @ 0..=1)) => {
                 Verdict::Fine { hits: found as u32, misses: 1 - found as u32 }
             }
@@ -128,6 +143,13 @@ impl Operation {
             _ => Verdict::Wrong,
         }
     }
+}
+
+/// How many bits are set in the value of a key.
+fn bits_of(key: u64, data: &Data) -> i64 {
+    let mut value = Vec::new();
+    write_value(&mut value, key, data.sizes.of(key));
+    value.iter().map(|byte| i64::from(byte.count_ones())).sum()
 }
 
 fn tally<'a>(
@@ -237,6 +259,12 @@ mod tests {
         assert_eq!(judge(Operation::Get, Reply::Bulk(None)), Verdict::Fine { hits: 0, misses: 1 });
         assert_eq!(judge(Operation::Del, Reply::Integer(2)), Verdict::Wrong);
         assert_eq!(judge(Operation::Incr, Reply::Integer(0)), Verdict::Wrong);
+        let bits = Operation::BitCount;
+        assert_eq!(judge(bits, Reply::Bulk(None)), Verdict::Wrong);
+        let judge =
+            |bits| Operation::BitCount.judge(Reply::Integer(bits), &[3], &DATA, Verify::Content);
+        assert_eq!(judge(bits_of(3, &DATA)), Verdict::Fine { hits: 0, misses: 0 });
+        assert_eq!(judge(bits_of(3, &DATA) + 1), Verdict::Wrong);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What to do: the client's orders, after a scenario was read and checked.
 
+use std::time::Duration;
+
 use super::operations::Operation;
 use super::values::Sizes;
 
@@ -50,6 +52,8 @@ pub struct Load {
     pub threads: usize,
     /// When the next requests are sent.
     pub pace: Pace,
+    /// Of a closed loop: it rests now and then.
+    pub bursts: Option<Bursts>,
     /// Whether its threads go before those of other loads where they share a cpu, if this process may ask for that.
     pub urgent: bool,
 }
@@ -82,6 +86,33 @@ pub enum Pace {
     },
 }
 
+/// A load that comes and goes: for some time it asks, for some time it does not, and so on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bursts {
+    /// How long it asks.
+    pub on: Duration,
+    /// How long it rests then.
+    pub off: Duration,
+}
+
+impl Bursts {
+    /// Does it ask, so long after the run began?
+    pub fn is_on(&self, now: Duration) -> bool {
+        self.place(now) < self.on.as_nanos()
+    }
+
+    /// How long it goes on as it is.
+    pub fn until_change(&self, now: Duration) -> Duration {
+        let (place, on) = (self.place(now), self.on.as_nanos());
+        let end = if place < on { on } else { on + self.off.as_nanos() };
+        Duration::from_nanos((end - place) as u64)
+    }
+
+    fn place(&self, now: Duration) -> u128 {
+        now.as_nanos() % (self.on + self.off).as_nanos()
+    }
+}
+
 /// When a run ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Length {
@@ -94,4 +125,20 @@ pub enum Length {
     },
     /// After so many requests of each load, all measured.
     Requests(u64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bursts_come_and_go() {
+        let ms = Duration::from_millis;
+        let bursts = Bursts { on: ms(20), off: ms(30) };
+        for (at, on, rest) in
+            [(0, true, 20), (19, true, 1), (20, false, 30), (49, false, 1), (50, true, 20)]
+        {
+            assert_eq!((bursts.is_on(ms(at)), bursts.until_change(ms(at))), (on, ms(rest)), "{at}");
+        }
+    }
 }

@@ -105,7 +105,7 @@ pub fn run(
                 place += 1;
                 scope.spawn(move || {
                     if let Some(cpus) = cpus {
-                        cpus::pin_to_one(cpus, seat);
+                        cpus::sit_down(cpus, seat);
                     }
                     if load.urgent {
                         cpus::hasten();

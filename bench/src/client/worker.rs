@@ -159,11 +159,7 @@ impl<'a> Worker<'a> {
     fn serve(&mut self) -> io::Result<()> {
         let start_ns = self.control.now_ns();
         let mut phase = self.control.phase();
-        if self.schedule.is_none() {
-            for index in 0..self.connections.len() {
-                self.send_next(index)?;
-            }
-        }
+        let mut was_on = false;
         loop {
             let current = self.control.phase();
             if current != phase {
@@ -176,7 +172,14 @@ impl<'a> Worker<'a> {
                 return self.finish();
             }
             let timeout = match self.schedule {
-                None => WAIT_MAX,
+                None => {
+                    let is_on = self.is_on();
+                    if is_on && !was_on {
+                        self.send_idle()?;
+                    }
+                    was_on = is_on;
+                    self.until_change().min(WAIT_MAX)
+                }
                 Some(_) => self.send_due(start_ns)?,
             };
             self.turn(timeout)?;
@@ -220,8 +223,29 @@ impl<'a> Worker<'a> {
                 self.meter.longest_ns.store(longest_ns, Ordering::Relaxed);
             }
         }
-        if self.schedule.is_none() && connection.is_idle() && self.control.phase() != Phase::End {
+        let is_due = self.schedule.is_none() && connection.is_idle();
+        if is_due && self.control.phase() != Phase::End && self.is_on() {
             self.send_next(index)?;
+        }
+        Ok(())
+    }
+
+    /// Closed loop: does the load ask at this time?
+    fn is_on(&self) -> bool {
+        self.load.bursts.is_none_or(|bursts| bursts.is_on(self.control.begin.elapsed()))
+    }
+
+    fn until_change(&self) -> Duration {
+        let bursts = self.load.bursts;
+        bursts.map_or(Duration::MAX, |bursts| bursts.until_change(self.control.begin.elapsed()))
+    }
+
+    /// Closed loop: all connections that wait for nothing send.
+    fn send_idle(&mut self) -> io::Result<()> {
+        for index in 0..self.connections.len() {
+            if self.connections[index].is_idle() {
+                self.send_next(index)?;
+            }
         }
         Ok(())
     }

@@ -175,6 +175,8 @@ impl<'a> Bench<'a> {
         for server in servers {
             let arm = Arm::start(server, Some(&self.setup.server_cpu))?;
             bytes_per_key.push(if first.fill { Some(self.fill(first, &arm)?) } else { None });
+            let cpus = Some(&self.setup.client_cpu);
+            fill::prepare(first, arm.address(), cpus, &mut self.progress)?;
             arms.push(arm);
         }
         let mut all = Vec::new();
@@ -227,7 +229,7 @@ impl<'a> Bench<'a> {
         round: usize,
     ) -> Result<Measurement, String> {
         let cpus = Some(&self.setup.client_cpu);
-        if !scenario.fill {
+        if !scenario.fill && scenario.prepare.is_empty() {
             arm.connect()?.call(&["FLUSHALL"])?;
         }
         if self.client.ends_with(redis_benchmark::NAME) {

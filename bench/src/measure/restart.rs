@@ -217,6 +217,7 @@ fn plan(
             connections: 8,
             threads: 1,
             pace: Pace::Closed,
+            bursts: None,
             urgent: false,
         }],
         length,

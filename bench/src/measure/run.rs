@@ -78,6 +78,7 @@ pub fn once(
     if scenario.fill {
         fill::ensure(&scenario.plan.data, target, cpus, progress)?;
     }
+    fill::prepare(scenario, target, cpus, progress)?;
     progress.title(&scenario.name);
     let outcome = run::run(&scenario.plan, target, cpus, progress, &mut |_| {})?;
     let found = Found { keys: Some(Caller::open(target)?.number(&["DBSIZE"])?) };

@@ -18,6 +18,15 @@ pub struct Compared {
     pub bytes_per_key: Vec<Option<f64>>,
 }
 
+/// Which value is the best.
+#[derive(Clone, Copy, Debug)]
+pub enum Best {
+    /// Of throughputs.
+    Highest,
+    /// Of costs.
+    Lowest,
+}
+
 impl Compared {
     /// How many arms there are.
     pub fn arm_count(&self) -> usize {
@@ -37,6 +46,34 @@ impl Compared {
     /// A value of an arm divided by the base's of the same round.
     pub fn ratio(&self, arm: usize, value: impl Fn(&Measurement) -> f64) -> Spread {
         Spread::of(self.rounds.iter().map(|round| value(&round[arm]) / value(&round[self.base])))
+    }
+
+    /// A value of an arm divided by another arm's of the same round.
+    pub fn ratio_to(
+        &self,
+        arm: usize,
+        other: usize,
+        value: impl Fn(&Measurement) -> f64,
+    ) -> Spread {
+        Spread::of(self.rounds.iter().map(|round| value(&round[arm]) / value(&round[other])))
+    }
+
+    /// A value of an arm divided by that of the arm among `others` whose median is the highest, or the lowest; and its name.
+    pub fn ratio_to_best(
+        &self,
+        arm: usize,
+        others: &[usize],
+        best: Best,
+        value: impl Fn(&Measurement) -> f64,
+    ) -> (Spread, &str) {
+        let median = |arm: &usize| self.spread(*arm, &value).median;
+        let by = |a: &&usize, b: &&usize| median(a).total_cmp(&median(b));
+        let found = match best {
+            Best::Highest => others.iter().max_by(by),
+            Best::Lowest => others.iter().min_by(by),
+        };
+        let found = *found.expect("there is somebody to compare with");
+        (self.ratio_to(arm, found, value), self.arm_name(found))
     }
 
     /// One table of several comparisons; scenarios with several loads have a row for each.

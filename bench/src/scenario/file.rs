@@ -25,6 +25,9 @@ pub struct File {
     pub verify_every: Option<u64>,
     /// Of the random numbers.
     pub seed: Option<u64>,
+    /// What is done once before, beside or instead of setting all keys.
+    #[serde(default)]
+    pub prepare: Vec<Prepare>,
     /// Groups of connections.
     pub load: Vec<Load>,
     /// What must hold.
@@ -58,6 +61,16 @@ pub struct Values {
     pub ttl_seconds: Option<u64>,
 }
 
+/// `[[prepare]]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prepare {
+    /// A command line.
+    pub command: String,
+    /// How often, with the numbers from 0 on.
+    pub count: u64,
+}
+
 /// `[[load]]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,6 +95,10 @@ pub struct Load {
     pub rate: Option<f64>,
     /// even or poisson.
     pub arrivals: Option<String>,
+    /// It asks for so many seconds,
+    pub on_seconds: Option<f64>,
+    /// rests for so many, and so on.
+    pub off_seconds: Option<f64>,
     /// Its threads go before those of other loads.
     pub urgent: Option<bool>,
 }

@@ -7,12 +7,14 @@ mod expect;
 mod file;
 
 use std::path::Path;
+use std::time::Duration;
 
 use clap::Args;
 
 use crate::client::keys::keys_of_size;
-use crate::client::operations::OPERATIONS;
-use crate::client::plan::{Data, Distribution, Length, Load, Pace, Plan};
+use crate::client::line::Line;
+use crate::client::operations::{OPERATIONS, Operation};
+use crate::client::plan::{Bursts, Data, Distribution, Length, Load, Pace, Plan};
 use crate::client::values::Sizes;
 
 pub use expect::{Found, check};
@@ -31,6 +33,8 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("fairness", include_str!("../../scenarios/fairness.toml")),
     ("store-set", include_str!("../../scenarios/store-set.toml")),
     ("growth", include_str!("../../scenarios/growth.toml")),
+    ("bitcount", include_str!("../../scenarios/bitcount.toml")),
+    ("come-and-go", include_str!("../../scenarios/come-and-go.toml")),
     ("snapshot", include_str!("../../scenarios/snapshot.toml")),
     ("cache-zipf", include_str!("../../scenarios/cache-zipf.toml")),
     ("insert", include_str!("../../scenarios/insert.toml")),
@@ -51,6 +55,8 @@ pub struct Scenario {
     pub connections: usize,
     /// Whether every key is set before.
     pub fill: bool,
+    /// Commands that are given once before, and how often each.
+    pub prepare: Vec<(Operation, u64)>,
     /// What the client does.
     pub plan: Plan,
     /// What must hold.
@@ -195,6 +201,7 @@ fn resolve(
         pipeline,
         connections,
         fill: file.keys.fill.unwrap_or(true),
+        prepare: preparations(file)?,
         plan: Plan {
             data,
             loads,
@@ -204,6 +211,16 @@ fn resolve(
         },
         expect: expectations(file)?,
     })
+}
+
+fn preparations(file: &File) -> Result<Vec<(Operation, u64)>, String> {
+    let each = file.prepare.iter().enumerate().map(|(index, prepare)| {
+        let operation =
+            line(&prepare.command).map_err(|error| format!("prepare[{index}].command: {error}"))?;
+        let count = at_least(&format!("prepare[{index}].count"), prepare.count, 1)?;
+        Ok((operation, count))
+    });
+    each.collect()
 }
 
 fn data(file: &File) -> Result<Data, String> {
@@ -253,21 +270,7 @@ fn resolve_load(
     pipeline: usize,
     connections: usize,
 ) -> Result<Load, String> {
-    let mut mix = Vec::new();
-    for (command, share) in &load.mix {
-        let known = OPERATIONS.iter().find(|(name, _)| name == command);
-        let Some((_, operation)) = known else {
-            let names: Vec<&str> = OPERATIONS.iter().map(|(name, _)| *name).collect();
-            return Err(format!("mix.{command}: not one of {}", names.join(", ")));
-        };
-        if !(*share > 0.0 && share.is_finite()) {
-            return Err(format!("mix.{command}: {share} is not above 0"));
-        }
-        mix.push((*operation, *share));
-    }
-    if mix.is_empty() {
-        return Err("mix: empty".into());
-    }
+    let mix = mix(load)?;
     let distribution = match (load.distribution.as_deref(), load.exponent) {
         (Some("zipf"), exponent) => {
             let exponent = exponent.unwrap_or(0.99);
@@ -298,6 +301,7 @@ fn resolve_load(
     if distribution == Distribution::Sequential && pace != Pace::Closed {
         return Err("distribution: sequential keys need a closed loop".into());
     }
+    let bursts = bursts(load, pace)?;
     let connections = at_least("connections", connections as u64, 1)? as usize;
     let threads = at_least("threads", load.threads.unwrap_or(1) as u64, 1)? as usize;
     let keys_per_command = load.keys_per_command.unwrap_or(10) as u64;
@@ -310,8 +314,65 @@ fn resolve_load(
         connections,
         threads: threads.min(connections),
         pace,
+        bursts,
         urgent: load.urgent.unwrap_or(false),
     })
+}
+
+/// The commands of a load and their shares.
+fn mix(load: &file::Load) -> Result<Vec<(Operation, f64)>, String> {
+    let mut mix = Vec::new();
+    for (command, share) in &load.mix {
+        let known = OPERATIONS.iter().find(|(name, _)| name == command);
+        let operation = match known {
+            Some((_, operation)) => *operation,
+            None if command.starts_with(|letter: char| letter.is_ascii_uppercase()) => {
+                line(command).map_err(|error| format!("mix: {error}"))?
+            }
+            None => {
+                let names: Vec<&str> = OPERATIONS.iter().map(|(name, _)| *name).collect();
+                let names = names.join(", ");
+                return Err(format!(
+                    "mix.{command}: not one of {names}, and no line of a command in capital letters"
+                ));
+            }
+        };
+        if !(*share > 0.0 && share.is_finite()) {
+            return Err(format!("mix.{command}: {share} is not above 0"));
+        }
+        mix.push((operation, *share));
+    }
+    if mix.is_empty() {
+        return Err("mix: empty".into());
+    }
+    Ok(mix)
+}
+
+/// A command line as an operation. Scenarios live as long as the tool runs, and so do their lines.
+fn line(text: &str) -> Result<Operation, String> {
+    Ok(Operation::Line(Box::leak(Box::new(Line::parse(text)?))))
+}
+
+/// When a load asks and when it rests.
+fn bursts(load: &file::Load, pace: Pace) -> Result<Option<Bursts>, String> {
+    let seconds = |field: &str, value: f64| {
+        let is_time = value > 0.0 && value.is_finite();
+        is_time
+            .then(|| Duration::from_secs_f64(value))
+            .ok_or(format!("{field}: {value} is not above 0"))
+    };
+    match (load.on_seconds, load.off_seconds) {
+        (None, None) => Ok(None),
+        (Some(_), None) => Err("off_seconds: on_seconds is given without it".into()),
+        (None, Some(_)) => Err("on_seconds: off_seconds is given without it".into()),
+        (Some(_), Some(_)) if pace != Pace::Closed => {
+            Err("on_seconds: an open loop does not rest".into())
+        }
+        (Some(on), Some(off)) => {
+            let (on, off) = (seconds("on_seconds", on)?, seconds("off_seconds", off)?);
+            Ok(Some(Bursts { on, off }))
+        }
+    }
 }
 
 fn expectations(file: &File) -> Result<Expect, String> {
@@ -380,6 +441,13 @@ mod tests {
             ("get = 1", "fly = 1", "load[0].mix.fly"),
             ("get = 1", "get = 0", "load[0].mix.get"),
             ("get = 1", "", "load[0].mix"),
+            ("get = 1", "\"GET '{key}\" = 1", "load[0].mix"),
+            (
+                "[[load]]",
+                "[[prepare]]\ncommand = 'GET {same}'\ncount = 1\n[[load]]",
+                "prepare[0].command",
+            ),
+            ("[[load]]", "[[prepare]]\ncommand = 'GET a'\ncount = 0\n[[load]]", "prepare[0].count"),
         ] {
             let error = refusal(&GOOD.replace(from, to));
             assert!(error.contains(field), "{to}: the error does not name {field}: {error}");
@@ -395,6 +463,10 @@ mod tests {
             ("distribution = 'sequential'\nrate = 5", "load[0].distribution"),
             ("exponent = 2", "load[0].exponent"),
             ("distribution = 'zipf'\nexponent = -1", "load[0].exponent"),
+            ("on_seconds = 2", "load[0].off_seconds"),
+            ("off_seconds = 2", "load[0].on_seconds"),
+            ("on_seconds = 0\noff_seconds = 1", "load[0].on_seconds"),
+            ("on_seconds = 1\noff_seconds = 1\nrate = 5", "load[0].on_seconds"),
             ("pipelin = 5", "pipelin"),
         ] {
             let error = refusal(&format!("{GOOD}{line}\n"));

@@ -1,25 +1,32 @@
 //! `ringraft-bench table`: every target of the project beside its measurement, by one command.
 //!
-//! Each section starts the servers it needs with the commands that its targets speak of. It takes about an hour with
-//! five rounds; `--section` runs a part of it, `--repeats`, `--seconds` and `--keys` make it shorter and less certain.
+//! Each section starts the servers it needs with the commands that its targets speak of. It takes hours with
+//! five rounds; `--section` and `--scenario` run a part of it, `--repeats`, `--seconds` and `--keys` make it shorter and less certain.
+
+mod cores;
+mod default_start;
+mod push;
+mod script;
+mod types;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::compare::{Bench, Setup};
-use super::growth;
-use super::memory::{self, Amount, Case};
-use super::restart::{self, How};
-use super::snapshot;
-use super::stalls;
 use crate::arm::ServerCommand;
 use crate::machine::Machine;
+use crate::measure::compare::{Bench, Setup};
+use crate::measure::growth;
+use crate::measure::memory::{self, Amount, Case};
+use crate::measure::restart::{self, How};
+use crate::measure::snapshot;
+use crate::measure::stalls;
+use crate::peers::Peers;
 use crate::report::compared::Compared;
 use crate::report::goal::{Goal, Limit};
 use crate::report::{Spread, html};
-use crate::scenario::{self, Overrides};
+use crate::scenario::{self, Overrides, Scenario};
 
 use Limit::{AtLeast, AtMost};
 
@@ -32,12 +39,14 @@ pub struct Options {
     /// The program of ringraft
     #[arg(long, default_value = "target/release/ringraft")]
     ringraft: String,
-    /// The program of Redis
-    #[arg(long, default_value = "redis-server")]
-    redis: String,
+    #[command(flatten)]
+    peers: Peers,
     /// Parts of the table, separated by commas; all of them if not given
     #[arg(long, value_enum, value_delimiter = ',')]
     section: Vec<Section>,
+    /// Of the sections' scenarios only these, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    scenario: Vec<String>,
     #[command(flatten)]
     overrides: Overrides,
     #[command(flatten)]
@@ -53,8 +62,18 @@ pub struct Options {
 /// Parts of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Section {
+    /// Servers as they start by default, on cpus that they share with the client.
+    Default,
+    /// Cores that follow the load, and shards that move.
+    Cores,
     /// GET and SET against Redis, one shard, no disk.
     Cache,
+    /// Commands of all types against all peers.
+    Types,
+    /// Messages to subscribers.
+    Push,
+    /// Lua scripts.
+    Script,
     /// Two shards against one.
     Hops,
     /// MGET and MSET over two shards against Redis.
@@ -108,7 +127,12 @@ pub fn run(options: &Options) -> Result<(), String> {
         }
         let before = findings.goals.len();
         match section {
+            Section::Default => findings.default_start()?,
+            Section::Cores => findings.cores()?,
             Section::Cache => findings.cache()?,
+            Section::Types => findings.types()?,
+            Section::Push => findings.push()?,
+            Section::Script => findings.script()?,
             Section::Hops => findings.hops()?,
             Section::Multi => findings.multi()?,
             Section::Store => findings.store()?,
@@ -147,7 +171,7 @@ impl Findings<'_> {
     }
 
     fn redis(&self, arguments: &str) -> Result<ServerCommand, String> {
-        format!("redis={} {arguments}", self.options.redis).parse()
+        self.options.peers.redis(arguments)
     }
 
     fn one_shard(&self) -> Result<ServerCommand, String> {
@@ -161,15 +185,27 @@ impl Findings<'_> {
         servers: [ServerCommand; 2],
         judge: impl Fn(&Compared) -> Vec<Goal>,
     ) -> Result<(), String> {
-        for name in families {
+        for name in families.iter().filter(|name| self.options.wants(name)) {
             let family = scenario::load(name, &self.options.overrides)?;
-            for compared in self.bench.family(&family, &servers, 1)? {
-                self.goals.extend(judge(&compared));
-                self.compared.push(compared);
-            }
+            self.compare_all(&family, &servers, 1, &judge)?;
+        }
+        Ok(())
+    }
+
+    /// Compares servers in the scenarios of a family, hands each to `judge`, and keeps it for the report.
+    fn compare_all(
+        &mut self,
+        family: &[Scenario],
+        servers: &[ServerCommand],
+        base: usize,
+        judge: &impl Fn(&Compared) -> Vec<Goal>,
+    ) -> Result<(), String> {
+        for compared in self.bench.family(family, servers, base)? {
+            self.goals.extend(judge(&compared));
+            self.compared.push(compared);
         }
         for server in servers {
-            self.mention(server);
+            self.mention(server.clone());
         }
         Ok(())
     }
@@ -375,11 +411,32 @@ impl Findings<'_> {
         &mut self,
         measure: impl FnOnce(&mut Findings) -> Result<(), String>,
     ) -> Result<(), String> {
-        let setup =
-            Setup { server_cpu: self.options.two_cpus.clone(), ..self.options.setup.clone() };
+        let two = self.options.two_cpus.clone();
+        self.with_cpus(&Setup { server_cpu: two, ..self.options.setup.clone() }, measure)
+    }
+
+    /// Lets servers and clients use the cpus of two shards, as the kernel likes, while `measure` runs.
+    fn on_shared_cpus(
+        &mut self,
+        measure: impl FnOnce(&mut Findings) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let two = &self.options.two_cpus;
+        let setup = Setup {
+            server_cpu: two.clone(),
+            client_cpu: two.shared(),
+            ..self.options.setup.clone()
+        };
+        self.with_cpus(&setup, measure)
+    }
+
+    fn with_cpus(
+        &mut self,
+        setup: &Setup,
+        measure: impl FnOnce(&mut Findings) -> Result<(), String>,
+    ) -> Result<(), String> {
         let mut findings = Findings {
             options: self.options,
-            bench: Bench::new(&setup, "ringraft-bench")?,
+            bench: Bench::new(setup, "ringraft-bench")?,
             goals: Vec::new(),
             compared: Vec::new(),
             servers: Vec::new(),
@@ -395,6 +452,13 @@ impl Findings<'_> {
     }
 }
 
+impl Options {
+    /// Is a scenario of a section to be measured?
+    fn wants(&self, scenario: &str) -> bool {
+        self.scenario.is_empty() || self.scenario.iter().any(|wanted| wanted == scenario)
+    }
+}
+
 fn cpu_goal(compared: &Compared, limit: f64) -> Goal {
     let cpu = compared.ratio(0, |measurement| measurement.server_cpu_us_per_request);
     Goal::new(title(compared, "cpu per op"), cpu, AtMost(limit))
@@ -406,6 +470,6 @@ fn rate_goal(compared: &Compared, limit: f64) -> Goal {
 }
 
 fn title(compared: &Compared, what: &str) -> String {
-    let names = format!("{} / {}", compared.arm_name(0), compared.arm_name(1));
+    let names = format!("{} / {}", compared.arm_name(0), compared.arm_name(compared.base));
     format!("{}: {what}, {names}", compared.scenario.name)
 }
