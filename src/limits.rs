@@ -36,6 +36,9 @@ pub const COMPLETIONS_PER_TURN_MAX: usize = 256;
 /// their turn, so that a deep pipeline starves nobody.
 pub const REQUESTS_PER_CONNECTION_TURN_MAX: usize = 1024;
 
+/// Shards up to which it is counted which of them are used together: a number for each pair.
+pub const COMPANION_SHARDS_MAX: usize = 64;
+
 /// Local reads that are looked up together in stages (hash, prefetch, execute).
 pub const READS_PER_STAGE: usize = 64;
 

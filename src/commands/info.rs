@@ -273,7 +273,7 @@ fn cores(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("turns", stats.turns);
     for core in &totals.cores {
         let line = format!(
-            "cpu={},clients={},shards={},commands={},hops={},messages={},turns={},busy={:.3},in_use={},since={}",
+            "cpu={},clients={},shards={},commands={},hops={},messages={},turns={},busy={:.3},in_use={},since={},behind={:.3}",
             core.cpu,
             core.client_count,
             core.shards.len(),
@@ -283,7 +283,8 @@ fn cores(text: &mut Text, core: &Core, totals: &Totals) {
             core.stats.turns,
             core.busy,
             u8::from(core.is_in_use),
-            core.since_seconds
+            core.since_seconds,
+            core.behind
         );
         text.field(format_args!("core{}", core.core), line);
     }

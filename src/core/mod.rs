@@ -253,6 +253,7 @@ impl Core {
     /// A core that is ready to run.
     pub fn new(parts: Parts) -> Core {
         let core_count = parts.mailboxes.len();
+        let shard_count = parts.router.shard_count();
         let listener_count = parts.listeners.len();
         let started = parts.shared.started;
         Core {
@@ -294,7 +295,7 @@ impl Core {
             resting: Vec::new(),
             suspended: Default::default(),
             last_suspension: 0,
-            coalesced: transact::coalesce::Coalesced::default(),
+            coalesced: transact::coalesce::Coalesced::new(shard_count),
             moves: place::moving::Moves::default(),
             governor: place::govern::Governor::of_this_thread(),
             spinner: turn::spin::Spinner::default(),
@@ -436,6 +437,9 @@ impl Core {
             self.resume(index);
         }
         self.run_stage();
+        // What was taken in full and what did not fit: the rest waits for another turn.
+        let is_full = completions.len() == crate::limits::COMPLETIONS_PER_TURN_MAX;
+        self.governor.meter.leaves_over(is_full || !self.runnable.is_empty());
         if self.governor.is_resting {
             self.end_rest();
         }

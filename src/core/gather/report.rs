@@ -5,6 +5,7 @@ use crate::core::client::connection::Kind;
 use crate::core::disk::snapshots::SnapshotReport;
 use crate::core::observe::rates::Rate;
 use crate::core::observe::stats::Stats;
+use crate::core::place::board::CoreLoad;
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
 use ringraft_shards::limits::DATABASE_COUNT;
 use ringraft_shards::raft::{Role, Status};
@@ -21,6 +22,8 @@ pub struct CoreReport {
     pub since_seconds: i64,
     /// Share of its time that it worked lately.
     pub busy: f64,
+    /// Share of its time in which requests that had come waited for another turn.
+    pub behind: f64,
     /// Its counters.
     pub stats: Stats,
     /// How fast they grow.
@@ -108,12 +111,17 @@ impl Core {
             connections.map(|(_, c)| c).filter(|c| c.kind == Kind::Client && !c.closed)
         };
         let board = &self.shared.board;
+        let load = match self.governor.is_resting {
+            true => CoreLoad::default(),
+            false => board.read(self.id),
+        };
         CoreReport {
             core: self.id,
             cpu: self.cpu,
             is_in_use: board.is_in_use(self.id),
             since_seconds: (self.steady_ms() - board.since_ms(self.id)) / 1000,
-            busy: if self.governor.is_resting { 0.0 } else { board.read(self.id).busy },
+            busy: load.busy,
+            behind: load.behind,
             stats: self.stats.clone(),
             rate: self.rates.rate(),
             shards: self.shard_reports(),

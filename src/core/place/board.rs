@@ -1,5 +1,6 @@
 //! What cores tell each other about their loads: numbers that everybody may read, written ten times a second.
 
+use super::together::pair_count;
 use ringraft_shards::ids::ShardId;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
@@ -12,6 +13,7 @@ struct Line {
     busy_permille: AtomicU32,
     ran_permille: AtomicU32,
     spun_permille: AtomicU32,
+    behind_permille: AtomicU32,
     /// Commands run since the process started, or since CONFIG RESETSTAT.
     commands: AtomicU64,
     /// When it last wrote here.
@@ -25,6 +27,9 @@ pub struct Board {
     cores: Vec<Line>,
     /// For each shard, requests run since the process started.
     shards: Vec<AtomicU64>,
+    /// For each pair of shards, keys of one that were used with keys of the other; empty where nobody counts.
+    pairs: Vec<AtomicU64>,
+    has_pairs: AtomicBool,
 }
 
 /// What a core says of itself.
@@ -36,6 +41,8 @@ pub struct CoreLoad {
     pub ran: f64,
     /// Of that, the share in which it looked for work.
     pub spun: f64,
+    /// Share of its time in which requests that had come waited for another turn.
+    pub behind: f64,
     /// Commands run.
     pub commands: u64,
     /// When this was so, milliseconds since the process started.
@@ -54,6 +61,8 @@ impl Board {
             home: AtomicU16::new(0),
             cores: (0..core_count).map(|_| line()).collect(),
             shards: (0..shard_count).map(|_| AtomicU64::new(0)).collect(),
+            pairs: (0..pair_count(shard_count)).map(|_| AtomicU64::new(0)).collect(),
+            has_pairs: AtomicBool::new(false),
         }
     }
 
@@ -98,6 +107,7 @@ impl Board {
         line.busy_permille.store(permille(load.busy), Ordering::Relaxed);
         line.ran_permille.store(permille(load.ran), Ordering::Relaxed);
         line.spun_permille.store(permille(load.spun), Ordering::Relaxed);
+        line.behind_permille.store(permille(load.behind), Ordering::Relaxed);
         line.commands.store(load.commands, Ordering::Relaxed);
         line.written_ms.store(load.written_ms, Ordering::Relaxed);
     }
@@ -110,6 +120,7 @@ impl Board {
             busy: share(&line.busy_permille),
             ran: share(&line.ran_permille),
             spun: share(&line.spun_permille),
+            behind: share(&line.behind_permille),
             commands: line.commands.load(Ordering::Relaxed),
             written_ms: line.written_ms.load(Ordering::Relaxed),
         }
@@ -118,6 +129,18 @@ impl Board {
     /// A shard has run so many requests.
     pub fn write_shard(&self, shard: ShardId, requests: u64) {
         self.shards[usize::from(shard.0)].store(requests, Ordering::Relaxed);
+    }
+
+    /// So many more keys of a pair of shards were used together; a place is that of [`Companions`](super::together::Companions).
+    pub fn add_pair(&self, place: usize, count: u32) {
+        self.pairs[place].fetch_add(count.into(), Ordering::Relaxed);
+        self.has_pairs.store(true, Ordering::Relaxed);
+    }
+
+    /// How many keys of each pair of shards were used together, if any were.
+    pub fn pairs(&self) -> Option<impl Iterator<Item = u64> + '_> {
+        let pairs = || self.pairs.iter().map(|count| count.load(Ordering::Relaxed));
+        self.has_pairs.load(Ordering::Relaxed).then(pairs)
     }
 
     /// How many requests each shard has run.

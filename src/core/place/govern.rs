@@ -4,7 +4,7 @@
 use super::board::CoreLoad;
 use super::load::{CpuTimes, Meter};
 use super::moving::Wish;
-use super::policy::{CoreSight, Policy, ShardSight, Sight, Step, Why};
+use super::policy::{CoreSight, Pair, Policy, ShardSight, Sight, Step, Why};
 use crate::core::Core;
 use crate::core::client::connection::Kind;
 use crate::core::mail::router::dealt_to;
@@ -41,6 +41,8 @@ struct Overview {
     commands: u64,
     commands_rate: f64,
     shards: Vec<(u64, f64)>,
+    /// As on the board; empty until shards are used together.
+    pairs: Vec<(u64, f64)>,
 }
 
 impl Governor {
@@ -71,7 +73,7 @@ impl Overview {
             true => CoresInUse::All,
             false => CoresInUse::Auto,
         };
-        let idle = CoreSight { busy: 0.0, ran: 0.0, foreign: None };
+        let idle = CoreSight { busy: 0.0, ran: 0.0, behind: 0.0, foreign: None };
         Overview {
             policy: Policy::new(std::iter::once(home).chain(others).collect()),
             mode,
@@ -81,6 +83,7 @@ impl Overview {
             commands: 0,
             commands_rate: 0.0,
             shards: core.shared.board.shards().map(|requests| (requests, 0.0)).collect(),
+            pairs: Vec::new(),
         }
     }
 
@@ -92,16 +95,22 @@ impl Overview {
         self.looked_ms = now_ms;
         let mut commands = 0;
         let cpus =
-            self.policy.wants_foreign(self.cores[usize::from(core.id)].busy).then(CpuTimes::read);
+            self.policy.wants_foreign(&self.cores[usize::from(core.id)]).then(CpuTimes::read);
         for (id, seen) in self.cores.iter_mut().enumerate() {
             let load = current(board.read(id as u16), core.rests(id as u16), now_ms);
             commands += load.commands;
             smooth(&mut seen.busy, load.busy);
             smooth(&mut seen.ran, load.ran - load.spun);
+            smooth(&mut seen.behind, load.behind);
             let both = self.cpus.as_ref().zip(cpus.as_ref());
             let all = both.and_then(|(before, now)| now.busy_since(before, core.shared.cpus[id]));
             match all.map(|all| (all - load.ran).max(0.0)) {
-                Some(foreign) => smooth(seen.foreign.get_or_insert(foreign), foreign),
+                Some(foreign) => {
+                    // At once upwards: a client that has just come shall not look like half of one.
+                    let known = seen.foreign.get_or_insert(foreign);
+                    smooth(known, foreign);
+                    *known = known.max(foreign);
+                }
                 None if cpus.is_none() => seen.foreign = None,
                 None => {}
             }
@@ -120,13 +129,32 @@ impl Overview {
             smooth(rate, requests.saturating_sub(*before) as f64 / seconds);
             *before = requests;
         }
+        let Some(counts) = board.pairs() else { return };
+        if self.pairs.is_empty() {
+            self.pairs = board.pairs().into_iter().flatten().map(|count| (count, 0.0)).collect();
+        }
+        for ((before, rate), count) in self.pairs.iter_mut().zip(counts) {
+            smooth(rate, count.saturating_sub(*before) as f64 / seconds);
+            *before = count;
+        }
+    }
+
+    /// Which shards are used together now.
+    fn together(&self) -> Vec<Pair> {
+        let count = self.shards.len();
+        let pairs = self.pairs.iter().enumerate().filter(|(_, (_, load))| *load > 0.0);
+        let pair = |(place, &(_, load)): (usize, &(u64, f64))| Pair {
+            shards: ((place / count) as u16, (place % count) as u16),
+            load,
+        };
+        pairs.map(pair).collect()
     }
 }
 
 /// A core that has said nothing for long is in the middle of something, unless it rests.
 fn current(load: CoreLoad, rests: bool, now_ms: i64) -> CoreLoad {
     match now_ms - load.written_ms > LOAD_STALE_MS {
-        true if rests => CoreLoad { busy: 0.0, ran: 0.0, spun: 0.0, ..load },
+        true if rests => CoreLoad { busy: 0.0, ran: 0.0, spun: 0.0, behind: 0.0, ..load },
         true => CoreLoad { busy: 1.0, ran: 1.0, spun: 0.0, ..load },
         false => load,
     }
@@ -167,6 +195,7 @@ impl Core {
             busy: share.busy,
             ran: share.ran,
             spun: share.spun,
+            behind: share.behind,
             commands: self.stats.total_commands,
             written_ms: self.steady_ms(),
         };
@@ -174,6 +203,8 @@ impl Core {
         for shard in &self.shards {
             self.shared.board.write_shard(shard.id, shard.request_count());
         }
+        let board = &self.shared.board;
+        self.coalesced.companions.drain(|place, count| board.add_pair(place, count));
         if self.stop_sent || self.report.is_some() || self.core_count() == 1 {
             return;
         }
@@ -213,10 +244,12 @@ impl Core {
                 let places = self.router.cores().zip(&overview.shards);
                 let shards: Vec<ShardSight> =
                     places.map(|(core, &(_, load))| ShardSight { core, load }).collect();
+                let together = overview.together();
                 let sight = Sight {
                     now_ms: self.steady_ms(),
                     cores: &overview.cores,
                     shards: &shards,
+                    together: &together,
                     commands: overview.commands_rate,
                 };
                 if let Some(step) = overview.policy.decide(&sight) {
@@ -351,7 +384,8 @@ mod tests {
 
     #[test]
     fn who_is_silent_is_busy_unless_he_rests() {
-        let load = CoreLoad { busy: 0.3, ran: 0.2, spun: 0.0, commands: 7, written_ms: 1000 };
+        let load =
+            CoreLoad { busy: 0.3, ran: 0.2, commands: 7, written_ms: 1000, ..CoreLoad::default() };
         assert_eq!(current(load, false, 1000 + LOAD_STALE_MS), load);
         assert_eq!(current(load, false, 1001 + LOAD_STALE_MS).busy, 1.0);
         assert_eq!(current(load, true, 1001 + LOAD_STALE_MS).busy, 0.0);

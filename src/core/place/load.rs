@@ -27,6 +27,8 @@ pub struct Share {
     pub spun: f64,
     /// Ready to run while others did.
     pub waited: f64,
+    /// With requests that had come and waited for another turn.
+    pub behind: f64,
     /// Did the thread have to make room for others?
     pub is_pressed: bool,
 }
@@ -42,6 +44,9 @@ pub struct Meter {
     looked: Instant,
     /// Time spent looking for work since then.
     spun: Duration,
+    /// Time behind since then, and since when it is.
+    behind: Duration,
+    behind_since: Option<Instant>,
 }
 
 impl Meter {
@@ -54,6 +59,8 @@ impl Meter {
             last: Times::default(),
             looked: Instant::now(),
             spun: Duration::ZERO,
+            behind: Duration::ZERO,
+            behind_since: None,
         };
         meter.last = meter.read();
         meter
@@ -64,6 +71,22 @@ impl Meter {
         self.spun += time;
     }
 
+    /// Has this turn left requests over for the next? Cost: a comparison, and a look at the clock when that changes.
+    pub fn leaves_over(&mut self, some: bool) {
+        if some != self.behind_since.is_some() {
+            self.turn_behind(some);
+        }
+    }
+
+    #[cold]
+    fn turn_behind(&mut self, some: bool) {
+        let now = Instant::now();
+        if let Some(since) = self.behind_since.take() {
+            self.behind += now.saturating_duration_since(since);
+        }
+        self.behind_since = some.then_some(now);
+    }
+
     /// The shares since the last look. Cost: two system calls.
     pub fn look(&mut self) -> Share {
         let (now, times) = (Instant::now(), self.read());
@@ -72,11 +95,17 @@ impl Meter {
         let ran = times.ran.saturating_sub(self.last.ran);
         let waited = times.waited.saturating_sub(self.last.waited);
         let spun = std::mem::take(&mut self.spun);
+        let mut behind = std::mem::take(&mut self.behind);
+        if let Some(since) = &mut self.behind_since {
+            behind += now.saturating_duration_since(*since);
+            *since = now;
+        }
         let found = Share {
             busy: share((ran + waited).saturating_sub(spun)),
             ran: share(ran),
             spun: share(spun.min(ran)),
             waited: share(waited),
+            behind: share(behind),
             is_pressed: times.preempted_count > self.last.preempted_count
                 || share(waited) > WAITED_MAX,
         };
@@ -184,5 +213,29 @@ mod tests {
         assert!(share.busy > 0.5 && share.ran <= 1.0 && share.busy <= 1.0, "{share:?}");
         meter.spun(Duration::from_secs(1));
         assert_eq!(meter.look().busy, 0.0);
+    }
+
+    #[test]
+    fn time_behind_is_that_between_turns_that_leave_requests_over() {
+        let spin = || {
+            let begin = Instant::now();
+            while begin.elapsed() < Duration::from_millis(10) {
+                std::hint::spin_loop();
+            }
+        };
+        let mut meter = Meter::of_this_thread();
+        spin();
+        assert_eq!(meter.look().behind, 0.0);
+        meter.leaves_over(true);
+        spin();
+        meter.leaves_over(true);
+        let share = meter.look();
+        assert!(share.behind > 0.9, "it goes on over a look: {share:?}");
+        spin();
+        assert!(meter.look().behind > 0.9);
+        meter.leaves_over(false);
+        meter.look();
+        spin();
+        assert_eq!(meter.look().behind, 0.0);
     }
 }

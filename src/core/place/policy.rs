@@ -2,7 +2,7 @@
 //!
 //! One core does the work cheapest, because no request changes cores. So a server begins on one, its *home*, and
 //!
-//! - takes more when those in use are busy: as many as would bring them to [`BUSY_AIM`], at most one for each shard, and only
+//! - takes more when those in use are busy, or leave requests over from turn to turn: as many as would bring them to [`BUSY_AIM`], at most one for each shard, and only
 //!   those whose cpus other processes leave alone;
 //! - looks after [`TRIAL_MS`] whether that brought anything: with no more commands than before it takes the step back, and does not try
 //!   again for a while, twice as long each time, unless far more is asked for than then;
@@ -16,6 +16,19 @@ pub const BUSY_FROM: f64 = 0.75;
 
 /// How long they must have been.
 pub const BUSY_MS: i64 = 150;
+
+/// Share of their time that cores in use leave requests over from one turn to the next, from which on more are taken, however busy
+/// they are: what waits longer than a turn waits for the cpu.
+pub const BEHIND_FROM: f64 = 0.3;
+
+/// How much of that the cores that stay would have, together, for others to be left.
+pub const BEHIND_BELOW: f64 = 0.15;
+
+/// A step that was to shorten waiting must have left so much of it at most.
+pub const BEHIND_LEFT: f64 = 0.7;
+
+/// And so much of the commands per second at least.
+pub const BEHIND_COMMANDS_MIN: f64 = 0.98;
 
 /// How busy they are to be then.
 pub const BUSY_AIM: f64 = 0.6;
@@ -57,6 +70,8 @@ pub struct CoreSight {
     pub busy: f64,
     /// Share of its time that it works.
     pub ran: f64,
+    /// Share of its time in which requests that had come waited for another turn.
+    pub behind: f64,
     /// Share of its cpu that others use; not always looked at.
     pub foreign: Option<f64>,
 }
@@ -70,6 +85,15 @@ pub struct ShardSight {
     pub load: f64,
 }
 
+/// Two shards that commands use together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pair {
+    /// The shards.
+    pub shards: (u16, u16),
+    /// Requests per second to either of them that came with one to the other.
+    pub load: f64,
+}
+
 /// What the policy sees.
 #[derive(Clone, Copy, Debug)]
 pub struct Sight<'a> {
@@ -79,6 +103,8 @@ pub struct Sight<'a> {
     pub cores: &'a [CoreSight],
     /// All shards.
     pub shards: &'a [ShardSight],
+    /// Which of them are used together.
+    pub together: &'a [Pair],
     /// Commands per second, of all clients.
     pub commands: f64,
 }
@@ -88,6 +114,8 @@ pub struct Sight<'a> {
 pub enum Why {
     /// The cores in use are busy for this share of their time.
     Busy(f64),
+    /// Requests wait longer than a turn for this share of the time.
+    Behind(f64),
     /// Fewer cores are enough.
     Spare,
     /// More cores have brought nothing.
@@ -102,6 +130,9 @@ impl std::fmt::Display for Why {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Why::Busy(share) => write!(f, "busy for {:.0} % of the time", share * 100.0),
+            Why::Behind(share) => {
+                write!(f, "requests wait longer than a turn for {:.0} % of the time", share * 100.0)
+            }
             Why::Spare => f.write_str("they are enough"),
             Why::InVain => f.write_str("more brought nothing"),
             Why::Foreign(core) => write!(f, "the cpu of core {core} is busy with other processes"),
@@ -128,6 +159,8 @@ struct Trial {
     in_use_before: Vec<u16>,
     commands_before: f64,
     busy_before: f64,
+    /// If it was to shorten waiting: how much there was.
+    behind_before: Option<f64>,
 }
 
 /// A step that brought nothing.
@@ -163,21 +196,28 @@ impl Policy {
     }
 
     /// Does it want to know what others do with the cpus?
-    pub fn wants_foreign(&self, busy_of_first: f64) -> bool {
-        self.in_use.len() > 1 || busy_of_first >= BUSY_FROM / 2.0
+    pub fn wants_foreign(&self, first: &CoreSight) -> bool {
+        self.in_use.len() > 1 || first.busy >= BUSY_FROM / 2.0 || first.behind >= BEHIND_FROM / 2.0
     }
 
     /// Looks at the loads. To be called some ten times a second, while no shard moves.
     pub fn decide(&mut self, sight: &Sight<'_>) -> Option<Step> {
         let of_cores = || self.in_use.iter().map(|core| &sight.cores[usize::from(*core)]);
         let busy: f64 = of_cores().map(|core| core.busy).sum();
-        let average = busy / self.in_use.len() as f64;
+        let behind = self.behind(sight);
+        let average = |sum: f64| sum / self.in_use.len() as f64;
+        let cause = match (average(busy), average(behind)) {
+            (busy, _) if busy >= BUSY_FROM => Some(Why::Busy(busy)),
+            (_, behind) if behind >= BEHIND_FROM => Some(Why::Behind(behind)),
+            _ => None,
+        };
         // The work itself, whatever keeps others' cpus busy: it must be done by those that are left.
         let ran: f64 = of_cores().map(|core| core.ran).sum();
         let fit = (ran / SPARE_BELOW).ceil().max(1.0) as usize;
         let now_ms = sight.now_ms;
-        note(&mut self.busy_since_ms, average >= BUSY_FROM, now_ms);
-        note(&mut self.spare_since_ms, fit < self.in_use.len(), now_ms);
+        note(&mut self.busy_since_ms, cause.is_some(), now_ms);
+        let is_spare = fit < self.in_use.len() && behind < BEHIND_BELOW;
+        note(&mut self.spare_since_ms, is_spare, now_ms);
         let taken = self.taken_by_others(sight);
         note(&mut self.foreign_since_ms, taken.is_some(), now_ms);
         if let Some(trial) = &self.trial {
@@ -185,7 +225,7 @@ impl Policy {
                 return None;
             }
             let trial = self.trial.take().expect("just seen");
-            let step = self.judge(trial, busy, sight);
+            let step = self.judge(trial, busy, behind, sight);
             if step.is_some() {
                 return step;
             }
@@ -197,14 +237,19 @@ impl Policy {
             self.begin_rest(sight);
             return Some(self.step_to(left, Why::Foreign(core), sight));
         }
-        if has_been(self.busy_since_ms, BUSY_MS, now_ms) {
-            return self.spread(busy, sight);
+        if let Some(why) = cause.filter(|_| has_been(self.busy_since_ms, BUSY_MS, now_ms)) {
+            return self.spread(busy, why, sight);
         }
         if has_been(self.spare_since_ms, SPARE_MS, now_ms) {
             let left = self.in_use[..fit].to_vec();
             return Some(self.step_to(left, Why::Spare, sight));
         }
         None
+    }
+
+    /// Share of their time that cores in use are behind, added up.
+    fn behind(&self, sight: &Sight<'_>) -> f64 {
+        self.in_use.iter().map(|core| sight.cores[usize::from(*core)].behind).sum()
     }
 
     /// The core in use, not the first, whose cpu others use most, if that is too much.
@@ -214,7 +259,7 @@ impl Policy {
         (foreign(worst) > FOREIGN_LEAVE).then_some(*worst)
     }
 
-    fn spread(&mut self, busy: f64, sight: &Sight<'_>) -> Option<Step> {
+    fn spread(&mut self, busy: f64, why: Why, sight: &Sight<'_>) -> Option<Step> {
         if let Some(rest) = self.rest
             && sight.now_ms < rest.until_ms
             && sight.commands < rest.commands * REST_ENDS_AT
@@ -242,21 +287,28 @@ impl Policy {
             in_use_before: self.in_use.clone(),
             commands_before: sight.commands,
             busy_before: busy,
+            behind_before: match why {
+                Why::Behind(_) => Some(self.behind(sight)),
+                _ => None,
+            },
         });
         let mut in_use = self.in_use.clone();
         in_use.extend(free.iter().map(|(_, core)| core));
-        let average = busy / self.in_use.len() as f64;
-        Some(self.step_to(in_use, Why::Busy(average), sight))
+        Some(self.step_to(in_use, why, sight))
     }
 
     /// Has a step up brought something? Takes it back if not.
-    fn judge(&mut self, trial: Trial, busy: f64, sight: &Sight<'_>) -> Option<Step> {
+    fn judge(&mut self, trial: Trial, busy: f64, behind: f64, sight: &Sight<'_>) -> Option<Step> {
         // What is asked for less than then says nothing about it.
         let is_comparable = busy >= trial.busy_before * SPARE_BELOW;
         if !is_comparable {
             return None;
         }
-        if sight.commands >= trial.commands_before * GAIN_MIN {
+        let has_shortened = trial.behind_before.is_some_and(|before| {
+            behind <= before * BEHIND_LEFT
+                && sight.commands >= trial.commands_before * BEHIND_COMMANDS_MIN
+        });
+        if has_shortened || sight.commands >= trial.commands_before * GAIN_MIN {
             self.rest = None;
             return None;
         }
@@ -275,7 +327,11 @@ impl Policy {
         self.busy_since_ms = None;
         self.spare_since_ms = None;
         self.foreign_since_ms = None;
-        Step { why, in_use: self.in_use.clone(), moves: deal(sight.shards, &self.in_use) }
+        Step {
+            why,
+            in_use: self.in_use.clone(),
+            moves: deal(sight.shards, sight.together, &self.in_use),
+        }
     }
 }
 
@@ -291,32 +347,82 @@ fn has_been(since_ms: Option<i64>, ms: i64, now_ms: i64) -> bool {
     since_ms.is_some_and(|since| now_ms - since >= ms)
 }
 
-/// Which shards go where so that these cores have about the same load: hot shards apart, and as few moves as that takes.
-/// Shards without load count a little, so that they are spread too.
-pub fn deal(shards: &[ShardSight], cores: &[u16]) -> Vec<(u16, u16)> {
+/// How much of the load of one of two shards must come with requests to the other for them to be kept in one place.
+pub const TOGETHER_FROM: f64 = 0.5;
+
+/// How much more than its share a core may get by that.
+const TOGETHER_OVER: f64 = 1.1;
+
+/// Which shards go where so that these cores have about the same load: hot shards apart, those that are used together in one place as far
+/// as a core has room for them, and as few moves as that takes. Shards without load count a little, so that they are spread too.
+pub fn deal(shards: &[ShardSight], together: &[Pair], cores: &[u16]) -> Vec<(u16, u16)> {
     let total: f64 = shards.iter().map(|shard| shard.load).sum();
     let little = (total * 0.1).max(1.0) / shards.len().max(1) as f64;
-    let weight = |shard: usize| shards[shard].load + little;
-    let share = (0..shards.len()).map(weight).sum::<f64>() / cores.len() as f64;
-    let mut order: Vec<usize> = (0..shards.len()).collect();
-    order.sort_by(|a, b| weight(*b).total_cmp(&weight(*a)).then(a.cmp(b)));
+    let weights: Vec<f64> = shards.iter().map(|shard| shard.load + little).collect();
+    let share = weights.iter().sum::<f64>() / cores.len() as f64;
+    let mut groups = grouped(shards, together, &weights, share * TOGETHER_OVER);
+    groups.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.members[0].cmp(&b.members[0])));
     let mut loads = vec![0.0f64; cores.len()];
     let mut moves = Vec::new();
-    for shard in order {
+    for group in groups {
         let least = (0..cores.len()).min_by(|a, b| loads[*a].total_cmp(&loads[*b]));
         let least = least.expect("some core is in use");
-        let own = cores.iter().position(|core| *core == shards[shard].core);
+        let hottest = group.members.iter().max_by(|a, b| weights[**a].total_cmp(&weights[**b]));
+        let home = shards[*hottest.expect("a group has members")].core;
+        let own = cores.iter().position(|core| *core == home);
         // It stays where its core has room for it, or has no more than the others.
         let stays = own.filter(|&own| {
-            loads[own] <= loads[least] || loads[own] + weight(shard) <= share * 1.001
+            loads[own] <= loads[least] || loads[own] + group.weight <= share * 1.001
         });
         let place = stays.unwrap_or(least);
-        loads[place] += weight(shard);
-        if cores[place] != shards[shard].core {
-            moves.push((shard as u16, cores[place]));
-        }
+        loads[place] += group.weight;
+        let of_group =
+            group.members.into_iter().filter(|shard| shards[*shard].core != cores[place]);
+        moves.extend(of_group.map(|shard| (shard as u16, cores[place])));
     }
     moves
+}
+
+/// Shards that go to one place.
+struct Group {
+    /// In rising order.
+    members: Vec<usize>,
+    weight: f64,
+}
+
+/// Joins shards that are used together, those with the most in common first, while a group weighs no more than a core can take.
+fn grouped(
+    shards: &[ShardSight],
+    together: &[Pair],
+    weights: &[f64],
+    weight_max: f64,
+) -> Vec<Group> {
+    let single = |shard| Some(Group { members: vec![shard], weight: weights[shard] });
+    let mut groups: Vec<Option<Group>> = (0..shards.len()).map(single).collect();
+    let mut group_of: Vec<usize> = (0..shards.len()).collect();
+    let of = |pair: &Pair| (usize::from(pair.shards.0), usize::from(pair.shards.1));
+    let is_close = |pair: &&Pair| {
+        let (a, b) = of(pair);
+        let load = shards[a].load.min(shards[b].load);
+        load > 0.0 && pair.load >= load * TOGETHER_FROM
+    };
+    let mut pairs: Vec<&Pair> = together.iter().filter(is_close).collect();
+    pairs.sort_by(|a, b| b.load.total_cmp(&a.load).then(a.shards.cmp(&b.shards)));
+    for pair in pairs {
+        let (a, b) = of(pair);
+        let (into, from) = (group_of[a].min(group_of[b]), group_of[a].max(group_of[b]));
+        let weight = |group: usize| groups[group].as_ref().map_or(0.0, |group| group.weight);
+        if into == from || weight(into) + weight(from) > weight_max {
+            continue;
+        }
+        let joined = groups[from].take().expect("a shard's group is there");
+        joined.members.iter().for_each(|shard| group_of[*shard] = into);
+        let group = groups[into].as_mut().expect("a shard's group is there");
+        group.members.extend(joined.members);
+        group.members.sort_unstable();
+        group.weight += joined.weight;
+    }
+    groups.into_iter().flatten().collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ struct Machine {
     /// Seconds of a core for one request, on one core and on several.
     cost: (f64, f64),
     foreign: Vec<f64>,
+    behind: Vec<f64>,
     steps: Vec<(i64, Step)>,
     served: f64,
 }
@@ -28,6 +29,7 @@ impl Machine {
             asked: vec![0.0; shards],
             cost: (10e-6, 10e-6),
             foreign: vec![0.0; cores],
+            behind: vec![0.0; cores],
             steps: Vec::new(),
             served: 0.0,
         }
@@ -56,6 +58,7 @@ impl Machine {
             cores_seen.push(CoreSight {
                 busy,
                 ran: busy.min(room),
+                behind: self.behind[core],
                 foreign: Some(self.foreign[core]),
             });
         }
@@ -63,7 +66,8 @@ impl Machine {
         let shards: Vec<ShardSight> =
             self.places.iter().zip(loads).map(|(&core, load)| ShardSight { core, load }).collect();
         let (now_ms, commands) = (self.now_ms, self.served);
-        let sight = Sight { now_ms, cores: &cores_seen, shards: &shards, commands };
+        let (cores, shards) = (&cores_seen[..], &shards[..]);
+        let sight = Sight { now_ms, cores, shards, together: &[], commands };
         if let Some(step) = self.policy.decide(&sight) {
             for &(shard, core) in &step.moves {
                 assert!(step.in_use.contains(&core), "{step:?}");
@@ -188,21 +192,86 @@ fn hot_shards_are_dealt_apart_and_few_are_moved() {
     let shard = |core, load| ShardSight { core, load };
     // All on core 0, two of them hot.
     let shards = [shard(0, 100.0), shard(0, 1.0), shard(0, 100.0), shard(0, 1.0)];
-    let moves = deal(&shards, &[0, 1]);
+    let moves = deal(&shards, &[], &[0, 1]);
     let place = |n: u16| moves.iter().find(|(s, _)| *s == n).map_or(0, |(_, core)| *core);
     assert_ne!(place(0), place(2));
     assert_ne!(place(1), place(3));
     assert_eq!(moves.len(), 2);
     // What is even already is left alone.
     let shards = [shard(0, 50.0), shard(1, 50.0), shard(0, 50.0), shard(1, 50.0)];
-    assert_eq!(deal(&shards, &[0, 1]), []);
+    assert_eq!(deal(&shards, &[], &[0, 1]), []);
     // Without load they are spread by number.
     let shards = [shard(3, 0.0); 8];
-    let moves = deal(&shards, &[3, 5]);
+    let moves = deal(&shards, &[], &[3, 5]);
     assert_eq!(moves.len(), 4);
     // Those of cores that are left go, the others stay.
     let shards = [shard(0, 10.0), shard(1, 10.0), shard(2, 10.0)];
-    assert_eq!(deal(&shards, &[0, 1]), [(2, 0)]);
+    assert_eq!(deal(&shards, &[], &[0, 1]), [(2, 0)]);
+}
+
+#[test]
+fn requests_that_wait_longer_than_a_turn_have_more_cores_while_it_helps() {
+    // Half busy, in bursts: what comes together waits for what came before it.
+    let mut machine = Machine::new(2, 2);
+    machine.ask(50_000.0);
+    machine.run(5000);
+    assert_eq!(machine.steps, []);
+    machine.behind = vec![0.4, 0.0];
+    machine.run(BUSY_MS + 200);
+    assert_eq!(machine.steps.len(), 1, "{:?}", machine.steps);
+    assert_eq!(machine.steps[0].1.why, Why::Behind(0.4));
+    // Both wait less than the one did, and together too much for one.
+    machine.behind = vec![0.1, 0.1];
+    machine.run(60_000);
+    assert_eq!((machine.in_use(), machine.steps.len()), (2, 1), "{:?}", machine.steps);
+    machine.behind = vec![0.02, 0.02];
+    machine.ask(10_000.0);
+    machine.run(SPARE_MS + 200);
+    assert_eq!((machine.in_use(), machine.steps.len()), (1, 2));
+}
+
+#[test]
+fn cores_that_do_not_shorten_waiting_are_given_back() {
+    let mut machine = Machine::new(2, 2);
+    machine.ask(50_000.0);
+    machine.behind = vec![0.4, 0.4];
+    machine.run(TRIAL_MS + BUSY_MS + 300);
+    let why: Vec<Why> = machine.steps.iter().map(|(_, step)| step.why).collect();
+    assert_eq!(why, [Why::Behind(0.4), Why::InVain]);
+    machine.run(REST_MS - 1000);
+    assert_eq!(machine.steps.len(), 2, "not again for a while");
+}
+
+#[test]
+fn shards_that_are_used_together_go_to_one_place() {
+    let shard = |core, load| ShardSight { core, load };
+    let pair = |a, b, load| Pair { shards: (a, b), load };
+    let places = |shards: &[ShardSight], together: &[Pair], cores: &[u16]| {
+        let mut places: Vec<u16> = shards.iter().map(|shard| shard.core).collect();
+        for (shard, core) in deal(shards, together, cores) {
+            places[usize::from(shard)] = core;
+        }
+        places
+    };
+    let even = [shard(0, 100.0); 4];
+    // Without anything in common it is by number; with it, by what goes together.
+    assert_eq!(places(&even, &[], &[0, 1]), [0, 1, 0, 1]);
+    let together = [pair(0, 1, 90.0), pair(2, 3, 90.0), pair(1, 2, 10.0)];
+    let found = places(&even, &together, &[0, 1]);
+    assert_eq!((found[0], found[2]), (found[1], found[3]), "{found:?}");
+    assert_ne!(found[0], found[2]);
+    // A chain is cut where a core is full.
+    let chain = [pair(0, 1, 90.0), pair(1, 2, 80.0), pair(2, 3, 70.0)];
+    assert_eq!(places(&even, &chain, &[0, 1]), found);
+    // What is seldom used together is not.
+    assert_eq!(places(&even, &[pair(0, 1, 40.0)], &[0, 1]), [0, 1, 0, 1]);
+    // All with all, as MGET of random keys: load goes first.
+    let all = [pair(0, 1, 100.0)];
+    assert_eq!(places(&[shard(0, 100.0); 2], &all, &[0, 1]), [0, 1]);
+    // They go where the hotter one is, if it has to be somewhere.
+    let apart = [shard(0, 60.0), shard(1, 40.0), shard(0, 50.0), shard(1, 50.0)];
+    let found = places(&apart, &[pair(0, 1, 40.0)], &[0, 1]);
+    assert_eq!(found, [0, 0, 1, 1]);
 }
 
 proptest! {

@@ -11,6 +11,7 @@
 use crate::commands::{Command, Gather, Run, Spread};
 use crate::core::gather::integer_of;
 use crate::core::mail::router::Router;
+use crate::core::place::together::Companions;
 use crate::core::transact::participate::{Ask, Found, Reads, What};
 use crate::core::transact::spread::Member;
 use crate::limits::{JOINED_BYTES_MAX, JOINED_KEYS_MAX};
@@ -24,7 +25,6 @@ use ringraft_shards::transaction::{LockKey, LockSet, Part};
 use smallvec::SmallVec;
 
 /// Those of a core.
-#[derive(Default)]
 pub struct Coalesced {
     /// Reads that are not begun.
     pub reads: Together,
@@ -33,6 +33,8 @@ pub struct Coalesced {
     /// How often joined requests were begun, plus one: a connection that has this number takes part in those that are not.
     round: u64,
     is_full: bool,
+    /// Which shards are used together, by what is joined and by transactions.
+    pub companions: Companions,
 }
 
 /// A connection's part in them.
@@ -82,6 +84,13 @@ pub fn joins(command: &Command) -> bool {
 }
 
 impl Coalesced {
+    /// Of a server with so many shards.
+    pub fn new(shard_count: usize) -> Coalesced {
+        let (reads, writes) = Default::default();
+        let companions = Companions::new(shard_count);
+        Coalesced { reads, writes, round: 0, is_full: false, companions }
+    }
+
     /// Must what is joined be begun before a request of this connection is taken? Cost: one comparison for
     /// connections that take no part.
     #[inline(always)]
@@ -115,7 +124,10 @@ impl Coalesced {
     ) -> Membership {
         let writes = matches!(command.run, Run::Write(_));
         let together = if writes { &mut self.writes } else { &mut self.reads };
+        let first = together.owners.len();
         together.add(router, member, manner, database, command, arguments);
+        let shards = together.owners[first..].iter().map(|n| together.parts[usize::from(*n)].shard);
+        self.companions.note_all(shards);
         self.is_full |= together.is_full();
         Membership { round: self.round + 1, writes }
     }

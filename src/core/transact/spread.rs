@@ -231,6 +231,9 @@ impl Core {
 
     fn begin_work(&mut self, work: Work, parts: Vec<Part<Box<Ask>>>) {
         let now_ns = self.turn.now_ms as u64 * 1_000_000;
+        if matches!(work.job, Job::Overlay(_)) {
+            self.coalesced.companions.note_all(parts.iter().map(|part| part.shard));
+        }
         let mut out = std::mem::take(&mut self.coordinated);
         self.coordinator.begin(now_ns, parts, work, &mut out);
         // At once: what the connection asks for next comes behind the locks.
