@@ -32,6 +32,9 @@ pub const RECEIVES_AT_REST_MAX: usize = 64;
 /// Completions taken from the ring in one turn; the rest waits for the next turn.
 pub const COMPLETIONS_PER_TURN_MAX: usize = 256;
 
+/// The same while a shard moves: the cores' turns are what its clients wait for, four of them one after the other.
+pub const COMPLETIONS_PER_MOVING_TURN_MAX: usize = 8;
+
 /// Requests taken from one connection in one turn. The rest of its input waits while the others have
 /// their turn, so that a deep pipeline starves nobody.
 pub const REQUESTS_PER_CONNECTION_TURN_MAX: usize = 1024;

@@ -21,7 +21,9 @@ pub use client::dispatch::busy;
 pub use client::intake::OUT_OF_MEMORY;
 pub use gather::context::SessionContext;
 
-use crate::limits::REPLIES_PREFETCHED_BYTES;
+use crate::limits::{
+    COMPLETIONS_PER_MOVING_TURN_MAX, COMPLETIONS_PER_TURN_MAX, REPLIES_PREFETCHED_BYTES,
+};
 use crate::net;
 use crate::net::ring::{Completion, Operation, Ring, Wait};
 use crate::script::interpreter::Interpreter;
@@ -426,7 +428,11 @@ impl Core {
         }
         self.begin_turn();
         completions.clear();
-        self.ring.take(crate::limits::COMPLETIONS_PER_TURN_MAX, completions);
+        let most = match self.shared.moves.is_any() {
+            true => COMPLETIONS_PER_MOVING_TURN_MAX,
+            false => COMPLETIONS_PER_TURN_MAX,
+        };
+        self.ring.take(most, completions);
         for completion in completions.iter() {
             self.complete(completion);
         }
@@ -438,7 +444,7 @@ impl Core {
         }
         self.run_stage();
         // What was taken in full and what did not fit: the rest waits for another turn.
-        let is_full = completions.len() == crate::limits::COMPLETIONS_PER_TURN_MAX;
+        let is_full = completions.len() == COMPLETIONS_PER_TURN_MAX;
         self.governor.meter.leaves_over(is_full || !self.runnable.is_empty());
         if self.governor.is_resting {
             self.end_rest();
