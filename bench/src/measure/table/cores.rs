@@ -121,9 +121,9 @@ impl Findings<'_> {
         Ok(())
     }
 
-    /// A shard with many keys goes to and fro under load.
+    /// One of two shards goes to and fro under load.
     fn moves_under_load(&mut self) -> Result<(), String> {
-        let server = self.ringraft("moving", "--mode cache --shards 1 --cores-in-use all")?;
+        let server = self.ringraft("moving", "--mode cache --shards 2 --cores-in-use all")?;
         self.mention(server.clone());
         let keys = self.options.overrides.keys.unwrap_or(10_000_000);
         let overrides = Overrides {
@@ -142,7 +142,7 @@ impl Findings<'_> {
             let meanwhile = self.while_moving(&scenario, &arm, round)?;
             tails.push((meanwhile.loads[0].p9999_us - alone.loads[0].p9999_us) / 1e3);
         }
-        let what = format!("move of a shard with {keys} keys under load");
+        let what = format!("move of one of two shards with {keys} keys under load");
         self.goals.extend([
             Goal::new(
                 format!("{what}: longest pause of a move, ms"),
