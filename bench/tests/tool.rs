@@ -225,7 +225,8 @@ fn command_lines_prepare_and_load() {
         tool(&["compare", "--server", &ours, "--scenario", &scenario, "--repeats", "1"], true);
     assert!(table.contains("tiny P=4 c=3"), "{table}");
     // What the server refuses is told.
-    let wrong = std::fs::read_to_string(&scenario).expect("written").replace("'HGET h", "'LPOP h");
+    let wrong =
+        std::fs::read_to_string(&scenario).expect("written").replace("'HGET h", "'SISMEMBER h");
     std::fs::write(&scenario, wrong).expect("written");
     let (_, errors) =
         tool(&["compare", "--server", &ours, "--scenario", &scenario, "--repeats", "1"], false);
