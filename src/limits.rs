@@ -32,8 +32,13 @@ pub const RECEIVES_AT_REST_MAX: usize = 64;
 /// Completions taken from the ring in one turn; the rest waits for the next turn.
 pub const COMPLETIONS_PER_TURN_MAX: usize = 256;
 
+<<<<<<< HEAD
 /// The same while a shard moves: the cores' turns are what its clients wait for, four of them one after the other.
 pub const COMPLETIONS_PER_MOVING_TURN_MAX: usize = 8;
+=======
+/// Log writes up to this size are reported together with the others of their turn; longer ones would hold those up.
+pub const JOINT_WRITE_BYTES_MAX: usize = 256 * 1024;
+>>>>>>> ac6a220 (Log writes of a turn are reported together; new files are filled past the page cache)
 
 /// Requests taken from one connection in one turn. The rest of its input waits while the others have
 /// their turn, so that a deep pipeline starves nobody.

@@ -31,6 +31,7 @@ use crate::script::library::Library;
 use crate::settings::Settings;
 use client::answers::Answers;
 use disk::storage::Storage;
+use disk::together::Ended;
 use mail::mailbox::{Mail, Mailbox, MailboxSender};
 use mail::router::Router;
 use observe::stats::Stats;
@@ -174,6 +175,8 @@ pub struct Core {
     stop_noted: bool,
     failure: Option<String>,
     output: Output,
+    /// Operations on files that have ended, while their shards are told.
+    ended: Vec<Ended>,
     /// Transactions over several shards that its connections began.
     coordinator: transact::spread::Coordinator,
     /// What they want done.
@@ -286,6 +289,7 @@ impl Core {
             stop_noted: false,
             failure: None,
             output: Output::default(),
+            ended: Vec::new(),
             coordinator: transact::spread::Coordinator::new(parts.id.into(), parts.seed),
             coordinated: transact::spread::Coordinated::default(),
             transactions: VecDeque::new(),

@@ -6,10 +6,12 @@
 //!
 //! Not here: the writes of the running log. The driver executes those through io_uring.
 
+mod buffer;
 mod free;
 mod memory;
 mod real;
 
+pub use buffer::{AlignedBuffer, BUFFER_ALIGNMENT};
 pub use free::free_bytes;
 pub use memory::{MemoryDisk, WriteInFlight};
 pub use real::RealDisk;

@@ -2,10 +2,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Disk, DiskError, DiskResult, FileInfo, free_bytes};
+use super::{AlignedBuffer, BUFFER_ALIGNMENT, Disk, DiskError, DiskResult, FileInfo, free_bytes};
 use crate::limits::{FREE_BYTES_LEFT_MIN, ZERO_FILL_CHUNK_BYTES};
 
 /// A directory of the operating system.
@@ -81,8 +81,10 @@ impl Disk for RealDisk {
             if free_bytes(&self.directory)? < bytes.saturating_add(FREE_BYTES_LEFT_MIN) {
                 return Err(io::Error::from_raw_os_error(libc::ENOSPC));
             }
-            let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
-            let zeros = vec![0; ZERO_FILL_CHUNK_BYTES.min(bytes as usize)];
+            let file = open_to_fill(path, bytes)?;
+            let mut zeros = AlignedBuffer::with_capacity(0);
+            zeros.pad_with(ZERO_FILL_CHUNK_BYTES.min(bytes as usize));
+            let zeros = zeros.as_slice();
             let mut offset = 0;
             while offset < bytes {
                 let chunk = &zeros[..zeros.len().min((bytes - offset) as usize)];
@@ -110,6 +112,23 @@ impl Disk for RealDisk {
     }
 }
 
+/// Creates a file that is to be filled with `bytes` zeros: past the page cache where the length and the file system allow it.
+/// Nobody reads them soon, and the copy costs a core more than the log's own writes when many logs grow.
+fn open_to_fill(path: &Path, bytes: u64) -> io::Result<File> {
+    let open = |flags| {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).custom_flags(flags).open(path)
+    };
+    if !bytes.is_multiple_of(BUFFER_ALIGNMENT as u64) {
+        return open(0);
+    }
+    match open(libc::O_DIRECT) {
+        // Some network file systems have no O_DIRECT.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(0),
+        result => result,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,5 +151,19 @@ mod tests {
         assert!(disk.read_at("two", 2999, &mut bytes).is_err(), "past the end");
         disk.remove("two").expect("removed");
         assert!(disk.list().expect("listed").is_empty());
+    }
+
+    #[test]
+    fn files_of_every_length_are_filled_with_zeros() {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let disk = RealDisk::open(scratch.path()).expect("created");
+        let chunk = ZERO_FILL_CHUNK_BYTES as u64;
+        for bytes in [0, 1, 4096, 4097, chunk, chunk + 4096, 3 * chunk - 1] {
+            fs::write(disk.path("file"), vec![1; 2 * chunk as usize]).expect("written");
+            disk.create_zeroed("file", bytes).expect("created");
+            let content = fs::read(disk.path("file")).expect("read");
+            assert_eq!(content.len() as u64, bytes);
+            assert!(content.iter().all(|byte| *byte == 0), "{bytes} bytes");
+        }
     }
 }

@@ -15,7 +15,6 @@
 //!
 //! Not here: Raft, when to compact, any I/O of the running log.
 
-mod buffer;
 mod error;
 mod files;
 mod format;
@@ -25,7 +24,7 @@ mod replay;
 mod space;
 mod write;
 
-pub use buffer::{AlignedBuffer, BUFFER_ALIGNMENT};
+pub use crate::disk::{AlignedBuffer, BUFFER_ALIGNMENT};
 pub use error::RecoverError;
 pub use files::{FileAction, FileWork, segment_file_name};
 pub use format::{

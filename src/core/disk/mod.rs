@@ -4,3 +4,4 @@ pub mod background;
 pub mod full_disk;
 pub mod snapshots;
 pub mod storage;
+pub mod together;

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use crate::core::client::slab::Slab;
 use crate::core::disk::background::Background;
 use crate::core::disk::snapshots::SnapshotDone;
+use crate::core::disk::together::{Ended, Together};
 use crate::net::ring::Ring;
 
 /// Segments whose files stay open.
@@ -41,6 +42,8 @@ pub enum DiskOperation {
         write: LogWrite,
         /// Bytes that earlier completions wrote.
         done: usize,
+        /// The writes that it is reported with.
+        batch: Option<u32>,
     },
     /// A sync of a segment, which makes everything up to a write durable.
     Sync {
@@ -139,18 +142,19 @@ pub struct ShardFiles {
 /// What a core has under way on files.
 pub struct Storage {
     operations: Slab<DiskOperation>,
+    together: Together,
     background: Background,
 }
 
 impl Storage {
     /// Nothing yet; `background` does what blocks.
     pub fn new(background: Background) -> Storage {
-        Storage { operations: Slab::default(), background }
+        Storage { operations: Slab::default(), together: Together::default(), background }
     }
 
     /// Is nothing under way?
     pub fn is_idle(&self) -> bool {
-        self.operations.count() == 0 && self.background.count() == 0
+        self.operations.count() == 0 && self.together.is_idle() && self.background.count() == 0
     }
 
     /// Ends background work: what is under way is finished.
@@ -205,7 +209,8 @@ impl Storage {
     ) -> io::Result<Option<(WriteTicket, AlignedBuffer)>> {
         let file = files.segment(write.sequence)?;
         if files.fsync == Fsync::Always {
-            let operation = DiskOperation::Write { shard, file, write, done: 0 };
+            let batch = self.together.join(write.buffer.as_slice().len());
+            let operation = DiskOperation::Write { shard, file, write, done: 0, batch };
             let index = self.operations.insert(operation);
             self.submit_write(ring, index);
             return Ok(None);
@@ -229,30 +234,36 @@ impl Storage {
         unsafe { ring.write(file.as_raw_fd(), bytes, length, offset, index) };
     }
 
-    /// Takes the completion of an operation. `Ok(None)` when more of it is still to be written.
-    /// Errors: the write or sync failed.
-    pub fn complete(
-        &mut self,
-        ring: &mut Ring,
-        index: u32,
-        result: i32,
-    ) -> Result<Option<DiskOperation>, DiskFailure> {
-        if result < 0 {
-            let cause = io::Error::from_raw_os_error(-result).to_string();
-            return Err(self.operations.remove(index).failed(cause));
-        }
-        if let DiskOperation::Write { write, done, .. } = self.operations.at_mut(index) {
-            *done += result as usize;
+    /// The turn starts no more writes: those that it has started are reported together.
+    #[inline]
+    pub fn end_batch(&mut self) {
+        self.together.close();
+    }
+
+    /// Takes the completion of an operation. What can be reported is appended to `ended`: nothing while more of the operation
+    /// is still to be written, or others of its turn are.
+    pub fn complete(&mut self, ring: &mut Ring, index: u32, result: i32, ended: &mut Vec<Ended>) {
+        let mut batch_of = None;
+        let mut cause = None;
+        if let DiskOperation::Write { write, done, batch, .. } = self.operations.at_mut(index) {
+            batch_of = *batch;
+            *done += result.max(0) as usize;
+            if result > 0 && *done < write.buffer.as_slice().len() {
+                return self.submit_write(ring, index);
+            }
             if result == 0 {
-                let cause = "nothing was written".to_string();
-                return Err(self.operations.remove(index).failed(cause));
-            }
-            if *done < write.buffer.as_slice().len() {
-                self.submit_write(ring, index);
-                return Ok(None);
+                cause = Some("nothing was written".to_string());
             }
         }
-        Ok(Some(self.operations.remove(index)))
+        if result < 0 {
+            cause = Some(io::Error::from_raw_os_error(-result).to_string());
+        }
+        let operation = self.operations.remove(index);
+        let operation = match cause {
+            Some(cause) => Err(operation.failed(cause)),
+            None => Ok(operation),
+        };
+        self.together.ended(batch_of, operation, ended);
     }
 
     /// Starts to sync what was written lazily. A sync that is under way is awaited first.

@@ -43,6 +43,7 @@ impl Core {
                 break;
             }
         }
+        self.storage.end_batch();
         self.publish_fullness();
         if self.settings.notify_keyspace_events.hear_misses() {
             self.publish_misses();
@@ -165,16 +166,20 @@ impl Core {
     /// A log write or a sync has ended.
     pub(in crate::core) fn disk_completed(&mut self, completion: &Completion) {
         let (index, result) = (completion.token.index, completion.result);
-        match self.storage.complete(&mut self.ring, index, result) {
-            Ok(None) => {}
-            Ok(Some(operation)) => self.tell_shard(operation.shard(), move |core, local| {
-                core.shards[local].disk_operation_ended(operation);
-                core.shards[local].answer_synced(&mut core.answers);
-            }),
-            Err(failure) => self.tell_shard(failure.shard, move |core, local| {
-                core.shards[local].disk_operation_failed(&failure);
-            }),
+        let mut ended = std::mem::take(&mut self.ended);
+        self.storage.complete(&mut self.ring, index, result, &mut ended);
+        for operation in ended.drain(..) {
+            match operation {
+                Ok(operation) => self.tell_shard(operation.shard(), move |core, local| {
+                    core.shards[local].disk_operation_ended(operation);
+                    core.shards[local].answer_synced(&mut core.answers);
+                }),
+                Err(failure) => self.tell_shard(failure.shard, move |core, local| {
+                    core.shards[local].disk_operation_failed(&failure);
+                }),
+            }
         }
+        self.ended = ended;
     }
 
     /// Starts the syncs of the second, under `--fsync everysec`.

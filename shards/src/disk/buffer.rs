@@ -62,10 +62,14 @@ impl AlignedBuffer {
 
     /// Appends zeros until the length is a multiple of `block_bytes`.
     pub fn pad_to(&mut self, block_bytes: usize) {
+        self.pad_with(self.length.next_multiple_of(block_bytes) - self.length);
+    }
+
+    /// Appends so many zeros.
+    pub fn pad_with(&mut self, zeros: usize) {
         let start = self.length;
-        let end = start.next_multiple_of(block_bytes);
-        self.reserve(end - start);
-        self.length = end;
+        self.reserve(zeros);
+        self.length += zeros;
         self.as_mut_slice()[start..].fill(0);
     }
 
