@@ -13,6 +13,7 @@ pub mod net;
 pub mod node;
 pub mod numbers;
 pub mod options;
+pub mod rdb;
 pub mod refusal;
 pub mod resp;
 pub mod script;

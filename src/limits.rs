@@ -32,13 +32,10 @@ pub const RECEIVES_AT_REST_MAX: usize = 64;
 /// Completions taken from the ring in one turn; the rest waits for the next turn.
 pub const COMPLETIONS_PER_TURN_MAX: usize = 256;
 
-<<<<<<< HEAD
 /// The same while a shard moves: the cores' turns are what its clients wait for, four of them one after the other.
 pub const COMPLETIONS_PER_MOVING_TURN_MAX: usize = 8;
-=======
 /// Log writes up to this size are reported together with the others of their turn; longer ones would hold those up.
 pub const JOINT_WRITE_BYTES_MAX: usize = 256 * 1024;
->>>>>>> ac6a220 (Log writes of a turn are reported together; new files are filled past the page cache)
 
 /// Requests taken from one connection in one turn. The rest of its input waits while the others have
 /// their turn, so that a deep pipeline starves nobody.
@@ -272,3 +269,5 @@ pub const SCRIPT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(
 
 /// From then on it runs so long at once: what others wait for an answer.
 pub const SCRIPT_SLICE: std::time::Duration = std::time::Duration::from_millis(5);
+/// Replies of a server that an import is ahead of; then it waits for them.
+pub const IMPORT_REPLIES_MAX: usize = 10_000;

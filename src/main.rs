@@ -3,6 +3,7 @@
 use ringraft::node::run::Node;
 use ringraft::node::{self, Plan, Refusal, banner, logging, signals};
 use ringraft::options::{self, Request};
+use ringraft::rdb;
 use ringraft::settings::Settings;
 use ringraft::snapshot_print;
 use std::io::Write;
@@ -37,6 +38,10 @@ fn main() -> ExitCode {
             Ok(())
         }
         Ok(Request::PrintSnapshot(file)) => print_snapshot(&file),
+        Ok(Request::ImportRdb(import)) => {
+            tool(|tell| rdb::import::run(&import, now_ms() as i64, tell))
+        }
+        Ok(Request::ExportRdb(export)) => tool(|tell| rdb::export::run(&export, now_ms(), tell)),
         Ok(Request::Serve(settings)) => serve(*settings),
         Err(line) => Err(Refusal::option(line)),
     };
@@ -57,13 +62,24 @@ fn print_snapshot(file: &Path) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// What a tool does, and what it says of it: all of it on standard error.
+fn tool(run: impl FnOnce(&dyn Fn(&str)) -> Result<String, String>) -> Result<(), Refusal> {
+    let line = run(&|line| eprintln!("ringraft: {line}")).map_err(Refusal::failure)?;
+    eprintln!("ringraft: {line}");
+    Ok(())
+}
+
+/// Milliseconds since the Unix epoch.
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
 fn serve(settings: Settings) -> Result<(), Refusal> {
     let started = Instant::now();
     signals::abort_on_panic();
     signals::block();
     logging::start(settings.log_level, &settings.log_file)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let plan = node::prepare(settings, now.as_millis() as u64)?;
+    let plan = node::prepare(settings, now_ms())?;
     for line in banner::starting(&plan) {
         tracing::info!("{line}");
     }

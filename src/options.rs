@@ -1,9 +1,13 @@
 //! The command line, made from the table of settings: `ringraft [OPTIONS]` starts a server, `ringraft snapshot print
-//! FILE` reads a snapshot and starts none.
+//! FILE`, `ringraft rdb import FILE` and `ringraft rdb export` start none.
 //!
 //! The file that `--config` names is read first; the command line wins over it. Whatever is refused is
 //! refused with one line.
 
+use crate::rdb::client::Target;
+use crate::rdb::export::{Export, Source};
+use crate::rdb::import::{Damage, Import};
+use crate::rdb::send::Present;
 use crate::settings::Settings;
 use crate::settings::file;
 use crate::settings::table::{Kind, Setting, TABLE};
@@ -11,6 +15,7 @@ use crate::settings::values::join;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use ringraft_shards::rdb::file::Flavor;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -21,6 +26,10 @@ pub enum Request {
     Serve(Box<Settings>),
     /// Write a snapshot's contents as RESP commands.
     PrintSnapshot(PathBuf),
+    /// Write an RDB file.
+    ExportRdb(Export),
+    /// Send what is in an RDB file to a server.
+    ImportRdb(Import),
     /// Show a text (`--help`, `--version`) and be done.
     Show(String),
 }
@@ -36,6 +45,13 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, St
         Err(error) if !error.use_stderr() => return Ok(Request::Show(error.to_string())),
         Err(error) => return Err(one_line(&error)),
     };
+    if let Some(("rdb", rdb)) = matches.subcommand() {
+        return match rdb.subcommand() {
+            Some(("import", import)) => Ok(Request::ImportRdb(self::import(import))),
+            Some((_, export)) => self::export(export).map(Request::ExportRdb),
+            None => unreachable!("clap demands the subcommand"),
+        };
+    }
     if let Some((_, snapshot)) = matches.subcommand() {
         let print = snapshot.subcommand_matches("print").expect("clap demands the subcommand");
         return Ok(Request::PrintSnapshot(path(print, "file").expect("clap demands the file")));
@@ -59,6 +75,7 @@ fn settings(matches: &ArgMatches) -> Result<Settings, String> {
                 .map_err(|cause| format!("option --{} '{value}': {cause}", row.name))?;
         }
     }
+    settings.load_rdb = path(matches, "load-rdb");
     settings.settle();
     settings.check().map_err(|(name, cause)| {
         let (row, _) = Setting::find(name).expect("check speaks of rows");
@@ -66,6 +83,90 @@ fn settings(matches: &ArgMatches) -> Result<Settings, String> {
         format!("{name} = {value} contradicts another setting: {cause}")
     })?;
     Ok(settings)
+}
+
+fn import(matches: &ArgMatches) -> Import {
+    Import {
+        file: path(matches, "file").expect("clap demands the file"),
+        target: target(matches),
+        present: match matches.get_flag("replace") {
+            true => Present::IsReplaced,
+            false => Present::Stays,
+        },
+        damage: match matches.get_flag("keep-good") {
+            true => Damage::KeepsGood,
+            false => Damage::RefusesAll,
+        },
+    }
+}
+
+fn export(matches: &ArgMatches) -> Result<Export, String> {
+    let source = match path(matches, "dir") {
+        Some(directory) => Source::Directory(directory),
+        None => Source::Server(target(matches)),
+    };
+    let timed = match matches.get_one::<String>("for").map(String::as_str) {
+        None | Some("redis") => Flavor::RedisTimed,
+        Some("valkey") => Flavor::ValkeyTimed,
+        Some(other) => return Err(format!("option --for '{other}': one of redis, valkey")),
+    };
+    let out = path(matches, "out").unwrap_or_else(|| "dump.rdb".into());
+    Ok(Export { source, out, timed })
+}
+
+/// The server that a tool talks to. A password in the command line is seen by all who list processes, one in the environment
+/// is not.
+fn target(matches: &ArgMatches) -> Target {
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let from_environment = || std::env::var("REDISCLI_AUTH").unwrap_or_default();
+    Target {
+        host: text("host").unwrap_or_else(|| "127.0.0.1".to_string()),
+        port: matches.get_one::<u16>("port").copied().unwrap_or(Settings::default().port),
+        user: text("user").unwrap_or_default(),
+        password: text("password").unwrap_or_else(from_environment),
+    }
+}
+
+/// The subcommands for RDB files.
+fn rdb() -> Command {
+    let option = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    let file = |arg: Arg| arg.value_parser(clap::value_parser!(PathBuf));
+    let server = || {
+        [
+            option("host", "HOST", "The server's name or address [default: 127.0.0.1]"),
+            option("port", "PORT", "Its port [default: 6379]")
+                .short('p')
+                .value_parser(clap::value_parser!(u16)),
+            option("user", "NAME", "Who asks, if it is not the default user"),
+            option("password", "PASSWORD", "The password; if not given, what REDISCLI_AUTH says"),
+        ]
+    };
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
+    let import = Command::new("import")
+        .about("Send what is in an RDB file of Redis or Valkey to a running server")
+        .arg(file(Arg::new("file").value_name("FILE").required(true).help("The RDB file")))
+        .args(server())
+        .arg(flag("replace", "Overwrite keys that are there"))
+        .arg(flag("keep-good", "Of a damaged file, import what precedes the damage"));
+    let export = Command::new("export")
+        .about(
+            "Write an RDB file of all shards as they are at one moment: of a running server on this machine, or of a directory",
+        )
+        .arg(
+            file(option("dir", "DIR", "The directory of a stopped server"))
+                .conflicts_with_all(["host", "port", "user", "password"]),
+        )
+        .args(server())
+        .arg(file(option("out", "FILE", "The file to write [default: dump.rdb]")))
+        .arg(option("for", "SERVER", "Who reads deadlines of fields, if there are: redis from 7.4 or valkey from 9.0 [default: redis]"));
+    Command::new("rdb")
+        .about("Read and write files of Redis")
+        .subcommand_required(true)
+        .subcommands([import, export])
 }
 
 fn path(matches: &ArgMatches, name: &str) -> Option<PathBuf> {
@@ -94,6 +195,7 @@ fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .disable_help_subcommand(true)
         .subcommand(snapshot)
+        .subcommand(rdb())
         .args(TABLE.iter().filter(|row| row.is_option()).map(|row| {
             Arg::new(row.name)
                 .long(row.name)
@@ -115,6 +217,9 @@ fn command() -> Command {
              here win",
         ))
         .arg(file("config-file").index(1).conflicts_with("config").help("The same as --config FILE"))
+        .arg(file("load-rdb").long("load-rdb").help(
+            "Fill a new data directory from an RDB file of Redis or Valkey; passed over when the directory is not new",
+        ))
         .arg(file("parse-snapshot").long("parse-snapshot").help("The same as snapshot print FILE"))
 }
 
@@ -146,7 +251,8 @@ fn one_line(error: &clap::Error) -> String {
         || error.kind() == ErrorKind::MissingSubcommand
         || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     {
-        line = "snapshot: say what to do: ringraft snapshot print FILE".to_string();
+        line = "say what to do and with which file: ringraft snapshot print FILE, ringraft rdb import FILE, ringraft rdb export"
+            .to_string();
     }
     let suggestion = match error.get(ContextKind::SuggestedArg) {
         Some(ContextValue::String(name)) => Some(name.clone()),

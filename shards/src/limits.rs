@@ -67,6 +67,13 @@ const _: () = assert!(
         < u32::MAX as usize - (1 << 20)
 );
 
+/// Bytes that are read of an RDB file at once.
+pub const RDB_READ_BYTES: usize = 256 << 10;
+
+/// A collection of more bytes is read of an RDB file in pieces, if its type allows it.
+pub const RDB_SPLIT_BYTES: usize = 1 << 20;
+const _: () = assert!(RDB_SPLIT_BYTES >= 2 * RDB_READ_BYTES);
+
 /// How many buckets handing out such a piece of a cut counts.
 pub const CUT_PIECE_BUCKETS: usize = 16;
 

@@ -2,8 +2,8 @@
 
 use super::refusal::Refusal;
 use super::{Answer, Arity, Call, Command, Gather, Group, Keys, session, shard};
-use crate::core::SessionContext;
 use crate::core::shard::ShardContext;
+use crate::core::{Core, SessionContext};
 use crate::resp::reply::Reply;
 use ringraft_shards::ids::ShardId;
 
@@ -29,6 +29,11 @@ pub const COMMANDS: &[Command] = &[
         .admin()
         .no_multi()
         .about(Group::Raft, "7.2.0", "Takes a snapshot of every shard and waits for it."),
+    session("raftmoment", Arity::Exactly(2), raftmoment).admin().no_multi().about(
+        Group::Raft,
+        "7.4.0",
+        "Begins snapshots of all shards as they are at one moment; for ringraft rdb export.",
+    ),
     shard("raftshrinklog", Arity::Exactly(1), Keys::NONE, raftsnapshot)
         .everywhere(Gather::AllOk)
         .admin()
@@ -65,6 +70,36 @@ fn raftsnapshot(
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
     save(context, call, reply)
+}
+
+/// Snapshots of all shards as they are at one moment. RAFTMOMENT FREE says whether snapshots could be begun. While CLIENT
+/// PAUSE holds writes back, RAFTMOMENT REST says whether everything that was begun before it has ended, and RAFTMOMENT TAKE,
+/// asked next, begins them and says where they will be. What was answered before the pause is in them, what is answered
+/// behind it is not, and a transaction is in all of them or in none.
+fn raftmoment(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    _reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    type Ask = fn(&mut Core) -> Result<Vec<String>, &'static str>;
+    let asks: [(&str, Ask); 3] = [
+        ("free", |core| core.may_take_moment().map(|()| Vec::new())),
+        ("rest", |core| core.is_at_rest().map(|()| Vec::new())),
+        ("take", |core| core.is_at_rest().and_then(|()| core.take_moment())),
+    ];
+    let asked = asks.into_iter().find(|(word, _)| call.arguments.is(1, word));
+    let (word, ask) = asked.ok_or(Refusal::Syntax)?;
+    context.ask_cores(ask, move |_, found, reply| {
+        match found.into_iter().collect::<Result<Vec<_>, _>>() {
+            Err(text) => reply.error(text),
+            Ok(_) if word != "take" => reply.ok(),
+            Ok(names) => {
+                let names = names.concat();
+                reply.array(names.len());
+                names.iter().for_each(|name| reply.bulk(name.as_bytes()));
+            }
+        }
+    })
 }
 
 fn bgsave(

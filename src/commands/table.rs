@@ -436,6 +436,7 @@ const NUMBERED: &[&str] = &[
     "function|restore",
     "function|help",
     "change-libraries",
+    "raftmoment",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

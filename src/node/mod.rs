@@ -9,6 +9,7 @@ pub mod recover;
 pub mod run;
 pub mod signals;
 
+use crate::rdb::first_start::{self, Checked};
 use crate::settings::values::{Mode, Slots};
 use crate::settings::{SettingError, Settings};
 use directory::{Directory, Identity, Wanted};
@@ -45,6 +46,8 @@ pub struct Plan {
     pub identity: Identity,
     /// The data directory, locked; `None` in `cache` mode.
     pub directory: Option<Directory>,
+    /// The RDB file that a new directory gets its data from.
+    pub loaded: Option<Checked>,
 }
 
 /// Checks the machine and opens the data directory. `now_ms` is the time since the Unix epoch.
@@ -71,6 +74,7 @@ pub fn prepare(mut settings: Settings, now_ms: u64) -> Result<Plan, Refusal> {
     if let Some(directory) = &directory {
         checks::free_space(directory, settings.segment_size)?;
     }
+    let loaded = first_load(&settings, directory.as_ref())?;
     if asked.is_none() {
         cpus.truncate(usize::from(identity.shard_count));
     }
@@ -80,7 +84,29 @@ pub fn prepare(mut settings: Settings, now_ms: u64) -> Result<Plan, Refusal> {
     settings.shards = Some(identity.shard_count);
     settings.slots = Slots::of_scheme(identity.slot_scheme);
     settings.cores = Some(cpus.clone());
-    Ok(Plan { settings, cpus, identity, directory })
+    Ok(Plan { settings, cpus, identity, directory, loaded })
+}
+
+/// Checks what `--load-rdb` names, if this start creates the directory.
+fn first_load(
+    settings: &Settings,
+    directory: Option<&Directory>,
+) -> Result<Option<Checked>, Refusal> {
+    let Some(file) = &settings.load_rdb else { return Ok(None) };
+    match directory {
+        Some(directory) if directory.is_new() => first_start::check_file(file).map(Some),
+        Some(directory) => {
+            tracing::info!(
+                "--load-rdb {} is passed over: {} has data of its own",
+                file.display(),
+                directory.path().display()
+            );
+            Ok(None)
+        }
+        None => Err(Refusal::option(
+            "--load-rdb fills a new directory, and --mode cache has none: start, then ringraft rdb import FILE",
+        )),
+    }
 }
 
 /// Does what a change of settings entails for the process as a whole; to be called once per change, before the

@@ -12,7 +12,7 @@ use crate::core::mail::mailbox::{Mail, Mailbox, MailboxSender};
 use crate::core::mail::router::Router;
 use crate::core::place::board::Board;
 use crate::core::place::load::CpuTimes;
-use crate::core::{Core, Parts, Shared, Stage};
+use crate::core::{Core, Parts, Shared, Stage, wall_clock_ms};
 use crate::net::listener;
 use crate::net::ring::Ring;
 use crate::net::unix::UnixSocket;
@@ -95,6 +95,9 @@ impl Node {
         // All that can be refused beforehand was asked.
         if let Some(directory) = &plan.directory {
             directory.begin_founding()?;
+            if let Some(loaded) = &plan.loaded {
+                loaded.load(directory, wall_clock_ms())?;
+            }
         }
         let (report, reports) = mpsc::channel();
         let progress: Arc<Vec<Mutex<ShardProgress>>> =

@@ -106,6 +106,8 @@ pub struct Settings {
     pub ring_features: Features,
     /// The file that was read at the start and that CONFIG REWRITE writes.
     pub config_file: Option<PathBuf>,
+    /// The RDB file that a first start loads (`--load-rdb`).
+    pub load_rdb: Option<PathBuf>,
     /// Is it in Redis' format, which is not written?
     pub config_is_redis: bool,
     /// Names of rows given on the command line, in the file or by CONFIG SET.
@@ -155,6 +157,7 @@ impl Default for Settings {
             spin_us: Spin::Auto,
             ring_features: Features::ALL,
             config_file: None,
+            load_rdb: None,
             config_is_redis: false,
             given: BTreeSet::new(),
         }

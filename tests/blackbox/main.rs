@@ -29,6 +29,7 @@ mod moves;
 mod pause;
 mod protocol;
 mod pubsub;
+mod rdb;
 mod restart;
 mod scripts;
 mod secrets;

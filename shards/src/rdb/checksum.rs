@@ -1,4 +1,4 @@
-//! CRC-64 of DUMP payloads: the Jones polynomial, reflected, no initial value and no final one.
+//! CRC-64 of DUMP payloads and RDB files: the Jones polynomial, reflected, no initial value and no final one.
 
 use crc::{CRC_64_REDIS, Crc, Table};
 
@@ -8,6 +8,14 @@ static JONES: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
 /// Checksum of `bytes`. Cost: one pass.
 pub fn crc64(bytes: &[u8]) -> u64 {
     JONES.checksum(bytes)
+}
+
+/// A checksum of what comes bit by bit.
+pub type Digest = crc::Digest<'static, u64, Table<16>>;
+
+/// The checksum of nothing, so far.
+pub fn digest() -> Digest {
+    JONES.digest()
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub fn write_libraries<'a>(texts: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
 
 /// The texts of a payload.
 pub fn read_libraries(payload: &[u8]) -> Result<Vec<Vec<u8>>, LibrariesError> {
-    let mut decoder = Decoder::new(checked(payload)?);
+    let mut decoder = Decoder::new(checked(payload)?.0);
     let mut texts = Vec::new();
     while !decoder.rest().is_empty() {
         match decoder.byte().map_err(PayloadError::Value)? {

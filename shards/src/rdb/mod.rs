@@ -4,11 +4,12 @@
 //! Redis 7.0 does; read is
 //! what servers up to [`VERSION_READ`] write for the types that exist here. Decoding trusts nothing: a
 //! damaged or hostile input ends in a [`DecodeError`] that names the fault and its offset, never in a
-//! panic or in an allocation that the input's size does not justify. Files, their framing and their
-//! checksums are not the business of this module.
+//! panic or in an allocation that the input's size does not justify. [`file`] reads and writes whole RDB files; those of
+//! snapshots are not the business of this module.
 
 pub mod checksum;
 mod encoding;
+pub mod file;
 mod item;
 mod libraries;
 mod lzf;
@@ -20,10 +21,10 @@ mod write;
 
 pub use item::{ItemRecord, Piece, read_item, write_item, write_record};
 pub use libraries::{LibrariesError, read_libraries, write_libraries};
-pub use payload::{PayloadError, read_payload, write_payload};
+pub use payload::{PayloadError, read_payload, write_payload, write_payload_of};
 pub use stream::write_stream_behind;
-pub use value::{EncodedValue, TakePart};
-pub use write::write_value;
+pub use value::{EncodedValue, TakePart, is_plain, is_timed};
+pub use write::{write_plain, write_value};
 
 /// RDB version that is written, but for streams.
 pub const VERSION_WRITTEN: u16 = 6;
@@ -35,6 +36,9 @@ pub const VERSION_TIMED: u16 = 12;
 
 /// Newest RDB version that is read: Redis 7.4's to 8.2's.
 pub const VERSION_READ: u16 = 12;
+
+/// RDB version of Valkey 9, which is read too: Valkey counts on its own from 80.
+pub const VERSION_VALKEY: u16 = 80;
 
 /// Bytes that could not be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +54,14 @@ impl DecodeError {
     /// Would more bytes help? True only when all bytes that are there made sense.
     pub fn is_truncated(&self) -> bool {
         matches!(self.fault, Fault::Truncated { .. })
+    }
+
+    /// How many more bytes it asks for at least.
+    pub fn missing(&self) -> usize {
+        match self.fault {
+            Fault::Truncated { needed, present } => needed - present,
+            _ => 0,
+        }
     }
 }
 

@@ -2,9 +2,15 @@
 
 use super::checksum::crc64;
 use super::encoding::Decoder;
-use super::value::{EncodedValue, STREAM, read_value};
+use super::value::{
+    EncodedValue, HASH_LISTPACK, HASH_TIMED_EARLY, HASH_TIMED_LISTPACK, HASH_TIMED_VALKEY,
+    SET_LISTPACK, STREAM, STREAM_2, STREAM_3, read_value,
+};
 use super::write::write_portable;
-use super::{DecodeError, Fault, VERSION_READ};
+use super::{
+    DecodeError, Fault, VERSION_READ, VERSION_STREAMS, VERSION_TIMED, VERSION_VALKEY,
+    VERSION_WRITTEN,
+};
 use crate::keyspace::Value;
 
 const VERSION_BYTES: usize = 2;
@@ -41,33 +47,64 @@ pub(super) fn sign(out: &mut Vec<u8>, start: usize, version: u16) {
     out.extend_from_slice(&checksum.to_le_bytes());
 }
 
+/// Appends the payload of a value that was read elsewhere, as it is, with the version that has its type.
+pub fn write_payload_of(out: &mut Vec<u8>, value: &EncodedValue<'_>) {
+    /// Redis 7.2's, the first with packed sets and the newest streams.
+    const VERSION_PACKED_SETS: u16 = 11;
+    /// Redis 4's, the first with scores as they are.
+    const VERSION_SCORES: u16 = 8;
+    let start = out.len();
+    let (type_byte, version) = match value.type_byte() {
+        HASH_TIMED_VALKEY => (HASH_TIMED_EARLY, VERSION_VALKEY),
+        byte @ HASH_TIMED_EARLY..=HASH_TIMED_LISTPACK => (byte, VERSION_TIMED),
+        byte @ (SET_LISTPACK | STREAM_3) => (byte, VERSION_PACKED_SETS),
+        byte @ HASH_LISTPACK..=STREAM_2 => (byte, VERSION_STREAMS),
+        byte @ 0..5 => (byte, VERSION_WRITTEN),
+        // Quicklists and the streams of Redis 5 among them.
+        byte => (byte, VERSION_SCORES + 1),
+    };
+    out.push(type_byte);
+    out.extend_from_slice(value.bytes());
+    sign(out, start, version);
+}
+
 /// Reads a payload. Bytes between the value and the version are ignored, as Redis does.
 pub fn read_payload(payload: &[u8]) -> Result<EncodedValue<'_>, PayloadError> {
-    let mut decoder = Decoder::new(checked(payload)?);
+    let (value, is_valkey) = checked(payload)?;
+    let mut decoder = Decoder::new(value);
     let start = decoder;
-    let type_byte = decoder.byte()?;
-    if type_byte == STREAM {
-        return Err(start.error(Fault::UnknownType(type_byte)).into());
-    }
+    let type_byte = foreign_type(decoder.byte()?, is_valkey);
+    let type_byte = type_byte.map_err(|fault| start.error(fault))?;
     Ok(read_value(&mut decoder, type_byte, 0)?)
 }
 
-/// What stands before version and checksum, if they are right.
-pub(super) fn checked(payload: &[u8]) -> Result<&[u8], PayloadError> {
+/// What stands before version and checksum, if they are right, and whether the version is Valkey's.
+pub(super) fn checked(payload: &[u8]) -> Result<(&[u8], bool), PayloadError> {
     let (checked, checksum) = payload
         .split_last_chunk::<CHECKSUM_BYTES>()
         .ok_or(PayloadError::TooShort(payload.len()))?;
     let (value, version) =
         checked.split_last_chunk::<VERSION_BYTES>().ok_or(PayloadError::TooShort(payload.len()))?;
     let version = u16::from_le_bytes(*version);
-    if version > VERSION_READ {
+    let is_valkey = version == VERSION_VALKEY;
+    if version > VERSION_READ && !is_valkey {
         return Err(PayloadError::Version(version));
     }
     let checksum = u64::from_le_bytes(*checksum);
     if checksum == 0 || checksum != crc64(checked) {
         return Err(PayloadError::Checksum);
     }
-    Ok(value)
+    Ok((value, is_valkey))
+}
+
+/// The type byte that one means which another server wrote.
+/// Errors: it is one of our own, which nobody else writes.
+pub(super) fn foreign_type(type_byte: u8, is_valkey: bool) -> Result<u8, Fault> {
+    match type_byte {
+        STREAM | HASH_TIMED_VALKEY => Err(Fault::UnknownType(type_byte)),
+        HASH_TIMED_EARLY if is_valkey => Ok(HASH_TIMED_VALKEY),
+        _ => Ok(type_byte),
+    }
 }
 
 #[cfg(test)]

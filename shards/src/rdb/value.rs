@@ -26,16 +26,18 @@ const LIST_ZIPLIST: u8 = 10;
 const SET_INTSET: u8 = 11;
 const SORTED_SET_ZIPLIST: u8 = 12;
 const HASH_ZIPLIST: u8 = 13;
-const LIST_QUICKLIST: u8 = 14;
-const HASH_LISTPACK: u8 = 16;
-const SORTED_SET_LISTPACK: u8 = 17;
-const LIST_QUICKLIST_2: u8 = 18;
-const SET_LISTPACK: u8 = 20;
+pub(super) const LIST_QUICKLIST: u8 = 14;
+pub(super) const HASH_LISTPACK: u8 = 16;
+pub(super) const SORTED_SET_LISTPACK: u8 = 17;
+pub(super) const LIST_QUICKLIST_2: u8 = 18;
+pub(super) const SET_LISTPACK: u8 = 20;
 /// Hashes with deadlines of fields: of Redis 7.4, and as its release candidates wrote them.
-const HASH_TIMED_EARLY: u8 = 22;
-const HASH_TIMED_LISTPACK_EARLY: u8 = 23;
+pub(super) const HASH_TIMED_EARLY: u8 = 22;
+pub(super) const HASH_TIMED_LISTPACK_EARLY: u8 = 23;
 pub(super) const HASH_TIMED: u8 = 24;
-const HASH_TIMED_LISTPACK: u8 = 25;
+pub(super) const HASH_TIMED_LISTPACK: u8 = 25;
+/// Hashes with deadlines of fields as Valkey 9 writes them, which is 22 there: ours where the writer is not known any more.
+pub(super) const HASH_TIMED_VALKEY: u8 = 65;
 /// Of Redis 5.
 pub(super) const STREAM_1: u8 = 15;
 /// Of Redis 7.0.
@@ -110,7 +112,7 @@ impl<'a> EncodedValue<'a> {
             LIST | LIST_ZIPLIST | LIST_QUICKLIST | LIST_QUICKLIST_2 => ValueType::List,
             SET | SET_INTSET | SET_LISTPACK => ValueType::Set,
             HASH | HASH_ZIPMAP | HASH_ZIPLIST | HASH_LISTPACK => ValueType::Hash,
-            HASH_TIMED_EARLY..=HASH_TIMED_LISTPACK => ValueType::Hash,
+            HASH_TIMED_EARLY..=HASH_TIMED_LISTPACK | HASH_TIMED_VALKEY => ValueType::Hash,
             STREAM | STREAM_1 | STREAM_2 | STREAM_3 => ValueType::Stream,
             _ => ValueType::SortedSet,
         }
@@ -133,6 +135,16 @@ impl<'a> EncodedValue<'a> {
     }
 }
 
+/// Is it in a type that is a count of elements and those, or a string?
+pub fn is_plain(value: &EncodedValue<'_>) -> bool {
+    matches!(value.type_byte, STRING | LIST | SET | HASH | SORTED_SET | HASH_TIMED)
+}
+
+/// Is it a hash in the type in which some fields may have deadlines?
+pub fn is_timed(value: &EncodedValue<'_>) -> bool {
+    value.type_byte == HASH_TIMED
+}
+
 /// Reads a value of the type that `type_byte`, which stood at `type_offset`, says, to its end.
 pub(super) fn read_value<'a>(
     decoder: &mut Decoder<'a>,
@@ -142,6 +154,7 @@ pub(super) fn read_value<'a>(
     let known = matches!(
         type_byte,
         STRING..=SORTED_SET | HASH_ZIPMAP..=STREAM_1 | HASH_LISTPACK..=HASH_TIMED_LISTPACK | STREAM
+            | HASH_TIMED_VALKEY
     );
     if !known {
         return Err(DecodeError { fault: Fault::UnknownType(type_byte), offset: type_offset });
@@ -172,6 +185,7 @@ fn walk(
         STRING => take(Part::String(&decoder.string()?)).map_err(at_start),
         LIST_QUICKLIST | LIST_QUICKLIST_2 => walk_nodes(decoder, type_byte, take),
         LIST | SET | HASH | SORTED_SET_TEXT | SORTED_SET => walk_plain(decoder, type_byte, take),
+        HASH_TIMED_VALKEY => walk_timed_valkey(decoder, take),
         HASH_TIMED | HASH_TIMED_EARLY => walk_timed(decoder, type_byte, take),
         HASH_TIMED_LISTPACK | HASH_TIMED_LISTPACK_EARLY => {
             walk_timed_listpack(decoder, type_byte, take)
@@ -246,6 +260,29 @@ fn walk_timed(
                 let at = first.checked_add_unsigned(distance - 1).filter(|at| *at >= 0);
                 take(Part::TimedField(&field, &value, at.ok_or(start.error(Fault::Deadline))?))
             }
+        };
+        taken.map_err(|fault| start.error(fault))?;
+    }
+    Ok(())
+}
+
+/// Fields with a deadline behind each, or -1.
+fn walk_timed_valkey(
+    decoder: &mut Decoder<'_>,
+    take: &mut TakePart<'_>,
+) -> Result<(), DecodeError> {
+    let start = *decoder;
+    let count = decoder.count()?;
+    if count == 0 {
+        return Err(start.error(Fault::Empty));
+    }
+    for _ in 0..count {
+        let start = *decoder;
+        let (field, value) = (decoder.string()?, decoder.string()?);
+        let taken = match i64::from_le_bytes(decoder.array()?) {
+            -1 => take(Part::Field(&field, &value)),
+            at @ 0.. => take(Part::TimedField(&field, &value, at)),
+            _ => Err(Fault::Deadline),
         };
         taken.map_err(|fault| start.error(fault))?;
     }

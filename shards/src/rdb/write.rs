@@ -138,6 +138,11 @@ pub fn write_value(out: &mut Vec<u8>, value: Value<'_>) {
     write_range(out, value, 0, value.part_count());
 }
 
+/// Appends the type byte of a value and all of it, as the oldest Redis reads it that knows what it holds.
+pub fn write_plain(out: &mut Vec<u8>, value: Value<'_>) {
+    write_portable(out, value);
+}
+
 /// The same in the type that the oldest Redis knows. Returns the RDB version that has it.
 pub(super) fn write_portable(out: &mut Vec<u8>, value: Value<'_>) -> u16 {
     match value {

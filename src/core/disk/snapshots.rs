@@ -279,6 +279,61 @@ impl Core {
         }
     }
 
+    /// Does nothing stand in the way of a snapshot of the shards here, beside what clients have under way?
+    /// Errors: what does.
+    pub fn may_take_moment(&self) -> Result<(), &'static str> {
+        if self.shards.iter().any(|shard| !shard.snapshots.is_possible()) {
+            return Err("ERR this server runs in cache mode and keeps nothing on disk");
+        }
+        let is_busy = |shard: &LocalShard| {
+            shard.snapshots.wanted || shard.snapshots.is_running() || shard.keyspace.cut_is_on()
+        };
+        match self.shards.iter().any(is_busy) {
+            true => Err("TRYAGAIN a snapshot is being written"),
+            false => Ok(()),
+        }
+    }
+
+    /// Has everything that clients had begun here ended, and does a pause hold back what would write?
+    /// Errors: what is not so.
+    pub fn is_at_rest(&self) -> Result<(), &'static str> {
+        if self.pause.until_ms <= self.turn.steady_ms {
+            return Err("TRYAGAIN writes are not held back by CLIENT PAUSE");
+        }
+        let is_free = |shard: &LocalShard| {
+            let ledger = shard.keyspace.ledger();
+            shard.participant.count() == 0
+                && ledger.prepared_count() == 0
+                && ledger.committed_count() == 0
+        };
+        let is_free = self.coordinator.count() == 0
+            && self.coalesced.is_empty()
+            && self.shards.iter().all(is_free);
+        if is_free {
+            Ok(())
+        } else {
+            Err("TRYAGAIN a transaction over several shards is under way")
+        }
+    }
+
+    /// Begins a snapshot of each shard here. Returns where they will be, under the data directory.
+    /// Errors: one could not be begun.
+    pub fn take_moment(&mut self) -> Result<Vec<String>, &'static str> {
+        let mut names = Vec::new();
+        for local in 0..self.shards.len() {
+            self.shards[local].snapshots.want(None);
+            self.begin_snapshot(local);
+            let shard = &self.shards[local];
+            if shard.snapshots.wanted {
+                return Err("TRYAGAIN a snapshot is being written");
+            }
+            let point = shard.group.snapshot_point();
+            let name = SnapshotName { term: point.term, index: point.index };
+            names.push(format!("shard-{}/snapshots/{name}/state.ring", shard.id));
+        }
+        Ok(names)
+    }
+
     fn begin_snapshot(&mut self, local: usize) {
         let (now_ms, steady_ms) = (self.turn.now_ms, self.turn.steady_ms);
         let slots = self.slot_range(self.shards[local].id);
