@@ -396,8 +396,12 @@ mod tests {
             ("--mode cache --segment-size 8mb", "segment-size = 8388608 contradicts"),
             ("--metrics-port 6379", "metrics-port = 6379 contradicts"),
             ("--config /nowhere/at.toml", "/nowhere/at.toml: "),
-            ("snapshot", "snapshot: say what to do"),
-            ("snapshot print", "snapshot: say what to do"),
+            ("snapshot", "say what to do"),
+            ("snapshot print", "say what to do"),
+            ("rdb", "say what to do"),
+            ("rdb import", "say what to do"),
+            ("rdb export --for memcached", "option --for 'memcached': one of redis, valkey"),
+            ("rdb export --dir d --port 1", "the argument '--dir <DIR>' cannot be used with"),
             ("--port 1 snapshot print x", ""),
         ] {
             let refusal = run(line).expect_err(line);

@@ -57,7 +57,7 @@ fn wrong_options_end_with_2() {
         ("--segment-size 1mb", "option --segment-size '1mb': argument must be between 8388608 and"),
         ("--cores 0-4000", "option --cores 0-4000: cpu "),
         ("--config missing.toml", "missing.toml: No such file"),
-        ("snapshot", "snapshot: say what to do"),
+        ("snapshot", "say what to do"),
     ] {
         let text = refusal(folder.path(), line, 2);
         assert!(text.starts_with(start), "{line}: {text}");

@@ -7,6 +7,7 @@
 pub mod links;
 pub mod log_records;
 pub mod payloads;
+pub mod rdb_files;
 pub mod requests;
 pub mod snapshots;
 
@@ -21,6 +22,7 @@ pub const TARGETS: &[Target] = &[
     ("payloads", payloads::check, payloads::seeds),
     ("frames", links::check_frames, links::frame_seeds),
     ("hellos", links::check_hellos, links::hello_seeds),
+    ("rdb_files", rdb_files::check, rdb_files::seeds),
 ];
 
 #[cfg(test)]

@@ -1,0 +1,72 @@
+//! RDB files: none panics or takes more memory than it justifies; a file that a survey finds good is read the same once more, its
+//! items can be kept, and what is written of them is good again.
+//!
+//! Input: one byte of version, then opcodes and items. The header is put before it, the end without a checksum behind it.
+
+use crate::payloads;
+use ringraft_shards::ids::DatabaseIndex;
+use ringraft_shards::keyspace::{Expiry, Key, KeyHasher, Keyspace};
+use ringraft_shards::rdb::file::{Event, Flavor, RdbReader, RdbWriter, survey};
+use ringraft_shards::rdb::write_plain;
+use std::io::Write;
+
+const VALKEY: u8 = 80;
+
+/// Checks one input.
+pub fn check(data: &[u8]) {
+    let [version, body @ ..] = data else { return };
+    let head = match *version {
+        VALKEY => "VALKEY080".to_string(),
+        version => format!("REDIS{:04}", version % 13),
+    };
+    let file = [head.as_bytes(), body, &[0xff], &[0; 8]].concat();
+    let Ok(found) = survey(&file[..], &mut |_| {}) else { return };
+    let mut reader = RdbReader::open(&file[..], found.totals.clone()).expect("it was read before");
+    let mut keyspace = Keyspace::new(KeyHasher::new(1));
+    let mut writer = RdbWriter::new(Vec::new(), Flavor::RedisTimed, &[]).expect("memory takes it");
+    let mut items = 0;
+    loop {
+        let event = reader.next(&mut |record, _| {
+            items += 1;
+            let key = Key::new(&record.key, keyspace.hasher().hash(&record.key));
+            let mut edit = keyspace.edit(record.database, i64::MIN);
+            if edit.restore(&key, &record.value, Expiry::Never).is_ok() {
+                let item = edit.view().peek(&key).expect("just restored");
+                let mut bytes = Vec::new();
+                write_plain(&mut bytes, item.value());
+                let (database, deadline) = (record.database, record.deadline);
+                writer.item(database, deadline, &record.key, bytes[0], &mut |out| {
+                    out.write_all(&bytes[1..])
+                })?;
+            }
+            Ok(())
+        });
+        if event.expect("it was read before") == Event::End {
+            break;
+        }
+    }
+    assert_eq!(items, found.items);
+    let written = writer.items();
+    let again = writer.finish().expect("memory takes it");
+    assert_eq!(survey(&again[..], &mut |_| {}).expect("just written").items, written);
+    assert!(keyspace.count(DatabaseIndex(0)) <= items);
+}
+
+/// Files with a value in every encoding, and with what stands beside values.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let of_payload = |seed: Vec<u8>| {
+        let [version, type_byte, value @ ..] = &seed[..] else { unreachable!("a payload") };
+        [&[*version, *type_byte, 1, b'k'], value].concat()
+    };
+    let mut seeds: Vec<Vec<u8>> = payloads::seeds().into_iter().map(of_payload).collect();
+    for body in [
+        &b"\x0c\xfa\x03ver\x01x\xfe\x03\xfb\x02\x01\xfc\x01\0\0\0\0\0\0\0\xf8\x07\x00\x01k\x01v"[..],
+        b"\x0c\xfd\x01\0\0\0\xf9\x07\x02\x01k\x01\x01m\xf4\x01\x02\x03",
+        b"\x0c\xf5\x10#!lua name=mylib",
+        b"\x0c\xf7\x81\x44\x44\x44\x44\x44\x44\x44\x44\x02\x02\x05\x01x\x03\0\0\0\0\x00",
+        b"\x0c\x07\x01k\x81\x44\x44\x44\x44\x44\x44\x44\x44",
+    ] {
+        seeds.push(body.to_vec());
+    }
+    seeds
+}
