@@ -41,8 +41,10 @@ pub fn check(data: &[u8]) {
             }
             Ok(())
         });
-        if event.expect("it was read before") == Event::End {
-            break;
+        match event.expect("it was read before") {
+            Event::End => break,
+            Event::Library(library) => writer.library(&library.text).expect("memory takes it"),
+            Event::Item | Event::Module(_) => {}
         }
     }
     assert_eq!(items, found.items);

@@ -11,7 +11,7 @@ use crate::node::run::Node;
 use crate::node::{self, Refusal};
 use crate::settings::Settings;
 use ringraft_shards::ids::{DatabaseIndex, Deadline};
-use ringraft_shards::keyspace::{Expiry, Key, KeyHasher, Keyspace};
+use ringraft_shards::keyspace::{Expiry, Key, KeyHasher, Keyspace, Libraries};
 use ringraft_shards::rdb::file::{Flavor, RdbWriter, elements_of, head_of};
 use ringraft_shards::rdb::{ItemRecord, Piece, is_plain, is_timed, write_plain};
 use ringraft_shards::snapshot::transfer::SnapshotFile;
@@ -171,19 +171,20 @@ fn write(
 ) -> Result<String, String> {
     let total: u64 = snapshots.iter().map(SnapshotFile::size).sum();
     let mut progress = Progress::new("checking", total, tell);
-    let (mut has_timed, mut done) = (false, 0);
+    let (mut has_timed, mut done, mut libraries) = (false, 0, Vec::new());
     for snapshot in snapshots {
-        each(snapshot, &mut done, &mut |done| progress.reached(done), &mut |record| {
+        let found = each(snapshot, &mut done, &mut |done| progress.reached(done), &mut |record| {
             has_timed |= is_timed(&record.value);
             Ok(())
         })?;
+        libraries.extend(found.iter().map(|(_, text)| text.to_vec()));
     }
     let flavor = if has_timed { export.timed } else { Flavor::Common };
     let beside = crate::files::beside(&export.out);
     let written = (|| {
         let failed = |error: io::Error| format!("writing {}: {error}", beside.display());
         let file = File::create(&beside).map_err(failed)?;
-        let items = fill(export, snapshots, flavor, file, now_ms, tell)
+        let items = fill(export, snapshots, flavor, &libraries, file, now_ms, tell)
             .map_err(|text| format!("{text}; {} is as it was", export.out.display()))?;
         std::fs::rename(&beside, &export.out)
             .and_then(|()| crate::files::sync_folder_of(&export.out))
@@ -201,6 +202,7 @@ fn fill(
     export: &Export,
     snapshots: &[SnapshotFile],
     flavor: Flavor,
+    libraries: &[Vec<u8>],
     file: File,
     now_ms: u64,
     tell: &dyn Fn(&str),
@@ -215,7 +217,8 @@ fn fill(
     ];
     let failed = |error: io::Error| format!("writing {}: {error}", export.out.display());
     let out = BufWriter::with_capacity(PRINT_BUFFER_BYTES, file);
-    let writer = RdbWriter::new(out, flavor, &facts).map_err(failed)?;
+    let mut writer = RdbWriter::new(out, flavor, &facts).map_err(failed)?;
+    libraries.iter().try_for_each(|text| writer.library(text)).map_err(failed)?;
     let mut exporter = Exporter {
         writer,
         flavor,
@@ -236,13 +239,13 @@ fn fill(
     Ok(items)
 }
 
-/// Hands out all items of a snapshot, some in pieces.
+/// Hands out all items of a snapshot, some in pieces. Returns the libraries of functions that it holds.
 fn each(
     snapshot: &SnapshotFile,
     done: &mut u64,
     reached: &mut dyn FnMut(u64),
     take: &mut dyn FnMut(&ItemRecord<'_>) -> io::Result<()>,
-) -> Result<(), String> {
+) -> Result<Libraries, String> {
     let mut reader = snapshot.reader().map_err(|error| error.to_string())?;
     let failed = |error| snapshot.unreadable(error).to_string();
     while let Some(mut chunk) = reader.read_chunk().map_err(failed)? {
@@ -253,7 +256,7 @@ fn each(
         reached(*done + reader.offset());
     }
     *done += reader.size();
-    Ok(())
+    Ok(reader.take_libraries())
 }
 
 /// An item of which more pieces are to come.

@@ -8,8 +8,8 @@ use crate::core::mail::router::Router;
 use crate::node::Refusal;
 use crate::node::directory::{Directory, Identity};
 use ringraft_shards::ids::{Index, ShardId, Term};
-use ringraft_shards::keyspace::{Expiry, Key, KeyHasher, Keyspace};
-use ringraft_shards::rdb::file::{Event, ItemFields, RdbReader, Survey};
+use ringraft_shards::keyspace::{Expiry, Key, KeyHasher, Keyspace, Libraries, LibraryChange};
+use ringraft_shards::rdb::file::{Event, ItemFields, Library, RdbReader, Survey};
 use ringraft_shards::rdb::{ItemRecord, Piece};
 use ringraft_shards::slot::Slot;
 use ringraft_shards::snapshot::directory::SnapshotName;
@@ -46,12 +46,14 @@ impl Checked {
         let identity = directory.identity();
         let hasher = KeyHasher::with_scheme(identity.key_hash_seed, identity.slot_scheme);
         let router = Router::new(hasher, usize::from(identity.shard_count), 1, 0);
-        let shards = (0..identity.shard_count)
+        let mut shards = (0..identity.shard_count)
             .map(|shard| {
                 ShardPart::begin(directory.path(), identity, &router, ShardId(shard), now_ms)
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(failed)?;
+        // They belong to the first shard.
+        shards[0].writer.push_libraries(&libraries(&self.found.libraries));
         let mut loader =
             Loader { shards, router, now_ms, scratch: Keyspace::new(hasher), past: 0, open: None };
         let (file, size) = open(&self.path).map_err(failed)?;
@@ -77,6 +79,17 @@ impl Checked {
         );
         Ok(())
     }
+}
+
+/// All libraries of functions of the file, as one change makes them.
+fn libraries(found: &[Library]) -> Libraries {
+    let mut libraries = Libraries::default();
+    if !found.is_empty() {
+        let texts = found.iter().map(|found| (found.name.clone(), found.text.clone())).collect();
+        let is_made = libraries.change(&LibraryChange { texts, ..LibraryChange::default() });
+        debug_assert!(is_made, "nobody changed it before");
+    }
+    libraries
 }
 
 /// Puts items where they belong.

@@ -73,7 +73,10 @@ fn send_all(
         });
         match event.map_err(failed)? {
             Event::Item => sender.item_ends(&key).map_err(|error| error.to_string())?,
-            Event::Functions(_) | Event::Module(_) => {}
+            Event::Library(library) => {
+                sender.library(&library).map_err(|error| error.to_string())?;
+            }
+            Event::Module(_) => {}
             Event::End => return Ok(()),
         }
         reached(reader.offset());

@@ -68,9 +68,6 @@ fn check(path: &Path, tell: &dyn Fn(&str)) -> Result<Survey, String> {
             size - found.bytes
         ));
     }
-    for name in &found.functions {
-        tell(&format!("library {name} is passed over: there are no functions here"));
-    }
     for name in &found.modules {
         tell(&format!("data of module {name} is passed over: it is no value of a key"));
     }

@@ -3,7 +3,7 @@
 use super::client::{Answer, Client, Target, encode};
 use crate::limits::{IMPORT_REPLIES_MAX, PRINT_BUFFER_BYTES, PRINTED_ELEMENTS_MAX};
 use ringraft_shards::ids::{DatabaseIndex, Deadline};
-use ringraft_shards::rdb::file::ItemFields;
+use ringraft_shards::rdb::file::{ItemFields, Library};
 use ringraft_shards::rdb::{Fault, ItemRecord, Piece, write_payload_of};
 use ringraft_shards::value::{Part, ValueType};
 use std::io::{self, BufWriter, Write};
@@ -15,6 +15,8 @@ use std::thread::JoinHandle;
 enum Asked {
     /// The item is there now, or it was there before.
     Item(Vec<u8>),
+    /// The library of functions is there now, or it was there before.
+    Library(Vec<u8>),
     /// More of an item, or what belongs to it.
     Part(Vec<u8>),
     /// Is there this key? Told by this way.
@@ -97,6 +99,16 @@ impl Sender {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Sends a library of functions.
+    pub fn library(&mut self, library: &Library) -> io::Result<()> {
+        let mut words: Vec<&[u8]> = vec![b"FUNCTION", b"LOAD"];
+        if self.present == Present::IsReplaced {
+            words.push(b"REPLACE");
+        }
+        words.push(&library.text);
+        self.say(Asked::Library(library.name.clone()), &words)
     }
 
     /// Waits for the last reply.
@@ -273,6 +285,12 @@ fn hear(mut client: Client, asked: &Receiver<Asked>) -> Outcome {
                 return outcome;
             }
         };
+        if let (Asked::Library(name), Answer::Error(text)) = (&asked, &answer)
+            && text.ends_with("already exists")
+        {
+            outcome.note_present(name.clone());
+            continue;
+        }
         let (key, is_item) = match asked {
             Asked::Present(key, tell) => {
                 let is_present = answer != Answer::Integer(0);
@@ -284,7 +302,7 @@ fn hear(mut client: Client, asked: &Receiver<Asked>) -> Outcome {
                 continue;
             }
             Asked::Item(key) => (key, true),
-            Asked::Part(key) => (key, false),
+            Asked::Library(key) | Asked::Part(key) => (key, false),
         };
         match answer {
             // SET NX says it so, RESTORE so.

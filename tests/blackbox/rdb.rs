@@ -368,13 +368,39 @@ fn fields_with_deadlines_and_other_facts_are_kept() {
         assert_eq!(client.say(line), Value::Array(times));
     }
     let file = server.directory().join("facts.rdb");
-    let bytes = b"REDIS0012\xf5\x17#!lua name=mylib\nreturn\xfe\x00\xf9\xc8\x00\x01k\x01v\
+    let bytes = b"REDIS0012\xf7\x81\x44\x44\x44\x44\x44\x44\x44\x44\x02\x02\x00\xfe\x00\xf9\xc8\x00\x01k\x01v\
         \xfc\x01\x00\x00\x00\x00\x00\x00\x00\x00\x04past\x01v\xff\x00\x00\x00\x00\x00\x00\x00\x00";
     std::fs::write(&file, bytes).expect("writable");
     let outcome = import(&file, server.port(), &[]);
     assert!(outcome.status.success(), "{}", outcome.text);
-    for text in ["library mylib is passed over", "1 items imported", "1 whose time is over"] {
+    for text in
+        ["data of module REREREREQ is passed over", "1 items imported", "1 whose time is over"]
+    {
         assert!(outcome.text.contains(text), "{text}: {}", outcome.text);
     }
     assert!(client.say("OBJECT FREQ k").integer() >= 199);
+}
+
+#[test]
+fn libraries_of_functions_come_along() {
+    const TEXT: &str = "#!lua name=mylib\nredis.register_function('f', function() return 7 end)";
+    let redis = Server::start_redis(&[]);
+    assert_eq!(redis.client().call(&["FUNCTION", "LOAD", TEXT]), Value::bulk("mylib"));
+    assert_eq!(redis.client().say("SAVE"), Value::ok());
+    let file = redis.directory().join("dump.rdb");
+    let server = Server::start(&["--shards", "2"]);
+    let outcome = import(&file, server.port(), &[]);
+    assert!(outcome.status.success(), "{}", outcome.text);
+    assert_eq!(server.client().say("FCALL f 0"), Value::Integer(7));
+    let outcome = import(&file, server.port(), &[]);
+    assert!(outcome.text.contains("1 keys were there before"), "{}", outcome.text);
+    assert!(import(&file, server.port(), &["--replace"]).status.success());
+    let out = server.directory().join("out.rdb");
+    let (out, port) = (out.to_string_lossy().into_owned(), server.port().to_string());
+    let outcome = tool(&["rdb", "export", "--port", &port, "--out", &out]);
+    assert!(outcome.status.success(), "{}", outcome.text);
+    for file in [&out, &file.to_string_lossy().into_owned()] {
+        let loaded = Server::start(&["--shards", "2", "--load-rdb", file]);
+        assert_eq!(loaded.client().say("FCALL f 0"), Value::Integer(7));
+    }
 }

@@ -24,7 +24,7 @@ mod read;
 mod survey;
 mod write;
 
-pub use read::{Event, ItemFields, RdbReader, TakeRecord};
+pub use read::{Event, ItemFields, Library, RdbReader, TakeRecord};
 pub use survey::{Survey, survey};
 pub use write::{Flavor, RdbWriter, ValueWriter, elements_of, head_of};
 

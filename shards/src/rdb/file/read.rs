@@ -34,13 +34,22 @@ pub struct ItemFields {
 /// have in files, a piece is in the plain types; the form of a whole one is not known.
 pub type TakeRecord<'t> = dyn FnMut(ItemRecord<'_>, ItemFields) -> io::Result<()> + 't;
 
+/// A library of functions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Library {
+    /// Its name, which its first line says.
+    pub name: Vec<u8>,
+    /// All of it.
+    pub text: Vec<u8>,
+}
+
 /// What was met in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// An item, which was handed out.
     Item,
-    /// A library of functions, by its name, which was passed over.
-    Functions(String),
+    /// A library of functions.
+    Library(Library),
     /// Data of a module beside its values, which was passed over.
     Module(String),
     /// The end; the checksum, if there is one, is right.
@@ -110,7 +119,7 @@ impl<R: Read> RdbReader<R> {
                 AUX => _ = (self.string()?, self.string()?),
                 RESIZE => _ = (self.count()?, self.count()?),
                 SLOT_INFO => _ = (self.count()?, self.count()?, self.count()?),
-                FUNCTION => return Ok(Event::Functions(library_name(&self.string()?))),
+                FUNCTION => return self.library(offset).map(Event::Library),
                 MODULE_AUX => return self.pass_module().map(Event::Module),
                 END => return self.end().map(|()| Event::End),
                 type_byte => {
@@ -133,6 +142,14 @@ impl<R: Read> RdbReader<R> {
 
     fn string(&mut self) -> Result<Vec<u8>, RdbError> {
         self.input.parse(None, |decoder| decoder.string().map(|string| string.into_owned()))
+    }
+
+    fn library(&mut self, offset: u64) -> Result<Library, RdbError> {
+        let text = self.string()?;
+        let fault = Fault::Packed("library of functions: its first line has no name");
+        let name = library_name(&text);
+        let name = name.ok_or(RdbError::Damaged { offset, key: None, fault })?.to_vec();
+        Ok(Library { name, text })
     }
 
     fn select(&mut self, offset: u64) -> Result<(), RdbError> {
@@ -395,8 +412,9 @@ fn at_type(error: RdbError, offset: u64) -> RdbError {
 }
 
 /// The name in the first line of a library: `#!lua name=NAME`.
-fn library_name(code: &[u8]) -> String {
-    let line = code.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let name = line.split(|byte| *byte == b' ').find_map(|word| word.strip_prefix(b"name="));
-    name.map_or("without a name".to_string(), |name| name.escape_ascii().to_string())
+fn library_name(text: &[u8]) -> Option<&[u8]> {
+    let line = text.split(|byte| *byte == b'\n').next()?;
+    line.split(|byte| *byte == b' ')
+        .find_map(|word| word.strip_prefix(b"name="))
+        .map(<[u8]>::trim_ascii)
 }

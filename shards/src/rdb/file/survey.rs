@@ -1,7 +1,7 @@
 //! Reads an RDB file to its end and keeps nothing: is it good, and what is in it?
 
 use super::super::{Fault, ItemRecord, Piece};
-use super::{Event, RdbError, RdbReader};
+use super::{Event, Library, RdbError, RdbReader};
 use crate::value::{Part, ValueType};
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -14,8 +14,8 @@ pub struct Survey {
     pub items: u64,
     /// Bytes.
     pub bytes: u64,
-    /// Libraries of functions, by name.
-    pub functions: Vec<String>,
+    /// Libraries of functions.
+    pub libraries: Vec<Library>,
     /// Data of modules beside their values, by name.
     pub modules: Vec<String>,
     /// For whoever reads it next: see [`RdbReader::open`].
@@ -54,7 +54,7 @@ pub fn survey(source: impl Read, tell: &mut dyn FnMut(u64)) -> Result<Survey, Rd
         tell(reader.offset());
         match event {
             Event::Item => found.items += 1,
-            Event::Functions(name) => found.functions.push(name),
+            Event::Library(library) => found.libraries.push(library),
             Event::Module(name) => found.modules.push(name),
             Event::End => {
                 found.totals.extend(list.take());

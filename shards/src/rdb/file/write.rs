@@ -4,7 +4,7 @@ use super::super::checksum::{Digest, digest};
 use super::super::encoding::{Decoder, write_length, write_string};
 use super::super::value::{EncodedValue, HASH_TIMED, HASH_TIMED_EARLY};
 use super::super::{VERSION_STREAMS, VERSION_TIMED, VERSION_VALKEY};
-use super::{AUX, DEADLINE_MS, END, SELECT};
+use super::{AUX, DEADLINE_MS, END, FUNCTION, SELECT};
 use crate::ids::{DatabaseIndex, Deadline};
 use std::io::{self, Write};
 
@@ -59,6 +59,13 @@ impl<W: Write> RdbWriter<W> {
             writer.put(&bytes)?;
         }
         Ok(writer)
+    }
+
+    /// Writes a library of functions.
+    pub fn library(&mut self, text: &[u8]) -> io::Result<()> {
+        let mut bytes = vec![FUNCTION];
+        write_string(&mut bytes, text);
+        self.put(&bytes)
     }
 
     /// Items written.
