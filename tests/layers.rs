@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     // What a request does, and the cores on which it is done.
     &["commands", "script", "core"],
     // The process, and what is typed at a prompt.
-    &["node", "options", "snapshot_print"],
+    &["node", "options", "snapshot_print", "rdb"],
     &["main"],
 ];
 
