@@ -374,7 +374,7 @@ fn fields_with_deadlines_and_other_facts_are_kept() {
     let outcome = import(&file, server.port(), &[]);
     assert!(outcome.status.success(), "{}", outcome.text);
     for text in
-        ["data of module REREREREQ is passed over", "1 items imported", "1 whose time is over"]
+        ["data of module RERERERER is passed over", "1 items imported", "1 whose time is over"]
     {
         assert!(outcome.text.contains(text), "{text}: {}", outcome.text);
     }
