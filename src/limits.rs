@@ -271,3 +271,6 @@ pub const SCRIPT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(
 pub const SCRIPT_SLICE: std::time::Duration = std::time::Duration::from_millis(5);
 /// Replies of a server that an import is ahead of; then it waits for them.
 pub const IMPORT_REPLIES_MAX: usize = 10_000;
+
+/// Clients that are closed at once because all together hold too much memory; a tenth of a second later it is looked again.
+pub const CLIENTS_EVICTED_AT_ONCE_MAX: usize = 1024;

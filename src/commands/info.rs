@@ -61,6 +61,7 @@ const SECTIONS: &[Section] = &[
     section("cores", "Cores", cores),
     section("shards", "Shards", shards).on_demand(),
     section("raft", "Raft", raft).on_demand(),
+    section("modules", "Modules", |_, _, _| ()),
     section("commandstats", "Commandstats", command_stats).on_demand(),
     section("errorstats", "Errorstats", error_stats),
     section("latencystats", "Latencystats", latency_stats).on_demand(),
@@ -125,7 +126,9 @@ fn server(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("os", operating_system());
     text.field("arch_bits", usize::BITS);
     text.field("multiplexing_api", "io_uring");
+    text.field("monotonic_clock", "POSIX clock_gettime");
     text.field("process_id", std::process::id());
+    text.field("process_supervised", "no");
     text.field("run_id", &core.shared.run_id);
     text.field("cluster_id", format_args!("{:032x}", core.shared.cluster_id));
     text.field("tcp_port", core.settings.port);
@@ -135,6 +138,8 @@ fn server(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("clock_turned_back", clock_turns);
     text.field("clock_turned_back_ms", clock_turned_ms);
     text.field("hz", 10);
+    text.field("configured_hz", 10);
+    text.field("io_threads_active", 0);
     text.field("executable", file_name(std::env::current_exe().ok().as_deref()));
     text.field("config_file", file_name(core.settings.config_file.as_deref()));
     text.field("mode", core.settings.mode.word());
@@ -156,6 +161,7 @@ fn clients(text: &mut Text, core: &Core, totals: &Totals) {
     let input = reports.clone().map(|core| core.largest_buffers.0).max().unwrap_or(0);
     let output = reports.map(|core| core.largest_buffers.1).max().unwrap_or(0);
     text.field("connected_clients", totals.sum(|core| core.client_count));
+    text.field("cluster_connections", 0);
     text.field("maxclients", core.settings.maxclients);
     text.field("client_recent_max_input_buffer", input);
     text.field("client_recent_max_output_buffer", output);
@@ -184,6 +190,10 @@ fn memory(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("allocator_active", memory.active);
     text.field("allocator_resident", memory.resident);
     text.bytes("total_system_memory", usage::system_memory());
+    let script_bytes = totals.sum(|core| core.script_bytes) as u64;
+    text.bytes("used_memory_lua", script_bytes);
+    text.bytes("used_memory_scripts", script_bytes);
+    text.field("number_of_cached_scripts", core.shared.scripts.count());
     text.bytes("maxmemory", core.settings.maxmemory);
     text.field("maxmemory_policy", core.settings.maxmemory_policy.word());
     let ratio = |a: u64, b: u64| format!("{:.2}", a as f64 / b.max(1) as f64);
@@ -195,6 +205,11 @@ fn memory(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("rss_overhead_bytes", memory.process as i64 - memory.resident as i64);
     text.field("mem_fragmentation_ratio", ratio(memory.process, memory.allocated));
     text.field("mem_fragmentation_bytes", memory.process as i64 - memory.allocated as i64);
+    text.field("mem_replication_backlog", 0);
+    text.field("mem_total_replication_buffers", 0);
+    text.field("mem_clients_slaves", 0);
+    text.field("mem_cluster_links", 0);
+    text.field("mem_aof_buffer", totals.log_bytes());
     text.field("mem_clients_normal", totals.sum(|core| core.client_bytes));
     text.field("mem_allocator", format_args!("jemalloc-{}", usage::allocator_version()));
 }
@@ -206,14 +221,23 @@ fn persistence(text: &mut Text, core: &Core, totals: &Totals) {
     let longest = snapshots.iter().map(|s| s.last_duration_ms).max().unwrap_or(-1);
     let oldest = snapshots.iter().map(|s| s.last_ms).min().unwrap_or(0);
     let all_ok = snapshots.iter().all(|s| s.last_ok);
+    let is_running = snapshots.iter().any(|s| s.is_running);
     text.field("loading", 0);
+    text.field("async_loading", 0);
     text.field("rdb_changes_since_last_save", snapshots.iter().map(|s| s.changes).sum::<u64>());
-    text.field("rdb_bgsave_in_progress", u8::from(snapshots.iter().any(|s| s.is_running)));
+    text.field("rdb_bgsave_in_progress", u8::from(is_running));
     text.field("rdb_last_save_time", oldest / 1000);
     text.field("rdb_last_bgsave_status", if all_ok { "ok" } else { "err" });
     text.field("rdb_last_bgsave_time_sec", seconds(longest));
     text.field("rdb_saves", snapshots.iter().map(|s| s.count).sum::<u64>());
     text.field("aof_enabled", u8::from(core.settings.mode == Mode::Store));
+    // A snapshot makes the log short: it is both of Redis' two works in the background.
+    text.field("aof_rewrite_in_progress", u8::from(is_running));
+    text.field("aof_rewrite_scheduled", 0);
+    text.field("aof_last_rewrite_time_sec", seconds(longest));
+    text.field("aof_last_bgrewrite_status", if all_ok { "ok" } else { "err" });
+    let shards = totals.cores.iter().flat_map(|core| &core.shards);
+    text.field("aof_current_size", shards.map(|shard| shard.raft.log_bytes as u64).sum::<u64>());
     let is_starved = totals.cores.iter().flat_map(|core| &core.shards).any(|s| s.is_starved);
     text.field("aof_last_write_status", if is_starved { "err" } else { "ok" });
     text.field("fsync", core.settings.fsync.word());
@@ -233,11 +257,17 @@ fn stats(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("rejected_connections", stats.rejected_connections);
     text.field("expired_keys", stats.expired_keys);
     text.field("evicted_keys", stats.evicted_keys);
+    text.field("evicted_clients", stats.evicted_clients);
     text.field("keyspace_hits", stats.keyspace_hits);
     text.field("keyspace_misses", stats.keyspace_misses);
     text.field("tracking_total_keys", totals.sum(|core| core.tracking.0));
     text.field("tracking_total_items", totals.sum(|core| core.tracking.1));
     text.field("tracking_total_prefixes", totals.sum(|core| core.tracking.2));
+    text.field("sync_full", 0);
+    text.field("sync_partial_ok", 0);
+    text.field("sync_partial_err", 0);
+    text.field("latest_fork_usec", 0);
+    text.field("total_forks", 0);
     text.field("pubsub_channels", core.push.count(TopicKind::Channel));
     text.field("pubsub_patterns", core.push.count(TopicKind::Pattern));
     text.field("pubsubshard_channels", core.push.count(TopicKind::ShardChannel));
@@ -246,15 +276,27 @@ fn stats(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("client_output_buffer_limit_disconnections", stats.output_limit_disconnections);
 }
 
-fn replication(text: &mut Text, _: &Core, _: &Totals) {
+fn replication(text: &mut Text, core: &Core, _: &Totals) {
     text.field("role", "master");
     text.field("connected_slaves", 0);
+    text.field("master_failover_state", "no-failover");
+    text.field("master_replid", &core.shared.run_id);
+    text.field("master_replid2", "0".repeat(40));
+    text.field("master_repl_offset", 0);
+    text.field("second_repl_offset", -1);
+    text.field("repl_backlog_active", 0);
+    text.field("repl_backlog_size", 0);
+    text.field("repl_backlog_first_byte_offset", 0);
+    text.field("repl_backlog_histlen", 0);
 }
 
 fn cpu(text: &mut Text, _: &Core, _: &Totals) {
     let (kernel, user) = usage::processor_time();
     text.field("used_cpu_sys", format_args!("{:.6}", kernel.as_secs_f64()));
     text.field("used_cpu_user", format_args!("{:.6}", user.as_secs_f64()));
+    // There is no child: nothing is forked.
+    text.field("used_cpu_sys_children", "0.000000");
+    text.field("used_cpu_user_children", "0.000000");
 }
 
 fn cores(text: &mut Text, core: &Core, totals: &Totals) {

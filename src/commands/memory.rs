@@ -14,6 +14,11 @@ pub const COMMANDS: &[Command] =
     &[container("memory", MEMORY).about(Group::Server, "4.0.0", "What takes how much memory.")];
 
 const MEMORY: &[Command] = &[
+    session("doctor", Arity::Exactly(2), doctor).of("memory").asks().about(
+        Group::Server,
+        "4.0.0",
+        "Whether something about the memory should be looked at.",
+    ),
     plain("help", Arity::Exactly(2), help).of("memory").about(
         Group::Server,
         "4.0.0",
@@ -36,6 +41,73 @@ const MEMORY: &[Command] = &[
     ),
     MEMORY_USAGE,
 ];
+
+fn doctor(
+    context: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    context.ask_cores(
+        |core| core.report(),
+        |core, reports, reply| {
+            let limit = core.settings.maxmemory;
+            reply.verbatim(&findings(&usage::memory(), &Totals::of(reports), limit));
+        },
+    )
+}
+
+/// Below so much everything is in ratios that say nothing.
+const LITTLE_BYTES: u64 = 5 << 20;
+
+/// Buffers of a client that are large on average.
+const LARGE_CLIENT_BYTES: u64 = 200 << 10;
+
+/// What of the memory is worth a look.
+fn findings(memory: &Memory, totals: &Totals, limit: u64) -> String {
+    if memory.allocated < LITTLE_BYTES {
+        return "This server is empty or uses little memory: there is nothing to say about it yet.\n".into();
+    }
+    let clients = totals.sum(|core| core.client_count).max(1) as u64;
+    let client_bytes = totals.sum(|core| core.client_bytes) as u64;
+    let data = totals.data_bytes();
+    let is_much = |part: u64, whole: u64, percent: u64| part * 100 > whole.max(1) * percent;
+    let found: Vec<&str> = [
+        (
+            is_much(memory.peak, memory.allocated, 150),
+            "Peak: once it was more than 1.5 times what it is now. Pages that are free since then may still be there, and \
+             mem_fragmentation_ratio is high because of it; MEMORY PURGE gives them back.",
+        ),
+        (
+            is_much(memory.active, memory.allocated, 140),
+            "Fragmentation: pages hold much less than they could. It is put in order in the background; see compacted in \
+             INFO shards.",
+        ),
+        (
+            is_much(memory.resident, memory.active, 110) && memory.resident > LITTLE_BYTES * 4,
+            "Free pages: the allocator keeps many for later use. MEMORY PURGE gives them back.",
+        ),
+        (
+            is_much(memory.process, memory.resident, 110) && memory.process > LITTLE_BYTES * 8,
+            "Process: it holds more than its allocator, such as rings and stacks of its cores.",
+        ),
+        (
+            client_bytes / clients > LARGE_CLIENT_BYTES,
+            "Clients: each holds more than 200 KiB on average. CLIENT LIST shows by tot-mem which; maxmemory-clients and \
+             client-output-buffer-limit bound them.",
+        ),
+        (
+            limit > 0 && is_much(data, limit, 95),
+            "Limit: more than 95 % of maxmemory are in use; what is written next is evicted for, or refused.",
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(is_so, text)| is_so.then_some(text))
+    .collect();
+    match found.as_slice() {
+        [] => "There is nothing wrong with the memory of this server.\n".into(),
+        found => found.iter().flat_map(|text| [" * ", text, "\n"]).collect(),
+    }
+}
 
 fn malloc_stats(_: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
     reply.verbatim(&usage::allocator_report());
@@ -96,7 +168,13 @@ fn fields(memory: &Memory, totals: &Totals) -> Vec<(&'static str, Value)> {
         ("peak.allocated", count(memory.peak)),
         ("total.allocated", count(memory.allocated)),
         ("startup.allocated", count(memory.at_start)),
+        ("replication.backlog", count(0)),
+        ("clients.slaves", count(0)),
         ("clients.normal", count(totals.sum(|core| core.client_bytes) as u64)),
+        ("cluster.links", count(0)),
+        ("aof.buffer", count(totals.log_bytes())),
+        ("lua.caches", count(totals.sum(|core| core.script_bytes) as u64)),
+        ("functions.caches", count(0)),
         ("overhead.total", count(memory.allocated.saturating_sub(data))),
         ("keys.count", count(keys)),
         ("keys.bytes-per-key", count(data.checked_div(keys).unwrap_or(0))),

@@ -19,6 +19,11 @@ pub const COMMANDS: &[Command] = &[
         "1.0.0",
         "Begins a snapshot of every shard.",
     ),
+    session("bgrewriteaof", Arity::Exactly(1), bgrewriteaof).admin().about(
+        Group::Server,
+        "1.0.0",
+        "Begins a snapshot of every shard, behind which the log before it goes.",
+    ),
     session("lastsave", Arity::Exactly(1), lastsave).fast().asks().about(
         Group::Server,
         "1.0.0",
@@ -112,16 +117,11 @@ fn bgsave(
         return Err(Refusal::Syntax);
     }
     let core = &mut *context.core;
-    if core.settings.mode == crate::settings::values::Mode::Cache {
-        return Err(NOTHING_ON_DISK);
-    }
     let running = core.shards.iter().any(|shard| shard.snapshots.is_running());
     if running && !scheduled {
         return Err(Refusal::text("ERR Background save already in progress"));
     }
-    for shard in (0..core.router.shard_count()).map(|n| ShardId(n as u16)) {
-        core.at_shard(shard, |core, local| core.shards[local].snapshots.want(None));
-    }
+    want_snapshots(core)?;
     let scheduled = running && scheduled;
     reply.simple(if scheduled {
         "Background saving scheduled"
@@ -129,6 +129,34 @@ fn bgsave(
         "Background saving started"
     });
     Ok(Answer::Now)
+}
+
+/// A snapshot is the log made short: what is before it is not needed any more. One that runs already has begun with an older
+/// state, and another follows it.
+fn bgrewriteaof(
+    context: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    let running = context.core.shards.iter().any(|shard| shard.snapshots.is_running());
+    want_snapshots(context.core)?;
+    reply.simple(if running {
+        "Background append only file rewriting scheduled"
+    } else {
+        "Background append only file rewriting started"
+    });
+    Ok(Answer::Now)
+}
+
+/// Asks every shard for a snapshot. Errors: there is nowhere to put it.
+fn want_snapshots(core: &mut Core) -> Result<(), Refusal> {
+    if core.settings.mode == crate::settings::values::Mode::Cache {
+        return Err(NOTHING_ON_DISK);
+    }
+    for shard in (0..core.router.shard_count()).map(|n| ShardId(n as u16)) {
+        core.at_shard(shard, |core, local| core.shards[local].snapshots.want(None));
+    }
+    Ok(())
 }
 
 fn reload(

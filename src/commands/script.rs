@@ -1,7 +1,7 @@
 //! EVAL and its kin, and SCRIPT.
 
 use super::help::help;
-use super::refusal::{Outcome, Refusal};
+use super::refusal::Refusal;
 use super::{Answer, Arity, Call, Command, Group, ScriptBy, container, plain, script_row, session};
 use crate::core::SessionContext;
 use crate::resp::reply::Reply;
@@ -34,7 +34,7 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 const SCRIPT: &[Command] = &[
-    plain("debug", Arity::Exactly(3), debug).of("script").about(
+    session("debug", Arity::Exactly(3), debug).of("script").about(
         Group::Scripting,
         "3.2.0",
         "Refused: there is no debugger.",
@@ -72,12 +72,23 @@ pub const fn reads(mut row: Command) -> Command {
     row
 }
 
-fn debug(call: &Call<'_>, _: &mut Reply<'_>) -> Outcome {
-    let words = ["yes", "sync", "no"];
-    Err(Refusal::text(match words.iter().any(|word| call.arguments.is(2, word)) {
-        true => "ERR SCRIPT DEBUG is not supported: there is no debugger",
-        false => "ERR Use SCRIPT DEBUG YES/SYNC/NO",
-    }))
+/// Clients go on with the script whatever they are answered (redis-cli --ldb): it must not run then, where a session of the
+/// debugger would have left the data as it was.
+fn debug(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    if call.arguments.is(2, "no") {
+        context.session().wants_debugger = false;
+        reply.ok();
+        return Ok(Answer::Now);
+    }
+    if !["yes", "sync"].iter().any(|word| call.arguments.is(2, word)) {
+        return Err(Refusal::text("ERR Use SCRIPT DEBUG YES/SYNC/NO"));
+    }
+    context.session().wants_debugger = true;
+    Err(Refusal::text("ERR SCRIPT DEBUG is not supported: there is no debugger"))
 }
 
 fn exists(

@@ -1,8 +1,9 @@
 //! Commands about the server as a whole: its clock, its role, its end, and all that it is asked.
 
+use super::info::REDIS_VERSION;
 use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Group, plain, session};
-use crate::core::{Core, SessionContext, busy};
+use crate::core::{Chance, Core, SessionContext, busy};
 use crate::resp::reply::Reply;
 use crate::settings::values::Mode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,6 +14,11 @@ pub const COMMANDS: &[Command] = &[
         Group::Server,
         "2.6.0",
         "Seconds since 1970, and microseconds of the current one.",
+    ),
+    reading(plain("lolwut", Arity::AtLeast(1), lolwut)).fast().about(
+        Group::Server,
+        "5.0.0",
+        "Draws something, and says which version this is.",
     ),
     session("role", Arity::Exactly(1), role).fast().about(
         Group::Server,
@@ -31,12 +37,69 @@ pub const COMMANDS: &[Command] = &[
     ),
 ];
 
+/// COMMAND INFO says of it that it reads, as Redis has it.
+const fn reading(mut row: Command) -> Command {
+    row.flags.readonly = true;
+    row
+}
+
 fn time(_: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     reply.array(2);
     reply.bulk_integer(now.as_secs() as i64);
     reply.bulk_integer(i64::from(now.subsec_micros()));
     Ok(())
+}
+
+/// Columns and rows of the picture, and the most of either that may be asked for.
+const SKYLINE_COLUMNS: i64 = 66;
+const SKYLINE_ROWS: i64 = 9;
+const SKYLINE_MAX: i64 = 1000;
+
+/// Houses at night: LOLWUT [VERSION version] [columns [rows]].
+fn lolwut(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let mut at = 1;
+    if call.count() >= 3 && call.arguments.is(1, "version") {
+        // Every version draws the same here.
+        call.integer(2)?;
+        at = 3;
+    }
+    let size = |at: usize, default: i64| match call.arguments.get(at) {
+        None => Ok(default),
+        Some(_) => call.integer(at).map(|size| size.clamp(1, SKYLINE_MAX)),
+    };
+    let (columns, rows) = (size(at, SKYLINE_COLUMNS)?, size(at + 1, SKYLINE_ROWS)?);
+    let mut text = skyline(columns as usize, rows as usize, Chance::new(call.seed));
+    text.push_str(&format!(
+        "\nRedis ver. {REDIS_VERSION}, ringraft {}\n",
+        env!("CARGO_PKG_VERSION")
+    ));
+    reply.verbatim(&text);
+    Ok(())
+}
+
+fn skyline(columns: usize, rows: usize, mut chance: Chance) -> String {
+    let mut picture = vec![vec![' '; columns]; rows];
+    let mut left = 0;
+    while left < columns {
+        let width = (3 + (chance.bits() % 6) as usize).min(columns - left);
+        let height = 1 + (chance.bits() % rows as u64) as usize;
+        for (above, line) in picture.iter_mut().rev().take(height).enumerate() {
+            for (place, house) in line[left..left + width].iter_mut().enumerate() {
+                let is_wall = place == 0 || place + 1 == width || above + 1 == height;
+                let is_lit = chance.bits() % 3 == 0;
+                *house = if is_wall {
+                    '#'
+                } else if is_lit {
+                    'o'
+                } else {
+                    '.'
+                };
+            }
+        }
+        left += width + (chance.bits() % 2) as usize;
+    }
+    picture.into_iter().flat_map(|line| line.into_iter().chain(['\n'])).collect()
 }
 
 fn role(

@@ -7,11 +7,11 @@
 
 use super::refusal::Refusal;
 use super::{
-    Command, Run, bit, bitfield, client, cluster, command, config, connection, counter, database,
-    debug, dump, expire, function, geo, geo_search, hash, hash_expire, hyperloglog, info, keys,
-    latency, lcs, list, memory, object, pattern, persistence, pubsub, raft, scan, script, server,
-    set, set_operations, slowlog, sort, stream, stream_group, stream_info, stream_read, string,
-    zset, zset_operations, zset_range, zset_walk,
+    Command, Run, bit, bitfield, client, cluster, command, command_log, config, connection,
+    counter, database, debug, dump, expire, function, geo, geo_search, hash, hash_expire,
+    hyperloglog, info, keys, latency, lcs, list, memory, module, object, pattern, persistence,
+    pubsub, raft, scan, script, server, set, set_operations, sort, stream, stream_group,
+    stream_info, stream_read, string, zset, zset_operations, zset_range, zset_walk,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -61,7 +61,8 @@ const FAMILIES: &[&[Command]] = &[
     persistence::COMMANDS,
     raft::COMMANDS,
     memory::COMMANDS,
-    slowlog::COMMANDS,
+    command_log::COMMANDS,
+    module::COMMANDS,
     latency::COMMANDS,
     debug::COMMANDS,
     crate::core::transact::libraries::COMMANDS,
@@ -437,6 +438,25 @@ const NUMBERED: &[&str] = &[
     "function|help",
     "change-libraries",
     "raftmoment",
+    "latency|doctor",
+    "latency|graph",
+    "latency|history",
+    "latency|latest",
+    "latency|reset",
+    "memory|doctor",
+    "module",
+    "module|help",
+    "module|list",
+    "module|load",
+    "module|loadex",
+    "module|unload",
+    "lolwut",
+    "bgrewriteaof",
+    "commandlog",
+    "commandlog|get",
+    "commandlog|help",
+    "commandlog|len",
+    "commandlog|reset",
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.

@@ -34,6 +34,7 @@ use disk::storage::Storage;
 use disk::together::Ended;
 use mail::mailbox::{Mail, Mailbox, MailboxSender};
 use mail::router::Router;
+use observe::latency::Event;
 use observe::stats::Stats;
 use ringraft_shards::keyspace::prefetch;
 use ringraft_shards::raft::Output;
@@ -97,6 +98,8 @@ pub struct Shared {
     pub node_id: u64,
     /// Scripts.
     pub scripts: Arc<Library>,
+    /// What clients hold.
+    pub client_memory: client::evict::ClientMemory,
 }
 
 /// A source of chance for choices that need not be repeated (RANDOMKEY, SCAN's luck).
@@ -388,6 +391,20 @@ impl Core {
         }
     }
 
+    /// A turn has ended, at the beginning of the next or when the core goes to sleep.
+    #[inline(always)]
+    fn note_turn(&mut self, began: Duration, ended: Duration) {
+        let (took, now_ms) = (ended.saturating_sub(began), self.turn.now_ms);
+        self.stats.noted.latency.note(Event::Turn, took, now_ms);
+    }
+
+    /// The core has nothing to do from now on.
+    fn end_turn(&mut self, now: Instant) {
+        if let Some(began) = self.turn.began.take() {
+            self.note_turn(began, self.steady.at(now));
+        }
+    }
+
     /// Waits for the ring. Looks for work for a while first, if the settings say so.
     fn sleep(&mut self) {
         let time = self.spinner.time(self.settings.spin_us);
@@ -401,6 +418,7 @@ impl Core {
             return self.mailbox.wake();
         }
         let begin = Instant::now();
+        self.end_turn(begin);
         let result = self.ring.enter(Wait::ForCompletion);
         self.mailbox.wake();
         self.spinner.slept(begin.elapsed());
@@ -413,6 +431,7 @@ impl Core {
     #[cold]
     fn spin(&mut self, time: Duration) -> bool {
         let start = Instant::now();
+        self.end_turn(start);
         let (mut found, mut passed) = (false, Duration::ZERO);
         while !found && passed < time {
             std::hint::spin_loop();
@@ -486,7 +505,11 @@ impl Core {
 
     fn begin_turn(&mut self) {
         self.turn.now_ms = wall_clock_ms();
-        self.turn.steady_ms = self.steady.read().as_millis() as i64;
+        let steady = self.steady.read();
+        self.turn.steady_ms = steady.as_millis() as i64;
+        if let Some(began) = self.turn.began.replace(steady) {
+            self.note_turn(began, steady);
+        }
         self.stats.now_ms = self.turn.now_ms;
         self.stats.turns += 1;
         let paused = self.pause.until_ms > self.turn.steady_ms;

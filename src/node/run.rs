@@ -5,6 +5,7 @@ use super::directory::Directory;
 use super::recover::Origins;
 use super::{Plan, Refusal, checks, cpus};
 use crate::core::client::connection;
+use crate::core::client::evict::ClientMemory;
 use crate::core::disk::background::Background;
 use crate::core::disk::full_disk::SnapshotTurn;
 use crate::core::disk::storage::Storage;
@@ -79,6 +80,7 @@ impl Node {
             cluster_id: plan.identity.cluster.0,
             node_id: plan.identity.node.0,
             scripts: Arc::new(Library::new()),
+            client_memory: ClientMemory::new(core_count),
         });
         let hasher = KeyHasher::with_scheme(plan.identity.key_hash_seed, plan.identity.slot_scheme);
         let unix = unix_socket(plan)?;

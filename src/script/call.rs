@@ -119,8 +119,19 @@ fn error(text: &str) -> Ending {
 }
 
 /// Containers whose subcommands concern the server or a connection.
-const REFUSED_PARENTS: [&str; 9] =
-    ["client", "config", "script", "function", "debug", "latency", "slowlog", "raft", "pubsub"];
+const REFUSED_PARENTS: [&str; 11] = [
+    "client",
+    "config",
+    "script",
+    "function",
+    "debug",
+    "latency",
+    "slowlog",
+    "commandlog",
+    "module",
+    "raft",
+    "pubsub",
+];
 
 /// May a script use a command? What concerns the connection, or is answered by all cores together, it may not.
 fn is_allowed(command: &Command) -> bool {

@@ -7,6 +7,7 @@
 pub mod bind;
 pub mod events;
 pub mod file;
+pub mod known;
 pub mod redis_file;
 pub mod table;
 pub mod values;
@@ -16,12 +17,15 @@ use crate::net::ring::Features;
 use crate::refusal::Refusal;
 use bind::Bind;
 use events::Events;
+use known::{KNOWN, Stranger};
 use ringraft_shards::value::Limits;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use table::{Setting, TABLE};
-use values::{BufferLimits, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, Slots, Spin};
+use values::{
+    BufferLimits, ClientShare, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, Slots, Spin,
+};
 
 /// Every setting's value.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,6 +98,18 @@ pub struct Settings {
     pub slowlog_log_slower_than: i64,
     /// Commands that SLOWLOG keeps.
     pub slowlog_max_len: u64,
+    /// Bytes from which a request is kept by COMMANDLOG; negative is never.
+    pub large_request_bytes: i64,
+    /// Such requests that it keeps.
+    pub large_request_max_len: u64,
+    /// Bytes from which a reply is kept by COMMANDLOG; negative is never.
+    pub large_reply_bytes: i64,
+    /// Such replies that it keeps.
+    pub large_reply_max_len: u64,
+    /// Milliseconds from which LATENCY keeps what holds up a core; 0 is never.
+    pub latency_monitor_threshold: u64,
+    /// Memory that clients may hold together.
+    pub maxmemory_clients: ClientShare,
     /// Which events are logged.
     pub log_level: LogLevel,
     /// Where they go; empty is standard error.
@@ -151,6 +167,12 @@ impl Default for Settings {
             metrics_port: 0,
             slowlog_log_slower_than: 10_000,
             slowlog_max_len: 128,
+            large_request_bytes: 1 << 20,
+            large_request_max_len: 128,
+            large_reply_bytes: 1 << 20,
+            large_reply_max_len: 128,
+            latency_monitor_threshold: 0,
+            maxmemory_clients: ClientShare::Bytes(0),
             log_level: LogLevel::Info,
             log_file: PathBuf::new(),
             cores_in_use: CoresInUse::Auto,
@@ -198,7 +220,7 @@ impl From<SettingError> for Refusal {
 
 impl Settings {
     /// The settings whose names match one of the globs, ignoring case, as CONFIG GET shows them: each once, in the
-    /// table's order, under Redis' name too where that differs.
+    /// table's order, under Redis' name too where that differs. Behind them what is always so.
     pub fn get(&self, patterns: &[&[u8]]) -> Vec<(&'static str, String)> {
         let patterns: Vec<Vec<u8>> = patterns.iter().map(|p| p.to_ascii_lowercase()).collect();
         let globs: Vec<Glob<'_>> = patterns.iter().map(|pattern| Glob::new(pattern)).collect();
@@ -215,6 +237,9 @@ impl Settings {
                 }
             }
         }
+        let fixed =
+            KNOWN.iter().filter(|known| globs.iter().any(|g| g.matches(known.name.as_bytes())));
+        found.extend(fixed.map(|known| (known.name, known.value.to_string())));
         found
     }
 
@@ -222,10 +247,21 @@ impl Settings {
     /// Errors: the first refusal; unknown, immutable and repeated names before values, as in Redis.
     pub fn set(&mut self, pairs: &[(&[u8], &[u8])]) -> Result<(), SettingError> {
         let mut rows: Vec<(&Setting, &'static str)> = Vec::with_capacity(pairs.len());
-        for (name, _) in pairs {
+        let mut taken = Vec::with_capacity(pairs.len());
+        let mut never = None;
+        for (name, value) in pairs {
             let unknown = || SettingError::Unknown(name.to_vec());
             let name = std::str::from_utf8(name).map_err(|_| unknown())?;
-            let (row, spelling) = Setting::find(name).ok_or_else(unknown)?;
+            let Some((row, spelling)) = Setting::find(name) else {
+                match Stranger::judge(name, value) {
+                    Stranger::IsSo => continue,
+                    Stranger::Never(spelling, cause) => {
+                        never = never.or(Some(SettingError::Value(spelling, cause)));
+                        continue;
+                    }
+                    Stranger::Unknown => return Err(unknown()),
+                }
+            };
             if !row.at_run_time {
                 return Err(SettingError::Immutable(spelling));
             }
@@ -233,9 +269,13 @@ impl Settings {
                 return Err(SettingError::Duplicate(spelling));
             }
             rows.push((row, spelling));
+            taken.push(value);
+        }
+        if let Some(refusal) = never {
+            return Err(refusal);
         }
         let mut changed = self.clone();
-        for ((row, spelling), (_, value)) in rows.iter().zip(pairs) {
+        for ((row, spelling), value) in rows.iter().zip(taken) {
             let text = String::from_utf8_lossy(value);
             changed.set_row(row, &text).map_err(|cause| SettingError::Value(spelling, cause))?;
             if text.as_bytes() != *value {
@@ -254,6 +294,16 @@ impl Settings {
         row.kind.set(self, value)?;
         self.given.insert(row.name);
         Ok(())
+    }
+
+    /// Bytes that clients may hold together; 0 is no limit. A share of `maxmemory` is none while there is no `maxmemory`.
+    pub fn client_memory_max(&self) -> u64 {
+        match self.maxmemory_clients {
+            ClientShare::Bytes(bytes) => bytes,
+            ClientShare::Percent(percent) => {
+                (u128::from(self.maxmemory) * u128::from(percent) / 100) as u64
+            }
+        }
     }
 
     /// Was this setting given, or is it at its default?
@@ -340,6 +390,12 @@ mod tests {
             ("maxmemory abc", format!("{OF} 'maxmemory') - argument must be a memory value")),
             ("maxmemory 1.5gb", format!("{OF} 'maxmemory') - argument must be a memory value")),
             ("maxmemory -1", format!("{OF} 'maxmemory') - argument must be a memory value")),
+            ("hz 100", format!("{OF} 'hz') - it is '10' here, always")),
+            (
+                "maxmemory 1 DBFILENAME x",
+                format!("{OF} 'dbfilename') - ringraft has nothing that it would change"),
+            ),
+            ("replicaof other", format!("{OF} 'replicaof') - it is '' here, always")),
             ("port 99", format!("{OF} 'port') - can't set immutable config")),
             ("DIR /", format!("{OF} 'dir') - can't set immutable config")),
             ("databases 4", format!("{OF} 'databases') - can't set immutable config")),
@@ -404,6 +460,11 @@ mod tests {
             ("snapshot-interval 60", "save", "60 1"),
             ("snapshot-interval 0", "save", ""),
             ("requirepass secret", "requirepass", "secret"),
+            ("maxmemory 2048 HZ 10", "maxmemory", "2048"),
+            ("hz 10", "hz", "10"),
+            ("maxmemory-clients 1kb", "maxmemory-clients", "1024"),
+            ("maxmemory-clients 5%", "maxmemory-clients", "5%"),
+            ("commandlog-execution-slower-than 7", "slowlog-log-slower-than", "7"),
         ] {
             assert_eq!(set(&mut settings, words), Ok(()), "{words}");
             assert_eq!(get(&settings, name), value, "{words}");
@@ -422,7 +483,13 @@ mod tests {
         };
         assert_eq!(
             names(&[b"maxmemory", b"MAX*", b"nothing"]),
-            ["maxclients", "maxmemory", "maxmemory-policy", "maxmemory-samples"]
+            [
+                "maxclients",
+                "maxmemory",
+                "maxmemory-policy",
+                "maxmemory-samples",
+                "maxmemory-clients"
+            ]
         );
         assert_eq!(names(&[b"*sync"]), ["fsync", "appendfsync"]);
         assert_eq!(names(&[b"data"]), Vec::<&str>::new());

@@ -99,10 +99,8 @@ const DIRECTIVES: &[(&str, Meaning)] = &[
     ("bgsave_cpulist", Any),
     ("syslog-enabled", Only(&["no"], "use logfile, or standard error and systemd")),
     ("syslog-*", Any),
-    ("latency-monitor-threshold", Only(&["0"], REMOVE)),
     ("latency-tracking", Only(&["yes"], "latencies are always tracked: say yes")),
     ("latency-tracking-info-percentiles", Only(&["50 99 99.9"], "the percentiles are 50 99 99.9")),
-    ("maxmemory-clients", Only(&["0"], REMOVE)),
     ("lfu-log-factor", Only(&["10"], "it is 10, always")),
     ("lfu-decay-time", Only(&["1"], "it is 1, always")),
     (
@@ -149,6 +147,60 @@ const DIRECTIVES: &[(&str, Meaning)] = &[
     ("propagation-error-behavior", Any),
     ("locale-collate", Any),
 ];
+
+/// Why a name of Redis cannot be set while the server runs, with its spelling; `None` when Redis does not know it either.
+pub fn remedy(name: &str) -> Option<(&'static str, &'static str)> {
+    const NOTHING: &str = "ringraft has nothing that it would change";
+    let others = [
+        "appenddirname",
+        "appendfilename",
+        "aof-rewrite-incremental-fsync",
+        "aof-timestamp-enabled",
+        "auto-aof-rewrite-min-size",
+        "cluster-allow-reads-when-down",
+        "cluster-migration-barrier",
+        "cluster-node-timeout",
+        "cluster-require-full-coverage",
+        "disable-thp",
+        "jemalloc-bg-thread",
+        "lazyfree-lazy-eviction",
+        "lazyfree-lazy-expire",
+        "lazyfree-lazy-server-del",
+        "lazyfree-lazy-user-del",
+        "masterauth",
+        "masteruser",
+        "min-replicas-max-lag",
+        "rdb-del-sync-files",
+        "rdb-save-incremental-fsync",
+        "repl-backlog-size",
+        "repl-backlog-ttl",
+        "repl-disable-tcp-nodelay",
+        "repl-diskless-load",
+        "repl-diskless-sync",
+        "repl-diskless-sync-delay",
+        "repl-ping-replica-period",
+        "repl-timeout",
+        "replica-announce-ip",
+        "replica-announce-port",
+        "replica-ignore-maxmemory",
+        "replica-lazy-flush",
+        "replica-priority",
+        "replica-serve-stale-data",
+        "slave-priority",
+        "slave-serve-stale-data",
+    ];
+    let directives = DIRECTIVES.iter().filter(|(known, _)| !known.ends_with('*'));
+    let directives = directives.map(|(known, meaning)| match meaning {
+        Any => (*known, NOTHING),
+        Only(_, remedy) | Never(remedy) => {
+            // What a line of a file is told, without the line.
+            let end = remedy.find(": remove the line").or(remedy.find(", and remove the line"));
+            (*known, &remedy[..end.unwrap_or(remedy.len())])
+        }
+    });
+    let mut known = directives.chain(others.into_iter().map(|known| (known, NOTHING)));
+    known.find(|(known, _)| *known == name)
+}
 
 /// Settings that take several words.
 const SEVERAL_WORDS: [&str; 3] = ["bind", "client-output-buffer-limit", "cores"];

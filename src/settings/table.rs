@@ -4,8 +4,8 @@ use super::Settings;
 use super::bind::Bind;
 use super::events::Events;
 use super::values::{
-    CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, RingFeature, Slots, Spin, Word, cpus_text,
-    items, join, parse_cpus, parse_size, size_text, words,
+    ClientShare, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, RingFeature, Slots, Spin,
+    Word, cpus_text, items, join, parse_cpus, parse_size, size_text, words,
 };
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_BYTES_STEP};
 use crate::net::ring::Features;
@@ -323,6 +323,13 @@ pub const TABLE: &[Setting] = &[
         "Unsent replies that close a connection: class, hard, soft, seconds, ...",
     )
     .at_run_time(),
+    text(
+        "maxmemory-clients",
+        |s| s.maxmemory_clients.to_string(),
+        |s, v| ClientShare::parse(v).map(|to| s.maxmemory_clients = to),
+    )
+    .help(MEMORY, "SIZE", "Memory of all clients' buffers, or N% of maxmemory, above which the largest are closed; 0: none")
+    .at_run_time(),
     integer(
         "tracking-table-max-keys",
         0,
@@ -477,6 +484,7 @@ pub const TABLE: &[Setting] = &[
             s.slowlog_log_slower_than = v;
         },
     )
+    .redis("commandlog-execution-slower-than")
     .help(EVENTS, "MICROSECONDS", "SLOWLOG keeps commands that took so long; -1 keeps none")
     .at_run_time(),
     integer(
@@ -488,7 +496,47 @@ pub const TABLE: &[Setting] = &[
             s.slowlog_max_len = v as u64;
         },
     )
+    .redis("commandlog-slow-execution-max-len")
     .help(EVENTS, "N", "Commands that SLOWLOG keeps")
+    .at_run_time(),
+    integer(
+        "commandlog-request-larger-than",
+        -1,
+        i64::MAX,
+        |s| s.large_request_bytes,
+        |s, v| s.large_request_bytes = v,
+    )
+    .help(EVENTS, "BYTES", "COMMANDLOG keeps commands whose request is so large; -1 keeps none")
+    .at_run_time(),
+    entries(
+        "commandlog-large-request-max-len",
+        |s| s.large_request_max_len,
+        |s, v| s.large_request_max_len = v,
+    )
+    .help(EVENTS, "N", "Such commands that it keeps")
+    .at_run_time(),
+    integer(
+        "commandlog-reply-larger-than",
+        -1,
+        i64::MAX,
+        |s| s.large_reply_bytes,
+        |s, v| s.large_reply_bytes = v,
+    )
+    .help(EVENTS, "BYTES", "COMMANDLOG keeps commands whose reply is so large; -1 keeps none")
+    .at_run_time(),
+    entries(
+        "commandlog-large-reply-max-len",
+        |s| s.large_reply_max_len,
+        |s, v| s.large_reply_max_len = v,
+    )
+    .help(EVENTS, "N", "Such commands that it keeps")
+    .at_run_time(),
+    entries(
+        "latency-monitor-threshold",
+        |s| s.latency_monitor_threshold,
+        |s, v| s.latency_monitor_threshold = v,
+    )
+    .help(EVENTS, "MILLISECONDS", "LATENCY keeps what held up a core so long; 0 keeps nothing")
     .at_run_time(),
     text("save", save, set_save).at_run_time(),
     shown("appendonly", |s| if s.mode == Mode::Store { "yes" } else { "no" }.into()),

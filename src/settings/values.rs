@@ -412,6 +412,38 @@ pub fn join<T: Display>(items: impl Iterator<Item = T>, separator: &str) -> Stri
     text
 }
 
+/// Memory that clients may hold together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientShare {
+    /// So many bytes; 0 is no limit.
+    Bytes(u64),
+    /// So much of `maxmemory`, percent.
+    Percent(u8),
+}
+
+impl ClientShare {
+    /// Reads `10mb` or `5%`. Errors: it is neither.
+    pub fn parse(text: &str) -> Result<ClientShare, String> {
+        let wrong = || "argument must be a memory or percent value".to_string();
+        match text.strip_suffix('%') {
+            Some(percent) => {
+                let percent = percent.parse().ok().filter(|percent| *percent <= 100);
+                percent.map(ClientShare::Percent).ok_or_else(wrong)
+            }
+            None => parse_size(text).map(ClientShare::Bytes).ok_or_else(wrong),
+        }
+    }
+}
+
+impl std::fmt::Display for ClientShare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ClientShare::Bytes(bytes) => write!(f, "{bytes}"),
+            ClientShare::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,6 +26,7 @@ mod lengths;
 mod limits;
 mod memory;
 mod moves;
+mod operators;
 mod pause;
 mod protocol;
 mod pubsub;

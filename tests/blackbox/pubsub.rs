@@ -319,3 +319,51 @@ fn messages_come_between_replies() {
         assert!(place("message") > Some(0) && place("count") < place("value"), "{kinds:?}");
     }
 }
+
+/// Clients (redis-py's, for one) send SUBSCRIBE, do not wait, and publish on another connection: in Redis the subscription
+/// came first. Here both are of one core, which has others to tell.
+#[test]
+fn a_subscription_that_was_sent_before_hears_what_comes_behind_it() {
+    let server = Server::start(&["--shards", "4", "--cores", "0,1", "--cores-in-use", "auto"]);
+    let mut publisher = server.client();
+    assert_eq!(publisher.say("PING"), Value::Simple("PONG".into()));
+    for (word, told, heard) in [
+        ("SUBSCRIBE", "subscribe", "message"),
+        ("PSUBSCRIBE", "psubscribe", "pmessage"),
+        ("SSUBSCRIBE", "ssubscribe", "smessage"),
+    ] {
+        for n in 0..50 {
+            let mut listener = server.client();
+            assert_eq!(listener.say("PING"), Value::Simple("PONG".into()));
+            let (channel, long) = (format!("{told}{n}"), "x".repeat(5000));
+            listener.send(&encode(&[word, &channel, "other"]));
+            let publish = if word == "SSUBSCRIBE" { "SPUBLISH" } else { "PUBLISH" };
+            for payload in ["one", &long, "three"] {
+                let count = publisher.call(&[publish, &channel, payload]);
+                assert_eq!(count, Value::Integer(1), "{word} {n}");
+            }
+            for (name, count) in [(channel.as_str(), 1), ("other", 2)] {
+                let reply = listener.read();
+                let [kind, topic, number] = reply.elements() else { panic!("{reply:?}") };
+                assert_eq!((kind.text(), topic.text()), (told.to_string(), name.to_string()));
+                assert_eq!(number, &Value::Integer(count));
+            }
+            for payload in ["one", &long, "three"] {
+                let message = listener.read();
+                let words = message.elements();
+                assert_eq!(words[0].text(), heard);
+                assert_eq!(words[words.len() - 1], Value::bulk(payload));
+            }
+            // A client that goes before it is answered leaves nothing.
+            let mut gone = server.client();
+            gone.send(&encode(&[word, &format!("gone{n}")]));
+            gone.reset();
+        }
+    }
+    for question in ["PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS"] {
+        eventually("nobody is left", || {
+            (publisher.say(question) == Value::Array(vec![])).then_some(())
+        });
+    }
+    assert_eq!(publisher.say("PUBSUB NUMPAT"), Value::Integer(0));
+}

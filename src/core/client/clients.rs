@@ -61,13 +61,17 @@ fn type_of(connection: &Connection) -> ClientType {
     }
 }
 
+/// Bytes of memory that a client holds: what is read of it, what it is to read, and what it has queued.
+pub fn client_memory(connection: &Connection) -> usize {
+    connection.memory() + connection.session.transaction.as_ref().map_or(0, |queued| queued.bytes)
+}
+
 /// One line of CLIENT LIST without its end.
 pub fn client_line(connection: &Connection, steady_ms: i64) -> String {
     let session = &connection.session;
     let row = connection.last_command.or(connection.last_row);
     let queued = session.transaction.as_ref().map(|transaction| &transaction.queued);
-    let queued_bytes = queued
-        .map_or(0, |queued| queued.iter().map(|command| command.arguments.size()).sum::<usize>());
+    let queued_bytes = session.transaction.as_ref().map_or(0, |transaction| transaction.bytes);
     let mut line = String::with_capacity(320);
     let fields: &[(&str, &dyn std::fmt::Display)] = &[
         ("id", &connection.id),
@@ -92,7 +96,7 @@ pub fn client_line(connection: &Connection, steady_ms: i64) -> String {
         ("obl", &connection.replies.waiting_bytes()),
         ("oll", &0),
         ("omem", &0),
-        ("tot-mem", &(connection.memory() + queued_bytes)),
+        ("tot-mem", &client_memory(connection)),
         ("events", &if connection.blocked { "rw" } else { "r" }),
         ("cmd", &row.map_or("NULL".into(), |row| row.full_name())),
         ("user", &"default"),

@@ -16,6 +16,7 @@ use crate::core::client::session::{Queued, ReplyMode};
 use crate::core::gather::context::{SessionContext, run_session};
 use crate::core::gather::{GatherState, Merge, Part};
 use crate::core::mail::mailbox::Mail;
+use crate::core::observe::command_log::Trait;
 use crate::core::shard::Request;
 use crate::core::transact::coalesce::joins;
 use crate::core::transact::spread::Member;
@@ -30,6 +31,9 @@ use std::time::{Duration, Instant};
 
 /// What an unauthenticated client is told.
 const NO_AUTH: &str = "NOAUTH Authentication required.";
+
+/// What a script answers that was to be debugged.
+const NO_DEBUGGER: &str = "ERR the script was not run: this connection has asked for SCRIPT DEBUG, and there is no debugger";
 
 /// One piece of a command for one shard.
 pub(in crate::core) struct Piece {
@@ -136,6 +140,9 @@ impl Core {
         }
         if self.stop_sent && command.name != "shutdown" {
             return Err(Refusal::text("ERR the server is shutting down"));
+        }
+        if session.wants_debugger && matches!(command.run, Run::Script(_)) {
+            return Err(Refusal::text(NO_DEBUGGER));
         }
         if session.transaction.is_some() && command.flags.no_multi {
             return Err(Refusal::text("ERR Command not allowed inside a transaction"));
@@ -260,6 +267,10 @@ impl Core {
                 let outcome = self.run_here(index, target, command, arguments.borrow(), &mut out);
                 if outcome == Ok(Answer::Now) {
                     self.answers.write_here(target, |to| to.extend_from_slice(&out));
+                    if self.stats.noted.is_large_reply(out.len()) {
+                        let (kind, size) = (Trait::LargeReply, out.len() as u64);
+                        self.note_command(kind, command, size, index, arguments.borrow());
+                    }
                 } else if let Err(refusal) = outcome {
                     self.stats.commands[usize::from(command.number)].failed += 1;
                     self.refuse(index, target, &refusal, arguments.borrow());
@@ -345,14 +356,30 @@ impl Core {
         index: u32,
         arguments: Arguments<'_>,
     ) {
-        if self.stats.slowlog.is_slow(took) && !command.flags.no_slowlog {
+        if self.stats.noted.is_slow(took) {
+            self.stats.noted.note_latency(command, took, self.turn.now_ms);
+            self.note_command(Trait::Slow, command, took.as_micros() as u64, index, arguments);
+        }
+    }
+
+    /// Keeps a command of a client of this core if it has so much of a trait that it is wanted.
+    #[cold]
+    pub(in crate::core) fn note_command(
+        &mut self,
+        kind: Trait,
+        command: &'static Command,
+        amount: u64,
+        index: u32,
+        arguments: Arguments<'_>,
+    ) {
+        let log = self.stats.noted.log(kind);
+        if amount >= log.threshold() && !command.flags.no_slowlog {
             let client = self
                 .answers
                 .connections
                 .get(index)
                 .map(|c| (c.peer.clone(), c.session.name.clone()));
-            let now_ms = self.turn.now_ms;
-            self.stats.slowlog.add(command, now_ms, took, arguments, client);
+            log.add(command, self.turn.now_ms, amount, arguments, client);
         }
     }
 

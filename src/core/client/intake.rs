@@ -108,6 +108,9 @@ impl Core {
             let first = self.turn.spans.len();
             match connection.parser.next(input, position, bounds, &mut self.turn.spans) {
                 Ok(Step::Request(end)) => {
+                    if (end - position) as u64 >= self.stats.noted.large_requests.threshold() {
+                        self.note_large_request(index, source, first, end - position);
+                    }
                     position = end;
                     budget -= 1;
                     match self.take_request(index, source, first) {
@@ -177,6 +180,20 @@ impl Core {
         }
     }
 
+    /// Keeps a request for COMMANDLOG that is large and known.
+    #[cold]
+    fn note_large_request(&mut self, index: u32, source: Source, first: usize, size: usize) {
+        let arguments = self.copy_arguments(index, source, first);
+        let Some(command) = table::resolve(arguments.borrow()).filter(|c| !c.flags.no_slowlog)
+        else {
+            return;
+        };
+        let connection = self.answers.connections.at(index);
+        let client = Some((connection.peer.clone(), connection.session.name.clone()));
+        let (log, now_ms) = (&mut self.stats.noted.large_requests, self.turn.now_ms);
+        log.add(command, now_ms, size as u64, arguments.borrow(), client);
+    }
+
     fn copy_arguments(&self, index: u32, source: Source, first: usize) -> OwnedArguments {
         let bytes = match source {
             Source::Buffer(buffer, length) => self.ring.buffer(buffer, usize::from(length)),
@@ -234,12 +251,19 @@ impl Core {
             };
             let clock = Instant::now();
             let (stats, protocol) = (&mut self.stats, origin.protocol);
+            let mut size = 0;
             connection.replies.write(sequence, |out| {
                 let start = out.len();
                 let mut reply = Reply::new(out, protocol);
                 let outcome = run(&call, &mut reply);
                 stats.finish(outcome, command, start, &mut reply);
+                size = out.len() - start;
             });
+            if stats.noted.is_large_reply(size) {
+                let client = Some((connection.peer.clone(), connection.session.name.clone()));
+                let (log, now_ms) = (&mut stats.noted.large_replies, self.turn.now_ms);
+                log.add(command, now_ms, size as u64, arguments, client);
+            }
             self.stats.count(command, 1, clock);
             self.answers.mark_dirty(index);
             return Taken::Copied;
@@ -387,7 +411,7 @@ impl Core {
             }
             let start = clock;
             clock = self.stats.count(run[0].command, run.len() as u64, start);
-            if self.stats.slowlog.is_slow(clock - start) {
+            if self.stats.noted.is_slow(clock - start) {
                 self.note_slow_reads(run, clock - start);
             }
         }
@@ -428,13 +452,20 @@ impl Core {
             arguments,
         };
         let stats = &mut self.stats;
+        let mut size = 0;
         self.answers.write(read.origin, |out| {
             let start = out.len();
             let mut reply = Reply::new(out, read.origin.protocol);
             let bytes_max = shard.string_bytes_max;
             let outcome = run_read(&shard.keyspace, &request, time, seed, bytes_max, &mut reply);
             stats.finish(outcome, read.command, start, &mut reply);
+            size = out.len() - start;
         });
+        if stats.noted.is_large_reply(size) {
+            let log = &mut stats.noted.large_replies;
+            let (now_ms, size) = (self.turn.now_ms, size as u64);
+            log.note(read.command, now_ms, size, arguments, read.origin, &self.answers);
+        }
         if let Source::Input(index) = read.source {
             self.answers.connections.at_mut(index).input = taken;
         }
@@ -443,7 +474,9 @@ impl Core {
     /// Keeps the last of some reads for SLOWLOG that took long together, or each of them when all are wanted.
     #[cold]
     fn note_slow_reads(&mut self, reads: &[StagedRead], took: Duration) {
-        let all = self.stats.slowlog.takes_all();
+        let now_ms = self.turn.now_ms;
+        self.stats.noted.note_latency(reads[0].command, took, now_ms);
+        let all = self.stats.noted.slow.takes_all();
         let (first, each) =
             if all { (0, took / reads.len() as u32) } else { (reads.len() - 1, took) };
         for read in &reads[first..] {
@@ -459,9 +492,8 @@ impl Core {
                     self.turn.mail[message as usize].batch.operation(operation as usize).1
                 }
             };
-            let now_ms = self.turn.now_ms;
-            let slowlog = &mut self.stats.slowlog;
-            slowlog.note(read.command, now_ms, each, arguments, read.origin, &self.answers);
+            let (log, each_us) = (&mut self.stats.noted.slow, each.as_micros() as u64);
+            log.note(read.command, now_ms, each_us, arguments, read.origin, &self.answers);
         }
     }
 

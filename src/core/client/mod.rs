@@ -4,6 +4,7 @@ pub mod answers;
 pub mod clients;
 pub mod connection;
 pub(in crate::core) mod dispatch;
+pub mod evict;
 pub(in crate::core) mod intake;
 pub(in crate::core) mod lifecycle;
 pub(in crate::core) mod output;

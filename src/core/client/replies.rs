@@ -28,6 +28,8 @@ pub struct Replies {
     muted: VecDeque<u32>,
     /// Messages that other connections have too, each with the bytes that `out` had got in all when it came.
     shared: VecDeque<(usize, Arc<[u8]>)>,
+    /// Messages that must not overtake the reply of a subscription, while one is awaited.
+    withheld: Option<Box<Vec<Arc<[u8]>>>>,
     /// Bytes of the first of them that were sent.
     shared_sent: usize,
     /// Bytes of all of them that were not.
@@ -172,11 +174,28 @@ impl Replies {
 
     /// Appends a message that other connections get too, after all replies written so far. A long one is not copied.
     pub fn push_message(&mut self, message: &Arc<[u8]>) {
+        if let Some(withheld) = &mut self.withheld {
+            self.shared_bytes += message.len();
+            return withheld.push(message.clone());
+        }
         if message.len() < SHARED_MESSAGE_BYTES_MIN {
             return self.out.extend_from_slice(message);
         }
         self.shared_bytes += message.len();
         self.shared.push_back((self.removed + self.out.len(), message.clone()));
+    }
+
+    /// Keeps messages back from now on, until a subscription's reply is written.
+    pub fn withhold(&mut self) {
+        self.withheld.get_or_insert_default();
+    }
+
+    /// Appends the messages that were kept back.
+    pub fn release_withheld(&mut self) {
+        for message in self.withheld.take().into_iter().flat_map(|messages| *messages) {
+            self.shared_bytes -= message.len();
+            self.push_message(&message);
+        }
     }
 
     /// Bytes of memory that wait to be sent, parked ones included.
@@ -225,6 +244,9 @@ impl Replies {
         self.out = Vec::new();
         self.sent = 0;
         self.shared = VecDeque::new();
+        if let Some(withheld) = &mut self.withheld {
+            withheld.clear();
+        }
         (self.shared_sent, self.shared_bytes) = (0, 0);
     }
 
@@ -309,6 +331,34 @@ mod tests {
             assert_eq!(left, expected);
             assert_eq!(replies.waiting_bytes(), 0);
         }
+    }
+
+    #[test]
+    fn messages_wait_for_the_reply_of_a_subscription() {
+        let mut replies = Replies::default();
+        let sequence = replies.expect();
+        replies.withhold();
+        replies.push_message(&Arc::from(&b"one"[..]));
+        replies.push_message(&Arc::from(vec![b'x'; SHARED_MESSAGE_BYTES_MIN]));
+        assert_eq!(
+            (replies.unsent(), replies.waiting_bytes()),
+            (&b""[..], 3 + SHARED_MESSAGE_BYTES_MIN)
+        );
+        replies.write(sequence, |out| out.extend_from_slice(b"subscribed "));
+        replies.release_withheld();
+        replies.push_message(&Arc::from(&b"two"[..]));
+        assert_eq!(replies.unsent(), b"subscribed one");
+        replies.sent(b"subscribed one".len());
+        assert_eq!(replies.unsent().len(), SHARED_MESSAGE_BYTES_MIN);
+        replies.sent(SHARED_MESSAGE_BYTES_MIN);
+        assert_eq!(replies.unsent(), b"two");
+        replies.sent(3);
+        assert_eq!(replies.waiting_bytes(), 0);
+        replies.withhold();
+        replies.push_message(&Arc::from(&b"lost"[..]));
+        replies.discard();
+        replies.release_withheld();
+        assert_eq!((replies.unsent(), replies.waiting_bytes()), (&b""[..], 0));
     }
 
     proptest! {

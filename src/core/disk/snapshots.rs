@@ -8,6 +8,7 @@ use crate::core::Core;
 use crate::core::client::answers::Origin;
 use crate::core::disk::full_disk::Failures;
 use crate::core::disk::storage::Done;
+use crate::core::observe::latency::Event;
 use crate::core::shard::LocalShard;
 use crate::limits::{
     SNAPSHOT_BUCKETS_PER_TURN, SNAPSHOT_BYTES_IN_FLIGHT_MAX, SNAPSHOT_DISPLACED_PER_TURN,
@@ -422,7 +423,9 @@ impl Core {
             let begin = Instant::now();
             let out = &mut |database, item: Item<'_>, from| writer.push(database, item, from);
             finished = shard.server.keyspace.cut_step(SNAPSHOT_BUCKETS_PER_TURN, out);
-            state.pace.note(begin.elapsed(), steady_ms, commands);
+            let took = begin.elapsed();
+            state.pace.note(took, steady_ms, commands);
+            self.stats.noted.latency.note(Event::SnapshotStep, took, self.turn.now_ms);
         }
         let mut chunks = Vec::new();
         while let Some(chunk) = writer.take_chunk() {

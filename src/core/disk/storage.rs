@@ -8,6 +8,7 @@
 //! Files belong to their shard and move with it; what is under way stays with the core that began it, and what becomes of it is
 //! told to the shard wherever that lives by then.
 
+use crate::core::observe::latency::Event;
 use crate::settings::values::Fsync;
 use ringraft_shards::disk::{Disk, DiskResult, RealDisk};
 use ringraft_shards::ids::{Index, ShardId};
@@ -20,6 +21,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::core::client::slab::Slab;
 use crate::core::disk::background::Background;
@@ -44,6 +46,8 @@ pub enum DiskOperation {
         done: usize,
         /// The writes that it is reported with.
         batch: Option<u32>,
+        /// When it was begun.
+        begun: Instant,
     },
     /// A sync of a segment, which makes everything up to a write durable.
     Sync {
@@ -55,6 +59,8 @@ pub enum DiskOperation {
         file: Arc<File>,
         /// Which segment.
         sequence: u64,
+        /// When it was begun.
+        begun: Instant,
     },
 }
 
@@ -63,6 +69,14 @@ impl DiskOperation {
     pub fn shard(&self) -> ShardId {
         match self {
             DiskOperation::Write { shard, .. } | DiskOperation::Sync { shard, .. } => *shard,
+        }
+    }
+
+    /// What kind of event it is, and when that began.
+    pub fn event(&self) -> (Event, Instant) {
+        match self {
+            DiskOperation::Write { begun, .. } => (Event::LogWrite, *begun),
+            DiskOperation::Sync { begun, .. } => (Event::LogSync, *begun),
         }
     }
 
@@ -210,7 +224,8 @@ impl Storage {
         let file = files.segment(write.sequence)?;
         if files.fsync == Fsync::Always {
             let batch = self.together.join(write.buffer.as_slice().len());
-            let operation = DiskOperation::Write { shard, file, write, done: 0, batch };
+            let begun = Instant::now();
+            let operation = DiskOperation::Write { shard, file, write, done: 0, batch, begun };
             let index = self.operations.insert(operation);
             self.submit_write(ring, index);
             return Ok(None);
@@ -282,7 +297,8 @@ impl Storage {
             let file = files.segment(sequence)?;
             files.syncing += 1;
             let descriptor = file.as_raw_fd();
-            let operation = DiskOperation::Sync { shard, ticket, file, sequence };
+            let operation =
+                DiskOperation::Sync { shard, ticket, file, sequence, begun: Instant::now() };
             let index = self.operations.insert(operation);
             ring.sync(descriptor, index);
         }

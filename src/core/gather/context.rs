@@ -1,12 +1,13 @@
 //! What a session command may use: its core, its connection, and all other cores through questions.
 
-use crate::commands::{Answer, Call, Gather};
+use crate::commands::{Answer, Call, Gather, table};
 use crate::core::Core;
 use crate::core::client::answers::{Origin, Target};
 use crate::core::client::connection::{Connection, Hold};
 use crate::core::client::session::Session;
 use crate::core::gather::{Findings, GatherState, Merge, Part};
 use crate::core::mail::mailbox::Mail;
+use crate::core::observe::command_log::Trait;
 use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::OwnedArguments;
@@ -190,6 +191,14 @@ impl Core {
             }
         }
         self.answers.write_here(gather.target, |to| to.extend_from_slice(&out));
+        if self.stats.noted.is_large_reply(out.len())
+            && let Target::Connection { index, .. } = gather.target
+            && gather.arguments.borrow().count() > 0
+            && let Some(command) = table::resolve(gather.arguments.borrow())
+        {
+            let (kind, size) = (Trait::LargeReply, out.len() as u64);
+            self.note_command(kind, command, size, index, gather.arguments.borrow());
+        }
         self.release_hold(gather.target);
     }
 
@@ -197,6 +206,7 @@ impl Core {
     pub fn release_hold(&mut self, target: Target) {
         if let Target::Connection { index, .. } = target {
             let connection = self.answers.connections.at_mut(index);
+            connection.replies.release_withheld();
             if connection.hold == Hold::Answer {
                 connection.hold = Hold::None;
                 self.go_on(index);

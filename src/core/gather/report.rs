@@ -1,6 +1,7 @@
 //! What a core tells about itself: the findings that INFO, MEMORY STATS and the metrics page are made of.
 
 use crate::core::Core;
+use crate::core::client::clients::client_memory;
 use crate::core::client::connection::Kind;
 use crate::core::disk::snapshots::SnapshotReport;
 use crate::core::observe::rates::Rate;
@@ -46,6 +47,8 @@ pub struct CoreReport {
     pub watching_client_count: usize,
     /// Memory of their buffers.
     pub client_bytes: usize,
+    /// Memory of its interpreter of scripts.
+    pub script_bytes: usize,
     /// The largest unparsed request among them, and the largest unsent reply.
     pub largest_buffers: (usize, usize),
     /// What its socket ring uses.
@@ -132,7 +135,8 @@ impl Core {
             tracking: self.tracking.sizes(),
             pubsub_client_count: clients().filter(|c| c.session.subscriptions.is_some()).count(),
             watching_client_count: clients().filter(|c| !c.session.watched.is_empty()).count(),
-            client_bytes: clients().map(|c| c.memory()).sum(),
+            client_bytes: clients().map(|c| client_memory(c)).sum(),
+            script_bytes: self.interpreter.as_ref().map_or(0, |it| it.used_bytes()),
             largest_buffers: (
                 clients().map(|c| c.unparsed()).max().unwrap_or(0),
                 clients().map(|c| c.replies.waiting_bytes()).max().unwrap_or(0),
@@ -221,6 +225,12 @@ impl Totals {
     /// Bytes of items, tables and indexes of all shards.
     pub fn data_bytes(&self) -> u64 {
         self.cores.iter().flat_map(|core| &core.shards).map(|shard| shard.used_bytes).sum()
+    }
+
+    /// Bytes of the logs of all shards that are kept in memory.
+    pub fn log_bytes(&self) -> u64 {
+        let shards = self.cores.iter().flat_map(|core| &core.shards);
+        shards.map(|shard| shard.raft.cache_bytes as u64).sum()
     }
 
     /// Keys of all shards and databases.

@@ -1,12 +1,14 @@
 //! What a core counts: per command, per connection, per hop. Plain numbers, merged when somebody asks.
 
 use crate::commands::{Command, table};
-use crate::core::observe::slowlog::SlowLog;
+use crate::core::observe::command_log::{CommandLog, Trait};
+use crate::core::observe::latency::{Event, LatencyMonitor};
 use crate::refusal::Outcome;
 use crate::resp::reply::Reply;
+use crate::settings::Settings;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Longest duration a histogram tells apart, in microseconds; longer ones count as this.
 const LATENCY_MAX_US: u64 = 60_000_000;
@@ -69,8 +71,81 @@ pub struct Stats {
     pub query_limit_disconnections: u64,
     /// Turns run.
     pub turns: u64,
-    /// Its slow commands. They are kept by [`Stats::reset`] and not added up.
-    pub slowlog: SlowLog,
+    /// Clients closed because all of them held more memory than `maxmemory-clients`.
+    pub evicted_clients: u64,
+    /// What is kept of single commands and events. It outlives [`Stats::reset`] and is not added up.
+    pub noted: Noted,
+}
+
+/// What a core keeps of single commands and events that stand out.
+#[derive(Clone)]
+pub struct Noted {
+    /// Commands that took long.
+    pub slow: CommandLog,
+    /// Commands whose request was large.
+    pub large_requests: CommandLog,
+    /// Commands whose reply was large.
+    pub large_replies: CommandLog,
+    /// What held the core up.
+    pub latency: LatencyMonitor,
+    /// The least duration of a command that concerns anybody.
+    slow_from: Duration,
+}
+
+impl Default for Noted {
+    /// Empty, and never takes anything.
+    fn default() -> Noted {
+        Noted {
+            slow: CommandLog::new(Trait::Slow),
+            large_requests: CommandLog::new(Trait::LargeRequest),
+            large_replies: CommandLog::new(Trait::LargeReply),
+            latency: LatencyMonitor::default(),
+            slow_from: Duration::MAX,
+        }
+    }
+}
+
+impl Noted {
+    /// Takes from now on what these settings say.
+    pub fn configure(&mut self, settings: &Settings) {
+        self.slow.configure(settings.slowlog_log_slower_than, settings.slowlog_max_len);
+        let requests = (settings.large_request_bytes, settings.large_request_max_len);
+        self.large_requests.configure(requests.0, requests.1);
+        let replies = (settings.large_reply_bytes, settings.large_reply_max_len);
+        self.large_replies.configure(replies.0, replies.1);
+        let threshold_ms = settings.latency_monitor_threshold;
+        self.latency.configure(Duration::from_millis(threshold_ms));
+        let slow = Duration::from_micros(self.slow.threshold());
+        self.slow_from = slow.min(self.latency.threshold());
+    }
+
+    /// The log of the commands with a trait.
+    pub fn log(&mut self, kind: Trait) -> &mut CommandLog {
+        match kind {
+            Trait::Slow => &mut self.slow,
+            Trait::LargeRequest => &mut self.large_requests,
+            Trait::LargeReply => &mut self.large_replies,
+        }
+    }
+
+    /// Did a command, or like ones together, take so long that somebody wants to know?
+    #[inline(always)]
+    pub fn is_slow(&self, took: Duration) -> bool {
+        took >= self.slow_from
+    }
+
+    /// Does a reply have so many bytes that somebody wants to know?
+    #[inline(always)]
+    pub fn is_large_reply(&self, size: usize) -> bool {
+        size as u64 >= self.large_replies.threshold()
+    }
+
+    /// Notes what held the core up, if it did: a command, or like ones together.
+    #[cold]
+    pub fn note_latency(&mut self, command: &Command, took: Duration, now_ms: i64) {
+        let event = if command.flags.fast { Event::FastCommand } else { Event::Command };
+        self.latency.note(event, took, now_ms);
+    }
 }
 
 impl Default for Stats {
@@ -98,7 +173,8 @@ impl Default for Stats {
             output_limit_disconnections: 0,
             query_limit_disconnections: 0,
             turns: 0,
-            slowlog: SlowLog::default(),
+            evicted_clients: 0,
+            noted: Noted::default(),
         }
     }
 }
@@ -155,8 +231,8 @@ impl Stats {
 
     /// Counts from zero again (CONFIG RESETSTAT).
     pub fn reset(&mut self) {
-        let slowlog = std::mem::take(&mut self.slowlog);
-        *self = Stats { now_ms: self.now_ms, slowlog, ..Stats::default() };
+        let noted = std::mem::take(&mut self.noted);
+        *self = Stats { now_ms: self.now_ms, noted, ..Stats::default() };
     }
 
     /// Adds the counters of another core.
@@ -193,5 +269,6 @@ impl Stats {
         self.output_limit_disconnections += other.output_limit_disconnections;
         self.query_limit_disconnections += other.query_limit_disconnections;
         self.turns += other.turns;
+        self.evicted_clients += other.evicted_clients;
     }
 }

@@ -3,6 +3,7 @@
 use super::topics::{Name, TopicKind};
 use crate::commands::Answer;
 use crate::core::Core;
+use crate::core::client::answers::Target;
 use crate::core::client::session::Session;
 use crate::core::gather::context::SessionContext;
 use crate::refusal::Refusal;
@@ -73,17 +74,25 @@ impl SessionContext<'_> {
         }
         let index = self.index;
         if announced.is_empty() || self.core.core_count() == 1 {
-            self.core.subscribed(index, kind, &names, &announced, reply);
+            let told = self.core.enlist(index, kind, &names);
+            self.core.subscribed(index, kind, told, &announced, reply);
             return Ok(Answer::Now);
         }
-        let (from, told) = (self.core.id, announced.clone());
+        // Clients often publish on another connection before they read this reply: what comes from now on is for this one
+        // too, behind the reply. The reply of EXEC comes later than the subscription's.
+        let early = matches!(self.target, Target::Connection { .. }).then(|| {
+            self.connection().replies.withhold();
+            self.core.enlist(index, kind, &names)
+        });
+        let (from, known) = (self.core.id, announced.clone());
         let note = move |core: &mut Core| {
             if core.id != from {
-                told.iter().for_each(|name| core.push.note(kind, name, from));
+                known.iter().for_each(|name| core.push.note(kind, name, from));
             }
         };
         self.ask_cores(note, move |core, _, reply| {
-            core.subscribed(index, kind, &names, &announced, reply);
+            let told = early.unwrap_or_else(|| core.enlist(index, kind, &names));
+            core.subscribed(index, kind, told, &announced, reply);
         })
     }
 
@@ -123,12 +132,27 @@ impl SessionContext<'_> {
 }
 
 impl Core {
+    /// Has messages go to a connection, unless it is closed. Returns each name with how many it has subscribed to then.
+    fn enlist(&mut self, index: u32, kind: TopicKind, names: &[Name]) -> Vec<(Name, i64)> {
+        if self.answers.connections.at(index).closed {
+            return Vec::new();
+        }
+        let enlisted = names.iter().map(|name| {
+            let name = self.push.add(kind, name, index);
+            let session = &mut self.answers.connections.at_mut(index).session;
+            let subscriptions = session.subscriptions.get_or_insert_default();
+            subscriptions.names[kind as usize].insert(name.clone());
+            (name, session.told_count(kind))
+        });
+        enlisted.collect()
+    }
+
     /// All cores know that this one has subscribers of these.
     fn subscribed(
         &mut self,
         index: u32,
         kind: TopicKind,
-        names: &[Name],
+        told: Vec<(Name, i64)>,
         announced: &[Name],
         reply: &mut Reply<'_>,
     ) {
@@ -142,15 +166,11 @@ impl Core {
             TopicKind::Pattern => "psubscribe",
             TopicKind::ShardChannel => "ssubscribe",
         };
-        for name in names {
-            let name = self.push.add(kind, name, index);
-            let session = &mut self.answers.connections.at_mut(index).session;
-            let subscriptions = session.subscriptions.get_or_insert_default();
-            subscriptions.names[kind as usize].insert(name.clone());
+        for (name, count) in told {
             reply.push(3);
             reply.bulk(word.as_bytes());
             reply.bulk(&name);
-            reply.integer(session.told_count(kind));
+            reply.integer(count);
         }
         self.answers.connections.at_mut(index).session.note_subscriptions();
     }

@@ -82,7 +82,7 @@ impl Push {
     /// Must the other cores be told of a subscription to come? It is expected from now on.
     pub(super) fn expect(&mut self, kind: TopicKind, name: &Name) -> bool {
         let topic = self.topics[kind as usize].entry(name.clone()).or_default();
-        let is_known = !topic.here.is_empty();
+        let is_known = !topic.here.is_empty() && topic.expected == 0;
         topic.expected += usize::from(!is_known);
         !is_known
     }
@@ -147,8 +147,10 @@ mod tests {
         let (kind, name): (_, Name) = (TopicKind::Channel, Arc::from(&b"news"[..]));
         let mut push = Push::default();
         assert!(push.expect(kind, &name) && push.expect(kind, &name), "not announced yet");
-        push.announced(kind, &name);
         push.add(kind, &name, 7);
+        assert!(push.expect(kind, &name), "one is enlisted, and yet it is not announced");
+        push.announced(kind, &name);
+        push.announced(kind, &name);
         assert!(!push.remove(kind, b"news", 7), "another subscription is on its way");
         push.announced(kind, &name);
         push.add(kind, &name, 8);

@@ -170,10 +170,14 @@ impl Core {
         self.storage.complete(&mut self.ring, index, result, &mut ended);
         for operation in ended.drain(..) {
             match operation {
-                Ok(operation) => self.tell_shard(operation.shard(), move |core, local| {
-                    core.shards[local].disk_operation_ended(operation);
-                    core.shards[local].answer_synced(&mut core.answers);
-                }),
+                Ok(operation) => {
+                    let (event, begun) = operation.event();
+                    self.stats.noted.latency.note(event, begun.elapsed(), self.turn.now_ms);
+                    self.tell_shard(operation.shard(), move |core, local| {
+                        core.shards[local].disk_operation_ended(operation);
+                        core.shards[local].answer_synced(&mut core.answers);
+                    });
+                }
                 Err(failure) => self.tell_shard(failure.shard, move |core, local| {
                     core.shards[local].disk_operation_failed(&failure);
                 }),

@@ -106,6 +106,7 @@ impl LocalShard {
                         continue;
                     }
                     let keyspace = &mut self.server.keyspace;
+                    let mut size = 0;
                     answers.write(origin, |out| {
                         let start = out.len();
                         let mut reply = Reply::new(out, origin.protocol);
@@ -131,7 +132,12 @@ impl LocalShard {
                             run_read(keyspace, &request, time, seed, read_bytes_max, &mut reply)
                         };
                         stats.finish(outcome, command, start, &mut reply);
+                        size = out.len() - start;
                     });
+                    if stats.noted.is_large_reply(size) {
+                        let log = &mut stats.noted.large_replies;
+                        log.note(command, time, size as u64, arguments, origin, answers);
+                    }
                     if self.keyspace.key_to_read_changed() {
                         self.serve_readers(time, answers);
                     }
@@ -141,14 +147,17 @@ impl LocalShard {
                 }
                 let start = clock;
                 clock = stats.count(run[0].who.command, run.len() as u64, start);
-                if stats.slowlog.is_slow(clock - start) {
-                    let all = stats.slowlog.takes_all();
+                if stats.noted.is_slow(clock - start) {
+                    stats.noted.note_latency(run[0].who.command, clock - start, time);
+                    let all = stats.noted.slow.takes_all();
                     let slow = if all { run } else { &run[run.len() - 1..] };
                     for waiting in slow {
                         let (took, arguments) =
                             ((clock - start) / slow.len() as u32, fetch(waiting).1);
                         let Caller { command, origin } = waiting.who;
-                        stats.slowlog.note(command, time, took, arguments, origin, answers);
+                        let took_us = took.as_micros() as u64;
+                        let log = &mut stats.noted.slow;
+                        log.note(command, time, took_us, arguments, origin, answers);
                     }
                 }
             }

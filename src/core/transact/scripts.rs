@@ -12,6 +12,7 @@ use crate::core::client::answers::Target;
 use crate::core::client::connection::Hold;
 use crate::core::client::session::Watched;
 use crate::core::gather::Part;
+use crate::core::observe::command_log::Trait;
 use crate::core::transact::copies::copies;
 use crate::core::transact::steps::{Manner, Progress, Step, Steps};
 use crate::limits::SCRIPT_ATTEMPTS_MAX;
@@ -222,6 +223,10 @@ impl Core {
         if let Target::Connection { index, .. } = steps.target {
             let arguments = steps.current().arguments.borrow();
             self.note_slow(command, took, index, arguments);
+            if self.stats.noted.is_large_reply(out.len()) {
+                let (kind, size) = (Trait::LargeReply, out.len() as u64);
+                self.note_command(kind, command, size, index, arguments);
+            }
         }
         Progress::Done
     }

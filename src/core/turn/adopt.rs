@@ -21,7 +21,7 @@ impl Core {
         if let Some(overlay) = &mut self.spare_overlay {
             overlay.set_limits(settings.limits);
         }
-        self.stats.slowlog.configure(settings.slowlog_log_slower_than, settings.slowlog_max_len);
+        self.stats.noted.configure(&settings);
         if settings.tcp_keepalive != self.settings.tcp_keepalive {
             let is_internet = |socket: &Socket| socket.domain().is_ok_and(|d| d != Domain::UNIX);
             for (socket, _) in self.listeners.iter().filter(|(socket, _)| is_internet(socket)) {

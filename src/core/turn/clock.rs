@@ -22,6 +22,11 @@ impl SteadyClock {
         self.passed = self.passed.max(passed);
     }
 
+    /// The time that had passed at a moment that is not before the last reading.
+    pub fn at(&self, moment: Instant) -> Duration {
+        self.passed + moment.saturating_duration_since(self.last)
+    }
+
     /// The time that has passed. Cost: one reading of the clock.
     pub fn read(&mut self) -> Duration {
         let now = Instant::now();

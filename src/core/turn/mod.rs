@@ -11,6 +11,7 @@ use crate::core::mail::mailbox::Requests;
 use ringraft_shards::arguments::Span;
 use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::KeyHash;
+use std::time::Duration;
 
 /// Where the arguments of a request lie until the turn has executed it.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +67,8 @@ pub struct Turn {
     pub moving: Vec<(u32, u16)>,
     /// Has something been given to a shard of this core since the shards were driven? Then another turn follows at once.
     pub has_new_work: bool,
+    /// When it began, by the steady clock; `None` once the core has gone to sleep after it.
+    pub began: Option<Duration>,
     /// Milliseconds since the Unix epoch, by a clock that may be set: for deadlines and for people.
     pub now_ms: i64,
     /// Milliseconds since the process started, by one that is not: for spans.

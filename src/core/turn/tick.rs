@@ -3,6 +3,7 @@
 use crate::core::Core;
 use crate::core::client::connection::Hold;
 use crate::core::disk::storage::ShardFiles;
+use crate::core::observe::latency::Event;
 use crate::limits::{
     COMPACTION_BUDGET_PER_TICK, EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX,
     FREED_BUCKETS_PER_TURN, IDLE_BUFFER_KEPT_BYTES, IDLE_BUFFERS_KEPT_MS, REST_INTERVAL_MS,
@@ -11,31 +12,12 @@ use crate::limits::{
 use ringraft_shards::ids::MonotonicTime;
 use ringraft_shards::serve;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 impl Core {
     pub(in crate::core) fn tick(&mut self) {
-        let (now_ms, steady_ms) = (self.turn.now_ms, self.turn.steady_ms);
-        let now = MonotonicTime(self.steady.read().as_micros() as u64);
-        for shard in &mut self.shards {
-            shard.group.tick(now);
-            serve::tick(shard);
-            // Another node led until now, or the disk was full.
-            shard.propose_limits(self.settings.limits);
-            if self.pause.until_ms <= steady_ms {
-                let stats = &mut self.stats;
-                if self.active_expire {
-                    let (buckets, rounds) = (EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX);
-                    shard.expire(now_ms, buckets, rounds, stats);
-                }
-                // What was cleared is about to be freed: no item goes because it is still counted.
-                if !self.freeing {
-                    shard.reclaim(stats);
-                }
-            }
-            shard.keyspace.drop_idle_orders(now_ms);
-            self.freeing |= shard.keyspace.free_some(FREED_BUCKETS_PER_TURN);
-            shard.keyspace.compact_some(COMPACTION_BUDGET_PER_TICK);
-        }
+        let steady_ms = self.turn.steady_ms;
+        self.tend_shards();
         self.give_back_memory(SLABS_GIVEN_BACK_PER_TICK);
         self.coordinator.tick(&mut self.coordinated);
         for listener in std::mem::take(&mut self.silent_listeners) {
@@ -58,12 +40,47 @@ impl Core {
         self.close_idle();
         self.close_slow_readers();
         self.close_over_query_limit();
+        self.tend_client_memory();
         self.shrink_idle();
         self.answers.spares.shed();
         self.schedule_snapshots();
         if self.shared.stopping.load(Ordering::Acquire) && !self.stop_sent {
             self.begin_stop();
         }
+    }
+
+    /// What every shard does ten times a second.
+    fn tend_shards(&mut self) {
+        let (now_ms, steady_ms) = (self.turn.now_ms, self.turn.steady_ms);
+        let now = MonotonicTime(self.steady.read().as_micros() as u64);
+        let (mut expiring, mut evicting) = (Duration::ZERO, Duration::ZERO);
+        for shard in &mut self.shards {
+            shard.group.tick(now);
+            serve::tick(shard);
+            // Another node led until now, or the disk was full.
+            shard.propose_limits(self.settings.limits);
+            if self.pause.until_ms <= steady_ms {
+                let stats = &mut self.stats;
+                if self.active_expire {
+                    let (buckets, rounds) = (EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX);
+                    let begin = Instant::now();
+                    shard.expire(now_ms, buckets, rounds, stats);
+                    expiring += begin.elapsed();
+                }
+                // What was cleared is about to be freed: no item goes because it is still counted.
+                if !self.freeing {
+                    let begin = Instant::now();
+                    shard.reclaim(stats);
+                    evicting += begin.elapsed();
+                }
+            }
+            shard.keyspace.drop_idle_orders(now_ms);
+            self.freeing |= shard.keyspace.free_some(FREED_BUCKETS_PER_TURN);
+            shard.keyspace.compact_some(COMPACTION_BUDGET_PER_TICK);
+        }
+        let latency = &mut self.stats.noted.latency;
+        latency.note(Event::ExpireCycle, expiring, now_ms);
+        latency.note(Event::EvictionCycle, evicting, now_ms);
     }
 
     /// Gives the physical memory of up to so many empty slabs of each shard back.
@@ -123,13 +140,17 @@ impl Core {
     /// Goes on evicting where memory is over its limit.
     pub(in crate::core) fn shed_shards(&mut self) {
         let paused = self.pause.until_ms > self.turn.steady_ms;
+        let mut evicting = Duration::ZERO;
         for shard in self.shards.iter_mut().filter(|shard| shard.is_shedding()) {
             if paused || self.freeing {
                 shard.stop_shedding();
             } else {
+                let begin = Instant::now();
                 shard.reclaim(&mut self.stats);
+                evicting += begin.elapsed();
             }
         }
+        self.stats.noted.latency.note(Event::EvictionCycle, evicting, self.turn.now_ms);
     }
 
     /// Closes clients whose unfinished request a lowered limit no longer allows: they may send nothing for long.

@@ -1,4 +1,5 @@
-//! The slow commands of one core; SLOWLOG merges those of all cores.
+//! The conspicuous commands of one core: those that took long, whose request was large, or whose reply was (COMMANDLOG,
+//! SLOWLOG). The commands merge those of all cores.
 
 use crate::commands::Command;
 use crate::core::client::answers::{Answers, Origin, Target};
@@ -6,26 +7,45 @@ use crate::core::client::connection::Address;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-/// Arguments of a slow command that are kept.
+/// Arguments of a command that are kept.
 const ARGUMENTS_KEPT_MAX: usize = 32;
 
 /// Bytes of each argument that are kept.
 const ARGUMENT_BYTES_KEPT_MAX: usize = 128;
 
-/// Ids run through the whole process.
-static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+/// What makes a command conspicuous.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trait {
+    /// It took so many microseconds.
+    Slow,
+    /// Its request had so many bytes.
+    LargeRequest,
+    /// Its reply had so many bytes.
+    LargeReply,
+}
 
-/// One slow command.
+impl Trait {
+    /// Each with its word.
+    pub const ALL: [(Trait, &'static str); 3] = [
+        (Trait::Slow, "slow"),
+        (Trait::LargeRequest, "large-request"),
+        (Trait::LargeReply, "large-reply"),
+    ];
+}
+
+/// The next id of each trait's commands; they run through the whole process.
+static NEXT_IDS: [AtomicU64; Trait::ALL.len()] = [const { AtomicU64::new(0) }; Trait::ALL.len()];
+
+/// One conspicuous command.
 #[derive(Clone, Debug)]
-pub struct SlowCommand {
-    /// Counted from 0 within the process.
+pub struct NotedCommand {
+    /// Counted from 0 within the process, for each trait.
     pub id: u64,
     /// When it ran, milliseconds since the Unix epoch.
     pub time_ms: i64,
-    /// How long.
-    pub duration: Duration,
+    /// Microseconds or bytes, by the trait.
+    pub amount: u64,
     /// Its arguments, cut as Redis cuts them.
     pub arguments: Vec<Vec<u8>>,
     /// The client's address.
@@ -34,53 +54,51 @@ pub struct SlowCommand {
     pub name: Vec<u8>,
 }
 
-/// The newest slow commands of a core.
+/// The newest commands of a core with one trait.
 #[derive(Clone, Debug)]
-pub struct SlowLog {
-    commands: VecDeque<SlowCommand>,
-    threshold: Duration,
+pub struct CommandLog {
+    kind: Trait,
+    commands: VecDeque<NotedCommand>,
+    threshold: u64,
     count_max: usize,
 }
 
-impl Default for SlowLog {
+impl CommandLog {
     /// Empty, and never takes one.
-    fn default() -> SlowLog {
-        SlowLog { commands: VecDeque::new(), threshold: Duration::MAX, count_max: 0 }
+    pub fn new(kind: Trait) -> CommandLog {
+        CommandLog { kind, commands: VecDeque::new(), threshold: u64::MAX, count_max: 0 }
     }
-}
 
-impl SlowLog {
-    /// Takes commands from now on that last `threshold_us` or longer (negative: none), and keeps the newest
-    /// `count_max` of them.
-    pub fn configure(&mut self, threshold_us: i64, count_max: u64) {
-        self.threshold = u64::try_from(threshold_us).map_or(Duration::MAX, Duration::from_micros);
+    /// Takes commands from now on with so much or more (negative: none), and keeps the newest `count_max` of them.
+    pub fn configure(&mut self, threshold: i64, count_max: u64) {
+        self.threshold = u64::try_from(threshold).unwrap_or(u64::MAX);
         self.count_max = usize::try_from(count_max).unwrap_or(usize::MAX);
         self.commands.truncate(self.count_max);
     }
 
-    /// Is that long enough to be kept?
-    #[inline(always)]
-    pub fn is_slow(&self, duration: Duration) -> bool {
-        duration >= self.threshold
+    /// From how much on a command is kept.
+    pub fn threshold(&self) -> u64 {
+        self.threshold
     }
 
-    /// Must every command be kept, however short?
+    /// Must every command be kept, however little it is?
     pub fn takes_all(&self) -> bool {
-        self.threshold.is_zero()
+        self.threshold == 0
     }
 
-    /// Keeps a command that a shard has run, unless it is the server's own.
+    /// Keeps a command that a shard has run, if it is conspicuous and not the server's own.
     #[cold]
     pub fn note(
         &mut self,
         command: &Command,
         time_ms: i64,
-        duration: Duration,
+        amount: u64,
         arguments: Arguments<'_>,
         origin: Origin,
         answers: &Answers,
     ) {
-        if command.flags.no_slowlog || origin.target == Target::Nobody {
+        let is_own = command.flags.no_slowlog || origin.target == Target::Nobody;
+        if amount < self.threshold || is_own {
             return;
         }
         let mut client = None;
@@ -99,7 +117,7 @@ impl SlowLog {
         // The one command of clients that goes to its shard under another name.
         let exec: OwnedArguments = [&b"exec"[..]].into_iter().collect();
         let shown = if command.flags.internal { exec.borrow() } else { arguments };
-        self.add(command, time_ms, duration, shown, client);
+        self.add(command, time_ms, amount, shown, client);
     }
 
     /// Keeps a command and, when there are too many, drops the oldest. Its secrets are left out.
@@ -107,17 +125,17 @@ impl SlowLog {
         &mut self,
         command: &Command,
         time_ms: i64,
-        duration: Duration,
+        amount: u64,
         arguments: Arguments<'_>,
         client: Option<(Address, Vec<u8>)>,
     ) {
         let (peer, name) = client.unwrap_or_default();
         let redacted = command.redacted(arguments);
         let arguments = redacted.as_ref().map_or(arguments, OwnedArguments::borrow);
-        self.commands.push_front(SlowCommand {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+        self.commands.push_front(NotedCommand {
+            id: NEXT_IDS[self.kind as usize].fetch_add(1, Ordering::Relaxed),
             time_ms,
-            duration,
+            amount,
             arguments: cut(arguments),
             peer,
             name,
@@ -126,7 +144,7 @@ impl SlowLog {
     }
 
     /// The commands kept, newest first.
-    pub fn commands(&self) -> impl Iterator<Item = &SlowCommand> {
+    pub fn commands(&self) -> impl Iterator<Item = &NotedCommand> {
         self.commands.iter()
     }
 
@@ -164,15 +182,17 @@ mod tests {
 
     #[test]
     fn the_newest_are_kept_and_arguments_are_cut() {
-        let mut log = SlowLog::default();
-        assert!(!log.is_slow(Duration::from_secs(3600)));
+        let mut log = CommandLog::new(Trait::Slow);
+        assert_eq!(log.threshold(), u64::MAX);
         log.configure(100, 2);
-        assert!(log.is_slow(Duration::from_micros(100)) && !log.is_slow(Duration::from_micros(99)));
+        assert_eq!((log.threshold(), log.takes_all()), (100, false));
+        log.configure(0, 2);
+        assert!(log.takes_all());
         let long = vec![b'x'; 200];
         let owned: OwnedArguments = std::iter::repeat_n(long.as_slice(), 40).collect();
         let get = crate::commands::table::find(b"get").expect("there is GET");
         for _ in 0..3 {
-            log.add(get, 7, Duration::from_millis(1), owned.borrow(), None);
+            log.add(get, 7, 1000, owned.borrow(), None);
         }
         let commands: Vec<_> = log.commands().collect();
         assert_eq!(commands.len(), 2);
