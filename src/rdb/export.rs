@@ -252,7 +252,6 @@ fn each(
         while let Some(record) = chunk.next_item().map_err(failed)? {
             take(&record).map_err(|error| format!("writing the file: {error}"))?;
         }
-        drop(chunk);
         reached(*done + reader.offset());
     }
     *done += reader.size();
