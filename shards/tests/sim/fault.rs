@@ -258,9 +258,7 @@ impl World {
         let spoilt = self.nodes.values().any(|node| node.flipped || node.wiped);
         // What it loses shall be something.
         let is_early = self.core.now_us < self.core.plan.duration_us / 4;
-        // Members may have forgotten, in a blackout, that somebody who is gone for good is none: two would be missing.
-        let are_removed = !self.core.book.removed.is_empty();
-        if spoilt || are_removed || healthy < 3 || is_early || !self.desired.contains(&node) {
+        if spoilt || healthy < 3 || is_early || !self.desired.contains(&node) {
             return;
         }
         self.core.count(Count::Wipes);

@@ -7,6 +7,7 @@ use ringraft_shards::raft::{MembershipChange, Role};
 
 use crate::counts::Count;
 use crate::node::Node;
+use crate::plan::Kind;
 use crate::schedule::Event;
 use crate::world::World;
 
@@ -91,11 +92,16 @@ impl World {
         }
     }
 
-    /// Nodes that are in no group any more are removed for ever.
+    /// Nodes that are in no group any more are removed for ever. What the leaders know may be forgotten in a blackout, and then two
+    /// are missing where another's disk is spoilt too: in such runs only those go whose own disk is.
     fn fence(&mut self) {
+        let spoils = self.core.plan.has(Kind::Flip) || self.core.plan.has(Kind::Wipe);
         let shards = 0..usize::from(self.core.plan.shards);
         let leaders: Vec<_> = shards.map(|shard| (shard, self.leader(shard))).collect();
-        for id in self.nodes.keys() {
+        for (id, node) in &self.nodes {
+            if spoils && !node.wiped && node.refused.is_none() {
+                continue;
+            }
             let is_gone = leaders.iter().all(|(shard, leader)| {
                 let running =
                     leader.and_then(|leader| self.nodes[&leader].replicas[*shard].running.as_ref());
