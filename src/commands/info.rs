@@ -237,7 +237,7 @@ fn persistence(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("aof_last_rewrite_time_sec", seconds(longest));
     text.field("aof_last_bgrewrite_status", if all_ok { "ok" } else { "err" });
     let shards = totals.cores.iter().flat_map(|core| &core.shards);
-    text.field("aof_current_size", shards.map(|shard| shard.raft.log_bytes as u64).sum::<u64>());
+    text.field("aof_current_size", shards.map(|shard| shard.raft.log_bytes).sum::<u64>());
     let is_starved = totals.cores.iter().flat_map(|core| &core.shards).any(|s| s.is_starved);
     text.field("aof_last_write_status", if is_starved { "err" } else { "ok" });
     text.field("fsync", core.settings.fsync.word());

@@ -87,7 +87,7 @@ fn skyline(columns: usize, rows: usize, mut chance: Chance) -> String {
         for (above, line) in picture.iter_mut().rev().take(height).enumerate() {
             for (place, house) in line[left..left + width].iter_mut().enumerate() {
                 let is_wall = place == 0 || place + 1 == width || above + 1 == height;
-                let is_lit = chance.bits() % 3 == 0;
+                let is_lit = chance.bits().is_multiple_of(3);
                 *house = if is_wall {
                     '#'
                 } else if is_lit {

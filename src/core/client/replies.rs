@@ -29,6 +29,7 @@ pub struct Replies {
     /// Messages that other connections have too, each with the bytes that `out` had got in all when it came.
     shared: VecDeque<(usize, Arc<[u8]>)>,
     /// Messages that must not overtake the reply of a subscription, while one is awaited.
+    #[allow(clippy::box_collection)] // A connection is small, and few have any.
     withheld: Option<Box<Vec<Arc<[u8]>>>>,
     /// Bytes of the first of them that were sent.
     shared_sent: usize,

@@ -230,7 +230,7 @@ impl Totals {
     /// Bytes of the logs of all shards that are kept in memory.
     pub fn log_bytes(&self) -> u64 {
         let shards = self.cores.iter().flat_map(|core| &core.shards);
-        shards.map(|shard| shard.raft.cache_bytes as u64).sum()
+        shards.map(|shard| shard.raft.cache_bytes).sum()
     }
 
     /// Keys of all shards and databases.
