@@ -5,7 +5,6 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -73,15 +72,19 @@ fn clear(path: &Path) -> io::Result<()> {
     if !file.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there and is no socket"));
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
+    // Not blocking: a server that is stopped, with a full backlog, would hold up this one.
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    probe.set_nonblocking(true)?;
+    match probe.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        // Its backlog is full.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"))
-        }
+        Ok(()) => Err(in_use()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(in_use()),
         Err(error) => Err(error),
     }
+}
+
+fn in_use() -> io::Error {
+    io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")
 }
 
 #[cfg(test)]
