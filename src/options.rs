@@ -373,7 +373,7 @@ mod tests {
             ("a b", "the subcommand 'b' cannot be used with '[FILE]'"),
             ("--port", "a value is required for '--port <N>' but none was supplied"),
             ("--port 1 --port 2", "the argument '--port <N>' cannot be used multiple times"),
-            ("--port -1", "option --port '-1': argument must be between 1 and 65535 inclusive"),
+            ("--port -1", "option --port '-1': argument must be between 0 and 65535 inclusive"),
             ("--maxmemory -1", "option --maxmemory '-1': argument must be a memory value"),
             ("--timeout -1", "option --timeout '-1': argument must be between 0 and"),
             ("--bind ::1 --bind 1.2.3", "option --bind '::1 1.2.3': '1.2.3' is neither an IP"),

@@ -199,7 +199,7 @@ mod tests {
         for (text, refusal) in [
             ("port = 1\nprot = 2", ", line 2: prot: no such setting (ringraft --help lists them)"),
             ("save = ''", ", line 1: save: no such setting (ringraft --help lists them)"),
-            ("\nport = 0", ", line 2: port: argument must be between 1 and 65535 inclusive"),
+            ("\nport = 70000", ", line 2: port: argument must be between 0 and 65535 inclusive"),
             ("port = 1.5", ", line 1: port: the value is a float, not text or a number"),
             ("[port]\nx = 1", ", line 1: port: the value is a table, not text or a number"),
             ("fsync = 'no'\nappendfsync = 'no'", ", line 2: appendfsync: fsync is given twice"),
