@@ -184,11 +184,6 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
         self.open.is_empty()
     }
 
-    /// How many wait.
-    pub fn count(&self) -> usize {
-        self.open.len()
-    }
-
     /// A number for an entry that is about to gather declarations.
     pub fn next_round(&mut self) -> Round {
         self.last_round += 1;

@@ -54,9 +54,15 @@ pub fn keep_alive(socket: &Socket, seconds: u64) -> io::Result<()> {
 /// use is tried again for a second: a killed server's sockets listen until its rings are torn down.
 /// Errors: as [`bind`].
 pub fn probe(address: SocketAddr) -> io::Result<()> {
+    until_released(|| probe_once(address))
+}
+
+/// Tries until the address is not in use, for a second at most.
+/// Errors: those of the last try.
+pub(super) fn until_released(mut attempt: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     let begin = Instant::now();
     loop {
-        match probe_once(address) {
+        match attempt() {
             Err(error)
                 if error.kind() == io::ErrorKind::AddrInUse
                     && begin.elapsed() < ADDRESS_RELEASE_TIME_MAX =>

@@ -1,15 +1,11 @@
 //! The unix socket: a file by which clients of this machine connect.
 
-use crate::limits::ADDRESS_RELEASE_TIME_MAX;
+use super::listener::until_released;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-/// Between two tries.
-const RELEASE_POLL: Duration = Duration::from_millis(10);
 
 /// A bound unix socket. Its file goes when this is dropped, if it is still the same file.
 #[derive(Debug)]
@@ -28,15 +24,7 @@ impl UnixSocket {
     /// writable.
     pub fn bind(path: &Path, mode: u32) -> io::Result<UnixSocket> {
         let address = SockAddr::unix(path)?;
-        let begin = Instant::now();
-        while let Err(error) = clear(path) {
-            if error.kind() != io::ErrorKind::AddrInUse
-                || begin.elapsed() > ADDRESS_RELEASE_TIME_MAX
-            {
-                return Err(error);
-            }
-            std::thread::sleep(RELEASE_POLL);
-        }
+        until_released(|| clear(path))?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&address)?;
         if mode != 0 {

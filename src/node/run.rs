@@ -76,7 +76,7 @@ impl Node {
             cpus: plan.cpus.clone(),
             started: std::time::Instant::now(),
             clock_reports: Default::default(),
-            run_id: run_id()?,
+            run_id: random_digits()?,
             cluster_id: plan.identity.cluster.0,
             node_id: plan.identity.node.0,
             scripts: Arc::new(Library::new()),
@@ -260,7 +260,9 @@ fn unix_refused(path: &str, error: &std::io::Error) -> Refusal {
     ))
 }
 
-fn run_id() -> Result<String, Refusal> {
+/// Forty hexadecimal digits that nobody can guess.
+/// Errors: the kernel has no random numbers.
+pub fn random_digits() -> Result<String, Refusal> {
     let mut bytes = [0; 20];
     getrandom::fill(&mut bytes)
         .map_err(|error| Refusal::failure(format!("cannot read random bytes: {error}")))?;

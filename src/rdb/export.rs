@@ -7,7 +7,7 @@ use super::Progress;
 use super::client::{Answer, Client, Target};
 use crate::commands::info::REDIS_VERSION;
 use crate::limits::PRINT_BUFFER_BYTES;
-use crate::node::run::Node;
+use crate::node::run::{Node, random_digits};
 use crate::node::{self, Refusal};
 use crate::settings::Settings;
 use ringraft_shards::ids::{DatabaseIndex, Deadline};
@@ -80,10 +80,7 @@ fn start(directory: &Path, now_ms: u64) -> Result<(Node, Target), Refusal> {
     let free = std::net::TcpListener::bind("127.0.0.1:0").map_err(failed)?;
     let port = free.local_addr().map_err(failed)?.port();
     drop(free);
-    let mut secret = [0; 16];
-    getrandom::fill(&mut secret)
-        .map_err(|error| Refusal::failure(format!("cannot read random bytes: {error}")))?;
-    let password: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let password = random_digits()?;
     let mut settings = Settings::default();
     settings.dir = directory.to_path_buf();
     settings.port = port;

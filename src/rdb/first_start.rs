@@ -11,10 +11,9 @@ use ringraft_shards::ids::{Index, ShardId, Term};
 use ringraft_shards::keyspace::{Expiry, Key, KeyHasher, Keyspace, Libraries, LibraryChange};
 use ringraft_shards::rdb::file::{Event, ItemFields, Library, RdbReader, Survey};
 use ringraft_shards::rdb::{ItemRecord, Piece};
-use ringraft_shards::slot::Slot;
 use ringraft_shards::snapshot::directory::SnapshotName;
 use ringraft_shards::snapshot::{
-    Header, Membership, PendingSnapshot, SlotRange, SnapshotDirectory, SnapshotWriter,
+    Header, Membership, PendingSnapshot, SnapshotDirectory, SnapshotWriter,
 };
 use std::fs::File;
 use std::io::{self, Write};
@@ -157,14 +156,12 @@ impl ShardPart {
         shard: ShardId,
         now_ms: i64,
     ) -> Result<ShardPart, String> {
-        let slot = |n| Slot::new(n).expect("the router's slots are slots");
-        let (first, after) = (router.first_slot(shard), router.first_slot(ShardId(shard.0 + 1)));
         let header = Header {
             cluster: identity.cluster,
             shard,
             term: LOADED_AT.term,
             index: LOADED_AT.index,
-            slots: vec![SlotRange { first: slot(first), last: slot(after - 1) }],
+            slots: vec![router.slot_range(shard)],
             slot_scheme: identity.slot_scheme,
             key_hash_seed: identity.key_hash_seed,
             created_ms: now_ms,

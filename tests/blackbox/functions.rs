@@ -1,19 +1,10 @@
 //! Functions: Redis' replies, the state that survives everything, payloads both ways, and every core at once.
 
+use crate::support::oracle::{agree_with_redis, servers};
 use crate::support::{Chance, Client, Server, Value};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-
-/// One shard; several on one core; several on two.
-fn servers() -> Vec<Server> {
-    let shapes: [&[&str]; 3] = [
-        &["--shards", "1"],
-        &["--shards", "4", "--cores", "0"],
-        &["--shards", "4", "--cores-in-use", "all"],
-    ];
-    shapes.iter().map(|shape| Server::start(shape)).collect()
-}
 
 fn load(client: &mut Client, name: &str, body: &str) -> Value {
     let code = format!("#!lua name={name}\n{body}");
@@ -27,25 +18,7 @@ fn register(function: &str, body: &str) -> String {
 /// Requests of `functions.txt`, sent inline to the real redis-server and to ours.
 #[test]
 fn replies_are_those_of_redis() {
-    let redis = Server::start_redis(&[]);
-    let mut oracle = redis.client();
-    let servers = servers();
-    let mut clients: Vec<Client> = servers.iter().map(Server::client).collect();
-    for protocol in ["2", "3"] {
-        for client in clients.iter_mut().chain([&mut oracle]) {
-            client.call(&["HELLO", protocol]);
-            assert_eq!(client.say("FLUSHALL"), Value::ok());
-            assert_eq!(client.say("FUNCTION FLUSH"), Value::ok());
-        }
-        for line in include_str!("functions.txt").lines() {
-            let request = format!("{line}\r\n");
-            let expected = oracle.pipeline(request.as_bytes(), 1);
-            for client in &mut clients {
-                let reply = client.pipeline(request.as_bytes(), 1);
-                assert_eq!(reply, expected, "RESP{protocol}: {line}");
-            }
-        }
-    }
+    agree_with_redis(include_str!("functions.txt"), &["FLUSHALL", "FUNCTION FLUSH"]);
 }
 
 /// Acknowledged is kept: over kill -9, by the log and by a snapshot, over SIGTERM, and over DEBUG RELOAD.

@@ -17,6 +17,13 @@ fn import(file: &Path, port: u16, more: &[&str]) -> Outcome {
     tool(&[&["rdb", "import", &file, "--port", &port], more].concat())
 }
 
+/// Has a server write a file.
+fn export(port: u16, out: &Path, more: &[&str]) {
+    let (port, out) = (port.to_string(), out.to_string_lossy());
+    let outcome = tool(&[&["rdb", "export", "--port", &port, "--out", &out], more].concat());
+    assert!(outcome.status.success(), "{}", outcome.text);
+}
+
 /// Every type in small and large forms, in two databases, some with a deadline far off.
 fn fill(client: &mut Client) {
     let long = "x".repeat(200);
@@ -170,10 +177,8 @@ fn redis_reads_what_was_exported() {
     let expected = contents(&mut server.client());
     let redis = tempfile::tempdir().expect("a temporary directory");
     let out = redis.path().join("dump.rdb");
+    export(server.port(), &out, &[]);
     let out_text = out.to_string_lossy().into_owned();
-    let port = server.port().to_string();
-    let outcome = tool(&["rdb", "export", "--port", &port, "--out", &out_text]);
-    assert!(outcome.status.success(), "{}", outcome.text);
     let check = run("redis-check-rdb", &[&out_text], b"");
     assert!(check.status.success(), "{}", check.text);
     let directory = redis.path().to_string_lossy().into_owned();
@@ -225,10 +230,8 @@ fn an_export_is_of_one_moment() {
         }
         for round in 0..5 {
             let out = server.directory().join(format!("{round}.rdb"));
-            let (out, port) = (out.to_string_lossy(), server.port().to_string());
-            let outcome = tool(&["rdb", "export", "--port", &port, "--out", &out]);
-            assert!(outcome.status.success(), "{}", outcome.text);
-            let copy = Server::start(&["--shards", "1", "--load-rdb", &out]);
+            export(server.port(), &out, &[]);
+            let copy = Server::start(&["--shards", "1", "--load-rdb", &out.to_string_lossy()]);
             let sum: i64 = ["a", "b", "c", "d"]
                 .map(|key| copy.client().say(&format!("GET {key}")).text().parse::<i64>())
                 .into_iter()
@@ -325,18 +328,15 @@ fn large_values_travel_in_pieces() {
     let outcome = import(&file, server.port(), &[]);
     assert!(outcome.text.contains("4 keys were there before"), "{}", outcome.text);
     let out = server.directory().join("out.rdb");
-    let (out, port) = (out.to_string_lossy().into_owned(), server.port().to_string());
-    let outcome = tool(&["rdb", "export", "--port", &port, "--out", &out]);
-    assert!(outcome.status.success(), "{}", outcome.text);
-    for file in [&out, &file.to_string_lossy().into_owned()] {
-        let loaded = Server::start(&["--shards", "2", "--load-rdb", file]);
+    export(server.port(), &out, &[]);
+    for file in [out.to_string_lossy(), file.to_string_lossy()] {
+        let loaded = Server::start(&["--shards", "2", "--load-rdb", &file]);
         same(&contents(&mut loaded.client()), &expected);
         assert_eq!(loaded.client().say("OBJECT ENCODING set"), Value::bulk("hashtable"));
         // What was loaded is what is exported again.
         let again = loaded.directory().join("again.rdb");
-        let (again, port) = (again.to_string_lossy().into_owned(), loaded.port().to_string());
-        let outcome = tool(&["rdb", "export", "--port", &port, "--out", &again]);
-        assert!(outcome.status.success(), "{}", outcome.text);
+        export(loaded.port(), &again, &[]);
+        let again = again.to_string_lossy();
         let third = Server::start(&["--shards", "1", "--load-rdb", &again]);
         same(&contents(&mut third.client()), &expected);
     }
@@ -351,20 +351,17 @@ fn fields_with_deadlines_and_other_facts_are_kept() {
         client.say("HPEXPIREAT hash 4000000000000 FIELDS 1 b"),
         Value::Array(vec![Value::Integer(1)])
     );
-    let port = server.port().to_string();
     for (flavor, magic) in [("redis", "REDIS0012"), ("valkey", "VALKEY080")] {
         let out = server.directory().join(flavor);
-        let out = out.to_string_lossy().into_owned();
-        let outcome = tool(&["rdb", "export", "--port", &port, "--out", &out, "--for", flavor]);
-        assert!(outcome.status.success(), "{}", outcome.text);
+        export(server.port(), &out, &["--for", flavor]);
         let bytes = std::fs::read(&out).expect("written");
         assert!(bytes.starts_with(magic.as_bytes()), "{flavor}");
-        let copy = Server::start(&["--shards", "1", "--load-rdb", &out]);
+        let copy = Server::start(&["--shards", "1", "--load-rdb", &out.to_string_lossy()]);
         let line = "HPEXPIRETIME hash FIELDS 3 a b c";
         let times = [-1, 4_000_000_000_000, -1].map(Value::Integer).to_vec();
         assert_eq!(copy.client().say(line), Value::Array(times.clone()));
         assert_eq!(client.say("DEL hash"), Value::Integer(1));
-        assert!(import(Path::new(&out), server.port(), &[]).status.success());
+        assert!(import(&out, server.port(), &[]).status.success());
         assert_eq!(client.say(line), Value::Array(times));
     }
     let file = server.directory().join("facts.rdb");
@@ -396,11 +393,9 @@ fn libraries_of_functions_come_along() {
     assert!(outcome.text.contains("1 keys were there before"), "{}", outcome.text);
     assert!(import(&file, server.port(), &["--replace"]).status.success());
     let out = server.directory().join("out.rdb");
-    let (out, port) = (out.to_string_lossy().into_owned(), server.port().to_string());
-    let outcome = tool(&["rdb", "export", "--port", &port, "--out", &out]);
-    assert!(outcome.status.success(), "{}", outcome.text);
-    for file in [&out, &file.to_string_lossy().into_owned()] {
-        let loaded = Server::start(&["--shards", "2", "--load-rdb", file]);
+    export(server.port(), &out, &[]);
+    for file in [out.to_string_lossy(), file.to_string_lossy()] {
+        let loaded = Server::start(&["--shards", "2", "--load-rdb", &file]);
         assert_eq!(loaded.client().say("FCALL f 0"), Value::Integer(7));
     }
 }

@@ -1,17 +1,8 @@
 //! Scripts are atomic wherever their keys are, named or not, over one shard and over several.
 
+use crate::support::oracle::{agree_with_redis, servers};
 use crate::support::{Client, Server, Value, eventually};
 use std::thread;
-
-/// One shard; several on one core; several on two.
-fn servers() -> Vec<Server> {
-    let shapes: [&[&str]; 3] = [
-        &["--shards", "1"],
-        &["--shards", "4", "--cores", "0"],
-        &["--shards", "4", "--cores-in-use", "all"],
-    ];
-    shapes.iter().map(|shape| Server::start(shape)).collect()
-}
 
 fn eval(client: &mut Client, script: &str, words: &[&str]) -> Value {
     client.call(&[&["EVAL", script], words].concat())
@@ -20,24 +11,7 @@ fn eval(client: &mut Client, script: &str, words: &[&str]) -> Value {
 /// Requests of `scripts.txt`, sent inline to the real redis-server and to ours: values of all kinds, errors, flags, libraries.
 #[test]
 fn replies_are_those_of_redis() {
-    let redis = Server::start_redis(&[]);
-    let mut oracle = redis.client();
-    let servers = servers();
-    let mut clients: Vec<Client> = servers.iter().map(Server::client).collect();
-    for protocol in ["2", "3"] {
-        for client in clients.iter_mut().chain([&mut oracle]) {
-            client.call(&["HELLO", protocol]);
-            assert_eq!(client.say("FLUSHALL"), Value::ok());
-        }
-        for line in include_str!("scripts.txt").lines() {
-            let request = format!("{line}\r\n");
-            let expected = oracle.pipeline(request.as_bytes(), 1);
-            for client in &mut clients {
-                let reply = client.pipeline(request.as_bytes(), 1);
-                assert_eq!(reply, expected, "RESP{protocol}: {line}");
-            }
-        }
-    }
+    agree_with_redis(include_str!("scripts.txt"), &["FLUSHALL"]);
 }
 
 #[test]

@@ -199,6 +199,14 @@ fn walk(
     }
 }
 
+/// How many elements follow; a value, which begins at `start`, has some.
+fn some_elements(decoder: &mut Decoder<'_>, start: Decoder<'_>) -> Result<usize, DecodeError> {
+    match decoder.count()? {
+        0 => Err(start.error(Fault::Empty)),
+        count => Ok(count),
+    }
+}
+
 /// A count, and so many elements.
 fn walk_plain(
     decoder: &mut Decoder<'_>,
@@ -206,11 +214,7 @@ fn walk_plain(
     take: &mut TakePart<'_>,
 ) -> Result<(), DecodeError> {
     let start = *decoder;
-    let count = decoder.count()?;
-    if count == 0 {
-        return Err(start.error(Fault::Empty));
-    }
-    for _ in 0..count {
+    for _ in 0..some_elements(decoder, start)? {
         let start = *decoder;
         let element = decoder.string()?;
         let taken = match type_byte {
@@ -245,11 +249,7 @@ fn walk_timed(
         HASH_TIMED => i64::from_le_bytes(decoder.array()?),
         _ => 1,
     };
-    let count = decoder.count()?;
-    if count == 0 {
-        return Err(start.error(Fault::Empty));
-    }
-    for _ in 0..count {
+    for _ in 0..some_elements(decoder, start)? {
         let start = *decoder;
         // 0, or one more than the distance from the first deadline; early ones are counted from 1.
         let distance = decoder.count()? as u64;
@@ -272,11 +272,7 @@ fn walk_timed_valkey(
     take: &mut TakePart<'_>,
 ) -> Result<(), DecodeError> {
     let start = *decoder;
-    let count = decoder.count()?;
-    if count == 0 {
-        return Err(start.error(Fault::Empty));
-    }
-    for _ in 0..count {
+    for _ in 0..some_elements(decoder, start)? {
         let start = *decoder;
         let (field, value) = (decoder.string()?, decoder.string()?);
         let taken = match i64::from_le_bytes(decoder.array()?) {

@@ -136,8 +136,7 @@ impl<H: Host> Server<H> {
         first_key: KeyHash,
         arguments: Arguments<'_>,
     ) {
-        let set = self.newest_set();
-        set.push_write(who, number, database, first_key, arguments);
+        self.newest_set().push_write(who, number, database, first_key, arguments);
     }
 
     /// Appends a read behind the writes it must see.
@@ -158,9 +157,13 @@ impl<H: Host> Server<H> {
     /// What is gathered next goes into a set of its own. It runs only if its guard holds then: see [`Server::guard`].
     pub fn begin_guarded(&mut self) {
         if !self.open_set().is_empty() {
-            let fresh = self.spare.pop().unwrap_or_default();
-            self.sets.push_back(fresh);
+            self.begin_set();
         }
+    }
+
+    fn begin_set(&mut self) {
+        let fresh = self.spare.pop().unwrap_or_default();
+        self.sets.push_back(fresh);
     }
 
     /// Guards what was gathered since [`Server::begin_guarded`].
@@ -172,8 +175,7 @@ impl<H: Host> Server<H> {
     #[inline]
     pub fn open_set(&mut self) -> &mut Set<H> {
         if self.sets.back().is_none_or(|set| set.is_full()) {
-            let fresh = self.spare.pop().unwrap_or_default();
-            self.sets.push_back(fresh);
+            self.begin_set();
         }
         self.newest_set()
     }

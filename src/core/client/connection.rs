@@ -162,6 +162,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Address and name of the client, to be kept when it is gone.
+    pub fn identity(&self) -> (Address, Vec<u8>) {
+        (self.peer.clone(), self.session.name.clone())
+    }
+
     /// A new connection on an accepted socket.
     pub fn new(id: u64, socket: Socket, kind: Kind, now_ms: i64) -> Connection {
         let local = Address::of(socket.local_addr());

@@ -312,14 +312,8 @@ impl Core {
         out: &mut Vec<u8>,
     ) -> Result<Answer, Refusal> {
         let protocol = self.answers.connections.at(index).session.protocol;
-        let call = Call {
-            command,
-            arguments,
-            first_key: KeyHash::default(),
-            hasher: self.router.hasher(),
-            seed: self.chance.bits(),
-            string_bytes_max: self.settings.proto_max_bulk_len as usize,
-        };
+        let seed = self.chance.bits();
+        let call = self.keyless_call(command, arguments, seed);
         match command.run {
             Run::Session(run) => run_session(
                 run,
@@ -374,11 +368,7 @@ impl Core {
     ) {
         let log = self.stats.noted.log(kind);
         if amount >= log.threshold() && !command.flags.no_slowlog {
-            let client = self
-                .answers
-                .connections
-                .get(index)
-                .map(|c| (c.peer.clone(), c.session.name.clone()));
+            let client = self.answers.connections.get(index).map(|c| c.identity());
             log.add(command, self.turn.now_ms, amount, arguments, client);
         }
     }
@@ -465,14 +455,24 @@ impl Core {
         arguments: Arguments<'_>,
     ) -> Result<(), Refusal> {
         let Some(check) = command.check else { return Ok(()) };
-        check(&Call {
+        check(&self.keyless_call(command, arguments, 0))
+    }
+
+    /// A call of a command that is run, or looked at, where no key is at hand.
+    pub(in crate::core) fn keyless_call<'a>(
+        &self,
+        command: &'static Command,
+        arguments: Arguments<'a>,
+        seed: u64,
+    ) -> Call<'a> {
+        Call {
             command,
             arguments,
             first_key: KeyHash::default(),
             hasher: self.router.hasher(),
-            seed: 0,
+            seed,
             string_bytes_max: self.settings.proto_max_bulk_len as usize,
-        })
+        }
     }
 
     /// The database's ordered index must be there before a page of KEYS is read from it.

@@ -260,7 +260,7 @@ impl Core {
                 size = out.len() - start;
             });
             if stats.noted.is_large_reply(size) {
-                let client = Some((connection.peer.clone(), connection.session.name.clone()));
+                let client = Some(connection.identity());
                 let (log, now_ms) = (&mut stats.noted.large_replies, self.turn.now_ms);
                 log.add(command, now_ms, size as u64, arguments, client);
             }

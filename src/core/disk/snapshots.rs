@@ -19,7 +19,6 @@ use ringraft_shards::ids::{ClusterId, Index, ShardId};
 use ringraft_shards::keyspace::{Item, Keyspace};
 use ringraft_shards::limits::SNAPSHOT_KEPT_COUNT;
 use ringraft_shards::raft::SnapshotPoint;
-use ringraft_shards::slot::Slot;
 use ringraft_shards::snapshot::directory::SnapshotName;
 use ringraft_shards::snapshot::{
     Header, Meta, PendingSnapshot, SlotRange, SnapshotDirectory, SnapshotError, SnapshotReader,
@@ -337,7 +336,7 @@ impl Core {
 
     fn begin_snapshot(&mut self, local: usize) {
         let (now_ms, steady_ms) = (self.turn.now_ms, self.turn.steady_ms);
-        let slots = self.slot_range(self.shards[local].id);
+        let slots = self.router.slot_range(self.shards[local].id);
         let shard = &mut self.shards[local];
         let Some(directory) = shard.snapshots.directory.clone() else { return };
         let point = shard.group.snapshot_point();
@@ -572,13 +571,6 @@ impl Core {
             Done::Nothing
         };
         self.storage.in_background(move || pending.abandon(), report);
-    }
-
-    fn slot_range(&self, shard: ShardId) -> SlotRange {
-        let first = self.router.first_slot(shard);
-        let after = self.router.first_slot(ShardId(shard.0 + 1));
-        let slot = |n| Slot::new(n).expect("the router's slots are slots");
-        SlotRange { first: slot(first), last: slot(after - 1) }
     }
 }
 

@@ -148,17 +148,11 @@ impl Core {
     fn shard_reports(&self) -> Vec<ShardReport> {
         let databases = (0..DATABASE_COUNT).map(|n| DatabaseIndex(n as u8));
         let report = |shard: &crate::core::shard::LocalShard| {
-            let first = self.router.first_slot(shard.id);
-            let next = ShardId(shard.id.0 + 1);
-            let end = if usize::from(next.0) < self.router.shard_count() {
-                self.router.first_slot(next)
-            } else {
-                ringraft_shards::slot::SLOT_COUNT
-            };
+            let slots = self.router.slot_range(shard.id);
             let keyspace = &shard.keyspace;
             ShardReport {
                 id: shard.id,
-                slots: (first, end - 1),
+                slots: (slots.first.number(), slots.last.number()),
                 keys: databases
                     .clone()
                     .map(|database| (keyspace.count(database), keyspace.expiring_count(database)))

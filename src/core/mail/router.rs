@@ -7,7 +7,8 @@ use crate::commands::Command;
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::{KeyHash, KeyHasher};
-use ringraft_shards::slot::SLOT_COUNT;
+use ringraft_shards::slot::{SLOT_COUNT, Slot};
+use ringraft_shards::snapshot::SlotRange;
 
 /// Where a shard lives, as one core knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +79,13 @@ impl Router {
     /// The first slot of a shard; the count of slots for the shard after the last one.
     pub fn first_slot(&self, shard: ShardId) -> usize {
         self.slots.partition_point(|owner| *owner < shard)
+    }
+
+    /// The slots of a shard, of which each has one at least.
+    pub fn slot_range(&self, shard: ShardId) -> SlotRange {
+        let slot = |n| Slot::new(n).expect("the router's slots are slots");
+        let after = self.first_slot(ShardId(shard.0 + 1));
+        SlotRange { first: slot(self.first_slot(shard)), last: slot(after - 1) }
     }
 
     /// Where a shard lives.

@@ -108,10 +108,7 @@ impl CommandLog {
                 target => Some(target),
             };
             if let Some(Target::Connection { index, .. }) = whole {
-                client = answers
-                    .connections
-                    .get(index)
-                    .map(|c| (c.peer.clone(), c.session.name.clone()));
+                client = answers.connections.get(index).map(|c| c.identity());
             }
         }
         // The one command of clients that goes to its shard under another name.

@@ -14,6 +14,7 @@ mod replicas_tests;
 mod run;
 
 use crate::commands::{Command, Run};
+use crate::core::Chance;
 use crate::core::client::answers::{Answers, Origin, Target};
 use crate::core::client::session::Watched;
 use crate::core::disk::snapshots::ShardSnapshots;
@@ -60,7 +61,7 @@ pub struct ShardTurn<'a> {
 pub struct LocalShard {
     /// Items, Raft group, and the requests that wait for the log.
     pub server: Server<LocalShard>,
-    chance: u64,
+    chance: Chance,
     /// How long a string may get.
     pub string_bytes_max: usize,
     /// Its share of `maxmemory`; 0 is no limit.
@@ -160,7 +161,7 @@ impl LocalShard {
     ) -> LocalShard {
         LocalShard {
             server: Server::new(id, keyspace, group, last_time_ms),
-            chance: chance | 1,
+            chance: Chance::new(chance),
             string_bytes_max: STRING_BYTES_DEFAULT,
             memory_limit: 0,
             eviction_policy: EvictionPolicy::default(),
@@ -181,12 +182,9 @@ impl LocalShard {
         }
     }
 
-    /// Random bits (xorshift64*): for the leader's choices, which travel in the entry.
+    /// Random bits: for the leader's choices, which travel in the entry.
     pub fn random(&mut self) -> u64 {
-        self.chance ^= self.chance >> 12;
-        self.chance ^= self.chance << 25;
-        self.chance ^= self.chance >> 27;
-        self.chance.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        self.chance.bits()
     }
 
     /// The time for reads: the clock's, but never before what was judged by it.

@@ -52,12 +52,12 @@ pub struct Together {
     owners: Vec<u16>,
     /// Count of keys of each request.
     key_counts: Vec<u32>,
-    parts: Vec<CrowdPart>,
+    parts: Vec<ShardPart>,
     bytes: usize,
 }
 
 /// What one shard gets of them.
-struct CrowdPart {
+struct ShardPart {
     shard: ShardId,
     locks: LockSet,
     batch: BatchBuilder,
@@ -200,7 +200,7 @@ impl Together {
             return place;
         }
         let (locks, batch, manners) = Default::default();
-        self.parts.push(CrowdPart { shard, locks, batch, manners });
+        self.parts.push(ShardPart { shard, locks, batch, manners });
         self.parts.len() - 1
     }
 
@@ -215,7 +215,7 @@ impl Together {
 
     /// As a transaction of reads: who asks, what each shard locks and reads, and how replies are put together.
     pub fn into_reads(self) -> (Vec<Member>, Vec<Part<Box<Ask>>>, Seams) {
-        let part = |part: CrowdPart| {
+        let part = |part: ShardPart| {
             let what = What::Replies(Reads { batch: part.batch, manners: part.manners });
             let fetch = Box::new(Ask { what, ..Ask::default() });
             Part { shard: part.shard, locks: part.locks, fetch }
@@ -227,7 +227,7 @@ impl Together {
     /// As a transaction of writes: who asks, what each shard locks, and the effects.
     pub fn into_writes(self) -> (Vec<Member>, Vec<Part<Box<Ask>>>, Effects) {
         let mut effects = Vec::with_capacity(self.parts.len());
-        let part = |mut part: CrowdPart| {
+        let part = |mut part: ShardPart| {
             effects.push((part.shard, part.batch.encode(0, 0)));
             // All rows that are joined and write may grow memory.
             let fetch = Box::new(Ask { grows: true, ..Ask::default() });

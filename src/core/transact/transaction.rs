@@ -502,14 +502,7 @@ impl Core {
             return self.run_here(index, target, command, arguments, out);
         };
         let protocol = self.answers.connections.at(index).session.protocol;
-        let call = Call {
-            command,
-            arguments,
-            first_key: KeyHash::default(),
-            hasher: self.router.hasher(),
-            seed: 0,
-            string_bytes_max: self.settings.proto_max_bulk_len as usize,
-        };
+        let call = self.keyless_call(command, arguments, 0);
         run(self, &call, &mut Reply::new(out, protocol)).map(|()| Answer::Now)
     }
 

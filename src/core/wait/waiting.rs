@@ -124,11 +124,6 @@ pub fn awaited_keys(
 }
 
 impl LocalShard {
-    /// How many clients wait for keys of this shard alone.
-    pub fn waiter_count(&self) -> usize {
-        self.waiters.count()
-    }
-
     /// Gathers a command that may wait: its first try stands in its place in the order.
     #[cold]
     pub(in crate::core) fn gather_waiting(&mut self, request: &Request<'_>) {

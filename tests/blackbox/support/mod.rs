@@ -4,6 +4,7 @@
 pub mod chance;
 pub mod client;
 pub mod history;
+pub mod oracle;
 pub mod server;
 pub mod system;
 pub mod tool;
