@@ -4,7 +4,7 @@
 //! is badly formed is hidden rather than shown: a slip in a command does not make its password less secret.
 
 use super::Command;
-use crate::settings::table::Setting;
+use crate::settings::row::Setting;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 
 /// Which arguments of a command are nobody's business.

@@ -5,7 +5,8 @@
 
 use super::Settings;
 use super::redis_file;
-use super::table::{Kind, Setting, TABLE};
+use super::row::{Kind, Setting};
+use super::table::TABLE;
 use super::values::join;
 use crate::refusal::Refusal;
 use std::io;

@@ -89,7 +89,7 @@ impl Stranger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::table::Setting;
+    use crate::settings::row::Setting;
 
     #[test]
     fn none_is_a_setting_and_none_stands_twice() {

@@ -9,6 +9,7 @@ pub mod events;
 pub mod file;
 pub mod known;
 pub mod redis_file;
+pub mod row;
 pub mod table;
 pub mod values;
 
@@ -19,10 +20,11 @@ use bind::Bind;
 use events::Events;
 use known::{KNOWN, Stranger};
 use ringraft_shards::value::Limits;
+use row::Setting;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use table::{Setting, TABLE};
+use table::TABLE;
 use values::{
     BufferLimits, ClientShare, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, Slots, Spin,
 };

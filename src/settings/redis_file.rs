@@ -5,7 +5,7 @@
 //! with its line: nobody shall believe that a promise is kept which is not. The file is read and never written.
 
 use super::Settings;
-use super::table::Setting;
+use super::row::Setting;
 use super::values::join;
 use crate::glob::Glob;
 use crate::limits::CONFIG_INCLUDES_MAX;
