@@ -1,5 +1,6 @@
 //! Ringraft: a Redis-compatible key/value server, thread per core on io_uring, a Raft group per shard.
 
+pub mod acl;
 pub mod bits;
 pub mod commands;
 pub mod core;

@@ -254,6 +254,12 @@ pub const SCRIPT_TICK_INSTRUCTIONS: u32 = 10_000;
 /// So often it is looked at while a script runs on guesses; then it runs again.
 pub const SCRIPT_GUESS_TICKS_MAX: u32 = 1000;
 
+/// Longest password that ACL GENPASS makes, bits.
+pub const ACL_PASSWORD_BITS_MAX: usize = 4096;
+
+/// Entries that ACL LOG shows when it is not told how many.
+pub const ACL_LOG_SHOWN_DEFAULT: i64 = 10;
+
 /// Scripts that a core keeps compiled; with more all are compiled again when they are called.
 pub const SCRIPTS_COMPILED_MAX: usize = 4096;
 

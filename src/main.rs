@@ -83,7 +83,7 @@ fn serve(settings: Settings) -> Result<(), Refusal> {
     for line in banner::starting(&plan) {
         tracing::info!("{line}");
     }
-    if let Some(line) = banner::warnings(&plan.settings) {
+    if let Some(line) = banner::warnings(&plan) {
         tracing::warn!("{line}");
     }
     run(&plan, started)

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["net", "resp", "kvnode_state", "hyperloglog"],
     &["settings"],
     // What a request does, and the cores on which it is done.
-    &["commands", "script", "core"],
+    &["commands", "script", "core", "acl"],
     // The process, and what is typed at a prompt.
     &["node", "options", "snapshot_print", "rdb"],
     &["main"],

@@ -5,6 +5,7 @@ use super::help::help;
 use super::refusal::Refusal;
 use super::tracking::{caching, getredir, tracking, trackinginfo};
 use super::{Answer, Arity, Call, Command, Group, container, plain, session};
+use crate::acl::users::Users;
 use crate::core::client::clients::{ClientFilter, ClientType, client_line};
 use crate::core::client::session::ReplyMode;
 use crate::core::wait::waiting::End;
@@ -121,7 +122,7 @@ fn kill(
     let filter = if by_address {
         ClientFilter { address: Some(text(call.at(2))), ..ClientFilter::default() }
     } else {
-        kill_filter(call, asker_id)?
+        kill_filter(call, asker_id, &context.core.users)?
     };
     let ask = move |core: &mut Core| core.kill_clients(&filter, asker_id);
     context.ask_cores(ask, move |_, counts, reply| match counts.iter().sum::<usize>() {
@@ -131,7 +132,7 @@ fn kill(
     })
 }
 
-fn kill_filter(call: &Call<'_>, asker_id: u64) -> Result<ClientFilter, Refusal> {
+fn kill_filter(call: &Call<'_>, asker_id: u64, users: &Users) -> Result<ClientFilter, Refusal> {
     let mut filter = ClientFilter { skipped_id: Some(asker_id), ..ClientFilter::default() };
     let mut i = 2;
     while i < call.count() {
@@ -149,9 +150,10 @@ fn kill_filter(call: &Call<'_>, asker_id: u64) -> Result<ClientFilter, Refusal> 
         } else if is("laddr") {
             filter.local_address = Some(text(value));
         } else if is("user") {
-            if value != b"default" {
+            if users.get(value).is_none() {
                 return Err(Refusal::repeating("ERR No such user '", value, "'"));
             }
+            filter.user = Some(value.to_vec());
         } else if is("skipme") {
             filter.skipped_id = match value.to_ascii_lowercase().as_slice() {
                 b"yes" => Some(asker_id),
@@ -340,7 +342,7 @@ fn unblock(
     };
     let id = call.integer(2)?;
     context.ask_cores(
-        move |core| core.unblock_client(id, end),
+        move |core| core.unblock_client(id, end.clone()),
         |_, unblocked, reply| reply.integer(unblocked.contains(&true).into()),
     )
 }

@@ -51,7 +51,7 @@ fn subcommands(row: &Command) -> impl Iterator<Item = &'static Command> + Clone 
 }
 
 /// A command by its full name, `config|get` for a subcommand.
-fn named(name: &[u8]) -> Option<&'static Command> {
+pub fn named(name: &[u8]) -> Option<&'static Command> {
     let row = match name.iter().position(|&byte| byte == b'|') {
         None => table::find(name),
         Some(bar) => {
@@ -144,8 +144,33 @@ fn is_of_pubsub(row: &Command) -> bool {
     row.group == Group::PubSub && !matches!(row.run, Run::Container(_))
 }
 
-/// The categories of ACLs, in Redis' order.
-fn categories(row: &Command) -> Vec<&'static str> {
+/// Every category of ACLs, in Redis' order.
+pub const CATEGORIES: [&str; 21] = [
+    "keyspace",
+    "read",
+    "write",
+    "set",
+    "sortedset",
+    "list",
+    "hash",
+    "string",
+    "bitmap",
+    "hyperloglog",
+    "geo",
+    "stream",
+    "pubsub",
+    "admin",
+    "fast",
+    "slow",
+    "blocking",
+    "dangerous",
+    "connection",
+    "transaction",
+    "scripting",
+];
+
+/// The categories of a command, in Redis' order.
+pub fn categories(row: &Command) -> Vec<&'static str> {
     let flags = row.flags;
     let is_container = matches!(row.run, Run::Container(_));
     let of_group = |group| row.group == group && !is_container;

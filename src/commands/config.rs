@@ -3,6 +3,7 @@
 use super::help::help;
 use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Group, Keys, Secrets, container, plain, session, write};
+use crate::acl::users::Users;
 use crate::core::{Core, SessionContext};
 use crate::node;
 use crate::resp::reply::Reply;
@@ -81,7 +82,11 @@ fn rewrite(
     _: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    match file::rewrite(&context.core.settings) {
+    let mut settings = context.core.settings.clone();
+    if settings.aclfile.as_os_str().is_empty() {
+        settings.users = context.core.users.configured();
+    }
+    match file::rewrite(&settings) {
         Ok(()) => {
             reply.ok();
             Ok(Answer::Now)
@@ -104,9 +109,22 @@ fn set(
     let old = &context.core.settings;
     let mut new = old.clone();
     new.set(&pairs).and_then(|()| node::apply(old, &new))?;
+    let password = pairs.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"requirepass"));
+    if password.is_some() {
+        let set = |users: &mut Users| -> Outcome {
+            users.set_default_password(&new.requirepass);
+            Ok(())
+        };
+        let asker_id = context.connection().id;
+        context.core.shared.users.change(asker_id, set)?;
+    }
     let pairs: Vec<(Vec<u8>, Vec<u8>)> =
         pairs.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
-    context.ask_cores(move |core| core.change_settings(&pairs), |_, _, reply| reply.ok())
+    let adopt = move |core: &mut Core| {
+        core.change_settings(&pairs);
+        core.adopt_users();
+    };
+    context.ask_cores(adopt, |_, _, reply| reply.ok())
 }
 
 fn set_limits(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {

@@ -3,9 +3,11 @@
 use super::database::database_argument;
 use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Group, Secrets, plain, session};
+use crate::acl::user::DEFAULT;
 use crate::core::SessionContext;
 use crate::core::client::session::Session;
 use crate::resp::reply::{Protocol, Reply};
+use ringraft_shards::arguments::Arguments;
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[
@@ -85,8 +87,7 @@ fn reset(
     context.core.stop_monitoring(context.index);
     context.core.unsubscribe_all(context.index);
     context.core.stop_tracking(context.index);
-    let authenticated = context.core.settings.requirepass.is_empty();
-    *context.session() = Session { authenticated, ..Session::default() };
+    *context.session() = Session::new(context.core.users.default_user().clone());
     // Its own reply is sent even when CLIENT REPLY had turned replies off.
     context.unmute();
     reply.set_protocol(Protocol::Resp2);
@@ -113,34 +114,49 @@ fn auth(
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
     match call.count() {
-        2 if context.core.settings.requirepass.is_empty() => {
+        2 if context.core.users.default_user().needs_no_password => {
             return Err(Refusal::text(
                 "ERR AUTH <password> called without any password configured for the default user. \
                  Are you sure your configuration is correct?",
             ));
         }
-        2 => log_in(context, b"default", call.at(1))?,
-        3 => log_in(context, call.at(1), call.at(2))?,
+        2 => log_in(context, call, DEFAULT, call.at(1))?,
+        3 => log_in(context, call, call.at(1), call.at(2))?,
         _ => return Err(Refusal::Syntax),
     }
     reply.ok();
     Ok(Answer::Now)
 }
 
-fn log_in(context: &mut SessionContext<'_>, user: &[u8], password: &[u8]) -> Outcome {
-    let expected = context.core.settings.requirepass.as_bytes();
-    let right = expected.is_empty() || same_in_constant_time(expected, password);
-    if user != b"default" || !right {
-        return Err(WRONG_PASSWORD);
+/// The name and the password that a request logs in with.
+pub fn credentials<'a>(
+    command: &Command,
+    arguments: Arguments<'a>,
+) -> Option<(&'a [u8], &'a [u8])> {
+    match (command.secrets, arguments.count()) {
+        (Secrets::All, 2) => Some((DEFAULT, arguments.at(1))),
+        (Secrets::All, 3) => Some((arguments.at(1), arguments.at(2))),
+        (Secrets::BehindAuth, count) => {
+            let option = (2..count).find(|&i| arguments.is(i, "auth"))?;
+            Some((arguments.get(option + 1)?, arguments.get(option + 2)?))
+        }
+        _ => None,
     }
-    context.session().authenticated = true;
-    Ok(())
 }
 
-/// Compares without telling by its duration how much was right.
-fn same_in_constant_time(a: &[u8], b: &[u8]) -> bool {
-    let differences = a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b));
-    differences == 0 && a.len() == b.len()
+fn log_in(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    name: &[u8],
+    password: &[u8],
+) -> Outcome {
+    let Some(user) = context.core.users.log_in(name, password).cloned() else {
+        context.core.note_failed_login(context.index, call.at(0), name);
+        return Err(WRONG_PASSWORD);
+    };
+    context.session().set_user(user);
+    context.session().authenticated = true;
+    Ok(())
 }
 
 fn hello(
@@ -164,7 +180,7 @@ fn hello(
     while i < call.count() {
         let left = call.count() - i - 1;
         if call.arguments.is(i, "auth") && left >= 2 {
-            log_in(context, call.at(i + 1), call.at(i + 2))?;
+            log_in(context, call, call.at(i + 1), call.at(i + 2))?;
             i += 3;
         } else if call.arguments.is(i, "setname") && left >= 1 {
             name = Some(call.at(i + 1));

@@ -3,6 +3,7 @@
 //! Each family file opens with its rows, functions below in the same order. Gates (arity, password,
 //! memory, state) read only the row and never name a command.
 
+pub mod acl;
 pub mod bit;
 pub mod bitfield;
 pub mod client;
@@ -25,6 +26,7 @@ pub mod hash_expire;
 pub mod help;
 pub mod hyperloglog;
 pub mod info;
+pub mod key_access;
 pub mod key_search;
 pub mod keys;
 pub mod latency;
@@ -405,6 +407,8 @@ pub enum Spread {
 pub struct Refers {
     /// May there be any, by its arguments alone?
     pub may: fn(Arguments<'_>) -> bool,
+    /// The option that refers to them, for users who may not read all keys.
+    pub option: fn(Arguments<'_>) -> Option<&'static str>,
     /// Those that it needs.
     pub keys: ReferredKeys,
 }

@@ -14,6 +14,8 @@ pub enum Secrets {
     None,
     /// All of them (AUTH).
     All,
+    /// All from the second on (ACL SETUSER).
+    FromSecond,
     /// A user and a password behind the option AUTH (HELLO).
     BehindAuth,
     /// Values of secret settings (CONFIG SET).
@@ -39,6 +41,7 @@ impl Command {
         match self.secrets {
             Secrets::None => {}
             Secrets::All => hidden[1..].fill(true),
+            Secrets::FromSecond => hide(&mut hidden, 2..count),
             Secrets::BehindAuth => {
                 if let Some(option) = (1..count).find(|&i| arguments.is(i, "auth")) {
                     hide(&mut hidden, option + 1..option + 3);
@@ -108,6 +111,10 @@ mod tests {
             ("CONFIG SET masterauth p", "CONFIG SET masterauth *"),
             ("CONFIG GET requirepass", "CONFIG GET requirepass"),
             ("SET requirepass p", "SET requirepass p"),
+            ("ACL SETUSER u on >p ~* +@all", "ACL SETUSER * * * * *"),
+            ("acl deluser u", "acl deluser *"),
+            ("ACL GETUSER u", "ACL GETUSER *"),
+            ("ACL WHOAMI", "ACL WHOAMI"),
         ] {
             let words: OwnedArguments = line.split(' ').map(str::as_bytes).collect();
             let row = table::resolve(words.borrow()).expect(line);

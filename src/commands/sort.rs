@@ -31,7 +31,7 @@ pub const COMMANDS: &[Command] = &[
 
 const fn referring(mut command: Command) -> Command {
     command.spread = Spread::Referring;
-    command.refers = Some(Refers { may, keys: referred });
+    command.refers = Some(Refers { may, option, keys: referred });
     command
 }
 
@@ -256,6 +256,27 @@ fn source<'v>(call: &Call<'_>, view: &View<'v>) -> Result<Option<Value<'v>>, Ref
 /// May there be patterns among the arguments?
 fn may(arguments: Arguments<'_>) -> bool {
     arguments.count() > 3 && arguments.iter_from(2).any(|argument| argument.contains(&b'*'))
+}
+
+/// The first option with such a pattern; every GET counts, as in Redis.
+fn option(arguments: Arguments<'_>) -> Option<&'static str> {
+    let mut i = 2;
+    while i < arguments.count() {
+        let left = arguments.count() - i - 1;
+        i += match () {
+            () if arguments.is(i, "limit") && left >= 2 => 3,
+            () if arguments.is(i, "store") && left >= 1 => 2,
+            () if arguments.is(i, "by") && left >= 1 => {
+                if arguments.at(i + 1).contains(&b'*') {
+                    return Some("BY");
+                }
+                2
+            }
+            () if arguments.is(i, "get") && left >= 1 => return Some("GET"),
+            () => 1,
+        };
+    }
+    None
 }
 
 /// The keys that patterns make of elements. While those are not known by which it is sorted, only they: which elements are

@@ -8,7 +8,7 @@
 use super::numbered::NUMBERED;
 use super::refusal::Refusal;
 use super::{
-    Command, Run, bit, bitfield, client, cluster, command, command_log, config, connection,
+    Command, Run, acl, bit, bitfield, client, cluster, command, command_log, config, connection,
     counter, database, debug, dump, expire, function, geo, geo_search, hash, hash_expire,
     hyperloglog, info, keys, latency, lcs, list, memory, module, object, pattern, persistence,
     pubsub, raft, scan, script, server, set, set_operations, sort, stream, stream_group,
@@ -51,6 +51,7 @@ const FAMILIES: &[&[Command]] = &[
     database::COMMANDS,
     object::COMMANDS,
     dump::COMMANDS,
+    acl::COMMANDS,
     connection::COMMANDS,
     pubsub::COMMANDS,
     client::COMMANDS,
@@ -81,6 +82,9 @@ const FOLDED_BYTES_MAX: usize = 16;
 
 /// Places of the index: a power of two, at least twice the count of commands, so that probes are short.
 const PLACE_COUNT: usize = 1024;
+
+/// No row has a number from here on.
+pub const NUMBERS_MAX: usize = PLACE_COUNT / 2;
 const _: () = assert!(PLACE_COUNT.is_power_of_two() && PLACE_COUNT >= 2 * NUMBERED.len());
 
 static ROWS: [Command; NUMBERED.len()] = gather();

@@ -21,6 +21,8 @@ pub use client::dispatch::busy;
 pub use client::intake::OUT_OF_MEMORY;
 pub use gather::context::SessionContext;
 
+use crate::acl::log::AclLog;
+use crate::acl::users::{Register, Users};
 use crate::limits::{
     COMPLETIONS_PER_MOVING_TURN_MAX, COMPLETIONS_PER_TURN_MAX, REPLIES_PREFETCHED_BYTES,
 };
@@ -43,7 +45,7 @@ use shard::LocalShard;
 use socket2::Socket;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use turn::Turn;
 
@@ -100,6 +102,10 @@ pub struct Shared {
     pub scripts: Arc<Library>,
     /// What clients hold.
     pub client_memory: client::evict::ClientMemory,
+    /// Users and what they may do.
+    pub users: Register,
+    /// What was denied.
+    pub acl_log: Mutex<AclLog>,
 }
 
 /// A source of chance for choices that need not be repeated (RANDOMKEY, SCAN's luck).
@@ -140,6 +146,8 @@ pub struct Core {
     pub settings: Settings,
     /// What all cores share.
     pub shared: Arc<Shared>,
+    /// The users, as it knows them.
+    pub users: Arc<Users>,
     /// Which shard owns what, and where it lives.
     pub router: Router,
     /// Its shards.
@@ -268,6 +276,7 @@ impl Core {
             id: parts.id,
             cpu: parts.cpu,
             settings: parts.settings,
+            users: parts.shared.users.current(),
             shared: parts.shared,
             router: parts.router,
             shards: parts.shards,

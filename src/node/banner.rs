@@ -2,7 +2,6 @@
 
 use super::Plan;
 use crate::options::VERSION;
-use crate::settings::Settings;
 use crate::settings::values::{Mode, Word, cpus_text, size_text};
 use std::time::Duration;
 
@@ -48,8 +47,9 @@ pub fn starting(plan: &Plan) -> Vec<String> {
 }
 
 /// What an operator should look into before others find it.
-pub fn warnings(settings: &Settings) -> Option<String> {
-    if settings.port == 0 || !settings.bind.is_open() || !settings.requirepass.is_empty() {
+pub fn warnings(plan: &Plan) -> Option<String> {
+    let settings = &plan.settings;
+    if settings.port == 0 || !settings.bind.is_open() || plan.users.ask_for_password() {
         return None;
     }
     Some(if settings.protected_mode {

@@ -9,6 +9,7 @@ pub mod recover;
 pub mod run;
 pub mod signals;
 
+use crate::acl::users::Users;
 use crate::rdb::first_start::{self, Checked};
 use crate::settings::values::{Mode, Slots};
 use crate::settings::{SettingError, Settings};
@@ -48,12 +49,15 @@ pub struct Plan {
     pub directory: Option<Directory>,
     /// The RDB file that a new directory gets its data from.
     pub loaded: Option<Checked>,
+    /// The users.
+    pub users: Users,
 }
 
 /// Checks the machine and opens the data directory. `now_ms` is the time since the Unix epoch.
 /// Errors: the first thing that stands in the way.
 pub fn prepare(mut settings: Settings, now_ms: u64) -> Result<Plan, Refusal> {
     checks::io_uring()?;
+    let users = users_of(&settings)?;
     settings.bind.resolve().map_err(Refusal::option)?;
     let allowed = cpus::allowed();
     let asked = settings.cores.clone();
@@ -84,7 +88,7 @@ pub fn prepare(mut settings: Settings, now_ms: u64) -> Result<Plan, Refusal> {
     settings.shards = Some(identity.shard_count);
     settings.slots = Slots::of_scheme(identity.slot_scheme);
     settings.cores = Some(cpus.clone());
-    Ok(Plan { settings, cpus, identity, directory, loaded })
+    Ok(Plan { settings, cpus, identity, directory, loaded, users })
 }
 
 /// Checks what `--load-rdb` names, if this start creates the directory.
@@ -107,6 +111,23 @@ fn first_load(
             "--load-rdb fills a new directory, and --mode cache has none: start, then ringraft rdb import FILE",
         )),
     }
+}
+
+/// The users that a server begins with.
+/// Errors: one is wrong, the ACL file cannot be read, or both are given.
+fn users_of(settings: &Settings) -> Result<Users, Refusal> {
+    let all_channels = settings.acl_pubsub_default.is_all();
+    let mut users = Users::new(&settings.requirepass);
+    if settings.aclfile.as_os_str().is_empty() {
+        users.add_configured(&settings.users, all_channels).map_err(Refusal::option)?;
+        return Ok(users);
+    }
+    if !settings.users.is_empty() {
+        return Err(Refusal::option(
+            "users are declared in the configuration file and aclfile is set: declare them in one place",
+        ));
+    }
+    users.read_file(&settings.aclfile, all_channels).map_err(Refusal::option)
 }
 
 /// Does what a change of settings entails for the process as a whole; to be called once per change, before the

@@ -4,6 +4,7 @@ use super::banner::{Recovery, ShardProgress};
 use super::directory::Directory;
 use super::recover::Origins;
 use super::{Plan, Refusal, checks, cpus};
+use crate::acl::users::Register;
 use crate::core::client::connection;
 use crate::core::client::evict::ClientMemory;
 use crate::core::disk::background::Background;
@@ -81,6 +82,8 @@ impl Node {
             node_id: plan.identity.node.0,
             scripts: Arc::new(Library::new()),
             client_memory: ClientMemory::new(core_count),
+            users: Register::new(plan.users.clone()),
+            acl_log: Mutex::default(),
         });
         let hasher = KeyHasher::with_scheme(plan.identity.key_hash_seed, plan.identity.slot_scheme);
         let unix = unix_socket(plan)?;

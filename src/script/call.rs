@@ -3,7 +3,9 @@
 //! A command that needs a key which is not there says so, and the script goes on as if there were no such key: so one run
 //! finds out many keys that the next one needs. What it does meanwhile is thrown away.
 
+use crate::acl::user::{Denial, User};
 use crate::commands::{Call, Command, Gather, Run as RunKind, Spread, table};
+use crate::core::client::rights::refusal;
 use crate::core::push::{Push, TopicKind};
 use crate::core::shard::{run_operation, seed_of};
 use crate::core::transact::everywhere::{Sights, needs_every_key};
@@ -16,6 +18,7 @@ use ringraft_shards::keyspace::{KeyHash, KeyHasher};
 use ringraft_shards::limits::DATABASE_COUNT;
 use ringraft_shards::transaction::{Overlay, install};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A key that a script needs.
@@ -51,6 +54,8 @@ pub struct Run {
     pub is_watched: bool,
     /// Does the client keep copies of what it reads (CLIENT TRACKING)?
     pub is_tracked: bool,
+    /// Whose rights it has, if they are not all.
+    pub user: Option<Arc<User>>,
     /// What it has done.
     pub done: Done,
 }
@@ -84,6 +89,8 @@ pub struct Done {
     pub shown: Vec<(DatabaseIndex, OwnedArguments)>,
     /// What it has logged.
     pub logged: Vec<(i64, String)>,
+    /// What its user may not.
+    pub denied: Vec<(Denial, &'static Command, OwnedArguments)>,
     /// It was made to end, for this reason.
     pub ended: Option<&'static str>,
     /// Did it write?
@@ -161,6 +168,12 @@ impl Run {
         if !is_allowed(command) {
             return error("ERR This Redis command is not allowed from script");
         }
+        if let Err(denial) = self.check_rights(command, view) {
+            self.done.denied.push((denial, command, arguments.clone()));
+            let user = self.user.as_ref().expect("somebody is denied it");
+            let before = "NOPERM ACL failure in script: ";
+            return Ending::Error(refusal(user, denial, before, command, view).line());
+        }
         if self.read_only && (command.run.writes() || command.flags.may_replicate) {
             return error("ERR Write commands are not allowed from read-only scripts.");
         }
@@ -187,6 +200,11 @@ impl Run {
             self.done.shown.push((self.database, shown));
         }
         ending
+    }
+
+    /// May the client that runs the script run a command? Errors: why not.
+    pub fn check_rights(&self, command: &Command, arguments: Arguments<'_>) -> Result<(), Denial> {
+        self.user.as_ref().map_or(Ok(()), |user| user.check(command, arguments))
     }
 
     fn run(

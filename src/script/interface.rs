@@ -41,7 +41,8 @@ pub fn table(lua: &Lua, place: &Place) -> mlua::Result<Table> {
     let own = place.clone();
     table.raw_set("setresp", function(lua, move |lua, values| set_resp(lua, &own, values))?)?;
     table.raw_set("set_repl", function(lua, set_repl)?)?;
-    let acl_check_cmd = function(lua, acl_check_cmd)?;
+    let here = place.clone();
+    let acl_check_cmd = function(lua, move |lua, values| acl_check_cmd(lua, &here, values))?;
     table.raw_set("acl_check_cmd", acl_check_cmd)?;
     let always = |value: bool| function(lua, move |_, _| only(Value::Boolean(value)));
     table.raw_set("replicate_commands", always(true)?)?;
@@ -185,8 +186,7 @@ fn set_repl(lua: &Lua, values: MultiValue) -> Results {
     }
 }
 
-/// There is one user, who may everything.
-fn acl_check_cmd(lua: &Lua, values: MultiValue) -> Results {
+fn acl_check_cmd(lua: &Lua, place: &Place, values: MultiValue) -> Results {
     if values.is_empty() {
         let text = "ERR Please specify at least one argument for this redis.acl_check_cmd() call";
         return Err(refusal(lua, text));
@@ -201,7 +201,9 @@ fn acl_check_cmd(lua: &Lua, values: MultiValue) -> Results {
         return Err(refusal(lua, text));
     };
     match table::resolve(arguments.borrow()) {
-        Some(command) if !command.flags.internal => only(Value::Boolean(true)),
+        Some(command) if !command.flags.internal => {
+            only(Value::Boolean(place.allows(command, arguments.borrow())))
+        }
         _ => Err(refusal(lua, "ERR Invalid command passed to redis.acl_check_cmd()")),
     }
 }

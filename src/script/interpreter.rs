@@ -10,6 +10,7 @@ use super::sandbox::{Sandbox, interpreter};
 use super::shebang::{self, Traits};
 use super::values::to_reply;
 use super::{arguments::bytes_of, sha1};
+use crate::commands::Command;
 use crate::core::push::Push;
 use crate::limits::{
     LIBRARY_LOAD_TIME_MAX, SCRIPT_GUESS_TICKS_MAX, SCRIPT_PATIENCE, SCRIPT_SLICE,
@@ -19,7 +20,7 @@ use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
 use mlua::chunk::ChunkMode;
 use mlua::{Function, HookTriggers, Lua, MultiValue, Table, Value, VmState};
-use ringraft_shards::arguments::OwnedArguments;
+use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -182,6 +183,12 @@ impl Place {
             Some(run) if !self.is_stopping() => run.command(protocol, arguments),
             _ => Ending::Stop,
         }
+    }
+
+    /// May the client that runs the script run a command?
+    pub fn allows(&self, command: &Command, arguments: Arguments<'_>) -> bool {
+        let run = self.run.borrow();
+        run.as_ref().is_none_or(|run| run.check_rights(command, arguments).is_ok())
     }
 
     /// Notes a line for the log.

@@ -37,6 +37,13 @@ pub fn load(path: &Path, settings: &mut Settings) -> Result<(), String> {
         let span = document.key(key).and_then(toml_edit::Key::span).or_else(|| item.span());
         let line = line_of(span);
         let refuse = |cause: &str| Err(format!("{place}, line {line}: {key}: {cause}"));
+        if key == USERS {
+            let Some(users) = item.as_array().and_then(texts_of) else {
+                return refuse("the value is no array of texts, one for each user");
+            };
+            settings.users = users;
+            continue;
+        }
         let Some((row, _)) = find_option(key) else {
             return refuse("no such setting (ringraft --help lists them)");
         };
@@ -52,6 +59,13 @@ pub fn load(path: &Path, settings: &mut Settings) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The key of the users: an array of texts, each a name and its rules.
+const USERS: &str = "user";
+
+fn texts_of(items: &toml_edit::Array) -> Option<Vec<String>> {
+    items.iter().map(|item| item.as_str().map(str::to_string)).collect()
 }
 
 /// Why CONFIG REWRITE refuses. `Display` is the text after the `-`.
@@ -120,6 +134,13 @@ fn rewritten(settings: &Settings, text: &str) -> Result<String, toml_edit::TomlE
             }
             None => {}
         }
+    }
+    let known = document.get(USERS).and_then(Item::as_array).and_then(texts_of);
+    if known.unwrap_or_default() != settings.users {
+        let mut users = toml_edit::Array::from_iter(settings.users.iter());
+        users.iter_mut().for_each(|user| user.decor_mut().set_prefix("\n    "));
+        users.set_trailing("\n");
+        document[USERS] = Item::Value(Value::Array(users));
     }
     let mut changed = document.to_string();
     if !added.is_empty() && !changed.is_empty() && !changed.ends_with('\n') {

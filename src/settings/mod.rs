@@ -26,7 +26,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use table::TABLE;
 use values::{
-    BufferLimits, ClientShare, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, Slots, Spin,
+    BufferLimits, ClientShare, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, PubsubDefault,
+    Slots, Spin,
 };
 
 /// Every setting's value.
@@ -68,6 +69,14 @@ pub struct Settings {
     pub maxmemory_samples: u32,
     /// The password of AUTH; empty is none.
     pub requirepass: String,
+    /// Users of the configuration file, a line of rules each.
+    pub users: Vec<String>,
+    /// The file of users; empty for none.
+    pub aclfile: PathBuf,
+    /// Entries that ACL LOG keeps.
+    pub acllog_max_len: u64,
+    /// Which channels a new user may use.
+    pub acl_pubsub_default: PubsubDefault,
     /// Connections at a time.
     pub maxclients: u32,
     /// Seconds after which an idle connection is closed; 0 is never.
@@ -153,6 +162,10 @@ impl Default for Settings {
             maxmemory_policy: MaxmemoryPolicy::Noeviction,
             maxmemory_samples: 5,
             requirepass: String::new(),
+            users: Vec::new(),
+            aclfile: PathBuf::new(),
+            acllog_max_len: 128,
+            acl_pubsub_default: PubsubDefault::Resetchannels,
             maxclients: 10_000,
             timeout: 0,
             tcp_keepalive: 300,

@@ -28,7 +28,6 @@ use Meaning::{Any, Never, Only};
 const REMOVE: &str = "ringraft does not have it: remove the line";
 const NO_TLS: &str = "ringraft does not speak TLS: put a proxy in front of it, and remove the line";
 const NO_REPLICAS: &str = "ringraft does not replicate by Redis' protocol: remove the line";
-const NO_USERS: &str = "there is one user, default, whose password is requirepass: remove the line";
 
 /// Directives by name; the first that fits counts. A star at the end stands for any rest.
 const DIRECTIVES: &[(&str, Meaning)] = &[
@@ -68,10 +67,6 @@ const DIRECTIVES: &[(&str, Meaning)] = &[
     ("replica-*", Any),
     ("slave-*", Any),
     ("repl-*", Any),
-    ("user", Never(NO_USERS)),
-    ("aclfile", Only(&[""], NO_USERS)),
-    ("acllog-max-len", Any),
-    ("acl-pubsub-default", Any),
     (
         "rename-command",
         Never(
@@ -284,6 +279,10 @@ fn take(
         _ => Err("wrong number of arguments".to_string()),
     };
     match name {
+        "user" => {
+            settings.users.push(join(values.iter(), " "));
+            return Ok(());
+        }
         "save" => return add_points(values, &mut persistence.points),
         "appendonly" => {
             persistence.append = Some(match one()?.to_ascii_lowercase().as_str() {

@@ -5,8 +5,8 @@ use super::bind::Bind;
 use super::events::Events;
 use super::row::{Kind, Setting, entries, in_range, integer, row, shown, size, switch, text, word};
 use super::values::{
-    ClientShare, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, RingFeature, Slots, Spin,
-    Word, cpus_text, items, join, parse_cpus, words,
+    ClientShare, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, PubsubDefault, RingFeature,
+    Slots, Spin, Word, cpus_text, items, join, parse_cpus, words,
 };
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_BYTES_STEP};
 use crate::net::ring::Features;
@@ -89,6 +89,34 @@ pub const TABLE: &[Setting] = &[
     )
     .help(NETWORK, "PASSWORD", "Password that clients must send by AUTH; empty for none")
     .secret()
+    .at_run_time(),
+    text(
+        "aclfile",
+        |s| s.aclfile.display().to_string(),
+        |s, v| {
+            s.aclfile = v.into();
+            Ok(())
+        },
+    )
+    .help(NETWORK, "FILE", "Users and what they may do, a line each; ACL LOAD and ACL SAVE use it"),
+    integer(
+        "acllog-max-len",
+        0,
+        i64::MAX,
+        |s| s.acllog_max_len as i64,
+        |s, v| {
+            s.acllog_max_len = v as u64;
+        },
+    )
+        .help(NETWORK, "N", "Denials that ACL LOG keeps")
+        .at_run_time(),
+    word(
+        "acl-pubsub-default",
+        words::<PubsubDefault>,
+        |s| s.acl_pubsub_default.word(),
+        |s, v| PubsubDefault::from_word(v).map(|to| s.acl_pubsub_default = to),
+    )
+    .help(NETWORK, "WORD", "May a new user use every channel, or none")
     .at_run_time(),
     integer("metrics-port", 0, 65535, |s| s.metrics_port.into(), |s, v| s.metrics_port = v as u16)
         .help(NETWORK, "N", "Port of the Prometheus page; 0 for none"),

@@ -98,6 +98,29 @@ impl Word for CoresInUse {
         &[("auto", CoresInUse::Auto), ("all", CoresInUse::All)];
 }
 
+/// Which channels a new user may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PubsubDefault {
+    /// All.
+    Allchannels,
+    /// None.
+    Resetchannels,
+}
+
+impl Word for PubsubDefault {
+    const WORDS: &'static [(&'static str, PubsubDefault)] = &[
+        ("allchannels", PubsubDefault::Allchannels),
+        ("resetchannels", PubsubDefault::Resetchannels),
+    ];
+}
+
+impl PubsubDefault {
+    /// Is it all?
+    pub fn is_all(self) -> bool {
+        self == PubsubDefault::Allchannels
+    }
+}
+
 /// How keys are placed in slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slots {

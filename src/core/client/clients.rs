@@ -31,6 +31,8 @@ pub struct ClientFilter {
     pub local_address: Option<String>,
     /// Its type.
     pub client_type: Option<ClientType>,
+    /// Its user's name.
+    pub user: Option<Vec<u8>>,
     /// Connected for so many seconds or longer.
     pub age_seconds_min: Option<i64>,
     /// Not this one.
@@ -48,6 +50,7 @@ impl ClientFilter {
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&connection.id))
             && self.skipped_id != Some(connection.id)
             && self.client_type.is_none_or(|wanted| wanted == type_of(connection))
+            && self.user.as_ref().is_none_or(|name| *name == connection.session.user.name)
             && self.age_seconds_min.is_none_or(|least| age >= least)
             && is(&self.address, &connection.peer)
             && is(&self.local_address, &connection.local)
@@ -99,7 +102,7 @@ pub fn client_line(connection: &Connection, steady_ms: i64) -> String {
         ("tot-mem", &client_memory(connection)),
         ("events", &if connection.blocked { "rw" } else { "r" }),
         ("cmd", &row.map_or("NULL".into(), |row| row.full_name())),
-        ("user", &"default"),
+        ("user", &String::from_utf8_lossy(&session.user.name)),
         ("redir", &redirection(session.tracking.as_deref())),
         ("resp", &if session.protocol == Protocol::Resp3 { 3 } else { 2 }),
         ("lib-name", &String::from_utf8_lossy(&session.library_name)),

@@ -168,7 +168,7 @@ impl Connection {
     }
 
     /// A new connection on an accepted socket.
-    pub fn new(id: u64, socket: Socket, kind: Kind, now_ms: i64) -> Connection {
+    pub fn new(id: u64, socket: Socket, kind: Kind, now_ms: i64, session: Session) -> Connection {
         let local = Address::of(socket.local_addr());
         let peer = match &local {
             // The client's end has no name.
@@ -188,7 +188,7 @@ impl Connection {
             input_start: 0,
             held_back: Vec::new(),
             replies: Replies::default(),
-            session: Session::default(),
+            session,
             last_command: None,
             last_row: None,
             membership: Membership::default(),

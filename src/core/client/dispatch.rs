@@ -51,7 +51,8 @@ impl Core {
         }
         let looked_up = find_row(arguments.borrow());
         let last_row = looked_up.as_ref().ok().copied();
-        let checked = looked_up.and_then(|command| self.check_gates(index, command));
+        let checked =
+            looked_up.and_then(|command| self.check_gates(index, command, arguments.borrow()));
         // Only what would run is held back: what is refused is refused at once, as in Redis.
         if checked.as_ref().is_ok_and(|command| self.is_paused_for(index, command)) {
             return self.hold_back(index, &arguments);
@@ -132,10 +133,11 @@ impl Core {
         &self,
         index: u32,
         command: &'static Command,
+        arguments: Arguments<'_>,
     ) -> Result<&'static Command, Refusal> {
         let session = &self.answers.connections.at(index).session;
-        let has_password = !self.settings.requirepass.is_empty();
-        if !session.authenticated && has_password && !command.flags.no_auth {
+        let may_enter = session.authenticated || command.flags.no_auth;
+        if !may_enter && self.users.ask_for_password() {
             return Err(Refusal::text(NO_AUTH));
         }
         if self.stop_sent && command.name != "shutdown" {
@@ -146,6 +148,9 @@ impl Core {
         }
         if session.transaction.is_some() && command.flags.no_multi {
             return Err(Refusal::text("ERR Command not allowed inside a transaction"));
+        }
+        if session.is_limited {
+            self.check_rights(index, command, arguments)?;
         }
         if !command.flags.allows_busy && self.shared.scripts.is_busy() {
             return Err(busy(&self.shared.scripts));
@@ -248,7 +253,7 @@ impl Core {
             return self.refuse(index, target, &refusal, Arguments::new(&[], &[]));
         }
         transaction.bytes += arguments.size();
-        transaction.queued.push(Queued { command, arguments });
+        transaction.queued.push(Queued { command, arguments, user: None });
         self.answers.write_here(target, |out| out.extend_from_slice(b"+QUEUED\r\n"));
     }
 

@@ -98,8 +98,7 @@ impl Core {
             let connection = &mut **self.answers.connections.at_mut(index);
             let bounds = Bounds {
                 bulk_bytes_max: self.settings.proto_max_bulk_len as usize,
-                unauthenticated: !connection.session.authenticated
-                    && !self.settings.requirepass.is_empty(),
+                unauthenticated: !connection.session.authenticated && self.users.ask_for_password(),
             };
             let input = match source {
                 Source::Buffer(buffer, length) => self.ring.buffer(buffer, usize::from(length)),
@@ -227,7 +226,7 @@ impl Core {
             && !session.is_special
             && !self.gate_closed
             && command.arity.fits(arguments.count());
-        if !ordinary {
+        if !ordinary || session.is_limited && session.denies(command, arguments) {
             return Taken::No;
         }
         connection.last_command = Some(command);

@@ -2,6 +2,7 @@
 
 use crate::core::Core;
 use crate::core::client::connection::{Address, Connection, Hold, Kind};
+use crate::core::client::session::Session;
 use crate::core::mail::mailbox::Mail;
 use crate::core::turn::Source;
 use crate::core::wait::waiting::End;
@@ -64,12 +65,12 @@ impl Core {
             return self.turn_away(&socket, "-ERR max number of clients reached\r\n");
         }
         let id = self.shared.next_connection_id.fetch_add(1, Ordering::Relaxed);
-        let mut connection = Connection::new(id, socket, kind, self.turn.steady_ms);
+        let session = Session::new(self.users.default_user().clone());
+        let mut connection = Connection::new(id, socket, kind, self.turn.steady_ms, session);
         if kind == Kind::Client && self.denies(&connection.peer) {
             return self.turn_away(&connection.socket, DENIED);
         }
         self.stats.total_connections += 1;
-        connection.session.authenticated = self.settings.requirepass.is_empty();
         connection.may_move_ms = self.turn.steady_ms + MOVE_INTERVAL_MS;
         let seat = self.seat_for(kind);
         if seat == self.id {
@@ -91,7 +92,9 @@ impl Core {
 
     /// Does protected mode refuse this client? It does while there is no password and the client is on another machine.
     fn denies(&self, peer: &Address) -> bool {
-        self.settings.protected_mode && self.settings.requirepass.is_empty() && !peer.is_local()
+        self.settings.protected_mode
+            && self.users.default_user().needs_no_password
+            && !peer.is_local()
     }
 
     fn install(&mut self, connection: Box<Connection>) -> u32 {
@@ -380,6 +383,9 @@ impl Core {
         connection.runnable = false;
         connection.may_move_ms = self.turn.steady_ms + MOVE_INTERVAL_MS;
         let index = self.install(connection);
+        // Its user may have changed while it was on its way, and be newer than those known here.
+        self.adopt_users();
+        self.renew_user(index);
         if self.answers.connections.at(index).unparsed() > 0 {
             self.go_on(index);
         }

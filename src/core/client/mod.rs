@@ -9,5 +9,6 @@ pub(in crate::core) mod intake;
 pub(in crate::core) mod lifecycle;
 pub(in crate::core) mod output;
 pub mod replies;
+pub mod rights;
 pub mod session;
 pub mod slab;

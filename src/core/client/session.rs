@@ -1,10 +1,12 @@
 //! What a connection has agreed with the server: database, protocol, password, transaction.
 
+use crate::acl::user::User;
 use crate::commands::Command;
 use crate::core::push::{Subscriptions, Tracking};
 use crate::resp::reply::Protocol;
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
+use std::sync::Arc;
 
 /// Which replies the client wants to see (CLIENT REPLY).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,14 +21,18 @@ pub enum ReplyMode {
 }
 
 /// State of one connection that commands read and change.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Session {
     /// Chosen by SELECT.
     pub database: DatabaseIndex,
     /// Chosen by HELLO.
     pub protocol: Protocol,
-    /// Has the client given the password, or is there none?
+    /// Has the client logged in, or need it not?
     pub authenticated: bool,
+    /// Whose rights it has.
+    pub user: Arc<User>,
+    /// Must each of its requests be looked at for what its user may do?
+    pub is_limited: bool,
     /// CLIENT SETNAME.
     pub name: Vec<u8>,
     /// CLIENT SETINFO LIB-NAME.
@@ -59,6 +65,42 @@ pub struct Session {
     pub watched: Vec<Watched>,
 }
 
+impl Session {
+    /// Of a client that has just come, as the default user.
+    pub fn new(default: Arc<User>) -> Session {
+        let authenticated = default.is_on && default.needs_no_password;
+        let is_limited = !default.is_unlimited();
+        Session {
+            database: DatabaseIndex::default(),
+            protocol: Protocol::default(),
+            authenticated,
+            user: default,
+            is_limited,
+            name: Vec::new(),
+            library_name: Vec::new(),
+            library_version: Vec::new(),
+            reply_mode: ReplyMode::default(),
+            no_evict: false,
+            no_touch: false,
+            reads_replicas: false,
+            wants_debugger: false,
+            monitor: false,
+            subscriptions: None,
+            tracking: None,
+            is_special: false,
+            only_listens: false,
+            transaction: None,
+            watched: Vec::new(),
+        }
+    }
+
+    /// Has this user's rights from now on.
+    pub fn set_user(&mut self, user: Arc<User>) {
+        self.is_limited = !user.is_unlimited();
+        self.user = user;
+    }
+}
+
 /// Commands queued between MULTI and EXEC.
 #[derive(Debug, Default)]
 pub struct Transaction {
@@ -76,6 +118,8 @@ pub struct Queued {
     pub command: &'static Command,
     /// Its arguments.
     pub arguments: OwnedArguments,
+    /// Whose rights it has at EXEC, unless they are all.
+    pub user: Option<Arc<User>>,
 }
 
 impl std::fmt::Debug for Queued {

@@ -23,6 +23,11 @@ impl Subscriptions {
         self.names[kind as usize].len()
     }
 
+    /// The names of one kind.
+    pub fn names(&self, kind: TopicKind) -> impl Iterator<Item = &Name> {
+        self.names[kind as usize].iter()
+    }
+
     fn is_empty(&self) -> bool {
         self.names.iter().all(HashSet::is_empty)
     }

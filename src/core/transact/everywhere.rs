@@ -177,7 +177,7 @@ impl Core {
 
     /// What the shards are asked for the present step; `None` when the database was emptied.
     fn question(&self, steps: &Steps, protocol: Protocol) -> Option<Question> {
-        let Step { command, database, arguments } = steps.current();
+        let Step { command, database, arguments, .. } = steps.current();
         let sight = steps.sights.of(*database);
         let command = match command.run {
             Run::Write(_) => table::internal("count-matching"),
@@ -203,7 +203,7 @@ impl Core {
         if let Some(refusal) = refusal {
             return steps.replies.extend_from_slice(&refusal.reply);
         }
-        let Step { command, database, arguments } = steps.current();
+        let Step { command, database, arguments, .. } = steps.current();
         let (command, database, arguments) = (*command, *database, arguments.clone());
         let Spread::Everywhere(rule) = command.spread else { unreachable!("the caller looked") };
         if command.run.writes() {
@@ -282,7 +282,7 @@ impl Core {
     /// what was changed before. Returns where its reply begins.
     fn change_everything(&mut self, steps: &mut Steps) -> usize {
         let protocol = self.protocol_of(steps);
-        let Step { command, database, arguments } = steps.current();
+        let Step { command, database, arguments, .. } = steps.current();
         let (command, database, arguments) = (*command, *database, arguments.clone());
         let now_ms = self.turn.now_ms;
         let router = &self.router;

@@ -62,7 +62,7 @@ impl Core {
     }
 
     fn unknown_keys(&self, steps: &Steps, refers: &Refers) -> BTreeSet<Vec<u8>> {
-        let Step { command, database, arguments } = steps.current();
+        let Step { command, database, arguments, .. } = steps.current();
         let overlay = steps.overlay.as_ref().expect("it is there while steps are locked");
         let known: HashSet<&[u8]> = overlay.loaded(*database).collect();
         let hasher = self.router.hasher();

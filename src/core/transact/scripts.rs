@@ -5,6 +5,7 @@
 //! it asks for all keys (KEYS, SCAN, DBSIZE ...), with all shards locked whole. These locks are kept while the shards
 //! are asked for what it lacks, and it runs again from the start, until it has everything.
 
+use crate::acl::log::Place;
 use crate::commands::{Command, Run as RunKind, ScriptBy};
 use crate::core::Core;
 use crate::core::OUT_OF_MEMORY;
@@ -116,7 +117,9 @@ impl Core {
         if let Target::Connection { sequence, .. } = target {
             connection.last_ordered = Some(sequence);
         }
-        let steps = vec![Step { command, database, arguments }];
+        let session = &connection.session;
+        let user = session.is_limited.then(|| session.user.clone());
+        let steps = vec![Step { command, database, arguments, user }];
         let mut steps = Steps::new(steps, target, protocol, Manner::Alone);
         steps.retry.tracks = self.remembers_reads(index);
         self.begin_script(steps, Some(command));
@@ -296,6 +299,7 @@ impl Core {
             answers: steps.retry.answers.remove(&place).unwrap_or_default(),
             is_watched: self.shared.monitor_count.load(Ordering::Relaxed) > 0,
             is_tracked: steps.retry.tracks,
+            user: steps.current().user.clone(),
             done: Done::default(),
         });
         Ok((job, run))
@@ -306,6 +310,14 @@ impl Core {
         for (command, took, failed) in done.ran {
             self.stats.count_span(command, 1, took.as_nanos() as u64);
             self.stats.commands[usize::from(command.number)].failed += u64::from(failed);
+        }
+        if let (Target::Connection { index, .. }, Some(user)) =
+            (steps.target, steps.current().user.clone())
+        {
+            for (denial, command, arguments) in &done.denied {
+                let place = Place::Script;
+                self.note_denial(index, &user, *denial, place, command, arguments.borrow());
+            }
         }
         for (level, text) in done.logged {
             emit(level, &text);
@@ -347,7 +359,7 @@ impl Core {
     /// A script lacks something: it runs again with it.
     pub(in crate::core) fn run_again(&mut self, id: TransactionId, mut steps: Box<Steps>) {
         if let Some((command, database, arguments)) = steps.retry.question.take() {
-            let asking = Step { command, database, arguments };
+            let asking = Step { command, database, arguments, user: None };
             let script = std::mem::replace(steps.current_mut(), asking);
             steps.retry.asking = Some((script, steps.replies.len()));
             if self.run_everywhere(&mut steps) == Progress::Done {

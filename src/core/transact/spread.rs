@@ -161,7 +161,7 @@ impl Core {
                 (Job::Effects { effects, rule }, parts)
             }
             _ => {
-                let steps = vec![Step { command, database, arguments }];
+                let steps = vec![Step { command, database, arguments, user: None }];
                 let parts = self.needs_of(&steps, &[], &Retry::default());
                 (Job::Overlay(Steps::new(steps, target, protocol, Manner::Alone)), parts)
             }

@@ -4,6 +4,7 @@
 //! and what concerns every key (`everywhere.rs`). What stands behind the last command that reads or writes keys runs when
 //! the transaction is committed, so that INFO sees what was written before it.
 
+use crate::acl::user::User;
 use crate::commands::{Answer, Command, Run, Spread, table};
 use crate::core::Core;
 use crate::core::client::answers::{Origin, Target};
@@ -22,6 +23,7 @@ use ringraft_shards::ids::{DatabaseIndex, ShardId};
 use ringraft_shards::keyspace::{KeyEvent, KeyHash};
 use ringraft_shards::transaction::{INSTALL, Overlay, TransactionId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A command of a transaction.
 pub struct Step {
@@ -31,6 +33,8 @@ pub struct Step {
     pub database: DatabaseIndex,
     /// Its arguments.
     pub arguments: OwnedArguments,
+    /// Whose rights it has if it is a script, unless they are all.
+    pub user: Option<Arc<User>>,
 }
 
 impl Step {
@@ -411,7 +415,7 @@ impl Core {
 
     fn run_on_overlay(&mut self, steps: &mut Steps) {
         let (seed, protocol) = (steps.current_seed(), self.protocol_of(steps));
-        let Step { command, database, arguments } = &steps.list[steps.place()];
+        let Step { command, database, arguments, .. } = &steps.list[steps.place()];
         let (command, database, arguments) = (*command, *database, arguments.borrow());
         let start = steps.replies.len();
         let hash = command.first_key(arguments, self.router.hasher());

@@ -5,13 +5,19 @@
 //! of several shards is coordinated (`spread.rs`). Watched keys are versions that the shard's leader counts; it compares them when everything
 //! before the transaction is applied, and proposes it only if none has changed.
 
+use crate::acl::log::Place;
+use crate::acl::selector::Denied;
+use crate::acl::user::{Denial, User};
+use crate::commands::connection::credentials;
 use crate::commands::events::note_events;
 use crate::commands::{
-    Answer, Arity, Call, Command, Group, Keys, Run, Spread, read, session, shard, table, write,
+    Answer, Arity, Call, Command, Group, Keys, Run, Spread, plain, read, session, shard, table,
+    write,
 };
 use crate::core::Core;
 use crate::core::client::answers::{Origin, Target};
 use crate::core::client::intake::EXEC_OUT_OF_MEMORY;
+use crate::core::client::rights::refusal;
 use crate::core::client::session::{Queued, Transaction, Watched};
 use crate::core::gather::context::SessionContext;
 use crate::core::gather::{GatherState, Merge, Part};
@@ -58,6 +64,11 @@ pub const COMMANDS: &[Command] = &[
         "7.2.0",
         "The commands of a transaction.",
     ),
+    plain(DENIED, Arity::Exactly(2), denied).internal().unseen().about(
+        Group::Transactions,
+        "7.2.0",
+        "Stands for a command that was queued and is not allowed any more.",
+    ),
     read(SETTLE, Arity::Exactly(1), Keys::NONE, settle).internal().about(
         Group::Transactions,
         "7.2.0",
@@ -71,9 +82,14 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 const RUN: &str = "run-queued";
+const DENIED: &str = "deny-queued";
 const REGISTER: &str = "watch-key";
 /// Waits for all locks of a shard.
 pub(in crate::core) const SETTLE: &str = "settle";
+
+fn denied(call: &Call<'_>, _: &mut Reply<'_>) -> Outcome {
+    Err(Refusal::Bytes(call.at(1).to_vec()))
+}
 
 fn settle(_: &Call<'_>, _: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     reply.ok();
@@ -184,10 +200,11 @@ fn exec(
     } else if transaction.refused {
         Err(Refusal::text("EXECABORT Transaction discarded because of previous errors."))
     } else {
-        for queued in &transaction.queued {
+        let queued = context.core.permitted_now(context.index, transaction.queued);
+        for queued in &queued {
             context.core.track_reads(context.index, queued.command, queued.arguments.borrow());
         }
-        execute(context, &transaction.queued, &watched, reply)
+        execute(context, &queued, &watched, reply)
     };
     context.core.show_exec(context.index);
     // A transaction on its way takes its watches along.
@@ -195,6 +212,28 @@ fn exec(
         context.core.unwatch(watched);
     }
     outcome
+}
+
+/// What EXEC answers in place of a command that was allowed when it was queued.
+fn changed_rights(
+    user: &User,
+    denial: Denial,
+    command: &Command,
+    arguments: Arguments<'_>,
+) -> Vec<u8> {
+    let reason = match denial {
+        Denial::By(Denied::Command) => "no permission to execute the command or subcommand",
+        Denial::By(Denied::Key(_)) => "no permission to touch the specified keys",
+        Denial::By(Denied::Channel(_)) => {
+            "no permission to access one of the channels used as arguments to the command"
+        }
+        Denial::Option(_) => return refusal(user, denial, "", command, arguments).line(),
+    };
+    let text = format!(
+        "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. This command is \
+         no longer allowed for the following reason: {reason}"
+    );
+    text.into_bytes()
 }
 
 /// Sends a transaction to its shard, or coordinates it when there are several or when it has to wait for other cores. Of
@@ -221,7 +260,7 @@ fn execute(
     };
     let mut replies = Vec::with_capacity(queued.len());
     let mut packed = Packed::default();
-    for Queued { command, arguments } in queued {
+    for Queued { command, arguments, .. } in queued {
         context.core.show_to_monitors(context.index, command, arguments.borrow());
         match command.run {
             Run::Read(_) | Run::Write(_) | Run::Block(_) => {
@@ -298,7 +337,7 @@ fn spread(context: &mut SessionContext<'_>, queued: &[Queued], watched: &[Watche
     let protocol = context.session().protocol;
     let mut database = context.session().database;
     let mut steps = Vec::with_capacity(queued.len());
-    for Queued { command, arguments } in queued {
+    for Queued { command, arguments, user } in queued {
         context.core.show_to_monitors(context.index, command, arguments.borrow());
         if command.name == "select" {
             // It runs with the others; what follows it is locked and read in the database that it chooses.
@@ -307,7 +346,8 @@ fn spread(context: &mut SessionContext<'_>, queued: &[Queued], watched: &[Watche
             let chosen = chosen.filter(|number| usize::from(*number) < DATABASE_COUNT);
             database = chosen.map_or(database, DatabaseIndex);
         }
-        steps.push(Step { command, database, arguments: arguments.clone() });
+        let (arguments, user) = (arguments.clone(), user.clone());
+        steps.push(Step { command, database, arguments, user });
     }
     if let Target::Connection { sequence, .. } = context.target {
         context.connection().last_ordered = Some(sequence);
@@ -340,7 +380,7 @@ fn concerned(core: &Core, queued: &[Queued], watched: &[Watched]) -> Result<Conc
     for watched in watched {
         join(watched.shard);
     }
-    for Queued { command, arguments } in queued {
+    for Queued { command, arguments, .. } in queued {
         match command.run {
             Run::Session(_) | Run::Plain(_) | Run::Container(_) => {}
             // Its keys may be anywhere.
@@ -504,6 +544,32 @@ impl Core {
         let protocol = self.answers.connections.at(index).session.protocol;
         let call = self.keyless_call(command, arguments, 0);
         run(self, &call, &mut Reply::new(out, protocol)).map(|()| Answer::Now)
+    }
+
+    /// The commands of a transaction, with errors in place of those that its user may not run any more, or not after the
+    /// AUTH that stands before them.
+    fn permitted_now(&self, index: u32, mut queued: Vec<Queued>) -> Vec<Queued> {
+        let session = &self.answers.connections.at(index).session;
+        if !session.is_limited && !queued.iter().any(|queued| queued.command.flags.no_auth) {
+            return queued;
+        }
+        let mut user = session.user.clone();
+        for queued in &mut queued {
+            queued.user = (!user.is_unlimited()).then(|| user.clone());
+            let Queued { command, arguments, .. } = queued;
+            if let Err(denial) = user.check(command, arguments.borrow()) {
+                self.note_denial(index, &user, denial, Place::Multi, command, arguments.borrow());
+                let text = changed_rights(&user, denial, command, arguments.borrow());
+                *arguments = [DENIED.as_bytes(), &text].into_iter().collect();
+                *command = table::internal(DENIED);
+                continue;
+            }
+            let names = credentials(command, arguments.borrow());
+            if let Some(new) = names.and_then(|(name, clear)| self.users.log_in(name, clear)) {
+                user = new.clone();
+            }
+        }
+        queued
     }
 
     /// Is memory over its limit where the keys of this command are, with nothing to evict? Of a command without keys:

@@ -30,6 +30,7 @@ impl Core {
                 }
             }
         }
+        self.with_acl_log(|log| log.trim(settings.acllog_max_len as usize));
         let accepts_more = settings.cores_in_use != self.settings.cores_in_use;
         self.settings = settings;
         self.listen_to_changes();
@@ -53,6 +54,7 @@ impl Core {
     /// Counts from zero again, here and in the shards (CONFIG RESETSTAT).
     pub fn reset_stats(&mut self) {
         self.stats.reset();
+        self.with_acl_log(|log| log.counts = [0; 4]);
         self.shards.iter_mut().for_each(|shard| shard.keyspace.reset_lookups());
     }
 }

@@ -30,6 +30,8 @@ struct Blocked {
     protocol: Protocol,
     /// When it ends, since the core began.
     deadline: Option<Duration>,
+    /// What it asks for, if that is keys.
+    request: Option<(&'static Command, OwnedArguments)>,
     place: Place,
 }
 
@@ -135,15 +137,18 @@ impl Core {
         blocks.last_number = blocks.last_number.wrapping_add(1);
         let number = blocks.last_number;
         blocks.deadlines.extend(deadline.map(|deadline| (deadline, number)));
-        let blocked = Blocked { target, protocol, deadline, place };
-        assert!(blocks.requests.insert(number, blocked).is_none(), "four billion are blocked");
         self.answers.connections.at_mut(index).blocked_number = Some(number);
         if is_one {
             let target = Target::Block(number);
             let origin = Origin { core: self.id, target, protocol, rides: true, no_touch };
             let first_key = command.first_key(view, self.router.hasher());
             self.forward(first, &Request { command, origin, database, first_key, arguments: view });
-        } else {
+        }
+        let request = Some((command, arguments));
+        let blocked = Blocked { target, protocol, deadline, request, place };
+        let before = self.answers.blocks.requests.insert(number, blocked);
+        assert!(before.is_none(), "four billion are blocked");
+        if !is_one {
             self.try_again(number);
         }
         if self.answers.connections.at(index).ended {
@@ -168,7 +173,8 @@ impl Core {
         blocks.last_number = blocks.last_number.wrapping_add(1);
         let number = blocks.last_number;
         blocks.deadlines.extend(deadline.map(|deadline| (deadline, number)));
-        let blocked = Blocked { target, protocol, deadline, place: Place::Others(acknowledged) };
+        let place = Place::Others(acknowledged);
+        let blocked = Blocked { target, protocol, deadline, request: None, place };
         assert!(blocks.requests.insert(number, blocked).is_none(), "four billion are blocked");
         self.answers.connections.at_mut(index).blocked_number = Some(number);
         if self.answers.connections.at(index).ended {
@@ -263,7 +269,7 @@ impl Core {
         if !is_nothing(&reply) {
             return self.finish_block(number, &reply);
         }
-        if let Some(end) = here.end {
+        if let Some(end) = here.end.take() {
             let mut out = Vec::new();
             end.write(blocked.protocol, &mut out);
             return self.finish_block(number, &out);
@@ -348,16 +354,16 @@ impl Core {
         match &mut blocked.place {
             Place::Shard(shard) => {
                 let (shard, asker) = (*shard, (self.id, number));
-                let end = *self.answers.blocks.ending.entry(number).or_insert(end);
+                let end = self.answers.blocks.ending.entry(number).or_insert(end).clone();
                 self.at_shard(shard, move |core, local| {
-                    core.shards[local].end_wait(asker, end, &mut core.answers);
+                    core.shards[local].end_wait(asker, end.clone(), &mut core.answers);
                 });
             }
             Place::Others(acknowledged) => {
                 let mut out = Vec::new();
                 match end {
                     End::Empty => acknowledged.write(blocked.protocol, &mut out),
-                    End::Unblocked => end.write(blocked.protocol, &mut out),
+                    End::Unblocked | End::Denied(_) => end.write(blocked.protocol, &mut out),
                 }
                 self.finish_block(number, &out);
             }
@@ -407,6 +413,15 @@ impl Core {
         for index in blocked.map(|(index, _)| index).collect::<Vec<u32>>() {
             self.close(index);
         }
+    }
+
+    /// What a connection waits for, if that is keys.
+    pub(in crate::core) fn awaited_by(
+        &self,
+        index: u32,
+    ) -> Option<(&'static Command, OwnedArguments)> {
+        let number = self.answers.connections.at(index).blocked_number?;
+        self.answers.blocks.requests.get(&number)?.request.clone()
     }
 
     /// Ends the wait of a connection, if it waits. Did it?

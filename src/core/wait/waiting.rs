@@ -23,6 +23,7 @@ use ringraft_shards::waiting::{
 };
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[serve_row()];
@@ -44,21 +45,24 @@ fn unreachable_serve(_: &Call<'_>, _: &mut Edit<'_>, _: &mut Reply<'_>) -> Resul
 }
 
 /// How a wait ends that nothing was found for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// Its time is over, or CLIENT UNBLOCK says so; or nobody is there to be answered.
     Empty,
     /// CLIENT UNBLOCK with ERROR.
     Unblocked,
+    /// Its user may not do it any more: what it is told.
+    Denied(Arc<[u8]>),
 }
 
 impl End {
     /// What the client is told.
-    pub fn write(self, protocol: Protocol, out: &mut Vec<u8>) {
+    pub fn write(&self, protocol: Protocol, out: &mut Vec<u8>) {
         let mut reply = Reply::new(out, protocol);
         match self {
             End::Empty => reply.null_array(),
             End::Unblocked => reply.error(UNBLOCKED),
+            End::Denied(line) => reply.error_bytes(line),
         }
     }
 }
@@ -316,7 +320,7 @@ impl LocalShard {
 
     /// A client no longer wants to wait. It is answered, now or once it is known that nobody has served it.
     pub fn end_wait(&mut self, asker: Asker, end: End, answers: &mut Answers) {
-        match self.waiters.end(asker, end) {
+        match self.waiters.end(asker, end.clone()) {
             Ending::Ended(waited) => {
                 self.release(waited, answers, |protocol, out| end.write(protocol, out));
             }
