@@ -171,7 +171,7 @@ impl User {
             Denial::By(Denied::Channel(position)) => of("channel", position),
             Denial::Option(option) => {
                 let text =
-                    format!("{option} option of SORT denied due to insufficient ACL permissions");
+                    format!("{option} option of SORT denied due to insufficient ACL permissions.");
                 Refusal::Text(text.into())
             }
         }

@@ -101,8 +101,7 @@ impl Users {
             let cause = system_text(&error);
             format!("Error loading ACLs, opening file '{shown}': {cause}")
         })?;
-        let mut found =
-            Users { by_name: BTreeMap::new(), next_id: self.next_id, changed_by: None };
+        let mut found = Users { by_name: BTreeMap::new(), next_id: self.next_id, changed_by: None };
         let mut errors = String::new();
         for (number, line) in text.split(|byte| *byte == b'\n').enumerate() {
             let place = format!("{shown}:{}", number + 1);
@@ -120,13 +119,12 @@ impl Users {
         Ok(found)
     }
 
-    /// The users as lines of the configuration file; none while there is but the default user with no other rules than a
-    /// password.
-    pub fn configured(&self) -> Vec<String> {
+    /// The users as lines of the configuration file; none while there is but the default user, with no other rules than
+    /// `requirepass` gives it.
+    pub fn configured(&self, requirepass: &str) -> Vec<String> {
         let lines = self.lines().map(|line| String::from_utf8_lossy(&line[5..]).into_owned());
         let mut plain = User::default_user(self.default_user().id);
-        plain.passwords.clone_from(&self.default_user().passwords);
-        plain.needs_no_password = self.default_user().needs_no_password;
+        plain.set_password(requirepass.as_bytes());
         let is_plain = self.by_name.len() == 1 && **self.default_user() == plain;
         if is_plain { Vec::new() } else { lines.collect() }
     }

@@ -6,7 +6,7 @@ use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Group, Secrets, container, plain, session, table};
 use crate::acl::log::Entry;
 use crate::acl::selector::Selector;
-use crate::acl::user::{DEFAULT, Shows, User};
+use crate::acl::user::{DEFAULT, Denial, Shows, User};
 use crate::acl::users::Users;
 use crate::core::{Core, SessionContext};
 use crate::limits::{ACL_LOG_SHOWN_DEFAULT, ACL_PASSWORD_BITS_MAX};
@@ -32,7 +32,9 @@ const ACL: &[Command] = &[
     .admin()
     .asks()
     .secrets(Secrets::FromSecond),
-    row("dryrun", Arity::AtLeast(4), dryrun, "7.0.0", "May a user run a command?").admin(),
+    row("dryrun", Arity::AtLeast(4), dryrun, "7.0.0", "May a user run a command?")
+        .admin()
+        .secrets(Secrets::FromSecond),
     plain("genpass", Arity::AtLeast(2), genpass).of("acl").about(
         Group::Server,
         "6.0.0",
@@ -282,7 +284,8 @@ fn dryrun(
         command.ok_or_else(|| Refusal::repeating("ERR Command '", call.at(3), "' not found"))?;
     command.check_arity(request.count())?;
     match user.check(command, request) {
-        Ok(()) => reply.ok(),
+        // As in Redis it is not looked at what the options of SORT need.
+        Ok(()) | Err(Denial::Option(_)) => reply.ok(),
         Err(denial) => {
             reply.bulk(&user.refusal(denial, command, request, Shows::Object).line());
         }

@@ -141,7 +141,7 @@ fn flags(row: &Command) -> Vec<&'static str> {
 }
 
 fn is_of_pubsub(row: &Command) -> bool {
-    row.group == Group::PubSub && !matches!(row.run, Run::Container(_))
+    row.group == Group::PubSub && !matches!(row.run, Run::Container(_)) && row.name != "help"
 }
 
 /// Every category of ACLs, in Redis' order.
@@ -169,17 +169,47 @@ pub const CATEGORIES: [&str; 21] = [
     "scripting",
 ];
 
+/// Commands that Redis puts into categories which do not follow from their rows: by name, a container's with its
+/// subcommands.
+const CATEGORIES_BY_NAME: &[(&str, &[&str])] = &[
+    ("cluster|replicas", &["admin", "dangerous"]),
+    ("cluster|slaves", &["admin", "dangerous"]),
+    ("command", &["connection"]),
+    ("debug", &["admin", "dangerous"]),
+    ("info", &["dangerous"]),
+    ("lastsave", &["admin", "dangerous"]),
+    ("readonly", &["connection"]),
+    ("readwrite", &["connection"]),
+    ("restore", &["dangerous"]),
+    ("role", &["admin", "dangerous"]),
+    ("sort", &["set", "sortedset", "list", "dangerous"]),
+    ("sort_ro", &["set", "sortedset", "list", "dangerous"]),
+    ("wait", &["blocking", "connection"]),
+    ("waitaof", &["blocking", "connection"]),
+];
+
+/// Commands of their group that Redis does not count among those of the keyspace.
+const NOT_OF_KEYSPACE: &[&str] = &["sort", "sort_ro", "wait", "waitaof"];
+
 /// The categories of a command, in Redis' order.
 pub fn categories(row: &Command) -> Vec<&'static str> {
     let flags = row.flags;
     let is_container = matches!(row.run, Run::Container(_));
     let of_group = |group| row.group == group && !is_container;
+    let full_name = row.full_name();
+    let of_name =
+        CATEGORIES_BY_NAME.iter().filter(|(name, _)| *name == full_name || *name == row.parent);
+    let by_name: Vec<&str> = of_name.flat_map(|(_, categories)| *categories).copied().collect();
     let everything = matches!(row.spread, Spread::Everywhere(gather)
         if flags.write || gather == Gather::SortedKeys);
-    let of_all_keys = matches!(row.spread, Spread::Everywhere(_)) && row.group == Group::Server;
-    chosen([
-        (of_group(Group::Generic) || of_all_keys, "keyspace"),
-        (flags.readonly, "read"),
+    let of_all_keys = matches!(row.spread, Spread::Everywhere(_))
+        && row.group == Group::Server
+        && (flags.write || flags.readonly);
+    let of_keyspace = of_group(Group::Generic) && !NOT_OF_KEYSPACE.contains(&row.name);
+    let reads = flags.readonly && !of_group(Group::Scripting) && row.name != "help";
+    let from_row = [
+        (of_keyspace || of_all_keys, "keyspace"),
+        (reads, "read"),
         (flags.write, "write"),
         (of_group(Group::Set), "set"),
         (of_group(Group::SortedSet), "sortedset"),
@@ -199,7 +229,8 @@ pub fn categories(row: &Command) -> Vec<&'static str> {
         (of_group(Group::Connection), "connection"),
         (of_group(Group::Transactions), "transaction"),
         (of_group(Group::Scripting), "scripting"),
-    ])
+    ];
+    chosen(from_row.map(|(follows, category)| (follows || by_name.contains(&category), category)))
 }
 
 fn tips(row: &Command) -> Vec<&'static str> {

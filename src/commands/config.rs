@@ -84,7 +84,7 @@ fn rewrite(
 ) -> Result<Answer, Refusal> {
     let mut settings = context.core.settings.clone();
     if settings.aclfile.as_os_str().is_empty() {
-        settings.users = context.core.users.configured();
+        settings.users = context.core.users.configured(&settings.requirepass);
     }
     match file::rewrite(&settings) {
         Ok(()) => {

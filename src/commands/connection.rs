@@ -45,7 +45,11 @@ pub const COMMANDS: &[Command] = &[
         .fast()
         .no_auth()
         .secrets(Secrets::All)
-        .about(Group::Connection, "1.0.0", "Gives the password."),
+        .about(
+            Group::Connection,
+            "1.0.0",
+            "Logs in: with the password of the default user, or as another one.",
+        ),
     session("hello", Arity::AtLeast(1), hello)
         .allows_busy()
         .fast()

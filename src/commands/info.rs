@@ -257,7 +257,7 @@ fn stats(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("rejected_connections", stats.rejected_connections);
     let denied = core.with_acl_log(|log| log.counts);
     for (reason, count) in ["cmd", "key", "channel", "auth"].iter().zip(denied) {
-        text.field(&format!("acl_access_denied_{reason}"), count);
+        text.field(format!("acl_access_denied_{reason}"), count);
     }
     text.field("expired_keys", stats.expired_keys);
     text.field("evicted_keys", stats.evicted_keys);

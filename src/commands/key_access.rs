@@ -97,7 +97,7 @@ const USES: &[(KeyUse, &[&str])] = &[
             "zcard",
         ],
     ),
-    (all(Read), &["xreadgroup", "eval_ro", "evalsha_ro", "fcall_ro"]),
+    (all(Read), &["xreadgroup", "eval_ro", "evalsha_ro", "fcall_ro", "pfdebug"]),
     (
         all(ReadWrite),
         &[
@@ -220,8 +220,9 @@ impl Command {
         &self,
         arguments: Arguments<'a>,
     ) -> impl Iterator<Item = (usize, Access)> + use<'a> {
-        // Names of shard channels stand where keys do, and are none.
-        let count_max = if self.group == Group::PubSub { 0 } else { usize::MAX };
+        // Names of shard channels stand where keys do, and are none; those of DEBUG need no permission, as in Redis.
+        let has_none = self.group == Group::PubSub || self.parent == "debug";
+        let count_max = if has_none { 0 } else { usize::MAX };
         let fixed_count = self.keys.fixed_positions(arguments.count()).count();
         let uses = BY_NUMBER[usize::from(self.number)];
         let by_words = uses.by_words.map(|of| of(arguments));
@@ -284,6 +285,8 @@ mod tests {
         check("SORT a STORE b", &[(1, Read), (3, Write)]);
         check("BITFIELD a GET u8 0 OVERFLOW SAT", &[(1, Read)]);
         check("BITFIELD a GET u8 0 SET u8 0 1", &[(1, ReadWrite)]);
+        check("WATCH a b", &[(1, Neither), (2, Neither)]);
+        check("DEBUG OBJECT a", &[]);
         check("SSUBSCRIBE a", &[]);
         check("PING", &[]);
     }

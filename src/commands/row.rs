@@ -329,6 +329,12 @@ impl Command {
         self
     }
 
+    /// Names keys here, though it does not run where they are.
+    pub const fn keyed(mut self, keys: Keys) -> Command {
+        self.keys = keys;
+        self
+    }
+
     /// Its group, the Redis version that introduced it, and one line about it.
     pub const fn about(
         mut self,

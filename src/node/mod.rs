@@ -127,7 +127,14 @@ fn users_of(settings: &Settings) -> Result<Users, Refusal> {
             "users are declared in the configuration file and aclfile is set: declare them in one place",
         ));
     }
-    users.read_file(&settings.aclfile, all_channels).map_err(Refusal::option)
+    let users = users.read_file(&settings.aclfile, all_channels).map_err(Refusal::option)?;
+    if !settings.requirepass.is_empty() && !users.ask_for_password() {
+        tracing::warn!(
+            "requirepass is passed over, as in Redis: {} says what the user default may do, and with what password",
+            settings.aclfile.display()
+        );
+    }
+    Ok(users)
 }
 
 /// Does what a change of settings entails for the process as a whole; to be called once per change, before the

@@ -171,7 +171,7 @@ impl Run {
         if let Err(denial) = self.check_rights(command, view) {
             self.done.denied.push((denial, command, arguments.clone()));
             let user = self.user.as_ref().expect("somebody is denied it");
-            let before = "NOPERM ACL failure in script: ";
+            let before = "ERR ACL failure in script: ";
             return Ending::Error(refusal(user, denial, before, command, view).line());
         }
         if self.read_only && (command.run.writes() || command.flags.may_replicate) {

@@ -4,6 +4,7 @@
 //! compiled once. `RINGRAFT_BINARY=PATH` runs the same tests against another build, a release one
 //! for instance. Nothing here waits for time to pass: every wait is for a condition and is bounded.
 
+mod acl;
 mod addresses;
 mod arguments;
 mod atomic;

@@ -5,6 +5,11 @@ use crate::support::{Server, Value};
 /// What clients may do wrong with a password; every one of them contains the word.
 const LINES: &[&str] = &[
     "AUTH s3cret",
+    "ACL SETUSER u on >s3cret ~* +@all",
+    "ACL SETUSER u <s3cret nosuch",
+    "ACL DRYRUN u AUTH u s3cret",
+    "ACL GETUSER u s3cret",
+    "ACL SETUSR u >s3cret",
     "AUTH user s3cret",
     "AUTH user s3cret more s3cret",
     "auth default s3cret",

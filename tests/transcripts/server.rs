@@ -30,7 +30,7 @@ pub trait Server {
 pub fn runs_in_process(row: &Command) -> bool {
     match row.run {
         Run::Read(_) | Run::Write(_) | Run::Block(_) => !row.flags.internal,
-        Run::Plain(_) => row.name != "help" && !row.flags.random_reply,
+        Run::Plain(_) => row.name != "help" && !row.flags.random_reply && !row.flags.internal,
         Run::Container(subcommands) => subcommands.iter().any(runs_in_process),
         Run::Session(_) | Run::Shard(_) | Run::Record | Run::Serve | Run::Script(_) => false,
     }

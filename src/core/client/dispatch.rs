@@ -50,7 +50,7 @@ impl Core {
             self.begin_joined();
         }
         let looked_up = find_row(arguments.borrow());
-        let last_row = looked_up.as_ref().ok().copied();
+        self.answers.connections.at_mut(index).last_row = looked_up.as_ref().ok().copied();
         let checked =
             looked_up.and_then(|command| self.check_gates(index, command, arguments.borrow()));
         // Only what would run is held back: what is refused is refused at once, as in Redis.
@@ -66,7 +66,6 @@ impl Core {
         let target = Target::Connection { index, sequence };
         let connection = self.answers.connections.at_mut(index);
         connection.last_command = None;
-        connection.last_row = last_row;
         match checked {
             Ok(command) => {
                 if self.answers.connections.at(index).session.transaction.is_some()
@@ -92,8 +91,12 @@ impl Core {
                 self.answers.write_here(target, |_| {});
             }
             Err(refusal) => {
-                if let Some(command) = table::resolve(arguments.borrow()) {
+                let command = table::resolve(arguments.borrow());
+                if let Some(command) = command {
                     self.stats.commands[usize::from(command.number)].rejected += 1;
+                }
+                if command.is_some_and(|command| command.name == "exec") {
+                    return self.abort_exec(index, target, &refusal);
                 }
                 if let Some(transaction) =
                     &mut self.answers.connections.at_mut(index).session.transaction
@@ -103,6 +106,17 @@ impl Core {
                 self.refuse(index, target, &refusal, arguments.borrow());
             }
         }
+    }
+
+    /// A refused EXEC ends the transaction, if there is one.
+    #[cold]
+    fn abort_exec(&mut self, index: u32, target: Target, refusal: &Refusal) {
+        self.answers.connections.at_mut(index).session.transaction = None;
+        self.forget_watched(index);
+        let line = refusal.line();
+        let cause = line.strip_prefix(b"ERR ").unwrap_or(&line);
+        let refusal = Refusal::repeating("EXECABORT Transaction discarded because of: ", cause, "");
+        self.refuse(index, target, &refusal, Arguments::new(&[], &[]));
     }
 
     /// PING by a client that gets messages and speaks RESP2 is answered like one.

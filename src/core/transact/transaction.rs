@@ -49,11 +49,16 @@ pub const COMMANDS: &[Command] = &[
         "2.0.0",
         "Forgets the queued commands and the watched keys.",
     ),
-    session("watch", Arity::AtLeast(2), watch).allows_busy().unqueued().fast().about(
-        Group::Transactions,
-        "2.2.0",
-        "Lets the next EXEC run only if these keys have not changed.",
-    ),
+    session("watch", Arity::AtLeast(2), watch)
+        .keyed(Keys::ALL)
+        .allows_busy()
+        .unqueued()
+        .fast()
+        .about(
+            Group::Transactions,
+            "2.2.0",
+            "Lets the next EXEC run only if these keys have not changed.",
+        ),
     session("unwatch", Arity::Exactly(1), unwatch).allows_busy().fast().about(
         Group::Transactions,
         "2.2.0",
