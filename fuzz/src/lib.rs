@@ -6,6 +6,7 @@
 
 pub mod links;
 pub mod log_records;
+pub mod meta;
 pub mod payloads;
 pub mod rdb_files;
 pub mod requests;
@@ -23,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     ("frames", links::check_frames, links::frame_seeds),
     ("hellos", links::check_hellos, links::hello_seeds),
     ("rdb_files", rdb_files::check, rdb_files::seeds),
+    ("meta", meta::check, meta::seeds),
 ];
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod ids;
 pub mod keyspace;
 pub mod limits;
 pub mod log;
+pub mod meta;
 pub mod peer;
 pub mod raft;
 pub mod random;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use raft::eraftpb::MessageType;
+use ringraft_shards::ids::NodeId;
 use ringraft_shards::raft::{CommittedEntry, EntryKind, PeerMessage};
 use ringraft_shards::transaction::TransactionId;
 
@@ -163,7 +164,7 @@ impl Audit {
     /// A message leaves a node: a vote is given once, and what is acknowledged is kept.
     pub fn message(&mut self, shard: u16, message: &PeerMessage) {
         let message = &message.0;
-        if message.reject || self.wiped.contains(&message.from) {
+        if message.reject || self.wiped.contains(&NodeId(message.from).node().0) {
             return;
         }
         let (node, to, term) = (message.from, message.to, message.term);
@@ -195,7 +196,7 @@ impl Audit {
     /// A node has lost everything.
     pub fn wiped(&mut self, node: u64) {
         self.wiped.insert(node);
-        self.acknowledged.retain(|(_, of), _| *of != node);
+        self.acknowledged.retain(|(_, of), _| NodeId(*of).node().0 != node);
     }
 
     /// A replica's log ends here now: what it acknowledged beyond was replaced by a leader, which is no loss.

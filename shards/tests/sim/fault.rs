@@ -1,10 +1,10 @@
 //! What breaks, when, and for how long.
 
 use ringraft_shards::disk::Disk;
-use ringraft_shards::ids::NodeId;
 
 use crate::counts::Count;
 use crate::node::Input;
+use crate::operator::members_of;
 use crate::plan::Kind;
 use crate::schedule::Event;
 use crate::snapshots;
@@ -258,7 +258,7 @@ impl World {
         let spoilt = self.nodes.values().any(|node| node.flipped || node.wiped);
         // What it loses shall be something.
         let is_early = self.core.now_us < self.core.plan.duration_us / 4;
-        if spoilt || healthy < 3 || is_early || !self.desired.contains(&node) {
+        if spoilt || healthy < 3 || is_early || !self.core.registry.members().contains(&node) {
             return;
         }
         self.core.count(Count::Wipes);
@@ -274,7 +274,9 @@ impl World {
         let leader = self.nodes.values_mut().find(|node| node.replicas[shard].is_leader());
         let Some(leader) = leader else { return };
         let running = leader.replicas[shard].running.as_mut().expect("it leads");
-        if running.server.group.transfer_leader(NodeId(to)).is_ok() {
+        let members = members_of(running.server.group.membership(), to);
+        let Some(to) = members.first().copied() else { return };
+        if running.server.group.transfer_leader(to).is_ok() {
             running.stirred = true;
             self.core.count(Count::Transfers);
         }

@@ -5,6 +5,7 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 use ringraft_shards::ids::{DirectoryId, MonotonicTime, NodeId, ShardId};
+use ringraft_shards::meta::NodeState;
 use ringraft_shards::peer::{
     Identity, Item, Link, LinkError, LinkEvent, NONCE_BYTES, PeerCore, Peers, Purpose, Refusal,
     Secret, encode_items, take_all,
@@ -36,15 +37,6 @@ pub enum Payload {
     Transaction(TransactionMessage),
     /// It arrived.
     PieceAnswer { shard: u16, answer: PieceAnswer },
-}
-
-/// What the cluster knows of its nodes. A process looks into it now and then.
-#[derive(Default)]
-pub struct Book {
-    /// The directory of every node that ever was.
-    pub directories: BTreeMap<u64, DirectoryId>,
-    /// Nodes that are removed for ever.
-    pub removed: std::collections::BTreeSet<u64>,
 }
 
 /// What comes of bytes and time.
@@ -106,21 +98,21 @@ impl Links {
         nonce
     }
 
-    /// Time passes: the book is read, links are dialled, silent ones are cut.
+    /// Time passes: the registry is read, links are dialled, silent ones are cut.
     pub fn tick(&mut self, clock: MonotonicTime, core: &mut Core) -> Arrived {
         let (now, mut arrived) = (time(clock), Arrived::default());
-        for (node, directory) in &core.book.directories {
-            if *node == self.node || core.book.removed.contains(node) {
+        for (id, node) in &core.registry.state.nodes {
+            if id.0 == self.node || node.state == NodeState::Removed {
                 continue;
             }
             if core.plan.flaw != Flaw::UncheckedDirectory {
-                self.peers.member(NodeId(*node), *directory);
+                self.peers.member(*id, node.directory);
             }
-            self.peers.want(core_of(*node, Purpose::Link));
-            self.peers.want(core_of(*node, Purpose::Bulk));
+            self.peers.want(core_of(id.0, Purpose::Link));
+            self.peers.want(core_of(id.0, Purpose::Bulk));
         }
         if core.plan.flaw != Flaw::UnfencedNodes {
-            let removed: Vec<u64> = core.book.removed.iter().copied().collect();
+            let removed: Vec<u64> = core.registry.removed().collect();
             for node in removed {
                 for connection in self.peers.removed(NodeId(node)) {
                     self.close(connection, now, core, &mut arrived);

@@ -20,6 +20,7 @@ mod network;
 mod node;
 mod operator;
 mod plan;
+mod registry;
 mod replica;
 mod request;
 mod runner;

@@ -8,6 +8,7 @@ use ringraft_shards::transaction::Message;
 
 use crate::counts::Count;
 use crate::links::{Arrived, Links, Payload};
+use crate::operator::members_of;
 use crate::replica::{Outbox, Replica};
 use crate::request::Request;
 use crate::schedule::{Core, Event};
@@ -102,6 +103,8 @@ pub struct Node {
     pub flipped: bool,
     /// What it said when it refused. It never starts again.
     pub refused: Option<String>,
+    /// The shard whose replica was the reason.
+    pub damaged: Option<u16>,
     /// What its data directory is known by.
     pub directory: DirectoryId,
     /// Its directory was emptied.
@@ -120,7 +123,7 @@ impl Node {
             id,
             up: false,
             incarnation: 0,
-            replicas: (0..shards).map(|shard| Replica::new(id, shard, voters)).collect(),
+            replicas: (0..shards).map(|shard| Replica::new(NodeId(id), shard, voters)).collect(),
             inbox: Vec::new(),
             turn_is_due: false,
             paused_until_us: 0,
@@ -132,6 +135,7 @@ impl Node {
             slow_disk: false,
             flipped: false,
             refused: None,
+            damaged: None,
             directory,
             wiped: false,
             founders: voters.to_vec(),
@@ -147,6 +151,7 @@ impl Node {
             return;
         }
         self.incarnation += 1;
+        self.begin_replicas(core);
         core.note(|| format!("n{} starts, incarnation {}", self.id, self.incarnation));
         for i in 0..self.replicas.len() {
             let seed = self.chance.bits();
@@ -158,7 +163,7 @@ impl Node {
                 }
                 core.count(Count::FlipsRefused);
                 core.note(|| format!("n{} refuses to start: {error}", self.id));
-                self.refused = Some(error);
+                (self.refused, self.damaged) = (Some(error), Some(i as u16));
                 return;
             }
         }
@@ -196,10 +201,34 @@ impl Node {
         }
     }
 
+    /// A replica that is wished and is another than the one that is there takes its place, empty.
+    fn begin_replicas(&mut self, core: &mut Core) {
+        let me = NodeId(self.id);
+        for shard in 0..self.replicas.len() {
+            let wished = core.registry.shard(shard).replica_of(me);
+            let Some(id) = wished.map(|replica| replica.member()) else { continue };
+            let replica = &mut self.replicas[shard];
+            if replica.id == id {
+                continue;
+            }
+            core.count(Count::FreshReplicas);
+            core.note_leader(shard as u16, me.0, false);
+            *replica = Replica::new(id, shard as u16, &[]);
+            if self.up {
+                let started = replica.start(core, self.chance.bits());
+                started.expect("nothing is on its disk that could be damaged");
+            }
+        }
+    }
+
     /// All that it has is lost, and somebody starts it again under its old id.
     pub fn wipe(&mut self) {
         let shards = self.replicas.len() as u16;
-        let new = |shard| Replica::new(self.id, shard, &self.founders);
+        let new = |shard: u16| {
+            let id = self.replicas[usize::from(shard)].id;
+            let founders = if id.generation() == 0 { &self.founders[..] } else { &[] };
+            Replica::new(id, shard, founders)
+        };
         self.replicas = (0..shards).map(new).collect();
         self.directory = DirectoryId(self.directory.0 + 1);
         self.wiped = true;
@@ -330,6 +359,8 @@ impl Node {
         let replicas = &mut self.replicas;
         match input {
             Input::Tick => {
+                self.begin_replicas(core);
+                let replicas = &mut self.replicas;
                 for _ in 0..TRANSACTION_TICKS {
                     self.transactions.tick(now_ms, core, outbox);
                 }
@@ -391,7 +422,9 @@ impl Node {
                 let running = replica.running.as_mut().expect("it is up");
                 running.outgoing.remove(&peer);
                 running.incoming.remove(&peer);
-                running.server.group.unreachable(NodeId(peer));
+                for member in members_of(running.server.group.membership(), peer) {
+                    running.server.group.unreachable(member);
+                }
                 running.stirred = true;
             }
         }
@@ -443,7 +476,7 @@ impl Node {
                 Message::Coordinator(node, _) => Some(*node),
                 Message::Shard(shard, _) => {
                     let running = self.replicas[usize::from(shard.0)].running.as_ref();
-                    running.expect("it is up").server.group.leader().map(|node| node.0)
+                    running.expect("it is up").server.group.leader().map(|member| member.node().0)
                 }
             };
             core.count(Count::TransactionMessages);
@@ -477,14 +510,15 @@ impl Node {
         for (to, payload) in outbox.payloads {
             let appends = match &payload {
                 Payload::Raft { shard, message } => {
-                    (message.0.msg_type == MessageType::MsgAppend).then_some(*shard)
+                    let is_append = message.0.msg_type == MessageType::MsgAppend;
+                    is_append.then(|| (*shard, message.to()))
                 }
                 _ => None,
             };
-            if let (false, Some(shard)) = (self.links.send(to, payload), appends)
+            if let (false, Some((shard, member))) = (self.links.send(to, payload), appends)
                 && let Some(running) = &mut self.replicas[usize::from(shard)].running
             {
-                running.server.group.unreachable(NodeId(to));
+                running.server.group.unreachable(member);
             }
         }
         let clock = self.clock(core);

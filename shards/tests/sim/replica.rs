@@ -72,6 +72,8 @@ pub struct Outbox {
 /// A replica: its disk, and the process's part when it runs.
 pub struct Replica {
     pub node: u64,
+    /// The member of the group that it is: the node, and which replica of it.
+    pub id: NodeId,
     pub shard: u16,
     pub disk: MemoryDisk,
     options: LogOptions,
@@ -118,8 +120,8 @@ pub struct Running {
     out: Output,
 }
 
-fn options(node: u64, shard: u16) -> LogOptions {
-    let identity = LogIdentity { cluster: CLUSTER, node: NodeId(node), shard: ShardId(shard) };
+fn options(id: NodeId, shard: u16) -> LogOptions {
+    let identity = LogIdentity { cluster: CLUSTER, node: id, shard: ShardId(shard) };
     LogOptions {
         block_bytes: 512,
         segment_bytes: 16 << 10,
@@ -129,7 +131,7 @@ fn options(node: u64, shard: u16) -> LogOptions {
     }
 }
 
-fn config(node: u64, shard: u16, voters: &[u64]) -> GroupConfig {
+fn config(id: NodeId, shard: u16, voters: &[u64]) -> GroupConfig {
     let voters = voters.iter().copied().map(NodeId).collect();
     GroupConfig {
         message_bytes_max: 2 << 10,
@@ -138,19 +140,20 @@ fn config(node: u64, shard: u16, voters: &[u64]) -> GroupConfig {
         entry_cache_bytes: 4 << 10,
         retained_bytes_max: 64 << 10,
         tick_us: TICK_US,
-        ..GroupConfig::new(NodeId(node), ShardId(shard), voters)
+        ..GroupConfig::new(id, ShardId(shard), voters)
     }
 }
 
 impl Replica {
     /// A replica on an empty disk. Without `voters` it waits to be invited.
-    pub fn new(node: u64, shard: u16, voters: &[u64]) -> Replica {
+    pub fn new(id: NodeId, shard: u16, voters: &[u64]) -> Replica {
         Replica {
-            node,
+            node: id.node().0,
+            id,
             shard,
             disk: MemoryDisk::new(),
-            options: options(node, shard),
-            config: config(node, shard, voters),
+            options: options(id, shard),
+            config: config(id, shard, voters),
             running: None,
             durable: VecDeque::new(),
             vouched: 0,
@@ -182,7 +185,7 @@ impl Replica {
         if let Some((point, _)) = &stored {
             group.snapshot_taken(point.clone(), point.index.to_string());
         }
-        core.audit.started(self.node, self.shard, group.last_index().0);
+        core.audit.started(self.id.0, self.shard, group.last_index().0);
         let running = Running {
             shard: self.shard,
             hint: None,
@@ -281,7 +284,7 @@ impl Replica {
             }
             if out.role_changed && running.server.group.role() == Role::Leader {
                 let term = running.server.group.term().0;
-                if core.audit.leader(self.node, self.shard, term) {
+                if core.audit.leader(self.id.0, self.shard, term) {
                     core.count(Count::Elections);
                     let (node, shard) = (self.node, self.shard);
                     core.note(|| format!("n{node}/s{shard} leads term {term}"));
@@ -305,7 +308,7 @@ impl Replica {
             }
             running.settle(&mut out, core, outbox);
             core.audit.log_ends(
-                self.node,
+                self.id.0,
                 self.shard,
                 running.server.group.last_index().0,
                 running.server.group.commit_index().0,
@@ -321,7 +324,7 @@ impl Replica {
     fn route(&mut self, message: PeerMessage, core: &mut Core, outbox: &mut Outbox) {
         core.audit.message(self.shard, &message);
         let shard = self.shard;
-        let to = message.to().0;
+        let to = message.to().node().0;
         let Some(install) = message.snapshot() else {
             outbox.payloads.push((to, Payload::Raft { shard, message }));
             return;
@@ -329,7 +332,7 @@ impl Replica {
         let running = self.running.as_mut().expect("it sent a message");
         let found = running.snapshots.iter().find(|(point, _)| *point == install.point);
         let Some((_, bytes)) = found else {
-            running.server.group.snapshot_sent(NodeId(to), false);
+            running.server.group.snapshot_sent(message.to(), false);
             return;
         };
         running.transfers += 1;

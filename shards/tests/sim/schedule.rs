@@ -8,10 +8,10 @@ use ringraft_shards::random::Random;
 use crate::audit::Audit;
 use crate::counts::{Count, Counts};
 use crate::fault::Undo;
-use crate::links::Book;
 use crate::network::{Network, Side};
 use crate::node::Input;
 use crate::plan::Plan;
+use crate::registry::Registry;
 use crate::request::{Answer, Request};
 use crate::steps::Trap;
 
@@ -85,7 +85,7 @@ pub struct Core {
     scheduled: u64,
     pub chance: Random,
     pub network: Network,
-    pub book: Book,
+    pub registry: Registry,
     pub audit: Audit,
     pub counts: Counts,
     /// The process that each node is now.
@@ -108,7 +108,7 @@ impl Core {
             scheduled: 0,
             chance: plan.chance(1),
             network: Network::new(&plan),
-            book: Book::default(),
+            registry: Registry::empty(),
             audit: Audit::default(),
             counts: Counts::default(),
             incarnations: BTreeMap::new(),

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use ringraft_shards::clock::ShardClock;
 use ringraft_shards::disk::{Disk, DiskError, MemoryDisk};
-use ringraft_shards::ids::{Index, NodeId, ShardId};
+use ringraft_shards::ids::{Index, ShardId};
 use ringraft_shards::keyspace::{KeyHasher, Keyspace};
 use ringraft_shards::limits::SNAPSHOT_KEPT_COUNT;
 use ringraft_shards::raft::{PeerMessage, SnapshotPoint};
@@ -273,8 +273,9 @@ impl Replica {
             return;
         }
         if answer.stored {
+            let to = outgoing.to();
             running.outgoing.remove(&from);
-            running.server.group.snapshot_sent(NodeId(from), true);
+            running.server.group.snapshot_sent(to, true);
             running.stirred = true;
         } else if outgoing.answered(answer.next_offset) {
             outbox.payloads.push((from, Payload::Piece { shard, piece: outgoing.piece() }));
@@ -297,8 +298,9 @@ impl Replica {
             }
         }
         for to in failed {
-            running.outgoing.remove(&to);
-            running.server.group.snapshot_sent(NodeId(to), false);
+            if let Some(outgoing) = running.outgoing.remove(&to) {
+                running.server.group.snapshot_sent(outgoing.to(), false);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use ringraft_shards::ids::NodeId;
 use ringraft_shards::raft::PeerMessage;
 
 /// Bytes of a piece.
@@ -43,6 +44,11 @@ pub struct Outgoing {
 impl Outgoing {
     pub fn new(transfer: u64, message: PeerMessage, bytes: Rc<Vec<u8>>) -> Outgoing {
         Outgoing { transfer, message, bytes, offset: 0, idle_ticks: 0 }
+    }
+
+    /// The member that it is for.
+    pub fn to(&self) -> NodeId {
+        self.message.to()
     }
 
     /// The piece that is due.

@@ -1,8 +1,7 @@
 //! One run: all nodes, all clients, the network between them, and what is asked of them in the end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use ringraft_shards::ids::NodeId;
 use ringraft_shards::limits::RAFT_CLOCK_DRIFT_PERCENT;
 use ringraft_shards::random::Random;
 
@@ -11,6 +10,7 @@ use crate::client::Clients;
 use crate::counts::{Count, Counts};
 use crate::node::{Input, Node};
 use crate::plan::{Flaw, Kind, Plan};
+use crate::registry::Registry;
 use crate::schedule::{Core, Event};
 
 /// When faults have ended, everything is well again within so much time.
@@ -21,8 +21,6 @@ pub struct World {
     pub core: Core,
     pub nodes: BTreeMap<u64, Node>,
     pub clients: Clients,
-    /// Nodes that shall be members.
-    pub desired: BTreeSet<u64>,
     /// Chance of faults.
     pub faults: Random,
     reading: bool,
@@ -34,7 +32,7 @@ impl World {
         let ids: Vec<u64> = (1..=plan.nodes).collect();
         let mut faults = plan.chance(3);
         let mut core = Core::new(plan, tracing);
-        let mut nodes = BTreeMap::new();
+        let mut nodes = Vec::new();
         for id in &ids {
             let chance = core.plan.chance(10_000 + id);
             let mut node = Node::new(*id, core.plan.shards, &ids, chance);
@@ -50,12 +48,12 @@ impl World {
                 };
                 node.clock_rate = 1000 - spread / 2 + faults.below(spread);
             }
-            core.book.directories.insert(*id, node.directory);
-            nodes.insert(*id, node);
+            nodes.push(node);
         }
+        core.registry = Registry::found(&nodes, core.plan.shards);
+        let nodes = nodes.into_iter().map(|node| (node.id, node)).collect();
         let clients = Clients::new(&core.plan);
-        let desired = ids.into_iter().collect();
-        World { core, nodes, clients, desired, faults, reading: false }
+        World { core, nodes, clients, faults, reading: false }
     }
 
     pub fn node(&mut self, id: u64) -> &mut Node {
@@ -200,13 +198,15 @@ impl World {
                 node.transaction_count()
             ));
         }
-        for removed in &self.core.book.removed {
-            let linked = |id: &&u64| self.nodes[id].links.is_linked(*removed);
-            if let Some(id) = self.desired.iter().find(linked) {
+        for removed in self.core.registry.removed() {
+            let linked = |id: &&u64| self.nodes[id].links.is_linked(removed);
+            if let Some(id) = self.core.registry.members().iter().find(linked) {
                 found.push(format!("n{id} speaks to n{removed}, which was removed"));
             }
         }
-        let voters: Vec<NodeId> = self.desired.iter().copied().map(NodeId).collect();
+        if self.is_more_planned() {
+            found.push("more is planned".into());
+        }
         for shard in 0..usize::from(self.core.plan.shards) {
             let Some(leader) = self.leader(shard) else {
                 found.push(format!("shard {shard} has no leader"));
@@ -215,11 +215,13 @@ impl World {
             let running = self.nodes[&leader].replicas[shard].running.as_ref();
             let group = &running.expect("it leads").server.group;
             let (last, members) = (group.last_index(), group.membership());
+            let mut voters = self.core.registry.shard(shard).wish().members;
+            voters.sort_unstable();
             if members.voters != voters || members.is_joint() || !members.learners.is_empty() {
                 found.push(format!("shard {shard} has {members:?}, not {voters:?}"));
             }
-            for id in &self.desired {
-                let running = self.nodes[id].replicas[shard].running.as_ref();
+            for id in voters.iter().map(|member| member.node().0) {
+                let running = self.nodes[&id].replicas[shard].running.as_ref();
                 let applied = running.map(|running| running.server.group.applied_index());
                 if running.is_some_and(|running| !running.server.keyspace.ledger().is_empty()) {
                     found.push(format!("n{id}/s{shard} remembers transactions"));
@@ -239,10 +241,11 @@ impl World {
     fn compare(&mut self) -> Result<(), String> {
         for shard in 0..usize::from(self.core.plan.shards) {
             let mut digests = BTreeMap::new();
-            for id in &self.desired {
-                let running = self.nodes[id].replicas[shard].running.as_ref();
+            for replica in &self.core.registry.shard(shard).replicas {
+                let id = replica.node.0;
+                let running = self.nodes[&id].replicas[shard].running.as_ref();
                 let digest = running.expect("all are up").server.keyspace.digest_all();
-                digests.entry(digest).or_insert_with(Vec::new).push(*id);
+                digests.entry(digest).or_insert_with(Vec::new).push(id);
             }
             if digests.len() > 1 {
                 let sides: Vec<_> = digests.into_values().collect();

@@ -71,7 +71,7 @@ impl Running {
     /// Takes a request in.
     pub fn take(&mut self, request: Request, core: &mut Core, outbox: &mut Outbox) {
         self.note_role(core, outbox);
-        let leader = self.server.group.leader().map(|node| node.0);
+        let leader = self.server.group.leader().map(|member| member.node().0);
         if !self.server.serves() || self.waiting() >= WAITING_MAX {
             return answer(outbox, request.origin(), Result::Refused { leader });
         }

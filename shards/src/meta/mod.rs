@@ -1,0 +1,27 @@
+//! What the nodes of a cluster agree on: who they are, who shall have which replica, and what all of them can do.
+//!
+//! | part | where |
+//! |---|---|
+//! | entries: joins, addresses, leaves, removals, wishes | `entry.rs` |
+//! | the state that they make, one step after the other | `state.rs` |
+//! | nodes and shards to wishes: a pure function | `planner.rs` |
+//! | a wish and what a group is to the group's next change | `steps.rs` |
+//!
+//! **Wishes, not facts.** Who votes in a shard is in that shard's log alone. The state says who *shall* have a replica; the
+//! shard's leader compares and changes its group step by step. So two stores never disagree, and a cluster whose meta
+//! group has no majority goes on serving: what waits are joins, removals and new wishes.
+//!
+//! A node id belongs to one data directory and is never used twice. A replica has a generation, the index of the entry that
+//! wished it: one that has lost its log is wished anew and comes back as another member of its group.
+//!
+//! Not here: the Raft group that orders the entries, and who may propose which.
+
+mod entry;
+mod planner;
+mod state;
+mod steps;
+
+pub use entry::{MetaEntry, NodeFacts};
+pub use planner::plan;
+pub use state::{MetaState, Node, NodeState, Outcome, Rejection, Replica, Shard, Wish};
+pub use steps::{Step, next_step};
