@@ -451,6 +451,12 @@ impl Group {
         &self.memberships.back().expect("never empty").1
     }
 
+    /// Is the change that made the members what they are on this node's disk?
+    pub fn is_membership_durable(&self) -> bool {
+        let changed = self.memberships.back().expect("never empty").0;
+        changed <= self.node.raft.raft_log.persisted
+    }
+
     /// Has the leader committed in its term, so that reads can be confirmed?
     pub fn is_ready_to_read(&self) -> bool {
         self.role() == Role::Leader && self.node.raft.commit_to_current_term()

@@ -10,6 +10,7 @@ use ringraft_shards::snapshot::Membership;
 
 use crate::counts::Count;
 use crate::node::Node;
+use crate::plan::Kind;
 use crate::registry::facts;
 use crate::schedule::Event;
 use crate::world::World;
@@ -162,9 +163,10 @@ impl World {
             return;
         }
         let (result, count) = match &step {
-            Step::Change(changes) => {
-                (running.server.group.propose_membership(changes).map(drop), Count::MembershipChanges)
-            }
+            Step::Change(changes) => (
+                running.server.group.propose_membership(changes).map(drop),
+                Count::MembershipChanges,
+            ),
             Step::HandOver(to) => (running.server.group.transfer_leader(*to), Count::HandOvers),
         };
         if result.is_ok() {
@@ -183,19 +185,35 @@ impl World {
         leaders.max_by_key(term).map(|node| node.id)
     }
 
-    /// Nodes that leave and are in no group any more are removed for ever.
+    /// Do all members of a shard's group know durably that a node has no replica in it?
+    fn has_let_go(&self, shard: usize, id: u64) -> bool {
+        let knows = |node: u64| {
+            let running = self.nodes[&node].replicas[shard].running.as_ref();
+            let group = running.map(|running| &running.server.group);
+            group.filter(|group| {
+                members_of(group.membership(), id).is_empty() && group.is_membership_durable()
+            })
+        };
+        let Some(group) = self.leader(shard).and_then(knows) else { return false };
+        let Membership { voters, learners, .. } = group.membership();
+        let mut members = voters.iter().chain(learners);
+        !group.membership().is_joint() && members.all(|member| knows(member.node().0).is_some())
+    }
+
+    /// Nodes that leave are removed for ever when all members of each group have it on their disks that they are in it no more.
+    /// That a majority has is not enough: a spoilt disk may be among it, and a blackout makes the others forget. That it is
+    /// committed may be forgotten even so: in runs that spoil disks only those go whose own disk is.
     fn remove(&mut self) {
-        let shards = 0..usize::from(self.core.plan.shards);
-        let leaders: Vec<_> = shards.map(|shard| (shard, self.leader(shard))).collect();
+        let spoils = self.core.plan.has(Kind::Flip) || self.core.plan.has(Kind::Wipe);
         let state = &self.core.registry.state;
         let leaving = state.nodes.iter().filter(|(_, node)| node.state == NodeState::Leaving);
         let is_gone = |id: &u64| {
-            leaders.iter().all(|(shard, leader)| {
-                let node = leader.map(|leader| &self.nodes[&leader]);
-                let running = node.and_then(|node| node.replicas[*shard].running.as_ref());
-                running
-                    .is_some_and(|running| members_of(running.server.group.membership(), *id).is_empty())
-            })
+            let node = &self.nodes[id];
+            if spoils && !node.wiped && node.refused.is_none() {
+                return false;
+            }
+            let mut shards = 0..usize::from(self.core.plan.shards);
+            shards.all(|shard| self.has_let_go(shard, *id))
         };
         let gone: Vec<u64> = leaving.map(|(id, _)| id.0).filter(is_gone).collect();
         for id in gone {

@@ -212,7 +212,7 @@ impl Host for Running {
         let Who::Client(origin) = *who else { return };
         let result = match fate {
             Fate::NotLeader { leader } | Fate::Refused(&ProposeError::NotLeader { leader }) => {
-                Result::Refused { leader: leader.map(|node| node.0) }
+                Result::Refused { leader: leader.map(|member| member.node().0) }
             }
             Fate::Refused(_) | Fate::Lost => Result::Refused { leader: None },
             Fate::Unknown => Result::Unknown,
