@@ -137,6 +137,32 @@ pub const LOCKED_BYTES_PER_CORE: u64 = (3 * 80 + 64 + 128 + 4 + 8) * 1024;
 /// Locked memory below which glommio refuses to start, whatever it needs.
 pub const LOCKED_BYTES_MIN: u64 = 512 * 1024;
 
+/// Time from being accepted until which a client must be through its TLS handshake, milliseconds; then it is closed.
+pub const TLS_HANDSHAKE_TIME_MAX_MS: i64 = 10_000;
+
+/// Time that a turn spends on TLS handshakes, one step of one at least: less than a millisecond, mostly a signature. The others wait
+/// for the next turn.
+pub const TLS_HANDSHAKE_TURN_TIME: Duration = Duration::from_micros(500);
+
+/// Bytes that are kept of a client whose handshake waits for its turn; one that sends more jumps the row.
+pub const TLS_HANDSHAKE_BYTES_KEPT_MAX: usize = 128 * 1024;
+
+/// Bytes of replies that become TLS records at once, before the socket takes them; with a full socket so many more wait
+/// than `client-output-buffer-limit` counts.
+pub const TLS_SEND_BYTES: usize = 64 * 1024;
+
+/// Records of TLS 1.2 that are left under a key when its connection takes no more requests: what they are answered with, 1 GiB.
+pub const TLS_RECORDS_RESERVED: u64 = 1 << 16;
+
+/// Memory of a TLS session that rests.
+pub const TLS_SESSION_BYTES: usize = 10 * 1024;
+
+/// Between two lines about clients whose TLS fails, on one core, milliseconds; those between are counted.
+pub const TLS_REPORT_INTERVAL_MS: i64 = 1000;
+
+/// Between two looks at whether certificates have changed. They are read when two looks show the same.
+pub const TLS_FILES_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Descriptors of the process itself: standard streams, lock, log file, metrics page and its readers.
 pub const OPEN_FILES_OF_PROCESS: u64 = 64;
 

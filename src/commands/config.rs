@@ -7,7 +7,7 @@ use crate::acl::users::Users;
 use crate::core::{Core, SessionContext};
 use crate::node;
 use crate::resp::reply::Reply;
-use crate::settings::file;
+use crate::settings::{SettingError, file};
 use ringraft_shards::keyspace::Edit;
 use ringraft_shards::value::Limits;
 
@@ -109,6 +109,12 @@ fn set(
     let old = &context.core.settings;
     let mut new = old.clone();
     new.set(&pairs).and_then(|()| node::apply(old, &new))?;
+    if pairs.iter().any(|(name, _)| is_about_tls(name))
+        && let Some(front) = &context.core.shared.tls
+    {
+        // Also when they are the same files: what is in them may not be.
+        front.change(&new.tls).map_err(|(name, cause)| SettingError::Value(name, cause))?;
+    }
     let password = pairs.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"requirepass"));
     if password.is_some() {
         let set = |users: &mut Users| -> Outcome {
@@ -125,6 +131,10 @@ fn set(
         core.adopt_users();
     };
     context.ask_cores(adopt, |_, _, reply| reply.ok())
+}
+
+fn is_about_tls(name: &[u8]) -> bool {
+    name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"tls-"))
 }
 
 fn set_limits(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {

@@ -10,6 +10,7 @@ use crate::core::gather::report::Totals;
 use crate::core::push::TopicKind;
 use crate::core::{Core, SessionContext, wall_clock_ms};
 use crate::resp::reply::Reply;
+use crate::settings::Settings;
 use crate::settings::values::{Mode, Word};
 use crate::usage;
 use std::fmt::{Display, Write};
@@ -131,7 +132,8 @@ fn server(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("process_supervised", "no");
     text.field("run_id", &core.shared.run_id);
     text.field("cluster_id", format_args!("{:032x}", core.shared.cluster_id));
-    text.field("tcp_port", core.settings.port);
+    let (port, tls_port) = (core.settings.port, core.settings.tls.port);
+    text.field("tcp_port", if port == 0 { tls_port } else { port });
     text.field("server_time_usec", now_ms * 1000);
     text.field("uptime_in_seconds", uptime);
     text.field("uptime_in_days", uptime / 86400);
@@ -142,8 +144,29 @@ fn server(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("io_threads_active", 0);
     text.field("executable", file_name(std::env::current_exe().ok().as_deref()));
     text.field("config_file", file_name(core.settings.config_file.as_deref()));
+    listeners(text, &core.settings);
     text.field("mode", core.settings.mode.word());
     text.field("ring_features", &totals.cores[0].features);
+}
+
+/// Where clients connect, as Redis lists it: its kinds of connection have fixed numbers.
+fn listeners(text: &mut Text, settings: &Settings) {
+    let mut line = |number: u8, name: &str, binds: &[String], port: u16| {
+        let binds = binds.iter().map(|bind| format!(",bind={bind}")).collect::<String>();
+        let port = if port == 0 { String::new() } else { format!(",port={port}") };
+        text.field(&format!("listener{number}"), format_args!("name={name}{binds}{port}"));
+    };
+    let words = settings.bind.to_string();
+    let words: Vec<String> = words.split(' ').map(str::to_string).collect();
+    if settings.port != 0 {
+        line(0, "tcp", &words, settings.port);
+    }
+    if !settings.unixsocket.is_empty() {
+        line(1, "unix", &[settings.unixsocket.clone()], 0);
+    }
+    if settings.tls.port != 0 {
+        line(2, "tls", &words, settings.tls.port);
+    }
 }
 
 fn operating_system() -> String {
@@ -262,6 +285,8 @@ fn stats(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("expired_keys", stats.expired_keys);
     text.field("evicted_keys", stats.evicted_keys);
     text.field("evicted_clients", stats.evicted_clients);
+    text.field("tls_handshakes", stats.tls_handshakes);
+    text.field("tls_handshake_failures", stats.tls_handshake_failures);
     text.field("keyspace_hits", stats.keyspace_hits);
     text.field("keyspace_misses", stats.keyspace_misses);
     text.field("tracking_total_keys", totals.sum(|core| core.tracking.0));

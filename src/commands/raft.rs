@@ -79,7 +79,8 @@ fn shard_number(core: &Core, call: &Call<'_>) -> Result<ShardId, Refusal> {
 
 /// The address under which clients reach this node.
 fn own_address(core: &Core) -> String {
-    let address = core.settings.addresses().next();
+    let settings = &core.settings;
+    let address = settings.addresses().chain(settings.tls_addresses()).next();
     address.map_or_else(String::new, |address| address.to_string())
 }
 

@@ -100,6 +100,8 @@ pub struct Shared {
     pub node_id: u64,
     /// Scripts.
     pub scripts: Arc<Library>,
+    /// What TLS begins with, where it is spoken.
+    pub tls: Option<Arc<net::tls::front::Front>>,
     /// What clients hold.
     pub client_memory: client::evict::ClientMemory,
     /// Users and what they may do.
@@ -173,6 +175,8 @@ pub struct Core {
     turn: Turn,
     /// Connections with input left from an earlier turn.
     runnable: Vec<u32>,
+    /// TLS handshakes that have something to do.
+    handshakes: client::secure::Handshakes,
     /// Must every request take the slow path (monitors, a pause, the end)?
     gate_closed: bool,
     /// For spans, and for Raft.
@@ -293,6 +297,7 @@ impl Core {
             listeners: parts.listeners,
             turn: Turn::default(),
             runnable: Vec::new(),
+            handshakes: Default::default(),
             gate_closed: false,
             steady: turn::clock::SteadyClock::new(started),
             tick_due: true,
@@ -471,6 +476,9 @@ impl Core {
         while let Some(mail) = self.mailbox.take() {
             self.take_mail(mail);
         }
+        if self.handshakes.has_work() {
+            self.shake_hands();
+        }
         for index in std::mem::take(&mut self.runnable) {
             self.resume(index);
         }
@@ -507,6 +515,7 @@ impl Core {
             || !self.resting.is_empty()
             || self.turn.has_new_work
             || !self.runnable.is_empty()
+            || self.handshakes.has_work()
             || self.has_work()
             || self.has_transaction_work()
             || self.has_unsent_mail()

@@ -3,4 +3,5 @@
 mod buffers;
 pub mod listener;
 pub mod ring;
+pub mod tls;
 pub mod unix;

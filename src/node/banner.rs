@@ -49,7 +49,8 @@ pub fn starting(plan: &Plan) -> Vec<String> {
 /// What an operator should look into before others find it.
 pub fn warnings(plan: &Plan) -> Option<String> {
     let settings = &plan.settings;
-    if settings.port == 0 || !settings.bind.is_open() || plan.users.ask_for_password() {
+    let is_closed = settings.port == 0 && settings.tls.port == 0;
+    if is_closed || !settings.bind.is_open() || plan.users.ask_for_password() {
         return None;
     }
     Some(if settings.protected_mode {
@@ -71,7 +72,9 @@ pub fn warnings(plan: &Plan) -> Option<String> {
 pub fn ready(plan: &Plan, took: Duration) -> String {
     let settings = &plan.settings;
     let unix = Some(settings.unixsocket.clone()).filter(|path| !path.is_empty());
-    let addresses = settings.addresses().map(|address| address.to_string()).chain(unix);
+    let tls = settings.tls_addresses().map(|address| format!("{address} (TLS)"));
+    let plain = settings.addresses().map(|address| address.to_string());
+    let addresses = plain.chain(tls).chain(unix);
     let addresses = crate::settings::values::join(addresses, ", ");
     format!("ready on {addresses} after {} ms", took.as_millis())
 }

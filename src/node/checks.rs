@@ -176,6 +176,10 @@ pub fn ports(settings: &mut Settings) -> Result<(), Refusal> {
         return Err(absent.unwrap_or_else(nothing));
     }
     settings.bind.keep(&present);
+    for address in settings.tls_addresses() {
+        listener::probe(address)
+            .map_err(|error| listening_refused(address, "--tls-port", &error))?;
+    }
     for address in settings.metrics_addresses() {
         listener::probe(address)
             .map_err(|error| listening_refused(address, "--metrics-port", &error))?;

@@ -10,10 +10,12 @@ pub mod run;
 pub mod signals;
 
 use crate::acl::users::Users;
+use crate::net::tls::front::Front;
 use crate::rdb::first_start::{self, Checked};
 use crate::settings::values::{Mode, Slots};
 use crate::settings::{SettingError, Settings};
 use directory::{Directory, Identity, Wanted};
+use std::sync::Arc;
 
 /// Why the server does not start: one line with what is wrong, why, and what to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct Plan {
     pub identity: Identity,
     /// The data directory, locked; `None` in `cache` mode.
     pub directory: Option<Directory>,
+    /// What TLS begins with; `None` without a port for it.
+    pub tls: Option<Arc<Front>>,
     /// The RDB file that a new directory gets its data from.
     pub loaded: Option<Checked>,
     /// The users.
@@ -85,10 +89,17 @@ pub fn prepare(mut settings: Settings, now_ms: u64) -> Result<Plan, Refusal> {
     checks::locked_memory(cpus.len())?;
     checks::open_files(&mut settings, cpus.len(), identity.shard_count)?;
     checks::ports(&mut settings)?;
+    let tls = match settings.tls.port {
+        0 => None,
+        _ => Some(
+            Front::open(&settings.tls)
+                .map_err(|(name, cause)| Refusal::failure(format!("option --{name}: {cause}")))?,
+        ),
+    };
     settings.shards = Some(identity.shard_count);
     settings.slots = Slots::of_scheme(identity.slot_scheme);
     settings.cores = Some(cpus.clone());
-    Ok(Plan { settings, cpus, identity, directory, loaded, users })
+    Ok(Plan { settings, cpus, identity, directory, tls, loaded, users })
 }
 
 /// Checks what `--load-rdb` names, if this start creates the directory.

@@ -84,6 +84,7 @@ impl Node {
             client_memory: ClientMemory::new(core_count),
             users: Register::new(plan.users.clone()),
             acl_log: Mutex::default(),
+            tls: plan.tls.clone(),
         });
         let hasher = KeyHasher::with_scheme(plan.identity.key_hash_seed, plan.identity.slot_scheme);
         let unix = unix_socket(plan)?;
@@ -163,6 +164,10 @@ impl Node {
                 }
             }
         }
+        if let Some(tls) = &plan.tls {
+            tls.watch()
+                .map_err(|error| Refusal::failure(format!("cannot start a thread: {error}")))?;
+        }
         Ok(Node { threads, shared, mailboxes, _unix: unix })
     }
 
@@ -235,6 +240,9 @@ fn listeners(
     };
     if settings.port != 0 {
         listen(settings.port, "--port", connection::Kind::Client)?;
+    }
+    if settings.tls.port != 0 {
+        listen(settings.tls.port, "--tls-port", connection::Kind::Tls)?;
     }
     if settings.metrics_port != 0 && core == 0 {
         listen(settings.metrics_port, "--metrics-port", connection::Kind::Metrics)?;

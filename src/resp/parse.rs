@@ -44,6 +44,9 @@ pub enum ProtocolError {
     /// More bytes than one request may have.
     #[error("Protocol error: too big request")]
     RequestTooBig,
+    /// The first record of a TLS handshake, on a port for plain text.
+    #[error("Protocol error: TLS on a port for plain text")]
+    Tls,
     /// A longer argument than a client may send before AUTH.
     #[error("Protocol error: unauthenticated bulk length")]
     UnauthenticatedLength,
@@ -335,8 +338,14 @@ fn number_line(input: &[u8], start: usize) -> Option<(i64, usize)> {
     }
 }
 
+/// First byte of a record of a TLS handshake. No command begins with it.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 fn inline(input: &[u8], start: usize, spans: &mut Vec<Span>) -> Result<Step, ProtocolError> {
     let rest = &input[start..];
+    if rest[0] == TLS_HANDSHAKE {
+        return Err(ProtocolError::Tls);
+    }
     // Nothing behind a NUL is seen, as in Redis.
     let newline = memchr::memchr2(b'\n', 0, rest).filter(|&place| rest[place] == b'\n');
     let Some(newline) = newline else {

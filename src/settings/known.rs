@@ -55,6 +55,8 @@ pub const KNOWN: &[Known] = &[
     known("stop-writes-on-bgsave-error", "no"),
     known("supervised", "no"),
     known("syslog-enabled", "no"),
+    known("tls-cluster", "no"),
+    known("tls-replication", "no"),
 ];
 
 /// What CONFIG SET answers to a name that is no setting.

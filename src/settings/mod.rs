@@ -11,10 +11,12 @@ pub mod known;
 pub mod redis_file;
 pub mod row;
 pub mod table;
+pub mod tls;
 pub mod values;
 
 use crate::glob::Glob;
 use crate::net::ring::Features;
+use crate::net::tls::TlsSettings;
 use crate::refusal::Refusal;
 use bind::Bind;
 use events::Events;
@@ -37,6 +39,8 @@ pub struct Settings {
     pub bind: Bind,
     /// Port for clients.
     pub port: u16,
+    /// Port, certificates and rules of TLS.
+    pub tls: TlsSettings,
     /// Path of the unix socket; empty for none.
     pub unixsocket: String,
     /// Its permission bits; 0 leaves them to the umask.
@@ -146,6 +150,7 @@ impl Default for Settings {
         Settings {
             bind: Bind::default(),
             port: 6379,
+            tls: TlsSettings::default(),
             unixsocket: String::new(),
             unixsocketperm: 0,
             protected_mode: true,
@@ -333,6 +338,13 @@ impl Settings {
         addresses.map(move |ip| SocketAddr::new(*ip, port))
     }
 
+    /// Where clients connect that speak TLS; nowhere without `tls-port`.
+    pub fn tls_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let port = self.tls.port;
+        let addresses = self.bind.addresses().iter().filter(move |_| port != 0);
+        addresses.map(move |ip| SocketAddr::new(*ip, port))
+    }
+
     /// Where the Prometheus page is; none without `metrics-port`.
     pub fn metrics_addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let port = self.metrics_port;
@@ -354,11 +366,18 @@ impl Settings {
                 return Err((name, "mode cache keeps nothing on disk".into()));
             }
         }
-        if self.port == 0 && self.unixsocket.is_empty() {
-            return Err(("port", "0 leaves clients no way in: give unixsocket, too".into()));
+        self.tls.check()?;
+        if self.port == 0 && self.tls.port == 0 && self.unixsocket.is_empty() {
+            let cause = "0 leaves clients no way in: give tls-port or unixsocket, too";
+            return Err(("port", cause.into()));
         }
-        if self.metrics_port == self.port && self.port != 0 {
-            return Err(("metrics-port", format!("port {} is the clients' already", self.port)));
+        let ports =
+            [("port", self.port), ("tls-port", self.tls.port), ("metrics-port", self.metrics_port)];
+        for (i, (name, port)) in ports.iter().enumerate() {
+            let other = ports[..i].iter().find(|(_, other)| *other == *port && *port != 0);
+            if let Some((other, _)) = other {
+                return Err((name, format!("port {port} is that of {other} already")));
+            }
         }
         Ok(())
     }

@@ -26,7 +26,10 @@ enum Meaning {
 use Meaning::{Any, Never, Only};
 
 const REMOVE: &str = "ringraft does not have it: remove the line";
-const NO_TLS: &str = "ringraft does not speak TLS: put a proxy in front of it, and remove the line";
+const NO_TLS_CLIENT: &str = "ringraft connects to nobody by TLS: remove the line";
+const NO_KEY_PASSWORD: &str =
+    "keys are read without a password: decrypt the key by openssl pkey, and remove the line";
+const NO_FINITE_FIELDS: &str = "keys are exchanged over elliptic curves, without parameters of Diffie-Hellman: remove the line";
 const NO_REPLICAS: &str = "ringraft does not replicate by Redis' protocol: remove the line";
 
 /// Directives by name; the first that fits counts. A star at the end stands for any rest.
@@ -52,8 +55,13 @@ const DIRECTIVES: &[(&str, Meaning)] = &[
     ),
     ("bind-source-addr", Only(&[""], REMOVE)),
     ("socket-mark-id", Only(&["0"], REMOVE)),
-    ("tls-port", Only(&["0"], NO_TLS)),
-    ("tls-*", Never(NO_TLS)),
+    ("tls-key-file-pass", Only(&[""], NO_KEY_PASSWORD)),
+    ("tls-dh-params-file", Only(&[""], NO_FINITE_FIELDS)),
+    ("tls-client-cert-file", Only(&[""], NO_TLS_CLIENT)),
+    ("tls-client-key-file", Only(&[""], NO_TLS_CLIENT)),
+    ("tls-client-key-file-pass", Only(&[""], NO_TLS_CLIENT)),
+    ("tls-replication", Only(&["no"], NO_TLS_CLIENT)),
+    ("tls-cluster", Only(&["no"], NO_TLS_CLIENT)),
     ("cluster-enabled", Only(&["no"], "ringraft does not speak Redis Cluster's protocol: say no")),
     ("cluster-*", Any),
     ("replicaof", Never(NO_REPLICAS)),
@@ -198,7 +206,7 @@ pub fn remedy(name: &str) -> Option<(&'static str, &'static str)> {
 }
 
 /// Settings that take several words.
-const SEVERAL_WORDS: [&str; 3] = ["bind", "client-output-buffer-limit", "cores"];
+const SEVERAL_WORDS: [&str; 4] = ["bind", "client-output-buffer-limit", "cores", "tls-protocols"];
 
 /// Is this text in Redis' format rather than TOML? The first line that says something decides; a file that ends in `.toml`
 /// is TOML whatever it says.
@@ -515,7 +523,13 @@ mod tests {
             ("# c\n\nReplicaOf a 1", "line 3: replicaof: ringraft does not replicate"),
             ("databases 32", "line 1: databases: there are 16 databases, always"),
             ("daemonize yes", "line 1: daemonize: ringraft stays in the foreground"),
-            ("tls-cert-file x", "line 1: tls-cert-file: ringraft does not speak TLS"),
+            ("tls-key-file-pass x", "line 1: tls-key-file-pass: keys are read without a password"),
+            (
+                "tls-dh-params-file x",
+                "line 1: tls-dh-params-file: keys are exchanged over elliptic",
+            ),
+            ("tls-replication yes", "line 1: tls-replication: ringraft connects to nobody by TLS"),
+            ("tls-ciphers HIGH", "line 1: tls-ciphers: no suite is called 'HIGH' here"),
             ("rename-command FLUSHALL \"\"", "line 1: rename-command: commands have their names"),
             ("nosuch 1", "line 1: nosuch: no directive of Redis that is known here"),
             ("save", "line 1: save: wrong number of arguments"),

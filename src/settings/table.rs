@@ -4,6 +4,7 @@ use super::Settings;
 use super::bind::Bind;
 use super::events::Events;
 use super::row::{Kind, Setting, entries, in_range, integer, row, shown, size, switch, text, word};
+use super::tls;
 use super::values::{
     ClientShare, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, PubsubDefault, RingFeature,
     Slots, Spin, Word, cpus_text, items, join, parse_cpus, words,
@@ -34,8 +35,21 @@ pub const TABLE: &[Setting] = &[
     integer("port", 0, 65535, |s| s.port.into(), |s, v| s.port = v as u16).short('p').help(
         NETWORK,
         "N",
-        "Port for clients; 0 for none, with a unix socket",
+        "Port for clients; 0 for none, with a unix socket or TLS",
     ),
+    tls::PORT,
+    tls::CERT_FILE,
+    tls::KEY_FILE,
+    tls::CA_CERT_FILE,
+    tls::CA_CERT_DIR,
+    tls::AUTH_CLIENTS,
+    tls::PROTOCOLS_ROW,
+    tls::CIPHERS,
+    tls::CIPHERSUITES,
+    tls::PREFER_SERVER_CIPHERS,
+    tls::SESSION_CACHING,
+    tls::SESSION_CACHE_SIZE,
+    tls::SESSION_CACHE_TIMEOUT,
     text(
         "unixsocket",
         |s| s.unixsocket.clone(),
@@ -485,7 +499,7 @@ pub const TABLE: &[Setting] = &[
     shown("databases", |_| DATABASE_COUNT.to_string()),
 ];
 
-const NETWORK: &str = "Network";
+pub(super) const NETWORK: &str = "Network";
 const CORES: &str = "Cores";
 const STORAGE: &str = "Storage";
 const MEMORY: &str = "Memory";

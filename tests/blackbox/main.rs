@@ -38,6 +38,7 @@ mod secrets;
 mod sessions;
 mod starts;
 mod support;
+mod tls;
 mod tools;
 mod tracking;
 mod transactions;

@@ -1,7 +1,7 @@
 //! The clients of a core as operators see them: described, closed, held back (CLIENT LIST, KILL, PAUSE).
 
 use crate::commands::tracking::redirection;
-use crate::core::client::connection::{Address, Connection, Hold, Kind};
+use crate::core::client::connection::{Address, Connection, Hold};
 use crate::core::push::{TopicKind, TrackingMode};
 use crate::core::wait::waiting::End;
 use crate::core::{Core, Pause};
@@ -45,7 +45,7 @@ impl ClientFilter {
             wanted.as_ref().is_none_or(|wanted| *wanted == real.to_string())
         };
         let age = (steady_ms - connection.created_ms) / 1000;
-        connection.kind == Kind::Client
+        connection.kind.is_client()
             && !connection.closed
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&connection.id))
             && self.skipped_id != Some(connection.id)

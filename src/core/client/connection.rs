@@ -7,6 +7,7 @@ use crate::commands::Command;
 use crate::core::client::replies::Replies;
 use crate::core::client::session::Session;
 use crate::core::transact::coalesce::Membership;
+use crate::net::tls::session::Session as TlsSession;
 use crate::resp::parse::Parser;
 use socket2::{SockAddr, Socket};
 use std::net::SocketAddr;
@@ -36,8 +37,17 @@ pub enum Hold {
 pub enum Kind {
     /// RESP.
     Client,
+    /// RESP in TLS.
+    Tls,
     /// HTTP, for metrics.
     Metrics,
+}
+
+impl Kind {
+    /// Is there RESP in it?
+    pub fn is_client(self) -> bool {
+        self != Kind::Metrics
+    }
 }
 
 /// One end of a connection.
@@ -99,6 +109,8 @@ pub struct Connection {
     pub socket: Socket,
     /// What it speaks.
     pub kind: Kind,
+    /// Its TLS, if that is what it speaks.
+    pub tls: Option<Box<TlsSession>>,
     /// The client's address.
     pub peer: Address,
     /// The server's address.
@@ -179,6 +191,7 @@ impl Connection {
             id,
             socket,
             kind,
+            tls: None,
             peer,
             local,
             created_ms: now_ms,
@@ -244,7 +257,8 @@ impl Connection {
 
     /// Bytes of memory it holds.
     pub fn memory(&self) -> usize {
-        size_of::<Connection>() + self.input.capacity() + self.replies.memory()
+        let tls = self.tls.as_ref().map_or(0, |session| session.memory());
+        size_of::<Connection>() + self.input.capacity() + self.replies.memory() + tls
     }
 
     /// Has the client sent its last byte, and is all of it taken?

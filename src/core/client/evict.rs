@@ -6,7 +6,7 @@
 use crate::core::Core;
 use crate::core::client::answers::Target;
 use crate::core::client::clients::client_memory;
-use crate::core::client::connection::{Connection, Kind};
+use crate::core::client::connection::Connection;
 use crate::limits::CLIENTS_EVICTED_AT_ONCE_MAX;
 use crate::resp::reply::Protocol;
 use std::cmp::Reverse;
@@ -43,7 +43,7 @@ struct Evictable {
 impl Core {
     fn evictable(&self) -> impl Iterator<Item = &Connection> {
         let connections = self.answers.connections.iter().map(|(_, connection)| &**connection);
-        connections.filter(|c| c.kind == Kind::Client && !c.closed && !c.session.no_evict)
+        connections.filter(|c| c.kind.is_client() && !c.closed && !c.session.no_evict)
     }
 
     /// Looks at what clients hold, and begins to close some if it is too much.

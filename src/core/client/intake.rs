@@ -46,6 +46,9 @@ impl Core {
         if connection.closed || connection.close_after_replies {
             return;
         }
+        if connection.tls.is_some() {
+            return self.received_records(index, buffer, length);
+        }
         connection.active_ms = self.turn.steady_ms;
         connection.received_bytes += length as u64;
         self.stats.input_bytes += length as u64;

@@ -2,6 +2,7 @@
 
 use crate::core::Core;
 use crate::core::client::connection::{Address, Connection, Hold, Kind};
+use crate::core::client::secure::{Complaint, say_goodbye};
 use crate::core::client::session::Session;
 use crate::core::mail::mailbox::Mail;
 use crate::core::turn::Source;
@@ -62,13 +63,21 @@ impl Core {
     fn admit_connection(&mut self, socket: Socket, kind: Kind) {
         let count = self.shared.connection_count.fetch_add(1, Ordering::Relaxed);
         if count >= self.settings.maxclients || self.stop_sent {
-            return self.turn_away(&socket, "-ERR max number of clients reached\r\n");
+            // Before a handshake there is no way to tell why.
+            let text = match kind {
+                Kind::Tls => "",
+                _ => "-ERR max number of clients reached\r\n",
+            };
+            return self.turn_away(&socket, text);
         }
         let id = self.shared.next_connection_id.fetch_add(1, Ordering::Relaxed);
         let session = Session::new(self.users.default_user().clone());
         let mut connection = Connection::new(id, socket, kind, self.turn.steady_ms, session);
         if kind == Kind::Client && self.denies(&connection.peer) {
             return self.turn_away(&connection.socket, DENIED);
+        }
+        if kind == Kind::Tls {
+            connection.tls = Some(self.new_session());
         }
         self.stats.total_connections += 1;
         connection.may_move_ms = self.turn.steady_ms + MOVE_INTERVAL_MS;
@@ -97,6 +106,17 @@ impl Core {
             && !peer.is_local()
     }
 
+    /// A client has come to the end of its handshake: only now it can be told that it may not come.
+    pub(in crate::core) fn greet(&mut self, index: u32) {
+        if self.denies(&self.answers.connections.at(index).peer) {
+            self.stats.rejected_connections += 1;
+            let connection = self.answers.connections.at_mut(index);
+            connection.replies.push().extend_from_slice(DENIED.as_bytes());
+            connection.close_after_replies = true;
+            self.answers.mark_dirty(index);
+        }
+    }
+
     fn install(&mut self, connection: Box<Connection>) -> u32 {
         let socket = connection.socket.as_raw_fd();
         let index = self.answers.connections.insert(connection);
@@ -118,8 +138,9 @@ impl Core {
                 let buffer = completion.buffer.expect("a receive into provided buffers has one");
                 self.received(index, buffer, count as usize);
             }
-            0 => self.input_ended(index),
             error if matches!(-error, libc::ENOBUFS | libc::ECANCELED | libc::EINTR) => {}
+            _ if connection.tls.is_some() && self.ends_handshake(index) => {}
+            0 => self.input_ended(index),
             _ => {
                 self.stop_answering(index);
                 self.input_ended(index);
@@ -130,7 +151,7 @@ impl Core {
 
     /// The client will send nothing more. Everything that it sent is executed and answered before the connection
     /// is closed, whatever holds it back now: closing is `send`'s, when nothing is left.
-    fn input_ended(&mut self, index: u32) {
+    pub(in crate::core) fn input_ended(&mut self, index: u32) {
         self.answers.connections.at_mut(index).ended = true;
         // Who may be gone does not wait. What was found before is answered all the same.
         self.unblock(index, End::Empty);
@@ -143,6 +164,9 @@ impl Core {
     pub(in crate::core) fn stop_answering(&mut self, index: u32) {
         let connection = self.answers.connections.at_mut(index);
         connection.replies.discard();
+        if let Some(session) = &mut connection.tls {
+            session.discard();
+        }
         // It fails when the other side has reset the connection, which ends the receive too.
         let _ = connection.socket.shutdown(Shutdown::Both);
     }
@@ -248,6 +272,9 @@ impl Core {
 
     /// Answers garbage with an error and closes the connection after it.
     pub(in crate::core) fn refuse_protocol(&mut self, index: u32, error: &ProtocolError) {
+        if *error == ProtocolError::Tls {
+            self.report_tls(index, Complaint::NotPlain, "it is refused");
+        }
         let sequence = self.expect_reply(index);
         let connection = self.answers.connections.at_mut(index);
         let protocol = connection.session.protocol;
@@ -282,6 +309,9 @@ impl Core {
             return;
         }
         connection.closed = true;
+        if connection.tls.is_some() {
+            say_goodbye(connection);
+        }
         connection.replies.discard();
         self.shared.connection_count.fetch_sub(1, Ordering::Relaxed);
         // Ends the receive in the ring, which holds the socket open. It may be closed already.
@@ -338,7 +368,7 @@ impl Core {
             && !connection.ended
             && !connection.close_after_replies
             && connection.hold == Hold::None
-            && connection.kind == Kind::Client;
+            && connection.kind.is_client();
         // The surplus of the majority vote is at least twice the majority's share minus one.
         let clear = u64::from(surplus) * 100 >= u64::from(votes) * (2 * MOVE_SHARE_PERCENT - 100);
         if core == self.id || core == between_cores || !clear {
@@ -359,7 +389,8 @@ impl Core {
     fn finish_move(&mut self, index: u32) {
         let connection = self.answers.connections.at_mut(index);
         let core = connection.favourite.0;
-        if connection.replies.unfinished() > 0 || !connection.replies.unsent().is_empty() {
+        let has_unsent = !connection.replies.unsent().is_empty() || connection.blocked;
+        if connection.replies.unfinished() > 0 || has_unsent {
             connection.hold = Hold::None;
             return self.regulate(index);
         }
@@ -388,6 +419,9 @@ impl Core {
         self.renew_user(index);
         if self.answers.connections.at(index).unparsed() > 0 {
             self.go_on(index);
+        }
+        if self.answers.connections.at(index).tls.is_some() {
+            self.go_on_with_records(index);
         }
     }
 }

@@ -10,5 +10,6 @@ pub(in crate::core) mod lifecycle;
 pub(in crate::core) mod output;
 pub mod replies;
 pub mod rights;
+pub(in crate::core) mod secure;
 pub mod session;
 pub mod slab;

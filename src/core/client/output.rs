@@ -2,6 +2,7 @@
 
 use crate::core::Core;
 use crate::core::client::connection::{Connection, Hold};
+use crate::core::client::secure::push_records;
 use crate::limits::MOVE_VOTES_MIN;
 use rustix::net::SendFlags;
 use std::io::ErrorKind;
@@ -58,6 +59,10 @@ impl Core {
             }
             return;
         }
+        if connection.tls.is_some() && !self.send_records(index) {
+            return;
+        }
+        let connection = self.answers.connections.at_mut(index);
         while !connection.replies.unsent().is_empty() {
             match send_some(connection) {
                 Ok(count) => {
@@ -99,6 +104,11 @@ impl Core {
     /// to a request whose effect others have seen.
     pub(in crate::core) fn send_last(&mut self, index: u32) {
         let connection = self.answers.connections.at_mut(index);
+        if connection.tls.is_some() && !connection.closed && !connection.blocked {
+            // What the socket does not take is not sent.
+            let _ = push_records(connection, &mut self.stats.output_bytes);
+            return;
+        }
         while !connection.closed && !connection.blocked && !connection.replies.unsent().is_empty() {
             match send_some(connection) {
                 Ok(count) => {

@@ -2,7 +2,6 @@
 
 use crate::core::Core;
 use crate::core::client::clients::client_memory;
-use crate::core::client::connection::Kind;
 use crate::core::disk::snapshots::SnapshotReport;
 use crate::core::observe::rates::Rate;
 use crate::core::observe::stats::Stats;
@@ -111,7 +110,7 @@ impl Core {
         self.give_back_memory(0);
         let clients = || {
             let connections = self.answers.connections.iter();
-            connections.map(|(_, c)| c).filter(|c| c.kind == Kind::Client && !c.closed)
+            connections.map(|(_, c)| c).filter(|c| c.kind.is_client() && !c.closed)
         };
         let board = &self.shared.board;
         let load = match self.governor.is_resting {

@@ -91,6 +91,8 @@ fn traffic(page: &mut Page, totals: &Totals) {
     for (name, help, count) in [
         ("connections", "Connections accepted.", stats.total_connections),
         ("rejected_connections", "Connections over maxclients.", stats.rejected_connections),
+        ("tls_handshakes", "TLS handshakes that succeeded.", stats.tls_handshakes),
+        ("tls_handshake_failures", "TLS handshakes that failed.", stats.tls_handshake_failures),
         ("received_bytes", "Bytes received.", stats.input_bytes),
         ("sent_bytes", "Bytes sent.", stats.output_bytes),
         ("keyspace_hits", "Keys found by reads.", stats.keyspace_hits),

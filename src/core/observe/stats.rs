@@ -65,6 +65,10 @@ pub struct Stats {
     pub moved_connections: u64,
     /// Operations applied that nobody waited for.
     pub replayed_operations: u64,
+    /// TLS handshakes that came to their end.
+    pub tls_handshakes: u64,
+    /// Those that failed, or took too long.
+    pub tls_handshake_failures: u64,
     /// Connections closed because they read too slowly.
     pub output_limit_disconnections: u64,
     /// Connections closed because their request grew too large.
@@ -174,6 +178,8 @@ impl Default for Stats {
             query_limit_disconnections: 0,
             turns: 0,
             evicted_clients: 0,
+            tls_handshakes: 0,
+            tls_handshake_failures: 0,
             noted: Noted::default(),
         }
     }
@@ -270,5 +276,7 @@ impl Stats {
         self.query_limit_disconnections += other.query_limit_disconnections;
         self.turns += other.turns;
         self.evicted_clients += other.evicted_clients;
+        self.tls_handshakes += other.tls_handshakes;
+        self.tls_handshake_failures += other.tls_handshake_failures;
     }
 }

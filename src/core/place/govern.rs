@@ -173,7 +173,7 @@ impl Core {
 
     /// The core where a new connection shall live: where the work is.
     pub(in crate::core) fn seat_for(&mut self, kind: Kind) -> u16 {
-        if kind != Kind::Client || self.settings.cores_in_use == CoresInUse::All {
+        if !kind.is_client() || self.settings.cores_in_use == CoresInUse::All {
             return self.id;
         }
         let board = &self.shared.board;
@@ -292,7 +292,7 @@ impl Core {
     /// Sends `share` of each `of` clients to other cores, in turn; each goes when it has no request under way.
     fn send_clients_away(&mut self, share: usize, of: usize, to: &[u16]) {
         let clients = self.answers.connections.iter();
-        let clients = clients.filter(|(_, c)| c.kind == Kind::Client && !c.closed);
+        let clients = clients.filter(|(_, c)| c.kind.is_client() && !c.closed);
         let clients: Vec<u32> = clients.map(|(index, _)| index).collect();
         let (mut due, mut next) = (0, usize::from(self.id));
         for index in clients {

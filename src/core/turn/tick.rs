@@ -38,6 +38,7 @@ impl Core {
         self.tick_blocked();
         self.end_pause();
         self.close_idle();
+        self.close_stalled_handshakes();
         self.close_slow_readers();
         self.close_over_query_limit();
         self.tend_client_memory();
@@ -111,6 +112,9 @@ impl Core {
                 connection.replies.shrink();
                 if connection.input.is_empty() {
                     connection.input.shrink_to(IDLE_BUFFER_KEPT_BYTES);
+                }
+                if let Some(session) = &mut connection.tls {
+                    session.shrink();
                 }
             }
         }
