@@ -223,7 +223,49 @@ def databases(r, port, protocol):
     other.flushdb()
 
 
+def certificates(folder):
+    """A certificate that signs itself, and its key, as `server.crt` and `server.key`."""
+    file, key = f"{folder}/server.crt", f"{folder}/server.key"
+    words = ["req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=localhost", "-newkey", "ec"]
+    words += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-keyout", key, "-out", file]
+    words += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run(["openssl", *words], check=True, stderr=subprocess.DEVNULL)
+    return file, key
+
+
+def secure(command):
+    """The same through TLS, in both protocols."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        file, key = certificates(folder)
+        tls = ["--tls-port", str(port), "--tls-cert-file", file, "--tls-key-file", key]
+        server = Server([*command, *tls, "--tls-auth-clients", "no"])
+        try:
+            for protocol in (2, 3):
+                r = redis.Redis(
+                    port=port,
+                    protocol=protocol,
+                    socket_timeout=PATIENCE_SECONDS,
+                    ssl=True,
+                    ssl_ca_certs=file,
+                )
+                r.flushall()
+                for part in (strings, keys, pipelines, transactions, streams, messages):
+                    part(r)
+                large = bytes(range(256)) * (1 << 16)
+                assert r.set("large", large) is True and r.get("large") == large
+                print(f"redis-py {redis.__version__}, RESP{protocol}, TLS: ok")
+        except BaseException:
+            print("--- the server printed:\n" + "\n".join(server.lines) + "\n---", file=sys.stderr)
+            raise
+        finally:
+            server.stop()
+
+
 def main():
+    secure(sys.argv[1:])
     server = Server(sys.argv[1:])
     try:
         for protocol in (2, 3):
