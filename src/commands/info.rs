@@ -154,7 +154,7 @@ fn listeners(text: &mut Text, settings: &Settings) {
     let mut line = |number: u8, name: &str, binds: &[String], port: u16| {
         let binds = binds.iter().map(|bind| format!(",bind={bind}")).collect::<String>();
         let port = if port == 0 { String::new() } else { format!(",port={port}") };
-        text.field(&format!("listener{number}"), format_args!("name={name}{binds}{port}"));
+        text.field(format_args!("listener{number}"), format_args!("name={name}{binds}{port}"));
     };
     let words = settings.bind.to_string();
     let words: Vec<String> = words.split(' ').map(str::to_string).collect();
@@ -162,7 +162,7 @@ fn listeners(text: &mut Text, settings: &Settings) {
         line(0, "tcp", &words, settings.port);
     }
     if !settings.unixsocket.is_empty() {
-        line(1, "unix", &[settings.unixsocket.clone()], 0);
+        line(1, "unix", std::slice::from_ref(&settings.unixsocket), 0);
     }
     if settings.tls.port != 0 {
         line(2, "tls", &words, settings.tls.port);
