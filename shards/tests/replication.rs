@@ -85,6 +85,34 @@ fn a_node_that_was_removed_and_does_not_know_disturbs_nobody() {
 }
 
 #[test]
+fn who_was_removed_is_not_needed_after_all_others_lost_power() {
+    let (mut cluster, leader, others) = cluster(3, 5);
+    let gone = others[0];
+    let change = [MembershipChange::Remove(NodeId(gone))];
+    cluster.node(leader).group().propose_membership(&change).expect("it leads");
+    cluster.poll(leader);
+    let stay = [leader, others[1]];
+    cluster.run_until("both know", |c| {
+        stay.iter().all(|id| {
+            let group = c.node(*id).group();
+            !group.membership().contains(NodeId(gone)) && group.is_membership_durable()
+        })
+    });
+    for id in [leader, others[1], gone] {
+        cluster.crash(id, true);
+    }
+    cluster.links.clear();
+    for id in stay {
+        cluster.start(id);
+        cluster.node(id).settle();
+        let members = cluster.node(id).group().membership();
+        assert!(!members.contains(NodeId(gone)), "node {id} has forgotten: {members:?}");
+    }
+    cluster.cut = stay.iter().flat_map(|&id| [(id, gone), (gone, id)]).collect();
+    cluster.run_until("one of them leads", |c| c.leader().is_some_and(|id| id != gone));
+}
+
+#[test]
 fn what_is_proposed_in_one_turn_goes_in_one_message_to_each() {
     let (mut cluster, leader, others) = cluster(3, 4);
     for n in 0..20u8 {

@@ -297,6 +297,7 @@ impl Group {
         if out.membership_changed {
             let members = &self.memberships.back().expect("never empty").1;
             self.lease.renew(members);
+            self.save_members();
         }
         let votes = self.membership().votes(self.config.node);
         if self.node.raft.state == StateRole::Leader && !votes {
@@ -304,6 +305,20 @@ impl Group {
             let term = self.node.raft.term;
             self.node.raft.become_follower(term, 0);
             self.observe();
+        }
+    }
+
+    /// Has the log say how far it is committed, which is otherwise left to the next entry. Members are those of the last
+    /// committed change: a node that forgot that there is one would ask for votes of members that may be gone for good.
+    fn save_members(&mut self) {
+        let changed = self.memberships.back().expect("never empty").0;
+        if changed == self.members_saved.0 {
+            return;
+        }
+        let (term, vote) = self.saved;
+        if let Some(log) = &mut self.node.mut_store().log {
+            log.set_state(term, vote);
+            self.members_saved = (changed, log.appended());
         }
     }
 

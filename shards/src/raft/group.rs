@@ -45,6 +45,8 @@ pub struct Group {
     pub(super) saved: (u64, u64),
     /// Log parts up to this count must be durable before a leader's messages go.
     pub(super) saved_part: u64,
+    /// Index of the last change of members that the log was told of, and how many parts are durable when that is.
+    pub(super) members_saved: (u64, u64),
     /// Term and role after the last call into raft-rs: when they change it has drawn a timeout, which is replaced.
     pub(super) observed: (u64, StateRole),
     /// What the driver reported.
@@ -105,6 +107,7 @@ impl Group {
             changes: Vec::new(),
             saved,
             saved_part,
+            members_saved: (applied, saved_part),
             observed: (u64::MAX, StateRole::Follower),
             applied,
             alone: false,
@@ -451,10 +454,10 @@ impl Group {
         &self.memberships.back().expect("never empty").1
     }
 
-    /// Is the change that made the members what they are on this node's disk?
+    /// Are the members durable, so that this node will know them when it starts again, whoever it then hears?
     pub fn is_membership_durable(&self) -> bool {
-        let changed = self.memberships.back().expect("never empty").0;
-        changed <= self.node.raft.raft_log.persisted
+        let log = self.node.store().log.as_ref();
+        log.is_none_or(|log| log.durable() >= self.members_saved.1)
     }
 
     /// Has the leader committed in its term, so that reads can be confirmed?

@@ -10,7 +10,6 @@ use ringraft_shards::snapshot::Membership;
 
 use crate::counts::Count;
 use crate::node::Node;
-use crate::plan::Kind;
 use crate::registry::facts;
 use crate::schedule::Event;
 use crate::world::World;
@@ -201,17 +200,11 @@ impl World {
     }
 
     /// Nodes that leave are removed for ever when all members of each group have it on their disks that they are in it no more.
-    /// That a majority has is not enough: a spoilt disk may be among it, and a blackout makes the others forget. That it is
-    /// committed may be forgotten even so: in runs that spoil disks only those go whose own disk is.
+    /// That a majority has is not enough: a spoilt disk may be among it, and a blackout makes the others forget.
     fn remove(&mut self) {
-        let spoils = self.core.plan.has(Kind::Flip) || self.core.plan.has(Kind::Wipe);
         let state = &self.core.registry.state;
         let leaving = state.nodes.iter().filter(|(_, node)| node.state == NodeState::Leaving);
         let is_gone = |id: &u64| {
-            let node = &self.nodes[id];
-            if spoils && !node.wiped && node.refused.is_none() {
-                return false;
-            }
             let mut shards = 0..usize::from(self.core.plan.shards);
             shards.all(|shard| self.has_let_go(shard, *id))
         };

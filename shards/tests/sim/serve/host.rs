@@ -62,8 +62,9 @@ impl Host for Running {
     }
 
     fn push_turn_back(&self, batch: &mut BatchBuilder, to_ms: i64) {
-        // No operation of a client has this name.
-        let name = (1u64 << 63 | to_ms.unsigned_abs()).to_le_bytes();
+        // No operation of a client has this name, and no other of these: time may go back to the same moment again.
+        let (term, last) = (self.server.group.term().0, self.server.group.last_index().0);
+        let name = (1 << 63 | term << 32 | last).to_le_bytes();
         let words = [&name[..], &to_ms.to_le_bytes()];
         batch.push_each(machine::TURN_BACK, DATABASE, KeyHash::default(), words.into_iter());
     }
