@@ -6,6 +6,7 @@
 //! | the state that they make, one step after the other | `state.rs` |
 //! | nodes and shards to wishes: a pure function | `planner.rs` |
 //! | a wish and what a group is to the group's next change | `steps.rs` |
+//! | who has a vote in the meta group itself | `voters.rs` |
 //!
 //! **Wishes, not facts.** Who votes in a shard is in that shard's log alone. The state says who *shall* have a replica; the
 //! shard's leader compares and changes its group step by step. So two stores never disagree, and a cluster whose meta
@@ -20,8 +21,10 @@ mod entry;
 mod planner;
 mod state;
 mod steps;
+mod voters;
 
 pub use entry::{MetaEntry, NodeFacts};
 pub use planner::plan;
-pub use state::{MetaState, Node, NodeState, Outcome, Rejection, Replica, Shard, Wish};
-pub use steps::{Step, next_step};
+pub use state::{META_SHARD, MetaState, Node, NodeState, Outcome, Rejection, Replica, Shard, Wish};
+pub use steps::{Step, next_meta_step, next_step};
+pub use voters::{MetaWish, wish_meta};

@@ -59,16 +59,8 @@ pub fn plan(state: &MetaState, dead: &BTreeSet<NodeId>) -> Vec<MetaEntry> {
 }
 
 impl Plan<'_> {
-    fn zone(&self, node: NodeId) -> &str {
-        self.state.nodes.get(&node).map_or("", |node| &node.facts.zone)
-    }
-
-    /// How many other replicas of these share the node's zone. Nodes without one share nothing.
     fn neighbours(&self, node: NodeId, nodes: &[NodeId]) -> usize {
-        let zone = self.zone(node);
-        let shares =
-            |other: &&NodeId| **other != node && !zone.is_empty() && self.zone(**other) == zone;
-        nodes.iter().filter(shares).count()
+        self.state.neighbours(node, nodes)
     }
 
     /// The best place for another replica beside these.

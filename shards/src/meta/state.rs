@@ -10,6 +10,8 @@ use crate::wire::{Garbage, Reader};
 
 /// Replicas of a shard unless set otherwise.
 const REPLICAS_DEFAULT: u16 = 3;
+/// The number of the meta group, where a shard's number is asked for. Greater than any shard's.
+pub const META_SHARD: ShardId = ShardId(u16::MAX);
 /// The format of the state's bytes.
 const FORMAT: u8 = 1;
 
@@ -33,6 +35,8 @@ pub struct Node {
     pub facts: NodeFacts,
     /// How far it belongs.
     pub state: NodeState,
+    /// Which replica of the meta group it has; 0 for its first.
+    pub meta_generation: u32,
 }
 
 /// A replica that shall be there.
@@ -148,7 +152,7 @@ impl MetaState {
         let level = nodes.iter().map(|(.., facts)| facts.level).min().unwrap_or(0);
         let node = |(id, directory, facts): &(NodeId, DirectoryId, NodeFacts)| {
             let (directory, facts) = (*directory, facts.clone());
-            (*id, Node { directory, facts, state: NodeState::Member })
+            (*id, Node { directory, facts, state: NodeState::Member, meta_generation: 0 })
         };
         MetaState {
             nodes: nodes.iter().map(node).collect(),
@@ -167,6 +171,21 @@ impl MetaState {
     /// Has the node a replica, by wish?
     pub fn has_replicas(&self, node: NodeId) -> bool {
         self.shards.values().any(|shard| shard.replica_of(node).is_some())
+    }
+
+    /// The member of the meta group that a node is.
+    pub fn meta_member(&self, node: NodeId) -> NodeId {
+        node.replica(self.nodes.get(&node).map_or(0, |node| node.meta_generation))
+    }
+
+    /// How many others of these nodes share the node's zone. Nodes without one share nothing.
+    pub(super) fn neighbours(&self, node: NodeId, nodes: &[NodeId]) -> usize {
+        let zone = |node: &NodeId| self.nodes.get(node).map_or("", |node| &node.facts.zone);
+        let own = zone(&node);
+        nodes
+            .iter()
+            .filter(|other| **other != node && !own.is_empty() && zone(other) == own)
+            .count()
     }
 
     /// Takes an entry in, which is committed at `index`.
@@ -203,7 +222,8 @@ impl MetaState {
             return Outcome::Joined(*id);
         }
         let id = NodeId(self.nodes.keys().next_back().map_or(1, |last| last.0 + 1));
-        let node = Node { directory, facts: facts.clone(), state: NodeState::Member };
+        let facts = facts.clone();
+        let node = Node { directory, facts, state: NodeState::Member, meta_generation: 0 };
         self.nodes.insert(id, node);
         Outcome::Joined(id)
     }
@@ -281,6 +301,14 @@ impl MetaState {
         node: NodeId,
         lost: u32,
     ) -> Result<(), Rejection> {
+        if shard == META_SHARD {
+            let node = self.node_mut(node)?;
+            if node.meta_generation != lost {
+                return Err(Rejection::Outdated);
+            }
+            node.meta_generation = generation(index);
+            return Ok(());
+        }
         let shard = self.shards.get_mut(&shard).ok_or(Rejection::NoShard)?;
         let replica = shard.replicas.iter_mut().find(|replica| replica.node == node);
         let replica = replica.ok_or(Rejection::NoNode)?;
@@ -316,6 +344,7 @@ impl MetaState {
                 NodeState::Leaving => 1,
                 NodeState::Removed => 2,
             });
+            out.extend_from_slice(&node.meta_generation.to_le_bytes());
             node.facts.put(&mut out);
         }
         out.extend_from_slice(&(self.shards.len() as u32).to_le_bytes());
@@ -343,7 +372,7 @@ impl MetaState {
         let (level, replicas) = (input.u32()?, input.u16()?);
         let mut state =
             MetaState { nodes: BTreeMap::new(), shards: BTreeMap::new(), level, replicas };
-        for _ in 0..input.count(39)? {
+        for _ in 0..input.count(43)? {
             let (id, directory) = (NodeId(input.u64()?), DirectoryId(input.u128()?));
             let node_state = match input.u8()? {
                 0 => NodeState::Member,
@@ -351,8 +380,9 @@ impl MetaState {
                 2 => NodeState::Removed,
                 other => return Err(Reader::unknown("a state of a node", other)),
             };
+            let meta_generation = input.u32()?;
             let facts = NodeFacts::take(&mut input)?;
-            state.nodes.insert(id, Node { directory, facts, state: node_state });
+            state.nodes.insert(id, Node { directory, facts, state: node_state, meta_generation });
         }
         for _ in 0..input.count(22)? {
             let (id, version) = (ShardId(input.u16()?), input.u64()?);

@@ -7,6 +7,7 @@
 //! leader that is not wished hands over first.
 
 use super::state::Wish;
+use super::voters::MetaWish;
 use crate::ids::NodeId;
 use crate::raft::{Group, MembershipChange, PeerProgress};
 use crate::snapshot::Membership;
@@ -22,33 +23,52 @@ pub enum Step {
 
 /// The next step of the group that this node leads. A learner that lacks at most `behind_max` entries is level.
 pub fn next_step(group: &Group, me: NodeId, wish: &Wish, behind_max: u64) -> Option<Step> {
+    let goal = Goal { voters: &wish.members, learners: &[], leader: wish.leader };
+    step(group.membership(), me, &goal, &level(group, behind_max))
+}
+
+/// The next step of the meta group, which this node leads. As [`next_step`]; those who lose their vote stay as learners.
+pub fn next_meta_step(group: &Group, me: NodeId, wish: &MetaWish, behind_max: u64) -> Option<Step> {
+    let goal = Goal { voters: &wish.voters, learners: &wish.learners, leader: None };
+    step(group.membership(), me, &goal, &level(group, behind_max))
+}
+
+/// Members that have nearly everything.
+fn level(group: &Group, behind_max: u64) -> Vec<NodeId> {
     let last = group.last_index().0;
     let is_level = |peer: &PeerProgress| {
         let is_there = peer.active && !peer.in_snapshot && peer.matched.0 > 0;
         is_there && peer.matched.0 + behind_max >= last
     };
     let peers = group.peers();
-    let level: Vec<NodeId> =
-        peers.iter().filter(|peer| is_level(peer)).map(|peer| peer.node).collect();
-    step(group.membership(), me, wish, &level)
+    peers.iter().filter(|peer| is_level(peer)).map(|peer| peer.node).collect()
 }
 
-fn step(members: &Membership, me: NodeId, wish: &Wish, level: &[NodeId]) -> Option<Step> {
+/// Where a group shall come to.
+struct Goal<'a> {
+    voters: &'a [NodeId],
+    learners: &'a [NodeId],
+    leader: Option<NodeId>,
+}
+
+fn step(members: &Membership, me: NodeId, goal: &Goal<'_>, level: &[NodeId]) -> Option<Step> {
     if members.is_joint() {
         return None;
     }
     let change = |change| Some(Step::Change(vec![change]));
-    let is_wished = |node: &NodeId| wish.members.contains(node);
+    let is_wished = |node: &NodeId| goal.voters.contains(node) || goal.learners.contains(node);
     if let Some(old) = members.learners.iter().find(|node| !is_wished(node)) {
         return change(MembershipChange::Remove(*old));
     }
-    if let Some(new) = wish.members.iter().find(|node| !members.contains(**node)) {
+    let mut wished = goal.voters.iter().chain(goal.learners);
+    if let Some(new) = wished.find(|node| !members.contains(**node)) {
         return change(MembershipChange::AddLearner(*new));
     }
-    let extra: Vec<NodeId> =
-        members.voters.iter().filter(|node| !is_wished(node)).copied().collect();
+    let votes = |node: &NodeId| goal.voters.contains(node);
+    let extra: Vec<NodeId> = members.voters.iter().filter(|node| !votes(node)).copied().collect();
+    let coming = members.learners.iter().filter(|node| votes(node));
     let (ready, waiting): (Vec<NodeId>, Vec<NodeId>) =
-        members.learners.iter().partition(|node| level.contains(node));
+        coming.partition(|node| level.contains(node));
     // As many go as come, and all that are too many when nobody is to come any more.
     let gone: Vec<NodeId> = match waiting.is_empty() {
         true => extra,
@@ -61,8 +81,8 @@ fn step(members: &Membership, me: NodeId, wish: &Wish, level: &[NodeId]) -> Opti
         return None;
     }
     if gone.contains(&me) {
-        let heirs = members.voters.iter().filter(|node| is_wished(node) && level.contains(node));
-        let heir = heirs.clone().find(|node| wish.leader == Some(node.node()));
+        let heirs = members.voters.iter().filter(|node| votes(node) && level.contains(node));
+        let heir = heirs.clone().find(|node| goal.leader == Some(node.node()));
         if let Some(heir) = heir.or_else(|| heirs.clone().next()) {
             return Some(Step::HandOver(*heir));
         }
@@ -71,7 +91,11 @@ fn step(members: &Membership, me: NodeId, wish: &Wish, level: &[NodeId]) -> Opti
         return (!added.is_empty()).then_some(Step::Change(added));
     }
     let added = ready.into_iter().map(MembershipChange::AddVoter);
-    Some(Step::Change(added.chain(gone.into_iter().map(MembershipChange::Remove)).collect()))
+    let out = |node: NodeId| match goal.learners.contains(&node) {
+        true => MembershipChange::AddLearner(node),
+        false => MembershipChange::Remove(node),
+    };
+    Some(Step::Change(added.chain(gone.into_iter().map(out)).collect()))
 }
 
 #[cfg(test)]
@@ -95,8 +119,8 @@ mod tests {
             learners: nodes(learners),
             ..Membership::default()
         };
-        let wish = Wish { members: nodes(wish), leader: None };
-        let found = step(&members, NodeId(1), &wish, &nodes(level));
+        let goal = Goal { voters: &nodes(wish), learners: &[], leader: None };
+        let found = step(&members, NodeId(1), &goal, &nodes(level));
         assert_eq!(found, expected, "{voters:?} {learners:?} to {wish:?}, level {level:?}");
     }
 
@@ -121,13 +145,13 @@ mod tests {
         check(&[1, 2, 3], &[4], &[1, 2, 4], &[1, 2, 3], None);
         check(&[1, 2, 3], &[4], &[1, 2, 4], &[1, 2, 4], change(&[AddVoter(n(4)), Remove(n(3))]));
         let again = n((7 << 32) | 3);
-        let wish = Wish { members: vec![n(1), n(2), again], leader: None };
+        let goal = Goal { voters: &[n(1), n(2), again], learners: &[], leader: None };
         let members = Membership {
             voters: nodes(&[1, 2, 3]),
             learners: vec![again],
             ..Membership::default()
         };
-        let found = step(&members, n(1), &wish, &[again]);
+        let found = step(&members, n(1), &goal, &[again]);
         assert_eq!(found, change(&[AddVoter(again), Remove(n(3))]), "another generation");
     }
 
@@ -140,5 +164,26 @@ mod tests {
         check(&[1], &[2], &[2], &[1, 2], change(&[AddVoter(n(2))]));
         check(&[1, 2], &[], &[2], &[1, 2], Some(Step::HandOver(n(2))));
         check(&[1], &[], &[], &[1], None);
+    }
+
+    #[test]
+    fn in_the_meta_group_who_loses_its_vote_goes_on_listening() {
+        let n = NodeId;
+        let check = |voters: &[u64], learners: &[u64], goal: (&[u64], &[u64]), expected| {
+            let members = Membership {
+                voters: nodes(voters),
+                learners: nodes(learners),
+                ..Membership::default()
+            };
+            let goal = (nodes(goal.0), nodes(goal.1));
+            let goal = Goal { voters: &goal.0, learners: &goal.1, leader: None };
+            assert_eq!(step(&members, n(1), &goal, &nodes(&[1, 2, 3, 4])), expected);
+        };
+        check(&[1, 2, 3], &[], (&[1, 2, 3], &[4]), change(&[AddLearner(n(4))]));
+        check(&[1, 2, 3], &[4], (&[1, 2, 3], &[4]), None);
+        let swap = change(&[AddVoter(n(4)), AddLearner(n(3))]);
+        check(&[1, 2, 3], &[4], (&[1, 2, 4], &[3]), swap);
+        check(&[1, 2, 3], &[4], (&[2, 3, 4], &[1]), Some(Step::HandOver(n(2))));
+        check(&[1, 2, 4], &[3], (&[1, 2, 4], &[]), change(&[Remove(n(3))]));
     }
 }
