@@ -5,7 +5,11 @@
 use std::collections::BTreeSet;
 
 use ringraft_shards::ids::{DirectoryId, Index, NodeId, ShardId};
-use ringraft_shards::meta::{MetaEntry, MetaState, NodeFacts, NodeState, Outcome, plan};
+use ringraft_shards::meta::{
+    META_SHARD, MetaEntry, MetaState, NodeFacts, NodeState, Objection, Outcome, Rejection,
+    object_to_removal, plan, wish_meta,
+};
+use ringraft_shards::snapshot::Membership;
 
 /// Nodes and shards that planning is tried with: work per input is bounded.
 const PLANNED_MAX: usize = 12;
@@ -36,6 +40,7 @@ pub fn check(data: &[u8]) {
         assert!(state.members().next().is_some(), "somebody is there");
     }
     assert_eq!(MetaState::decode(state.encode().into()), Ok(state.clone()));
+    check_votes(&state);
     settle(state, index);
 }
 
@@ -44,9 +49,29 @@ fn removed(state: &MetaState) -> BTreeSet<NodeId> {
     removed.map(|(id, _)| *id).collect()
 }
 
+/// Somebody has a vote in the meta group, everybody who belongs listens, and what is wished is wished again once it is there.
+fn check_votes(state: &MetaState) {
+    let mut now = Membership::default();
+    let nobody = BTreeSet::new();
+    let wish = wish_meta(state, &now, &nobody, &nobody);
+    let members: BTreeSet<NodeId> = state.members().map(|(id, _)| state.meta_member(id)).collect();
+    let all: BTreeSet<NodeId> = wish.voters.iter().chain(&wish.learners).copied().collect();
+    assert!(!wish.voters.is_empty() && wish.voters.len() <= 5 && members.is_subset(&all));
+    assert_eq!(all.len(), wish.voters.len() + wish.learners.len(), "nobody twice");
+    now.voters = wish.voters.clone();
+    assert_eq!(wish_meta(state, &now, &nobody, &nobody), wish, "it stays");
+}
+
 fn settle(mut state: MetaState, mut index: u64) {
     if state.nodes.len() > PLANNED_MAX {
         return;
+    }
+    let present = state.nodes.iter().filter(|(_, node)| node.state != NodeState::Removed);
+    let heard: BTreeSet<NodeId> = present.map(|(id, _)| *id).collect();
+    for node in &heard {
+        let verdict = object_to_removal(&state, *node, &heard);
+        let last = Err(Objection::Rejected(Rejection::LastNode));
+        assert!(verdict.is_ok() || verdict == last, "all are heard: {verdict:?}");
     }
     for _ in 0..20 * PLANNED_MAX {
         let entries = plan(&state, &BTreeSet::new());
@@ -89,6 +114,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             MetaEntry::Level(2),
             MetaEntry::Replicas(1),
             MetaEntry::Renew { shard: ShardId(1), node: NodeId(1), generation: 0 },
+            MetaEntry::Renew { shard: META_SHARD, node: NodeId(1), generation: 0 },
         ],
     ];
     let row = |entries: &Vec<MetaEntry>| -> Vec<u8> {

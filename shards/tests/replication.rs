@@ -558,6 +558,37 @@ fn in_the_middle_of_a_joint_change(seed: u64) -> (Cluster, u64, Vec<u64>) {
 }
 
 #[test]
+fn a_vote_goes_to_another_and_who_had_it_listens() {
+    let (mut cluster, leader, others) = cluster(3, 18);
+    cluster.nodes.insert(4, Node::new(4, &[]));
+    cluster.start(4);
+    let (gives, keeps) = (others[0], others[1]);
+    let changes = [
+        vec![MembershipChange::AddLearner(NodeId(4))],
+        vec![MembershipChange::AddVoter(NodeId(4)), MembershipChange::AddLearner(NodeId(gives))],
+    ];
+    for changes in changes {
+        cluster.node(leader).group().propose_membership(&changes).expect("it leads");
+        cluster.poll(leader);
+        cluster.converge();
+    }
+    let mut voters = [leader, keeps, 4].map(NodeId);
+    voters.sort_unstable();
+    for id in [leader, keeps, gives, 4] {
+        let members = cluster.node(id).group().membership();
+        assert_eq!(
+            (&members.voters[..], &members.learners[..]),
+            (&voters[..], &[NodeId(gives)][..])
+        );
+        assert!(!members.is_joint() && cluster.node(id).group().is_membership_durable());
+    }
+    cluster.propose(b"heard by all");
+    cluster.run_until("who listens has it", |c| c.node(gives).applied().len() == 2);
+    cluster.crash(leader, true);
+    cluster.run_until("one with a vote leads", |c| c.leader().is_some_and(|id| id != gives));
+}
+
+#[test]
 fn a_joint_change_needs_both_majorities() {
     let (mut cluster, leader, others) = in_the_middle_of_a_joint_change(17);
     // The new members are a majority of the new ones alone; the end of the change needs the old ones too.

@@ -1,15 +1,16 @@
 //! From nodes and shards to wishes: a pure function, asked by the meta group's leader after every change.
 //!
 //! What is moved is as little as possible. In this order: replicas on nodes that are members stay; missing ones go where no
-//! other replica of the shard shares a zone, then where fewest replicas are, then to the smallest id; those that leave, or
-//! are on dead nodes, or are too many, go last and only against a replacement or when there are enough without them; in
-//! the end a shard's replica moves from a node with two more than another. One shard is changed by one replica at a time,
+//! other replica of the shard shares a zone, then where fewest replicas are, then to the smallest id; those that leave go
+//! against a replacement, or when there is nowhere to go; those on dead nodes only against a replacement: they may come
+//! back, and what they have is worth more than nothing; those that are too many go last; in the end a shard's replica
+//! moves from a node with two more than another. One shard is changed by one replica at a time,
 //! so that each of its changes is small.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::MetaEntry;
-use super::state::{MetaState, Shard};
+use super::state::{MetaState, NodeState, Shard};
 use crate::ids::{NodeId, ShardId};
 
 /// What is planned with.
@@ -17,13 +18,31 @@ struct Plan<'a> {
     state: &'a MetaState,
     /// Members that replicas may go to.
     usable: BTreeSet<NodeId>,
+    /// Dead ones whose replicas are given up.
+    half_joined: &'a BTreeSet<NodeId>,
     /// Replicas of each of them, with what is planned.
     loads: BTreeMap<NodeId, usize>,
+}
+
+/// Members that nobody hears.
+#[derive(Clone, Copy, Debug)]
+pub struct Absent<'a> {
+    /// Unheard for so long that their replicas are wanted elsewhere.
+    pub dead: &'a BTreeSet<NodeId>,
+    /// Those of the dead that never got a vote: joins that ended half-way. Their replicas are given up even if there is nowhere
+    /// else to go, since others wait for them; when they come back they get new ones.
+    pub half_joined: &'a BTreeSet<NodeId>,
 }
 
 /// Wishes that bring the state nearer to what it shall be; none when it is there. `dead`: members that nobody has heard for so
 /// long that their replicas are wanted elsewhere.
 pub fn plan(state: &MetaState, dead: &BTreeSet<NodeId>) -> Vec<MetaEntry> {
+    plan_without(state, Absent { dead, half_joined: &BTreeSet::new() })
+}
+
+/// As [`plan`], with joins among the dead that ended half-way.
+pub fn plan_without(state: &MetaState, absent: Absent<'_>) -> Vec<MetaEntry> {
+    let Absent { dead, half_joined } = absent;
     let usable: BTreeSet<NodeId> =
         state.members().map(|(id, _)| id).filter(|id| !dead.contains(id)).collect();
     let mut loads: BTreeMap<NodeId, usize> = usable.iter().map(|id| (*id, 0)).collect();
@@ -32,7 +51,7 @@ pub fn plan(state: &MetaState, dead: &BTreeSet<NodeId>) -> Vec<MetaEntry> {
             *load += 1;
         }
     }
-    let mut plan = Plan { state, usable, loads };
+    let mut plan = Plan { state, usable, half_joined, loads };
     let mut wishes: BTreeMap<ShardId, Vec<NodeId>> = BTreeMap::new();
     for (id, shard) in &state.shards {
         if let Some(nodes) = plan.mend(shard) {
@@ -78,21 +97,28 @@ impl Plan<'_> {
     /// One replica more, less or elsewhere, when the shard has not what it shall have.
     fn mend(&mut self, shard: &Shard) -> Option<Vec<NodeId>> {
         let mut nodes: Vec<NodeId> = shard.replicas.iter().map(|replica| replica.node).collect();
-        let wanted = usize::from(self.state.replicas).min(self.usable.len());
-        let bad = nodes.iter().position(|node| !self.usable.contains(node));
-        let good = nodes.len() - nodes.iter().filter(|node| !self.usable.contains(node)).count();
+        let setting = usize::from(self.state.replicas);
+        let wanted = setting.min(self.usable.len());
+        let good = nodes.iter().filter(|node| self.usable.contains(node)).count();
+        let is_member = |node: &NodeId| {
+            self.state.nodes.get(node).is_some_and(|node| node.state == NodeState::Member)
+        };
+        let at = |is_bad: &dyn Fn(&NodeId) -> bool| {
+            nodes.iter().position(|node| !self.usable.contains(node) && is_bad(node))
+        };
+        let leaving = at(&|node| !is_member(node));
+        let given_up = leaving.or_else(|| at(&|node| self.half_joined.contains(node)));
+        let dead = given_up.or_else(|| at(&|_| true));
+        // The last ones that can be heard are never given up.
+        let too_many = given_up.or(dead.filter(|_| nodes.len() > setting)).filter(|_| good > 0);
         if good < wanted {
             let new = self.place(&nodes)?;
-            if let Some(at) = bad {
+            if let Some(at) = dead {
                 nodes.remove(at);
             }
             nodes.push(new);
             self.change_load(new, 1);
-        } else if let Some(at) = bad {
-            // There are enough without it, but a dead node is kept rather than none.
-            if good == 0 {
-                return None;
-            }
+        } else if let Some(at) = too_many {
             nodes.remove(at);
         } else if good > wanted {
             let old = self.surplus(&nodes)?;
@@ -262,8 +288,16 @@ mod tests {
         assert!(state.shards.values().all(|shard| shard.leader != Some(NodeId(1))));
         let dead = BTreeSet::from([NodeId(2)]);
         settle(&mut state, &mut index, &dead);
-        assert!(!state.has_replicas(NodeId(2)), "two are enough when there are no more");
-        let all = BTreeSet::from([NodeId(2), NodeId(3), NodeId(4)]);
+        let keeps = state.shards.values().all(|shard| shard.replica_of(NodeId(2)).is_some());
+        assert!(keeps, "nobody can take its place");
+        assert!(state.shards.values().all(|shard| shard.leader != Some(NodeId(2))));
+        let half_joined = &dead;
+        let given_up = plan_without(&state, Absent { dead: &dead, half_joined });
+        assert_eq!(given_up.len(), 3, "who never had a vote is not waited for");
+        join(&mut state, &mut index, "");
+        settle(&mut state, &mut index, &dead);
+        assert!(!state.has_replicas(NodeId(2)), "now somebody can");
+        let all = state.members().map(|(id, _)| id).collect();
         assert!(plan(&state, &all).is_empty(), "nowhere to go");
     }
 
@@ -306,7 +340,12 @@ mod tests {
                 if usable > 0 {
                     let wanted = usize::from(state.replicas).min(usable);
                     for shard in state.shards.values() {
-                        assert_eq!(shard.replicas.len(), wanted, "seed {seed}: {shard:?}");
+                        let mut nodes = shard.replicas.iter().map(|replica| replica.node);
+                        let absent = nodes.clone().filter(|node| dead.contains(node)).count();
+                        let count = nodes.len();
+                        assert_eq!(count - absent, wanted, "seed {seed}: {shard:?}");
+                        assert!(absent == 0 || count <= usize::from(state.replicas));
+                        assert!(nodes.all(|node| state.members().any(|(id, _)| id == node)));
                     }
                 }
             }

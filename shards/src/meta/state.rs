@@ -125,6 +125,9 @@ pub enum Rejection {
     /// Not every node knows it, or it is less than what there is.
     #[error("not every node knows this feature level, or a greater one is in use")]
     BadLevel,
+    /// The node is too old for what the cluster uses.
+    #[error("this version is too old: the cluster uses a greater feature level than it knows")]
+    TooOld,
     /// Out of range.
     #[error("a shard has 1 to 15 replicas")]
     BadCount,
@@ -188,6 +191,12 @@ impl MetaState {
             .count()
     }
 
+    /// The greatest feature level that every node knows.
+    pub(super) fn known_level(&self) -> u32 {
+        let present = self.nodes.values().filter(|node| node.state != NodeState::Removed);
+        present.map(|node| node.facts.level).min().unwrap_or(0)
+    }
+
     /// Takes an entry in, which is committed at `index`.
     pub fn apply(&mut self, index: Index, entry: &MetaEntry) -> Outcome {
         let result = match entry {
@@ -212,6 +221,9 @@ impl MetaState {
     }
 
     fn join(&mut self, directory: DirectoryId, facts: &NodeFacts) -> Outcome {
+        if facts.level < self.level {
+            return Outcome::Rejected(Rejection::TooOld);
+        }
         let known = self.nodes.iter_mut().find(|(_, node)| node.directory == directory);
         if let Some((id, node)) = known {
             if node.state == NodeState::Removed {
@@ -234,6 +246,9 @@ impl MetaState {
     }
 
     fn describe(&mut self, id: NodeId, facts: &NodeFacts) -> Result<(), Rejection> {
+        if facts.level < self.level {
+            return Err(Rejection::TooOld);
+        }
         self.node_mut(id)?.facts = facts.clone();
         Ok(())
     }
@@ -321,9 +336,7 @@ impl MetaState {
     }
 
     fn raise(&mut self, level: u32) -> Result<(), Rejection> {
-        let present = self.nodes.values().filter(|node| node.state != NodeState::Removed);
-        let known = present.map(|node| node.facts.level).min().unwrap_or(0);
-        if level > known || level < self.level {
+        if level > self.known_level() || level < self.level {
             return Err(Rejection::BadLevel);
         }
         self.level = level;
