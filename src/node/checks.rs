@@ -31,10 +31,11 @@ const CAP_IPC_LOCK: u32 = 14;
 pub fn io_uring() -> Result<(), Refusal> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim();
-    match io_uring::IoUring::new(8) {
+    match try_ring() {
         Err(error) => {
             let sysctl = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
-            Err(ring_refused(&error, sysctl.unwrap_or_default().trim(), release))
+            let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+            Err(ring_refused(&error, sysctl.unwrap_or_default().trim(), release, &status))
         }
         Ok(_) => match version(release) {
             Some(version) if version < KERNEL_MIN => Err(Refusal::failure(format!(
@@ -46,28 +47,56 @@ pub fn io_uring() -> Result<(), Refusal> {
     }
 }
 
-/// Why a ring could not be set up. `sysctl` is the text of kernel.io_uring_disabled, `release` the kernel's.
-pub fn ring_refused(error: &io::Error, sysctl: &str, release: &str) -> Refusal {
+/// Calls each of the three calls once: a filter may forbid any of them.
+fn try_ring() -> io::Result<()> {
+    let mut ring = io_uring::IoUring::new(8)?;
+    ring.submitter().register_probe(&mut io_uring::Probe::new())?;
+    let nothing = io_uring::opcode::Nop::new().build();
+    // SAFETY: the operation refers to no memory.
+    unsafe { ring.submission().push(&nothing) }.expect("there are eight places");
+    ring.submit_and_wait(1).map(|_| ())
+}
+
+/// What a container's filter has to let through, and who does.
+const FILTER_REMEDY: &str = "io_uring_setup, io_uring_enter and io_uring_register must be allowed: run the container with \
+     --security-opt seccomp=FILE, where FILE is packaging/seccomp.json of ringraft, or your profile with these three, or unconfined";
+
+/// Why a ring could not be set up. `sysctl` is the text of kernel.io_uring_disabled, `release` the kernel's, `status` that of
+/// /proc/self/status.
+pub fn ring_refused(error: &io::Error, sysctl: &str, release: &str, status: &str) -> Refusal {
+    let is_filtered = status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"]));
     let text = match (error.raw_os_error(), sysctl) {
         (Some(libc::EPERM), "1" | "2") => format!(
             "io_uring is disabled on this machine (kernel.io_uring_disabled = {sysctl}): run sysctl -w \
              kernel.io_uring_disabled=0{}",
-            if sysctl == "1" { ", or add this user to the group of kernel.io_uring_group" } else { "" }
+            if sysctl == "1" {
+                ", or add this user to the group of kernel.io_uring_group"
+            } else {
+                ""
+            }
         ),
-        (Some(libc::EPERM | libc::EACCES), _) => "io_uring is forbidden to this process, most likely by the seccomp \
-             filter of its container: allow io_uring_setup, io_uring_enter and io_uring_register in the profile, or \
-             run the container with --security-opt seccomp=unconfined"
-            .to_string(),
+        (Some(libc::EPERM | libc::EACCES | libc::ENOSYS), _) if is_filtered => {
+            format!(
+                "io_uring is forbidden to this process by a seccomp filter ({error}): {FILTER_REMEDY}"
+            )
+        }
+        (Some(libc::EPERM | libc::EACCES), _) => {
+            format!(
+                "io_uring is forbidden to this process, most likely by a seccomp filter around it: {FILTER_REMEDY}"
+            )
+        }
         (Some(libc::ENOSYS), _) => format!(
             "Linux {release} offers no io_uring to this process: boot Linux {}.{} or newer with CONFIG_IO_URING, or \
              allow io_uring in the sandbox that hides it",
             KERNEL_MIN.0, KERNEL_MIN.1
         ),
-        (Some(libc::ENOMEM), _) => format!(
-            "io_uring could not lock memory ({error}): {LOCKED_MEMORY_REMEDY}"
-        ),
+        (Some(libc::ENOMEM), _) => {
+            format!("io_uring could not lock memory ({error}): {LOCKED_MEMORY_REMEDY}")
+        }
         (Some(libc::EMFILE | libc::ENFILE), _) => {
-            format!("io_uring got no file descriptor ({error}): raise the open-file limit (ulimit -n)")
+            format!(
+                "io_uring got no file descriptor ({error}): raise the open-file limit (ulimit -n)"
+            )
         }
         _ => format!("io_uring could not be set up ({error}): see the kernel's log"),
     };
@@ -302,19 +331,25 @@ mod tests {
         for (errno, sysctl, words) in [
             (libc::EPERM, "2", &["io_uring_disabled = 2", "sysctl -w"][..]),
             (libc::EPERM, "1", &["io_uring_disabled = 1", "io_uring_group"]),
-            (libc::EPERM, "0", &["seccomp", "io_uring_setup"]),
-            (libc::EPERM, "", &["seccomp"]),
+            (libc::EPERM, "0", &["most likely by a seccomp filter", "io_uring_setup"]),
+            (libc::EPERM, "", &["seccomp", "io_uring_enter", "packaging/seccomp.json"]),
             (libc::ENOSYS, "", &["Linux 4.19.0 offers no io_uring", "5.19"]),
             (libc::ENOMEM, "0", &["ulimit -l", "--cores"]),
             (libc::EMFILE, "0", &["ulimit -n"]),
             (libc::EINVAL, "0", &["could not be set up"]),
         ] {
-            let refusal = ring_refused(&io::Error::from_raw_os_error(errno), sysctl, "4.19.0");
+            let error = io::Error::from_raw_os_error(errno);
+            let refusal = ring_refused(&error, sysctl, "4.19.0", "Seccomp:\t0\n");
             assert_eq!(refusal.exit_code, 1);
             assert!(!refusal.text.contains('\n'), "{}", refusal.text);
             for word in words {
                 assert!(refusal.text.contains(word), "{word}: {}", refusal.text);
             }
+        }
+        for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS] {
+            let error = io::Error::from_raw_os_error(errno);
+            let refusal = ring_refused(&error, "0", "6.18.0", "Seccomp:\t2\nSeccomp_filters:\t1\n");
+            assert!(refusal.text.contains("by a seccomp filter ("), "{}", refusal.text);
         }
         assert_eq!(io_uring(), Ok(()));
     }

@@ -14,6 +14,8 @@ mod clock;
 mod cluster_clients;
 mod collections;
 mod config_file;
+#[cfg(target_arch = "x86_64")]
+mod confined;
 mod cores;
 mod crash;
 mod endings;

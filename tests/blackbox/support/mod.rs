@@ -5,6 +5,7 @@ pub mod chance;
 pub mod client;
 pub mod history;
 pub mod oracle;
+pub mod seccomp;
 pub mod secure;
 pub mod server;
 pub mod system;

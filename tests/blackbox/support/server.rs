@@ -13,6 +13,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use super::client::Client;
+use super::seccomp::Filter;
 use super::value::Value;
 use super::{PATIENCE, eventually, system};
 
@@ -36,6 +37,7 @@ pub struct Server {
     environment: Vec<(String, String)>,
     port: u16,
     directory: TempDir,
+    filter: Option<Filter>,
     process: Option<Process>,
 }
 
@@ -73,6 +75,7 @@ impl Server {
             environment: Vec::new(),
             port: free_port(),
             directory: tempfile::tempdir().expect("a temporary directory"),
+            filter: None,
             process: None,
         }
     }
@@ -131,6 +134,11 @@ impl Server {
         self.arguments = arguments.iter().map(ToString::to_string).collect();
     }
 
+    /// Lets the process make no other system calls than a filter allows, from the next launch on.
+    pub fn set_filter(&mut self, filter: Filter) {
+        self.filter = Some(filter);
+    }
+
     /// Sets a variable of the environment for the next launch.
     pub fn set_variable(&mut self, name: &str, value: &str) {
         self.environment.push((name.into(), value.into()));
@@ -155,6 +163,9 @@ impl Server {
             .args(self.placement())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.directory.path());
+        if let Some(filter) = &self.filter {
+            filter.confine(&mut command);
+        }
         command
     }
 
