@@ -182,7 +182,9 @@ fn spawn(
     cpus::on(cpus, || process.spawn()).map_err(|error| format!("{}: {error}", command.words[0]))
 }
 
-fn free_port() -> Result<u16, String> {
+/// A port that nobody listens on.
+/// Errors: there is none.
+pub fn free_port() -> Result<u16, String> {
     TcpListener::bind(("127.0.0.1", 0))
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())

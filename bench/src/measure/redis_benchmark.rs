@@ -124,6 +124,12 @@ struct Figures {
     max_ms: f64,
 }
 
+/// Requests per second in the output of a run of one test.
+/// Errors: there is no such row.
+pub fn rate(text: &str) -> Result<f64, String> {
+    Figures::of(text).map(|figures| figures.rate)
+}
+
 impl Figures {
     fn of(text: &str) -> Result<Figures, String> {
         let mut lines = text.lines().skip_while(|line| !line.starts_with("\"test\""));

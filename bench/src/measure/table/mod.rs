@@ -7,6 +7,7 @@ mod cores;
 mod default_start;
 mod push;
 mod script;
+mod tls;
 mod types;
 
 use std::path::PathBuf;
@@ -74,6 +75,8 @@ enum Section {
     Push,
     /// Lua scripts.
     Script,
+    /// GET and SET through TLS against Redis.
+    Tls,
     /// Two shards against one.
     Hops,
     /// MGET and MSET over two shards against Redis.
@@ -133,6 +136,7 @@ pub fn run(options: &Options) -> Result<(), String> {
             Section::Types => findings.types()?,
             Section::Push => findings.push()?,
             Section::Script => findings.script()?,
+            Section::Tls => findings.tls()?,
             Section::Hops => findings.hops()?,
             Section::Multi => findings.multi()?,
             Section::Store => findings.store()?,
