@@ -428,6 +428,7 @@ fn matching(pattern: &Path) -> std::io::Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::tls::{AuthClients, Protocols};
     use crate::settings::values::{Fsync, LogLevel, MaxmemoryPolicy, Mode};
 
     fn loaded(text: &str) -> Result<Settings, String> {
@@ -486,6 +487,24 @@ mod tests {
         assert_eq!((settings.mode, settings.fsync), (Mode::Store, Fsync::Everysec));
         assert_eq!((settings.dir, settings.shards), (PathBuf::from("/tmp/x"), Some(3)));
         assert!(!settings.protected_mode);
+    }
+
+    #[test]
+    fn tls_directives_are_settings() {
+        let text = "port 0\ntls-port 6390\ntls-cert-file /a.crt\ntls-key-file /a.key\ntls-ca-cert-dir /ca\n\
+                    tls-auth-clients optional\ntls-protocols TLSv1.2 TLSv1.3\ntls-session-caching no\n\
+                    tls-replication no\ntls-cluster no\ntls-key-file-pass \"\"\ntls-prefer-server-ciphers yes";
+        let tls = loaded(text).expect("all of it is known").tls;
+        assert_eq!(
+            (tls.port, tls.cert_file.as_str(), tls.key_file.as_str()),
+            (6390, "/a.crt", "/a.key")
+        );
+        assert_eq!((tls.ca_cert_dir.as_str(), tls.auth_clients), ("/ca", AuthClients::Optional));
+        assert!(
+            tls.prefer_server_ciphers && !tls.session_caching && tls.protocols == Protocols::Both
+        );
+        let refusal = loaded("port 0\ntls-port 6390").expect_err("it has no certificate");
+        assert_eq!(refusal, "tls-cert-file: tls-port 6390 needs it");
     }
 
     #[test]
