@@ -357,6 +357,7 @@ impl Core {
                 self.open_when_permitted();
             }
             if self.has_stopped() {
+                self.end_sessions();
                 return Ok(());
             }
             if !busy && !self.ring.has_work() {

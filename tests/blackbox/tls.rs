@@ -317,7 +317,9 @@ fn two_hundred_handshakes_at_once_hold_nobody_up() {
     const COUNT: usize = 200;
     let authority = Authority::new();
     authority.issue("server", "rsa");
-    let (server, port) = start(&authority, "server", &["--mode", "cache", "--shards", "2"]);
+    let metrics = free_port();
+    let further = ["--mode", "cache", "--shards", "2", "--metrics-port", &metrics.to_string()];
+    let (server, port) = start(&authority, "server", &further);
     let config = authority.client(None, &VERSIONS);
     let (is_done, replies) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
@@ -344,6 +346,10 @@ fn two_hundred_handshakes_at_once_hold_nobody_up() {
         assert!(between >= COUNT as u64 / 4, "{between} replies while {COUNT} handshakes went on");
     });
     assert_eq!(server.info_number("tls_handshakes"), COUNT as i64);
+    let page = Client::connect(metrics).exchange(b"GET /metrics HTTP/1.0\r\n\r\n");
+    let page = String::from_utf8(page).expect("text");
+    assert!(page.contains(&format!("\nringraft_tls_handshakes_total {COUNT}\n")), "{page}");
+    assert!(page.contains("\nringraft_tls_handshake_failures_total 0\n"), "{page}");
 }
 
 #[test]
@@ -378,7 +384,7 @@ fn the_wrong_port_is_told_apart() {
 fn ends_are_honoured() {
     let authority = Authority::new();
     authority.issue("server", "ec");
-    let (server, port) = start(&authority, "server", &["--mode", "cache", "--shards", "2"]);
+    let (mut server, port) = start(&authority, "server", &["--mode", "cache", "--shards", "2"]);
     let mut plain = server.client();
     let requests =
         |key: &str| -> Vec<u8> { (0..5000).flat_map(|_| encode(&["INCR", key])).collect() };
@@ -441,6 +447,10 @@ fn ends_are_honoured() {
     eventually("only who asks is connected", || {
         (server.info_number("connected_clients") == 2).then_some(())
     });
+    let mut last = SecureClient::connect(port, &authority.client(None, &VERSIONS));
+    assert_eq!(last.say("PING"), pong());
+    assert!(server.terminate().0.success());
+    assert_eq!(last.read_to_end().expect("an end that was said"), b"");
 }
 
 #[test]

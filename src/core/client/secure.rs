@@ -255,6 +255,13 @@ impl Core {
         }
     }
 
+    /// The process ends: clients that speak TLS are told that nothing more will come.
+    #[cold]
+    pub(in crate::core) fn end_sessions(&mut self) {
+        let connections = self.answers.connections.iter_mut();
+        connections.filter(|(_, c)| !c.closed).for_each(|(_, c)| say_goodbye(c));
+    }
+
     /// Logs what is wrong with a client: not more than a line in a second for each complaint, or clients could fill the disk.
     #[cold]
     pub(in crate::core) fn report_tls(&mut self, index: u32, complaint: Complaint, cause: &str) {
