@@ -4,6 +4,7 @@
 //! checksum in place. `docs/testing.md` says how to run them. What they have found is kept as cases in the ordinary
 //! tests beside the code.
 
+pub mod acl_rules;
 pub mod links;
 pub mod log_records;
 pub mod meta;
@@ -25,6 +26,7 @@ pub const TARGETS: &[Target] = &[
     ("hellos", links::check_hellos, links::hello_seeds),
     ("rdb_files", rdb_files::check, rdb_files::seeds),
     ("meta", meta::check, meta::seeds),
+    ("acl_rules", acl_rules::check, acl_rules::seeds),
 ];
 
 #[cfg(test)]

@@ -8,5 +8,8 @@ pub mod log;
 pub mod password;
 pub mod rules;
 pub mod selector;
+
+#[cfg(test)]
+mod tests;
 pub mod user;
 pub mod users;

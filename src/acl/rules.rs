@@ -185,7 +185,8 @@ impl Selector {
         if !parent.parent.is_empty() {
             return Err(RuleError::FirstWordOfSubcommand);
         }
-        if word.is_empty() {
+        // One with spaces could not be read back from a file.
+        if word.is_empty() || has_spaces(word) {
             return Err(RuleError::Syntax);
         }
         if let crate::commands::Run::Container(_) = parent.run {

@@ -7,7 +7,7 @@ use crate::commands::key_access::{Access, Channels};
 use crate::commands::{Command, Run, table};
 use crate::glob::Glob;
 use ringraft_shards::arguments::Arguments;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Words of a set of commands: a bit for every number that a row may have.
 const WORDS: usize = table::NUMBERS_MAX.div_ceil(u64::BITS as usize);
@@ -39,20 +39,18 @@ pub struct Selector {
     pub all_keys: bool,
     /// Every channel?
     pub all_channels: bool,
-    /// Every command, those of later versions too?
-    pub all_commands: bool,
     /// Did the rules begin with all commands, or with none?
     pub from_all: bool,
     /// Allowed commands, by number.
     allowed: [u64; WORDS],
-    /// First arguments that are allowed where the command is not.
-    first_words: BTreeMap<u16, Vec<Vec<u8>>>,
+    /// First arguments, in lower case, that are allowed where the command is not.
+    first_words: BTreeMap<u16, BTreeSet<Vec<u8>>>,
     /// Allowed keys.
     pub keys: Vec<KeyPattern>,
     /// Allowed channels, as globs.
     pub channels: Vec<Vec<u8>>,
     /// The rules that made up the commands, each allowing or not, as they are shown.
-    pub rules: Vec<(bool, String)>,
+    pub rules: Vec<(bool, Vec<u8>)>,
 }
 
 impl Selector {
@@ -64,9 +62,14 @@ impl Selector {
     /// Allows, or forbids, every command.
     pub fn set_all(&mut self, is_allowed: bool) {
         self.allowed = [if is_allowed { u64::MAX } else { 0 }; WORDS];
-        (self.all_commands, self.from_all) = (is_allowed, is_allowed);
+        self.from_all = is_allowed;
         self.rules.clear();
         self.first_words.clear();
+    }
+
+    /// Is every command allowed?
+    pub fn allows_all_commands(&self) -> bool {
+        self.allowed == [u64::MAX; WORDS]
     }
 
     fn has(&self, number: u16) -> bool {
@@ -80,7 +83,6 @@ impl Selector {
             *word |= bit;
         } else {
             *word &= !bit;
-            self.all_commands = false;
         }
     }
 
@@ -96,12 +98,12 @@ impl Selector {
     /// Allows, or forbids, a command and its subcommands.
     pub fn set_command(&mut self, row: &Command, is_allowed: bool) {
         self.set_row(row, is_allowed);
-        self.note_rule(row.full_name().into_owned(), is_allowed);
+        self.note_rule(row.full_name().as_bytes().to_vec(), is_allowed);
     }
 
     /// Allows, or forbids, the commands of a category.
     pub fn set_category(&mut self, category: &str, is_allowed: bool) {
-        self.note_rule(format!("@{category}"), is_allowed);
+        self.note_rule(format!("@{category}").into_bytes(), is_allowed);
         for row in table::rows().iter().filter(|row| !row.flags.internal) {
             if categories(row).contains(&category) {
                 self.set_row(row, is_allowed);
@@ -111,18 +113,16 @@ impl Selector {
 
     /// Allows a command with one first argument.
     pub fn allow_first_word(&mut self, row: &Command, word: &[u8]) {
-        let words = self.first_words.entry(row.number).or_default();
-        if !words.iter().any(|known| known.eq_ignore_ascii_case(word)) {
-            words.push(word.to_vec());
-        }
-        let word = String::from_utf8_lossy(word).to_ascii_lowercase();
-        self.note_rule(format!("{}|{word}", row.name), true);
+        let word = word.to_ascii_lowercase();
+        self.note_rule([row.name.as_bytes(), b"|", &word].concat(), true);
+        self.first_words.entry(row.number).or_default().insert(word);
     }
 
     /// A rule takes the place of those about the same command or its subcommands.
-    fn note_rule(&mut self, rule: String, is_allowed: bool) {
-        let is_replaced = |old: &str| {
-            old.strip_prefix(&rule).is_some_and(|rest| rest.is_empty() || rest.starts_with('|'))
+    fn note_rule(&mut self, rule: Vec<u8>, is_allowed: bool) {
+        let is_replaced = |old: &[u8]| {
+            let rest = old.strip_prefix(rule.as_slice());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"|"))
         };
         self.rules.retain(|(_, old)| !is_replaced(old));
         self.rules.push((is_allowed, rule));
@@ -156,7 +156,7 @@ impl Selector {
     }
 
     fn allows_command(&self, command: &Command, arguments: Arguments<'_>) -> bool {
-        if self.all_commands || command.flags.no_auth || self.has(command.number) {
+        if command.flags.no_auth || self.has(command.number) {
             return true;
         }
         let first = arguments.get(1).unwrap_or_default();

@@ -5,6 +5,7 @@ use super::selector::{Denied, Selector, allows_channel};
 use crate::commands::Command;
 use crate::commands::key_access::{Access, Channels};
 use crate::refusal::Refusal;
+use crate::resp::quoting::quote_into;
 use ringraft_shards::arguments::Arguments;
 
 /// The user that every connection begins with.
@@ -79,7 +80,7 @@ impl User {
 
     /// May it do everything? Then no request of it is looked at.
     pub fn is_unlimited(&self) -> bool {
-        self.selectors().any(|s| s.all_commands && s.all_keys && s.all_channels)
+        self.selectors().any(|s| s.allows_all_commands() && s.all_keys && s.all_channels)
     }
 
     /// May one log in as it with this password?
@@ -124,7 +125,8 @@ impl User {
         }
         text.extend_from_slice(&self.root.describe());
         for other in &self.others {
-            text.extend_from_slice(&[b" (", other.describe().as_slice(), b")"].concat());
+            text.push(b' ');
+            text.extend_from_slice(&other.describe_in_brackets());
         }
         text
     }
@@ -152,20 +154,16 @@ impl User {
         arguments: Arguments<'_>,
         shows: Shows,
     ) -> Refusal {
-        let name = String::from_utf8_lossy(&self.name);
         let of = |noun: &str, position: usize| match shows {
             Shows::Nothing => Refusal::Text(format!("No permissions to access a {noun}").into()),
-            Shows::Object => Refusal::repeating(
-                &format!("User {name} has no permissions to access the '"),
-                arguments.at(position),
-                &format!("' {noun}"),
-            ),
+            Shows::Object => {
+                let what = [b"access the '", arguments.at(position), b"' ", noun.as_bytes()];
+                self.may_not(&what.concat())
+            }
         };
         match denial {
             Denial::By(Denied::Command) => {
-                let command = command.full_name();
-                let text = format!("User {name} has no permissions to run the '{command}' command");
-                Refusal::Text(text.into())
+                self.may_not(format!("run the '{}' command", command.full_name()).as_bytes())
             }
             Denial::By(Denied::Key(position)) => of("key", position),
             Denial::By(Denied::Channel(position)) => of("channel", position),
@@ -175,6 +173,10 @@ impl User {
                 Refusal::Text(text.into())
             }
         }
+    }
+
+    fn may_not(&self, what: &[u8]) -> Refusal {
+        Refusal::Bytes([b"User ", self.name.as_slice(), b" has no permissions to ", what].concat())
     }
 }
 
@@ -189,19 +191,59 @@ pub enum Shows {
 
 impl Selector {
     /// Its commands, as GETUSER shows them.
-    pub fn describe_commands(&self) -> String {
-        let mut text = if self.from_all { "+@all" } else { "-@all" }.to_string();
-        for (is_allowed, rule) in &self.rules {
-            text += if *is_allowed { " +" } else { " -" };
-            text += rule;
-        }
-        text
+    pub fn describe_commands(&self) -> Vec<u8> {
+        self.command_words().join(&b' ')
     }
 
     /// Its keys, as GETUSER shows them.
     pub fn describe_keys(&self) -> Vec<u8> {
+        self.key_words().join(&b' ')
+    }
+
+    /// Its channels, as GETUSER shows them.
+    pub fn describe_channels(&self) -> Vec<u8> {
+        self.channel_words().join(&b' ')
+    }
+
+    /// All of it, as ACL LIST shows it.
+    pub fn describe(&self) -> Vec<u8> {
+        self.words().join(&b' ')
+    }
+
+    /// All of it between brackets, where quotes mean something: words that hold some are quoted, or they would not be
+    /// read back.
+    fn describe_in_brackets(&self) -> Vec<u8> {
+        let shown = self.words().into_iter().map(|word| {
+            if !word.iter().any(|byte| matches!(byte, b'"' | b'\'')) && !word.ends_with(b")") {
+                return word;
+            }
+            let mut quoted = Vec::new();
+            quote_into(&word, &mut quoted);
+            quoted
+        });
+        [b"(", shown.collect::<Vec<_>>().join(&b' ').as_slice(), b")"].concat()
+    }
+
+    fn words(&self) -> Vec<Vec<u8>> {
+        let mut words = self.key_words();
+        words.extend((!self.all_channels).then(|| b"resetchannels".to_vec()));
+        words.extend(self.channel_words());
+        words.extend(self.command_words());
+        words
+    }
+
+    fn command_words(&self) -> Vec<Vec<u8>> {
+        let first: &[u8] = if self.from_all { b"+@all" } else { b"-@all" };
+        let rules = self.rules.iter().map(|(is_allowed, rule)| {
+            let sign: &[u8] = if *is_allowed { b"+" } else { b"-" };
+            [sign, rule].concat()
+        });
+        std::iter::once(first.to_vec()).chain(rules).collect()
+    }
+
+    fn key_words(&self) -> Vec<Vec<u8>> {
         if self.all_keys {
-            return b"~*".to_vec();
+            return vec![b"~*".to_vec()];
         }
         let shown = self.keys.iter().map(|pattern| {
             let sign: &[u8] = match pattern.access {
@@ -211,27 +253,13 @@ impl Selector {
             };
             [sign, &pattern.glob].concat()
         });
-        shown.collect::<Vec<_>>().join(&b' ')
+        shown.collect()
     }
 
-    /// Its channels, as GETUSER shows them.
-    pub fn describe_channels(&self) -> Vec<u8> {
+    fn channel_words(&self) -> Vec<Vec<u8>> {
         if self.all_channels {
-            return b"&*".to_vec();
+            return vec![b"&*".to_vec()];
         }
-        let shown = self.channels.iter().map(|glob| [b"&", glob.as_slice()].concat());
-        shown.collect::<Vec<_>>().join(&b' ')
-    }
-
-    /// All of it, as ACL LIST shows it.
-    pub fn describe(&self) -> Vec<u8> {
-        let mut parts = vec![self.describe_keys()];
-        if !self.all_channels {
-            parts.push(b"resetchannels".to_vec());
-        }
-        parts.push(self.describe_channels());
-        parts.push(self.describe_commands().into_bytes());
-        parts.retain(|part| !part.is_empty());
-        parts.join(&b' ')
+        self.channels.iter().map(|glob| [b"&", glob.as_slice()].concat()).collect()
     }
 }

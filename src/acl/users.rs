@@ -96,11 +96,16 @@ impl Users {
     /// What an ACL file says, in place of these users: who is in both keeps its identity.
     /// Errors: everything that is wrong, in Redis' words, in one line.
     pub fn read_file(&self, path: &Path, all_channels: bool) -> Result<Users, String> {
-        let shown = path.display();
+        let shown = path.display().to_string();
         let text = std::fs::read(path).map_err(|error| {
             let cause = system_text(&error);
             format!("Error loading ACLs, opening file '{shown}': {cause}")
         })?;
+        self.read_text(&text, &shown, all_channels)
+    }
+
+    /// What the text of an ACL file says, whose name is `shown` in errors. As [`Users::read_file`].
+    pub fn read_text(&self, text: &[u8], shown: &str, all_channels: bool) -> Result<Users, String> {
         let mut found = Users { by_name: BTreeMap::new(), next_id: self.next_id, changed_by: None };
         let mut errors = String::new();
         for (number, line) in text.split(|byte| *byte == b'\n').enumerate() {
@@ -120,13 +125,18 @@ impl Users {
     }
 
     /// The users as lines of the configuration file; none while there is but the default user, with no other rules than
-    /// `requirepass` gives it.
-    pub fn configured(&self, requirepass: &str) -> Vec<String> {
-        let lines = self.lines().map(|line| String::from_utf8_lossy(&line[5..]).into_owned());
+    /// `requirepass` gives it. `None` when that file cannot hold one of them: it is no UTF-8, or has no name.
+    pub fn configured(&self, requirepass: &str) -> Option<Vec<String>> {
         let mut plain = User::default_user(self.default_user().id);
         plain.set_password(requirepass.as_bytes());
         let is_plain = self.by_name.len() == 1 && **self.default_user() == plain;
-        if is_plain { Vec::new() } else { lines.collect() }
+        if is_plain {
+            return Some(Vec::new());
+        }
+        let text =
+            |line: Vec<u8>| String::from_utf8(line).ok()?.strip_prefix("user ").map(Into::into);
+        let has_names = self.get(b"").is_none();
+        self.lines().map(text).collect::<Option<_>>().filter(|_| has_names)
     }
 
     fn take_line(

@@ -84,7 +84,10 @@ fn rewrite(
 ) -> Result<Answer, Refusal> {
     let mut settings = context.core.settings.clone();
     if settings.aclfile.as_os_str().is_empty() {
-        settings.users = context.core.users.configured(&settings.requirepass);
+        let users = context.core.users.configured(&settings.requirepass);
+        settings.users = users.ok_or(Refusal::text(
+            "ERR Rewriting config file: a user has no name, or a name or rule that is not UTF-8; an ACL file can hold it (aclfile)",
+        ))?;
     }
     match file::rewrite(&settings) {
         Ok(()) => {
