@@ -283,6 +283,9 @@ pub const SCRIPT_GUESS_TICKS_MAX: u32 = 1000;
 /// Longest password that ACL GENPASS makes, bits.
 pub const ACL_PASSWORD_BITS_MAX: usize = 4096;
 
+/// Longest key, channel or name that ACL LOG keeps of what was denied; the rest is cut.
+pub const ACL_LOG_TEXT_BYTES_MAX: usize = 16 << 10;
+
 /// Entries that ACL LOG shows when it is not told how many.
 pub const ACL_LOG_SHOWN_DEFAULT: i64 = 10;
 

@@ -223,6 +223,51 @@ def databases(r, port, protocol):
     other.flushdb()
 
 
+def users(port, protocol):
+    r = redis.Redis(port=port, protocol=protocol, decode_responses=True)
+    r.acl_setuser(
+        "worker",
+        enabled=True,
+        passwords=["+secret"],
+        categories=["+@read", "+@connection"],
+        commands=["+set"],
+        keys=["job:*"],
+        channels=["news:*"],
+        selectors=[("+incrby", "~count:*")],
+    )
+    known = r.acl_getuser("worker")
+    assert "on" in known["flags"] and known["keys"] == ["~job:*"], known
+    assert known["channels"] == ["&news:*"] and len(known["selectors"]) == 1, known
+    assert r.acl_users() == ["default", "worker"] and r.acl_whoami() == "default"
+    assert "string" in r.acl_cat() and "get" in r.acl_cat("string")
+    assert len(r.acl_genpass()) == 64 and len(r.acl_genpass(128)) == 32
+    worker = redis.Redis(port=port, protocol=protocol, username="worker", password="secret")
+    assert worker.set("job:1", "x") is True and worker.get("job:1") == b"x"
+    assert worker.incr("count:1") == 1
+    for denied in (
+        lambda: worker.set("other", "x"),
+        lambda: worker.publish("news:1", "x"),
+        lambda: worker.acl_whoami(),
+        lambda: worker.pipeline().set("job:2", "x").execute(),
+    ):
+        try:
+            denied()
+            raise AssertionError("what is not allowed was done")
+        except redis.exceptions.NoPermissionError as error:
+            assert "permissions" in str(error), error
+    assert r.acl_dryrun("worker", "get", "job:1") in (True, b"OK", "OK")
+    log = r.acl_log()
+    assert {entry["username"] for entry in log} == {"worker"} and len(log) == 5, log
+    assert r.acl_log_reset()
+    try:
+        redis.Redis(port=port, protocol=protocol, username="worker", password="wrong").ping()
+        raise AssertionError("a wrong password was accepted")
+    except redis.exceptions.AuthenticationError:
+        pass
+    assert r.acl_deluser("worker") == 1 and r.acl_getuser("worker") is None
+    assert r.acl_log_reset()
+
+
 def certificates(folder):
     """A certificate that signs itself, and its key, as `server.crt` and `server.key`."""
     file, key = f"{folder}/server.crt", f"{folder}/server.key"
@@ -274,6 +319,7 @@ def main():
             for part in (strings, expiry, keys, pipelines, transactions, streams, messages, connection):
                 part(r)
             databases(r, server.port, protocol)
+            users(server.port, protocol)
             print(f"redis-py {redis.__version__}, RESP{protocol}: ok")
     except BaseException:
         print("--- the server printed:\n" + "\n".join(server.lines) + "\n---", file=sys.stderr)

@@ -1,5 +1,6 @@
 //! What was denied: the entries of ACL LOG, newest first, and counts of all.
 
+use crate::limits::ACL_LOG_TEXT_BYTES_MAX;
 use std::collections::VecDeque;
 
 /// Entries of the same kind within this time are one.
@@ -95,8 +96,10 @@ pub struct AclLog {
 }
 
 impl AclLog {
-    /// Notes an event; at most `count_max` entries are kept.
-    pub fn note(&mut self, event: Event, now_ms: i64, count_max: usize) {
+    /// Notes an event, long texts cut; at most `count_max` entries are kept.
+    pub fn note(&mut self, mut event: Event, now_ms: i64, count_max: usize) {
+        event.object.truncate(ACL_LOG_TEXT_BYTES_MAX);
+        event.user.truncate(ACL_LOG_TEXT_BYTES_MAX);
         self.counts[event.reason as usize] += 1;
         let same = self.entries.iter().take(COMPARED_MAX).position(|entry| {
             let old = &entry.event;
@@ -159,5 +162,7 @@ mod tests {
         assert_eq!(log.counts, [0, 5, 0, 0]);
         log.trim(0);
         assert_eq!(shown(&log), []);
+        log.note(event(&"k".repeat(ACL_LOG_TEXT_BYTES_MAX + 1)), 6000, 2);
+        assert_eq!(log.newest(1)[0].event.object.len(), ACL_LOG_TEXT_BYTES_MAX);
     }
 }

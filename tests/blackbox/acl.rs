@@ -394,7 +394,9 @@ fn denials_are_logged_and_counted() {
         let mut client = client_of(&server, "u");
         assert!(server.client().say("AUTH u wrong").is_error());
         assert!(server.client().say("AUTH nobody wrong").is_error());
-        for request in ["GET a", "GET a", "INCR r", "PUBLISH x 1", "MULTI", "GET b", "DISCARD"] {
+        for request in
+            ["GET a", "GET a", "GET r", "INCR r", "PUBLISH x 1", "MULTI", "GET b", "DISCARD"]
+        {
             client.say(request);
         }
         let log = admin.say("ACL LOG");

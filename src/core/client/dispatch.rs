@@ -50,7 +50,9 @@ impl Core {
             self.begin_joined();
         }
         let looked_up = find_row(arguments.borrow());
-        self.answers.connections.at_mut(index).last_row = looked_up.as_ref().ok().copied();
+        let connection = self.answers.connections.at_mut(index);
+        connection.last_command = None;
+        connection.last_row = looked_up.as_ref().ok().copied();
         let checked =
             looked_up.and_then(|command| self.check_gates(index, command, arguments.borrow()));
         // Only what would run is held back: what is refused is refused at once, as in Redis.
@@ -64,8 +66,6 @@ impl Core {
         }
         let sequence = self.expect_reply(index);
         let target = Target::Connection { index, sequence };
-        let connection = self.answers.connections.at_mut(index);
-        connection.last_command = None;
         match checked {
             Ok(command) => {
                 if self.answers.connections.at(index).session.transaction.is_some()
