@@ -140,7 +140,7 @@ pub const LOCKED_BYTES_MIN: u64 = 512 * 1024;
 /// Time from being accepted until which a client must be through its TLS handshake, milliseconds; then it is closed.
 pub const TLS_HANDSHAKE_TIME_MAX_MS: i64 = 10_000;
 
-/// Time that a turn spends on TLS handshakes, one step of one at least: less than a millisecond, mostly a signature. The others wait
+/// Time that a turn spends on TLS handshakes, one step of one at least: less than a millisecond with usual keys. The others wait
 /// for the next turn.
 pub const TLS_HANDSHAKE_TURN_TIME: Duration = Duration::from_micros(500);
 
