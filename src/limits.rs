@@ -309,3 +309,33 @@ pub const IMPORT_REPLIES_MAX: usize = 10_000;
 
 /// Clients that are closed at once because all together hold too much memory; a tenth of a second later it is looked again.
 pub const CLIENTS_EVICTED_AT_ONCE_MAX: usize = 1024;
+
+/// Bytes that wait in a link above which replies and clients' requests wait before it: well below what it gives back.
+pub const LINK_PENDING_BYTES_MAX: usize = 8 << 20;
+
+/// Pieces of bytes that one send takes.
+pub const LINK_SLICES_PER_SEND: usize = 256;
+
+/// Requests of a client that are with the node that leads, in bytes; more wait.
+pub const RELAY_KEPT_BYTES_MAX: usize = 16 << 20;
+
+/// How long a request waits for somebody to lead.
+pub const HELD_FOR_LEADER_MS: i64 = 5000;
+
+/// How long a node that ends tries to hand leadership over.
+pub const HAND_OVER_MS: i64 = 2000;
+
+/// Voters of the meta group; all other nodes hear of nothing but the shards they have.
+pub const META_VOTERS_MAX: usize = 5;
+
+/// Entries that a learner may lack beside what comes in two ticks, and be level.
+pub const LEVEL_ENTRIES: u64 = 64;
+
+/// Ticks between two attempts to hand the leadership of a group on.
+pub const TRANSFER_TICKS: u64 = 10;
+
+/// Ticks for which shards are led by another node than the meta group, until that follows them.
+pub const LEADERS_APART_TICKS: u64 = 60;
+
+/// Ticks for which a node that leads no more is waited for, to answer what it was sent.
+pub const OLD_LEADER_TICKS: u64 = 6;

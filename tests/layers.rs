@@ -31,7 +31,7 @@ const CLIMBING: &[(&str, &str)] = &[
 const QUIET_ROOMS: &[(&str, &[&str])] = &[
     ("observe", &["client", "gather", "turn"]),
     ("mail", &["client", "place", "push", "transact"]),
-    ("disk", &["client", "mail", "observe", "shard"]),
+    ("disk", &["client", "cluster", "mail", "observe", "shard"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<(String, String)>) {

@@ -1,15 +1,16 @@
 //! CLUSTER for clients of Redis Cluster, READONLY and READWRITE.
 //!
-//! Slots here are those clients' own: 16384 of them. This node leads them all and takes every key, so no reply ever
-//! sends a client elsewhere. What changes a cluster in Redis (MEET, ADDSLOTS, SETSLOT ...) is not there.
+//! Slots here are those clients' own: 16384 of them. One node leads them all, and every node takes every key, so no reply
+//! ever sends a client elsewhere. What changes a cluster in Redis (MEET, ADDSLOTS, SETSLOT ...) is not there.
 
 use super::help::help;
 use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Group, container, plain, session};
+use crate::core::cluster::META;
 use crate::core::{Core, SessionContext};
 use crate::numbers::parse_integer;
 use crate::resp::reply::Reply;
-use ringraft_shards::ids::DatabaseIndex;
+use ringraft_shards::ids::{DatabaseIndex, NodeId};
 use ringraft_shards::keyspace::ScanPosition;
 use ringraft_shards::slot::{REDIS_SLOT_COUNT, Slot, SlotScheme, redis_slot};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -138,21 +139,63 @@ fn myshardid(
     Ok(Answer::Now)
 }
 
+/// A node as those clients see it.
+struct Seen {
+    id: String,
+    address: SocketAddr,
+    is_self: bool,
+    leads: bool,
+    is_reached: bool,
+}
+
+/// All nodes: the one that leads first.
+fn seen(context: &mut SessionContext<'_>) -> Vec<Seen> {
+    let own_address = address(context);
+    let core = &context.core;
+    let cluster = &core.shared.cluster;
+    let (own, route, links) = (cluster.own(), cluster.route(), cluster.links());
+    let id = |node: NodeId| format!("{:032x}{:08x}", core.shared.cluster_id, node.0);
+    let mut seen: Vec<Seen> = cluster
+        .nodes()
+        .into_iter()
+        .filter_map(|(node, address, _)| {
+            let is_self = node == own;
+            let is_reached = is_self || links.iter().any(|link| link.node == node && link.is_up);
+            let address = if is_self { own_address } else { address.parse().ok()? };
+            let leads = route == Some(node);
+            Some(Seen { id: id(node), address, is_self, leads, is_reached })
+        })
+        .collect();
+    if seen.is_empty() {
+        let (id, address) = (id(own), own_address);
+        let leads = route == Some(own);
+        seen.push(Seen { id, address, is_self: true, leads, is_reached: true });
+    }
+    seen.sort_by_key(|node| !node.leads);
+    seen
+}
+
 fn info(
-    _: &mut SessionContext<'_>,
+    context: &mut SessionContext<'_>,
     _: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
+    let seen = seen(context);
+    let has_leader = seen.iter().any(|node| node.leads);
+    let (state, slots) = if has_leader { ("ok", LAST_SLOT + 1) } else { ("fail", 0) };
+    let group = context.core.shared.cluster.group(META);
+    let term = group.map_or(1, |group| group.term.0).to_string();
+    let (slots, known) = (slots.to_string(), seen.len().to_string());
     let lines = [
-        ("cluster_state", "ok"),
+        ("cluster_state", state),
         ("cluster_slots_assigned", "16384"),
-        ("cluster_slots_ok", "16384"),
+        ("cluster_slots_ok", &slots),
         ("cluster_slots_pfail", "0"),
         ("cluster_slots_fail", "0"),
-        ("cluster_known_nodes", "1"),
+        ("cluster_known_nodes", &known),
         ("cluster_size", "1"),
-        ("cluster_current_epoch", "1"),
-        ("cluster_my_epoch", "1"),
+        ("cluster_current_epoch", &term),
+        ("cluster_my_epoch", &term),
         ("cluster_stats_messages_sent", "0"),
         ("cluster_stats_messages_received", "0"),
         ("total_cluster_links_buffer_limit_exceeded", "0"),
@@ -167,12 +210,24 @@ fn nodes(
     _: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    let address = address(context);
-    let (id, ip, port) = (node_id(context.core), address.ip(), address.port());
-    reply.verbatim(&format!(
-        "{id} {ip}:{port}@{port} myself,master - 0 0 1 connected 0-{LAST_SLOT}\n"
-    ));
+    let seen = seen(context);
+    reply.verbatim(&lines(&seen, |_| true).concat());
     Ok(Answer::Now)
+}
+
+/// A line for each node that is wanted.
+fn lines(seen: &[Seen], wanted: impl Fn(&Seen) -> bool) -> Vec<String> {
+    let leader = seen.iter().find(|node| node.leads).map_or("-", |node| node.id.as_str());
+    let line = |node: &Seen| {
+        let (ip, port) = (node.address.ip(), node.address.port());
+        let role = if node.leads { "master" } else { "slave" };
+        let flags = if node.is_self { format!("myself,{role}") } else { role.to_string() };
+        let of = if node.leads { "-" } else { leader };
+        let state = if node.is_reached { "connected" } else { "disconnected" };
+        let slots = if node.leads { format!(" 0-{LAST_SLOT}") } else { String::new() };
+        format!("{} {ip}:{port}@{port} {flags} {of} 0 0 1 {state}{slots}\n", node.id)
+    };
+    seen.iter().filter(|node| wanted(node)).map(line).collect()
 }
 
 fn slots(
@@ -180,16 +235,22 @@ fn slots(
     _: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    let address = address(context);
+    let seen = seen(context);
+    if !seen.iter().any(|node| node.leads) {
+        reply.array(0);
+        return Ok(Answer::Now);
+    }
     reply.array(1);
-    reply.array(3);
+    reply.array(2 + seen.len());
     reply.integer(0);
     reply.integer(LAST_SLOT as i64);
-    reply.array(4);
-    reply.bulk(address.ip().to_string().as_bytes());
-    reply.integer(i64::from(address.port()));
-    reply.bulk(node_id(context.core).as_bytes());
-    reply.array(0);
+    for node in &seen {
+        reply.array(4);
+        reply.bulk(node.address.ip().to_string().as_bytes());
+        reply.integer(i64::from(node.address.port()));
+        reply.bulk(node.id.as_bytes());
+        reply.array(0);
+    }
     Ok(Answer::Now)
 }
 
@@ -198,8 +259,8 @@ fn shards(
     _: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    let address = address(context);
-    let ip = address.ip().to_string();
+    let seen = seen(context);
+    let offset = super::raft::Peers::of(context.core).offset;
     reply.array(1);
     reply.map(2);
     reply.bulk(b"slots");
@@ -207,29 +268,51 @@ fn shards(
     reply.integer(0);
     reply.integer(LAST_SLOT as i64);
     reply.bulk(b"nodes");
-    reply.array(1);
-    reply.map(7);
-    reply.bulk(b"id");
-    reply.bulk(node_id(context.core).as_bytes());
-    reply.bulk(b"port");
-    reply.integer(i64::from(address.port()));
-    for (name, value) in [("ip", ip.as_str()), ("endpoint", ip.as_str()), ("role", "master")] {
-        reply.bulk(name.as_bytes());
-        reply.bulk(value.as_bytes());
+    reply.array(seen.len());
+    for node in &seen {
+        let ip = node.address.ip().to_string();
+        let role = if node.leads { "master" } else { "replica" };
+        reply.map(7);
+        reply.bulk(b"id");
+        reply.bulk(node.id.as_bytes());
+        reply.bulk(b"port");
+        reply.integer(i64::from(node.address.port()));
+        for (name, value) in [("ip", ip.as_str()), ("endpoint", ip.as_str()), ("role", role)] {
+            reply.bulk(name.as_bytes());
+            reply.bulk(value.as_bytes());
+        }
+        reply.bulk(b"replication-offset");
+        reply.integer(offset as i64);
+        reply.bulk(b"health");
+        reply.bulk(if node.is_reached { b"online" } else { b"fail" });
     }
-    reply.bulk(b"replication-offset");
-    reply.integer(0);
-    reply.bulk(b"health");
-    reply.bulk(b"online");
     Ok(Answer::Now)
 }
 
 fn links(
-    _: &mut SessionContext<'_>,
+    context: &mut SessionContext<'_>,
     _: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    reply.array(0);
+    let core = &context.core;
+    let passed_ms = core.now_ms() - core.steady_ms();
+    let links = core.shared.cluster.links();
+    reply.array(links.len());
+    for link in links {
+        reply.map(6);
+        reply.bulk(b"direction");
+        reply.bulk(if link.dialled { b"to" } else { b"from" });
+        reply.bulk(b"node");
+        reply.bulk(format!("{:032x}{:08x}", core.shared.cluster_id, link.node.0).as_bytes());
+        reply.bulk(b"create-time");
+        reply.integer(passed_ms + link.since_ms);
+        reply.bulk(b"events");
+        reply.bulk(if link.is_up { b"rw" } else { b"" });
+        reply.bulk(b"send-buffer-allocated");
+        reply.integer(link.waiting_bytes as i64);
+        reply.bulk(b"send-buffer-used");
+        reply.integer(link.waiting_bytes as i64);
+    }
     Ok(Answer::Now)
 }
 
@@ -239,11 +322,17 @@ fn replicas(
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
     let asked = call.arguments.at(2);
-    if !asked.eq_ignore_ascii_case(node_id(context.core).as_bytes()) {
+    let seen = seen(context);
+    let Some(node) = seen.iter().find(|node| asked.eq_ignore_ascii_case(node.id.as_bytes())) else {
         let asked = String::from_utf8_lossy(asked);
         return Err(Refusal::Text(format!("ERR Unknown node {asked}").into()));
+    };
+    if !node.leads && seen.len() > 1 {
+        return Err(Refusal::text("ERR The specified node is not a master"));
     }
-    reply.array(0);
+    let lines = lines(&seen, |node| !node.leads);
+    reply.array(lines.len());
+    lines.iter().for_each(|line| reply.bulk(line.trim_end().as_bytes()));
     Ok(Answer::Now)
 }
 

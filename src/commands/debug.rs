@@ -4,6 +4,7 @@ use super::help::help;
 use super::object::encoding_name;
 use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Gather, Group, Keys, container, plain, read, session};
+use crate::core::cluster::META;
 use crate::core::place::moving::Wish;
 use crate::core::{Core, SessionContext};
 use crate::resp::reply::{Protocol, Reply};
@@ -66,7 +67,11 @@ fn digest(
     _: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
     let ask = |core: &mut Core| -> Digest {
-        let digests = core.shards.iter().map(|shard| shard.keyspace.digest_items());
+        let digests = core
+            .shards
+            .iter()
+            .filter(|shard| shard.id != META)
+            .map(|shard| shard.keyspace.digest_items());
         digests.fold(Digest::default(), add)
     };
     context.ask_cores(ask, |_, digests, reply| {

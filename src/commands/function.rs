@@ -87,7 +87,7 @@ type RunSession = fn(&mut SessionContext<'_>, &Call<'_>, &mut Reply<'_>) -> Resu
 const fn changing(name: &'static str, arity: Arity, run: RunSession) -> Command {
     let mut row = session(name, arity, run).of("function").asks();
     row.flags.write = true;
-    row
+    row.for_leader()
 }
 
 /// A change, and the reply once it is made.

@@ -3,6 +3,7 @@
 //! Fields have Redis' names where they mean the same; fields of Redis that have no meaning here are left
 //! out. What this server has beyond Redis stands in sections of its own: Cores, Shards and Raft.
 
+use super::raft::{Peers, split_address};
 use super::refusal::Refusal;
 use super::{Answer, Arity, Call, Command, Group, session, table};
 use crate::core::disk::snapshots::SnapshotReport;
@@ -306,12 +307,36 @@ fn stats(text: &mut Text, core: &Core, totals: &Totals) {
 }
 
 fn replication(text: &mut Text, core: &Core, _: &Totals) {
-    text.field("role", "master");
-    text.field("connected_slaves", 0);
+    let peers = Peers::of(core);
+    text.field("role", if peers.leads { "master" } else { "slave" });
+    if !peers.leads {
+        let (host, port) = peers.leader.as_deref().and_then(split_address).unwrap_or(("?", "0"));
+        text.field("master_host", host);
+        text.field("master_port", port);
+        text.field("master_link_status", if peers.leader.is_some() { "up" } else { "down" });
+        text.field("master_last_io_seconds_ago", if peers.leader.is_some() { 0 } else { -1 });
+        text.field("master_sync_in_progress", 0);
+        text.field("slave_read_repl_offset", peers.offset);
+        text.field("slave_repl_offset", peers.offset);
+        text.field("slave_priority", 100);
+        text.field("slave_read_only", 1);
+        text.field("replica_announced", 1);
+    }
+    text.field("connected_slaves", if peers.leads { peers.followers.len() } else { 0 });
+    if peers.leads {
+        for (n, (address, offset)) in peers.followers.iter().enumerate() {
+            let (host, port) = split_address(address).unwrap_or(("?", "0"));
+            let lag = u64::from(peers.offset > *offset);
+            text.field(
+                &format!("slave{n}"),
+                format_args!("ip={host},port={port},state=online,offset={offset},lag={lag}"),
+            );
+        }
+    }
     text.field("master_failover_state", "no-failover");
     text.field("master_replid", &core.shared.run_id);
     text.field("master_replid2", "0".repeat(40));
-    text.field("master_repl_offset", 0);
+    text.field("master_repl_offset", peers.offset);
     text.field("second_repl_offset", -1);
     text.field("repl_backlog_active", 0);
     text.field("repl_backlog_size", 0);

@@ -33,6 +33,7 @@ pub mod latency;
 pub mod lcs;
 pub mod list;
 pub mod lots;
+pub mod member;
 pub mod memory;
 pub mod module;
 mod numbered;
@@ -531,6 +532,8 @@ pub struct Flags {
     pub keys_only: bool,
     /// May reach keys of its name in other databases.
     pub crosses_databases: bool,
+    /// Run by the node that leads, although it touches no key.
+    pub for_leader: bool,
     /// Whom it serves.
     pub fill: Fill,
 }

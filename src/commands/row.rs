@@ -121,6 +121,7 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
             internal: false,
             keys_only: false,
             crosses_databases: false,
+            for_leader: false,
             fill: Fill::Arguments,
         },
         secrets: Secrets::None,
@@ -263,6 +264,12 @@ impl Command {
     /// May reach keys of its name in other databases.
     pub const fn crosses_databases(mut self) -> Command {
         self.flags.crosses_databases = true;
+        self
+    }
+
+    /// Run by the node that leads.
+    pub const fn for_leader(mut self) -> Command {
+        self.flags.for_leader = true;
         self
     }
 

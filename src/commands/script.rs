@@ -39,12 +39,12 @@ const SCRIPT: &[Command] = &[
         "3.2.0",
         "Refused: there is no debugger.",
     ),
-    session("exists", Arity::AtLeast(3), exists).of("script").about(
+    session("exists", Arity::AtLeast(3), exists).of("script").for_leader().about(
         Group::Scripting,
         "2.6.0",
         "Says for each digest whether its script is known.",
     ),
-    session("flush", Arity::AtLeast(2), flush).of("script").about(
+    session("flush", Arity::AtLeast(2), flush).of("script").for_leader().about(
         Group::Scripting,
         "2.6.0",
         "Forgets all scripts.",
@@ -54,7 +54,7 @@ const SCRIPT: &[Command] = &[
         "2.6.0",
         "Ends the scripts that run; nothing of them is done.",
     ),
-    session("load", Arity::Exactly(3), load).of("script").about(
+    session("load", Arity::Exactly(3), load).of("script").for_leader().about(
         Group::Scripting,
         "2.6.0",
         "Makes a script known and answers its digest.",

@@ -1,6 +1,7 @@
 //! Commands about the server as a whole: its clock, its role, its end, and all that it is asked.
 
 use super::info::REDIS_VERSION;
+use super::raft::{Peers, split_address};
 use super::refusal::{Outcome, Refusal};
 use super::{Answer, Arity, Call, Command, Group, plain, session};
 use crate::core::{Chance, Core, SessionContext, busy};
@@ -103,14 +104,32 @@ fn skyline(columns: usize, rows: usize, mut chance: Chance) -> String {
 }
 
 fn role(
-    _: &mut SessionContext<'_>,
+    context: &mut SessionContext<'_>,
     _: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
+    let peers = Peers::of(context.core);
+    if !peers.leads {
+        let (host, port) = peers.leader.as_deref().and_then(split_address).unwrap_or(("?", "0"));
+        reply.array(5);
+        reply.bulk(b"slave");
+        reply.bulk(host.as_bytes());
+        reply.integer(port.parse().unwrap_or(0));
+        reply.bulk(if peers.leader.is_some() { b"connected" } else { b"connect" });
+        reply.integer(peers.offset as i64);
+        return Ok(Answer::Now);
+    }
     reply.array(3);
     reply.bulk(b"master");
-    reply.integer(0);
-    reply.array(0);
+    reply.integer(peers.offset as i64);
+    reply.array(peers.followers.len());
+    for (address, offset) in &peers.followers {
+        let (host, port) = split_address(address).unwrap_or(("?", "0"));
+        reply.array(3);
+        reply.bulk(host.as_bytes());
+        reply.bulk(port.as_bytes());
+        reply.bulk(offset.to_string().as_bytes());
+    }
     Ok(Answer::Now)
 }
 

@@ -10,10 +10,11 @@ use super::refusal::Refusal;
 use super::{
     Command, Run, acl, bit, bitfield, client, cluster, command, command_log, config, connection,
     counter, database, debug, dump, expire, function, geo, geo_search, hash, hash_expire,
-    hyperloglog, info, keys, latency, lcs, list, memory, module, object, pattern, persistence,
-    pubsub, raft, scan, script, server, set, set_operations, sort, stream, stream_group,
-    stream_info, stream_read, string, zset, zset_operations, zset_range, zset_walk,
+    hyperloglog, info, keys, latency, lcs, list, member, memory, module, object, pattern,
+    persistence, pubsub, raft, scan, script, server, set, set_operations, sort, stream,
+    stream_group, stream_info, stream_read, string, zset, zset_operations, zset_range, zset_walk,
 };
+use crate::core::cluster::meta;
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
 use std::borrow::Cow;
@@ -58,6 +59,8 @@ const FAMILIES: &[&[Command]] = &[
     config::COMMANDS,
     command::COMMANDS,
     cluster::COMMANDS,
+    meta::COMMANDS,
+    member::COMMANDS,
     info::COMMANDS,
     server::COMMANDS,
     persistence::COMMANDS,

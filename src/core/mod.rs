@@ -6,6 +6,7 @@
 //! no lock is taken on a request's path.
 
 pub mod client;
+pub mod cluster;
 pub mod disk;
 pub mod gather;
 pub mod mail;
@@ -108,6 +109,10 @@ pub struct Shared {
     pub users: Register,
     /// What was denied.
     pub acl_log: Mutex<AclLog>,
+    /// What is known of other nodes.
+    pub cluster: cluster::ClusterView,
+    /// What this process is to other nodes; nothing in `cache` mode.
+    pub peer: Option<cluster::members::PeerIdentity>,
 }
 
 /// A source of chance for choices that need not be repeated (RANDOMKEY, SCAN's luck).
@@ -234,7 +239,15 @@ pub struct Core {
     report: Option<mpsc::Sender<Result<Stage, String>>>,
     /// Is it counted among the cores that serve?
     is_noted_as_serving: bool,
+    /// Its part in the cluster.
+    cluster: cluster::Cluster,
+    /// Brings a shard from the directory.
+    recover: Recover,
 }
+
+/// Brings a shard from the directory, or makes it there. Blocks until its data is read.
+pub type Recover =
+    Arc<dyn Fn(ringraft_shards::ids::ShardId) -> Result<LocalShard, String> + Send + Sync>;
 
 /// What a core is made of.
 pub struct Parts {
@@ -264,10 +277,15 @@ pub struct Parts {
     pub seed: u64,
     /// Told when the core serves.
     pub report: mpsc::Sender<Result<Stage, String>>,
+    /// Brings a shard from the directory.
+    pub recover: Recover,
 }
 
 /// Between two ticks: Raft's clock, expiry, timeouts.
 pub const TICK: Duration = Duration::from_millis(100);
+
+/// The same while there are other nodes, for Raft's clock; the rest is done at every second one.
+pub const CLUSTER_TICK: Duration = Duration::from_millis(50);
 
 impl Core {
     /// A core that is ready to run.
@@ -328,6 +346,8 @@ impl Core {
             freeing: false,
             report: Some(parts.report),
             is_noted_as_serving: false,
+            cluster: Default::default(),
+            recover: parts.recover,
         }
     }
 
@@ -372,7 +392,9 @@ impl Core {
     #[cold]
     fn open_when_permitted(&mut self) {
         let Some(report) = self.report.clone() else { return };
-        if !self.is_noted_as_serving && self.shards_serve() {
+        // Among others it may be long until somebody leads: requests wait for that.
+        let is_ready = self.shared.cluster.is_clustered() || self.shards_serve();
+        if !self.is_noted_as_serving && is_ready {
             self.is_noted_as_serving = true;
             for shard in &mut self.shards {
                 shard.propose_limits(self.settings.limits);
@@ -493,7 +515,8 @@ impl Core {
         if std::mem::take(&mut self.tick_due) {
             if self.wants_tick() {
                 // Its completion ends the sleep, should there be one then.
-                self.ring.start_timer(TICK);
+                let is_clustered = self.shared.cluster.is_clustered();
+                self.ring.start_timer(if is_clustered { CLUSTER_TICK } else { TICK });
             }
             self.tick();
         }
@@ -507,7 +530,15 @@ impl Core {
         self.complete_gathers();
         let unblocked = self.tend_blocked();
         self.send_moved();
+        let is_clustered = self.shared.cluster.is_clustered();
+        if is_clustered {
+            self.hand_outgoing_on();
+        }
         self.flush();
+        if is_clustered {
+            // Behind the replies of other nodes' clients.
+            self.flush_links();
+        }
         self.free_released();
         if self.moves.has_work() {
             self.tend_moves();
@@ -535,6 +566,7 @@ impl Core {
         self.gate_closed = paused
             || self.stop_sent
             || self.shared.scripts.is_busy()
+            || self.shared.cluster.is_elsewhere()
             || self.shared.monitor_count.load(Ordering::Relaxed) > 0
             || self.settings.slowlog_log_slower_than == 0;
     }

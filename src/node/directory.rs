@@ -128,6 +128,12 @@ impl Directory {
         Ok(Directory { path: path.into(), identity, is_new, _lock: lock })
     }
 
+    /// The directory is for this node of a cluster that is there already.
+    pub fn join(&mut self, identity: Identity) {
+        assert!(self.is_new, "what a directory is for is decided once");
+        self.identity = identity;
+    }
+
     /// Writes down what a new directory is for, as far as this start goes. To be called before any shard writes to it.
     /// Errors: it cannot be written.
     pub fn begin_founding(&self) -> Result<(), Refusal> {

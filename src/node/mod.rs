@@ -4,6 +4,8 @@ pub mod banner;
 pub mod checks;
 pub mod cpus;
 pub mod directory;
+pub mod join;
+pub mod life;
 pub mod logging;
 pub mod recover;
 pub mod run;
@@ -15,6 +17,8 @@ use crate::rdb::first_start::{self, Checked};
 use crate::settings::values::{Mode, Slots};
 use crate::settings::{SettingError, Settings};
 use directory::{Directory, Identity, Wanted};
+use ringraft_shards::peer::Secret;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Why the server does not start: one line with what is wrong, why, and what to do.
@@ -55,7 +59,25 @@ pub struct Plan {
     pub loaded: Option<Checked>,
     /// The users.
     pub users: Users,
+    /// What this process is to other nodes; nothing in `cache` mode.
+    pub peer: Option<PeerFacts>,
 }
+
+/// What this process is to other nodes.
+#[derive(Debug)]
+pub struct PeerFacts {
+    /// Its directory, and which of its starts this is.
+    pub life: life::Life,
+    /// Where they reach it.
+    pub address: String,
+    /// The secret that they share.
+    pub secret: Secret,
+    /// Is it one of several, or does it become one now?
+    pub is_clustered: bool,
+}
+
+/// The newest feature level that this version knows.
+pub const LEVEL: u32 = 1;
 
 /// Checks the machine and opens the data directory. `now_ms` is the time since the Unix epoch.
 /// Errors: the first thing that stands in the way.
@@ -71,10 +93,15 @@ pub fn prepare(mut settings: Settings, now_ms: u64) -> Result<Plan, Refusal> {
         shards_default: cpus.len().min(ringraft_shards::slot::SLOT_COUNT) as u16,
         slots: settings.slots.scheme(),
     };
-    let directory = match settings.mode {
+    let secret = read_secret(&settings)?;
+    let mut directory = match settings.mode {
         Mode::Store => Some(Directory::open(&settings.dir, &wanted, now_ms)?),
         Mode::Cache => None,
     };
+    let mut peer = None;
+    if let Some(directory) = &mut directory {
+        peer = Some(meet_others(&settings, directory, &cpus, secret, now_ms)?);
+    }
     let identity = match &directory {
         Some(directory) => directory.identity().clone(),
         None => Identity::create(&wanted, now_ms),
@@ -99,7 +126,68 @@ pub fn prepare(mut settings: Settings, now_ms: u64) -> Result<Plan, Refusal> {
     settings.shards = Some(identity.shard_count);
     settings.slots = Slots::of_scheme(identity.slot_scheme);
     settings.cores = Some(cpus.clone());
-    Ok(Plan { settings, cpus, identity, directory, tls, loaded, users })
+    Ok(Plan { settings, cpus, identity, directory, tls, loaded, users, peer })
+}
+
+/// The secret of the cluster.
+/// Errors: its file cannot be read, or is empty.
+fn read_secret(settings: &Settings) -> Result<Secret, Refusal> {
+    let Some(file) = &settings.cluster_secret else { return Ok(Secret::none()) };
+    let read = std::fs::read(file).map_err(|error| {
+        Refusal::failure(format!("cannot read --cluster-secret {}: {error}", file.display()))
+    })?;
+    match read.trim_ascii() {
+        b"" => Err(Refusal::option(format!("--cluster-secret {} is empty", file.display()))),
+        secret => Ok(Secret::new(secret)),
+    }
+}
+
+/// Counts this start, finds out where others reach this node, and joins them if that was asked for and not done.
+/// Errors: the directory's, or why it cannot join.
+fn meet_others(
+    settings: &Settings,
+    directory: &mut Directory,
+    cpus: &[usize],
+    secret: Secret,
+    now_ms: u64,
+) -> Result<PeerFacts, Refusal> {
+    let life = life::Life::begin(directory.path())?;
+    let mut address = settings.advertise.clone();
+    if address.is_empty() {
+        // What others reach before what only this machine does.
+        let listening: Vec<SocketAddr> = settings.addresses().collect();
+        let best = listening.iter().find(|a| !a.ip().is_loopback() && !a.ip().is_unspecified());
+        let best = best.or(listening.iter().find(|a| !a.ip().is_unspecified()));
+        address = best.map_or(String::new(), SocketAddr::to_string);
+        if address.is_empty() && settings.port != 0 {
+            address = format!("127.0.0.1:{}", settings.port);
+        }
+    }
+    let joins = !settings.join.is_empty() && directory.is_new();
+    if joins {
+        if address.is_empty() {
+            return Err(Refusal::option("--join needs a port where other nodes reach this one"));
+        }
+        let asking = join::Asking {
+            seeds: &settings.join,
+            life,
+            address: &address,
+            cores: cpus.len(),
+            level: LEVEL,
+            secret: &secret,
+        };
+        let identity = join::join(&asking, now_ms)?;
+        tracing::info!("this is node {} of cluster {}", identity.node, identity.cluster);
+        if settings.shards.is_some_and(|shards| shards != identity.shard_count) {
+            return Err(Refusal::option(format!(
+                "the cluster has {} shards: leave out --shards",
+                identity.shard_count
+            )));
+        }
+        directory.join(identity);
+    }
+    let is_clustered = joins || recover::has_meta(directory.path());
+    Ok(PeerFacts { life, address, secret, is_clustered })
 }
 
 /// Checks what `--load-rdb` names, if this start creates the directory.

@@ -4,10 +4,13 @@
 //! the group is opened behind it; the entries that it knows to be committed are applied by the core's first
 //! turns. Nothing on the disk is changed before the log is known to go on where the snapshot ends.
 
+use crate::core::CLUSTER_TICK;
+use crate::core::cluster::META;
 use crate::core::disk::snapshots::ShardSnapshots;
 use crate::core::disk::storage::ShardFiles;
 use crate::core::shard::LocalShard;
 use crate::core::wall_clock_ms;
+use crate::limits::SEGMENT_BYTES_MIN;
 use crate::node::banner::ShardProgress;
 use crate::settings::values::Fsync;
 use ringraft_shards::disk::RealDisk;
@@ -23,6 +26,20 @@ use std::sync::{Arc, Mutex};
 
 /// Log writes are laid out in blocks of this size: every disk in use takes them.
 const BLOCK_BYTES: usize = 4096;
+
+/// The node that founds a cluster.
+const FOUNDER: NodeId = NodeId(1);
+
+/// Ticks without a leader before an election, at least; at most twice as many. The same on all nodes: leases rest on it.
+const ELECTION_TICKS: usize = 8;
+
+/// Size of segments of the meta group's log.
+const META_SEGMENT_BYTES: u64 = SEGMENT_BYTES_MIN;
+
+/// Has a directory a meta group: is its node one of several?
+pub fn has_meta(directory: &Path) -> bool {
+    log_directory(directory, META).exists()
+}
 
 /// What a shard is brought back from.
 pub struct Origins {
@@ -46,7 +63,11 @@ impl Origins {
     /// Brings one shard back. Blocks until its data is read.
     /// Errors: one line that names the file, what is wrong and what to do.
     pub fn recover(&self, shard: ShardId, seed: u64) -> Result<LocalShard, String> {
-        let config = GroupConfig::new(self.node, shard, vec![self.node]);
+        // Whoever joins is told of the members by a snapshot.
+        let founders = if self.node == FOUNDER { vec![self.node] } else { Vec::new() };
+        let mut config = GroupConfig::new(self.node, shard, founders);
+        config.tick_us = CLUSTER_TICK.as_micros() as u64;
+        config.election_ticks = ELECTION_TICKS;
         let Some(directory) = &self.directory else {
             let group = Group::open(config, None, None, seed).map_err(|e| e.to_string())?;
             let snapshots = ShardSnapshots::new(None, Vec::new(), wall_clock_ms());
@@ -115,13 +136,19 @@ impl Origins {
         seed: u64,
     ) -> Result<RecoveredLog, String> {
         let identity = LogIdentity { cluster: self.cluster, node: self.node, shard };
+        let segment_bytes = match shard {
+            META => self.segment_bytes.min(META_SEGMENT_BYTES),
+            _ => self.segment_bytes,
+        };
         let options = LogOptions {
             block_bytes: BLOCK_BYTES,
-            segment_bytes: self.segment_bytes,
+            segment_bytes,
             sync: self.fsync.sync_policy(),
             ..LogOptions::new(identity)
         };
-        let before = *self.progress[usize::from(shard.0)].lock().expect("no panic holds it");
+        let before =
+            self.progress_of(shard).map(|progress| *progress.lock().expect("no panic holds it"));
+        let before = before.unwrap_or_default();
         let mut tell = |done, total| {
             self.tell(shard, |progress| {
                 progress.read_bytes = before.read_bytes + done;
@@ -144,8 +171,14 @@ impl Origins {
     }
 
     fn tell(&self, shard: ShardId, change: impl FnOnce(&mut ShardProgress)) {
-        let mut progress = self.progress[usize::from(shard.0)].lock().expect("no panic holds it");
-        change(&mut progress);
+        if let Some(progress) = self.progress_of(shard) {
+            change(&mut progress.lock().expect("no panic holds it"));
+        }
+    }
+
+    /// The meta group has none.
+    fn progress_of(&self, shard: ShardId) -> Option<&Mutex<ShardProgress>> {
+        self.progress.get(usize::from(shard.0))
     }
 }
 

@@ -3,10 +3,12 @@
 use super::banner::{Recovery, ShardProgress};
 use super::directory::Directory;
 use super::recover::Origins;
-use super::{Plan, Refusal, checks, cpus};
+use super::{LEVEL, Plan, Refusal, checks, cpus};
 use crate::acl::users::Register;
 use crate::core::client::connection;
 use crate::core::client::evict::ClientMemory;
+use crate::core::cluster::members::PeerIdentity;
+use crate::core::cluster::{ClusterView, META};
 use crate::core::disk::background::Background;
 use crate::core::disk::full_disk::SnapshotTurn;
 use crate::core::disk::storage::Storage;
@@ -23,6 +25,7 @@ use crate::settings::values::CoresInUse;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::KeyHasher;
+use ringraft_shards::peer::Identity as PeerProcess;
 use socket2::Socket;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -61,6 +64,7 @@ impl Node {
         let core_count = plan.cpus.len();
         let cpu_times = CpuTimes::read();
         let shard_count = usize::from(plan.identity.shard_count);
+        let is_clustered = plan.peer.as_ref().is_some_and(|peer| peer.is_clustered);
         let shared = Arc::new(Shared {
             next_connection_id: AtomicU64::new(1),
             connection_count: AtomicU32::new(0),
@@ -85,6 +89,8 @@ impl Node {
             users: Register::new(plan.users.clone()),
             acl_log: Mutex::default(),
             tls: plan.tls.clone(),
+            cluster: ClusterView::new(plan.identity.node, shard_count, is_clustered),
+            peer: peer_identity(plan)?,
         });
         let hasher = KeyHasher::with_scheme(plan.identity.key_hash_seed, plan.identity.slot_scheme);
         let unix = unix_socket(plan)?;
@@ -109,20 +115,29 @@ impl Node {
         let progress: Arc<Vec<Mutex<ShardProgress>>> =
             Arc::new((0..shard_count).map(|_| Mutex::default()).collect());
         let mut threads = Vec::new();
+        let origins = Arc::new(Origins {
+            directory: plan.directory.as_ref().map(|d| d.path().to_path_buf()),
+            cluster: plan.identity.cluster,
+            node: plan.identity.node,
+            hasher,
+            segment_bytes: plan.settings.segment_size,
+            fsync: plan.settings.fsync,
+            progress: progress.clone(),
+        });
         for seat in seats {
+            let mut router = Router::new(hasher, shard_count, core_count, seat.id);
+            if is_clustered {
+                // It is brought back there, and goes where the links are.
+                router.send_to(META, 0);
+                if seat.id == 0 {
+                    router.put(META, router.shards_of_core(0).count());
+                }
+            }
             let start = CoreStart {
                 settings: plan.settings.clone(),
-                origins: Origins {
-                    directory: plan.directory.as_ref().map(|d| d.path().to_path_buf()),
-                    cluster: plan.identity.cluster,
-                    node: plan.identity.node,
-                    hasher,
-                    segment_bytes: plan.settings.segment_size,
-                    fsync: plan.settings.fsync,
-                    progress: progress.clone(),
-                },
+                origins: origins.clone(),
                 shared: shared.clone(),
-                router: Router::new(hasher, shard_count, core_count, seat.id),
+                router,
                 mailboxes: mailboxes.clone(),
                 report: report.clone(),
             };
@@ -200,6 +215,25 @@ impl Node {
     }
 }
 
+/// What this process is to other nodes.
+/// Errors: the kernel has no random numbers.
+fn peer_identity(plan: &Plan) -> Result<Option<PeerIdentity>, Refusal> {
+    let Some(peer) = &plan.peer else { return Ok(None) };
+    let process = getrandom::u64()
+        .map_err(|error| Refusal::failure(format!("cannot read random bytes: {error}")))?;
+    let identity = PeerProcess {
+        cluster: plan.identity.cluster,
+        epoch: 1,
+        node: plan.identity.node,
+        directory: peer.life.directory,
+        start: peer.life.start,
+        process,
+        level: LEVEL,
+        address: peer.address.clone(),
+    };
+    Ok(Some(PeerIdentity { identity, secret: peer.secret.clone() }))
+}
+
 /// Brings all shards to the first core whose cpu is not busy with something else.
 fn gather(plan: &Plan, shared: &Shared, mailboxes: &[MailboxSender], before: &CpuTimes) {
     let now = CpuTimes::read();
@@ -213,6 +247,7 @@ fn gather(plan: &Plan, shared: &Shared, mailboxes: &[MailboxSender], before: &Cp
 
 /// Lets all cores listen.
 fn permit(shared: &Shared, mailboxes: &[MailboxSender]) {
+    shared.cluster.set_link_core(shared.board.home());
     shared.may_listen.store(true, Ordering::Release);
     for mailbox in mailboxes {
         // A full mailbox means an awake core.
@@ -282,7 +317,7 @@ pub fn random_digits() -> Result<String, Refusal> {
 
 struct CoreStart {
     settings: crate::settings::Settings,
-    origins: Origins,
+    origins: Arc<Origins>,
     shared: Arc<Shared>,
     router: Router,
     mailboxes: Vec<MailboxSender>,
@@ -325,7 +360,8 @@ impl CoreStart {
             return self.give_up(format!("cannot read random bytes: {error}"));
         }
         let seed = u64::from_le_bytes(seed);
-        let shards: Vec<ShardId> = self.router.shards_of_core(seat.id).collect();
+        let mut shards: Vec<ShardId> = self.router.shards_of_core(seat.id).collect();
+        shards.extend(self.router.local(META).map(|_| META));
         let mut storage = Storage::new(Background::start(seat.mailbox.bell().clone()).await);
         let mut recovered = Vec::new();
         for shard in shards {
@@ -351,6 +387,10 @@ impl CoreStart {
             listeners: seat.listeners,
             seed,
             report: self.report,
+            recover: {
+                let origins = self.origins;
+                Arc::new(move |shard| origins.recover(shard, seed ^ u64::from(shard.0)))
+            },
         });
         let result = core.run().await;
         if result.is_ok() {

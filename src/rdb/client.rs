@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 /// Whom to talk to, and as whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +82,21 @@ impl Client {
             )),
             answer => Ok(answer),
         }
+    }
+
+    /// Nothing is waited for longer than this.
+    pub fn patience(&self, time: Duration) -> io::Result<()> {
+        self.input.get_ref().set_read_timeout(Some(time))
+    }
+
+    /// Asks something and waits for its reply, which may be an error.
+    /// Errors: the connection's.
+    pub fn ask_plainly(&mut self, words: &[&str]) -> io::Result<Answer> {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, words);
+        let mut stream = self.input.get_ref();
+        stream.write_all(&bytes)?;
+        self.read()
     }
 
     /// The same with words of text.

@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use table::TABLE;
 use values::{
     BufferLimits, ClientShare, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, PubsubDefault,
-    Slots, Spin,
+    Routing, Slots, Spin,
 };
 
 /// Every setting's value.
@@ -135,6 +135,14 @@ pub struct Settings {
     pub spin_us: Spin,
     /// What the socket rings may use.
     pub ring_features: Features,
+    /// Addresses of a cluster that a new directory joins, separated by commas; empty: it founds one.
+    pub join: String,
+    /// Where other nodes and their clients reach this one; empty: where it listens.
+    pub advertise: String,
+    /// The file with the secret that all nodes share.
+    pub cluster_secret: Option<PathBuf>,
+    /// What is done with requests that another node must run.
+    pub routing: Routing,
     /// The file that was read at the start and that CONFIG REWRITE writes.
     pub config_file: Option<PathBuf>,
     /// The RDB file that a first start loads (`--load-rdb`).
@@ -198,6 +206,10 @@ impl Default for Settings {
             cores_in_use: CoresInUse::Auto,
             spin_us: Spin::Auto,
             ring_features: Features::ALL,
+            join: String::new(),
+            advertise: String::new(),
+            cluster_secret: None,
+            routing: Routing::Forward,
             config_file: None,
             load_rdb: None,
             config_is_redis: false,
@@ -361,6 +373,7 @@ impl Settings {
                 ("snapshot-interval", self.snapshot_interval != 0),
                 ("snapshot-log-bytes", self.is_given("snapshot-log-bytes")),
                 ("segment-size", self.is_given("segment-size")),
+                ("join", !self.join.is_empty()),
             ];
             if let Some((name, _)) = contradictions.iter().find(|(_, contradicts)| *contradicts) {
                 return Err((name, "mode cache keeps nothing on disk".into()));

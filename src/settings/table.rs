@@ -7,12 +7,13 @@ use super::row::{Kind, Setting, entries, in_range, integer, row, shown, size, sw
 use super::tls;
 use super::values::{
     ClientShare, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, PubsubDefault, RingFeature,
-    Slots, Spin, Word, cpus_text, items, join, parse_cpus, words,
+    Routing, Slots, Spin, Word, cpus_text, items, join, parse_cpus, words,
 };
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_BYTES_STEP};
 use crate::net::ring::Features;
 use ringraft_shards::limits::DATABASE_COUNT;
 use ringraft_shards::limits::STRING_BYTES_MAX;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Largest number of seconds and of counts, as in Redis.
@@ -24,6 +25,24 @@ const SPIN_US_MAX: i64 = 1_000_000;
 
 /// Shards of a cluster: one slot each at least.
 const SHARDS_MAX: i64 = ringraft_shards::slot::SLOT_COUNT as i64;
+
+/// Addresses separated by commas, each with its host.
+/// Errors: one of them is none.
+fn join_list(text: &str) -> Result<String, String> {
+    let mut whole = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let address = match part.strip_prefix(':').unwrap_or(part).parse::<u16>() {
+            Ok(port) => format!("127.0.0.1:{port}"),
+            Err(_) => part.to_string(),
+        };
+        let port = address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(1..))) {
+            return Err(format!("{part} is no HOST:PORT"));
+        }
+        whole.push(address);
+    }
+    Ok(whole.join(","))
+}
 
 /// Every setting, in the order of `--help` and CONFIG GET.
 pub const TABLE: &[Setting] = &[
@@ -167,6 +186,51 @@ pub const TABLE: &[Setting] = &[
             "How keys are dealt to shards, fixed when the directory is created: codis, or redis for clients of Redis \
              Cluster; auto is codis",
         ),
+    text(
+        "join",
+        |s| s.join.clone(),
+        |s, v| {
+            s.join = join_list(v)?;
+            Ok(())
+        },
+    )
+    .short('j')
+    .help(
+        CLUSTER,
+        "ADDR",
+        "Join the cluster of the node at HOST:PORT, or PORT of this machine; several with commas",
+    ),
+    text(
+        "advertise",
+        |s| s.advertise.clone(),
+        |s, v| {
+            let is_address = v.is_empty() || v.parse::<SocketAddr>().is_ok();
+            if !is_address {
+                return Err("it is no address and port, such as 10.0.0.1:6379".into());
+            }
+            s.advertise = v.into();
+            Ok(())
+        },
+    )
+    .help(CLUSTER, "ADDR", "IP:PORT at which other nodes reach this one; empty: where it listens"),
+    text(
+        "cluster-secret",
+        |s| s.cluster_secret.as_ref().map_or(String::new(), |file| file.display().to_string()),
+        |s, v| {
+            s.cluster_secret = (!v.is_empty()).then(|| PathBuf::from(v));
+            Ok(())
+        },
+    )
+    .help(
+        CLUSTER,
+        "FILE",
+        "File with the secret that all nodes share; without one nodes are of one machine",
+    ),
+    word("routing", words::<Routing>, |s| s.routing.word(), |s, v| {
+        Routing::from_word(v).map(|to| s.routing = to)
+    })
+    .help(CLUSTER, "WORD", "Requests that another node must run: forward sends them on, try names it")
+    .at_run_time(),
     word(
         "cores-in-use",
         words::<CoresInUse>,
@@ -501,6 +565,7 @@ pub const TABLE: &[Setting] = &[
 
 pub(super) const NETWORK: &str = "Network";
 const CORES: &str = "Cores";
+const CLUSTER: &str = "Cluster";
 const STORAGE: &str = "Storage";
 const MEMORY: &str = "Memory";
 const VALUES: &str = "Values";

@@ -156,6 +156,20 @@ impl Word for Slots {
         &[("auto", Slots::Auto), ("codis", Slots::Codis), ("redis", Slots::Redis)];
 }
 
+/// What a node that does not lead does with requests for data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routing {
+    /// Sends them to the node that does.
+    Forward,
+    /// Names that node: `-TRY host:port`.
+    Try,
+}
+
+impl Word for Routing {
+    const WORDS: &'static [(&'static str, Routing)] =
+        &[("forward", Routing::Forward), ("try", Routing::Try)];
+}
+
 /// How long a core looks for work before it sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spin {

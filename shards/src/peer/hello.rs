@@ -303,6 +303,24 @@ impl Secret {
         mac
     }
 
+    /// Shows that whoever says this knows the secret, to somebody who need not be there: for asking to join.
+    pub fn seal(&self, said: &[u8]) -> [u8; PROOF_BYTES] {
+        let mut mac: Hmac<Sha256> =
+            Hmac::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        mac.update(b"ringraft join\0");
+        mac.update(said);
+        mac.finalize().into_bytes().into()
+    }
+
+    /// Is that the seal of it? Compared in constant time.
+    pub fn is_sealed(&self, said: &[u8], seal: &[u8]) -> bool {
+        let mut mac: Hmac<Sha256> =
+            Hmac::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        mac.update(b"ringraft join\0");
+        mac.update(said);
+        mac.verify_slice(seal).is_ok()
+    }
+
     /// Proof that `side` knows the secret and has said this. `hellos`: of the side that dialled, then of the other.
     pub(super) fn prove(
         &self,

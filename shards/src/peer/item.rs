@@ -21,6 +21,7 @@ pub(super) const VOTED: u8 = 6;
 pub(super) const STAND_NOW: u8 = 7;
 pub(super) const OFFER: u8 = 8;
 const TRANSACTION: u8 = 16;
+const NODE: u8 = 17;
 
 /// What one core has to say to another.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +35,8 @@ pub enum Item {
     },
     /// A message of a transaction, as bytes ([`crate::transaction::put_message`]).
     Transaction(Bytes),
+    /// What one node's process says to another's: clients' requests and replies, messages, who serves.
+    Node(Bytes),
 }
 
 /// What waits together in a link, in order.
@@ -55,7 +58,7 @@ impl Item {
                 MessageType::MsgAppend | MessageType::MsgSnapshot => Class::Appends,
                 _ => Class::Urgent,
             },
-            Item::Transaction(_) => Class::Others,
+            Item::Transaction(_) | Item::Node(_) => Class::Others,
         }
     }
 
@@ -63,7 +66,7 @@ impl Item {
     pub fn bytes(&self) -> usize {
         let own = match self {
             Item::Raft { message, .. } => messages::bytes(&message.0),
-            Item::Transaction(bytes) => bytes.len(),
+            Item::Transaction(bytes) | Item::Node(bytes) => bytes.len(),
         };
         ITEM_HEAD_BYTES + own
     }
@@ -74,6 +77,10 @@ impl Item {
             Item::Raft { shard, message } => messages::put(*shard, &message.0, out),
             Item::Transaction(bytes) => {
                 put_head(out, TRANSACTION, 0, ShardId(0), bytes.len());
+                out.share(bytes);
+            }
+            Item::Node(bytes) => {
+                put_head(out, NODE, 0, ShardId(0), bytes.len());
                 out.share(bytes);
             }
         }
@@ -121,6 +128,7 @@ pub fn take_all(
         let own = input.string()?;
         match kind {
             TRANSACTION => item(Item::Transaction(own)),
+            NODE => item(Item::Node(own)),
             _ => {
                 let ends = messages::Ends { from, to };
                 messages::take(kind, flags, shard, own, ends, &mut item)?;

@@ -159,7 +159,7 @@ pub(super) fn put_heartbeats(items: &[Item], out: &mut Pieces) -> usize {
             let (stamp, _) = message.0.context.split_first_chunk::<STAMP_BYTES>()?;
             Some((kind, *stamp))
         }
-        Item::Transaction(_) => None,
+        Item::Transaction(_) | Item::Node(_) => None,
     };
     let Some(first) = items.first().and_then(row) else { return 0 };
     let count = items.iter().take_while(|item| row(item) == Some(first)).count();

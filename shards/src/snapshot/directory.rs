@@ -151,6 +151,14 @@ impl SnapshotDirectory {
         Ok(Some(newest))
     }
 
+    /// Removes those that lie behind an index.
+    pub fn remove_beyond(&self, index: Index) -> Result<(), SnapshotError> {
+        for name in self.list()?.iter().filter(|name| name.index > index) {
+            remove_if_present(&self.path.join(name.to_string()))?;
+        }
+        self.sync()
+    }
+
     /// Makes the names in it durable.
     pub fn sync(&self) -> Result<(), SnapshotError> {
         sync_directory(&self.path)

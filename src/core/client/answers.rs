@@ -44,6 +44,8 @@ pub struct Origin {
     pub rides: bool,
     /// Is an access by it not to be counted (CLIENT NO-TOUCH)?
     pub no_touch: bool,
+    /// Was it sent on by another node, which sends it again if it had no effect?
+    pub is_relayed: bool,
 }
 
 impl Origin {
@@ -54,6 +56,7 @@ impl Origin {
         protocol: Protocol::Resp2,
         rides: false,
         no_touch: true,
+        is_relayed: false,
     };
 }
 

@@ -6,6 +6,8 @@
 use crate::commands::Command;
 use crate::core::client::replies::Replies;
 use crate::core::client::session::Session;
+use crate::core::cluster::relay::Relay;
+use crate::core::cluster::relayed::Owner;
 use crate::core::transact::coalesce::Membership;
 use crate::net::tls::session::Session as TlsSession;
 use crate::resp::parse::Parser;
@@ -30,6 +32,8 @@ pub enum Hold {
     Order,
     /// It is on its way to another core.
     Moving,
+    /// No node is known to lead, or too much is on its way to the one that does.
+    Leader,
 }
 
 /// What a connection speaks.
@@ -41,12 +45,16 @@ pub enum Kind {
     Tls,
     /// HTTP, for metrics.
     Metrics,
+    /// Another node.
+    Peer,
+    /// RESP of another node's client, which has no socket here.
+    Relayed,
 }
 
 impl Kind {
-    /// Is there RESP in it?
+    /// Is a client at its other end, who speaks RESP?
     pub fn is_client(self) -> bool {
-        self != Kind::Metrics
+        matches!(self, Kind::Client | Kind::Tls)
     }
 }
 
@@ -171,6 +179,12 @@ pub struct Connection {
     pub received_bytes: u64,
     /// Requests parsed.
     pub request_count: u64,
+    /// Its session with the node that leads, while this one does not.
+    pub relay: Option<Box<Relay>>,
+    /// Whose session it is, if it is one of another node's client.
+    pub owner: Option<Owner>,
+    /// Until when it waits for a leader, milliseconds since the process started.
+    pub held_until_ms: i64,
 }
 
 impl Connection {
@@ -222,6 +236,9 @@ impl Connection {
             may_move_ms: 0,
             received_bytes: 0,
             request_count: 0,
+            relay: None,
+            owner: None,
+            held_until_ms: 0,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::commands::scan::{Cursor, ScanOptions};
 use crate::commands::{Answer, Call, Command, Gather, Run, Spread, table};
 use crate::core::Core;
 use crate::core::client::answers::{Origin, Target};
-use crate::core::client::connection::Hold;
+use crate::core::client::connection::{self, Hold};
 use crate::core::client::intake::{OUT_OF_MEMORY, forward};
 use crate::core::client::session::{Queued, ReplyMode};
 use crate::core::gather::context::{SessionContext, run_session};
@@ -64,6 +64,16 @@ impl Core {
             self.answers.connections.at_mut(index).hold = Hold::Order;
             return;
         }
+        if let Ok(command) = checked
+            && self.shared.cluster.is_elsewhere()
+            && self.is_relayed(index, command, &arguments)
+        {
+            return;
+        }
+        if self.stop_sent && self.answers.connections.at(index).kind == connection::Kind::Relayed {
+            // Another node leads soon.
+            return self.send_back(index);
+        }
         let sequence = self.expect_reply(index);
         let target = Target::Connection { index, sequence };
         match checked {
@@ -113,6 +123,7 @@ impl Core {
     fn abort_exec(&mut self, index: u32, target: Target, refusal: &Refusal) {
         self.answers.connections.at_mut(index).session.transaction = None;
         self.forget_watched(index);
+        self.forget_relayed_watch(index);
         let line = refusal.line();
         let cause = line.strip_prefix(b"ERR ").unwrap_or(&line);
         let refusal = Refusal::repeating("EXECABORT Transaction discarded because of: ", cause, "");
@@ -217,7 +228,7 @@ impl Core {
     }
 
     /// Puts a request back into the connection's input until the pause is over.
-    fn hold_back(&mut self, index: u32, arguments: &OwnedArguments) {
+    pub(in crate::core) fn hold_back(&mut self, index: u32, arguments: &OwnedArguments) {
         let mut request = Vec::new();
         let mut reply = Reply::new(&mut request, Default::default());
         reply.array(arguments.borrow().count());
@@ -229,7 +240,13 @@ impl Core {
         connection.held_back = request;
     }
 
-    fn refuse(&mut self, index: u32, target: Target, refusal: &Refusal, arguments: Arguments<'_>) {
+    pub(in crate::core) fn refuse(
+        &mut self,
+        index: u32,
+        target: Target,
+        refusal: &Refusal,
+        arguments: Arguments<'_>,
+    ) {
         let protocol = self.answers.connections.at(index).session.protocol;
         let stats = &mut self.stats;
         let unknown = *refusal == UNKNOWN;
@@ -409,6 +426,7 @@ impl Core {
             protocol: connection.session.protocol,
             rides: true,
             no_touch: connection.session.no_touch,
+            is_relayed: connection.owner.is_some(),
         };
         let view = arguments.borrow();
         if command.spread == Spread::Everywhere(Gather::Cursor) {
@@ -632,6 +650,7 @@ impl Core {
                     protocol,
                     rides: true,
                     no_touch: true,
+                    is_relayed: false,
                 };
                 let (database, first_key) = (DatabaseIndex(database), KeyHash::default());
                 let arguments = arguments.borrow();

@@ -7,7 +7,7 @@
 use crate::commands::{Keys, Run, Spread, table};
 use crate::core::Core;
 use crate::core::client::answers::{Origin, Target};
-use crate::core::client::connection::Hold;
+use crate::core::client::connection::{Hold, Kind};
 use crate::core::client::session::ReplyMode;
 use crate::core::mail::mailbox::Outbox;
 use crate::core::mail::router::Router;
@@ -52,6 +52,10 @@ impl Core {
         connection.active_ms = self.turn.steady_ms;
         connection.received_bytes += length as u64;
         self.stats.input_bytes += length as u64;
+        if connection.request_count == 0 && self.is_of_a_node(index, buffer, length) {
+            return;
+        }
+        let connection = self.answers.connections.at_mut(index);
         if connection.unparsed() == 0 && self.may_parse(index) {
             self.parse(index, Source::Buffer(buffer, length as u16));
         } else {
@@ -67,6 +71,28 @@ impl Core {
             }
             self.parse(index, Source::Input(index));
         }
+    }
+
+    /// Does another node speak? What it says begins as no request can.
+    #[cold]
+    fn is_of_a_node(&mut self, index: u32, buffer: u16, length: usize) -> bool {
+        let bytes = self.ring.buffer(buffer, length);
+        let connection = self.answers.connections.at_mut(index);
+        match connection.kind {
+            Kind::Peer if connection.hold == Hold::Moving => {
+                connection.input.extend_from_slice(bytes);
+            }
+            Kind::Peer => {
+                let bytes = bytes.to_vec();
+                self.peer_received(index, &bytes);
+            }
+            Kind::Client if connection.unparsed() == 0 && bytes.first() == Some(&0) => {
+                connection.input.extend_from_slice(bytes);
+                self.peer_has_dialled(index);
+            }
+            Kind::Client | Kind::Tls | Kind::Metrics | Kind::Relayed => return false,
+        }
+        true
     }
 
     /// May requests of this connection be taken now?
@@ -239,6 +265,7 @@ impl Core {
             protocol: session.protocol,
             rides: connection.must_ride(),
             no_touch: session.no_touch,
+            is_relayed: connection.owner.is_some(),
         };
         let database = session.database;
         if let Run::Plain(run) = command.run {

@@ -117,7 +117,7 @@ impl Core {
         }
     }
 
-    fn install(&mut self, connection: Box<Connection>) -> u32 {
+    pub(in crate::core) fn install(&mut self, connection: Box<Connection>) -> u32 {
         let socket = connection.socket.as_raw_fd();
         let index = self.answers.connections.insert(connection);
         self.answers.connections.at_mut(index).receiving = true;
@@ -133,12 +133,14 @@ impl Core {
             connection.receiving = false;
             connection.cancelling = false;
         }
+        let is_peer = connection.kind == Kind::Peer;
         match completion.result {
             count if count > 0 => {
                 let buffer = completion.buffer.expect("a receive into provided buffers has one");
                 self.received(index, buffer, count as usize);
             }
             error if matches!(-error, libc::ENOBUFS | libc::ECANCELED | libc::EINTR) => {}
+            _ if is_peer => self.peer_ended(index),
             _ if connection.tls.is_some() && self.ends_handshake(index) => {}
             0 => self.input_ended(index),
             _ => {
@@ -209,7 +211,8 @@ impl Core {
         let waits = connection.hold != Hold::None || connection.runnable;
         let full = (unread || behind) && connection.unparsed() > INPUT_WAITING_BYTES_MAX
             || waits && connection.unparsed() > bound;
-        if connection.closed || connection.ended || connection.hold == Hold::Moving {
+        let has_socket = connection.kind != Kind::Relayed;
+        if connection.closed || connection.ended || connection.hold == Hold::Moving || !has_socket {
             return;
         }
         let socket = connection.socket.as_raw_fd();
@@ -226,9 +229,10 @@ impl Core {
     pub(in crate::core) fn resume(&mut self, index: u32) {
         let Some(connection) = self.answers.connections.get_mut(index) else { return };
         connection.runnable = false;
-        if matches!(connection.hold, Hold::Pause | Hold::Order) {
+        if matches!(connection.hold, Hold::Pause | Hold::Order | Hold::Leader) {
             let waits = match connection.hold {
                 Hold::Order => connection.replies.unfinished() > 0,
+                Hold::Leader => self.still_waits(index),
                 _ => self.pause.until_ms > self.turn.steady_ms,
             };
             if waits {
@@ -325,6 +329,8 @@ impl Core {
         self.unsubscribe_all(index);
         self.end_tracking(index);
         self.forget_watched(index);
+        self.end_relay(index);
+        self.session_closed(index);
         self.release(index);
     }
 
@@ -368,6 +374,7 @@ impl Core {
             && !connection.ended
             && !connection.close_after_replies
             && connection.hold == Hold::None
+            && connection.relay.is_none()
             && connection.kind.is_client();
         // The surplus of the majority vote is at least twice the majority's share minus one.
         let clear = u64::from(surplus) * 100 >= u64::from(votes) * (2 * MOVE_SHARE_PERCENT - 100);
@@ -375,14 +382,21 @@ impl Core {
             connection.votes = 0;
             connection.favourite.1 = 0;
         } else if quiet && steady_ms >= connection.may_move_ms {
-            connection.votes = 0;
-            connection.hold = Hold::Moving;
-            if connection.receiving {
-                connection.cancelling = true;
-                self.ring.cancel(Token::new(Operation::Receive, index));
-            } else {
-                self.finish_move(index);
-            }
+            self.move_connection(index, core);
+            self.answers.connections.at_mut(index).votes = 0;
+        }
+    }
+
+    /// Takes a connection to another core, whatever it is about.
+    pub(in crate::core) fn move_connection(&mut self, index: u32, core: u16) {
+        let connection = self.answers.connections.at_mut(index);
+        connection.send_to(core);
+        connection.hold = Hold::Moving;
+        if connection.receiving {
+            connection.cancelling = true;
+            self.ring.cancel(Token::new(Operation::Receive, index));
+        } else {
+            self.finish_move(index);
         }
     }
 
@@ -413,7 +427,11 @@ impl Core {
         connection.dirty = false;
         connection.runnable = false;
         connection.may_move_ms = self.turn.steady_ms + MOVE_INTERVAL_MS;
+        let is_peer = connection.kind == Kind::Peer;
         let index = self.install(connection);
+        if is_peer {
+            return self.accept_peer(index);
+        }
         // Its user may have changed while it was on its way, and be newer than those known here.
         self.adopt_users();
         self.renew_user(index);

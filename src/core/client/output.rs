@@ -1,7 +1,7 @@
 //! Sending: all replies of a turn in one `send(2)` per connection.
 
 use crate::core::Core;
-use crate::core::client::connection::{Connection, Hold};
+use crate::core::client::connection::{Connection, Hold, Kind};
 use crate::core::client::secure::push_records;
 use crate::limits::MOVE_VOTES_MIN;
 use rustix::net::SendFlags;
@@ -60,6 +60,10 @@ impl Core {
             return;
         }
         if connection.tls.is_some() && !self.send_records(index) {
+            return;
+        }
+        let connection = self.answers.connections.at_mut(index);
+        if connection.kind == Kind::Relayed && !self.send_replies_back(index) {
             return;
         }
         let connection = self.answers.connections.at_mut(index);
@@ -123,6 +127,9 @@ impl Core {
 
     /// A blocked socket takes bytes again.
     pub(in crate::core) fn writable(&mut self, index: u32) {
+        if self.answers.connections.at(index).kind == Kind::Peer {
+            return self.peer_writable(index);
+        }
         let connection = self.answers.connections.at_mut(index);
         connection.blocked = false;
         // Who reads is not idle, however long the replies take.

@@ -7,6 +7,7 @@ use crate::commands::Command;
 use crate::commands::key_access::Channels;
 use crate::core::Core;
 use crate::core::client::clients::client_line;
+use crate::core::client::connection::Kind;
 use crate::core::push::TopicKind;
 use crate::core::wait::waiting::End;
 use crate::refusal::Refusal;
@@ -90,6 +91,10 @@ impl Core {
     /// Gives a connection the rights that its user has now. What it waits for and may not have any more is refused.
     pub(in crate::core) fn renew_user(&mut self, index: u32) {
         let connection = self.answers.connections.at_mut(index);
+        if !connection.kind.is_client() {
+            // Of another node's client that node has asked.
+            return;
+        }
         let old = connection.session.user.clone();
         let is_same = |new: &&Arc<User>| new.id == old.id;
         let Some(new) = self.users.get(&old.name).filter(is_same) else {

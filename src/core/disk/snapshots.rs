@@ -6,6 +6,7 @@
 
 use crate::core::Core;
 use crate::core::client::answers::Origin;
+use crate::core::cluster::META;
 use crate::core::disk::full_disk::Failures;
 use crate::core::disk::storage::Done;
 use crate::core::observe::latency::Event;
@@ -226,6 +227,17 @@ impl ShardSnapshots {
         self.kept.last().copied()
     }
 
+    /// Is there one of this index?
+    pub(in crate::core) fn has(&self, index: Index) -> bool {
+        self.kept.contains(&index)
+    }
+
+    /// One has come from another node, complete. Those beyond what was committed were removed before.
+    pub(in crate::core) fn note_received(&mut self, index: Index) {
+        self.kept.retain(|kept| *kept < index);
+        self.kept.push(index);
+    }
+
     /// Where they are.
     pub(in crate::core) fn directory(&self) -> Option<SnapshotDirectory> {
         self.directory.clone()
@@ -321,6 +333,9 @@ impl Core {
     pub fn take_moment(&mut self) -> Result<Vec<String>, &'static str> {
         let mut names = Vec::new();
         for local in 0..self.shards.len() {
+            if self.shards[local].id == META {
+                continue;
+            }
             self.shards[local].snapshots.want(None);
             self.begin_snapshot(local);
             let shard = &self.shards[local];
@@ -336,7 +351,10 @@ impl Core {
 
     fn begin_snapshot(&mut self, local: usize) {
         let (now_ms, steady_ms) = (self.turn.now_ms, self.turn.steady_ms);
-        let slots = self.router.slot_range(self.shards[local].id);
+        let slots = match self.shards[local].id {
+            META => SlotRange::all(),
+            shard => self.router.slot_range(shard),
+        };
         let shard = &mut self.shards[local];
         let Some(directory) = shard.snapshots.directory.clone() else { return };
         let point = shard.group.snapshot_point();
@@ -344,6 +362,11 @@ impl Core {
         if shard.snapshots.newest() == Some(point.index) || point.index == Index(0) {
             // Nothing has changed since the newest one.
             shard.snapshots.note_time(now_ms, steady_ms);
+            if point.index > Index(0) && self.shared.cluster.is_clustered() {
+                // After a restart the group does not know that it can be sent.
+                let token = format!("{}-{}", point.term.0, point.index.0).into_bytes();
+                shard.group.snapshot_taken(point, token);
+            }
             self.shared.snapshot_turn.end(shard.id);
             for waiter in std::mem::take(&mut shard.snapshots.waiting) {
                 self.answers.write(waiter, |out| Reply::new(out, waiter.protocol).ok());

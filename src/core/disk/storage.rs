@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::core::client::slab::Slab;
+use crate::core::cluster::transfer::ReplicaDone;
 use crate::core::disk::background::Background;
 use crate::core::disk::snapshots::SnapshotDone;
 use crate::core::disk::together::{Ended, Together};
@@ -121,6 +122,8 @@ pub enum Done {
         /// The snapshot's index, if there is one.
         result: Result<Option<Index>, SnapshotError>,
     },
+    /// A piece of a snapshot for another node or from one.
+    Replica(ReplicaDone),
     /// Something that nobody waits for.
     Nothing,
 }
@@ -131,6 +134,7 @@ impl Done {
         match self {
             Done::FileAction { shard, .. } | Done::Relief { shard, .. } => Some(*shard),
             Done::Snapshot(done) => Some(done.shard()),
+            Done::Replica(done) => Some(done.shard()),
             Done::Nothing => None,
         }
     }

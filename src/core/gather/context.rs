@@ -63,7 +63,14 @@ impl SessionContext<'_> {
             scanned_slot: None,
         });
         let target = Target::Gather { index, part: 0 };
-        Origin { core: self.core.id, target, protocol, rides: true, no_touch: true }
+        Origin {
+            core: self.core.id,
+            target,
+            protocol,
+            rides: true,
+            no_touch: true,
+            is_relayed: false,
+        }
     }
 
     /// Asks every core and answers when all have replied. Further requests of the connection wait.

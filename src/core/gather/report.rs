@@ -2,6 +2,7 @@
 
 use crate::core::Core;
 use crate::core::client::clients::client_memory;
+use crate::core::cluster::META;
 use crate::core::disk::snapshots::SnapshotReport;
 use crate::core::observe::rates::Rate;
 use crate::core::observe::stats::Stats;
@@ -170,7 +171,7 @@ impl Core {
                 raft: shard.group.status(),
             }
         };
-        self.shards.iter().map(report).collect()
+        self.shards.iter().filter(|shard| shard.id != META).map(report).collect()
     }
 }
 

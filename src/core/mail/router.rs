@@ -22,11 +22,15 @@ pub struct Place {
 /// The position of shards of other cores: no index.
 pub const NOT_HERE: u16 = u16::MAX;
 
+/// The core of the meta group while there is none: no core.
+const NOWHERE: u16 = u16::MAX;
+
 /// The slot table, and the places of the shards as one core knows them.
 #[derive(Clone, Debug)]
 pub struct Router {
     hasher: KeyHasher,
     slots: Vec<ShardId>,
+    /// Of the shards in their order, and last of the meta group, whose number is greater than all.
     places: Vec<Place>,
 }
 
@@ -39,10 +43,11 @@ impl Router {
             let local = if core == own { (shard / core_count) as u16 } else { NOT_HERE };
             Place { core, local }
         };
+        let meta = Place { core: NOWHERE, local: NOT_HERE };
         Router {
             hasher,
             slots: (0..SLOT_COUNT).map(shard_of).collect(),
-            places: (0..shard_count).map(place_of).collect(),
+            places: (0..shard_count).map(place_of).chain([meta]).collect(),
         }
     }
 
@@ -91,46 +96,60 @@ impl Router {
     /// Where a shard lives.
     #[inline(always)]
     pub fn place(&self, shard: ShardId) -> Place {
-        self.places[usize::from(shard.0)]
+        self.places[self.index(shard)]
+    }
+
+    #[inline(always)]
+    fn index(&self, shard: ShardId) -> usize {
+        usize::from(shard.0).min(self.places.len() - 1)
+    }
+
+    /// Is there such a shard, or a meta group?
+    pub fn knows(&self, shard: ShardId) -> bool {
+        let is_known = usize::from(shard.0) < self.shard_count() || shard.0 == u16::MAX;
+        is_known && self.place(shard).core != NOWHERE
     }
 
     /// The position of a shard among those of this core, while it is here.
     #[inline(always)]
     pub fn local(&self, shard: ShardId) -> Option<usize> {
-        let local = self.places[usize::from(shard.0)].local;
+        let local = self.places[self.index(shard)].local;
         (local != NOT_HERE).then_some(usize::from(local))
     }
 
     /// From now on what is for this shard goes to `core`. Where it lies does not change.
     pub fn send_to(&mut self, shard: ShardId, core: u16) {
-        self.places[usize::from(shard.0)].core = core;
+        let index = self.index(shard);
+        self.places[index].core = core;
     }
 
     /// A shard of this core is at this position now.
     pub fn put(&mut self, shard: ShardId, local: usize) {
         let local = local as u16;
         assert!(local != NOT_HERE, "positions are below the count of shards");
-        self.places[usize::from(shard.0)].local = local;
+        let index = self.index(shard);
+        self.places[index].local = local;
     }
 
     /// A shard is no longer here.
     pub fn take_away(&mut self, shard: ShardId) {
-        self.places[usize::from(shard.0)].local = NOT_HERE;
+        let index = self.index(shard);
+        self.places[index].local = NOT_HERE;
     }
 
     /// The core of each shard, in the order of the shards.
     pub fn cores(&self) -> impl Iterator<Item = u16> + '_ {
-        self.places.iter().map(|place| place.core)
+        self.places[..self.shard_count()].iter().map(|place| place.core)
     }
 
     /// Count of shards.
     pub fn shard_count(&self) -> usize {
-        self.places.len()
+        self.places.len() - 1
     }
 
     /// The shards of a core: of this one at its start in the order of their positions.
     pub fn shards_of_core(&self, core: u16) -> impl Iterator<Item = ShardId> + '_ {
-        let shards = self.places.iter().enumerate();
+        let shards = self.places[..self.shard_count()].iter().enumerate();
         shards.filter(move |(_, p)| p.core == core).map(|(shard, _)| ShardId(shard as u16))
     }
 }

@@ -7,6 +7,7 @@ use super::moving::Wish;
 use super::policy::{CoreSight, Pair, Policy, ShardSight, Sight, Step, Why};
 use crate::core::Core;
 use crate::core::client::connection::Kind;
+use crate::core::cluster::META;
 use crate::core::mail::router::dealt_to;
 use crate::core::shard::LocalShard;
 use crate::limits::{LOAD_STALE_MS, QUIET_TICKS_BEFORE_REST};
@@ -200,7 +201,7 @@ impl Core {
             written_ms: self.steady_ms(),
         };
         self.shared.board.write(self.id, load);
-        for shard in &self.shards {
+        for shard in self.shards.iter().filter(|shard| shard.id != META) {
             self.shared.board.write_shard(shard.id, shard.request_count());
         }
         let board = &self.shared.board;
@@ -320,7 +321,9 @@ impl Core {
     pub fn gather_shards(&mut self) {
         self.governor.is_gathering = true;
         self.shared.board.use_cores(&[self.id], 0);
-        for shard in (0..self.router.shard_count() as u16).map(ShardId) {
+        let shards = (0..self.router.shard_count() as u16).map(ShardId);
+        let meta = self.router.knows(META).then_some(META);
+        for shard in shards.chain(meta) {
             self.move_shard(Wish { shard, to: self.id, waiter: None });
         }
     }
@@ -329,7 +332,8 @@ impl Core {
     pub(in crate::core) fn has_gathered(&mut self) -> bool {
         let are_here = self.governor.is_gathering
             && !self.shared.moves.is_any()
-            && self.router.cores().all(|core| core == self.id);
+            && self.router.cores().all(|core| core == self.id)
+            && (!self.router.knows(META) || self.router.local(META).is_some());
         self.governor.is_gathering &= !are_here;
         are_here
     }

@@ -368,11 +368,7 @@ impl Core {
     }
 
     /// Does something on a core, this one or another.
-    pub(in crate::core) fn tell_core(
-        &mut self,
-        core: u16,
-        task: impl FnOnce(&mut Core) + Send + 'static,
-    ) {
+    pub fn tell_core(&mut self, core: u16, task: impl FnOnce(&mut Core) + Send + 'static) {
         match core == self.id {
             true => task(self),
             false => self.answers.post(core, Mail::Task(Box::new(task))),

@@ -3,12 +3,15 @@
 
 use crate::commands::events::FLUSHED;
 use crate::core::Core;
+use crate::core::cluster::META;
 use crate::core::disk::storage::{DiskFailure, DiskOperation, Done, ShardFiles};
 use crate::core::shard::{LocalShard, ShardTurn};
 use crate::limits::FREED_BUCKETS_PER_TURN;
 use crate::net::ring::Completion;
 use crate::settings::values::Fsync;
 use ringraft_shards::ids::{MonotonicTime, ShardId};
+use ringraft_shards::peer::Item;
+use ringraft_shards::raft::PeerMessage;
 use ringraft_shards::serve::{self, Leases, Minded};
 use std::sync::atomic::Ordering;
 
@@ -21,6 +24,7 @@ impl Core {
                 Done::FileAction { id, result, .. } => core.file_action_done(local, id, result),
                 Done::Snapshot(done) => core.snapshot_done(local, done),
                 Done::Relief { result, .. } => core.relieved(local, result),
+                Done::Replica(done) => core.replica_done(local, done),
                 Done::Nothing => {}
             });
         }
@@ -55,7 +59,7 @@ impl Core {
         if self.settings.maxmemory == 0 {
             return;
         }
-        for shard in &self.shards {
+        for shard in self.shards.iter().filter(|shard| shard.id != META) {
             let full = &self.shared.full[usize::from(shard.id.0)];
             let is_full = shard.is_full();
             if full.load(Ordering::Relaxed) != is_full {
@@ -66,6 +70,9 @@ impl Core {
 
     /// One round with a shard. True when another may find more to do.
     fn drive_shard(&mut self, local: usize) -> bool {
+        if self.shards[local].is_installing() && !self.step_install(local) {
+            return false;
+        }
         let shard = &mut self.shards[local];
         let mut turn = ShardTurn { answers: &mut self.answers, stats: &mut self.stats };
         if let Minded::Turning(turn) = serve::mind_clock(shard, self.turn.now_ms) {
@@ -81,10 +88,11 @@ impl Core {
         if let Some(failure) = &output.failure {
             self.failure.get_or_insert(failure.to_string());
         }
-        assert!(
-            output.messages.is_empty() && output.install.is_none(),
-            "a group of one has nobody to write to, and nobody sends it snapshots"
-        );
+        // None in a group of one.
+        let messages = std::mem::take(&mut output.messages);
+        if output.snapshot_wanted {
+            shard.snapshots.want(None);
+        }
         let mut again = output.more;
         for write in output.writes.drain(..) {
             let (ticket, sequence) = (write.ticket, write.sequence);
@@ -107,6 +115,14 @@ impl Core {
             self.storage.start_file_action(shard.server.id, files, action);
         }
         serve::polled(shard, output, &mut turn);
+        if let Some(install) = output.install.take() {
+            let committed = std::mem::take(&mut output.committed);
+            if let Err(error) = self.begin_install(local, install, committed) {
+                self.fail(error);
+            }
+            self.send_group_messages(local, messages);
+            return false;
+        }
         again |= !output.committed.is_empty() && !shard.group.is_alone();
         for entry in &output.committed {
             serve::apply(shard, entry, &mut turn);
@@ -147,7 +163,24 @@ impl Core {
             shard.tend_waiting(&mut self.answers, self.turn.now_ms, &mut ready);
             self.notify(ready);
         }
+        if self.shared.cluster.is_clustered() {
+            self.send_group_messages(local, messages);
+            self.note_driven(local);
+        }
         again || self.shards[local].may_propose()
+    }
+
+    /// Sends what the group of a shard has to say. A snapshot goes before the message that offers it.
+    #[cold]
+    fn send_group_messages(&mut self, local: usize, messages: Vec<PeerMessage>) {
+        let shard = self.shards[local].server.id;
+        for message in messages {
+            if message.snapshot().is_some() {
+                self.begin_transfer(local, message);
+            } else {
+                self.send_to_node(message.to().node(), Item::Raft { shard, message });
+            }
+        }
     }
 
     /// Does something at a shard: at once while it is here, else on the core where it lives by then. Not for requests: it
@@ -222,7 +255,7 @@ impl Core {
     pub(in crate::core) fn has_work(&self) -> bool {
         self.has_snapshot_work()
             || self.freeing
-            || self.shards.iter().any(LocalShard::has_evictions)
+            || self.shards.iter().any(|shard| shard.has_evictions() || shard.is_installing())
     }
 }
 

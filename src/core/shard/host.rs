@@ -4,6 +4,7 @@ use crate::commands::expire::TURN_BACK;
 use crate::commands::{Run, table};
 use crate::core::client::intake::OUT_OF_MEMORY;
 use crate::core::client::session::Watched;
+use crate::core::cluster::relay::AGAIN;
 use crate::core::shard::run::run_read;
 use crate::core::shard::{Caller, LocalShard, Set, ShardTurn};
 use crate::core::transact::participate::{Ask, Found, Parked, is_step};
@@ -28,6 +29,17 @@ fn fate_text(fate: Fate<'_>) -> String {
         Fate::Unknown => {
             "ERR the outcome is not known: another node leads, and may have executed it".to_string()
         }
+    }
+}
+
+/// Is it certain that another node may be asked for the same?
+fn had_no_effect(fate: Fate<'_>) -> bool {
+    match fate {
+        Fate::NotLeader { .. } | Fate::Lost => true,
+        Fate::Refused(error) => {
+            matches!(error, ProposeError::NotLeader { .. } | ProposeError::Transferring)
+        }
+        Fate::Unknown => false,
     }
 }
 
@@ -186,6 +198,9 @@ impl Host for LocalShard {
         fate: Fate<'_>,
         turn: &mut ShardTurn<'_>,
     ) {
+        if who.origin.is_relayed && had_no_effect(fate) {
+            return turn.answers.write(who.origin, |out| out.extend_from_slice(AGAIN));
+        }
         let text = fate_text(fate);
         match (who.command.run, arguments) {
             (Run::Serve, Some(arguments)) => self.serve_refused(arguments, &text, turn.answers),

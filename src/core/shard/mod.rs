@@ -17,6 +17,7 @@ use crate::commands::{Command, Run};
 use crate::core::Chance;
 use crate::core::client::answers::{Answers, Origin, Target};
 use crate::core::client::session::Watched;
+use crate::core::cluster::transfer::Replication;
 use crate::core::disk::snapshots::ShardSnapshots;
 use crate::core::disk::storage::ShardFiles;
 use crate::core::observe::stats::Stats;
@@ -96,6 +97,8 @@ pub struct LocalShard {
     pub(in crate::core) interests: Interests,
     /// Does it serve no longer, while commands may still wait?
     pub(in crate::core) is_deposed: bool,
+    /// What goes to other nodes and comes from them.
+    pub(in crate::core) replication: Option<Box<Replication>>,
 }
 
 /// A shard as a command of kind [`Run::Shard`] sees it.
@@ -179,6 +182,7 @@ impl LocalShard {
             readers: Readers::default(),
             interests: Interests::default(),
             is_deposed: false,
+            replication: None,
         }
     }
 

@@ -66,7 +66,14 @@ impl Core {
             scanned_slot: None,
         });
         let target = Target::Gather { index, part: 0 };
-        let origin = Origin { core: self.id, target, protocol, rides: true, no_touch: true };
+        let origin = Origin {
+            core: self.id,
+            target,
+            protocol,
+            rides: true,
+            no_touch: true,
+            is_relayed: false,
+        };
         let mut words: OwnedArguments = [CHANGE.as_bytes()].into_iter().collect();
         change.words().iter().for_each(|word| words.push(word));
         self.at_shard(KEEPER, move |core, local| {

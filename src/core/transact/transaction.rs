@@ -54,6 +54,7 @@ pub const COMMANDS: &[Command] = &[
         .allows_busy()
         .unqueued()
         .fast()
+        .for_leader()
         .about(
             Group::Transactions,
             "2.2.0",
@@ -171,7 +172,14 @@ fn watch(
     let command = table::internal(REGISTER);
     for (part, (first_key, watched)) in watched.iter().enumerate() {
         let target = Target::Gather { index, part: part as u32 };
-        let origin = Origin { core: core.id, target, protocol, rides: true, no_touch: true };
+        let origin = Origin {
+            core: core.id,
+            target,
+            protocol,
+            rides: true,
+            no_touch: true,
+            is_relayed: false,
+        };
         let owned: OwnedArguments =
             [REGISTER.as_bytes(), watched.key.as_slice()].into_iter().collect();
         let (first_key, arguments) = (*first_key, owned.borrow());
@@ -325,7 +333,8 @@ fn send(
         connection.last_ordered = Some(sequence);
     }
     let target = Target::Gather { index, part: 0 };
-    let origin = Origin { core: core.id, target, protocol, rides: true, no_touch: true };
+    let origin =
+        Origin { core: core.id, target, protocol, rides: true, no_touch: true, is_relayed: false };
     let guard = (!watched.is_empty()).then(|| watched.to_vec());
     let arguments = packed.arguments;
     core.at_shard(shard, move |core, local| {

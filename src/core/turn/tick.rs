@@ -1,7 +1,7 @@
 //! What a core does ten times a second: Raft's clock, transactions' time, expiry, idle timeouts, moves, snapshots.
 
 use crate::core::Core;
-use crate::core::client::connection::Hold;
+use crate::core::client::connection::{Hold, Kind};
 use crate::core::disk::storage::ShardFiles;
 use crate::core::observe::latency::Event;
 use crate::limits::{
@@ -16,6 +16,14 @@ use std::time::{Duration, Instant};
 
 impl Core {
     pub(in crate::core) fn tick(&mut self) {
+        self.tick_groups();
+        self.tick_cluster();
+        if self.shared.stopping.load(Ordering::Acquire) {
+            self.stop_in_order();
+        }
+        if self.cluster.ticks % 2 == 1 {
+            return;
+        }
         let steady_ms = self.turn.steady_ms;
         self.tend_shards();
         self.give_back_memory(SLABS_GIVEN_BACK_PER_TICK);
@@ -45,18 +53,28 @@ impl Core {
         self.shrink_idle();
         self.answers.spares.shed();
         self.schedule_snapshots();
-        if self.shared.stopping.load(Ordering::Acquire) && !self.stop_sent {
+    }
+
+    /// Begins to stop, once somebody else leads, if somebody can.
+    pub(in crate::core) fn stop_in_order(&mut self) {
+        if !self.stop_sent && !self.hands_over() {
             self.begin_stop();
+        }
+    }
+
+    /// Raft's clock.
+    fn tick_groups(&mut self) {
+        let now = MonotonicTime(self.steady.read().as_micros() as u64);
+        for shard in self.shards.iter_mut().filter(|shard| !shard.is_installing()) {
+            shard.group.tick(now);
         }
     }
 
     /// What every shard does ten times a second.
     fn tend_shards(&mut self) {
         let (now_ms, steady_ms) = (self.turn.now_ms, self.turn.steady_ms);
-        let now = MonotonicTime(self.steady.read().as_micros() as u64);
         let (mut expiring, mut evicting) = (Duration::ZERO, Duration::ZERO);
         for shard in &mut self.shards {
-            shard.group.tick(now);
             serve::tick(shard);
             // Another node led until now, or the disk was full.
             shard.propose_limits(self.settings.limits);
@@ -133,7 +151,7 @@ impl Core {
             .filter(|(_, c)| steady_ms - c.active_ms > timeout_ms)
             .filter(|(_, c)| !c.closed && !c.session.monitor && c.replies.unfinished() == 0)
             .filter(|(_, c)| c.session.subscriptions.is_none())
-            .filter(|(_, c)| c.hold == Hold::None)
+            .filter(|(_, c)| c.hold == Hold::None && c.kind.is_client())
             .map(|(index, _)| index)
             .collect();
         for index in idle {
@@ -184,9 +202,7 @@ impl Core {
     pub fn stop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.shared.scripts.ends.store(true, Ordering::Relaxed);
-        if !self.stop_sent {
-            self.begin_stop();
-        }
+        self.stop_in_order();
     }
 
     /// Stops in order: no new connections and requests; what is under way is finished and answered.
@@ -229,16 +245,21 @@ impl Core {
     }
 
     fn is_through(&self) -> bool {
-        self.shards.iter().all(|shard| !shard.snapshots.is_running())
-            && self.shards.iter().all(|shard| shard.is_quiet())
-            && self.answers.gathers.count() == 0
-            && self.answers.blocks.count() == 0
-            && self.coordinator.count() == 0
-            && self.answers.dirty.is_empty()
-            && !self.has_unsent_mail()
-            && self.storage.is_idle()
-            && self.shards.iter().all(|s| s.files.as_ref().is_none_or(ShardFiles::is_synced))
-            && !self.is_moving_shards()
-            && self.answers.connections.iter().all(|(_, c)| c.closed || c.replies.unfinished() == 0)
+        self.waits_no_more()
+            || self.shards.iter().all(|shard| !shard.snapshots.is_running())
+                && self.shards.iter().all(|shard| shard.is_quiet())
+                && self.answers.gathers.count() == 0
+                && self.answers.blocks.count() == 0
+                && self.coordinator.count() == 0
+                && self.answers.dirty.is_empty()
+                && !self.has_unsent_mail()
+                && self.storage.is_idle()
+                && self.shards.iter().all(|s| s.files.as_ref().is_none_or(ShardFiles::is_synced))
+                && !self.is_moving_shards()
+                && self
+                    .answers
+                    .connections
+                    .iter()
+                    .all(|(_, c)| c.closed || c.replies.unfinished() == 0)
     }
 }

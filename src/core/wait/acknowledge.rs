@@ -22,12 +22,12 @@ use std::time::Duration;
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[
-    session("wait", Arity::Exactly(3), wait).queued(wait_queued).about(
+    session("wait", Arity::Exactly(3), wait).queued(wait_queued).for_leader().about(
         Group::Generic,
         "3.0.0",
         "Waits until so many followers have what this connection wrote.",
     ),
-    session("waitaof", Arity::Exactly(4), waitaof).queued(waitaof_queued).about(
+    session("waitaof", Arity::Exactly(4), waitaof).queued(waitaof_queued).for_leader().about(
         Group::Generic,
         "7.2.0",
         "Waits until what this connection wrote is on the disks of this node and of so many followers.",
@@ -139,7 +139,14 @@ fn waitaof(
         [SYNCED.as_bytes(), if local { b"wait" } else { b"look" }].into_iter().collect();
     for shard in 0..shard_count as u16 {
         let target = Target::Block(number);
-        let origin = Origin { core: core.id, target, protocol, rides: true, no_touch: true };
+        let origin = Origin {
+            core: core.id,
+            target,
+            protocol,
+            rides: true,
+            no_touch: true,
+            is_relayed: false,
+        };
         let (database, first_key) = (DatabaseIndex(0), KeyHash::default());
         let (command, arguments) = (table::internal(SYNCED), owned.borrow());
         let request = Request { command, origin, database, first_key, arguments };

@@ -109,6 +109,7 @@ impl Core {
         let connection = self.answers.connections.at_mut(index);
         let (protocol, database) = (connection.session.protocol, connection.session.database);
         let no_touch = connection.session.no_touch;
+        let is_relayed = connection.owner.is_some();
         connection.hold = Hold::Answer;
         let now = self.steady.read();
         let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
@@ -140,7 +141,8 @@ impl Core {
         self.answers.connections.at_mut(index).blocked_number = Some(number);
         if is_one {
             let target = Target::Block(number);
-            let origin = Origin { core: self.id, target, protocol, rides: true, no_touch };
+            let origin =
+                Origin { core: self.id, target, protocol, rides: true, no_touch, is_relayed };
             let first_key = command.first_key(view, self.router.hasher());
             self.forward(first, &Request { command, origin, database, first_key, arguments: view });
         }

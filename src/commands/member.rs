@@ -1,0 +1,93 @@
+//! MEMBER: the nodes of the cluster as raft-kv's kvsctl knows them.
+
+use super::help::help;
+use super::raft::{node_named, raftremovepeer};
+use super::refusal::Refusal;
+use super::{Answer, Arity, Call, Command, Group, container, plain, session};
+use crate::core::SessionContext;
+use crate::core::cluster::META;
+use crate::resp::reply::Reply;
+use ringraft_shards::ids::NodeId;
+
+/// Rows of this file.
+pub const COMMANDS: &[Command] =
+    &[container("member", MEMBER).about(Group::Raft, "7.4.0", "The nodes of the cluster.")];
+
+const MEMBER: &[Command] = &[
+    session("add", Arity::AtLeast(3), add).of("member").admin().no_multi().about(
+        Group::Raft,
+        "7.4.0",
+        "Says how a node joins.",
+    ),
+    plain("help", Arity::Exactly(2), help).of("member").about(
+        Group::Raft,
+        "7.4.0",
+        "Lists the subcommands.",
+    ),
+    session("list", Arity::AtLeast(2), list).of("member").about(
+        Group::Raft,
+        "7.4.0",
+        "A line for each node: id, address, suffrage, whether it leads.",
+    ),
+    session("remove", Arity::AtLeast(3), remove)
+        .of("member")
+        .admin()
+        .no_multi()
+        .for_leader()
+        .about(Group::Raft, "7.4.0", "Sees a node off, by its address or its number."),
+];
+
+/// MEMBER ADD id address.
+fn add(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    let named = call.arguments.iter_from(2).any(|word| node_named(context.core, word).is_ok());
+    if named {
+        return Err(Refusal::text("ERR peer already known"));
+    }
+    Err(Refusal::Text(
+        format!(
+            "ERR a node joins by itself: start it with an empty directory and --join {}",
+            super::raft::own_address(context.core)
+        )
+        .into(),
+    ))
+}
+
+/// MEMBER REMOVE id, with an empty word behind it as kvsctl sends it.
+fn remove(
+    context: &mut SessionContext<'_>,
+    call: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    let words = call.arguments.first(3);
+    raftremovepeer(context, &Call { arguments: words, ..*call }, reply)
+}
+
+/// MEMBER LIST, one line of text for all nodes as kvsctl prints it.
+fn list(
+    context: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    let cluster = &context.core.shared.cluster;
+    let group = cluster.group(META);
+    let leader = cluster.route();
+    let mut lines = Vec::new();
+    for (node, address, _) in cluster.nodes() {
+        let votes = group.as_ref().is_some_and(|group| group.members.votes(node));
+        lines.push(line(node, &address, votes, leader == Some(node)));
+    }
+    if lines.is_empty() {
+        let own = super::raft::own_address(context.core);
+        lines.push(line(cluster.own(), &own, true, leader == Some(cluster.own())));
+    }
+    reply.verbatim(&lines.join("\n"));
+    Ok(Answer::Now)
+}
+
+fn line(node: NodeId, address: &str, votes: bool, leads: bool) -> String {
+    format!("id={node} address={address} suffrage={} isLeader={leads}", u8::from(!votes))
+}

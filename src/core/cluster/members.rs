@@ -1,0 +1,399 @@
+//! Who belongs: joins, wishes, the members of groups, and who shall lead.
+//!
+//! What the nodes agree on is in the meta group; its leader plans. Each group's leader compares what is wished with what is and
+//! proposes the next step. All groups follow the meta group's leader, so that one node leads them all: it serves every
+//! command, whatever its keys, without a message to another node.
+
+use super::links::Links;
+use super::meta::{self, META};
+use super::view::GroupFacts;
+use crate::core::Core;
+use crate::core::client::answers::Origin;
+use crate::core::cluster::relay::NO_LEADER;
+use crate::core::shard::Request;
+use crate::limits::{
+    HAND_OVER_MS, HELD_FOR_LEADER_MS, LEADERS_APART_TICKS, LEVEL_ENTRIES, META_VOTERS_MAX,
+    TRANSFER_TICKS,
+};
+use crate::resp::reply::Reply;
+use ringraft_shards::arguments::OwnedArguments;
+use ringraft_shards::ids::{DatabaseIndex, Index, NodeId, ShardId};
+use ringraft_shards::keyspace::KeyHash;
+use ringraft_shards::meta::{
+    MetaEntry, MetaState, NodeFacts, NodeState, Step, Wish, next_step, plan,
+};
+use ringraft_shards::peer::{Identity, Secret};
+use ringraft_shards::raft::Role;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What this process is to other nodes.
+pub struct PeerIdentity {
+    /// What it says of itself at each connection.
+    pub identity: Identity,
+    /// The cluster's secret.
+    pub secret: Secret,
+}
+
+/// What a core remembers of members from tick to tick.
+#[derive(Default)]
+pub struct Membership {
+    /// The last entry of the meta group that was taken in.
+    meta_applied: Index,
+    /// Where each group's log ended at the last tick.
+    last: BTreeMap<ShardId, Index>,
+    /// When leadership of a group was handed on last, in ticks.
+    handed_on: BTreeMap<ShardId, u64>,
+    /// Since when requests wait for shards that this node does not serve, milliseconds since the process started.
+    stranded_ms: BTreeMap<ShardId, i64>,
+    /// For how many ticks other nodes have led some shards.
+    apart_ticks: u64,
+    /// Until when leadership is being handed over before the end, milliseconds since the process started.
+    pub(super) leaving_until_ms: Option<i64>,
+}
+
+impl Core {
+    /// What is done for the cluster at each tick.
+    pub(in crate::core) fn tick_cluster(&mut self) {
+        if !self.shared.cluster.is_clustered() {
+            return;
+        }
+        self.cluster.ticks += 1;
+        self.begin_links();
+        self.note_groups();
+        self.tick_links();
+        self.tick_transfers();
+        if !self.stop_sent {
+            self.readdress();
+            self.plan();
+            self.tend_groups();
+        }
+        self.update_route();
+        self.tend_held();
+        self.refuse_stranded();
+    }
+
+    /// Requests wait for shards here that this node does not come to serve: they are told.
+    fn refuse_stranded(&mut self) {
+        let steady_ms = self.turn.steady_ms;
+        for shard in &mut self.shards {
+            let id = shard.server.id;
+            if shard.serves() || !shard.holds_any() {
+                self.cluster.membership.stranded_ms.remove(&id);
+                continue;
+            }
+            let since_ms = *self.cluster.membership.stranded_ms.entry(id).or_insert(steady_ms);
+            if steady_ms - since_ms >= HELD_FOR_LEADER_MS {
+                shard.refuse_held(NO_LEADER, &mut self.answers);
+            }
+        }
+    }
+
+    /// Makes the links, on the core that shall have them.
+    pub(super) fn begin_links(&mut self) {
+        if self.cluster.links.is_some() || self.shared.cluster.link_core() != self.id {
+            return;
+        }
+        let Some(peer) = &self.shared.peer else { return };
+        let links = Links::new(peer.identity.clone(), peer.secret.clone(), self.chance.bits());
+        self.cluster.links = Some(Box::new(links));
+    }
+
+    /// Tells the others what the groups of this core are.
+    fn note_groups(&mut self) {
+        for shard in &self.shards {
+            let group = &shard.group;
+            let facts = GroupFacts {
+                role: group.role(),
+                term: group.term(),
+                leader: group.leader(),
+                last: group.last_index(),
+                applied: group.applied_index(),
+                members: group.membership().clone(),
+                peers: group.peers(),
+            };
+            let id = shard.server.id;
+            if id == META {
+                self.shared.cluster.set_meta_leader(facts.leader);
+            }
+            self.shared.cluster.note_group(id, facts);
+        }
+    }
+
+    /// A shard of this core was driven: what others must know of it at once.
+    pub(in crate::core) fn note_driven(&mut self, local: usize) {
+        let shard = &self.shards[local];
+        let (id, serves) = (shard.server.id, shard.serves());
+        if id == META {
+            let applied = shard.group.applied_index();
+            if applied != self.cluster.membership.meta_applied {
+                self.cluster.membership.meta_applied = applied;
+                if let Some((_, state)) = meta::state_of(shard) {
+                    self.shared.cluster.set_state(state);
+                }
+            }
+            self.shared.cluster.set_meta_leader(self.shards[local].group.leader());
+        }
+        if self.shared.cluster.note_serving(id, serves) {
+            self.update_route();
+        }
+    }
+
+    /// This node is alone and is to take another one in: founds the meta group. Does nothing if it is there.
+    /// Errors: why it cannot.
+    pub(super) fn found_meta(&mut self) -> Result<(), String> {
+        if self.router.local(META).is_some() {
+            return Ok(());
+        }
+        let Some(peer) = &self.shared.peer else {
+            return Err(
+                "ERR this server runs in cache mode: it has no directory to belong by".into()
+            );
+        };
+        let identity = &peer.identity;
+        let facts = NodeFacts {
+            address: identity.address.clone(),
+            zone: String::new(),
+            cores: self.core_count() as u16,
+            level: identity.level,
+        };
+        let own = (identity.node, identity.directory, facts);
+        let state = MetaState::found(&[own], self.router.shard_count() as u16);
+        let shard = (self.recover)(META)?;
+        tracing::info!("this node founds a cluster that others can join");
+        self.router.put(META, self.shards.len());
+        self.shards.push(shard);
+        self.shared.cluster.begin();
+        let core = self.id;
+        self.everywhere(move |other| {
+            other.router.send_to(META, core);
+        });
+        self.begin_links();
+        // It waits there until the group has elected its only member.
+        self.propose_meta(Origin::NOBODY, meta::founding(&state));
+        for local in 0..self.shards.len() {
+            self.note_driven(local);
+        }
+        Ok(())
+    }
+
+    /// Takes a node in; the answer goes to `origin`. On the core that has the links.
+    pub fn take_in(&mut self, origin: Origin, entry: MetaEntry, told: String) {
+        match self.found_meta() {
+            Ok(()) => self.propose_meta(origin, meta::entry(&entry, &told)),
+            Err(error) => self.answer_error(origin, &error),
+        }
+    }
+
+    /// Proposes a change of what the nodes agree on; the answer goes to `origin`. On the core that has the links.
+    pub fn propose_entry(&mut self, origin: Origin, entry: &MetaEntry) {
+        if self.router.local(META).is_none() {
+            return self.answer_error(origin, "ERR this node is alone: there is no cluster yet");
+        }
+        self.propose_meta(origin, meta::entry(entry, ""));
+    }
+
+    fn propose_meta(&mut self, origin: Origin, arguments: OwnedArguments) {
+        let local = self.router.local(META).expect("the caller has seen to it");
+        self.turn.has_new_work = true;
+        let request = Request {
+            command: meta::row(),
+            origin,
+            database: DatabaseIndex(0),
+            first_key: KeyHash::default(),
+            arguments: arguments.borrow(),
+        };
+        self.shards[local].admit(&request, &mut self.stats);
+    }
+
+    /// Does this node lead the meta group, with nothing under way?
+    fn may_plan(&self) -> bool {
+        let Some(local) = self.router.local(META) else { return false };
+        let shard = &self.shards[local];
+        shard.serves() && shard.is_quiet()
+    }
+
+    /// A node that names another address is reached there from now on.
+    fn readdress(&mut self) {
+        let Some(state) = self.shared.cluster.state().filter(|_| self.may_plan()) else { return };
+        let Some(links) = &self.cluster.links else { return };
+        let own = (links.identity().node, links.identity().address.as_str());
+        let moved = links.addresses().chain([own]).find_map(|(node, address)| {
+            let known = state.nodes.get(&node)?;
+            let facts = NodeFacts { address: address.into(), ..known.facts.clone() };
+            (known.state == NodeState::Member && known.facts.address != address)
+                .then_some(MetaEntry::Describe { node, facts })
+        });
+        if let Some(entry) = moved {
+            self.propose_meta(Origin::NOBODY, meta::entry(&entry, ""));
+        }
+    }
+
+    /// Plans who shall have which shard, and sees those off who leave.
+    fn plan(&mut self) {
+        let Some(state) = self.shared.cluster.state().filter(|_| self.may_plan()) else { return };
+        let mut entries = plan(&state, &BTreeSet::new());
+        let view = &self.shared.cluster;
+        let is_member = |node: NodeId| {
+            view.groups().iter().any(|group| {
+                let members = &group.members;
+                let ids = members.voters.iter().chain(&members.learners);
+                ids.chain(&members.voters_outgoing).any(|member| member.node() == node)
+            })
+        };
+        if view.serves_all() {
+            let leaving = state.nodes.iter().filter(|(id, node)| {
+                node.state == NodeState::Leaving && !state.has_replicas(**id) && !is_member(**id)
+            });
+            entries.extend(leaving.map(|(id, _)| MetaEntry::Remove(*id)));
+        }
+        for entry in entries {
+            self.propose_meta(Origin::NOBODY, meta::entry(&entry, ""));
+        }
+    }
+
+    /// The next steps of the groups that this core leads.
+    fn tend_groups(&mut self) {
+        let Some(state) = self.shared.cluster.state() else { return };
+        let own = self.shared.cluster.own();
+        let meta_leader = self.shared.cluster.meta_leader().map(NodeId::node);
+        let tick = self.cluster.ticks;
+        let mut led_elsewhere = None;
+        for shard in &mut self.shards {
+            let id = shard.server.id;
+            let group = &mut shard.server.group;
+            let last = group.last_index();
+            let before = self.cluster.membership.last.insert(id, last).unwrap_or(last);
+            if group.role() != Role::Leader {
+                if id != META {
+                    led_elsewhere = led_elsewhere.or(group.leader());
+                }
+                continue;
+            }
+            // What two ticks bring, and a little.
+            let behind_max = 2 * last.0.saturating_sub(before.0) + LEVEL_ENTRIES;
+            let wish = wish_of(&state, id);
+            match next_step(group, own, &wish, behind_max) {
+                Some(Step::Change(changes)) => {
+                    tracing::info!(shard = id.0, ?changes, "the members of a group change");
+                    if let Err(error) = group.propose_membership(&changes) {
+                        tracing::debug!(shard = id.0, "the members do not change yet: {error}");
+                    }
+                    continue;
+                }
+                Some(Step::HandOver(heir)) => {
+                    let handed = self.cluster.membership.handed_on.entry(id).or_default();
+                    if tick >= *handed + TRANSFER_TICKS {
+                        *handed = tick;
+                        // Refused only while another is under way.
+                        let _ = group.transfer_leader(heir);
+                    }
+                    continue;
+                }
+                None => {}
+            }
+            let heir = meta_leader.filter(|leader| id != META && *leader != own);
+            let Some(heir) = heir else { continue };
+            let is_level = group.peers().iter().any(|peer| {
+                peer.node == heir
+                    && peer.voter
+                    && peer.active
+                    && !peer.in_snapshot
+                    && peer.matched.0 + behind_max >= last.0
+            });
+            let handed = self.cluster.membership.handed_on.entry(id).or_default();
+            if is_level && tick >= *handed + TRANSFER_TICKS {
+                *handed = tick;
+                let _ = group.transfer_leader(heir);
+            }
+        }
+        self.follow_the_shards(led_elsewhere);
+    }
+
+    /// The meta group's leader cannot lead all shards for a while, perhaps because it lacks much: then it follows them.
+    fn follow_the_shards(&mut self, led_elsewhere: Option<NodeId>) {
+        let Some(local) = self.router.local(META) else { return };
+        let shard = &mut self.shards[local];
+        let membership = &mut self.cluster.membership;
+        let Some(heir) = led_elsewhere.filter(|_| shard.serves()) else {
+            membership.apart_ticks = 0;
+            return;
+        };
+        membership.apart_ticks += 1;
+        if membership.apart_ticks >= LEADERS_APART_TICKS {
+            membership.apart_ticks = 0;
+            let _ = shard.server.group.transfer_leader(heir);
+        }
+    }
+
+    /// Another node shall lead; the answer goes to `origin` when that is begun. On the core that has the links.
+    pub fn let_lead(&mut self, origin: Origin, node: NodeId) {
+        let local = self.router.local(META).filter(|local| self.shards[*local].serves());
+        let Some(local) = local else {
+            return self.answer_error(origin, "ERR this node does not lead");
+        };
+        if node == self.shared.cluster.own() {
+            return self.answers.write(origin, |out| Reply::new(out, origin.protocol).ok());
+        }
+        let group = &mut self.shards[local].server.group;
+        let may = group.peers().iter().any(|peer| peer.node == node && peer.voter && peer.active);
+        if !may {
+            return self.answer_error(origin, "ERR the node has no vote, or is not reached");
+        }
+        self.turn.has_new_work = true;
+        match group.transfer_leader(node) {
+            Ok(()) => self.answers.write(origin, |out| Reply::new(out, origin.protocol).ok()),
+            Err(error) => self.answer_error(origin, &format!("ERR {error}")),
+        }
+    }
+
+    /// The end was asked for: leadership is handed over first. True while that is under way.
+    pub(in crate::core) fn hands_over(&mut self) -> bool {
+        if !self.shared.cluster.is_clustered() {
+            return false;
+        }
+        let steady_ms = self.turn.steady_ms;
+        let until_ms =
+            *self.cluster.membership.leaving_until_ms.get_or_insert(steady_ms + HAND_OVER_MS);
+        if steady_ms >= until_ms {
+            return false;
+        }
+        let mut leads = false;
+        for shard in &mut self.shards {
+            let group = &mut shard.server.group;
+            if group.role() != Role::Leader {
+                continue;
+            }
+            let own = self.shared.cluster.own();
+            let heirs = group.peers();
+            let heirs = heirs.iter().filter(|peer| {
+                peer.node.node() != own && peer.voter && peer.active && !peer.in_snapshot
+            });
+            // All groups choose the same one, if they can.
+            let Some(heir) = heirs.max_by_key(|peer| (peer.matched, std::cmp::Reverse(peer.node)))
+            else {
+                continue;
+            };
+            leads = true;
+            let _ = group.transfer_leader(heir.node);
+        }
+        self.turn.has_new_work = true;
+        leads
+    }
+
+    /// The end was asked for so long ago that nobody waits any more for entries that no majority takes.
+    pub(in crate::core) fn waits_no_more(&self) -> bool {
+        let until_ms = self.cluster.membership.leaving_until_ms;
+        until_ms.is_some_and(|until_ms| self.turn.steady_ms > until_ms + HAND_OVER_MS)
+    }
+}
+
+/// Who shall be a member of a group.
+fn wish_of(state: &MetaState, shard: ShardId) -> Wish {
+    let nodes: Vec<NodeId> = if shard == META {
+        state.members().map(|(id, _)| id).take(META_VOTERS_MAX).collect()
+    } else {
+        let shard = state.shards.get(&shard);
+        shard.map(|s| s.replicas.iter().map(|replica| replica.node).collect()).unwrap_or_default()
+    };
+    Wish { members: nodes, leader: None }
+}

@@ -1,0 +1,51 @@
+//! This node among others: links, members, copies of shards, and clients whose leader is elsewhere.
+//!
+//! | part | where |
+//! |---|---|
+//! | what all cores know of the cluster: who leads, who is there | `view.rs` |
+//! | connections to other nodes, and what goes over them | `links.rs`, `wire.rs` |
+//! | joining, leaving, members of groups, who shall lead | `members.rs`, `meta.rs` |
+//! | snapshots to and from other nodes | `transfer.rs`, `install.rs` |
+//! | clients of a node that does not lead | `relay.rs`; at the node that does, `relayed.rs`; replies, `scan.rs` |
+//!
+//! One core of a node has its links: the one that takes new connections (its home). What other cores have for a node goes
+//! by their mail. All shards are led by one node, which serves every command as if it were alone; the others pass their clients'
+//! requests on (`docs/decisions/0018`).
+
+pub(in crate::core) mod install;
+pub(in crate::core) mod links;
+pub mod members;
+pub mod meta;
+pub(in crate::core) mod relay;
+pub(in crate::core) mod relayed;
+mod scan;
+pub(in crate::core) mod transfer;
+pub mod view;
+mod wire;
+
+pub use links::LinkFacts;
+pub use meta::META;
+pub use view::{ClusterView, GroupFacts};
+
+use ringraft_shards::ids::NodeId;
+use ringraft_shards::peer::Item;
+use std::collections::VecDeque;
+
+/// A core's part in the cluster.
+#[derive(Default)]
+pub struct Cluster {
+    /// Connections to other nodes: on one core, once there are others.
+    pub(in crate::core) links: Option<Box<links::Links>>,
+    /// What this core has for other nodes, while the links are on another one.
+    outgoing: Vec<(NodeId, Item)>,
+    /// Clients of other nodes that this node serves.
+    relayed: relayed::Relayed,
+    /// What it remembers of members.
+    pub(in crate::core) membership: members::Membership,
+    /// Requests that wait for somebody to lead.
+    waiting: VecDeque<relay::WaitingRequest>,
+    /// At which tick another node began to lead.
+    route_changed_at: u64,
+    /// Ticks so far.
+    pub(in crate::core) ticks: u64,
+}

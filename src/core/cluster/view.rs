@@ -1,0 +1,199 @@
+//! What all cores of this process know of the cluster.
+
+use ringraft_shards::ids::{Index, NodeId, ShardId, Term};
+use ringraft_shards::meta::{MetaState, NodeState};
+use ringraft_shards::raft::{PeerProgress, Role};
+use ringraft_shards::snapshot::Membership;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+/// Facts about a group, for people and for the planner; not older than a tick.
+#[derive(Clone, Debug)]
+pub struct GroupFacts {
+    /// What this node is in it.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// Who leads it, if known.
+    pub leader: Option<NodeId>,
+    /// Its last entry here.
+    pub last: Index,
+    /// What is applied here.
+    pub applied: Index,
+    /// Its members.
+    pub members: Membership,
+    /// How far they are, as far as this node knows.
+    pub peers: Vec<PeerProgress>,
+}
+
+/// The view. Numbers that a request looks at are atomic; the rest is looked at by commands for people and at ticks.
+pub struct ClusterView {
+    own: u64,
+    /// Are there other nodes, or were there?
+    is_clustered: AtomicBool,
+    /// The node that leads all shards; 0 when none is known.
+    route: AtomicU64,
+    /// Must requests go elsewhere, or wait? Follows from the two above.
+    is_elsewhere: AtomicBool,
+    /// The core that has the links.
+    link_core: AtomicU16,
+    /// For each shard: does this node serve it?
+    serving: Vec<AtomicBool>,
+    /// Who leads the meta group; 0 when unknown.
+    meta_leader: AtomicU64,
+    /// Members of the cluster, as this node knows them.
+    state: RwLock<Option<Arc<MetaState>>>,
+    groups: Vec<Mutex<Option<GroupFacts>>>,
+    links: Mutex<Vec<super::LinkFacts>>,
+    /// Leaders that this node has seen come.
+    pub leader_changes: AtomicU64,
+    /// Requests passed on to the leader.
+    pub relayed_requests: AtomicU64,
+    /// Requests that waited for a leader.
+    pub held_requests: AtomicU64,
+}
+
+impl ClusterView {
+    /// Of a node that knows of no other.
+    pub fn new(own: NodeId, shard_count: usize, is_clustered: bool) -> ClusterView {
+        ClusterView {
+            own: own.0,
+            is_clustered: AtomicBool::new(is_clustered),
+            route: AtomicU64::new(if is_clustered { 0 } else { own.0 }),
+            is_elsewhere: AtomicBool::new(is_clustered),
+            link_core: AtomicU16::new(0),
+            serving: (0..shard_count).map(|_| AtomicBool::new(false)).collect(),
+            meta_leader: AtomicU64::new(0),
+            state: RwLock::new(None),
+            // One more for the meta group.
+            groups: (0..=shard_count).map(|_| Mutex::new(None)).collect(),
+            links: Mutex::new(Vec::new()),
+            leader_changes: AtomicU64::new(0),
+            relayed_requests: AtomicU64::new(0),
+            held_requests: AtomicU64::new(0),
+        }
+    }
+
+    /// This node.
+    pub fn own(&self) -> NodeId {
+        NodeId(self.own)
+    }
+
+    /// Are there other nodes, or were there?
+    #[inline]
+    pub fn is_clustered(&self) -> bool {
+        self.is_clustered.load(Ordering::Relaxed)
+    }
+
+    /// From now on there are.
+    pub fn begin(&self) {
+        self.is_clustered.store(true, Ordering::Relaxed);
+    }
+
+    /// The node that leads all shards.
+    pub fn route(&self) -> Option<NodeId> {
+        Some(NodeId(self.route.load(Ordering::Relaxed))).filter(|node| node.0 != 0)
+    }
+
+    /// Must requests go elsewhere, or wait until somebody leads? Cost: one load.
+    #[inline(always)]
+    pub fn is_elsewhere(&self) -> bool {
+        self.is_elsewhere.load(Ordering::Relaxed)
+    }
+
+    /// Says who leads all shards. True when that is news.
+    pub fn set_route(&self, node: Option<NodeId>) -> bool {
+        let node = node.map_or(0, |node| node.0);
+        let is_news = self.route.swap(node, Ordering::Relaxed) != node;
+        self.is_elsewhere.store(self.is_clustered() && node != self.own, Ordering::Relaxed);
+        if is_news && node != 0 {
+            self.leader_changes.fetch_add(1, Ordering::Relaxed);
+        }
+        is_news
+    }
+
+    /// The core that has the links.
+    pub fn link_core(&self) -> u16 {
+        self.link_core.load(Ordering::Relaxed)
+    }
+
+    /// Chooses it, before anybody connects.
+    pub fn set_link_core(&self, core: u16) {
+        self.link_core.store(core, Ordering::Relaxed);
+    }
+
+    /// This node serves a shard, or does no more. True when that is news.
+    pub fn note_serving(&self, shard: ShardId, serves: bool) -> bool {
+        let Some(known) = self.serving.get(usize::from(shard.0)) else { return false };
+        known.load(Ordering::Relaxed) != serves && known.swap(serves, Ordering::AcqRel) != serves
+    }
+
+    /// Does this node serve all shards?
+    pub fn serves_all(&self) -> bool {
+        self.serving.iter().all(|serves| serves.load(Ordering::Acquire))
+    }
+
+    /// Who leads the meta group.
+    pub fn meta_leader(&self) -> Option<NodeId> {
+        Some(NodeId(self.meta_leader.load(Ordering::Relaxed))).filter(|node| node.0 != 0)
+    }
+
+    /// Says who leads the meta group.
+    pub fn set_meta_leader(&self, node: Option<NodeId>) {
+        self.meta_leader.store(node.map_or(0, |node| node.0), Ordering::Relaxed);
+    }
+
+    /// The members, if this node knows them.
+    pub fn state(&self) -> Option<Arc<MetaState>> {
+        self.state.read().expect("nobody panics with it").clone()
+    }
+
+    /// The members have changed.
+    pub fn set_state(&self, state: MetaState) {
+        *self.state.write().expect("nobody panics with it") = Some(Arc::new(state));
+    }
+
+    /// Where a node is reached.
+    pub fn address(&self, node: NodeId) -> Option<String> {
+        let state = self.state()?;
+        let node = state.nodes.get(&node)?;
+        Some(node.facts.address.clone())
+    }
+
+    /// Nodes that are not removed, this one included.
+    pub fn nodes(&self) -> Vec<(NodeId, String, NodeState)> {
+        let Some(state) = self.state() else { return Vec::new() };
+        let nodes = state.nodes.iter().filter(|(_, node)| node.state != NodeState::Removed);
+        nodes.map(|(id, node)| (*id, node.facts.address.clone(), node.state)).collect()
+    }
+
+    /// Facts about the group of a shard, or of the meta group.
+    pub fn group(&self, shard: ShardId) -> Option<GroupFacts> {
+        self.groups[self.place(shard)].lock().expect("nobody panics with it").clone()
+    }
+
+    /// New facts about it.
+    pub fn note_group(&self, shard: ShardId, facts: GroupFacts) {
+        *self.groups[self.place(shard)].lock().expect("nobody panics with it") = Some(facts);
+    }
+
+    /// Facts about all groups of shards, as far as there are some.
+    pub fn groups(&self) -> Vec<GroupFacts> {
+        let of_shards = &self.groups[..self.groups.len() - 1];
+        of_shards.iter().filter_map(|group| group.lock().expect("nobody panics").clone()).collect()
+    }
+
+    fn place(&self, shard: ShardId) -> usize {
+        usize::from(shard.0).min(self.groups.len() - 1)
+    }
+
+    /// Facts about the links.
+    pub fn links(&self) -> Vec<super::LinkFacts> {
+        self.links.lock().expect("nobody panics with it").clone()
+    }
+
+    /// New facts about the links.
+    pub fn note_links(&self, links: Vec<super::LinkFacts>) {
+        *self.links.lock().expect("nobody panics with it") = links;
+    }
+}

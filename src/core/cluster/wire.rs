@@ -1,0 +1,272 @@
+//! What processes say to each other beside Raft's messages; `docs/formats.md` has the bytes.
+
+use bytes::Bytes;
+use ringraft_shards::ids::{Index, ShardId, Term};
+use ringraft_shards::snapshot::directory::SnapshotName;
+use ringraft_shards::snapshot::{SnapshotOffer, TransferAnswer, TransferFrame, TransferId};
+use ringraft_shards::wire::{Garbage, Reader, put_string};
+
+const SERVES: u8 = 1;
+const REQUESTS: u8 = 2;
+const REPLIES: u8 = 3;
+const END: u8 = 4;
+const PUBLISH: u8 = 5;
+
+const OFFER: u8 = 1;
+const PIECE: u8 = 2;
+const HAS: u8 = 3;
+const STORED: u8 = 4;
+const UNNEEDED: u8 = 5;
+const REFUSED: u8 = 6;
+
+/// A client of a node whose requests another node runs: where it is on its own node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientKey {
+    /// Its core.
+    pub core: u16,
+    /// Its place among the connections there.
+    pub index: u32,
+    /// Counts the client's sessions with leaders, over all clients of the process.
+    pub session: u64,
+}
+
+/// A message of one process to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NodeMessage {
+    /// The sender leads all shards, or does no more. The one with the greatest term is right.
+    Serves {
+        /// Term of the meta group.
+        term: u64,
+        /// Does it?
+        serves: bool,
+    },
+    /// Requests of a client, as RESP.
+    Requests {
+        /// Which client.
+        client: ClientKey,
+        /// The client's address, for people; in the first message of a session.
+        address: Bytes,
+        /// The requests, whole ones.
+        bytes: Bytes,
+    },
+    /// Replies, as RESP, in order, cut anywhere.
+    Replies {
+        /// Whose.
+        client: ClientKey,
+        /// The replies.
+        bytes: Bytes,
+    },
+    /// A session is over.
+    End {
+        /// Whose.
+        client: ClientKey,
+        /// From the leader: so many requests of the session were begun; all behind them had no effect.
+        begun: u64,
+    },
+    /// A message for subscribers of a channel.
+    Publish {
+        /// Is the channel a shard's?
+        is_shard: bool,
+        /// The channel.
+        channel: Bytes,
+        /// The message.
+        message: Bytes,
+    },
+}
+
+impl ClientKey {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.core.to_le_bytes());
+        out.extend_from_slice(&self.index.to_le_bytes());
+        out.extend_from_slice(&self.session.to_le_bytes());
+    }
+
+    fn take(input: &mut Reader) -> Result<ClientKey, Garbage> {
+        Ok(ClientKey { core: input.u16()?, index: input.u32()?, session: input.u64()? })
+    }
+}
+
+impl NodeMessage {
+    /// Its bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(64);
+        match self {
+            NodeMessage::Serves { term, serves } => {
+                out.push(SERVES);
+                out.extend_from_slice(&term.to_le_bytes());
+                out.push((*serves).into());
+            }
+            NodeMessage::Requests { client, address, bytes } => {
+                out.reserve(bytes.len());
+                out.push(REQUESTS);
+                client.put(&mut out);
+                put_string(&mut out, address);
+                out.extend_from_slice(bytes);
+            }
+            NodeMessage::Replies { client, bytes } => {
+                out.reserve(bytes.len());
+                out.push(REPLIES);
+                client.put(&mut out);
+                out.extend_from_slice(bytes);
+            }
+            NodeMessage::End { client, begun } => {
+                out.push(END);
+                client.put(&mut out);
+                out.extend_from_slice(&begun.to_le_bytes());
+            }
+            NodeMessage::Publish { is_shard, channel, message } => {
+                out.push(PUBLISH);
+                out.push((*is_shard).into());
+                put_string(&mut out, channel);
+                out.extend_from_slice(message);
+            }
+        }
+        out.into()
+    }
+
+    /// Reads one.
+    pub fn decode(bytes: Bytes) -> Result<NodeMessage, Garbage> {
+        let mut input = Reader::new(bytes, "a message of a node");
+        Ok(match input.u8()? {
+            SERVES => NodeMessage::Serves { term: input.u64()?, serves: input.u8()? != 0 },
+            REQUESTS => NodeMessage::Requests {
+                client: ClientKey::take(&mut input)?,
+                address: input.string()?,
+                bytes: input.rest(),
+            },
+            REPLIES => {
+                NodeMessage::Replies { client: ClientKey::take(&mut input)?, bytes: input.rest() }
+            }
+            END => NodeMessage::End { client: ClientKey::take(&mut input)?, begun: input.u64()? },
+            PUBLISH => NodeMessage::Publish {
+                is_shard: input.u8()? != 0,
+                channel: input.string()?,
+                message: input.rest(),
+            },
+            other => return Err(Reader::unknown("a message of a node", other)),
+        })
+    }
+}
+
+/// A step of a snapshot's way to another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum TransferMessage {
+    /// To the receiver.
+    Frame(TransferFrame),
+    /// To the sender.
+    Answer(TransferAnswer),
+}
+
+/// The body of a bulk frame.
+pub(super) fn put_transfer(
+    shard: ShardId,
+    id: TransferId,
+    message: &TransferMessage,
+) -> Vec<Bytes> {
+    let mut out = Vec::with_capacity(64);
+    let head = |kind: u8, out: &mut Vec<u8>| {
+        out.push(kind);
+        out.extend_from_slice(&shard.0.to_le_bytes());
+        out.extend_from_slice(&id.term.to_le_bytes());
+        out.extend_from_slice(&id.number.to_le_bytes());
+    };
+    match message {
+        TransferMessage::Frame(TransferFrame::Offer(offer)) => {
+            head(OFFER, &mut out);
+            for number in [offer.name.term.0, offer.name.index.0, offer.size] {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+            out.extend_from_slice(&offer.crc.to_le_bytes());
+        }
+        TransferMessage::Frame(TransferFrame::Piece { offset, bytes }) => {
+            head(PIECE, &mut out);
+            out.extend_from_slice(&offset.to_le_bytes());
+            return vec![out.into(), Bytes::copy_from_slice(bytes)];
+        }
+        TransferMessage::Answer(TransferAnswer::Has(offset)) => {
+            head(HAS, &mut out);
+            out.extend_from_slice(&offset.to_le_bytes());
+        }
+        TransferMessage::Answer(TransferAnswer::Stored) => head(STORED, &mut out),
+        TransferMessage::Answer(TransferAnswer::Unneeded) => head(UNNEEDED, &mut out),
+        TransferMessage::Answer(TransferAnswer::Refused) => head(REFUSED, &mut out),
+    }
+    vec![out.into()]
+}
+
+/// Reads the body of a bulk frame.
+pub(super) fn take_transfer(
+    body: Bytes,
+) -> Result<(ShardId, TransferId, TransferMessage), Garbage> {
+    let mut input = Reader::new(body, "a piece of a snapshot");
+    let (kind, shard) = (input.u8()?, ShardId(input.u16()?));
+    let id = TransferId { term: input.u64()?, number: input.u64()? };
+    let message = match kind {
+        OFFER => {
+            let name = SnapshotName { term: Term(input.u64()?), index: Index(input.u64()?) };
+            let (size, crc) = (input.u64()?, input.u32()?);
+            TransferMessage::Frame(TransferFrame::Offer(SnapshotOffer { name, size, crc }))
+        }
+        PIECE => {
+            let (offset, bytes) = (input.u64()?, input.rest().to_vec());
+            TransferMessage::Frame(TransferFrame::Piece { offset, bytes })
+        }
+        HAS => TransferMessage::Answer(TransferAnswer::Has(input.u64()?)),
+        STORED => TransferMessage::Answer(TransferAnswer::Stored),
+        UNNEEDED => TransferMessage::Answer(TransferAnswer::Unneeded),
+        REFUSED => TransferMessage::Answer(TransferAnswer::Refused),
+        other => return Err(Reader::unknown("a piece of a snapshot", other)),
+    };
+    Ok((shard, id, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_read_back_and_short_ones_are_refused() {
+        let client = ClientKey { core: 3, index: 70_000, session: u64::MAX };
+        let bytes = Bytes::from_static(b"*1\r\n$4\r\nPING\r\n");
+        for (message, fixed) in [
+            (NodeMessage::Serves { term: 9, serves: true }, 10),
+            (
+                NodeMessage::Requests {
+                    client,
+                    address: Bytes::from_static(b"[::1]:1"),
+                    bytes: bytes.clone(),
+                },
+                26,
+            ),
+            (NodeMessage::Replies { client, bytes: bytes.clone() }, 15),
+            (NodeMessage::End { client, begun: 7 }, 23),
+            (NodeMessage::Publish { is_shard: true, channel: bytes.clone(), message: bytes }, 20),
+        ] {
+            let encoded = message.encode();
+            assert_eq!(NodeMessage::decode(encoded.clone()), Ok(message));
+            for length in 0..fixed {
+                assert!(NodeMessage::decode(encoded.slice(..length)).is_err());
+            }
+        }
+        assert!(NodeMessage::decode(Bytes::from_static(&[77])).is_err());
+    }
+
+    #[test]
+    fn pieces_of_snapshots_are_read_back() {
+        let (shard, id) = (ShardId(65535), TransferId { term: 5, number: 8 });
+        let name = SnapshotName { index: Index(7), term: Term(2) };
+        let offer = SnapshotOffer { name, size: 1 << 40, crc: 77 };
+        for message in [
+            TransferMessage::Frame(TransferFrame::Offer(offer)),
+            TransferMessage::Frame(TransferFrame::Piece { offset: 9, bytes: vec![1, 2] }),
+            TransferMessage::Answer(TransferAnswer::Has(u64::MAX)),
+            TransferMessage::Answer(TransferAnswer::Stored),
+            TransferMessage::Answer(TransferAnswer::Unneeded),
+            TransferMessage::Answer(TransferAnswer::Refused),
+        ] {
+            let body: Bytes = put_transfer(shard, id, &message).concat().into();
+            assert_eq!(take_transfer(body.clone()), Ok((shard, id, message)));
+            assert!(take_transfer(body.slice(..18)).is_err());
+        }
+    }
+}
