@@ -7,7 +7,6 @@ use crate::commands::Command;
 use crate::commands::key_access::Channels;
 use crate::core::Core;
 use crate::core::client::clients::client_line;
-use crate::core::client::connection::Kind;
 use crate::core::push::TopicKind;
 use crate::core::wait::waiting::End;
 use crate::refusal::Refusal;

@@ -1,7 +1,7 @@
 //! What a core does ten times a second: Raft's clock, transactions' time, expiry, idle timeouts, moves, snapshots.
 
 use crate::core::Core;
-use crate::core::client::connection::{Hold, Kind};
+use crate::core::client::connection::Hold;
 use crate::core::disk::storage::ShardFiles;
 use crate::core::observe::latency::Event;
 use crate::limits::{
