@@ -328,7 +328,7 @@ fn replication(text: &mut Text, core: &Core, _: &Totals) {
             let (host, port) = split_address(address).unwrap_or(("?", "0"));
             let lag = u64::from(peers.offset > *offset);
             text.field(
-                &format!("slave{n}"),
+                format!("slave{n}"),
                 format_args!("ip={host},port={port},state=online,offset={offset},lag={lag}"),
             );
         }

@@ -216,6 +216,26 @@ impl Core {
         self.send_to_node(node, Item::Node(message.encode()));
     }
 
+    /// A message for subscribers at other nodes.
+    #[cold]
+    pub(in crate::core) fn publish_elsewhere(
+        &mut self,
+        kind: TopicKind,
+        channel: &[u8],
+        message: &[u8],
+    ) {
+        let message = NodeMessage::Publish {
+            is_shard: kind == TopicKind::ShardChannel,
+            channel: Bytes::copy_from_slice(channel),
+            message: Bytes::copy_from_slice(message),
+        };
+        let bytes = message.encode();
+        let shared = self.shared.clone();
+        for link in shared.cluster.links().iter().filter(|link| link.is_up) {
+            self.send_to_node(link.node, Item::Node(bytes.clone()));
+        }
+    }
+
     /// Sends a step of a snapshot's way; it is lost when there is no connection for that.
     pub(super) fn send_transfer(
         &mut self,
@@ -424,7 +444,7 @@ impl Core {
             },
             NodeMessage::Publish { is_shard, channel, message } => {
                 let kind = if is_shard { TopicKind::ShardChannel } else { TopicKind::Channel };
-                self.publish(Target::Nobody, kind, &channel, &message);
+                self.publish_here(Target::Nobody, kind, &channel, &message);
             }
         }
     }

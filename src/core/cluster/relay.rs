@@ -477,8 +477,8 @@ impl Core {
     pub(super) fn tend_held(&mut self) {
         self.leave_old_leaders();
         let steady_ms = self.turn.steady_ms;
-        let late = |(_, until_ms, _): &(u32, i64, Sent)| *until_ms <= steady_ms;
-        while let Some((index, _, sent)) = self.cluster.waiting.pop_front_if(|w| late(w)) {
+        while self.cluster.waiting.front().is_some_and(|(_, until_ms, _)| *until_ms <= steady_ms) {
+            let (index, _, sent) = self.cluster.waiting.pop_front().expect("just seen");
             let Some(sequence) = sent.sequence else { continue };
             let protocol = self.answers.connections.at(index).session.protocol;
             let target = Target::Connection { index, sequence };

@@ -39,9 +39,10 @@ pub struct Replication {
 /// What background work for another node has come to.
 pub struct ReplicaDone {
     shard: ShardId,
-    what: What,
+    what: Box<What>,
 }
 
+#[allow(clippy::large_enum_variant)] // It is boxed, and few are there.
 enum What {
     Opened {
         message: PeerMessage,
@@ -93,7 +94,8 @@ impl Core {
         self.storage.in_background(
             move || SnapshotFile::open(&path),
             move |result| {
-                Done::Replica(ReplicaDone { shard: id, what: What::Opened { message, result } })
+                let what = Box::new(What::Opened { message, result });
+                Done::Replica(ReplicaDone { shard: id, what })
             },
         );
     }
@@ -101,7 +103,7 @@ impl Core {
     /// Background work for another node is done.
     pub(in crate::core) fn replica_done(&mut self, local: usize, done: ReplicaDone) {
         self.turn.has_new_work = true;
-        match done.what {
+        match *done.what {
             What::Opened { message, result } => self.opened(local, message, result),
             What::Read { to, id, offset, result } => {
                 let replication = self.shards[local].replication.get_or_insert_default();
@@ -190,7 +192,7 @@ impl Core {
                     self.storage.in_background(
                         move || file.read_at(offset, length),
                         move |result| {
-                            let what = What::Read { to, id: transfer, offset, result };
+                            let what = Box::new(What::Read { to, id: transfer, offset, result });
                             Done::Replica(ReplicaDone { shard: id, what })
                         },
                     );
@@ -242,7 +244,7 @@ impl Core {
             self.storage.in_background(
                 move || do_work(&directory, work, incoming, commit),
                 move |(incoming, result)| {
-                    let what = What::Received { incoming, result };
+                    let what = Box::new(What::Received { incoming, result });
                     Done::Replica(ReplicaDone { shard: id, what })
                 },
             );

@@ -20,9 +20,23 @@ pub struct Message {
 }
 
 impl Core {
-    /// Publishes a message. Returns how many clients got it, if no other core has any to tell of; else that is written to
-    /// `target` when all have counted.
+    /// Publishes a message, here and at all other nodes. Of those nobody counts, as in Redis Cluster.
     pub fn publish(
+        &mut self,
+        target: Target,
+        kind: TopicKind,
+        channel: &[u8],
+        payload: &[u8],
+    ) -> Option<i64> {
+        if self.shared.cluster.is_clustered() {
+            self.publish_elsewhere(kind, channel, payload);
+        }
+        self.publish_here(target, kind, channel, payload)
+    }
+
+    /// Publishes a message to clients of this node. Returns how many got it, if no other core has any to tell of; else that is written to
+    /// `target` when all have counted.
+    pub(in crate::core) fn publish_here(
         &mut self,
         target: Target,
         kind: TopicKind,

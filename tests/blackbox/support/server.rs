@@ -179,6 +179,13 @@ impl Server {
         }
     }
 
+    /// From the next launch on it listens elsewhere.
+    #[allow(dead_code)] // The tests of clusters use it.
+    pub fn take_another_port(&mut self) {
+        assert!(self.process.is_none(), "it still listens");
+        self.port = free_port();
+    }
+
     /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.port
