@@ -333,7 +333,7 @@ fn muddle(seed: u64) {
         let numbers: Vec<&Item> = end.items.iter().collect();
         let number = |item: &Item| match item {
             Item::Transaction(bytes) => bytes.first_chunk().map(|n| u64::from_le_bytes(*n)),
-            Item::Raft { .. } => None,
+            Item::Raft { .. } | Item::Node(_) => None,
         };
         assert!(numbers.is_sorted_by_key(|item| number(item)), "seed {seed}: out of order");
         assert!(numbers.len() > 300, "seed {seed}: little came through");

@@ -2,9 +2,10 @@
 
 use super::sets::{Flight, Set};
 use super::{Fate, Host, Server};
+use crate::arguments::Arguments;
 use crate::batch::{Batch, BatchBuilder};
 use crate::clock::TurnBack;
-use crate::ids::{Index, Term};
+use crate::ids::{DatabaseIndex, Index, Term};
 use crate::log::Reserve;
 use crate::raft::{CommittedEntry, EntryKind, ProposeError};
 use crate::transaction::Record;
@@ -128,7 +129,8 @@ fn propose_smaller<H: Host>(
         if waiting.proposed {
             let (operation, arguments) = set.batch.operation(waiting.place as usize);
             if !host.shrinks(&waiting.who, arguments) {
-                refuse_one(host, &waiting.who, arguments, error, turn);
+                let asked = (operation.database(), arguments);
+                refuse_one(host, &waiting.who, asked, error, turn);
                 continue;
             }
             let (number, database) = (operation.command(), operation.database());
@@ -150,8 +152,8 @@ fn refuse<H: Host>(
     turn: &mut H::Turn<'_>,
 ) {
     for waiting in set.order.iter().filter(|waiting| waiting.proposed) {
-        let arguments = set.batch.operation(waiting.place as usize).1;
-        refuse_one(host, &waiting.who, arguments, error, turn);
+        let (operation, arguments) = set.batch.operation(waiting.place as usize);
+        refuse_one(host, &waiting.who, (operation.database(), arguments), error, turn);
     }
     set.order.retain(|waiting| !waiting.proposed);
     set.batch.clear();
@@ -166,14 +168,14 @@ fn refuse<H: Host>(
 fn refuse_one<H: Host>(
     host: &mut H,
     who: &H::Who,
-    arguments: crate::arguments::Arguments<'_>,
+    asked: (DatabaseIndex, Arguments<'_>),
     error: &ProposeError,
     turn: &mut H::Turn<'_>,
 ) {
     if !H::is_step(who) {
-        return host.fail(who, Some(arguments), Fate::Refused(error), turn);
+        return host.fail(who, Some(asked), Fate::Refused(error), turn);
     }
-    let record = Record::read(arguments).expect("it was gathered as a record");
+    let record = Record::read(asked.1).expect("it was gathered as a record");
     let server = host.server_mut();
     server.participant.not_proposed(record, &error.to_string(), &mut server.wanted);
 }
@@ -243,16 +245,10 @@ pub(super) fn end_set<H: Host>(
     turn: &mut H::Turn<'_>,
 ) {
     for waiting in set.order.iter().filter(|waiting| !H::is_step(&waiting.who)) {
-        match waiting.proposed {
-            true => {
-                let arguments = set.batch.operation(waiting.place as usize).1;
-                host.fail(&waiting.who, Some(arguments), fate, turn);
-            }
-            false => {
-                let fate = host.server().not_leader();
-                host.fail(&waiting.who, None, fate, turn);
-            }
-        }
+        let batch = if waiting.proposed { &set.batch } else { &set.riders };
+        let (operation, arguments) = batch.operation(waiting.place as usize);
+        let fate = if waiting.proposed { fate } else { host.server().not_leader() };
+        host.fail(&waiting.who, Some((operation.database(), arguments)), fate, turn);
     }
     host.server_mut().recycle(set);
 }

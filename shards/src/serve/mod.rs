@@ -34,9 +34,10 @@ pub use part::{take_message, tick, transact, wait};
 pub use reads::{Leases, ask_for_reads, end_leased};
 pub use sets::{Set, Waiting};
 
+use crate::arguments::Arguments;
 use crate::batch::{Batch, BatchBuilder};
 use crate::clock::ShardClock;
-use crate::ids::{NodeId, ShardId, Term};
+use crate::ids::{DatabaseIndex, NodeId, ShardId, Term};
 use crate::keyspace::Keyspace;
 use crate::raft::{CommittedEntry, Group, Proposal, ProposeError};
 use crate::transaction::{Fetch, LockSet, Participant, ParticipantOutput};
@@ -89,7 +90,7 @@ pub trait Host: Sized {
     /// Is a request a step of a transaction: a record, or what it reads? Nobody is answered then.
     fn is_step(who: &Self::Who) -> bool;
     /// Does an operation make the data smaller, or end something? There is room for it on a full disk.
-    fn shrinks(&self, who: &Self::Who, arguments: crate::arguments::Arguments<'_>) -> bool;
+    fn shrinks(&self, who: &Self::Who, arguments: Arguments<'_>) -> bool;
     /// Appends the operation that turns time back to `to_ms`.
     fn push_turn_back(&self, batch: &mut BatchBuilder, to_ms: i64);
     /// Gathers the reading of a transaction, with [`Server::gather_rider`].
@@ -144,14 +145,19 @@ pub trait Host: Sized {
     fn read(&mut self, kept: &Self::Kept, turn: &mut Self::Turn<'_>) -> Self::Reply;
     /// Answers a read.
     fn answer(&mut self, who: Self::Who, reply: Self::Reply, turn: &mut Self::Turn<'_>);
-    /// Answers a request that was not executed. `arguments` are those of a write.
+    /// Answers a request that was not executed. `asked`: its database and arguments, but of reads that were executed and
+    /// could not be confirmed.
     fn fail(
         &mut self,
         who: &Self::Who,
-        arguments: Option<crate::arguments::Arguments<'_>>,
+        asked: Option<(DatabaseIndex, Arguments<'_>)>,
         fate: Fate<'_>,
         turn: &mut Self::Turn<'_>,
     );
+    /// The same of a request that was kept.
+    fn fail_kept(&mut self, kept: Self::Kept, fate: Fate<'_>, turn: &mut Self::Turn<'_>) {
+        self.fail(&Self::who(&kept), None, fate, turn);
+    }
 
     /// This node leads from now on.
     fn leads(&mut self);

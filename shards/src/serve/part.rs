@@ -61,7 +61,7 @@ fn transact_once<H: Host>(
             Next::Admit(kept) if serves => host.admit(kept, turn),
             Next::Admit(kept) => {
                 let leader = host.server().group.leader();
-                host.fail(&H::who(&kept), None, Fate::NotLeader { leader }, turn);
+                host.fail_kept(kept, Fate::NotLeader { leader }, turn);
             }
             Next::Fetch(fetch) => host.gather_fetch(fetch),
         }

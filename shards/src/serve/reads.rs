@@ -197,7 +197,7 @@ fn take_confirmations<H: Host>(host: &mut H, output: &mut Output, turn: &mut H::
             server.reads.confirmed.push_back((ready.index, confirming.reads));
         } else {
             // What transactions hold is not known here any more.
-            refuse(host, &confirming.reads, turn);
+            refuse(host, confirming.reads, turn);
         }
         for (who, reply) in confirming.executed {
             host.answer(who, reply, turn);
@@ -236,9 +236,9 @@ pub(super) fn step_down<H: Host>(host: &mut H, turn: &mut H::Turn<'_>) {
     let executed = std::mem::take(&mut reads.executed);
     // Whoever reads must ask what transactions hold, and that is forgotten.
     let confirmed = std::mem::take(&mut reads.confirmed);
-    refuse(host, &kept, turn);
+    refuse(host, kept, turn);
     for (_, kept) in confirmed {
-        refuse(host, &kept, turn);
+        refuse(host, kept, turn);
     }
     let fate = host.server().not_leader();
     for (who, _) in executed {
@@ -246,17 +246,19 @@ pub(super) fn step_down<H: Host>(host: &mut H, turn: &mut H::Turn<'_>) {
     }
 }
 
-fn refuse<H: Host>(host: &mut H, reads: &[H::Kept], turn: &mut H::Turn<'_>) {
+fn refuse<H: Host>(host: &mut H, reads: Vec<H::Kept>, turn: &mut H::Turn<'_>) {
     let fate = host.server().not_leader();
     for kept in reads {
-        host.fail(&H::who(kept), None, fate, turn);
+        host.fail_kept(kept, fate, turn);
     }
 }
 
 fn end<H: Host>(host: &mut H, confirming: Confirming<H>, fate: Fate<'_>, turn: &mut H::Turn<'_>) {
     confirm(host.server_mut(), confirming.fetches, false);
-    let executed = confirming.executed.into_iter().map(|(who, _)| who);
-    for who in confirming.reads.iter().map(H::who).chain(executed) {
+    for kept in confirming.reads {
+        host.fail_kept(kept, fate, turn);
+    }
+    for (who, _) in confirming.executed {
         host.fail(&who, None, fate, turn);
     }
 }

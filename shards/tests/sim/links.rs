@@ -297,6 +297,8 @@ fn read_item(item: Item) -> Result<Payload, Garbage> {
     Ok(match item {
         Item::Raft { shard, message } => Payload::Raft { shard: shard.0, message },
         Item::Transaction(bytes) => Payload::Transaction(take_message(bytes)?),
+        // Here are no clients that would be passed on.
+        Item::Node(_) => return Err(Reader::unknown("an item of a process", 0u8)),
     })
 }
 

@@ -154,6 +154,7 @@ impl Core {
     /// The client will send nothing more. Everything that it sent is executed and answered before the connection
     /// is closed, whatever holds it back now: closing is `send`'s, when nothing is left.
     pub(in crate::core) fn input_ended(&mut self, index: u32) {
+        self.relayed_client_ended(index);
         self.answers.connections.at_mut(index).ended = true;
         // Who may be gone does not wait. What was found before is answered all the same.
         self.unblock(index, End::Empty);

@@ -435,6 +435,7 @@ impl Core {
                 let core = client.core;
                 self.tell_known_core(core, move |core| core.relay_replied(client, &bytes));
             }
+            NodeMessage::Ended { client } => self.relayed_input_ended(from, client),
             NodeMessage::End { client, begun } => match self.ends_relayed(from, client) {
                 true => {}
                 false => {

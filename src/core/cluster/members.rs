@@ -25,6 +25,7 @@ use ringraft_shards::meta::{
 use ringraft_shards::peer::{Identity, Secret};
 use ringraft_shards::raft::Role;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 /// What this process is to other nodes.
 pub struct PeerIdentity {
@@ -90,7 +91,10 @@ impl Core {
 
     /// Makes the links, on the core that shall have them.
     pub(super) fn begin_links(&mut self) {
-        if self.cluster.links.is_some() || self.shared.cluster.link_core() != self.id {
+        // Before clients are let in it is not decided which core that is.
+        let is_decided = self.shared.may_listen.load(Ordering::Acquire);
+        let is_here = self.shared.cluster.link_core() == self.id;
+        if self.cluster.links.is_some() || !is_decided || !is_here {
             return;
         }
         let Some(peer) = &self.shared.peer else { return };

@@ -12,6 +12,8 @@ use crate::core::Core;
 use crate::core::client::answers::Target;
 use crate::core::client::connection::{Hold, Kind};
 use crate::core::client::session::Queued;
+use crate::core::shard::Caller;
+use crate::core::transact::participate::Parked;
 use crate::limits::{HELD_FOR_LEADER_MS, OLD_LEADER_TICKS, RELAY_KEPT_BYTES_MAX};
 use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
@@ -57,6 +59,8 @@ pub(super) struct Sent {
     seen: u32,
     /// Has one of them said that it is to be sent again?
     is_again: bool,
+    /// Does it run only if keys have not changed that were watched at this leader?
+    is_guarded: bool,
     /// As it was sent.
     bytes: Bytes,
 }
@@ -189,7 +193,7 @@ impl Core {
         let sequence = self.expect_reply(index);
         let connection = self.answers.connections.at_mut(index);
         let mut bytes = Vec::new();
-        let mut skips = 0;
+        let (mut skips, mut is_guarded) = (0, false);
         let mut kept = match command.run {
             _ if command.wait.is_some() => Kept::Blocks,
             Run::Read(_) => Kept::Read,
@@ -217,9 +221,8 @@ impl Core {
             for queued in &transaction.queued {
                 put(&mut bytes, queued.arguments.borrow().iter_from(0));
             }
-            let relay = connection.relay.as_mut();
-            if let Some(relay) = relay {
-                relay.watches = false;
+            if let Some(relay) = &mut connection.relay {
+                is_guarded = std::mem::replace(&mut relay.watches, false);
             }
             kept = Kept::Write;
         }
@@ -230,7 +233,7 @@ impl Core {
         }
         let sets_watch = command.name == "watch";
         let (sequence, bytes) = (Some(sequence), bytes.into());
-        let sent = Sent { sequence, kept, skips, seen: 0, is_again: false, bytes };
+        let sent = Sent { sequence, kept, skips, seen: 0, is_again: false, is_guarded, bytes };
         self.send_relayed_request(index, leader, sent);
         if sets_watch && let Some(relay) = &mut self.answers.connections.at_mut(index).relay {
             relay.watches = true;
@@ -290,6 +293,15 @@ impl Core {
         self.answers.connections.at_mut(index).relay = Some(Box::new(relay));
     }
 
+    /// The client of a session sends nothing more: what it waits for at the leader ends.
+    pub(in crate::core) fn relayed_client_ended(&mut self, index: u32) {
+        let Some(relay) = &self.answers.connections.at(index).relay else { return };
+        if relay.sent.iter().any(|sent| sent.kept == Kept::Blocks) {
+            let (client, leader) = (relay.key, relay.leader);
+            self.send_message(leader, &NodeMessage::Ended { client });
+        }
+    }
+
     /// Ends a client's session with a leader, if it has one: it closes, or another node leads.
     pub(in crate::core) fn end_relay(&mut self, index: u32) {
         let Some(relay) = self.answers.connections.at_mut(index).relay.take() else { return };
@@ -331,6 +343,13 @@ impl Core {
     /// A request that had no effect is sent to whoever leads now, or waits.
     fn send_again(&mut self, index: u32, mut sent: Sent) {
         (sent.seen, sent.is_again) = (0, false);
+        if sent.is_guarded {
+            // What was watched there is not watched any more: it may have changed.
+            let Some(sequence) = sent.sequence else { return };
+            let protocol = self.answers.connections.at(index).session.protocol;
+            let target = Target::Connection { index, sequence };
+            return self.answers.write_here(target, |out| Reply::new(out, protocol).null_array());
+        }
         match self.shared.cluster.route() {
             Some(leader) if leader == self.shared.cluster.own() => self.run_kept(index, sent),
             Some(leader) => self.send_relayed_request(index, leader, sent),
@@ -339,6 +358,65 @@ impl Core {
                 self.cluster.waiting.push_back((index, until_ms, sent));
             }
         }
+    }
+
+    /// Requests of this node's clients had no effect here: they go to the node that leads.
+    #[cold]
+    pub(in crate::core) fn send_back_all(&mut self, local: usize) {
+        for parked in std::mem::take(&mut self.shards[local].sent_back) {
+            let core = parked.caller().origin.core;
+            self.tell_core(core, move |core| core.take_back(parked));
+        }
+    }
+
+    /// Requests wait here for a shard that another node leads by now.
+    fn release_stranded(&mut self) {
+        let own = self.shared.cluster.own();
+        if self.shared.cluster.route().is_none_or(|leader| leader == own) {
+            return;
+        }
+        for local in 0..self.shards.len() {
+            let shard = &mut self.shards[local];
+            if shard.serves() {
+                continue;
+            }
+            for parked in std::mem::take(&mut shard.held) {
+                let origin = parked.caller().origin;
+                match origin.target {
+                    Target::Connection { .. } if origin.is_relayed => {
+                        self.answers.write(origin, |out| out.extend_from_slice(AGAIN));
+                    }
+                    Target::Connection { .. } => shard.sent_back.push(parked),
+                    _ => shard.held.push_back(parked),
+                }
+            }
+            self.send_back_all(local);
+        }
+    }
+
+    /// A request of a client here had no effect: it is sent again.
+    fn take_back(&mut self, parked: Parked) {
+        let (Caller { command, origin }, request) = (parked.caller(), parked.request());
+        let Target::Connection { index, sequence } = origin.target else { return };
+        let Some(connection) = self.answers.connections.get(index) else { return };
+        if connection.closed {
+            return self.answers.write_here(origin.target, |_| {});
+        }
+        if request.database != connection.session.database {
+            // Its client has chosen another database since, and could not tell where the reply belongs.
+            let text = "TRYAGAIN the node that leads has changed";
+            let protocol = connection.session.protocol;
+            return self
+                .answers
+                .write_here(origin.target, |out| Reply::new(out, protocol).error(text));
+        }
+        let mut bytes = Vec::new();
+        put(&mut bytes, request.arguments.iter_from(0));
+        let kept = if command.run.writes() { Kept::Write } else { Kept::Read };
+        let (sequence, bytes) = (Some(sequence), bytes.into());
+        let sent =
+            Sent { sequence, kept, skips: 0, seen: 0, is_again: false, is_guarded: false, bytes };
+        self.send_again(index, sent);
     }
 
     /// This node leads now: a request that it had passed on runs here.
@@ -450,6 +528,7 @@ impl Core {
             return;
         }
         self.cluster.route_changed_at = self.cluster.ticks;
+        self.release_stranded();
         for (index, _, sent) in std::mem::take(&mut self.cluster.waiting) {
             if self.answers.connections.get(index).is_some() {
                 self.send_again(index, sent);
@@ -530,6 +609,7 @@ impl Relay {
             skips: 0,
             seen: 0,
             is_again: false,
+            is_guarded: false,
             bytes: Bytes::new(),
         });
     }

@@ -98,6 +98,13 @@ impl Core {
         }
     }
 
+    /// Another node's client sends nothing more.
+    pub(super) fn relayed_input_ended(&mut self, node: NodeId, client: ClientKey) {
+        if let Some(index) = self.cluster.relayed.get(&(node, client)) {
+            self.input_ended(*index);
+        }
+    }
+
     /// Another node's client has gone, or that node has found another leader. False when it is no session here.
     pub(super) fn ends_relayed(&mut self, node: NodeId, client: ClientKey) -> bool {
         let Some(index) = self.cluster.relayed.remove(&(node, client)) else { return false };

@@ -11,6 +11,7 @@ const REQUESTS: u8 = 2;
 const REPLIES: u8 = 3;
 const END: u8 = 4;
 const PUBLISH: u8 = 5;
+const ENDED: u8 = 6;
 
 const OFFER: u8 = 1;
 const PIECE: u8 = 2;
@@ -55,6 +56,11 @@ pub(super) enum NodeMessage {
         client: ClientKey,
         /// The replies.
         bytes: Bytes,
+    },
+    /// The client will send nothing more: whatever it waits for ends, and what it sent is answered.
+    Ended {
+        /// Which client.
+        client: ClientKey,
     },
     /// A session is over.
     End {
@@ -109,6 +115,10 @@ impl NodeMessage {
                 client.put(&mut out);
                 out.extend_from_slice(bytes);
             }
+            NodeMessage::Ended { client } => {
+                out.push(ENDED);
+                client.put(&mut out);
+            }
             NodeMessage::End { client, begun } => {
                 out.push(END);
                 client.put(&mut out);
@@ -137,6 +147,7 @@ impl NodeMessage {
             REPLIES => {
                 NodeMessage::Replies { client: ClientKey::take(&mut input)?, bytes: input.rest() }
             }
+            ENDED => NodeMessage::Ended { client: ClientKey::take(&mut input)? },
             END => NodeMessage::End { client: ClientKey::take(&mut input)?, begun: input.u64()? },
             PUBLISH => NodeMessage::Publish {
                 is_shard: input.u8()? != 0,
@@ -240,6 +251,7 @@ mod tests {
             ),
             (NodeMessage::Replies { client, bytes: bytes.clone() }, 15),
             (NodeMessage::End { client, begun: 7 }, 23),
+            (NodeMessage::Ended { client }, 15),
             (NodeMessage::Publish { is_shard: true, channel: bytes.clone(), message: bytes }, 20),
         ] {
             let encoded = message.encode();

@@ -166,6 +166,9 @@ impl Core {
         if self.shared.cluster.is_clustered() {
             self.send_group_messages(local, messages);
             self.note_driven(local);
+            if !self.shards[local].sent_back.is_empty() {
+                self.send_back_all(local);
+            }
         }
         again || self.shards[local].may_propose()
     }

@@ -2,11 +2,12 @@
 
 use crate::commands::expire::TURN_BACK;
 use crate::commands::{Run, table};
+use crate::core::client::answers::Target;
 use crate::core::client::intake::OUT_OF_MEMORY;
 use crate::core::client::session::Watched;
 use crate::core::cluster::relay::AGAIN;
 use crate::core::shard::run::run_read;
-use crate::core::shard::{Caller, LocalShard, Set, ShardTurn};
+use crate::core::shard::{Caller, LocalShard, Request, Set, ShardTurn};
 use crate::core::transact::participate::{Ask, Found, Parked, is_step};
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
@@ -194,16 +195,18 @@ impl Host for LocalShard {
     fn fail(
         &mut self,
         who: &Caller,
-        arguments: Option<Arguments<'_>>,
+        asked: Option<(DatabaseIndex, Arguments<'_>)>,
         fate: Fate<'_>,
         turn: &mut ShardTurn<'_>,
     ) {
-        if who.origin.is_relayed && had_no_effect(fate) {
-            return turn.answers.write(who.origin, |out| out.extend_from_slice(AGAIN));
+        if self.is_sent_back(who, asked, fate, turn) {
+            return;
         }
         let text = fate_text(fate);
-        match (who.command.run, arguments) {
-            (Run::Serve, Some(arguments)) => self.serve_refused(arguments, &text, turn.answers),
+        match (who.command.run, asked) {
+            (Run::Serve, Some((_, arguments))) => {
+                self.serve_refused(arguments, &text, turn.answers);
+            }
             _ => {
                 self.note_own(who.command, who.origin);
                 refuse(*who, &text, turn);
@@ -211,10 +214,47 @@ impl Host for LocalShard {
         }
     }
 
+    #[cold]
+    fn fail_kept(&mut self, kept: Parked, fate: Fate<'_>, turn: &mut ShardTurn<'_>) {
+        let (who, request) = (kept.caller(), kept.request());
+        self.fail(&who, Some((request.database, request.arguments)), fate, turn);
+    }
+
     fn leads(&mut self) {}
 
     fn deposed(&mut self, _: &mut ShardTurn<'_>) {
         self.is_deposed = true;
+    }
+}
+
+impl LocalShard {
+    /// A client's request had no effect here and may have one at the node that leads: it goes there, or waits for one.
+    fn is_sent_back(
+        &mut self,
+        who: &Caller,
+        asked: Option<(DatabaseIndex, Arguments<'_>)>,
+        fate: Fate<'_>,
+        turn: &mut ShardTurn<'_>,
+    ) -> bool {
+        let Caller { command, origin } = *who;
+        if !had_no_effect(fate) {
+            return false;
+        }
+        if origin.is_relayed && matches!(origin.target, Target::Connection { .. }) {
+            turn.answers.write(origin, |out| out.extend_from_slice(AGAIN));
+            return true;
+        }
+        match (asked, origin.target) {
+            (Some((database, arguments)), Target::Connection { .. })
+                if !command.flags.internal && !self.group.membership().voters.is_empty() =>
+            {
+                let first_key = KeyHash::default();
+                let request = Request { command, origin, database, first_key, arguments };
+                self.sent_back.push(Parked::copy(&request, None));
+                true
+            }
+            _ => false,
+        }
     }
 }
 

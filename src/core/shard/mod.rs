@@ -97,6 +97,8 @@ pub struct LocalShard {
     pub(in crate::core) interests: Interests,
     /// Does it serve no longer, while commands may still wait?
     pub(in crate::core) is_deposed: bool,
+    /// Requests that had no effect here, because another node leads.
+    pub(in crate::core) sent_back: Vec<Parked>,
     /// What goes to other nodes and comes from them.
     pub(in crate::core) replication: Option<Box<Replication>>,
 }
@@ -182,6 +184,7 @@ impl LocalShard {
             readers: Readers::default(),
             interests: Interests::default(),
             is_deposed: false,
+            sent_back: Vec::new(),
             replication: None,
         }
     }

@@ -3,7 +3,7 @@
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::batch::{Batch, BatchBuilder, Operation};
 use ringraft_shards::clock::ShardClock;
-use ringraft_shards::ids::Index;
+use ringraft_shards::ids::{DatabaseIndex, Index};
 use ringraft_shards::keyspace::{Edit, Key, KeyHash};
 use ringraft_shards::limits::STRING_BYTES_DEFAULT;
 use ringraft_shards::raft::{CommittedEntry, Proposal, ProposeError};
@@ -209,7 +209,13 @@ impl Host for Running {
         answer(turn.outbox, origin, Result::Done(reply));
     }
 
-    fn fail(&mut self, who: &Who, _: Option<Arguments<'_>>, fate: Fate<'_>, turn: &mut Turn<'_>) {
+    fn fail(
+        &mut self,
+        who: &Who,
+        _: Option<(DatabaseIndex, Arguments<'_>)>,
+        fate: Fate<'_>,
+        turn: &mut Turn<'_>,
+    ) {
         let Who::Client(origin) = *who else { return };
         let result = match fate {
             Fate::NotLeader { leader } | Fate::Refused(&ProposeError::NotLeader { leader }) => {
