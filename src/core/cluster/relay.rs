@@ -59,6 +59,8 @@ pub(super) struct Sent {
     seen: u32,
     /// Has one of them said that it is to be sent again?
     is_again: bool,
+    /// Until when it may wait for somebody to lead, milliseconds since the process started; 0 before it does.
+    waits_until_ms: i64,
     /// Does it run only if keys have not changed that were watched at this leader?
     is_guarded: bool,
     /// As it was sent.
@@ -233,7 +235,16 @@ impl Core {
         }
         let sets_watch = command.name == "watch";
         let (sequence, bytes) = (Some(sequence), bytes.into());
-        let sent = Sent { sequence, kept, skips, seen: 0, is_again: false, is_guarded, bytes };
+        let sent = Sent {
+            sequence,
+            kept,
+            skips,
+            seen: 0,
+            is_again: false,
+            waits_until_ms: 0,
+            is_guarded,
+            bytes,
+        };
         self.send_relayed_request(index, leader, sent);
         if sets_watch && let Some(relay) = &mut self.answers.connections.at_mut(index).relay {
             relay.watches = true;
@@ -343,6 +354,11 @@ impl Core {
     /// A request that had no effect is sent to whoever leads now, or waits.
     fn send_again(&mut self, index: u32, mut sent: Sent) {
         (sent.seen, sent.is_again) = (0, false);
+        if self.answers.connections.at(index).closed {
+            // Nobody waits for it any more.
+            let Some(sequence) = sent.sequence else { return };
+            return self.answers.write_here(Target::Connection { index, sequence }, |_| {});
+        }
         if sent.is_guarded {
             // What was watched there is not watched any more: it may have changed.
             let Some(sequence) = sent.sequence else { return };
@@ -353,11 +369,21 @@ impl Core {
         match self.shared.cluster.route() {
             Some(leader) if leader == self.shared.cluster.own() => self.run_kept(index, sent),
             Some(leader) => self.send_relayed_request(index, leader, sent),
-            None => {
-                let until_ms = self.turn.steady_ms + HELD_FOR_LEADER_MS;
-                self.cluster.waiting.push_back((index, until_ms, sent));
-            }
+            None => self.send_later(index, sent),
         }
+    }
+
+    /// A request waits until another node leads, or for the next tick: whoever has sent it back may take it then.
+    fn send_later(&mut self, index: u32, sent: Sent) {
+        let until_ms = match sent.waits_until_ms {
+            0 => self.turn.steady_ms + HELD_FOR_LEADER_MS,
+            until_ms => until_ms,
+        };
+        self.cluster.waiting.push_back((
+            index,
+            until_ms,
+            Sent { waits_until_ms: until_ms, ..sent },
+        ));
     }
 
     /// Requests of this node's clients had no effect here: they go to the node that leads.
@@ -414,9 +440,17 @@ impl Core {
         put(&mut bytes, request.arguments.iter_from(0));
         let kept = if command.run.writes() { Kept::Write } else { Kept::Read };
         let (sequence, bytes) = (Some(sequence), bytes.into());
-        let sent =
-            Sent { sequence, kept, skips: 0, seen: 0, is_again: false, is_guarded: false, bytes };
-        self.send_again(index, sent);
+        let sent = Sent {
+            sequence,
+            kept,
+            skips: 0,
+            seen: 0,
+            is_again: false,
+            waits_until_ms: 0,
+            is_guarded: false,
+            bytes,
+        };
+        self.send_later(index, sent);
     }
 
     /// This node leads now: a request that it had passed on runs here.
@@ -487,7 +521,7 @@ impl Core {
         let waits = connection.hold == Hold::Leader;
         self.answers.mark_dirty(client.index);
         for sent in again {
-            self.send_again(client.index, sent);
+            self.send_later(client.index, sent);
         }
         if waits {
             self.go_on(client.index);
@@ -556,12 +590,19 @@ impl Core {
     pub(super) fn tend_held(&mut self) {
         self.leave_old_leaders();
         let steady_ms = self.turn.steady_ms;
-        while self.cluster.waiting.front().is_some_and(|(_, until_ms, _)| *until_ms <= steady_ms) {
-            let (index, _, sent) = self.cluster.waiting.pop_front().expect("just seen");
+        let has_leader = self.shared.cluster.route().is_some();
+        for (index, until_ms, sent) in std::mem::take(&mut self.cluster.waiting) {
+            let Some(connection) = self.answers.connections.get(index) else { continue };
             let Some(sequence) = sent.sequence else { continue };
-            let protocol = self.answers.connections.at(index).session.protocol;
-            let target = Target::Connection { index, sequence };
-            self.answers.write_here(target, |out| Reply::new(out, protocol).error(NO_LEADER));
+            if until_ms > steady_ms && has_leader {
+                self.send_again(index, sent);
+            } else if until_ms > steady_ms {
+                self.cluster.waiting.push_back((index, until_ms, sent));
+            } else {
+                let protocol = connection.session.protocol;
+                let target = Target::Connection { index, sequence };
+                self.answers.write_here(target, |out| Reply::new(out, protocol).error(NO_LEADER));
+            }
         }
         let connections = self.answers.connections.iter();
         let waiting: Vec<(u32, bool)> = connections
@@ -609,6 +650,7 @@ impl Relay {
             skips: 0,
             seen: 0,
             is_again: false,
+            waits_until_ms: 0,
             is_guarded: false,
             bytes: Bytes::new(),
         });
