@@ -325,9 +325,6 @@ pub const HELD_FOR_LEADER_MS: i64 = 5000;
 /// How long a node that ends tries to hand leadership over.
 pub const HAND_OVER_MS: i64 = 2000;
 
-/// Voters of the meta group; all other nodes hear of nothing but the shards they have.
-pub const META_VOTERS_MAX: usize = 5;
-
 /// Entries that a learner may lack beside what comes in two ticks, and be level.
 pub const LEVEL_ENTRIES: u64 = 64;
 

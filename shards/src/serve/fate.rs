@@ -74,6 +74,15 @@ pub fn settle<H: Host>(host: &mut H, output: &mut Output, turn: &mut H::Turn<'_>
     reads::settle(host, output, turn);
 }
 
+/// Nobody waits any longer to hear what becomes of what is on its way through the log: another node leads, or none, and no
+/// majority has said. It may be committed all the same, and is applied then as if another node had proposed it.
+pub fn give_up<H: Host>(host: &mut H, turn: &mut H::Turn<'_>) {
+    assert!(!host.server().serves(), "who leads hears of its entries");
+    while let Some(flight) = host.server_mut().flights.pop_front() {
+        end_set(host, flight.set, Fate::Unknown, turn);
+    }
+}
+
 /// What was proposed at this place, and what waits behind it, comes to nothing.
 #[cold]
 fn end_flight<H: Host>(host: &mut H, proposal: Proposal, fate: Fate<'_>, turn: &mut H::Turn<'_>) {

@@ -29,7 +29,7 @@ mod reads;
 mod sets;
 
 pub use entries::{Minded, apply, mind_clock, propose};
-pub use fate::{note_role, polled, settle};
+pub use fate::{give_up, note_role, polled, settle};
 pub use part::{take_message, tick, transact, wait};
 pub use reads::{Leases, ask_for_reads, end_leased};
 pub use sets::{Set, Waiting};

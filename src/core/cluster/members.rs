@@ -10,20 +10,21 @@ use super::view::GroupFacts;
 use crate::core::Core;
 use crate::core::client::answers::Origin;
 use crate::core::cluster::relay::NO_LEADER;
-use crate::core::shard::Request;
+use crate::core::shard::{Request, ShardTurn};
 use crate::limits::{
-    HAND_OVER_MS, HELD_FOR_LEADER_MS, LEADERS_APART_TICKS, LEVEL_ENTRIES, META_VOTERS_MAX,
-    TRANSFER_TICKS,
+    HAND_OVER_MS, HELD_FOR_LEADER_MS, LEADERS_APART_TICKS, LEVEL_ENTRIES, TRANSFER_TICKS,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::{DatabaseIndex, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::KeyHash;
 use ringraft_shards::meta::{
-    MetaEntry, MetaState, NodeFacts, NodeState, Step, Wish, next_step, plan,
+    MetaEntry, MetaState, NodeFacts, NodeState, Step, Wish, next_meta_step, next_step, plan,
+    wish_meta,
 };
 use ringraft_shards::peer::{Identity, Secret};
 use ringraft_shards::raft::Role;
+use ringraft_shards::serve;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
@@ -78,13 +79,15 @@ impl Core {
         let steady_ms = self.turn.steady_ms;
         for shard in &mut self.shards {
             let id = shard.server.id;
-            if shard.serves() || !shard.holds_any() {
+            if shard.serves() || !shard.holds_any() && shard.is_settled() {
                 self.cluster.membership.stranded_ms.remove(&id);
                 continue;
             }
             let since_ms = *self.cluster.membership.stranded_ms.entry(id).or_insert(steady_ms);
             if steady_ms - since_ms >= HELD_FOR_LEADER_MS {
                 shard.refuse_held(NO_LEADER, &mut self.answers);
+                let mut turn = ShardTurn { answers: &mut self.answers, stats: &mut self.stats };
+                serve::give_up(shard, &mut turn);
             }
         }
     }
@@ -236,23 +239,34 @@ impl Core {
     fn plan(&mut self) {
         let Some(state) = self.shared.cluster.state().filter(|_| self.may_plan()) else { return };
         let mut entries = plan(&state, &BTreeSet::new());
-        let view = &self.shared.cluster;
-        let is_member = |node: NodeId| {
-            view.groups().iter().any(|group| {
-                let members = &group.members;
-                let ids = members.voters.iter().chain(&members.learners);
-                ids.chain(&members.voters_outgoing).any(|member| member.node() == node)
-            })
-        };
-        if view.serves_all() {
-            let leaving = state.nodes.iter().filter(|(id, node)| {
-                node.state == NodeState::Leaving && !state.has_replicas(**id) && !is_member(**id)
-            });
-            entries.extend(leaving.map(|(id, _)| MetaEntry::Remove(*id)));
+        for node in self.gone() {
+            let member = state.nodes.get(&node);
+            if member.is_some_and(|node| node.state == NodeState::Leaving)
+                && !state.has_replicas(node)
+            {
+                entries.push(MetaEntry::Remove(node));
+            }
         }
         for entry in entries {
             self.propose_meta(Origin::NOBODY, meta::entry(&entry, ""));
         }
+    }
+
+    /// Nodes that have no replica of any shard, as far as this node leads and so knows all groups.
+    fn gone(&self) -> BTreeSet<NodeId> {
+        let view = &self.shared.cluster;
+        let Some(state) = view.state().filter(|_| view.serves_all()) else {
+            return BTreeSet::new();
+        };
+        let mut gone: BTreeSet<NodeId> = state.nodes.keys().copied().collect();
+        for group in view.groups() {
+            let members = &group.members;
+            let ids = members.voters.iter().chain(&members.learners);
+            for member in ids.chain(&members.voters_outgoing) {
+                gone.remove(&member.node());
+            }
+        }
+        gone
     }
 
     /// The next steps of the groups that this core leads.
@@ -260,6 +274,7 @@ impl Core {
         let Some(state) = self.shared.cluster.state() else { return };
         let own = self.shared.cluster.own();
         let meta_leader = self.shared.cluster.meta_leader().map(NodeId::node);
+        let gone = self.gone();
         let tick = self.cluster.ticks;
         let mut led_elsewhere = None;
         for shard in &mut self.shards {
@@ -275,8 +290,14 @@ impl Core {
             }
             // What two ticks bring, and a little.
             let behind_max = 2 * last.0.saturating_sub(before.0) + LEVEL_ENTRIES;
-            let wish = wish_of(&state, id);
-            match next_step(group, own, &wish, behind_max) {
+            let step = if id == META {
+                let nobody = BTreeSet::new();
+                let wish = wish_meta(&state, group.membership(), &nobody, &gone);
+                next_meta_step(group, own, &wish, behind_max)
+            } else {
+                next_step(group, own, &wish_of(&state, id), behind_max)
+            };
+            match step {
                 Some(Step::Change(changes)) => {
                     tracing::info!(shard = id.0, ?changes, "the members of a group change");
                     if let Err(error) = group.propose_membership(&changes) {
@@ -391,13 +412,10 @@ impl Core {
     }
 }
 
-/// Who shall be a member of a group.
+/// Who shall be a member of a shard's group. A node's replica keeps its id as long as the node lives: its log is lost with its
+/// directory only, and then it is another node.
 fn wish_of(state: &MetaState, shard: ShardId) -> Wish {
-    let nodes: Vec<NodeId> = if shard == META {
-        state.members().map(|(id, _)| id).take(META_VOTERS_MAX).collect()
-    } else {
-        let shard = state.shards.get(&shard);
-        shard.map(|s| s.replicas.iter().map(|replica| replica.node).collect()).unwrap_or_default()
-    };
-    Wish { members: nodes, leader: None }
+    let shard = state.shards.get(&shard);
+    let nodes = shard.map(|shard| shard.replicas.iter().map(|replica| replica.node).collect());
+    Wish { members: nodes.unwrap_or_default(), leader: None }
 }
