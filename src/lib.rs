@@ -2,6 +2,7 @@
 
 pub mod acl;
 pub mod bits;
+pub mod client;
 pub mod commands;
 pub mod core;
 pub mod files;
@@ -20,4 +21,5 @@ pub mod resp;
 pub mod script;
 pub mod settings;
 pub mod snapshot_print;
+pub mod tools;
 pub mod usage;

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
             let _ = std::io::stdout().write_all(text.as_bytes());
             Ok(())
         }
+        Ok(Request::Use(tool)) => return tool.run(now_ms() / 1000),
         Ok(Request::PrintSnapshot(file)) => print_snapshot(&file),
         Ok(Request::ImportRdb(import)) => {
             tool(|tell| rdb::import::run(&import, now_ms() as i64, tell))

@@ -1,10 +1,10 @@
 //! The command line, made from the table of settings: `ringraft [OPTIONS]` starts a server, `ringraft snapshot print
-//! FILE`, `ringraft rdb import FILE` and `ringraft rdb export` start none.
+//! FILE`, `ringraft rdb import FILE`, `ringraft rdb export` and the tools for clusters start none.
 //!
 //! The file that `--config` names is read first; the command line wins over it. Whatever is refused is
 //! refused with one line.
 
-use crate::rdb::client::Target;
+use crate::client::Target;
 use crate::rdb::export::{Export, Source};
 use crate::rdb::import::{Damage, Import};
 use crate::rdb::send::Present;
@@ -13,6 +13,7 @@ use crate::settings::file;
 use crate::settings::row::{Kind, Setting};
 use crate::settings::table::TABLE;
 use crate::settings::values::join;
+use crate::tools::{Tool, command_line, kvsctl};
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -31,6 +32,8 @@ pub enum Request {
     ExportRdb(Export),
     /// Send what is in an RDB file to a server.
     ImportRdb(Import),
+    /// Use a tool for clusters.
+    Use(Tool),
     /// Show a text (`--help`, `--version`) and be done.
     Show(String),
 }
@@ -41,10 +44,17 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Reads the command line, program name first, and the file it names.
 /// Errors: one line that says what is wrong.
 pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, String> {
-    let matches = match command().try_get_matches_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(call) = as_kvsctl(&arguments) {
+        return Ok(Request::Use(Tool::Ctl(call)));
+    }
+    let matches = match command().try_get_matches_from(&arguments) {
         Ok(matches) => matches,
         Err(error) if !error.use_stderr() => return Ok(Request::Show(error.to_string())),
-        Err(error) => return Err(one_line(&error)),
+        Err(error) => {
+            let first = arguments.get(1).and_then(|word| word.to_str()).unwrap_or_default();
+            return Err(one_line(&error, first));
+        }
     };
     if let Some(("rdb", rdb)) = matches.subcommand() {
         return match rdb.subcommand() {
@@ -52,6 +62,9 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, St
             Some((_, export)) => self::export(export).map(Request::ExportRdb),
             None => unreachable!("clap demands the subcommand"),
         };
+    }
+    if let Some((name @ ("dev-cluster" | "cluster" | "member"), tool)) = matches.subcommand() {
+        return command_line::read(name, tool).map(Request::Use);
     }
     if let Some((_, snapshot)) = matches.subcommand() {
         let print = snapshot.subcommand_matches("print").expect("clap demands the subcommand");
@@ -61,6 +74,15 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, St
         return Ok(Request::PrintSnapshot(file));
     }
     settings(&matches).map(|settings| Request::Serve(Box::new(settings)))
+}
+
+/// `ringraft ctl`, or anything under the name of kvsctl: its errors are not ours.
+fn as_kvsctl(arguments: &[OsString]) -> Option<kvsctl::Call> {
+    if arguments.first().is_some_and(kvsctl::is_named) {
+        return Some(kvsctl::read(kvsctl::NAME, kvsctl::ADDRESS_DEFAULT, arguments));
+    }
+    let is_ctl = arguments.get(1).is_some_and(|word| word == "ctl");
+    is_ctl.then(|| kvsctl::read(command_line::CTL, command_line::ADDRESS_DEFAULT, &arguments[1..]))
 }
 
 fn settings(matches: &ArgMatches) -> Result<Settings, String> {
@@ -197,6 +219,7 @@ fn command() -> Command {
         .disable_help_subcommand(true)
         .subcommand(snapshot)
         .subcommand(rdb())
+        .subcommands(command_line::commands())
         .args(TABLE.iter().filter(|row| row.is_option()).map(|row| {
             Arg::new(row.name)
                 .long(row.name)
@@ -243,8 +266,8 @@ fn help(row: &Setting) -> StyledStr {
     format!("{}{choices} [default: {default}]", row.help).into()
 }
 
-/// clap's refusals are paragraphs; the first line says it all but for the suggestion.
-fn one_line(error: &clap::Error) -> String {
+/// clap's refusals are paragraphs; the first line says it all but for the suggestion. `command` is the first word.
+fn one_line(error: &clap::Error, command: &str) -> String {
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
     let mut line = first.strip_prefix("error: ").unwrap_or(first).to_string();
@@ -252,10 +275,11 @@ fn one_line(error: &clap::Error) -> String {
         || error.kind() == ErrorKind::MissingSubcommand
         || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     {
-        line = "say what to do and with which file: ringraft snapshot print FILE, ringraft rdb import FILE, ringraft rdb export"
-            .to_string();
+        let of_files = "say what to do and with which file: ringraft snapshot print FILE, ringraft rdb import FILE, ringraft rdb export";
+        line = command_line::usage(command).unwrap_or(of_files).to_string();
     }
-    let suggestion = match error.get(ContextKind::SuggestedArg) {
+    let suggested = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand];
+    let suggestion = match suggested.into_iter().find_map(|kind| error.get(kind)) {
         Some(ContextValue::String(name)) => Some(name.clone()),
         Some(ContextValue::Strings(names)) => names.first().cloned(),
         _ => None,
@@ -341,6 +365,49 @@ mod tests {
     }
 
     #[test]
+    fn tools_are_told_whom_to_ask() {
+        let target = |line: &str| match run(line) {
+            Ok(Request::Use(Tool::Status(target) | Tool::Member(target, _))) => target,
+            Ok(Request::Use(Tool::Ctl(kvsctl::Call::Ask(target, _)))) => target,
+            other => panic!("{line}: {other:?}"),
+        };
+        for (line, address) in [
+            ("cluster status", "127.0.0.1:6379"),
+            ("cluster status -a 7001", "127.0.0.1:7001"),
+            ("cluster -a host:1 status", "host:1"),
+            ("member list --address [::1]:2", "[::1]:2"),
+            ("member remove 3 -a 7001", "127.0.0.1:7001"),
+            ("ctl GET k", "127.0.0.1:6379"),
+            ("ctl GET k -a 7001", "127.0.0.1:7001"),
+        ] {
+            assert_eq!(target(line).to_string(), address, "{line}");
+        }
+        let asked = target("cluster status --user u --pass p");
+        assert_eq!((asked.user.as_str(), asked.password.as_str()), ("u", "p"));
+    }
+
+    #[test]
+    fn a_test_cluster_is_told_what_to_start() {
+        use crate::tools::dev_cluster::{Act, Call, Wanted};
+        let call = |line: &str| match run(line) {
+            Ok(Request::Use(Tool::DevCluster(call))) => call,
+            other => panic!("{line}: {other:?}"),
+        };
+        let start =
+            |directory: &str, wanted| Call { directory: directory.into(), act: Act::Start(wanted) };
+        assert_eq!(call("dev-cluster start"), start("./dev-cluster", Wanted::default()));
+        let options = ["--fsync", "no", "-c", "f"].map(String::from).to_vec();
+        let wanted = Wanted { nodes: Some(5), port: Some(8001), options: Some(options) };
+        let line = "dev-cluster start --nodes 5 --port 8001 --dir d -- --fsync no -c f";
+        assert_eq!(call(line), start("d", wanted));
+        let kill = Call { directory: "d".into(), act: Act::Kill(2) };
+        assert_eq!(call("dev-cluster --dir d kill 2"), kill);
+        assert_eq!(call("dev-cluster kill 2 --dir d"), kill);
+        assert_eq!(call("dev-cluster stop").act, Act::Stop);
+        assert_eq!(call("dev-cluster status").act, Act::Status);
+    }
+
+    #[test]
     fn the_command_line_wins_over_the_file() {
         let folder = tempfile::tempdir().expect("a scratch directory");
         let path = folder.path().join("ringraft.toml");
@@ -404,6 +471,15 @@ mod tests {
             ("rdb export --for memcached", "option --for 'memcached': one of redis, valkey"),
             ("rdb export --dir d --port 1", "the argument '--dir <DIR>' cannot be used with"),
             ("--port 1 snapshot print x", ""),
+            ("cluster", "say what to do: ringraft cluster status"),
+            ("cluster state", "unrecognized subcommand 'state'; did you mean status?"),
+            ("cluster status -a nowhere", "'nowhere' is no HOST:PORT, and no port of this machine"),
+            ("member remove", "say what to do: ringraft member list, ringraft member remove ID"),
+            ("dev-cluster", "say what to do: ringraft dev-cluster start"),
+            ("dev-cluster kill", "say what to do: ringraft dev-cluster start"),
+            ("dev-cluster kill 0", "invalid value '0' for '<N>': 0 is not in 1..=65535"),
+            ("dev-cluster start --nodes 0", "invalid value '0' for '--nodes <N>'"),
+            ("dev-cluster start --fsync no", "unexpected argument '--fsync' found"),
         ] {
             let refusal = run(line).expect_err(line);
             assert!(refusal.starts_with(start), "{line}: {refusal}");

@@ -12,12 +12,12 @@ const LAYERS: &[&[&str]] = &[
     // Single things: bounds, numbers, text, bits, the process itself.
     &["limits", "numbers", "bits", "glob", "geo", "files", "usage", "refusal"],
     // Bytes in and out.
-    &["net", "resp", "kvnode_state", "hyperloglog"],
+    &["net", "resp", "client", "kvnode_state", "hyperloglog"],
     &["settings"],
     // What a request does, and the cores on which it is done.
     &["commands", "script", "core", "acl"],
     // The process, and what is typed at a prompt.
-    &["node", "options", "snapshot_print", "rdb"],
+    &["node", "options", "snapshot_print", "rdb", "tools"],
     &["main"],
 ];
 

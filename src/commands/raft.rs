@@ -367,9 +367,13 @@ impl Peers {
         let (own, route) = (cluster.own(), cluster.route());
         let groups = cluster.groups();
         let offset = groups.iter().map(|group| group.applied.0).sum();
+        // A node that has no replica of a shard lacks nothing of it.
         let matched = |node: NodeId| {
-            let peers = groups.iter().flat_map(|group| &group.peers);
-            peers.filter(|peer| peer.node.node() == node).map(|peer| peer.matched.0).sum()
+            let of_groups = groups.iter().map(|group| {
+                let peer = group.peers.iter().find(|peer| peer.node.node() == node);
+                peer.map_or(group.applied.0, |peer| peer.matched.0)
+            });
+            of_groups.sum()
         };
         let mut nodes: Vec<NodeId> =
             cluster.links().iter().filter(|link| link.is_up).map(|link| link.node).collect();

@@ -6,7 +6,7 @@
 use super::Refusal;
 use super::directory::Identity;
 use super::life::Life;
-use crate::rdb::client::{Answer, Client, Target};
+use crate::client::{Answer, Client, Target};
 use ringraft_shards::ids::{ClusterId, NodeId};
 use ringraft_shards::peer::Secret;
 use ringraft_shards::slot::SlotScheme;

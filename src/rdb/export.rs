@@ -4,7 +4,7 @@
 //! on. A stopped server is started for it, as nobody else's.
 
 use super::Progress;
-use super::client::{Answer, Client, Target};
+use crate::client::{Answer, Client, Target};
 use crate::commands::info::REDIS_VERSION;
 use crate::limits::PRINT_BUFFER_BYTES;
 use crate::node::run::{Node, random_digits};

@@ -1,8 +1,8 @@
 //! `ringraft rdb import FILE`: what is in an RDB file goes to a running server, through its port.
 
-use super::client::Target;
 use super::send::{Outcome, Present, Sender};
 use super::{Progress, check, in_file, open};
+use crate::client::Target;
 use ringraft_shards::ids::Deadline;
 use ringraft_shards::rdb::Piece;
 use ringraft_shards::rdb::file::{Event, RdbReader};

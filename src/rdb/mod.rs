@@ -4,7 +4,6 @@
 //! every shard from the file before there is a shard, so that nothing of it goes through the log. An export is made
 //! from snapshots of all shards that were taken at one moment.
 
-pub mod client;
 pub mod export;
 pub mod first_start;
 pub mod import;

@@ -1,6 +1,6 @@
 //! Sends items to a server, as many at a time as it takes, and hears what it says to each.
 
-use super::client::{Answer, Client, Target, encode};
+use crate::client::{Answer, Client, Target, encode};
 use crate::limits::{IMPORT_REPLIES_MAX, PRINT_BUFFER_BYTES, PRINTED_ELEMENTS_MAX};
 use ringraft_shards::ids::{DatabaseIndex, Deadline};
 use ringraft_shards::rdb::file::{ItemFields, Library};

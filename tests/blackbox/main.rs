@@ -12,6 +12,7 @@ mod blocking;
 mod blocking_streams;
 mod clock;
 mod cluster_clients;
+mod cluster_tools;
 mod collections;
 mod config_file;
 #[cfg(target_arch = "x86_64")]

@@ -1,7 +1,8 @@
 //! A blocking connection to a server, for tools.
 
+use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 /// Whom to talk to, and as whom.
@@ -15,6 +16,37 @@ pub struct Target {
     pub user: String,
     /// The password; empty without one.
     pub password: String,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl Target {
+    /// The default user of the server at `HOST:PORT`, or at `PORT` of this machine.
+    /// Errors: it is neither.
+    pub fn parse(text: &str) -> Result<Target, String> {
+        let (host, port) = match text.rsplit_once(':') {
+            None | Some(("", _)) => ("127.0.0.1", text.trim_start_matches(':')),
+            Some((host, port)) => (host, port),
+        };
+        // What has colons of its own stands in brackets.
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        match port.parse::<u16>() {
+            Ok(port @ 1..) if bare.is_some() || !host.contains(':') => Ok(Target {
+                host: bare.unwrap_or(host).to_string(),
+                port,
+                user: String::new(),
+                password: String::new(),
+            }),
+            _ => Err(format!("'{text}' is no HOST:PORT, and no port of this machine")),
+        }
+    }
 }
 
 /// A reply.
@@ -43,10 +75,31 @@ impl Client {
     /// Connects, and authenticates if there is a password.
     /// Errors: one line.
     pub fn connect(target: &Target) -> Result<Client, String> {
-        let shown = format!("{}:{}", target.host, target.port);
-        let failed = |error: io::Error| format!("cannot connect to {shown}: {error}");
-        let stream = TcpStream::connect((target.host.as_str(), target.port)).map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
+        let stream = TcpStream::connect((target.host.as_str(), target.port));
+        Client::begin(stream.map_err(|error| cannot_connect(target, &error))?, target)
+    }
+
+    /// The same, where neither the server's machine nor any of its replies is waited for longer than this.
+    /// Errors: one line.
+    pub fn connect_within(target: &Target, patience: Duration) -> Result<Client, String> {
+        let failed = |error: io::Error| cannot_connect(target, &error);
+        let addresses = (target.host.as_str(), target.port).to_socket_addrs().map_err(failed)?;
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in addresses {
+            match TcpStream::connect_timeout(&address, patience) {
+                Ok(stream) => {
+                    stream.set_read_timeout(Some(patience)).map_err(failed)?;
+                    stream.set_write_timeout(Some(patience)).map_err(failed)?;
+                    return Client::begin(stream, target);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(failed(last))
+    }
+
+    fn begin(stream: TcpStream, target: &Target) -> Result<Client, String> {
+        stream.set_nodelay(true).map_err(|error| cannot_connect(target, &error))?;
         let mut client = Client { input: BufReader::new(stream) };
         if !target.password.is_empty() {
             let mut words = vec![b"AUTH".to_vec()];
@@ -75,7 +128,7 @@ impl Client {
         encode(&mut bytes, words);
         let mut stream = self.input.get_ref();
         let answer = stream.write_all(&bytes).and_then(|()| self.read());
-        match answer.map_err(|error| format!("the connection to the server failed: {error}"))? {
+        match answer.map_err(|error| failed(&error))? {
             Answer::Error(text) => Err(format!(
                 "the server answers {}: {text}",
                 String::from_utf8_lossy(&words[0]).to_uppercase()
@@ -108,8 +161,11 @@ impl Client {
     /// The next reply.
     pub fn read(&mut self) -> io::Result<Answer> {
         let mut line = Vec::new();
-        if self.input.read_until(b'\n', &mut line)? == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it"));
+        // raft-kv sends lines of text as one, with bare line feeds between them.
+        while !line.ends_with(b"\r\n") {
+            if self.input.read_until(b'\n', &mut line)? == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it"));
+            }
         }
         let line = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
         let strange = || io::Error::other(format!("a strange reply: {line}"));
@@ -139,6 +195,23 @@ impl Client {
     }
 }
 
+fn cannot_connect(target: &Target, error: &io::Error) -> String {
+    format!("cannot connect to {target}: {}", said(error))
+}
+
+/// What a tool says of a connection that stood.
+pub fn failed(error: &io::Error) -> String {
+    format!("the connection to the server failed: {}", said(error))
+}
+
+/// The kernel's words for a time that is over are about something else.
+fn said(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer in time".into(),
+        _ => error.to_string(),
+    }
+}
+
 /// Appends a request.
 pub fn encode(out: &mut Vec<u8>, words: &[impl AsRef<[u8]>]) {
     out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
@@ -147,5 +220,25 @@ pub fn encode(out: &mut Vec<u8>, words: &[impl AsRef<[u8]>]) {
         out.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
         out.extend_from_slice(word);
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        for (text, shown) in [
+            ("7001", "127.0.0.1:7001"),
+            (":7001", "127.0.0.1:7001"),
+            ("example.org:6379", "example.org:6379"),
+            ("[::1]:7001", "[::1]:7001"),
+        ] {
+            assert_eq!(Target::parse(text).map(|target| target.to_string()), Ok(shown.to_string()));
+        }
+        for text in ["", ":", "host", "host:", "host:0", "host:65536", "::1:7001", "0", "[::1]"] {
+            assert!(Target::parse(text).is_err_and(|cause| cause.contains(text)), "{text}");
+        }
     }
 }
