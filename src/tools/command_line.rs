@@ -148,7 +148,7 @@ fn dev_cluster() -> Command {
         .long("dir")
         .value_name("DIR")
         .value_parser(clap::value_parser!(PathBuf))
-        .default_value("./dev-cluster")
+        .default_value(dev_cluster::DIRECTORY_DEFAULT)
         .global(true)
         .help("Where the cluster lives");
     Command::new("dev-cluster")

@@ -86,6 +86,18 @@ struct Cluster {
     password: String,
 }
 
+/// Where a cluster lives if nobody says.
+pub const DIRECTORY_DEFAULT: &str = "./dev-cluster";
+
+/// How this tool is called for a cluster.
+fn again(directory: &Path, act: &str) -> String {
+    let same = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    match same(directory) == same(Path::new(DIRECTORY_DEFAULT)) {
+        true => format!("ringraft dev-cluster {act}"),
+        false => format!("ringraft dev-cluster {act} --dir {}", directory.display()),
+    }
+}
+
 /// Does it.
 /// Errors: one line with what is wrong and what to do.
 pub fn run(call: &Call) -> Result<State, String> {
@@ -168,8 +180,9 @@ impl Cluster {
         match read_plan(directory)? {
             Some(plan) => Cluster::of(directory, plan),
             None => Err(format!(
-                "there is no cluster in {}: ringraft dev-cluster start makes one, --dir names another place",
-                directory.display()
+                "there is no cluster in {}: {} makes one, --dir names another place",
+                directory.display(),
+                again(directory, "start")
             )),
         }
     }
@@ -417,11 +430,12 @@ impl Cluster {
             }
             if begun.elapsed() >= START_PATIENCE {
                 return Err(format!(
-                    "node {node} at {} is not ready after {} s: {cause}: {} says more; the nodes run on: wait, and ask ringraft dev-cluster status, or \
-                     end them with ringraft dev-cluster stop",
+                    "node {node} at {} is not ready after {} s: {cause}: {} says more; the nodes run on: wait, and ask {}, or end them with {}",
                     self.target(node),
                     START_PATIENCE.as_secs(),
-                    self.log(node).display()
+                    self.log(node).display(),
+                    again(&self.directory, "status"),
+                    again(&self.directory, "stop")
                 ));
             }
             std::thread::sleep(PAUSE);
@@ -443,9 +457,10 @@ impl Cluster {
         }
         if !left.is_empty() {
             return Err(format!(
-                "{} has not ended within {} s: ringraft dev-cluster kill N ends it at once, and what was acknowledged stays",
+                "{} has not ended within {} s: {} ends it at once, and what was acknowledged stays",
                 left.join(", "),
-                STOP_PATIENCE.as_secs()
+                STOP_PATIENCE.as_secs(),
+                again(&self.directory, "kill N")
             ));
         }
         tell(&match running.len() {
@@ -460,7 +475,7 @@ impl Cluster {
             return Err(format!("there is no node {node}: the cluster has {}", self.plan.nodes));
         }
         let process = self.process(node).ok_or_else(|| {
-            format!("node {node} does not run: ringraft dev-cluster start starts it")
+            format!("node {node} does not run: {} starts it", again(&self.directory, "start"))
         })?;
         process.kill().map_err(|error| cannot_end(node, &process, &error))?;
         if !process.has_ended_within(STOP_PATIENCE) {
@@ -503,9 +518,8 @@ impl Cluster {
         print(&format!("{}\n", table(&rows)));
         let down = running.iter().filter(|(_, process)| process.is_none()).count();
         if down > 0 {
-            print(&format!(
-                "wrong: down: {down}: ringraft dev-cluster start starts what is down\n"
-            ));
+            let start = again(&self.directory, "start");
+            print(&format!("wrong: down: {down}: {start} starts what is down\n"));
         }
         match picture {
             None => Ok(State::Wrong),

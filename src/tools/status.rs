@@ -137,11 +137,12 @@ fn judge_leader(picture: &Picture, judgement: &mut Judgement) {
 /// Is every node there?
 fn judge_nodes(picture: &Picture, judgement: &mut Judgement) {
     let asked = picture.asked().map_or("the node that was asked".to_string(), name);
+    let of = picture.asked().map_or(String::new(), |node| format!(" -a {}", node.member.address));
     for node in picture.nodes.iter().filter(|node| node.seen == Seen::Down) {
         let (name, id) = (name(node), node.member.id);
         judgement.wrong.push(match &node.direct {
             Direct::Silent(_) => format!(
-                "{name} is down: start it with the directory that it had; if that is lost, ringraft member remove {id} and let a new one --join"
+                "{name} is down: start it with the directory that it had; if that is lost, ringraft member remove {id}{of} and let a new one --join"
             ),
             _ => format!(
                 "{asked} does not reach {name}, which answers here: ask again in a moment; if it stays so, is something between the two, has it another \
