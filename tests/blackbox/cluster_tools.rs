@@ -235,6 +235,24 @@ fn members_come_and_go() {
     eventually("its process ends", || (!runs(cluster.pid(3))).then_some(()));
 }
 
+/// More nodes than replicas: one that has no replica of a shard is not behind by all of that shard.
+#[test]
+fn a_node_without_a_replica_is_not_behind() {
+    let cluster = DevCluster::prepare(4);
+    cluster.start(&["--", "--shards", "2", "--fsync", "no"]);
+    let mut client = Client::connect(cluster.port);
+    for key in 0..20 {
+        assert_eq!(client.say(&format!("SET key{key} x")), Value::ok());
+    }
+    let is_level = |line: &str| line.ends_with(" up 0") || line.contains(" leader up -");
+    eventually("all are level", || {
+        let screen = run(&["cluster", "status", "-a", &cluster.address(4)]).out;
+        let rows = screen.lines().map(squeezed).filter(|line| line.contains("127.0.0.1:"));
+        let rows: Vec<String> = rows.filter(|line| line.contains(" up ")).collect();
+        (rows.len() == 4 && rows.iter().all(|row| is_level(row))).then_some(())
+    });
+}
+
 /// Every refusal says what is wrong, and nothing is started.
 #[test]
 fn what_cannot_be_started_is_said() {
@@ -287,6 +305,23 @@ fn what_cannot_be_started_is_said() {
     other.wait().expect("our own child");
 }
 
+/// Each command of kvsctl prints what it shall, with exit code 0.
+fn check_words(tool: impl Fn(&[&str]) -> Outcome, address: &str) {
+    let listed = format!("id=1 address={address} suffrage=0 isLeader=true\n");
+    for (words, printed) in [
+        (&["GET", "k"][..], "null\n"),
+        (&["SET", "k", "a b"], "OK\n"),
+        (&["GET", "k"], "a b\n"),
+        (&["DEL", "k"], "1\n"),
+        (&["DEL", "k"], "0\n"),
+        (&["member", "list"], &listed),
+        (&["member", "remove", "9"], "ERR peer is unknown\n"),
+    ] {
+        let outcome = tool(&[words, &["-a", address]].concat());
+        assert_eq!((outcome.code, outcome.out.as_str()), (0, printed), "{words:?}");
+    }
+}
+
 /// kvsctl's words, output and exit codes, under its name and under ours.
 #[test]
 fn kvsctl() {
@@ -300,23 +335,8 @@ fn kvsctl() {
         let code = output.status.code().expect("it ends by itself");
         Outcome { code, out: text(output.stdout), error: text(output.stderr) }
     };
-    let listed = format!("id=1 address={address} suffrage=0 isLeader=true\n");
-    let ours = |arguments: &[&str]| run(&[&["ctl"], arguments].concat());
-    let tools: [&dyn Fn(&[&str]) -> Outcome; 2] = [&by_link, &ours];
-    for tool in tools {
-        for (words, printed) in [
-            (&["GET", "k"][..], "null\n"),
-            (&["SET", "k", "a b"], "OK\n"),
-            (&["GET", "k"], "a b\n"),
-            (&["DEL", "k"], "1\n"),
-            (&["DEL", "k"], "0\n"),
-            (&["member", "list"], &listed),
-            (&["member", "remove", "9"], "ERR peer is unknown\n"),
-        ] {
-            let outcome = tool(&[words, &["-a", &address]].concat());
-            assert_eq!((outcome.code, outcome.out.as_str()), (0, printed), "{words:?}");
-        }
-    }
+    check_words(by_link, &address);
+    check_words(|arguments| run(&[&["ctl"], arguments].concat()), &address);
     // An error is a reply.
     server.client().say("RPUSH list x");
     let wrong = by_link(&["-a", &address, "GET", "list"]);
