@@ -29,7 +29,7 @@ const MEMBER: &[Command] = &[
         "7.4.0",
         "A line for each node: id, address, suffrage, whether it leads.",
     ),
-    session("remove", Arity::AtLeast(3), remove)
+    session("remove", Arity::AtLeast(3), raftremovepeer)
         .of("member")
         .admin()
         .no_multi()
@@ -54,16 +54,6 @@ fn add(
         )
         .into(),
     ))
-}
-
-/// MEMBER REMOVE id, with an empty word behind it as kvsctl sends it.
-fn remove(
-    context: &mut SessionContext<'_>,
-    call: &Call<'_>,
-    reply: &mut Reply<'_>,
-) -> Result<Answer, Refusal> {
-    let words = call.arguments.first(3);
-    raftremovepeer(context, &Call { arguments: words, ..*call }, reply)
 }
 
 /// MEMBER LIST, one line of text for all nodes as kvsctl prints it.

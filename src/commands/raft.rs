@@ -9,7 +9,7 @@ use crate::core::client::answers::Origin;
 use crate::core::{Core, SessionContext};
 use crate::resp::reply::Reply;
 use ringraft_shards::ids::{DirectoryId, NodeId, ShardId};
-use ringraft_shards::meta::{MetaEntry, NodeFacts};
+use ringraft_shards::meta::NodeFacts;
 use ringraft_shards::raft::{PeerProgress, Role, Status};
 use std::net::SocketAddr;
 
@@ -40,7 +40,7 @@ pub const COMMANDS: &[Command] = &[
         "7.4.0",
         "Says how the node at an address joins.",
     ),
-    session("raftremovepeer", Arity::Exactly(2), raftremovepeer)
+    session("raftremovepeer", Arity::AtLeast(2), raftremovepeer)
         .admin()
         .no_multi()
         .for_leader()
@@ -244,16 +244,23 @@ fn raftaddpeer(
     ))
 }
 
-/// RAFTREMOVEPEER address | number. OK when it is decided; the node goes when others have what it had.
+/// RAFTREMOVEPEER address | number [FORCE]. OK when it is decided; the node goes when others have what it had.
 pub(super) fn raftremovepeer(
     context: &mut SessionContext<'_>,
     call: &Call<'_>,
     _: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    let node = node_named(context.core, call.at(call.count() - 1))?;
+    // MEMBER REMOVE has one word more before it.
+    let at = if call.command.parent.is_empty() { 1 } else { 2 };
+    let node = node_named(context.core, call.at(at))?;
+    let forced = match call.arguments.get(at + 1) {
+        None | Some(b"") => false,
+        Some(word) if word.eq_ignore_ascii_case(b"force") => true,
+        Some(_) => return Err(Refusal::Syntax),
+    };
     let origin = context.await_one();
     let core = context.core.shared.cluster.link_core();
-    context.core.tell_core(core, move |core| core.propose_entry(origin, &MetaEntry::Leave(node)));
+    context.core.tell_core(core, move |core| core.let_leave(origin, node, forced));
     Ok(Answer::Later)
 }
 
@@ -318,7 +325,7 @@ fn raftjoin(
         hasher.scheme().name(),
         hasher.seed()
     );
-    let entry = MetaEntry::Join { directory: DirectoryId(directory), facts };
+    let directory = DirectoryId(directory);
     let protocol = context.session().protocol;
     let origin = Origin {
         core: context.core.id,
@@ -329,7 +336,7 @@ fn raftjoin(
         is_relayed: false,
     };
     let core = context.core.shared.cluster.link_core();
-    context.core.tell_core(core, move |core| core.take_in(origin, entry, told));
+    context.core.tell_core(core, move |core| core.take_in(origin, directory, facts, told));
     Ok(Answer::Later)
 }
 

@@ -3,7 +3,7 @@
 use super::picture::{Direct, Node, Picture, Seen};
 use super::{State, print, table};
 use crate::client::Target;
-use crate::limits::META_VOTERS_MAX;
+use ringraft_shards::meta::META_VOTERS_MAX;
 
 /// What is to be said of a cluster.
 #[derive(Debug, Default, PartialEq, Eq)]

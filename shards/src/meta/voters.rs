@@ -9,7 +9,7 @@ use crate::ids::NodeId;
 use crate::snapshot::Membership;
 
 /// Voters at most: two of them may fail.
-const VOTERS_MAX: usize = 5;
+pub const META_VOTERS_MAX: usize = 5;
 
 /// What the meta group shall be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub fn wish_meta(
 
 /// Votes among so many members: an odd number survives as many failures as one more. Of two, both have what is agreed on.
 fn seats(members: usize) -> usize {
-    match members.min(VOTERS_MAX) {
+    match members.min(META_VOTERS_MAX) {
         few @ 0..=2 => few,
         more => more - usize::from(more.is_multiple_of(2)),
     }

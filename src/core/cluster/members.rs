@@ -16,11 +16,11 @@ use crate::limits::{
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::OwnedArguments;
-use ringraft_shards::ids::{DatabaseIndex, Index, NodeId, ShardId};
+use ringraft_shards::ids::{DatabaseIndex, DirectoryId, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::KeyHash;
 use ringraft_shards::meta::{
-    MetaEntry, MetaState, NodeFacts, NodeState, Step, Wish, next_meta_step, next_step, plan,
-    wish_meta,
+    MetaEntry, MetaState, NodeFacts, NodeState, Step, Wish, next_meta_step, next_step,
+    object_to_removal, plan, wish_meta,
 };
 use ringraft_shards::peer::{Identity, Secret};
 use ringraft_shards::raft::Role;
@@ -184,15 +184,58 @@ impl Core {
     }
 
     /// Takes a node in; the answer goes to `origin`. On the core that has the links.
-    pub fn take_in(&mut self, origin: Origin, entry: MetaEntry, told: String) {
-        match self.found_meta() {
-            Ok(()) => self.propose_meta(origin, meta::entry(&entry, &told)),
-            Err(error) => self.answer_error(origin, &error),
+    pub fn take_in(
+        &mut self,
+        origin: Origin,
+        directory: DirectoryId,
+        facts: NodeFacts,
+        told: String,
+    ) {
+        if let Err(error) = self.found_meta() {
+            return self.answer_error(origin, &error);
+        }
+        let state = self.shared.cluster.state();
+        let joiner = state.map(|state| state.find_joiner(directory, &facts.address));
+        let joiner = match joiner.transpose() {
+            Ok(joiner) => joiner,
+            Err(rejection) => return self.answer_error(origin, &format!("ERR {rejection}")),
+        };
+        let holder = joiner.and_then(|joiner| joiner.holder);
+        if holder.is_some_and(|holder| self.heard().contains(&holder)) {
+            let text = format!("ERR another node of this cluster is at {}", facts.address);
+            return self.answer_error(origin, &text);
+        }
+        let entry = MetaEntry::Join { directory, facts };
+        self.propose_meta(origin, meta::entry(&entry, &told));
+        if let Some(holder) = holder {
+            // Whoever was there is gone with its directory: the newcomer takes its place.
+            tracing::info!("node {holder} leaves: its address has a new directory");
+            self.propose_meta(Origin::NOBODY, meta::entry(&MetaEntry::Leave(holder), ""));
         }
     }
 
+    /// Nodes that are connected, and this one.
+    fn heard(&self) -> BTreeSet<NodeId> {
+        let links = self.cluster.links.as_ref();
+        let nodes = links.into_iter().flat_map(|links| links.addresses().map(|(node, _)| node));
+        nodes.chain([self.shared.cluster.own()]).collect()
+    }
+
+    /// A node shall leave; the answer goes to `origin`. Refused when that would leave a shard without a majority, unless it is
+    /// `forced`. On the core that has the links.
+    pub fn let_leave(&mut self, origin: Origin, node: NodeId, forced: bool) {
+        let Some(state) = self.shared.cluster.state() else {
+            return self.answer_error(origin, "ERR this node is alone: there is no cluster yet");
+        };
+        if !forced && let Err(objection) = object_to_removal(&state, node, &self.heard()) {
+            let text = format!("ERR {objection}; FORCE removes it all the same");
+            return self.answer_error(origin, &text);
+        }
+        self.propose_entry(origin, &MetaEntry::Leave(node));
+    }
+
     /// Proposes a change of what the nodes agree on; the answer goes to `origin`. On the core that has the links.
-    pub fn propose_entry(&mut self, origin: Origin, entry: &MetaEntry) {
+    fn propose_entry(&mut self, origin: Origin, entry: &MetaEntry) {
         if self.router.local(META).is_none() {
             return self.answer_error(origin, "ERR this node is alone: there is no cluster yet");
         }
