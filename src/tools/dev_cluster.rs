@@ -12,7 +12,7 @@ use crate::files;
 use crate::options::{self, Request};
 use crate::settings::Settings;
 use crate::settings::values::Mode;
-use ringraft_shards::meta::META_VOTERS_MAX;
+use ringraft_shards::meta::meta_seats;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
@@ -399,7 +399,7 @@ impl Cluster {
             }
         }
         let voters = listed.iter().filter(|member| member.votes).count();
-        let wanted = listed.len().min(META_VOTERS_MAX);
+        let wanted = meta_seats(listed.len());
         if voters < wanted {
             return Err(format!("it knows {voters} voters of {wanted}"));
         }

@@ -3,7 +3,10 @@
 use super::picture::{Direct, Node, Picture, Seen};
 use super::{State, print, table};
 use crate::client::Target;
-use ringraft_shards::meta::META_VOTERS_MAX;
+use ringraft_shards::meta::meta_seats;
+
+/// From so many nodes on, more of them bring no more votes.
+const VOTES_MANY: usize = 5;
 
 /// What is to be said of a cluster.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -74,7 +77,7 @@ pub fn role(picture: &Picture, node: &Node) -> &'static str {
 
 /// Not all who shall vote do.
 fn lacks_voters(picture: &Picture) -> bool {
-    picture.voters().count() < picture.nodes.len().min(META_VOTERS_MAX)
+    picture.voters().count() < meta_seats(picture.nodes.len())
 }
 
 fn name(node: &Node) -> String {
@@ -175,11 +178,11 @@ fn judge_voters(picture: &Picture, judgement: &mut Judgement) {
     }
     if nodes == 1 {
         judgement.notes.push(format!("one node only: nothing is kept twice; nodes join by {join}"));
-    } else if voters > 2 && voters.is_multiple_of(2) {
+    } else if nodes > 2 && nodes.is_multiple_of(2) && nodes < VOTES_MANY {
         judgement.notes.push(format!(
-            "{voters} voters survive the failure of {}, as {} do: one more node would help",
-            voters.div_ceil(2) - 1,
-            voters - 1
+            "{nodes} nodes survive the failure of {}, as {} do: one more node would help",
+            (nodes - 2) / 2,
+            nodes - 1
         ));
     }
 }
@@ -322,14 +325,16 @@ mod tests {
             &[],
         );
         check(&cluster(1), &[], &["one node only: nothing is kept twice; nodes join by ringraft"]);
-        check(&cluster(4), &[], &["4 voters survive the failure of 1, as 3 do"]);
+        let mut picture = cluster(4);
+        picture.nodes[3].member.votes = false;
+        check(&picture, &[], &["4 nodes survive the failure of 1, as 3 do"]);
         let mut picture = cluster(3);
         picture.nodes[2].member.votes = false;
         check(&picture, &["node 3 at 10.0.0.3:6379 does not vote"], &[]);
         assert_eq!(role(&picture, &picture.nodes[2]), "learner");
         // More than vote.
         let mut picture = cluster(7);
-        for node in &mut picture.nodes[META_VOTERS_MAX..] {
+        for node in &mut picture.nodes[5..] {
             node.member.votes = false;
         }
         check(&picture, &[], &[]);

@@ -33,4 +33,4 @@ pub use planner::{Absent, plan, plan_without};
 pub use removal::{Objection, object_to_removal};
 pub use state::{META_SHARD, MetaState, Node, NodeState, Outcome, Rejection, Replica, Shard, Wish};
 pub use steps::{Step, next_meta_step, next_step};
-pub use voters::{META_VOTERS_MAX, MetaWish, wish_meta};
+pub use voters::{MetaWish, meta_seats, wish_meta};

@@ -9,7 +9,7 @@ use crate::ids::NodeId;
 use crate::snapshot::Membership;
 
 /// Voters at most: two of them may fail.
-pub const META_VOTERS_MAX: usize = 5;
+const VOTERS_MAX: usize = 5;
 
 /// What the meta group shall be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub fn wish_meta(
     let usable = |id: &NodeId| members.contains(id) && !dead.contains(id);
     let holders: BTreeSet<NodeId> =
         now.voters.iter().map(|member| member.node()).filter(belongs).collect();
-    let seats = seats(members.len());
+    let seats = meta_seats(members.len());
     let mut voters: Vec<NodeId> = holders.iter().filter(|id| usable(id)).copied().collect();
     while voters.len() > seats {
         let neighbours = |id: &NodeId| state.neighbours(*id, &voters);
@@ -68,8 +68,8 @@ pub fn wish_meta(
 }
 
 /// Votes among so many members: an odd number survives as many failures as one more. Of two, both have what is agreed on.
-fn seats(members: usize) -> usize {
-    match members.min(META_VOTERS_MAX) {
+pub fn meta_seats(members: usize) -> usize {
+    match members.min(VOTERS_MAX) {
         few @ 0..=2 => few,
         more => more - usize::from(more.is_multiple_of(2)),
     }
