@@ -377,6 +377,7 @@ mod tests {
             ("cluster -a host:1 status", "host:1"),
             ("member list --address [::1]:2", "[::1]:2"),
             ("member remove 3 -a 7001", "127.0.0.1:7001"),
+            ("member remove 3 --force -a 7001", "127.0.0.1:7001"),
             ("ctl GET k", "127.0.0.1:6379"),
             ("ctl GET k -a 7001", "127.0.0.1:7001"),
         ] {

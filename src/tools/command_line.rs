@@ -3,7 +3,7 @@
 use super::member::Act;
 use super::{Tool, dev_cluster, kvsctl};
 use crate::client::Target;
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::path::PathBuf;
 
 /// Where the tools ask if they are not told.
@@ -30,6 +30,7 @@ pub fn read(name: &str, matches: &ArgMatches) -> Result<Tool, String> {
     Ok(match act {
         "status" => Tool::Status(target),
         "add" => Tool::Member(target, Act::Add(node())),
+        "remove" if of.get_flag("force") => Tool::Member(target, Act::RemoveAnyway(node())),
         "remove" => Tool::Member(target, Act::Remove(node())),
         _ => Tool::Member(target, Act::List),
     })
@@ -107,7 +108,13 @@ fn member() -> Command {
         .arg(node("ADDRESS", "Where it will be"));
     let remove = Command::new("remove")
         .about("See a node off, for ever: others take over what it has, then it ends")
-        .arg(node("ID", "Its number or its address"));
+        .arg(node("ID", "Its number or its address"))
+        .arg(
+            Arg::new("force")
+                .long("force")
+                .action(ArgAction::SetTrue)
+                .help("Even if shards are left without a majority of nodes that are reached"),
+        );
     let list = Command::new("list")
         .about("A line for each node: id, address, suffrage (0: it votes), whether it leads");
     let command = Command::new("member").about("See the nodes of a cluster, and see one off");

@@ -11,6 +11,8 @@ pub enum Act {
     Add(String),
     /// See the node with this number or address off.
     Remove(String),
+    /// The same, whatever speaks against it.
+    RemoveAnyway(String),
     /// A line for each.
     List,
 }
@@ -21,6 +23,7 @@ impl Act {
         match self {
             Act::Add(address) => vec!["member", "add", address, address],
             Act::Remove(node) => vec!["member", "remove", node, ""],
+            Act::RemoveAnyway(node) => vec!["member", "remove", node, "force"],
             Act::List => vec!["member", "list", "", ""],
         }
     }
@@ -43,7 +46,7 @@ pub fn run(target: &Target, act: &Act) -> Result<State, String> {
         Answer::Error(text) => return Err(explained(target, act, &text)),
         _ => return Err(format!("what answers at {target} is no ringraft")),
     }
-    if let Act::Remove(node) = act {
+    if let Act::Remove(node) | Act::RemoveAnyway(node) = act {
         tell(&format!(
             "node {node} leaves when others have what it had, and ends then: ringraft member list -a {target} shows it until it has left"
         ));
@@ -58,12 +61,60 @@ fn explained(target: &Target, act: &Act, error: &str) -> String {
         (_, "leader not known") => {
             format!("{text}: ringraft cluster status -a {target} says what is wrong")
         }
-        (Act::Remove(node), "peer is unknown") => {
+        (Act::Remove(node) | Act::RemoveAnyway(node), "peer is unknown") => {
             format!("no node has the number or address {node}: ringraft member list -a {target}")
         }
         (_, text) if text.starts_with("NOAUTH") => {
             format!("{text} --pass PASSWORD, or REDISCLI_AUTH in the environment")
         }
-        _ => text.to_string(),
+        _ => text.replace("; FORCE removes", "; --force removes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_what_to_do_here() {
+        let target = Target::parse("7001").expect("a port");
+        let node = "3".to_string();
+        for (act, error, said) in [
+            (
+                Act::List,
+                "ERR leader not known",
+                "leader not known: ringraft cluster status -a 127.0.0.1:7001 says what is wrong",
+            ),
+            (
+                Act::Remove(node.clone()),
+                "ERR peer is unknown",
+                "no node has the number or address 3: ringraft member list -a 127.0.0.1:7001",
+            ),
+            (
+                Act::Remove(node),
+                "ERR so it is; FORCE removes it all the same",
+                "so it is; --force removes it all the same",
+            ),
+            (
+                Act::List,
+                "NOAUTH Authentication required.",
+                "NOAUTH Authentication required. --pass PASSWORD, or REDISCLI_AUTH in the environment",
+            ),
+        ] {
+            assert_eq!(explained(&target, &act, error), said);
+        }
+    }
+
+    #[test]
+    fn requests_have_four_words() {
+        let node = "3".to_string();
+        for (act, words) in [
+            (Act::List, ["member", "list", "", ""]),
+            (Act::Remove(node.clone()), ["member", "remove", "3", ""]),
+            (Act::RemoveAnyway(node.clone()), ["member", "remove", "3", "force"]),
+            (Act::Add(node), ["member", "add", "3", "3"]),
+        ] {
+            assert_eq!(act.words(), words);
+        }
     }
 }
