@@ -121,6 +121,17 @@ impl Core {
             (_, Some(_)) => false,
             _ => relays(command),
         };
+        if (command.parent, command.name) == ("client", "tracking")
+            && arguments.borrow().is(2, "on")
+        {
+            let sequence = self.expect_reply(index);
+            let target = Target::Connection { index, sequence };
+            let refusal = Refusal::text(
+                "ERR keys are read at the node that leads: CLIENT TRACKING works there alone (RAFTLEADER names it)",
+            );
+            self.refuse(index, target, &refusal, arguments.borrow());
+            return true;
+        }
         if !needs_leader {
             if matches!(command.name, "discard" | "unwatch" | "reset") {
                 self.forget_relayed_watch(index);
@@ -552,6 +563,9 @@ impl Core {
 
     /// Another node leads, or this one: who waits goes on.
     pub(in crate::core) fn route_changed(&mut self) {
+        if self.shared.cluster.is_elsewhere() {
+            self.close_trackers();
+        }
         let connections = self.answers.connections.iter();
         let waiting: Vec<u32> = connections
             .filter(|(_, connection)| connection.hold == Hold::Leader)
@@ -569,6 +583,16 @@ impl Core {
             }
         }
         self.turn.has_new_work = true;
+    }
+
+    /// Changes are made elsewhere from now on, and nobody here hears of them: who keeps copies of keys has to begin anew.
+    fn close_trackers(&mut self) {
+        let connections = self.answers.connections.iter();
+        let trackers: Vec<u32> = connections
+            .filter(|(_, connection)| connection.session.tracking.is_some())
+            .map(|(index, _)| index)
+            .collect();
+        trackers.into_iter().for_each(|index| self.close(index));
     }
 
     /// Another node leads for a while, and the one before has not answered since: it may not for long.
