@@ -5,7 +5,7 @@
 //! | entries: joins, addresses, leaves, removals, wishes | `entry.rs` |
 //! | the state that they make, one step after the other | `state.rs` |
 //! | what a node asks of it: who joins, under which address, is there something new to say | `ask.rs` |
-//! | nodes and shards to wishes: a pure function | `planner.rs` |
+//! | nodes and shards to wishes: a pure function | `planner.rs`; while one node leads all, `together.rs` |
 //! | what speaks against removing a node | `removal.rs` |
 //! | a wish and what a group is to the group's next change | `steps.rs` |
 //! | who has a vote in the meta group itself | `voters.rs` |
@@ -25,6 +25,7 @@ mod planner;
 mod removal;
 mod state;
 mod steps;
+mod together;
 mod voters;
 
 pub use ask::Joiner;
@@ -33,4 +34,5 @@ pub use planner::{Absent, plan, plan_without};
 pub use removal::{Objection, object_to_removal};
 pub use state::{META_SHARD, MetaState, Node, NodeState, Outcome, Rejection, Replica, Shard, Wish};
 pub use steps::{Step, next_meta_step, next_step};
+pub use together::plan_together;
 pub use voters::{MetaWish, meta_seats, wish_meta};

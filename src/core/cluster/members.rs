@@ -20,7 +20,7 @@ use ringraft_shards::ids::{DatabaseIndex, DirectoryId, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::KeyHash;
 use ringraft_shards::meta::{
     MetaEntry, MetaState, NodeFacts, NodeState, Step, Wish, next_meta_step, next_step,
-    object_to_removal, plan, wish_meta,
+    object_to_removal, plan_together, wish_meta,
 };
 use ringraft_shards::peer::{Identity, Secret};
 use ringraft_shards::raft::Role;
@@ -281,7 +281,7 @@ impl Core {
     /// Plans who shall have which shard, and sees those off who leave.
     fn plan(&mut self) {
         let Some(state) = self.shared.cluster.state().filter(|_| self.may_plan()) else { return };
-        let mut entries = plan(&state, &BTreeSet::new());
+        let mut entries = plan_together(&state);
         for node in self.gone() {
             let member = state.nodes.get(&node);
             if member.is_some_and(|node| node.state == NodeState::Leaving)
@@ -377,19 +377,33 @@ impl Core {
         self.follow_the_shards(led_elsewhere);
     }
 
-    /// The meta group's leader cannot lead all shards for a while, perhaps because it lacks much: then it follows them.
+    /// The meta group's leader cannot lead all shards for a while, perhaps because it lacks much, or has none: then it follows
+    /// them.
     fn follow_the_shards(&mut self, led_elsewhere: Option<NodeId>) {
         let Some(local) = self.router.local(META) else { return };
+        let Some(state) = self.shared.cluster.state() else { return };
+        let own = self.shared.cluster.own();
         let shard = &mut self.shards[local];
+        let group = &mut shard.server.group;
+        let (may_lead, leads) = (state.has_replicas(own), group.role() == Role::Leader);
+        let heir = match may_lead {
+            true => led_elsewhere,
+            false => group
+                .peers()
+                .iter()
+                .find(|peer| peer.voter && peer.active && state.has_replicas(peer.node))
+                .map(|peer| peer.node),
+        };
         let membership = &mut self.cluster.membership;
-        let Some(heir) = led_elsewhere.filter(|_| shard.serves()) else {
+        let Some(heir) = heir.filter(|heir| leads && *heir != own) else {
             membership.apart_ticks = 0;
             return;
         };
         membership.apart_ticks += 1;
-        if membership.apart_ticks >= LEADERS_APART_TICKS {
+        let patience = if may_lead { LEADERS_APART_TICKS } else { TRANSFER_TICKS };
+        if membership.apart_ticks >= patience {
             membership.apart_ticks = 0;
-            let _ = shard.server.group.transfer_leader(heir);
+            let _ = group.transfer_leader(heir);
         }
     }
 
@@ -401,6 +415,11 @@ impl Core {
         };
         if node == self.shared.cluster.own() {
             return self.answers.write(origin, |out| Reply::new(out, origin.protocol).ok());
+        }
+        let state = self.shared.cluster.state();
+        if !state.is_some_and(|state| state.has_replicas(node)) {
+            return self
+                .answer_error(origin, "ERR the node stands by: it has no replica to lead with");
         }
         let group = &mut self.shards[local].server.group;
         let may = group.peers().iter().any(|peer| peer.node == node && peer.voter && peer.active);
