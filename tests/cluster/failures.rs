@@ -153,3 +153,22 @@ fn a_follower_that_lacks_much_gets_a_snapshot_and_is_level() {
     cluster.is_level();
     assert_eq!(cluster.client(follower).say("DBSIZE").integer(), 3000);
 }
+
+#[test]
+fn with_nodes_that_stand_by_any_leader_may_be_lost() {
+    let mut cluster = Cluster::form(5, &[]);
+    for _ in 0..2 {
+        let leader = cluster.settle();
+        let survivors = ports(&cluster, cluster.up().filter(|node| *node != leader));
+        let seen = append(&survivors, 1, 50, || cluster.kill(leader));
+        assert!(seen.iter().all(|one| one.errors.len() <= 1), "{seen:?}");
+        cluster.launch(leader);
+        cluster.settle();
+        let reads = ports(&cluster, cluster.up());
+        for (port, one) in reads.iter().flat_map(|port| seen.iter().map(move |one| (port, one))) {
+            let mut client = crate::support::Client::connect(*port);
+            let count = client.call(&["LLEN", &one.key]).integer();
+            assert!(count >= one.acknowledged.len() as i64, "{count} of {}", one.key);
+        }
+    }
+}

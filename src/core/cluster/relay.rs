@@ -358,7 +358,7 @@ impl Core {
             }
         }
         for sent in again {
-            self.send_again(index, sent);
+            self.send_later(index, sent);
         }
     }
 
