@@ -297,17 +297,17 @@ impl Cluster {
         for node in known {
             started.push(self.launch(node, &[])?);
         }
-        if !new.is_empty() && new.len() == usize::from(self.plan.nodes) {
-            let founder = self.launch(new.remove(0), &[])?;
-            started.push(founder);
+        // Whoever founds while there is a cluster would be another one: all others are told of it.
+        let mut seeds: Vec<u16> = self.nodes().filter(|node| !new.contains(node)).collect();
+        if seeds.is_empty() {
+            let founder = new.remove(0);
+            started.push(self.launch(founder, &[])?);
+            seeds.push(founder);
             self.await_answer(&mut started)?;
         }
         for node in new {
-            let seeds: Vec<u16> = self
-                .nodes()
-                .filter(|seed| *seed != node && self.process(*seed).is_some())
-                .collect();
             started.push(self.launch(node, &seeds)?);
+            seeds.push(node);
             self.await_answer(&mut started)?;
         }
         let leader = self.await_whole(&mut started)?;
