@@ -323,7 +323,8 @@ mod tests {
     use crate::commands::table;
 
     /// Rows of the server's own that change no key of a client.
-    const OWN: &[&str] = &["run-queued", "set-limits", "turn-back", "change-libraries"];
+    const OWN: &[&str] =
+        &["run-queued", "set-limits", "turn-back", "change-libraries", "meta-entry"];
 
     #[test]
     fn every_row_that_writes_has_its_event() {
