@@ -28,8 +28,9 @@ impl Life {
     pub fn begin(path: &Path) -> Result<Life, Refusal> {
         let file = path.join(FILE);
         let fails = |doing: &str, error: io::Error| unusable(path, doing, &error);
-        match fs::read_to_string(&file) {
-            Ok(text) => {
+        match fs::read(&file) {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes);
                 let mut life = Life::parse(&text).ok_or_else(|| {
                     Refusal::failure(format!(
                         "{} is damaged: restore it from a backup, or remove it if this node is in no cluster",
@@ -102,7 +103,7 @@ mod tests {
         let text = life.line();
         for at in 0..text.len() - 1 {
             let mut bytes = text.clone().into_bytes();
-            bytes[at] = if bytes[at] == b'7' { b'8' } else { b'7' };
+            bytes[at] = if at % 2 == 0 { bytes[at] ^ 0x80 } else { bytes[at] ^ 1 };
             fs::write(&file, bytes).expect("writable");
             let refusal = Life::begin(folder.path()).expect_err("damaged");
             assert!(refusal.text.contains("life is damaged"), "{}", refusal.text);
