@@ -66,6 +66,8 @@ pub struct Group {
     followers: Followers,
     pub(super) lease: Lease,
     chance: Random,
+    /// When it stands, among the voters that are not the leader.
+    rank: Option<usize>,
 }
 
 /// A ready on its way to the disk.
@@ -116,6 +118,7 @@ impl Group {
             eager,
             failure: None,
             chance,
+            rank: None,
         };
         group.observe();
         group
@@ -296,6 +299,15 @@ impl Group {
         }
     }
 
+    /// How many others stand for election before this member when their leader is lost: 0 stands first. Without a rank it is left
+    /// to chance.
+    pub fn set_rank(&mut self, rank: usize) {
+        if self.rank != Some(rank) {
+            self.rank = Some(rank);
+            self.draw_timeout();
+        }
+    }
+
     /// Stands for election; a sole voter, whatever it promised.
     pub(super) fn stand(&mut self) {
         if self.failure.is_none() && !self.must_not_campaign() {
@@ -412,6 +424,11 @@ impl Group {
     pub fn unreachable(&mut self, peer: NodeId) {
         self.node.report_unreachable(peer.0);
         self.node.report_snapshot(peer.0, SnapshotStatus::Failure);
+    }
+
+    /// How it is set up.
+    pub fn config(&self) -> &GroupConfig {
+        &self.config
     }
 
     /// What this member is.
@@ -642,9 +659,18 @@ impl Group {
             self.alone = false;
             self.followers.clear();
             self.lease.clear(&self.memberships.back().expect("never empty").1);
-            let ticks = self.config.election_ticks;
-            let timeout = ticks + self.chance.below(ticks as u64) as usize;
-            self.node.raft.set_randomized_election_timeout(timeout);
+            self.draw_timeout();
         }
+    }
+
+    /// After how many ticks without a leader this member stands for election. With a rank one after the other, and all groups
+    /// of a node alike; one tick more than a promise lasts, since the ticks of two nodes differ in phase.
+    fn draw_timeout(&mut self) {
+        let ticks = self.config.election_ticks;
+        let more = match self.rank {
+            Some(rank) => (1 + 2 * rank + self.chance.below(2) as usize).min(ticks - 1),
+            None => self.chance.below(ticks as u64) as usize,
+        };
+        self.node.raft.set_randomized_election_timeout(ticks + more);
     }
 }

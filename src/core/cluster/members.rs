@@ -23,7 +23,7 @@ use ringraft_shards::meta::{
     object_to_removal, plan_together, wish_meta,
 };
 use ringraft_shards::peer::{Identity, Secret};
-use ringraft_shards::raft::Role;
+use ringraft_shards::raft::{Group, Role};
 use ringraft_shards::serve;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -107,8 +107,9 @@ impl Core {
 
     /// Tells the others what the groups of this core are.
     fn note_groups(&mut self) {
-        for shard in &self.shards {
-            let group = &shard.group;
+        for shard in &mut self.shards {
+            let group = &mut shard.server.group;
+            rank(group);
             let facts = GroupFacts {
                 role: group.role(),
                 term: group.term(),
@@ -472,6 +473,15 @@ impl Core {
         let until_ms = self.cluster.membership.leaving_until_ms;
         until_ms.is_some_and(|until_ms| self.turn.steady_ms > until_ms + HAND_OVER_MS)
     }
+}
+
+/// Who stands first when the leader is lost: the voter with the smallest number, in all groups the same.
+fn rank(group: &mut Group) {
+    let (leader, own) = (group.leader(), group.config().node);
+    let voters = &group.membership().voters;
+    let before = voters.iter().filter(|voter| **voter < own && Some(**voter) != leader);
+    let rank = before.count();
+    group.set_rank(rank);
 }
 
 /// Who shall be a member of a shard's group. A node's replica keeps its id as long as the node lives: its log is lost with its
