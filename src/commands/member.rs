@@ -5,9 +5,9 @@ use super::raft::{node_named, raftremovepeer};
 use super::refusal::Refusal;
 use super::{Answer, Arity, Call, Command, Group, container, plain, session};
 use crate::core::SessionContext;
-use crate::core::cluster::META;
+use crate::core::cluster::{ClusterView, META};
 use crate::resp::reply::Reply;
-use ringraft_shards::ids::NodeId;
+use ringraft_shards::ids::{NodeId, ShardId};
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] =
@@ -63,11 +63,10 @@ fn list(
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
     let cluster = &context.core.shared.cluster;
-    let group = cluster.group(META);
     let leader = cluster.route();
     let mut lines = Vec::new();
     for (node, address, _) in cluster.nodes() {
-        let votes = group.as_ref().is_some_and(|group| group.members.votes(node));
+        let votes = votes_everywhere(cluster, node);
         lines.push(line(node, &address, votes, leader == Some(node)));
     }
     if lines.is_empty() {
@@ -76,6 +75,17 @@ fn list(
     }
     reply.verbatim(&lines.join("\n"));
     Ok(Answer::Now)
+}
+
+/// Has a node a vote in the meta group and in that of each shard that it shall have, as far as this node knows?
+fn votes_everywhere(cluster: &ClusterView, node: NodeId) -> bool {
+    let votes = |shard: ShardId| {
+        let group = cluster.group(shard);
+        group.is_some_and(|group| group.members.votes(node))
+    };
+    let Some(state) = cluster.state() else { return false };
+    let mut shards = state.shards.iter().filter(|(_, shard)| shard.replica_of(node).is_some());
+    votes(META) && shards.all(|(shard, _)| votes(*shard))
 }
 
 fn line(node: NodeId, address: &str, votes: bool, leads: bool) -> String {
