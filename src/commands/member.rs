@@ -85,7 +85,10 @@ fn votes_everywhere(cluster: &ClusterView, node: NodeId) -> bool {
     };
     let Some(state) = cluster.state() else { return false };
     let mut shards = state.shards.iter().filter(|(_, shard)| shard.replica_of(node).is_some());
-    votes(META) && shards.all(|(shard, _)| votes(*shard))
+    // Who stands by has no replica, and does not know.
+    let is_known =
+        |shard: ShardId| cluster.group(shard).is_some_and(|group| !group.members.voters.is_empty());
+    votes(META) && shards.all(|(shard, _)| votes(*shard) || !is_known(*shard))
 }
 
 fn line(node: NodeId, address: &str, votes: bool, leads: bool) -> String {
