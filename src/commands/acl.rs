@@ -3,7 +3,9 @@
 use super::command::{CATEGORIES, categories};
 use super::help::help;
 use super::refusal::{Outcome, Refusal};
-use super::{Answer, Arity, Call, Command, Group, Secrets, container, plain, session, table};
+use super::{
+    Answer, Arity, Call, Command, Group, RunSession, Secrets, container, plain, session, table,
+};
 use crate::acl::log::Entry;
 use crate::acl::selector::Selector;
 use crate::acl::user::{DEFAULT, Denial, Shows, User};
@@ -62,12 +64,10 @@ const ACL: &[Command] = &[
     row("whoami", Arity::Exactly(2), whoami, "6.0.0", "The user of this connection."),
 ];
 
-type Run = fn(&mut SessionContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>;
-
 const fn row(
     name: &'static str,
     arity: Arity,
-    run: Run,
+    run: RunSession,
     since: &'static str,
     summary: &'static str,
 ) -> Command {

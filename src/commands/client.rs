@@ -4,7 +4,7 @@ use super::connection::checked_name;
 use super::help::help;
 use super::refusal::Refusal;
 use super::tracking::{caching, getredir, tracking, trackinginfo};
-use super::{Answer, Arity, Call, Command, Group, container, plain, session};
+use super::{Answer, Arity, Call, Command, Group, RunSession, container, plain, session};
 use crate::acl::users::Users;
 use crate::core::client::clients::{ClientFilter, ClientType, client_line};
 use crate::core::client::session::ReplyMode;
@@ -69,12 +69,10 @@ const CLIENT: &[Command] = &[
     row("unpause", Arity::Exactly(2), unpause, "6.2.0", "Lets held commands go on.").admin().asks(),
 ];
 
-type Run = fn(&mut SessionContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>;
-
 const fn row(
     name: &'static str,
     arity: Arity,
-    run: Run,
+    run: RunSession,
     since: &'static str,
     summary: &'static str,
 ) -> Command {

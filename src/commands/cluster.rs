@@ -158,7 +158,7 @@ fn seen(context: &mut SessionContext<'_>) -> Vec<Seen> {
     let mut seen: Vec<Seen> = cluster
         .nodes()
         .into_iter()
-        .filter_map(|(node, address, _)| {
+        .filter_map(|(node, address)| {
             let is_self = node == own;
             let is_reached = is_self || links.iter().any(|link| link.node == node && link.is_up);
             let address = if is_self { own_address } else { address.parse().ok()? };

@@ -4,7 +4,10 @@
 
 use super::help::help;
 use super::script::{kill_running, reads};
-use super::{Answer, Arity, Call, Command, Group, ScriptBy, container, plain, script_row, session};
+use super::{
+    Answer, Arity, Call, Command, Group, RunSession, ScriptBy, container, plain, script_row,
+    session,
+};
 use crate::core::{Core, OUT_OF_MEMORY, SessionContext, busy};
 use crate::glob::Glob;
 use crate::refusal::Refusal;
@@ -79,9 +82,6 @@ const FUNCTION: &[Command] = &[
         "Lists the subcommands.",
     ),
 ];
-
-/// The function of a row that runs on the connection's core.
-type RunSession = fn(&mut SessionContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>;
 
 /// A row that changes the libraries, which are no items.
 const fn changing(name: &'static str, arity: Arity, run: RunSession) -> Command {

@@ -2,7 +2,9 @@
 
 use super::help::help;
 use super::refusal::Refusal;
-use super::{Answer, Arity, Call, Command, Group, Run, container, plain, session, table};
+use super::{
+    Answer, Arity, Call, Command, Group, Run, RunSession, container, plain, session, table,
+};
 use crate::core::observe::latency::{Event, Sample, Samples};
 use crate::core::{Core, SessionContext, wall_clock_ms};
 use crate::resp::reply::Reply;
@@ -38,8 +40,6 @@ const LATENCY: &[Command] = &[
 const fn row(name: &'static str, arity: Arity, run: RunSession, summary: &'static str) -> Command {
     session(name, arity, run).of("latency").admin().asks().about(Group::Server, "2.8.13", summary)
 }
-
-type RunSession = fn(&mut SessionContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>;
 
 fn histogram(
     context: &mut SessionContext<'_>,

@@ -65,7 +65,7 @@ fn list(
     let cluster = &context.core.shared.cluster;
     let leader = cluster.route();
     let mut lines = Vec::new();
-    for (node, address, _) in cluster.nodes() {
+    for (node, address) in cluster.nodes() {
         let votes = votes_everywhere(cluster, node);
         lines.push(line(node, &address, votes, leader == Some(node)));
     }

@@ -287,6 +287,10 @@ impl Arity {
     }
 }
 
+/// The function of a row that runs on the connection's core.
+pub type RunSession =
+    fn(&mut SessionContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>;
+
 /// What runs a command.
 #[derive(Clone, Copy)]
 pub enum Run {
@@ -299,7 +303,7 @@ pub enum Run {
     /// Needs nothing but its arguments.
     Plain(fn(&Call<'_>, &mut Reply<'_>) -> Outcome),
     /// Runs on the core of the connection, with all that the core has.
-    Session(fn(&mut SessionContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>),
+    Session(RunSession),
     /// Runs beside the items of one shard, outside its log: it changes no item.
     Shard(fn(&mut ShardContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>),
     /// As a write; when it finds nothing and its row says what it waits for, the client waits.

@@ -2,7 +2,7 @@
 
 use super::help::help;
 use super::refusal::Refusal;
-use super::{Answer, Arity, Call, Command, Group, Keys, container, plain, session};
+use super::{Answer, Arity, Call, Command, Group, Keys, RunSession, container, plain, session};
 use crate::core::push::TopicKind;
 use crate::core::{Core, SessionContext};
 use crate::glob::Glob;
@@ -74,12 +74,10 @@ const PUBSUB: &[Command] = &[
     .asks(),
 ];
 
-type Run = fn(&mut SessionContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>;
-
 const fn listen(
     name: &'static str,
     arity: Arity,
-    run: Run,
+    run: RunSession,
     since: &'static str,
     summary: &'static str,
 ) -> Command {
@@ -95,7 +93,7 @@ const fn of_slot(mut row: Command, keys: Keys) -> Command {
 const fn ask(
     name: &'static str,
     arity: Arity,
-    run: Run,
+    run: RunSession,
     since: &'static str,
     summary: &'static str,
 ) -> Command {

@@ -127,7 +127,7 @@ pub(super) fn node_named(core: &Core, name: &[u8]) -> Result<NodeId, Refusal> {
     let nodes = core.shared.cluster.nodes();
     let named = nodes
         .iter()
-        .find(|(id, address, _)| name == address.as_bytes() || name == id.0.to_string().as_bytes());
+        .find(|(id, address)| name == address.as_bytes() || name == id.0.to_string().as_bytes());
     named.map(|(id, ..)| *id).ok_or(Refusal::text("ERR peer is unknown"))
 }
 
@@ -327,14 +327,7 @@ fn raftjoin(
     );
     let directory = DirectoryId(directory);
     let protocol = context.session().protocol;
-    let origin = Origin {
-        core: context.core.id,
-        target: context.target,
-        protocol,
-        rides: true,
-        no_touch: true,
-        is_relayed: false,
-    };
+    let origin = Origin::asks(context.core.id, context.target, protocol);
     let core = context.core.shared.cluster.link_core();
     context.core.tell_core(core, move |core| core.take_in(origin, directory, facts, told));
     Ok(Answer::Later)

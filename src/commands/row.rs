@@ -1,10 +1,9 @@
 //! How rows of the command table are written.
 
 use super::{
-    Answer, Arity, Call, Command, Fill, Flags, Gather, Group, Keys, Run, RunQueued, ScriptBy,
-    Search, Secrets, Spread, TimeoutAt, Wait,
+    Answer, Arity, Call, Command, Fill, Flags, Gather, Group, Keys, Run, RunQueued, RunSession,
+    ScriptBy, Search, Secrets, Spread, TimeoutAt, Wait,
 };
-use crate::core::SessionContext;
 use crate::core::shard::ShardContext;
 use crate::refusal::{Outcome, Refusal};
 use crate::resp::reply::Reply;
@@ -66,11 +65,7 @@ pub const fn plain(
 }
 
 /// A row that runs on the core of the connection.
-pub const fn session(
-    name: &'static str,
-    arity: Arity,
-    run: fn(&mut SessionContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>,
-) -> Command {
+pub const fn session(name: &'static str, arity: Arity, run: RunSession) -> Command {
     row(name, arity, Keys::NONE, Run::Session(run))
 }
 

@@ -50,14 +50,13 @@ pub struct Origin {
 
 impl Origin {
     /// The server itself.
-    pub const NOBODY: Origin = Origin {
-        core: 0,
-        target: Target::Nobody,
-        protocol: Protocol::Resp2,
-        rides: false,
-        no_touch: true,
-        is_relayed: false,
-    };
+    pub const NOBODY: Origin =
+        Origin { rides: false, ..Origin::asks(0, Target::Nobody, Protocol::Resp2) };
+
+    /// The server's own question for a target of a core: it waits for the writes before it, and counts as no access.
+    pub const fn asks(core: u16, target: Target, protocol: Protocol) -> Origin {
+        Origin { core, target, protocol, rides: true, no_touch: true, is_relayed: false }
+    }
 }
 
 /// All that replies are written to.

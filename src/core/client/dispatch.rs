@@ -644,14 +644,7 @@ impl Core {
                 gather.merge = Merge::Scan { count, database };
                 let (protocol, part) = (gather.protocol, gather.parts.len() as u32 - 1);
                 let index = self.answers.gathers.insert(gather);
-                let origin = Origin {
-                    core: self.id,
-                    target: Target::Gather { index, part },
-                    protocol,
-                    rides: true,
-                    no_touch: true,
-                    is_relayed: false,
-                };
+                let origin = Origin::asks(self.id, Target::Gather { index, part }, protocol);
                 let (database, first_key) = (DatabaseIndex(database), KeyHash::default());
                 let arguments = arguments.borrow();
                 let request = Request { command, origin, database, first_key, arguments };

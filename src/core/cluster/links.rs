@@ -491,7 +491,7 @@ impl Core {
             (false, None) => None,
         };
         if told != Some((term, serves)) {
-            for (node, ..) in view.nodes() {
+            for (node, _) in view.nodes() {
                 if node != view.own() {
                     self.send_message(node, &NodeMessage::Serves { term, serves });
                 }

@@ -23,7 +23,7 @@ use ringraft_shards::meta::{
     object_to_removal, plan_together, wish_meta,
 };
 use ringraft_shards::peer::{Identity, Secret};
-use ringraft_shards::raft::{Group, Role};
+use ringraft_shards::raft::{Group, PeerProgress, Role};
 use ringraft_shards::serve;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -66,8 +66,9 @@ impl Core {
         self.tick_transfers();
         if !self.stop_sent {
             self.readdress();
-            self.plan();
-            self.tend_groups();
+            let gone = self.gone();
+            self.plan(&gone);
+            self.tend_groups(&gone);
         }
         self.update_route();
         self.tend_held();
@@ -111,10 +112,8 @@ impl Core {
             let group = &mut shard.server.group;
             rank(group);
             let facts = GroupFacts {
-                role: group.role(),
                 term: group.term(),
                 leader: group.leader(),
-                last: group.last_index(),
                 applied: group.applied_index(),
                 members: group.membership().clone(),
                 peers: group.peers(),
@@ -225,24 +224,18 @@ impl Core {
     /// A node shall leave; the answer goes to `origin`. Refused when that would leave a shard without a majority, unless it is
     /// `forced`. On the core that has the links.
     pub fn let_leave(&mut self, origin: Origin, node: NodeId, forced: bool) {
-        let Some(state) = self.shared.cluster.state() else {
+        let has_meta = self.router.local(META).is_some();
+        let Some(state) = self.shared.cluster.state().filter(|_| has_meta) else {
             return self.answer_error(origin, "ERR this node is alone: there is no cluster yet");
         };
         if !forced && let Err(objection) = object_to_removal(&state, node, &self.heard()) {
             let text = format!("ERR {objection}; FORCE removes it all the same");
             return self.answer_error(origin, &text);
         }
-        self.propose_entry(origin, &MetaEntry::Leave(node));
+        self.propose_meta(origin, meta::entry(&MetaEntry::Leave(node), ""));
     }
 
-    /// Proposes a change of what the nodes agree on; the answer goes to `origin`. On the core that has the links.
-    fn propose_entry(&mut self, origin: Origin, entry: &MetaEntry) {
-        if self.router.local(META).is_none() {
-            return self.answer_error(origin, "ERR this node is alone: there is no cluster yet");
-        }
-        self.propose_meta(origin, meta::entry(entry, ""));
-    }
-
+    /// Proposes a change of what the nodes agree on; the answer goes to `origin`. On the core that has the meta group.
     fn propose_meta(&mut self, origin: Origin, arguments: OwnedArguments) {
         let local = self.router.local(META).expect("the caller has seen to it");
         self.turn.has_new_work = true;
@@ -269,10 +262,9 @@ impl Core {
         let Some(links) = &self.cluster.links else { return };
         let own = (links.identity().node, links.identity().address.as_str());
         let moved = links.addresses().chain([own]).find_map(|(node, address)| {
-            let known = state.nodes.get(&node)?;
+            let known = state.nodes.get(&node).filter(|node| node.state == NodeState::Member)?;
             let facts = NodeFacts { address: address.into(), ..known.facts.clone() };
-            (known.state == NodeState::Member && known.facts.address != address)
-                .then_some(MetaEntry::Describe { node, facts })
+            state.describe_anew(node, &facts)
         });
         if let Some(entry) = moved {
             self.propose_meta(Origin::NOBODY, meta::entry(&entry, ""));
@@ -280,15 +272,15 @@ impl Core {
     }
 
     /// Plans who shall have which shard, and sees those off who leave.
-    fn plan(&mut self) {
+    fn plan(&mut self, gone: &BTreeSet<NodeId>) {
         let Some(state) = self.shared.cluster.state().filter(|_| self.may_plan()) else { return };
         let mut entries = plan_together(&state);
-        for node in self.gone() {
-            let member = state.nodes.get(&node);
+        for node in gone {
+            let member = state.nodes.get(node);
             if member.is_some_and(|node| node.state == NodeState::Leaving)
-                && !state.has_replicas(node)
+                && !state.has_replicas(*node)
             {
-                entries.push(MetaEntry::Remove(node));
+                entries.push(MetaEntry::Remove(*node));
             }
         }
         for entry in entries {
@@ -296,10 +288,12 @@ impl Core {
         }
     }
 
-    /// Nodes that have no replica of any shard, as far as this node leads and so knows all groups.
+    /// Nodes that have no replica of any shard, as far as this node leads and so knows all groups. None on a core that has not
+    /// the meta group: only it is to know.
     fn gone(&self) -> BTreeSet<NodeId> {
         let view = &self.shared.cluster;
-        let Some(state) = view.state().filter(|_| view.serves_all()) else {
+        let is_asked = self.router.local(META).is_some() && view.serves_all();
+        let Some(state) = view.state().filter(|_| is_asked) else {
             return BTreeSet::new();
         };
         let mut gone: BTreeSet<NodeId> = state.nodes.keys().copied().collect();
@@ -314,11 +308,10 @@ impl Core {
     }
 
     /// The next steps of the groups that this core leads.
-    fn tend_groups(&mut self) {
+    fn tend_groups(&mut self, gone: &BTreeSet<NodeId>) {
         let Some(state) = self.shared.cluster.state() else { return };
         let own = self.shared.cluster.own();
         let meta_leader = self.shared.cluster.meta_leader().map(NodeId::node);
-        let gone = self.gone();
         let tick = self.cluster.ticks;
         let mut led_elsewhere = None;
         for shard in &mut self.shards {
@@ -336,12 +329,12 @@ impl Core {
             let behind_max = 2 * last.0.saturating_sub(before.0) + LEVEL_ENTRIES;
             let step = if id == META {
                 let nobody = BTreeSet::new();
-                let wish = wish_meta(&state, group.membership(), &nobody, &gone);
+                let wish = wish_meta(&state, group.membership(), &nobody, gone);
                 next_meta_step(group, own, &wish, behind_max)
             } else {
                 next_step(group, own, &wish_of(&state, id), behind_max)
             };
-            match step {
+            let heir = match step {
                 Some(Step::Change(changes)) => {
                     tracing::info!(shard = id.0, ?changes, "the members of a group change");
                     if let Err(error) = group.propose_membership(&changes) {
@@ -349,29 +342,23 @@ impl Core {
                     }
                     continue;
                 }
-                Some(Step::HandOver(heir)) => {
-                    let handed = self.cluster.membership.handed_on.entry(id).or_default();
-                    if tick >= *handed + TRANSFER_TICKS {
-                        *handed = tick;
-                        // Refused only while another is under way.
-                        let _ = group.transfer_leader(heir);
-                    }
-                    continue;
-                }
-                None => {}
-            }
-            let heir = meta_leader.filter(|leader| id != META && *leader != own);
+                Some(Step::HandOver(heir)) => Some(heir),
+                None => meta_leader.filter(|leader| {
+                    let is_level = |peer: &PeerProgress| {
+                        peer.node == *leader
+                            && peer.voter
+                            && peer.active
+                            && !peer.in_snapshot
+                            && peer.matched.0 + behind_max >= last.0
+                    };
+                    id != META && *leader != own && group.peers().iter().any(is_level)
+                }),
+            };
             let Some(heir) = heir else { continue };
-            let is_level = group.peers().iter().any(|peer| {
-                peer.node == heir
-                    && peer.voter
-                    && peer.active
-                    && !peer.in_snapshot
-                    && peer.matched.0 + behind_max >= last.0
-            });
             let handed = self.cluster.membership.handed_on.entry(id).or_default();
-            if is_level && tick >= *handed + TRANSFER_TICKS {
+            if tick >= *handed + TRANSFER_TICKS {
                 *handed = tick;
+                // Refused only while another is under way.
                 let _ = group.transfer_leader(heir);
             }
         }

@@ -67,6 +67,22 @@ pub(super) struct Sent {
     bytes: Bytes,
 }
 
+impl Sent {
+    /// One that is about to be sent for the first time.
+    fn new(sequence: Option<u32>, kept: Kept, bytes: Bytes) -> Sent {
+        Sent {
+            sequence,
+            kept,
+            skips: 0,
+            seen: 0,
+            is_again: false,
+            waits_until_ms: 0,
+            is_guarded: false,
+            bytes,
+        }
+    }
+}
+
 /// A client's session with the leader.
 pub struct Relay {
     leader: NodeId,
@@ -174,6 +190,13 @@ impl Core {
         self.refuse(index, target, &Refusal::Text(text.into()), arguments);
     }
 
+    /// Ends a request of a connection here.
+    fn reply_to(&mut self, index: u32, sequence: u32, write: impl FnOnce(&mut Reply<'_>)) {
+        let protocol = self.answers.connections.at(index).session.protocol;
+        let target = Target::Connection { index, sequence };
+        self.answers.write_here(target, |out| write(&mut Reply::new(out, protocol)));
+    }
+
     fn relay_is_full(&self, index: u32) -> bool {
         let connection = self.answers.connections.at(index);
         let Some(relay) = &connection.relay else { return false };
@@ -187,7 +210,6 @@ impl Core {
     }
 
     fn wait_for_leader(&mut self, index: u32, arguments: &OwnedArguments) {
-        self.shared.cluster.held_requests.fetch_add(1, Relaxed);
         let until_ms = self.turn.steady_ms + HELD_FOR_LEADER_MS;
         self.hold_back(index, arguments);
         let connection = self.answers.connections.at_mut(index);
@@ -222,12 +244,8 @@ impl Core {
                 if let Some(relay) = &mut connection.relay {
                     relay.watches = false;
                 }
-                let protocol = connection.session.protocol;
                 self.forget_watched(index);
-                let target = Target::Connection { index, sequence };
-                return self
-                    .answers
-                    .write_here(target, |out| Reply::new(out, protocol).null_array());
+                return self.reply_to(index, sequence, |reply| reply.null_array());
             }
             put(&mut bytes, [&b"multi"[..]].into_iter());
             skips = 1 + transaction.queued.len() as u32;
@@ -240,30 +258,16 @@ impl Core {
             kept = Kept::Write;
         }
         put(&mut bytes, arguments.borrow().iter_from(0));
-        if command.name == "watch" {
-            // Of another leader it means nothing: EXEC finds that out.
-            kept = Kept::Write;
-        }
-        let sets_watch = command.name == "watch";
-        let (sequence, bytes) = (Some(sequence), bytes.into());
-        let sent = Sent {
-            sequence,
-            kept,
-            skips,
-            seen: 0,
-            is_again: false,
-            waits_until_ms: 0,
-            is_guarded,
-            bytes,
-        };
+        let sent = Sent { skips, is_guarded, ..Sent::new(Some(sequence), kept, bytes.into()) };
         self.send_relayed_request(index, leader, sent);
-        if sets_watch && let Some(relay) = &mut self.answers.connections.at_mut(index).relay {
+        if command.name == "watch"
+            && let Some(relay) = &mut self.answers.connections.at_mut(index).relay
+        {
             relay.watches = true;
         }
     }
 
     fn send_relayed_request(&mut self, index: u32, leader: NodeId, sent: Sent) {
-        self.shared.cluster.relayed_requests.fetch_add(1, Relaxed);
         self.open_relay(index, leader);
         let connection = self.answers.connections.at_mut(index);
         let (database, protocol) = (connection.session.database, connection.session.protocol);
@@ -345,16 +349,14 @@ impl Core {
             // Of a transaction its EXEC counts.
             number += 1 + u64::from(sent.skips);
             let Some(sequence) = sent.sequence else { continue };
-            let target = Target::Connection { index, sequence };
             let had_none = sent.is_again || begun.is_some_and(|begun| number > begun);
             if is_closed {
-                self.answers.write_here(target, |_| {});
+                self.reply_to(index, sequence, |_| {});
             } else if had_none || sent.kept == Kept::Read {
                 again.push(sent);
             } else {
-                let protocol = self.answers.connections.at(index).session.protocol;
                 let text = if sent.kept == Kept::Blocks { UNBLOCKED } else { UNKNOWN };
-                self.answers.write_here(target, |out| Reply::new(out, protocol).error(text));
+                self.reply_to(index, sequence, |reply| reply.error(text));
             }
         }
         for sent in again {
@@ -365,17 +367,14 @@ impl Core {
     /// A request that had no effect is sent to whoever leads now, or waits.
     fn send_again(&mut self, index: u32, mut sent: Sent) {
         (sent.seen, sent.is_again) = (0, false);
+        let Some(sequence) = sent.sequence else { return };
         if self.answers.connections.at(index).closed {
             // Nobody waits for it any more.
-            let Some(sequence) = sent.sequence else { return };
-            return self.answers.write_here(Target::Connection { index, sequence }, |_| {});
+            return self.reply_to(index, sequence, |_| {});
         }
         if sent.is_guarded {
             // What was watched there is not watched any more: it may have changed.
-            let Some(sequence) = sent.sequence else { return };
-            let protocol = self.answers.connections.at(index).session.protocol;
-            let target = Target::Connection { index, sequence };
-            return self.answers.write_here(target, |out| Reply::new(out, protocol).null_array());
+            return self.reply_to(index, sequence, |reply| reply.null_array());
         }
         match self.shared.cluster.route() {
             Some(leader) if leader == self.shared.cluster.own() => self.run_kept(index, sent),
@@ -437,31 +436,17 @@ impl Core {
         let Target::Connection { index, sequence } = origin.target else { return };
         let Some(connection) = self.answers.connections.get(index) else { return };
         if connection.closed {
-            return self.answers.write_here(origin.target, |_| {});
+            return self.reply_to(index, sequence, |_| {});
         }
         if request.database != connection.session.database {
             // Its client has chosen another database since, and could not tell where the reply belongs.
             let text = "TRYAGAIN the node that leads has changed";
-            let protocol = connection.session.protocol;
-            return self
-                .answers
-                .write_here(origin.target, |out| Reply::new(out, protocol).error(text));
+            return self.reply_to(index, sequence, |reply| reply.error(text));
         }
         let mut bytes = Vec::new();
         put(&mut bytes, request.arguments.iter_from(0));
         let kept = if command.run.writes() { Kept::Write } else { Kept::Read };
-        let (sequence, bytes) = (Some(sequence), bytes.into());
-        let sent = Sent {
-            sequence,
-            kept,
-            skips: 0,
-            seen: 0,
-            is_again: false,
-            waits_until_ms: 0,
-            is_guarded: false,
-            bytes,
-        };
-        self.send_later(index, sent);
+        self.send_later(index, Sent::new(Some(sequence), kept, bytes.into()));
     }
 
     /// This node leads now: a request that it had passed on runs here.
@@ -479,8 +464,7 @@ impl Core {
             (Some(command), Some(arguments)) => self.start(index, target, command, arguments),
             _ => {
                 let text = "TRYAGAIN the node that leads has changed while this waited";
-                let protocol = self.answers.connections.at(index).session.protocol;
-                self.answers.write_here(target, |out| Reply::new(out, protocol).error(text));
+                self.reply_to(index, sequence, |reply| reply.error(text));
             }
         }
     }
@@ -616,16 +600,16 @@ impl Core {
         let steady_ms = self.turn.steady_ms;
         let has_leader = self.shared.cluster.route().is_some();
         for (index, until_ms, sent) in std::mem::take(&mut self.cluster.waiting) {
-            let Some(connection) = self.answers.connections.get(index) else { continue };
+            if self.answers.connections.get(index).is_none() {
+                continue;
+            }
             let Some(sequence) = sent.sequence else { continue };
             if until_ms > steady_ms && has_leader {
                 self.send_again(index, sent);
             } else if until_ms > steady_ms {
                 self.cluster.waiting.push_back((index, until_ms, sent));
             } else {
-                let protocol = connection.session.protocol;
-                let target = Target::Connection { index, sequence };
-                self.answers.write_here(target, |out| Reply::new(out, protocol).error(NO_LEADER));
+                self.reply_to(index, sequence, |reply| reply.error(NO_LEADER));
             }
         }
         let connections = self.answers.connections.iter();
@@ -643,9 +627,7 @@ impl Core {
             let connection = self.answers.connections.at_mut(index);
             connection.hold = Hold::None;
             connection.held_back.clear();
-            let protocol = connection.session.protocol;
-            let target = Target::Connection { index, sequence };
-            self.answers.write_here(target, |out| Reply::new(out, protocol).error(NO_LEADER));
+            self.reply_to(index, sequence, |reply| reply.error(NO_LEADER));
             self.go_on(index);
         }
     }
@@ -668,16 +650,7 @@ impl Relay {
     /// Appends a request that keeps the session; its reply is dropped.
     fn keep<'a>(&mut self, out: &mut Vec<u8>, words: impl ExactSizeIterator<Item = &'a [u8]>) {
         put(out, words);
-        self.sent.push_back(Sent {
-            sequence: None,
-            kept: Kept::Write,
-            skips: 0,
-            seen: 0,
-            is_again: false,
-            waits_until_ms: 0,
-            is_guarded: false,
-            bytes: Bytes::new(),
-        });
+        self.sent.push_back(Sent::new(None, Kept::Write, Bytes::new()));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use ringraft_shards::ids::{Index, NodeId, ShardId, Term};
 use ringraft_shards::meta::{MetaState, NodeState};
-use ringraft_shards::raft::{PeerProgress, Role};
+use ringraft_shards::raft::PeerProgress;
 use ringraft_shards::snapshot::Membership;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -10,14 +10,10 @@ use std::sync::{Arc, Mutex, RwLock};
 /// Facts about a group, for people and for the planner; not older than a tick.
 #[derive(Clone, Debug)]
 pub struct GroupFacts {
-    /// What this node is in it.
-    pub role: Role,
     /// Its term.
     pub term: Term,
     /// Who leads it, if known.
     pub leader: Option<NodeId>,
-    /// Its last entry here.
-    pub last: Index,
     /// What is applied here.
     pub applied: Index,
     /// Its members.
@@ -45,12 +41,6 @@ pub struct ClusterView {
     state: RwLock<Option<Arc<MetaState>>>,
     groups: Vec<Mutex<Option<GroupFacts>>>,
     links: Mutex<Vec<super::LinkFacts>>,
-    /// Leaders that this node has seen come.
-    pub leader_changes: AtomicU64,
-    /// Requests passed on to the leader.
-    pub relayed_requests: AtomicU64,
-    /// Requests that waited for a leader.
-    pub held_requests: AtomicU64,
 }
 
 impl ClusterView {
@@ -68,9 +58,6 @@ impl ClusterView {
             // One more for the meta group.
             groups: (0..=shard_count).map(|_| Mutex::new(None)).collect(),
             links: Mutex::new(Vec::new()),
-            leader_changes: AtomicU64::new(0),
-            relayed_requests: AtomicU64::new(0),
-            held_requests: AtomicU64::new(0),
         }
     }
 
@@ -106,9 +93,6 @@ impl ClusterView {
         let node = node.map_or(0, |node| node.0);
         let is_news = self.route.swap(node, Ordering::Relaxed) != node;
         self.is_elsewhere.store(self.is_clustered() && node != self.own, Ordering::Relaxed);
-        if is_news && node != 0 {
-            self.leader_changes.fetch_add(1, Ordering::Relaxed);
-        }
         is_news
     }
 
@@ -160,11 +144,11 @@ impl ClusterView {
         Some(node.facts.address.clone())
     }
 
-    /// Nodes that are not removed, this one included.
-    pub fn nodes(&self) -> Vec<(NodeId, String, NodeState)> {
+    /// Nodes that are not removed, this one included, and where they are reached.
+    pub fn nodes(&self) -> Vec<(NodeId, String)> {
         let Some(state) = self.state() else { return Vec::new() };
         let nodes = state.nodes.iter().filter(|(_, node)| node.state != NodeState::Removed);
-        nodes.map(|(id, node)| (*id, node.facts.address.clone(), node.state)).collect()
+        nodes.map(|(id, node)| (*id, node.facts.address.clone())).collect()
     }
 
     /// Facts about the group of a shard, or of the meta group.

@@ -1,6 +1,6 @@
 //! What a session command may use: its core, its connection, and all other cores through questions.
 
-use crate::commands::{Answer, Call, Gather, table};
+use crate::commands::{Answer, Call, Gather, RunSession, table};
 use crate::core::Core;
 use crate::core::client::answers::{Origin, Target};
 use crate::core::client::connection::{Connection, Hold};
@@ -63,14 +63,7 @@ impl SessionContext<'_> {
             scanned_slot: None,
         });
         let target = Target::Gather { index, part: 0 };
-        Origin {
-            core: self.core.id,
-            target,
-            protocol,
-            rides: true,
-            no_touch: true,
-            is_relayed: false,
-        }
+        Origin::asks(self.core.id, target, protocol)
     }
 
     /// Asks every core and answers when all have replied. Further requests of the connection wait.
@@ -224,7 +217,7 @@ impl Core {
 
 /// The reply of a session command: now, or from elsewhere later.
 pub fn run_session(
-    run: fn(&mut SessionContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>,
+    run: RunSession,
     context: &mut SessionContext<'_>,
     call: &Call<'_>,
     out: &mut Vec<u8>,

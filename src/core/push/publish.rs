@@ -82,7 +82,7 @@ impl Core {
             let target =
                 gather.map_or(Target::Nobody, |index| Target::Gather { index, part: part as u32 });
             let (core, protocol) = (self.id, Protocol::default());
-            Origin { core, target, protocol, rides: false, no_touch: true, is_relayed: false }
+            Origin { rides: false, ..Origin::asks(core, target, protocol) }
         };
         let message = Arc::new(message);
         let origins: Vec<Origin> = (0..=cores.len()).map(origin).collect();

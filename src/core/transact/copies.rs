@@ -20,14 +20,7 @@ impl Core {
     ) {
         let protocol = Protocol::default();
         let target = Target::Gather { index: gather, part: part as u32 };
-        let origin = Origin {
-            core: self.id,
-            target,
-            protocol,
-            rides: true,
-            no_touch: true,
-            is_relayed: false,
-        };
+        let origin = Origin::asks(self.id, target, protocol);
         self.at_shard(shard, move |core, local| {
             let shard = &core.shards[local];
             let mut found = Vec::new();

@@ -163,14 +163,7 @@ impl Core {
         let gather = self.step_gather(protocol, shards.len());
         for (part, shard) in shards.enumerate() {
             let target = Target::Gather { index: gather, part: part as u32 };
-            let origin = Origin {
-                core: self.id,
-                target,
-                protocol,
-                rides: true,
-                no_touch: true,
-                is_relayed: false,
-            };
+            let origin = Origin::asks(self.id, target, protocol);
             let question = question.clone();
             self.at_shard(ShardId(shard), move |core, local| {
                 // There is nothing to ask for in a database that was emptied.

@@ -66,14 +66,7 @@ impl Core {
             scanned_slot: None,
         });
         let target = Target::Gather { index, part: 0 };
-        let origin = Origin {
-            core: self.id,
-            target,
-            protocol,
-            rides: true,
-            no_touch: true,
-            is_relayed: false,
-        };
+        let origin = Origin::asks(self.id, target, protocol);
         let mut words: OwnedArguments = [CHANGE.as_bytes()].into_iter().collect();
         change.words().iter().for_each(|word| words.push(word));
         self.at_shard(KEEPER, move |core, local| {

@@ -310,14 +310,7 @@ impl Core {
         let owned: OwnedArguments = [SETTLE.as_bytes()].into_iter().collect();
         for (part, shard) in shards.into_iter().enumerate() {
             let target = Target::Gather { index, part: part as u32 };
-            let origin = Origin {
-                core: self.id,
-                target,
-                protocol,
-                rides: true,
-                no_touch: true,
-                is_relayed: false,
-            };
+            let origin = Origin::asks(self.id, target, protocol);
             let (database, first_key) = (DatabaseIndex(0), KeyHash::default());
             let arguments = owned.borrow();
             let request = Request { command, origin, database, first_key, arguments };

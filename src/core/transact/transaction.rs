@@ -172,14 +172,7 @@ fn watch(
     let command = table::internal(REGISTER);
     for (part, (first_key, watched)) in watched.iter().enumerate() {
         let target = Target::Gather { index, part: part as u32 };
-        let origin = Origin {
-            core: core.id,
-            target,
-            protocol,
-            rides: true,
-            no_touch: true,
-            is_relayed: false,
-        };
+        let origin = Origin::asks(core.id, target, protocol);
         let owned: OwnedArguments =
             [REGISTER.as_bytes(), watched.key.as_slice()].into_iter().collect();
         let (first_key, arguments) = (*first_key, owned.borrow());
@@ -333,8 +326,7 @@ fn send(
         connection.last_ordered = Some(sequence);
     }
     let target = Target::Gather { index, part: 0 };
-    let origin =
-        Origin { core: core.id, target, protocol, rides: true, no_touch: true, is_relayed: false };
+    let origin = Origin::asks(core.id, target, protocol);
     let guard = (!watched.is_empty()).then(|| watched.to_vec());
     let arguments = packed.arguments;
     core.at_shard(shard, move |core, local| {

@@ -139,14 +139,7 @@ fn waitaof(
         [SYNCED.as_bytes(), if local { b"wait" } else { b"look" }].into_iter().collect();
     for shard in 0..shard_count as u16 {
         let target = Target::Block(number);
-        let origin = Origin {
-            core: core.id,
-            target,
-            protocol,
-            rides: true,
-            no_touch: true,
-            is_relayed: false,
-        };
+        let origin = Origin::asks(core.id, target, protocol);
         let (database, first_key) = (DatabaseIndex(0), KeyHash::default());
         let (command, arguments) = (table::internal(SYNCED), owned.borrow());
         let request = Request { command, origin, database, first_key, arguments };
