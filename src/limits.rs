@@ -336,3 +336,36 @@ pub const LEADERS_APART_TICKS: u64 = 60;
 
 /// Ticks for which a node that leads no more is waited for, to answer what it was sent.
 pub const OLD_LEADER_TICKS: u64 = 6;
+
+/// How long a log write may be under way, until its disk counts as hanging: milliseconds.
+pub const DISK_HANGS_MS: u64 = 300;
+
+/// From then on a leader does not wait for its heir any more, but falls silent.
+pub const DISK_SILENT_MS: u64 = 600;
+
+/// A disk may be slow whose p99 of log writes is so long, microseconds,
+pub const DISK_SLOW_US: u64 = 50_000;
+
+/// and is, when it is so many times the median of the others.
+pub const DISK_SLOW_TIMES: u64 = 5;
+
+/// The p99 of log writes is that of the last five to ten seconds.
+pub const WRITE_TIMES_MS: i64 = 5000;
+
+/// Fewer writes say nothing of a disk.
+pub const WRITES_JUDGED_MIN: u64 = 100;
+
+/// A clock that differs so much from the median of the nodes is spoken of, milliseconds;
+pub const CLOCK_NOTED_MS: i64 = 1000;
+
+/// with so much its node leads nothing while others can.
+pub const CLOCK_UNFIT_MS: i64 = 5000;
+
+/// Ticks between two messages that say how a node is.
+pub const CONDITION_TICKS: u64 = 20;
+
+/// Bytes of snapshots that go to one node in a second.
+pub const TRANSFER_TO_PEER_BYTES_PER_SECOND: u64 = 80 << 20;
+
+/// They go half as fast while the p99 of log writes is longer, microseconds.
+pub const TRANSFER_SLOWED_P99_US: u64 = 10_000;

@@ -408,7 +408,11 @@ fn shards(text: &mut Text, _: &Core, totals: &Totals) {
     }
 }
 
-fn raft(text: &mut Text, _: &Core, totals: &Totals) {
+fn raft(text: &mut Text, core: &Core, totals: &Totals) {
+    match core.shared.cluster.fitness.own() {
+        unfit if unfit.is_any() => text.field("fit_to_lead", format_args!("no: {unfit}")),
+        _ => text.field("fit_to_lead", "yes"),
+    }
     for (_, shard) in totals.shards() {
         let raft = &shard.raft;
         let line = format!(

@@ -143,6 +143,10 @@ pub struct Settings {
     pub cluster_secret: Option<PathBuf>,
     /// What is done with requests that another node must run.
     pub routing: Routing,
+    /// After how long others take the place of a node that is not heard, milliseconds; 0 is never.
+    pub replace_after_ms: i64,
+    /// Bytes of snapshots that go to other nodes in a second.
+    pub transfer_rate: u64,
     /// The file that was read at the start and that CONFIG REWRITE writes.
     pub config_file: Option<PathBuf>,
     /// The RDB file that a first start loads (`--load-rdb`).
@@ -210,6 +214,8 @@ impl Default for Settings {
             advertise: String::new(),
             cluster_secret: None,
             routing: Routing::Forward,
+            replace_after_ms: 600_000,
+            transfer_rate: 200 << 20,
             config_file: None,
             load_rdb: None,
             config_is_redis: false,

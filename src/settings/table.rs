@@ -7,7 +7,7 @@ use super::row::{Kind, Setting, entries, in_range, integer, row, shown, size, sw
 use super::tls;
 use super::values::{
     ClientShare, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, PubsubDefault, RingFeature,
-    Routing, Slots, Spin, Word, cpus_text, items, join, parse_cpus, words,
+    Routing, Slots, Spin, Word, cpus_text, items, join, parse_cpus, read_span, span_text, words,
 };
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_BYTES_STEP};
 use crate::net::ring::Features;
@@ -231,6 +231,20 @@ pub const TABLE: &[Setting] = &[
     })
     .help(CLUSTER, "WORD", "Requests that another node must run: forward sends them on, try names it")
     .at_run_time(),
+    text(
+        "replace-after",
+        |s| span_text(s.replace_after_ms),
+        |s, v| read_span(v).map(|ms| s.replace_after_ms = ms),
+    )
+    .help(
+        CLUSTER,
+        "TIME",
+        "When nodes that stand by take the place of one that is not heard, as 90s, 10m or 2h; no for never",
+    )
+    .at_run_time(),
+    size("transfer-rate", 1 << 20, |s| s.transfer_rate, |s, v| s.transfer_rate = v)
+        .help(CLUSTER, "SIZE", "Snapshots that this node sends to others, in a second")
+        .at_run_time(),
     word(
         "cores-in-use",
         words::<CoresInUse>,
@@ -704,6 +718,10 @@ mod tests {
                 "no-defer-taskrun,no-multishot-accept",
             ),
             ("ring-features", "", ""),
+            ("replace-after", "90s", "90s"),
+            ("replace-after", "120m", "2h"),
+            ("replace-after", "no", "no"),
+            ("transfer-rate", "50mb", "52428800"),
         ] {
             let (row, _) = Setting::find(name).expect(name);
             assert_eq!(row.kind.set(&mut settings, value), Ok(()), "{name} {value}");
@@ -711,6 +729,11 @@ mod tests {
         }
         for (name, value) in [
             ("cores", ""),
+            ("replace-after", "10"),
+            ("replace-after", "0s"),
+            ("replace-after", "-5m"),
+            ("replace-after", "9999999h"),
+            ("transfer-rate", "1kb"),
             ("shards", "0"),
             ("shards", "1025"),
             ("bind", "http://somewhere"),

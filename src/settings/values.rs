@@ -481,6 +481,29 @@ impl std::fmt::Display for ClientShare {
     }
 }
 
+/// Units of a span of time, with milliseconds in each; the greatest first.
+const SPAN_UNITS: [(char, i64); 3] = [('h', 3_600_000), ('m', 60_000), ('s', 1000)];
+
+/// A span of time as it is given, in the greatest unit that it is a multiple of.
+pub(super) fn span_text(ms: i64) -> String {
+    let unit = SPAN_UNITS.iter().find(|(_, unit)| ms > 0 && ms % unit == 0);
+    unit.map_or("no".into(), |(letter, unit)| format!("{}{letter}", ms / unit))
+}
+
+/// Reads a span of time: a number with a unit, or `no`.
+/// Errors: it is none, or is longer than a year.
+pub(super) fn read_span(value: &str) -> Result<i64, String> {
+    const YEAR_MS: i64 = 365 * 24 * 3_600_000;
+    if value == "no" {
+        return Ok(0);
+    }
+    let read = |(letter, unit): &(char, i64)| {
+        let count: i64 = value.strip_suffix(*letter)?.parse().ok()?;
+        count.checked_mul(*unit).filter(|ms| (1..=YEAR_MS).contains(ms))
+    };
+    SPAN_UNITS.iter().find_map(read).ok_or("it must be a time as 90s, 10m or 2h, or no".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

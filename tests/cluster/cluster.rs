@@ -12,7 +12,7 @@ pub struct Cluster {
 impl Cluster {
     /// Forms a cluster of so many nodes, all of them voters.
     pub fn form(count: usize, arguments: &[&str]) -> Cluster {
-        let mut cluster = Cluster { servers: Vec::new(), is_up: Vec::new() };
+        let mut cluster = Cluster::empty();
         for _ in 0..count {
             cluster.add(arguments);
         }
@@ -22,11 +22,22 @@ impl Cluster {
 
     /// Starts one more node, which founds the cluster or joins it. Returns its place.
     pub fn add(&mut self, arguments: &[&str]) -> usize {
+        self.add_prepared(arguments, |_| {})
+    }
+
+    /// A cluster without nodes.
+    pub fn empty() -> Cluster {
+        Cluster { servers: Vec::new(), is_up: Vec::new() }
+    }
+
+    /// As [`Cluster::add`]; something is done to the server before it is launched.
+    pub fn add_prepared(&mut self, arguments: &[&str], prepare: impl FnOnce(&mut Server)) -> usize {
         let seed = self.servers.first().map(|first| first.port().to_string());
         let join = seed.as_deref().map(|seed| ["--join", seed]);
         let arguments: Vec<&str> =
             arguments.iter().copied().chain(join.into_iter().flatten()).collect();
         let mut server = Server::prepare(Program::Ringraft, &arguments);
+        prepare(&mut server);
         server.launch();
         self.servers.push(server);
         self.is_up.push(true);

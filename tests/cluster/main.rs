@@ -10,5 +10,7 @@ mod support;
 mod cluster;
 mod commands;
 mod failures;
+mod faults;
 mod joining;
 mod load;
+mod mounts;

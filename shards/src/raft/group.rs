@@ -328,6 +328,16 @@ impl Group {
         Ok(())
     }
 
+    /// Ceases to lead, without an heir: followers hear nothing any more, and elect another one. For a leader that cannot go on
+    /// although its messages still go out; then poll. What it proposed may yet be committed.
+    pub fn resign(&mut self) {
+        if self.role() == Role::Leader && self.failure.is_none() {
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, 0);
+            self.observe();
+        }
+    }
+
     /// A write of the log is done, as the sync policy promises; then poll.
     pub fn written(&mut self, ticket: WriteTicket, buffer: AlignedBuffer) {
         if self.failure.is_none()

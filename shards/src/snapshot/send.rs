@@ -108,6 +108,8 @@ pub struct SnapshotSender {
     reads: usize,
     ready: VecDeque<(u64, Vec<u8>)>,
     allowance: u64,
+    /// What each tick adds to it.
+    grant: u64,
     idle_ticks: u32,
     outcome: Option<SendOutcome>,
 }
@@ -125,6 +127,7 @@ impl SnapshotSender {
             reads: 0,
             ready: VecDeque::new(),
             allowance: SNAPSHOT_SEND_BYTES_PER_TICK,
+            grant: SNAPSHOT_SEND_BYTES_PER_TICK,
             idle_ticks: 0,
             outcome: None,
         }
@@ -138,6 +141,11 @@ impl SnapshotSender {
     /// How it ended, once it has.
     pub fn outcome(&self) -> Option<SendOutcome> {
         self.outcome
+    }
+
+    /// From the next tick on so many bytes go in a tick; less than a piece goes when enough ticks have passed for one.
+    pub fn set_pace(&mut self, bytes_per_tick: u64) {
+        self.grant = bytes_per_tick;
     }
 
     /// Written there, in bytes.
@@ -216,7 +224,14 @@ impl SnapshotSender {
 
     /// Time passes: more may be sent, what was lost is sent again, and in the end it is given up.
     pub fn tick(&mut self) {
-        self.allowance = SNAPSHOT_SEND_BYTES_PER_TICK;
+        let piece = SNAPSHOT_PIECE_BYTES as u64;
+        let waits = self.accepted && self.allowance < piece && self.requested < self.offer.size;
+        // What goes at once is bounded, however little went before.
+        self.allowance = (self.allowance + self.grant).min(self.grant.max(piece));
+        if waits && self.requested == self.acknowledged {
+            // Its pace holds it up, and nothing that was lost.
+            return;
+        }
         self.idle_ticks += 1;
         if self.idle_ticks >= SNAPSHOT_PATIENCE_TICKS {
             self.outcome.get_or_insert(SendOutcome::Failed);

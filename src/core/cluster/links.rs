@@ -379,6 +379,7 @@ impl Core {
         if let Some((term, serves)) = told {
             self.send_message(node, &NodeMessage::Serves { term, serves });
         }
+        self.tell_condition(node);
         self.update_route();
     }
 
@@ -443,6 +444,9 @@ impl Core {
                     self.tell_known_core(core, move |core| core.relay_ended(client, Some(begun)));
                 }
             },
+            NodeMessage::Condition { wall_ms, log_write_p99_us, unfit, hears } => {
+                self.heard_condition(from, wall_ms, log_write_p99_us, unfit, hears);
+            }
             NodeMessage::Publish { is_shard, channel, message } => {
                 let kind = if is_shard { TopicKind::ShardChannel } else { TopicKind::Channel };
                 self.publish_here(Target::Nobody, kind, &channel, &message);
@@ -644,6 +648,7 @@ impl Core {
         }
         links.serving.remove(&peer.node);
         links.pending.remove(&peer.node);
+        self.shared.cluster.fitness.forget(peer.node);
         if !self.stop_sent {
             tracing::warn!("node {} is not connected any more", peer.node);
         }

@@ -4,6 +4,7 @@
 //! proposes the next step. All groups follow the meta group's leader, so that one node leads them all: it serves every
 //! command, whatever its keys, without a message to another node.
 
+use super::fitness::heir;
 use super::links::Links;
 use super::meta::{self, META};
 use super::view::GroupFacts;
@@ -19,7 +20,7 @@ use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::{DatabaseIndex, DirectoryId, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::KeyHash;
 use ringraft_shards::meta::{
-    MetaEntry, MetaState, NodeFacts, NodeState, Step, Wish, next_meta_step, next_step,
+    Absent, MetaEntry, MetaState, NodeFacts, NodeState, Step, Wish, next_meta_step, next_step,
     object_to_removal, plan_together, wish_meta,
 };
 use ringraft_shards::peer::{Identity, Secret};
@@ -47,10 +48,24 @@ pub struct Membership {
     handed_on: BTreeMap<ShardId, u64>,
     /// Since when requests wait for shards that this node does not serve, milliseconds since the process started.
     stranded_ms: BTreeMap<ShardId, i64>,
+    /// Since when a majority has not heard a node, milliseconds since the process started; as long as this node leads.
+    silent_ms: BTreeMap<NodeId, i64>,
     /// For how many ticks other nodes have led some shards.
     apart_ticks: u64,
     /// Until when leadership is being handed over before the end, milliseconds since the process started.
     pub(super) leaving_until_ms: Option<i64>,
+}
+
+impl Membership {
+    /// May leadership of a group be handed on, so many ticks after the last time? Then that is noted.
+    pub(super) fn may_hand_on(&mut self, shard: ShardId, tick: u64, ticks: u64) -> bool {
+        let handed = self.handed_on.entry(shard).or_default();
+        let may = *handed == 0 || tick >= *handed + ticks;
+        if may {
+            *handed = tick;
+        }
+        may
+    }
 }
 
 impl Core {
@@ -65,10 +80,12 @@ impl Core {
         self.tick_links();
         self.tick_transfers();
         if !self.stop_sent {
+            self.tick_fitness();
             self.readdress();
             let gone = self.gone();
-            self.plan(&gone);
-            self.tend_groups(&gone);
+            let dead = self.dead();
+            self.plan(&gone, &dead);
+            self.tend_groups(&gone, &dead);
         }
         self.update_route();
         self.tend_held();
@@ -108,9 +125,10 @@ impl Core {
 
     /// Tells the others what the groups of this core are.
     fn note_groups(&mut self) {
+        let is_fit = !self.shared.cluster.fitness.own().is_any();
         for shard in &mut self.shards {
             let group = &mut shard.server.group;
-            rank(group);
+            rank(group, is_fit);
             let facts = GroupFacts {
                 term: group.term(),
                 leader: group.leader(),
@@ -272,9 +290,10 @@ impl Core {
     }
 
     /// Plans who shall have which shard, and sees those off who leave.
-    fn plan(&mut self, gone: &BTreeSet<NodeId>) {
+    fn plan(&mut self, gone: &BTreeSet<NodeId>, dead: &BTreeSet<NodeId>) {
         let Some(state) = self.shared.cluster.state().filter(|_| self.may_plan()) else { return };
-        let mut entries = plan_together(&state);
+        let half_joined = self.half_joined(dead);
+        let mut entries = plan_together(&state, Absent { dead, half_joined: &half_joined });
         for node in gone {
             let member = state.nodes.get(node);
             if member.is_some_and(|node| node.state == NodeState::Leaving)
@@ -307,11 +326,55 @@ impl Core {
         gone
     }
 
+    /// Members that a majority of the meta group's voters has not heard for `replace-after`: others shall have what they have.
+    /// Whoever comes to lead begins to count anew.
+    fn dead(&mut self) -> BTreeSet<NodeId> {
+        let (after_ms, now_ms) = (self.settings.replace_after_ms, self.turn.steady_ms);
+        let leading = self.router.local(META).filter(|local| self.shards[*local].serves());
+        let state = self.shared.cluster.state().filter(|_| after_ms > 0);
+        let (Some(local), Some(state), Some(links)) = (leading, state, &self.cluster.links) else {
+            self.cluster.membership.silent_ms.clear();
+            return BTreeSet::new();
+        };
+        let (own, fitness) = (self.shared.cluster.own(), &self.shared.cluster.fitness);
+        let voters = &self.shards[local].server.group.membership().voters;
+        let misses = |voter: NodeId, node: NodeId| match voter == own {
+            true => !links.is_linked(node),
+            false => fitness.hears(voter, node) == Some(false),
+        };
+        let silent = &mut self.cluster.membership.silent_ms;
+        for (node, _) in state.members().filter(|(node, _)| *node != own) {
+            let missed_by = voters.iter().filter(|voter| misses(voter.node(), node)).count();
+            match 2 * missed_by > voters.len() {
+                true => drop(silent.entry(node).or_insert(now_ms)),
+                false => drop(silent.remove(&node)),
+            }
+        }
+        let long = silent.iter().filter(|(_, since_ms)| now_ms - **since_ms >= after_ms);
+        long.map(|(node, _)| *node).collect()
+    }
+
+    /// Those of the dead that have never had a vote: their joins have ended half-way, and hold others up.
+    fn half_joined(&self, dead: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        let view = &self.shared.cluster;
+        let groups: Vec<GroupFacts> = view.groups().into_iter().chain(view.group(META)).collect();
+        let votes = |node: &NodeId| {
+            let members = groups.iter().map(|group| &group.members);
+            let mut voters = members.flat_map(|all| all.voters.iter().chain(&all.voters_outgoing));
+            voters.any(|voter| voter.node() == *node)
+        };
+        dead.iter().copied().filter(|node| view.serves_all() && !votes(node)).collect()
+    }
+
     /// The next steps of the groups that this core leads.
-    fn tend_groups(&mut self, gone: &BTreeSet<NodeId>) {
+    fn tend_groups(&mut self, gone: &BTreeSet<NodeId>, dead: &BTreeSet<NodeId>) {
         let Some(state) = self.shared.cluster.state() else { return };
         let own = self.shared.cluster.own();
+        let fitness = &self.shared.cluster.fitness;
+        let is_unfit = |node: NodeId| fitness.of(node).is_some_and(|unfit| unfit.is_any());
         let meta_leader = self.shared.cluster.meta_leader().map(NodeId::node);
+        // It hands the meta group over as well.
+        let meta_leader = meta_leader.filter(|leader| *leader == own || !is_unfit(*leader));
         let tick = self.cluster.ticks;
         let mut led_elsewhere = None;
         for shard in &mut self.shards {
@@ -328,8 +391,7 @@ impl Core {
             // What two ticks bring, and a little.
             let behind_max = 2 * last.0.saturating_sub(before.0) + LEVEL_ENTRIES;
             let step = if id == META {
-                let nobody = BTreeSet::new();
-                let wish = wish_meta(&state, group.membership(), &nobody, gone);
+                let wish = wish_meta(&state, group.membership(), dead, gone);
                 next_meta_step(group, own, &wish, behind_max)
             } else {
                 next_step(group, own, &wish_of(&state, id), behind_max)
@@ -355,9 +417,7 @@ impl Core {
                 }),
             };
             let Some(heir) = heir else { continue };
-            let handed = self.cluster.membership.handed_on.entry(id).or_default();
-            if tick >= *handed + TRANSFER_TICKS {
-                *handed = tick;
+            if self.cluster.membership.may_hand_on(id, tick, TRANSFER_TICKS) {
                 // Refused only while another is under way.
                 let _ = group.transfer_leader(heir);
             }
@@ -409,6 +469,10 @@ impl Core {
             return self
                 .answer_error(origin, "ERR the node stands by: it has no replica to lead with");
         }
+        if let Some(unfit) = self.shared.cluster.fitness.of(node).filter(|unfit| unfit.is_any()) {
+            let text = format!("ERR the node shall not lead: {unfit}");
+            return self.answer_error(origin, &text);
+        }
         let group = &mut self.shards[local].server.group;
         let may = group.peers().iter().any(|peer| peer.node == node && peer.voter && peer.active);
         if !may {
@@ -439,17 +503,12 @@ impl Core {
                 continue;
             }
             let own = self.shared.cluster.own();
-            let heirs = group.peers();
-            let heirs = heirs.iter().filter(|peer| {
-                peer.node.node() != own && peer.voter && peer.active && !peer.in_snapshot
-            });
-            // All groups choose the same one, if they can.
-            let Some(heir) = heirs.max_by_key(|peer| (peer.matched, std::cmp::Reverse(peer.node)))
-            else {
-                continue;
-            };
+            let (fitness, peers) = (&self.shared.cluster.fitness, group.peers());
+            let is_fit = |node| fitness.of(node).is_none_or(|unfit| !unfit.is_any());
+            let heir = heir(&peers, own, is_fit).or_else(|| heir(&peers, own, |_| true));
+            let Some(heir) = heir else { continue };
             leads = true;
-            let _ = group.transfer_leader(heir.node);
+            let _ = group.transfer_leader(heir);
         }
         self.turn.has_new_work = true;
         leads
@@ -462,11 +521,14 @@ impl Core {
     }
 }
 
-/// Who stands first when the leader is lost: the voter with the smallest number, in all groups the same.
-fn rank(group: &mut Group) {
+/// Who stands first when the leader is lost: the voter with the smallest number, in all groups the same; last who is not fit to
+/// lead.
+fn rank(group: &mut Group, is_fit: bool) {
     let (leader, own) = (group.leader(), group.config().node);
     let voters = &group.membership().voters;
-    let before = voters.iter().filter(|voter| **voter < own && Some(**voter) != leader);
+    let before = voters
+        .iter()
+        .filter(|voter| **voter != own && Some(**voter) != leader && (**voter < own || !is_fit));
     let rank = before.count();
     group.set_rank(rank);
 }

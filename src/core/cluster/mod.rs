@@ -4,18 +4,21 @@
 //! |---|---|
 //! | what all cores know of the cluster: who leads, who is there | `view.rs` |
 //! | connections to other nodes, and what goes over them | `links.rs`, `wire.rs` |
+//! | who is fit to lead: disks, clocks | `fitness.rs` |
 //! | joining, leaving, members of groups, who shall lead | `members.rs`, `meta.rs` |
-//! | snapshots to and from other nodes | `transfer.rs`, `install.rs` |
+//! | snapshots to and from other nodes | `transfer.rs`, `pace.rs`, `install.rs` |
 //! | clients of a node that does not lead | `relay.rs`; at the node that does, `relayed.rs`; replies, `scan.rs` |
 //!
 //! One core of a node has its links: the one that takes new connections (its home). What other cores have for a node goes
 //! by their mail. All shards are led by one node, which serves every command as if it were alone; the others pass their clients'
 //! requests on (`docs/decisions/0018`).
 
+pub mod fitness;
 pub(in crate::core) mod install;
 pub(in crate::core) mod links;
 pub mod members;
 pub mod meta;
+pub mod pace;
 pub(in crate::core) mod relay;
 pub(in crate::core) mod relayed;
 mod scan;
@@ -46,6 +49,8 @@ pub struct Cluster {
     waiting: VecDeque<relay::WaitingRequest>,
     /// At which tick another node began to lead.
     route_changed_at: u64,
+    /// Does this node's clock differ from those of the others?
+    is_clock_off: bool,
     /// Ticks so far.
     pub(in crate::core) ticks: u64,
 }

@@ -1,6 +1,7 @@
 //! Snapshots to other nodes, and from them: the engine says which piece goes when, the helper thread reads and writes.
 
 use super::install::Installing;
+use super::pace;
 use super::wire::TransferMessage;
 use crate::core::Core;
 use crate::core::disk::storage::Done;
@@ -277,11 +278,19 @@ impl Core {
 
     /// Time passes for what is on its way.
     pub(super) fn tick_transfers(&mut self) {
+        let replications = self.shards.iter().filter_map(|shard| shard.replication.as_deref());
+        let to = replications.flat_map(|it| it.outgoing.keys().map(|member| member.node()));
+        let to = to.collect();
+        let shared = self.shared.clone();
+        let all = shared.cluster.pace.note(self.id, to);
+        let (rate, p99_us) =
+            (self.settings.transfer_rate, shared.cluster.fitness.log_write_p99_us());
         for local in 0..self.shards.len() {
             let Some(replication) = &mut self.shards[local].replication else { continue };
             replication.receiver.tick();
             let nodes: Vec<NodeId> = replication.outgoing.keys().copied().collect();
-            for outgoing in replication.outgoing.values_mut() {
+            for (member, outgoing) in &mut replication.outgoing {
+                outgoing.sender.set_pace(pace::share(rate, p99_us, &all, member.node()));
                 outgoing.sender.tick();
             }
             for node in nodes {

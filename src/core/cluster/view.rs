@@ -41,6 +41,10 @@ pub struct ClusterView {
     state: RwLock<Option<Arc<MetaState>>>,
     groups: Vec<Mutex<Option<GroupFacts>>>,
     links: Mutex<Vec<super::LinkFacts>>,
+    /// How fast snapshots go.
+    pub(super) pace: super::pace::Pace,
+    /// Who is fit to lead.
+    pub fitness: super::fitness::Fitness,
 }
 
 impl ClusterView {
@@ -58,6 +62,8 @@ impl ClusterView {
             // One more for the meta group.
             groups: (0..=shard_count).map(|_| Mutex::new(None)).collect(),
             links: Mutex::new(Vec::new()),
+            pace: super::pace::Pace::default(),
+            fitness: super::fitness::Fitness::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What processes say to each other beside Raft's messages; `docs/formats.md` has the bytes.
 
 use bytes::Bytes;
-use ringraft_shards::ids::{Index, ShardId, Term};
+use ringraft_shards::ids::{Index, NodeId, ShardId, Term};
 use ringraft_shards::snapshot::directory::SnapshotName;
 use ringraft_shards::snapshot::{SnapshotOffer, TransferAnswer, TransferFrame, TransferId};
 use ringraft_shards::wire::{Garbage, Reader, put_string};
@@ -12,6 +12,7 @@ const REPLIES: u8 = 3;
 const END: u8 = 4;
 const PUBLISH: u8 = 5;
 const ENDED: u8 = 6;
+const CONDITION: u8 = 32;
 
 const OFFER: u8 = 1;
 const PIECE: u8 = 2;
@@ -69,6 +70,17 @@ pub(super) enum NodeMessage {
         /// From the leader: so many requests of the session were begun; all behind them had no effect.
         begun: u64,
     },
+    /// How the sender is.
+    Condition {
+        /// What its wall clock shows, milliseconds since the Unix epoch.
+        wall_ms: i64,
+        /// The p99 of its log writes, microseconds; 0 when there were too few.
+        log_write_p99_us: u64,
+        /// Why it should not lead, as bits.
+        unfit: u8,
+        /// Nodes that it is connected with.
+        hears: Vec<NodeId>,
+    },
     /// A message for subscribers of a channel.
     Publish {
         /// Is the channel a shard's?
@@ -124,6 +136,14 @@ impl NodeMessage {
                 client.put(&mut out);
                 out.extend_from_slice(&begun.to_le_bytes());
             }
+            NodeMessage::Condition { wall_ms, log_write_p99_us, unfit, hears } => {
+                out.push(CONDITION);
+                out.extend_from_slice(&wall_ms.to_le_bytes());
+                out.extend_from_slice(&log_write_p99_us.to_le_bytes());
+                out.push(*unfit);
+                out.extend_from_slice(&(hears.len() as u32).to_le_bytes());
+                hears.iter().for_each(|node| out.extend_from_slice(&node.0.to_le_bytes()));
+            }
             NodeMessage::Publish { is_shard, channel, message } => {
                 out.push(PUBLISH);
                 out.push((*is_shard).into());
@@ -149,6 +169,12 @@ impl NodeMessage {
             }
             ENDED => NodeMessage::Ended { client: ClientKey::take(&mut input)? },
             END => NodeMessage::End { client: ClientKey::take(&mut input)?, begun: input.u64()? },
+            CONDITION => NodeMessage::Condition {
+                wall_ms: input.u64()? as i64,
+                log_write_p99_us: input.u64()?,
+                unfit: input.u8()?,
+                hears: take_nodes(&mut input)?,
+            },
             PUBLISH => NodeMessage::Publish {
                 is_shard: input.u8()? != 0,
                 channel: input.string()?,
@@ -157,6 +183,10 @@ impl NodeMessage {
             other => return Err(Reader::unknown("a message of a node", other)),
         })
     }
+}
+
+fn take_nodes(input: &mut Reader) -> Result<Vec<NodeId>, Garbage> {
+    (0..input.count(8)?).map(|_| Ok(NodeId(input.u64()?))).collect()
 }
 
 /// A step of a snapshot's way to another node.
@@ -252,6 +282,15 @@ mod tests {
             (NodeMessage::Replies { client, bytes: bytes.clone() }, 15),
             (NodeMessage::End { client, begun: 7 }, 23),
             (NodeMessage::Ended { client }, 15),
+            (
+                NodeMessage::Condition {
+                    wall_ms: -5,
+                    log_write_p99_us: 1 << 40,
+                    unfit: 9,
+                    hears: vec![NodeId(7), NodeId(1 << 33)],
+                },
+                38,
+            ),
             (NodeMessage::Publish { is_shard: true, channel: bytes.clone(), message: bytes }, 20),
         ] {
             let encoded = message.encode();

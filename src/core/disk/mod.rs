@@ -4,4 +4,5 @@ pub mod background;
 pub mod full_disk;
 pub mod snapshots;
 pub mod storage;
+pub mod times;
 pub mod together;

@@ -21,12 +21,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::core::client::slab::Slab;
 use crate::core::cluster::transfer::ReplicaDone;
 use crate::core::disk::background::Background;
 use crate::core::disk::snapshots::SnapshotDone;
+use crate::core::disk::times::WriteTimes;
 use crate::core::disk::together::{Ended, Together};
 use crate::net::ring::Ring;
 
@@ -162,17 +163,44 @@ pub struct Storage {
     operations: Slab<DiskOperation>,
     together: Together,
     background: Background,
+    times: WriteTimes,
 }
 
 impl Storage {
     /// Nothing yet; `background` does what blocks.
     pub fn new(background: Background) -> Storage {
-        Storage { operations: Slab::default(), together: Together::default(), background }
+        let (operations, together, times) = Default::default();
+        Storage { operations, together, background, times }
     }
 
     /// Is nothing under way?
     pub fn is_idle(&self) -> bool {
         self.operations.count() == 0 && self.together.is_idle() && self.background.count() == 0
+    }
+
+    /// A log write has taken so long.
+    #[inline]
+    pub fn note_write(&mut self, took: Duration) {
+        self.times.note(took);
+    }
+
+    /// Time passes for what is known of log writes.
+    pub fn tick_times(&mut self, steady_ms: i64) {
+        self.times.tick(steady_ms);
+    }
+
+    /// The p99 of log writes, microseconds; 0 when there were too few.
+    pub fn log_write_p99_us(&self) -> u64 {
+        self.times.p99_us()
+    }
+
+    /// For how long the oldest log write has been under way, milliseconds.
+    pub fn oldest_write_ms(&self) -> u64 {
+        let begun = self.operations.iter().filter_map(|(_, operation)| match operation {
+            DiskOperation::Write { begun, .. } => Some(begun),
+            DiskOperation::Sync { .. } => None,
+        });
+        begun.min().map_or(0, |begun| begun.elapsed().as_millis() as u64)
     }
 
     /// Ends background work: what is under way is finished.

@@ -208,7 +208,11 @@ impl Core {
             match operation {
                 Ok(operation) => {
                     let (event, begun) = operation.event();
-                    self.stats.noted.latency.note(event, begun.elapsed(), self.turn.now_ms);
+                    let took = begun.elapsed();
+                    self.stats.noted.latency.note(event, took, self.turn.now_ms);
+                    if let DiskOperation::Write { .. } = operation {
+                        self.storage.note_write(took);
+                    }
                     self.tell_shard(operation.shard(), move |core, local| {
                         core.shards[local].disk_operation_ended(operation);
                         core.shards[local].answer_synced(&mut core.answers);

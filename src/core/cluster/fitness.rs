@@ -1,0 +1,412 @@
+//! Who is fit to lead: nodes whose disks take what is written and whose clocks are right.
+//!
+//! Each core notes how its disk does; the core with the links judges, tells the other nodes each second and at every change,
+//! and hears the same from them. A node that is not fit leads nothing while another one can: what it leads goes to the voter with the
+//! smallest number that is fit and has nearly everything. Where that does not come off because its disk hangs, the node
+//! falls silent, and the others elect. Nothing here is needed for safety.
+
+use super::wire::NodeMessage;
+use crate::core::{Core, wall_clock_ms};
+use crate::limits::{
+    CLOCK_NOTED_MS, CLOCK_UNFIT_MS, CONDITION_TICKS, DISK_HANGS_MS, DISK_SILENT_MS,
+    DISK_SLOW_TIMES, DISK_SLOW_US, LEVEL_ENTRIES, TRANSFER_TICKS,
+};
+use ringraft_shards::ids::NodeId;
+use ringraft_shards::raft::{Group, PeerProgress, Role};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Why a node should not lead: any of some reasons.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unfit(u8);
+
+impl Unfit {
+    /// A write of a log has been under way for too long.
+    pub const DISK_HANGS: Unfit = Unfit(1);
+    /// There is no room for the log of a shard.
+    pub const DISK_FULL: Unfit = Unfit(2);
+    /// Its log writes take much longer than those of the others.
+    pub const DISK_SLOW: Unfit = Unfit(4);
+    /// Its wall clock differs from those of the others.
+    pub const CLOCK_OFF: Unfit = Unfit(8);
+
+    const REASONS: [(Unfit, &'static str); 4] = [
+        (Unfit::DISK_HANGS, "its disk hangs"),
+        (Unfit::DISK_FULL, "its disk is full"),
+        (Unfit::DISK_SLOW, "its disk is slow"),
+        (Unfit::CLOCK_OFF, "its clock is off"),
+    ];
+
+    /// As another node has said it.
+    pub fn of_bits(bits: u8) -> Unfit {
+        Unfit(bits)
+    }
+
+    /// To be said to other nodes.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Is there a reason?
+    pub fn is_any(self) -> bool {
+        self.0 != 0
+    }
+
+    fn when(self, applies: bool) -> Unfit {
+        if applies { self } else { Unfit(0) }
+    }
+
+    fn or(self, other: Unfit) -> Unfit {
+        Unfit(self.0 | other.0)
+    }
+}
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let reasons = Unfit::REASONS.iter().filter(|(reason, _)| self.0 & reason.0 != 0);
+        let words: Vec<&str> = reasons.map(|(_, words)| *words).collect();
+        match words.as_slice() {
+            [] if self.is_any() => f.write_str("it says so"),
+            words => f.write_str(&words.join(", ")),
+        }
+    }
+}
+
+/// How the disk of a core does.
+#[derive(Clone, Copy, Debug, Default)]
+struct DiskFacts {
+    /// Since when its oldest log write is under way, milliseconds.
+    oldest_ms: u64,
+    p99_us: u64,
+}
+
+/// Readings of another node's clock that count.
+const READINGS: usize = 5;
+
+/// What another node has said.
+#[derive(Clone, Debug)]
+struct Heard {
+    unfit: Unfit,
+    p99_us: u64,
+    /// Nodes that it is connected with.
+    hears: Vec<NodeId>,
+    /// Its wall clock less the time since this process started, for each of the last messages. A message that was on its way
+    /// for long makes it smaller: the greatest is the best.
+    clock_ms: [i64; READINGS],
+    count: usize,
+}
+
+/// What is known of who is fit, for all cores of the process.
+#[derive(Debug, Default)]
+pub struct Fitness {
+    own: AtomicU8,
+    disks: Mutex<BTreeMap<u16, DiskFacts>>,
+    others: Mutex<BTreeMap<NodeId, Heard>>,
+}
+
+impl Fitness {
+    /// Why this node should not lead.
+    pub fn own(&self) -> Unfit {
+        Unfit(self.own.load(Ordering::Relaxed))
+    }
+
+    /// Why another one should not; nothing is known of one that is not connected.
+    pub fn of(&self, node: NodeId) -> Option<Unfit> {
+        self.others.lock().expect("nobody panics with it").get(&node).map(|heard| heard.unfit)
+    }
+
+    /// Does a node say that it is connected with another one? Nothing is known of what this one is not connected with.
+    pub(super) fn hears(&self, node: NodeId, other: NodeId) -> Option<bool> {
+        let others = self.others.lock().expect("nobody panics with it");
+        others.get(&node).map(|heard| heard.hears.contains(&other))
+    }
+
+    fn is_fit(&self, node: NodeId) -> bool {
+        self.of(node).is_some_and(|unfit| !unfit.is_any())
+    }
+
+    fn note_disk(&self, core: u16, facts: DiskFacts) {
+        self.disks.lock().expect("nobody panics with it").insert(core, facts);
+    }
+
+    /// Over all cores.
+    fn disk(&self) -> DiskFacts {
+        let disks = self.disks.lock().expect("nobody panics with it");
+        disks.values().fold(DiskFacts::default(), |all, one| DiskFacts {
+            oldest_ms: all.oldest_ms.max(one.oldest_ms),
+            p99_us: all.p99_us.max(one.p99_us),
+        })
+    }
+
+    /// The p99 of log writes of this node, microseconds; 0 when there were too few.
+    pub fn log_write_p99_us(&self) -> u64 {
+        self.disk().p99_us
+    }
+
+    /// Another node has said how it is.
+    fn heard(&self, node: NodeId, unfit: Unfit, p99_us: u64, clock_ms: i64, hears: Vec<NodeId>) {
+        let mut others = self.others.lock().expect("nobody panics with it");
+        let heard = others.entry(node).or_insert(Heard {
+            unfit,
+            p99_us,
+            hears: Vec::new(),
+            clock_ms: [clock_ms; READINGS],
+            count: 0,
+        });
+        (heard.unfit, heard.p99_us, heard.hears) = (unfit, p99_us, hears);
+        heard.clock_ms[heard.count % READINGS] = clock_ms;
+        heard.count += 1;
+    }
+
+    /// Another node is not connected any more.
+    pub(super) fn forget(&self, node: NodeId) {
+        self.others.lock().expect("nobody panics with it").remove(&node);
+    }
+
+    /// Of the other nodes: the p99 of their log writes, and how far ahead their clocks are when this one's shows
+    /// `clock_ms` more than the time since the process started.
+    fn others(&self, clock_ms: i64) -> (Vec<u64>, Vec<i64>) {
+        let others = self.others.lock().expect("nobody panics with it");
+        let ahead = |heard: &Heard| heard.clock_ms.iter().max().map_or(0, |most| most - clock_ms);
+        others.values().map(|heard| (heard.p99_us, ahead(heard))).unzip()
+    }
+}
+
+/// How far this clock is ahead of the median of all, itself among them. Of two in the middle the nearer one counts: two nodes
+/// that differ cannot say which one is wrong.
+fn clock_ahead_ms(others_ahead: &[i64]) -> i64 {
+    let mut all: Vec<i64> = others_ahead.iter().copied().chain([0]).collect();
+    all.sort_unstable();
+    let (low, high) = (all[(all.len() - 1) / 2], all[all.len() / 2]);
+    -(if low.abs() <= high.abs() { low } else { high })
+}
+
+/// Is a disk with this p99 slow, beside those of the others? Those that are not known are left out.
+fn is_slow(p99_us: u64, others: &[u64]) -> bool {
+    let mut others: Vec<u64> = others.iter().copied().filter(|p99_us| *p99_us > 0).collect();
+    others.sort_unstable();
+    let Some(median) = others.get(others.len() / 2) else { return false };
+    p99_us >= DISK_SLOW_US && p99_us >= median * DISK_SLOW_TIMES
+}
+
+/// The voter that shall lead in this node's place: of those that are heard, may lead and have nearly as much as any the one with
+/// the smallest number, in all groups the same.
+pub(super) fn heir(
+    peers: &[PeerProgress],
+    own: NodeId,
+    may_lead: impl Fn(NodeId) -> bool,
+) -> Option<NodeId> {
+    let is_heir = |peer: &&PeerProgress| {
+        let node = peer.node.node();
+        node != own && peer.voter && peer.active && !peer.in_snapshot && may_lead(node)
+    };
+    let heirs = || peers.iter().filter(is_heir);
+    let most = heirs().map(|peer| peer.matched.0).max()?;
+    let best = heirs()
+        .max_by_key(|peer| (peer.matched.0 + LEVEL_ENTRIES >= most, Reverse(peer.node.node())));
+    best.map(|peer| peer.node)
+}
+
+/// Can the others elect without this node?
+fn can_elect(group: &Group, own: NodeId) -> bool {
+    let members = group.membership();
+    let peers = group.peers();
+    let others = peers.iter().filter(|p| p.voter && p.active && p.node.node() != own).count();
+    !members.is_joint() && others > members.voters.len() / 2
+}
+
+impl Core {
+    /// Looks how this node is, and gives leadership up when it is not fit for it.
+    pub(super) fn tick_fitness(&mut self) {
+        self.storage.tick_times(self.turn.steady_ms);
+        let facts = DiskFacts {
+            oldest_ms: self.storage.oldest_write_ms(),
+            p99_us: self.storage.log_write_p99_us(),
+        };
+        self.shared.cluster.fitness.note_disk(self.id, facts);
+        if self.cluster.links.is_some() {
+            self.judge_fitness();
+        }
+        if self.shared.cluster.fitness.own().is_any() {
+            self.give_leadership_up();
+        }
+    }
+
+    fn judge_fitness(&mut self) {
+        let shared = self.shared.clone();
+        let fitness = &shared.cluster.fitness;
+        let (disk, wall_ms) = (fitness.disk(), wall_clock_ms());
+        let (others_p99_us, ahead_ms) = fitness.others(wall_ms - self.steady_ms());
+        let off_ms = clock_ahead_ms(&ahead_ms);
+        let unfit = Unfit::DISK_HANGS
+            .when(disk.oldest_ms >= DISK_HANGS_MS)
+            .or(Unfit::DISK_FULL.when(self.is_short()))
+            .or(Unfit::DISK_SLOW.when(is_slow(disk.p99_us, &others_p99_us)))
+            .or(Unfit::CLOCK_OFF.when(off_ms.abs() >= CLOCK_UNFIT_MS));
+        self.note_clock(off_ms);
+        let before = Unfit(fitness.own.swap(unfit.0, Ordering::Relaxed));
+        if unfit != before {
+            match unfit.is_any() {
+                true => {
+                    tracing::warn!("this node shall lead nothing while another one can: {unfit}");
+                }
+                false => tracing::info!("this node may lead again"),
+            }
+        }
+        if unfit != before || self.cluster.ticks.is_multiple_of(CONDITION_TICKS) {
+            for link in shared.cluster.links().iter().filter(|link| link.is_up) {
+                self.tell_condition(link.node);
+            }
+        }
+    }
+
+    fn note_clock(&mut self, off_ms: i64) {
+        let is_off = off_ms.abs() >= CLOCK_NOTED_MS;
+        if is_off != std::mem::replace(&mut self.cluster.is_clock_off, is_off) {
+            match is_off {
+                true => tracing::warn!(
+                    "this node's clock is {} ms {} those of the others: have it set (NTP)",
+                    off_ms.abs(),
+                    if off_ms > 0 { "ahead of" } else { "behind" }
+                ),
+                false => tracing::info!("this node's clock agrees with those of the others"),
+            }
+        }
+    }
+
+    /// Tells another node how this one is.
+    pub(super) fn tell_condition(&mut self, node: NodeId) {
+        let (fitness, links) = (&self.shared.cluster.fitness, self.shared.cluster.links());
+        let message = NodeMessage::Condition {
+            wall_ms: wall_clock_ms(),
+            log_write_p99_us: fitness.log_write_p99_us(),
+            unfit: fitness.own().bits(),
+            hears: links.iter().filter(|link| link.is_up).map(|link| link.node).collect(),
+        };
+        self.send_message(node, &message);
+    }
+
+    /// Another node has told how it is.
+    pub(super) fn heard_condition(
+        &mut self,
+        node: NodeId,
+        wall_ms: i64,
+        p99_us: u64,
+        unfit: u8,
+        hears: Vec<NodeId>,
+    ) {
+        let clock_ms = wall_ms.saturating_sub(self.steady_ms());
+        self.shared.cluster.fitness.heard(node, Unfit::of_bits(unfit), p99_us, clock_ms, hears);
+    }
+
+    /// What this core leads goes to others that are fit. A disk that hangs may keep even that from coming off (the others want
+    /// what is not written here): then the groups fall silent, and the others elect.
+    fn give_leadership_up(&mut self) {
+        let shared = self.shared.clone();
+        let (fitness, own) = (&shared.cluster.fitness, shared.cluster.own());
+        let is_silent = fitness.disk().oldest_ms >= DISK_SILENT_MS;
+        let tick = self.cluster.ticks;
+        for shard in &mut self.shards {
+            let id = shard.server.id;
+            let group = &mut shard.server.group;
+            if group.role() != Role::Leader {
+                continue;
+            }
+            let Some(heir) = heir(&group.peers(), own, |node| fitness.is_fit(node)) else {
+                continue;
+            };
+            self.turn.has_new_work = true;
+            if is_silent && can_elect(group, own) {
+                tracing::warn!(shard = id.0, "leads no more: its disk hangs");
+                group.resign();
+                continue;
+            }
+            if self.cluster.membership.may_hand_on(id, tick, TRANSFER_TICKS) {
+                // Refused only while another is under way.
+                let _ = group.transfer_leader(heir);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringraft_shards::ids::Index;
+
+    #[test]
+    fn a_majority_says_what_time_it_is() {
+        for (others, expected) in [
+            (&[][..], 0),
+            (&[3600], 0),
+            (&[3600, 3601], -3600),
+            (&[-9, 3600], 0),
+            (&[-9, -3600], 9),
+            (&[0, 3600, 3600], 0),
+            (&[-10, 3600, 3600], 0),
+            (&[3590, 3600, 3600, 3600], -3600),
+        ] {
+            assert_eq!(clock_ahead_ms(others), expected, "{others:?}");
+        }
+    }
+
+    #[test]
+    fn the_best_reading_of_a_clock_counts_and_a_late_message_does_not() {
+        let fitness = Fitness::default();
+        let node = NodeId(2);
+        fitness.heard(node, Unfit::default(), 0, 1000, vec![NodeId(3)]);
+        assert_eq!(fitness.hears(node, NodeId(3)), Some(true));
+        assert_eq!(fitness.hears(NodeId(3), node), None);
+        for late in 1..READINGS as i64 {
+            fitness.heard(node, Unfit::default(), 0, 1000 - late * 9000, Vec::new());
+            assert_eq!(fitness.others(1000).1, [0]);
+        }
+        fitness.heard(node, Unfit::DISK_FULL, 0, -8000, Vec::new());
+        assert_eq!(fitness.others(1000).1, [-9000], "all say so by now");
+        assert!(!fitness.is_fit(node) && !fitness.is_fit(NodeId(3)));
+        fitness.forget(node);
+        assert_eq!(fitness.of(node), None);
+    }
+
+    #[test]
+    fn a_disk_is_slow_beside_others() {
+        for (own, others, expected) in [
+            (60_000, &[][..], false),
+            (60_000, &[0, 0], false),
+            (60_000, &[10_000, 0], true),
+            (60_000, &[10_000, 13_000], false),
+            (49_000, &[1000, 1000], false),
+        ] {
+            assert_eq!(is_slow(own, others), expected, "{own} {others:?}");
+        }
+    }
+
+    #[test]
+    fn the_heir_is_fit_heard_and_has_nearly_all() {
+        let peer = |node, matched| PeerProgress {
+            node: NodeId(node),
+            voter: true,
+            matched: Index(matched),
+            active: true,
+            in_snapshot: false,
+        };
+        let own = NodeId(1);
+        let peers = [peer(1, 900), peer(2, 890), peer(3, 900), peer(4, 10)];
+        assert_eq!(heir(&peers, own, |_| true), Some(NodeId(2)), "ten entries are nothing");
+        assert_eq!(heir(&peers, own, |node| node.0 > 2), Some(NodeId(3)));
+        assert_eq!(heir(&peers, own, |node| node.0 > 3), Some(NodeId(4)));
+        assert_eq!(heir(&peers, own, |node| node.0 == 1), None);
+        let mut silent = peers;
+        silent[1].active = false;
+        assert_eq!(heir(&silent, own, |_| true), Some(NodeId(3)));
+    }
+
+    #[test]
+    fn reasons_are_said() {
+        let unfit = Unfit::DISK_HANGS.or(Unfit::CLOCK_OFF).or(Unfit::DISK_FULL.when(false));
+        assert_eq!(unfit.to_string(), "its disk hangs, its clock is off");
+        assert_eq!(Unfit::of_bits(128).to_string(), "it says so", "of a newer version");
+    }
+}
