@@ -302,6 +302,12 @@ pub const LIBRARY_LOAD_TIME_MAX: std::time::Duration = std::time::Duration::from
 /// A script that has run so long lets its core do other things, when `busy-reply-threshold` does not say when others are told of it.
 pub const SCRIPT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// A script that runs ahead of the log ends within this time, or begins again with locks: its shard's requests wait for it.
+pub const SCRIPT_AHEAD_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(2);
+
+/// Operations that are looked through for one that changes what a script is about to read; with more it waits for locks.
+pub const SCRIPT_AHEAD_SEARCH_MAX: usize = 1024;
+
 /// From then on it runs so long at once: what others wait for an answer.
 pub const SCRIPT_SLICE: std::time::Duration = std::time::Duration::from_millis(5);
 /// Replies of a server that an import is ahead of; then it waits for them.

@@ -13,7 +13,7 @@ use super::{arguments::bytes_of, sha1};
 use crate::commands::Command;
 use crate::core::push::Push;
 use crate::limits::{
-    LIBRARY_LOAD_TIME_MAX, SCRIPT_GUESS_TICKS_MAX, SCRIPT_PATIENCE, SCRIPT_SLICE,
+    LIBRARY_LOAD_TIME_MAX, SCRIPT_GUESS_TICKS_MAX, SCRIPT_SLICE,
     SCRIPT_TICK_INSTRUCTIONS, SCRIPTS_COMPILED_MAX,
 };
 use crate::refusal::Refusal;
@@ -67,8 +67,10 @@ pub struct Job {
     pub protocol: Protocol,
     /// How long it may run.
     pub limit: Option<Duration>,
-    /// When others are told that it runs, if they are.
-    pub threshold: Option<Duration>,
+    /// Are others told of it when it rests?
+    pub is_told: bool,
+    /// How long it runs before it rests.
+    pub patience: Duration,
 }
 
 /// How far a script has come.
@@ -491,7 +493,7 @@ impl Interpreter {
         };
         let (pause, place) = (self.watch.pause.clone(), self.place.clone());
         let (library, state) = (self.watch.library.clone(), self.watch.state.clone());
-        let busy = job.threshold.map(|_| Busy::of(state.clone(), &job));
+        let busy = job.is_told.then(|| Busy::of(state.clone(), &job));
         let work = move || {
             let mut reply = Vec::new();
             let (run, outcome) = self.run(&job, run, &mut reply);
@@ -521,7 +523,7 @@ impl Interpreter {
         self.sandbox.random.seed(run.seed as i32);
         *self.place.run.borrow_mut() = Some(run);
         self.watch.begin(script.kind(), job.limit, "Script ran longer than script-time-limit.");
-        self.watch.slice.set(job.threshold.unwrap_or(SCRIPT_PATIENCE));
+        self.watch.slice.set(job.patience);
         let outcome = self.run_protected(script, keys, arguments, reply);
         self.end_run();
         let mut run = self.place.run.borrow_mut().take().expect("it was put there");

@@ -124,6 +124,11 @@ impl Keyspace {
         feed.signed = 0;
     }
 
+    /// Notes events of changes that were made without being noted.
+    pub fn add_events(&mut self, events: Vec<KeyEvent>) {
+        self.watches.feed_mut().events.extend(events);
+    }
+
     /// Are there events?
     #[inline(always)]
     pub fn has_events(&self) -> bool {

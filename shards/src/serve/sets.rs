@@ -185,6 +185,34 @@ impl<H: Host> Server<H> {
         self.sets.back_mut().expect("somebody has gathered")
     }
 
+    /// Operations that are gathered or on their way through the log.
+    pub fn proposed_count(&self) -> usize {
+        self.proposed_sets().map(|set| set.batch.count()).sum()
+    }
+
+    /// Sets that are not on their way yet.
+    pub fn gathering_count(&self) -> usize {
+        self.sets.iter().filter(|set| !set.is_empty()).count()
+    }
+
+    /// Does one of these operations meet a condition?
+    pub fn any_proposed(
+        &self,
+        mut meets: impl FnMut(&H::Who, &Operation, Arguments<'_>) -> bool,
+    ) -> bool {
+        self.proposed_sets().any(|set| {
+            set.order.iter().filter(|waiting| waiting.proposed).any(|waiting| {
+                let (operation, arguments) = set.batch.operation(waiting.place as usize);
+                meets(&waiting.who, operation, arguments)
+            })
+        })
+    }
+
+    fn proposed_sets(&self) -> impl Iterator<Item = &Set<H>> {
+        let flying = self.flights.iter().map(|flight| &*flight.set);
+        flying.chain(self.sets.iter().map(|set| &**set))
+    }
+
     /// Is there a set that the pipeline has room for?
     pub fn may_propose(&self) -> bool {
         self.sets.front().is_some_and(|set| {

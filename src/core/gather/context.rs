@@ -160,9 +160,14 @@ impl Core {
         let mut reply = Reply::new(&mut out, gather.protocol);
         let refusal = gather.refusal().map(<[u8]>::to_vec);
         match (gather.merge, refusal) {
-            (Merge::Transaction { .. } | Merge::Shards(_) | Merge::Scan { .. }, Some(refusal)) => {
-                reply.raw(&refusal);
-            }
+            (
+                Merge::Transaction { .. }
+                | Merge::Shards(_)
+                | Merge::Scan { .. }
+                | Merge::Known(_),
+                Some(refusal),
+            ) => reply.raw(&refusal),
+            (Merge::Known(known), None) => reply.raw(&known),
             (Merge::Shards(rule), None) => {
                 let seed = self.chance.bits();
                 crate::core::gather::merge_shards(

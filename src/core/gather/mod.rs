@@ -40,6 +40,8 @@ pub enum Merge {
         /// For each queued command, the reply it got at EXEC, or `None` when the shard ran it.
         replies: Vec<Option<Vec<u8>>>,
     },
+    /// This reply, unless there is an error.
+    Known(Vec<u8>),
     /// The reply of a step that waits for it, by the number of its suspension.
     Step(u64),
     /// A change of the libraries of functions that another one may have forestalled.

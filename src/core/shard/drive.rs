@@ -4,6 +4,7 @@
 use crate::commands::events::FLUSHED;
 use crate::core::Core;
 use crate::core::cluster::META;
+use crate::core::client::answers::Target;
 use crate::core::disk::storage::{DiskFailure, DiskOperation, Done, ShardFiles};
 use crate::core::shard::{LocalShard, ShardTurn};
 use crate::limits::FREED_BUCKETS_PER_TURN;
@@ -156,6 +157,9 @@ impl Core {
                 events.retain(|event| event.name != FLUSHED);
             }
             self.publish_events(events);
+        }
+        for (kind, channel, payload) in self.shards[local].ahead.take_published() {
+            self.publish(Target::Nobody, kind, &channel, &payload);
         }
         let shard = &mut self.shards[local];
         if shard.has_waiting_work() {

@@ -2,7 +2,7 @@
 
 use crate::commands::expire::TURN_BACK;
 use crate::commands::{Run, table};
-use crate::core::client::answers::Target;
+use crate::core::client::answers::{Origin, Target};
 use crate::core::client::intake::OUT_OF_MEMORY;
 use crate::core::client::session::Watched;
 use crate::core::cluster::relay::AGAIN;
@@ -75,7 +75,7 @@ impl Host for LocalShard {
 
     #[inline]
     fn is_step(who: &Caller) -> bool {
-        is_step(who.command)
+        is_step(who.command) && who.origin.target == Target::Nobody
     }
 
     fn shrinks(&self, who: &Caller, arguments: Arguments<'_>) -> bool {
@@ -199,6 +199,11 @@ impl Host for LocalShard {
         fate: Fate<'_>,
         turn: &mut ShardTurn<'_>,
     ) {
+        if matches!(who.command.run, Run::Record)
+            && let Some((_, record)) = asked
+        {
+            return self.fail_ahead(who.origin, record, fate, turn);
+        }
         if self.is_sent_back(who, asked, fate, turn) {
             return;
         }
@@ -228,6 +233,22 @@ impl Host for LocalShard {
 }
 
 impl LocalShard {
+    /// What a script has done ahead of the log comes to nothing.
+    fn fail_ahead(
+        &mut self,
+        origin: Origin,
+        record: Arguments<'_>,
+        fate: Fate<'_>,
+        turn: &mut ShardTurn<'_>,
+    ) {
+        let outcome = self.ahead.failed(record);
+        let who = Caller { command: outcome.command, origin };
+        let asked = Some((outcome.database, outcome.arguments.borrow()));
+        if !self.is_sent_back(&who, asked, fate, turn) {
+            refuse(who, &fate_text(fate), turn);
+        }
+    }
+
     /// A client's request had no effect here and may have one at the node that leads: it goes there, or waits for one.
     fn is_sent_back(
         &mut self,

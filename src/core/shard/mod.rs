@@ -22,6 +22,7 @@ use crate::core::disk::snapshots::ShardSnapshots;
 use crate::core::disk::storage::ShardFiles;
 use crate::core::observe::stats::Stats;
 use crate::core::shard::reclaim::Evictions;
+use crate::core::transact::ahead::Ahead;
 use crate::core::transact::participate::Parked;
 use crate::core::wait::acknowledge::SyncWait;
 use crate::core::wait::readers::Readers;
@@ -91,6 +92,8 @@ pub struct LocalShard {
     pub(in crate::core) held: VecDeque<Parked>,
     /// Commands that wait for its keys.
     pub(in crate::core) waiters: Waiters,
+    /// What scripts have done that the log does not have yet.
+    pub(in crate::core) ahead: Ahead,
     /// Reads that wait for its keys.
     pub(in crate::core) readers: Readers,
     /// Clients that wait for keys of other shards too.
@@ -181,6 +184,7 @@ impl LocalShard {
             last_locks: Vec::new(),
             held: VecDeque::new(),
             waiters: Waiters::default(),
+            ahead: Ahead::default(),
             readers: Readers::default(),
             interests: Interests::default(),
             is_deposed: false,

@@ -84,6 +84,11 @@ impl LocalShard {
                             }
                             continue;
                         }
+                        Run::Record if origin.target != Target::Nobody => {
+                            self.apply_ahead(arguments, (time, seed), origin, answers);
+                            self.serve_readers(time, answers);
+                            continue;
+                        }
                         Run::Record => {
                             self.apply_record(arguments, time, seed);
                             self.serve_readers(time, answers);

@@ -1,5 +1,6 @@
 //! Commands over several shards, MULTI and EXEC, scripts.
 
+pub(in crate::core) mod ahead;
 pub mod coalesce;
 pub(in crate::core) mod copies;
 pub mod everywhere;

@@ -37,7 +37,8 @@ pub const COMMANDS: &[Command] = &[
     ),
 ];
 
-const RECORD: &str = "transaction";
+/// A step of a transaction in the log.
+pub(in crate::core) const RECORD: &str = "transaction";
 const FETCH: &str = "fetch-keys";
 
 const fn record_row(name: &'static str) -> Command {

@@ -16,7 +16,7 @@ use crate::core::gather::Part;
 use crate::core::observe::command_log::Trait;
 use crate::core::transact::copies::copies;
 use crate::core::transact::steps::{Manner, Progress, Step, Steps};
-use crate::limits::SCRIPT_ATTEMPTS_MAX;
+use crate::limits::{SCRIPT_ATTEMPTS_MAX, SCRIPT_PATIENCE};
 use crate::numbers::parse_integer;
 use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
@@ -56,6 +56,15 @@ pub struct Retry {
     pub(in crate::core) tracks: bool,
 }
 
+impl Retry {
+    /// All begins again, at another time.
+    pub(super) fn begin_anew(&mut self) {
+        self.holds_whole = self.whole;
+        self.now_ms = None;
+        self.answers.clear();
+    }
+}
+
 impl Step {
     /// Does it run a script?
     pub(in crate::core) fn is_script(&self) -> bool {
@@ -69,7 +78,7 @@ impl Step {
 }
 
 /// What a script did, and how it ended.
-type Ended = (Done, Result<(), Refusal>);
+pub(super) type Ended = (Done, Result<(), Refusal>);
 
 /// A script that rests, while its core does other things.
 pub struct Rested {
@@ -103,7 +112,8 @@ impl Core {
         Ok(interpreter)
     }
 
-    /// Starts a script of a client. Its connection goes on when it is answered: the script may have to run again.
+    /// Starts a script of a client. If it does not run at once its connection goes on when it is answered: it may have to run
+    /// again.
     pub(in crate::core) fn start_script(
         &mut self,
         index: u32,
@@ -113,15 +123,17 @@ impl Core {
     ) {
         let connection = self.answers.connections.at_mut(index);
         let (database, protocol) = (connection.session.database, connection.session.protocol);
-        connection.hold = Hold::Answer;
-        if let Target::Connection { sequence, .. } = target {
-            connection.last_ordered = Some(sequence);
-        }
         let session = &connection.session;
         let user = session.is_limited.then(|| session.user.clone());
         let steps = vec![Step { command, database, arguments, user }];
         let mut steps = Steps::new(steps, target, protocol, Manner::Alone);
         steps.retry.tracks = self.remembers_reads(index);
+        let Some(steps) = self.run_ahead(steps) else { return };
+        let connection = self.answers.connections.at_mut(index);
+        connection.hold = Hold::Answer;
+        if let Target::Connection { sequence, .. } = target {
+            connection.last_ordered = Some(sequence);
+        }
         self.begin_script(steps, Some(command));
     }
 
@@ -185,6 +197,17 @@ impl Core {
 
     /// A script has run to its end, or to where it lacks something.
     fn script_ended(&mut self, steps: &mut Steps, ended: RunEnded, clock: Instant) -> Progress {
+        let Some((ended, reply)) = self.take_ended(steps, ended) else { return Progress::Again };
+        let outcome = self.finish_script(steps, ended);
+        self.reply_script(steps, reply, outcome, clock)
+    }
+
+    /// Takes back what a run had, and says how it ended. `None`: it lacks something, which is noted.
+    pub(super) fn take_ended(
+        &mut self,
+        steps: &mut Steps,
+        ended: RunEnded,
+    ) -> Option<(Ended, Vec<u8>)> {
         let RunEnded { interpreter, arguments, run, reply, outcome } = ended;
         // While it rested another one may have been made.
         self.interpreter.get_or_insert(interpreter);
@@ -199,14 +222,13 @@ impl Core {
             steps.retry.wanted.append(&mut done.wanted);
             steps.retry.question = done.question.take();
             steps.retry.whole |= done.needs_whole;
-            return Progress::Again;
+            return None;
         }
-        let outcome = self.finish_script(steps, (done, outcome));
-        self.reply_script(steps, reply, outcome, clock)
+        Some(((done, outcome), reply))
     }
 
     /// Writes the reply of a script, and counts it.
-    fn reply_script(
+    pub(super) fn reply_script(
         &mut self,
         steps: &mut Steps,
         mut out: Vec<u8>,
@@ -256,7 +278,7 @@ impl Core {
     }
 
     /// What to run, but for its arguments, and with what. Errors: it cannot run.
-    fn prepare_script(
+    pub(super) fn prepare_script(
         &mut self,
         steps: &mut Steps,
         arguments: Arguments<'_>,
@@ -281,7 +303,8 @@ impl Core {
             key_count,
             protocol: self.protocol_of(steps),
             limit: time(limit),
-            threshold: time(threshold),
+            is_told: threshold > 0,
+            patience: time(threshold).unwrap_or(SCRIPT_PATIENCE),
         };
         let place = steps.place();
         let run = Box::new(Run {
@@ -306,7 +329,7 @@ impl Core {
     }
 
     /// A script has run to its end: what it did is done, or will be.
-    fn finish_script(&mut self, steps: &mut Steps, (done, outcome): Ended) -> Result<(), Refusal> {
+    pub(super) fn finish_script(&mut self, steps: &mut Steps, (done, outcome): Ended) -> Result<(), Refusal> {
         for (command, took, failed) in done.ran {
             self.stats.count_span(command, 1, took.as_nanos() as u64);
             self.stats.commands[usize::from(command.number)].failed += u64::from(failed);
@@ -373,9 +396,7 @@ impl Core {
         }
         steps.retry.attempts += 1;
         steps.retry.whole |= steps.retry.attempts >= SCRIPT_ATTEMPTS_MAX;
-        steps.retry.holds_whole = steps.retry.whole;
-        steps.retry.now_ms = None;
-        steps.retry.answers.clear();
+        steps.retry.begin_anew();
         self.begin_again(id, steps);
     }
 
@@ -396,7 +417,7 @@ impl Core {
     }
 
     /// Nothing of the steps has happened.
-    fn rewind(&mut self, steps: &mut Steps) {
+    pub(super) fn rewind(&mut self, steps: &mut Steps) {
         if let Some(mut overlay) = steps.overlay.take() {
             overlay.take_events();
             overlay.drain(self.turn.now_ms, |_, _, _| {});

@@ -151,6 +151,12 @@ impl Steps {
         &self.list[self.place()]
     }
 
+    /// They run on this overlay.
+    pub(in crate::core) fn begin_on(&mut self, overlay: Box<Overlay>, seed: u64) {
+        self.overlay = Some(overlay);
+        self.seed = seed;
+    }
+
     /// As [`Steps::current`].
     pub(in crate::core) fn current_mut(&mut self) -> &mut Step {
         let place = self.place();
@@ -258,6 +264,11 @@ impl Core {
             overlay.listen(self.listening());
             overlay
         })
+    }
+
+    /// Keeps an overlay that is empty again for the next one.
+    pub(in crate::core) fn give_overlay(&mut self, overlay: Box<Overlay>) {
+        self.spare_overlay = Some(overlay);
     }
 
     /// Runs the commands whose keys are locked and read into the overlay.
