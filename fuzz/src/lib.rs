@@ -11,6 +11,7 @@ pub mod meta;
 pub mod payloads;
 pub mod rdb_files;
 pub mod requests;
+pub mod scripts;
 pub mod snapshots;
 
 /// A target's name, its property and its seeds.
@@ -27,6 +28,7 @@ pub const TARGETS: &[Target] = &[
     ("rdb_files", rdb_files::check, rdb_files::seeds),
     ("meta", meta::check, meta::seeds),
     ("acl_rules", acl_rules::check, acl_rules::seeds),
+    ("scripts", scripts::check, scripts::seeds),
 ];
 
 #[cfg(test)]

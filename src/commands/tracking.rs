@@ -56,6 +56,15 @@ pub fn tracking(
     )
 }
 
+/// How a client is to track; `None` if it is to end it. Errors: it cannot.
+pub fn wanted(call: &Call<'_>, before: Option<&Tracking>) -> Result<Option<Tracking>, Refusal> {
+    let wanted = Wanted::of(call)?;
+    if !call.arguments.is(2, "on") {
+        return Ok(None);
+    }
+    wanted.checked(before).map(Some)
+}
+
 /// The options of CLIENT TRACKING.
 #[derive(Default)]
 struct Wanted<'a> {

@@ -1,7 +1,7 @@
 //! Scripts in Lua 5.1: the interpreter of a core, its sandbox, and the libraries that Redis gives to scripts.
 //!
 //! A script runs to its end on a copy of the items that it names, and nothing is written before: when it touches what
-//! is not there, it runs again with it (`core/transact/scripts.rs`; decision 0013).
+//! is not there, it runs again with it (`core/transact/scripts.rs`; decisions 0013 and 0023).
 //!
 //! - `library.rs`: the scripts that the process knows, by digest
 //! - `interpreter.rs`, `sandbox.rs`, `fiber.rs`: what a core runs them with

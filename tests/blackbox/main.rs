@@ -36,6 +36,7 @@ mod protocol;
 mod pubsub;
 mod rdb;
 mod restart;
+mod script_libraries;
 mod scripts;
 mod secrets;
 mod sessions;

@@ -363,3 +363,140 @@ fn keys_that_scripts_read_are_tracked() {
         invalidated(&mut reader, &mut writer, "SET g 1", "g");
     }
 }
+
+/// Entries of the log of the only shard.
+fn entries(server: &Server) -> i64 {
+    let line = server.info("raft0");
+    let last = line.split(',').find_map(|field| field.strip_prefix("last="));
+    last.expect("the last index").parse().expect("a number")
+}
+
+const INCREMENT: &str = "return redis.call('incr',KEYS[1])";
+
+/// The next script reads what the one before has done, on its way to the disk or not: many share an entry of the log.
+#[test]
+fn scripts_on_one_key_do_not_wait_for_each_other() {
+    let server = Server::start(&["--shards", "1", "--fsync", "always"]);
+    let mut client = server.client();
+    eval(&mut client, INCREMENT, &["1", "key"]);
+    let before = entries(&server);
+    let request = crate::support::client::encode(&["EVAL", INCREMENT, "1", "key"]);
+    let replies = client.pipeline(&request.repeat(1000), 1000);
+    for (nth, reply) in replies.iter().enumerate() {
+        assert_eq!(*reply, Value::Integer(nth as i64 + 2));
+    }
+    let count = entries(&server) - before;
+    assert!(count < 500, "{count} entries");
+}
+
+/// Scripts and everything else on the same keys, from many clients: every increment is there once.
+#[test]
+fn scripts_and_other_writes_take_turns() {
+    for arguments in [
+        &["--shards", "1", "--fsync", "always"][..],
+        &["--shards", "4", "--fsync", "always", "--cores-in-use", "all"],
+        &["--shards", "2", "--mode", "cache"],
+    ] {
+        let server = Server::start(arguments);
+        let port = server.port();
+        let adder = move |seed: u64| {
+            let mut chance = crate::support::Chance::seeded(seed);
+            let mut client = Client::connect(port);
+            let mut seen = Vec::new();
+            for _ in 0..30 {
+                let mut bytes = Vec::new();
+                let mut keys = Vec::new();
+                for _ in 0..20 {
+                    let key = format!("n{}", chance.below(3));
+                    let unnamed = format!("return redis.call('incr','{key}')");
+                    let other = format!("other{}", chance.below(50));
+                    let script = "local n = redis.call('incr',KEYS[1]) redis.call('set',KEYS[2],n) return n";
+                    bytes.extend(match chance.below(6) {
+                        0 => crate::support::client::encode(&["INCR", &key]),
+                        1 => crate::support::client::encode(&["EVAL", &unnamed, "0"]),
+                        2 => crate::support::client::encode(&["EVAL", script, "2", &key, &other]),
+                        _ => crate::support::client::encode(&["EVAL", INCREMENT, "1", &key]),
+                    });
+                    keys.push(key);
+                }
+                let replies = client.pipeline(&bytes, keys.len());
+                seen.extend(keys.into_iter().zip(replies.iter().map(Value::integer)));
+            }
+            seen
+        };
+        let seed = crate::support::Chance::new("scripts_and_other_writes_take_turns").next();
+        let clients: Vec<_> = (0..4).map(|n| thread::spawn(move || adder(seed ^ n << 8))).collect();
+        let mut seen: Vec<(String, i64)> =
+            clients.into_iter().flat_map(|client| client.join().expect("it ends")).collect();
+        seen.sort();
+        let mut client = server.client();
+        for key in ["n0", "n1", "n2"] {
+            let own: Vec<i64> = seen.iter().filter(|one| one.0 == key).map(|one| one.1).collect();
+            assert!(own.iter().copied().eq(1..=own.len() as i64), "{key}: {own:?}");
+            assert_eq!(client.say(&format!("GET {key}")), Value::bulk(own.len().to_string()));
+        }
+    }
+}
+
+/// Who watches, waits or listens hears of what a script does, in the order in which it is done.
+#[test]
+fn others_hear_of_what_scripts_do_in_order() {
+    for server in servers() {
+        let (mut client, mut other) = (server.client(), server.client());
+        client.say("CONFIG SET notify-keyspace-events KEA");
+        let mut listener = server.client();
+        listener.say("PSUBSCRIBE __keyevent@0__:*");
+        let set = crate::support::client::encode(&["EVAL", "redis.call('set',KEYS[1],1)", "1", "k"]);
+        let delete = crate::support::client::encode(&["DEL", "k"]);
+        client.pipeline(&[&set[..], &delete, &set, &set, &delete].concat(), 5);
+        let names: Vec<String> =
+            (0..5).map(|_| listener.read().elements()[2].text().split_off(15)).collect();
+        assert_eq!(names, ["set", "del", "set", "set", "del"]);
+        assert_eq!(other.say("WATCH k"), Value::ok());
+        eval(&mut client, "return redis.call('set',KEYS[1],2)", &["1", "k"]);
+        other.say("MULTI");
+        other.say("GET k");
+        assert_eq!(other.say("EXEC"), Value::NullArray);
+        other.send(&crate::support::client::encode(&["BLPOP", "list", "0"]));
+        eventually("it waits", || (server.info_number("blocked_clients") == 1).then_some(()));
+        eval(&mut client, "redis.call('rpush',KEYS[1],'x','y')", &["1", "list"]);
+        assert_eq!(other.read(), Value::Array(vec![Value::bulk("list"), Value::bulk("x")]));
+        assert_eq!(client.say("LRANGE list 0 -1"), Value::Array(vec![Value::bulk("y")]));
+        listener.say("PUNSUBSCRIBE");
+    }
+}
+
+/// What a script did is there whole after a kill, with everything that was answered.
+#[test]
+fn scripts_that_were_answered_survive_a_kill() {
+    let mut server = Server::start(&["--shards", "1", "--fsync", "always"]);
+    let script = "local n = redis.call('incr',KEYS[1]) redis.call('set',KEYS[2],n) return n";
+    let request = crate::support::client::encode(&["EVAL", script, "2", "a", "b"]).repeat(50);
+    for _ in 0..crate::support::kill_cycles() {
+        let (mut client, request) = (server.client(), request.clone());
+        let count = |value: &Value| value.text().parse::<i64>().expect("a number");
+        let mut other = server.client();
+        other.say("INCRBY a 0");
+        let before = count(&other.say("GET a"));
+        let writer = thread::spawn(move || {
+            let mut last = 0;
+            while client.try_send(&request).is_ok() {
+                for _ in 0..50 {
+                    match client.try_read() {
+                        Ok(reply) => last = reply.integer(),
+                        Err(_) => return last,
+                    }
+                }
+            }
+            last
+        });
+        eventually("it goes on", || (count(&other.say("GET a")) > before + 50).then_some(()));
+        server.kill();
+        let last = writer.join().expect("it ends");
+        server.launch();
+        let mut client = server.client();
+        let (a, b) = (client.say("GET a"), client.say("GET b"));
+        assert_eq!(a, b);
+        assert!(count(&a) >= last, "{a:?} after {last}");
+    }
+}

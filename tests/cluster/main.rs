@@ -14,3 +14,4 @@ mod faults;
 mod joining;
 mod load;
 mod mounts;
+mod tracking;

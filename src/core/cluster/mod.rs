@@ -7,7 +7,7 @@
 //! | who is fit to lead: disks, clocks | `fitness.rs` |
 //! | joining, leaving, members of groups, who shall lead | `members.rs`, `meta.rs` |
 //! | snapshots to and from other nodes | `transfer.rs`, `pace.rs`, `install.rs` |
-//! | clients of a node that does not lead | `relay.rs`; at the node that does, `relayed.rs`; replies, `scan.rs` |
+//! | clients of a node that does not lead | `relay.rs`, what they keep copies of `news.rs`; at the node that does, `relayed.rs`; replies, `scan.rs` |
 //!
 //! One core of a node has its links: the one that takes new connections (its home). What other cores have for a node goes
 //! by their mail. All shards are led by one node, which serves every command as if it were alone; the others pass their clients'
@@ -18,6 +18,7 @@ pub(in crate::core) mod install;
 pub(in crate::core) mod links;
 pub mod members;
 pub mod meta;
+mod news;
 pub mod pace;
 pub(in crate::core) mod relay;
 pub(in crate::core) mod relayed;

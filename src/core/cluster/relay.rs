@@ -63,6 +63,10 @@ pub(super) struct Sent {
     waits_until_ms: i64,
     /// Does it run only if keys have not changed that were watched at this leader?
     is_guarded: bool,
+    /// Does it have the session track, as its client does?
+    tracks: bool,
+    /// What CLIENT CACHING said before it, if it did.
+    caching: Option<&'static [u8]>,
     /// As it was sent.
     bytes: Bytes,
 }
@@ -78,6 +82,8 @@ impl Sent {
             is_again: false,
             waits_until_ms: 0,
             is_guarded: false,
+            tracks: false,
+            caching: None,
             bytes,
         }
     }
@@ -85,8 +91,8 @@ impl Sent {
 
 /// A client's session with the leader.
 pub struct Relay {
-    leader: NodeId,
-    key: ClientKey,
+    pub(super) leader: NodeId,
+    pub(super) key: ClientKey,
     sent: VecDeque<Sent>,
     /// Bytes of them.
     bytes: usize,
@@ -101,6 +107,10 @@ pub struct Relay {
     /// Are there keys under WATCH there?
     watches: bool,
     is_begun: bool,
+    /// The request that it was sent to track; empty when it does not.
+    tracking: Vec<u8>,
+    /// Has that been answered?
+    is_tracking: bool,
 }
 
 /// Does a command need the node that leads?
@@ -137,17 +147,11 @@ impl Core {
             (_, Some(_)) => false,
             _ => relays(command),
         };
-        if (command.parent, command.name) == ("client", "tracking")
-            && arguments.borrow().is(2, "on")
-        {
-            let sequence = self.expect_reply(index);
-            let target = Target::Connection { index, sequence };
-            let refusal = Refusal::text(
-                "ERR keys are read at the node that leads: CLIENT TRACKING works there alone (RAFTLEADER names it)",
-            );
-            self.refuse(index, target, &refusal, arguments.borrow());
-            return true;
+        let is_tracking = (command.parent, command.name) == ("client", "tracking");
+        if is_tracking && transaction.is_none() && connection.kind != Kind::Relayed {
+            return self.waits_to_track(index, command, arguments);
         }
+        let needs_leader = needs_leader || is_tracking && transaction.is_none();
         if !needs_leader {
             if matches!(command.name, "discard" | "unwatch" | "reset") {
                 self.forget_relayed_watch(index);
@@ -209,7 +213,7 @@ impl Core {
         self.shared.cluster.route().is_none() || self.relay_is_full(index)
     }
 
-    fn wait_for_leader(&mut self, index: u32, arguments: &OwnedArguments) {
+    pub(super) fn wait_for_leader(&mut self, index: u32, arguments: &OwnedArguments) {
         let until_ms = self.turn.steady_ms + HELD_FOR_LEADER_MS;
         self.hold_back(index, arguments);
         let connection = self.answers.connections.at_mut(index);
@@ -226,7 +230,9 @@ impl Core {
         arguments: &OwnedArguments,
     ) {
         let sequence = self.expect_reply(index);
+        self.show_to_monitors(index, command, arguments.borrow());
         let connection = self.answers.connections.at_mut(index);
+        let caching = super::news::caching_of(connection.session.tracking.as_mut());
         let mut bytes = Vec::new();
         let (mut skips, mut is_guarded) = (0, false);
         let mut kept = match command.run {
@@ -236,6 +242,11 @@ impl Core {
         };
         if command.name == "exec" {
             let transaction = connection.session.transaction.take().expect("the caller looked");
+            for queued in &transaction.queued {
+                self.show_to_monitors(index, queued.command, queued.arguments.borrow());
+            }
+            self.show_exec(index);
+            let connection = self.answers.connections.at_mut(index);
             let watched_here = !connection.session.watched.is_empty();
             let watches = connection.relay.as_ref().is_some_and(|relay| relay.watches);
             let other_leader = connection.relay.as_ref().is_some_and(|r| r.leader != leader);
@@ -258,7 +269,8 @@ impl Core {
             kept = Kept::Write;
         }
         put(&mut bytes, arguments.borrow().iter_from(0));
-        let sent = Sent { skips, is_guarded, ..Sent::new(Some(sequence), kept, bytes.into()) };
+        let sent =
+            Sent { skips, is_guarded, caching, ..Sent::new(Some(sequence), kept, bytes.into()) };
         self.send_relayed_request(index, leader, sent);
         if command.name == "watch"
             && let Some(relay) = &mut self.answers.connections.at_mut(index).relay
@@ -284,18 +296,24 @@ impl Core {
             let number = database.0.to_string();
             relay.keep(&mut out, [&b"select"[..], number.as_bytes()].into_iter());
         }
+        let tracking = connection.session.tracking.as_deref();
+        if tracking.is_some() || !relay.tracking.is_empty() {
+            relay.track(&mut out, super::news::request_of(tracking));
+        }
+        if let Some(word) = sent.caching {
+            relay.keep(&mut out, [&b"client"[..], b"caching", word].into_iter());
+        }
         out.extend_from_slice(&sent.bytes);
         relay.bytes += sent.bytes.len();
         relay.sent.push_back(sent);
-        let address =
-            if std::mem::replace(&mut relay.is_begun, true) { String::new() } else { address };
+        let address = relay.introduction(address);
         let (client, leader) = (relay.key, relay.leader);
         let message = NodeMessage::Requests { client, address: address.into(), bytes: out.into() };
         self.send_message(leader, &message);
     }
 
     /// Has the client a session with this leader? Then it goes on; else one is begun, and what another one owed is settled.
-    fn open_relay(&mut self, index: u32, leader: NodeId) {
+    pub(super) fn open_relay(&mut self, index: u32, leader: NodeId) {
         let connection = self.answers.connections.at(index);
         if connection.relay.as_ref().is_some_and(|relay| relay.leader == leader) {
             return;
@@ -315,6 +333,8 @@ impl Core {
             partial: Vec::new(),
             watches: false,
             is_begun: false,
+            tracking: Vec::new(),
+            is_tracking: false,
         };
         self.answers.connections.at_mut(index).relay = Some(Box::new(relay));
     }
@@ -341,6 +361,9 @@ impl Core {
     /// Every request of a session that is over finds its end. `begun`: those behind had no effect; unknown when the leader
     /// was lost.
     fn settle(&mut self, index: u32, relay: Relay, begun: Option<u64>) {
+        if !relay.tracking.is_empty() {
+            self.lose_track(index);
+        }
         let seen = relay.sent.front().map_or(0, |sent| u64::from(sent.seen));
         let mut number = relay.answered - seen;
         let is_closed = self.answers.connections.at(index).closed;
@@ -475,12 +498,16 @@ impl Core {
         let Some(mut relay) = connection.relay.take_if(|relay| relay.key == client) else { return };
         relay.partial.extend_from_slice(bytes);
         let mut at = 0;
-        let mut again = Vec::new();
+        let (mut again, mut news, mut refused) = (Vec::new(), Vec::new(), false);
         loop {
             match relay.scanner.end(&relay.partial[at..]) {
                 Ok(Some(length)) => {
                     let reply = &relay.partial[at..at + length];
                     at += length;
+                    if let Some(changed) = super::news::read_news(reply) {
+                        news.push(changed);
+                        continue;
+                    }
                     if reply.first() == Some(&b'>') {
                         let message: Arc<[u8]> = reply.into();
                         connection.replies.push_message(&message);
@@ -495,6 +522,15 @@ impl Core {
                     }
                     let sent = relay.sent.pop_front().expect("just seen");
                     relay.bytes -= sent.bytes.len();
+                    if sent.tracks {
+                        // It counts only if it is the last one that was sent.
+                        let is_last = !relay.sent.iter().any(|later| later.tracks);
+                        relay.is_tracking = is_last && !sent.is_again;
+                        refused |= sent.is_again;
+                        if sent.is_again {
+                            relay.tracking.clear();
+                        }
+                    }
                     let Some(sequence) = sent.sequence else { continue };
                     if sent.is_again {
                         again.push(sent);
@@ -513,8 +549,13 @@ impl Core {
         }
         relay.partial.drain(..at);
         connection.relay = Some(relay);
-        let waits = connection.hold == Hold::Leader;
+        // Who was sent back waits for the next tick.
+        let waits = connection.hold == Hold::Leader && !refused;
+        let reader = (client.index, connection.id);
         self.answers.mark_dirty(client.index);
+        for changed in news {
+            self.tell(&[reader], changed.as_deref(), None);
+        }
         for sent in again {
             self.send_later(client.index, sent);
         }
@@ -547,9 +588,7 @@ impl Core {
 
     /// Another node leads, or this one: who waits goes on.
     pub(in crate::core) fn route_changed(&mut self) {
-        if self.shared.cluster.is_elsewhere() {
-            self.close_trackers();
-        }
+        self.lose_all_track();
         let connections = self.answers.connections.iter();
         let waiting: Vec<u32> = connections
             .filter(|(_, connection)| connection.hold == Hold::Leader)
@@ -567,16 +606,6 @@ impl Core {
             }
         }
         self.turn.has_new_work = true;
-    }
-
-    /// Changes are made elsewhere from now on, and nobody here hears of them: who keeps copies of keys has to begin anew.
-    fn close_trackers(&mut self) {
-        let connections = self.answers.connections.iter();
-        let trackers: Vec<u32> = connections
-            .filter(|(_, connection)| connection.session.tracking.is_some())
-            .map(|(index, _)| index)
-            .collect();
-        trackers.into_iter().for_each(|index| self.close(index));
     }
 
     /// Another node leads for a while, and the one before has not answered since: it may not for long.
@@ -597,6 +626,7 @@ impl Core {
     /// Who has waited for a leader for too long is told.
     pub(super) fn tend_held(&mut self) {
         self.leave_old_leaders();
+        self.tend_trackers();
         let steady_ms = self.turn.steady_ms;
         let has_leader = self.shared.cluster.route().is_some();
         for (index, until_ms, sent) in std::mem::take(&mut self.cluster.waiting) {
@@ -652,9 +682,39 @@ impl Relay {
         put(out, words);
         self.sent.push_back(Sent::new(None, Kept::Write, Bytes::new()));
     }
+
+    /// Appends what has the session track as `request` says, if it does not yet.
+    pub(super) fn track(&mut self, out: &mut Vec<u8>, request: Vec<u8>) {
+        if self.tracking == request {
+            return;
+        }
+        if !self.tracking.is_empty() {
+            self.keep(out, [&b"client"[..], b"tracking", b"off"].into_iter());
+        }
+        if !request.is_empty() {
+            out.extend_from_slice(&request);
+            self.sent.push_back(Sent { tracks: true, ..Sent::new(None, Kept::Read, Bytes::new()) });
+        }
+        (self.tracking, self.is_tracking) = (request, false);
+    }
+
+    /// Has the session said that it tracks so?
+    pub(super) fn is_tracking(&self, request: &[u8]) -> bool {
+        self.is_tracking && self.tracking == request
+    }
+
+    /// Is everything answered?
+    pub(super) fn is_settled(&self) -> bool {
+        self.sent.is_empty()
+    }
+
+    /// What the leader is told of the client with the first request.
+    pub(super) fn introduction(&mut self, address: String) -> String {
+        if std::mem::replace(&mut self.is_begun, true) { String::new() } else { address }
+    }
 }
 
-fn put<'a>(out: &mut Vec<u8>, words: impl Iterator<Item = &'a [u8]>) {
+pub(super) fn put<'a>(out: &mut Vec<u8>, words: impl Iterator<Item = &'a [u8]>) {
     let words: Vec<&[u8]> = words.collect();
     let mut reply = Reply::new(out, Protocol::default());
     reply.array(words.len());

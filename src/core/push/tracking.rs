@@ -8,6 +8,7 @@
 
 use crate::core::Core;
 use crate::core::client::answers::Target;
+use crate::core::client::connection::Kind;
 use crate::core::mail::mailbox::Mail;
 use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
@@ -290,13 +291,15 @@ impl Core {
     }
 
     /// Tells connections of this core, or those that read for them. `None`: all keys are gone.
-    fn tell(&mut self, readers: &[Reader], keys: Option<&[Box<[u8]>]>, writer: Option<u32>) {
+    pub(in crate::core) fn tell(&mut self, readers: &[Reader], keys: Option<&[Box<[u8]>]>, writer: Option<u32>) {
         for &(index, id) in readers {
             let Some(connection) = self.answers.connections.get_mut(index) else { continue };
             if connection.id != id || connection.closed {
                 continue;
             }
-            let protocol = connection.session.protocol;
+            // What goes to another node is told there in its client's manner.
+            let is_pushed =
+                connection.session.protocol == Protocol::Resp3 || connection.kind == Kind::Relayed;
             let barrier = connection.replies.next_sequence();
             let Some(tracking) = &mut connection.session.tracking else { continue };
             if tracking.no_loop && writer == Some(index) {
@@ -305,7 +308,7 @@ impl Core {
             if let Some(redirect) = tracking.redirect {
                 let keys: Option<Vec<Box<[u8]>>> = keys.map(<[Box<[u8]>]>::to_vec);
                 self.everywhere(move |core| core.tell_instead(redirect, keys.as_deref()));
-            } else if protocol == Protocol::Resp3 {
+            } else if is_pushed {
                 tracking.pending.push((barrier, news_bytes(keys)));
                 self.answers.mark_dirty(index);
             }

@@ -420,3 +420,54 @@ fn load_all<'a>(
     run.overlay.begin();
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::table;
+
+    fn begin(ahead: &mut Ahead, value: &str) -> TransactionId {
+        let name = (DatabaseIndex(0), 7);
+        let copy: OwnedArguments = [b"install", &b"k"[..], value.as_bytes()].into_iter().collect();
+        let outcome = Outcome {
+            command: table::find(b"eval").expect("a row"),
+            database: name.0,
+            arguments: OwnedArguments::default(),
+            reply: Vec::new(),
+            keys: vec![name],
+            events: Vec::new(),
+            published: Vec::new(),
+        };
+        ahead.begin(outcome, vec![(name, copy)])
+    }
+
+    /// What is known of a key while records change it; `None` when none does.
+    fn known(ahead: &Ahead) -> Option<Option<Vec<u8>>> {
+        let coming = ahead.items.get(&(DatabaseIndex(0), 7))?;
+        Some(coming.copy.as_ref().map(|copy| copy.borrow().at(2).to_vec()))
+    }
+
+    #[test]
+    fn what_is_coming_is_known_until_it_is_there() {
+        let mut ahead = Ahead::default();
+        let (one, two) = (begin(&mut ahead, "1"), begin(&mut ahead, "2"));
+        assert_eq!(known(&ahead), Some(Some(b"2".to_vec())));
+        ahead.end(one, true);
+        assert_eq!(known(&ahead), Some(Some(b"2".to_vec())));
+        ahead.end(two, true);
+        assert_eq!(known(&ahead), None);
+    }
+
+    #[test]
+    fn of_a_key_one_of_whose_records_was_refused_nothing_is_known() {
+        let mut ahead = Ahead::default();
+        let (one, two) = (begin(&mut ahead, "1"), begin(&mut ahead, "2"));
+        ahead.end(two, false);
+        assert_eq!(known(&ahead), Some(None));
+        let three = begin(&mut ahead, "3");
+        ahead.end(one, true);
+        assert_eq!(known(&ahead), Some(Some(b"3".to_vec())));
+        ahead.end(three, true);
+        assert_eq!(known(&ahead), None);
+    }
+}
