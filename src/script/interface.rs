@@ -3,7 +3,8 @@
 use super::arguments::{Given, bytes_of};
 use super::call::Ending;
 use super::interpreter::Place;
-use super::raise::{Fault, Results, function};
+use super::quick::{self, Desk};
+use super::raise::{Fault, Results, bridged, function};
 use super::sha1;
 use super::values::{counted_error, error, from_reply, raised};
 use crate::commands::info::REDIS_VERSION;
@@ -11,6 +12,7 @@ use crate::commands::table;
 use crate::resp::reply::Protocol;
 use mlua::{Lua, MultiValue, Table, Value};
 use ringraft_shards::arguments::OwnedArguments;
+use std::rc::Rc;
 
 /// Is an error of `redis.call` raised or returned?
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,15 +22,15 @@ enum Manner {
 }
 
 /// The table. Errors: no memory.
-pub fn table(lua: &Lua, place: &Place) -> mlua::Result<Table> {
+pub fn table(lua: &Lua, place: &Place, desk: &Rc<Desk>) -> mlua::Result<Table> {
     let table = lua.create_table()?;
     for (name, manner) in [("call", Manner::Raised), ("pcall", Manner::Returned)] {
-        let place = place.clone();
-        let run = move |lua: &Lua, values| match (call(lua, &place, values), manner) {
+        let (own, place) = (desk.clone(), place.clone());
+        let run = move |lua: &Lua, values| match (call(lua, &place, &own, values), manner) {
             (Err(Fault::Raised(error)), Manner::Returned) if !place.is_stopping() => only(error),
             (results, _) => results,
         };
-        table.raw_set(name, function(lua, run)?)?;
+        table.raw_set(name, quick::function(lua, desk, bridged(lua, run)?)?)?;
     }
     let fields = [("error_reply", "err"), ("status_reply", "ok")];
     for (name, field) in fields {
@@ -80,7 +82,10 @@ fn refusal(lua: &Lua, text: &str) -> Fault {
     raised(error(lua, text.as_bytes()))
 }
 
-fn call(lua: &Lua, place: &Place, values: MultiValue) -> Results {
+fn call(lua: &Lua, place: &Place, desk: &Desk, values: MultiValue) -> Results {
+    if let Some(ending) = desk.take_ending() {
+        return told(lua, place, ending);
+    }
     if values.is_empty() {
         let text = "ERR Please specify at least one argument for this redis lib call";
         return Err(refusal(lua, text));
@@ -97,8 +102,13 @@ fn call(lua: &Lua, place: &Place, values: MultiValue) -> Results {
             }
         }
     }
+    told(lua, place, place.command(place.protocol(), &arguments))
+}
+
+/// How a command has ended, as a script sees it.
+fn told(lua: &Lua, place: &Place, ending: Ending) -> Results {
     let protocol = place.protocol();
-    match place.command(protocol, &arguments) {
+    match ending {
         Ending::Reply(reply) => only(from_reply(lua, &reply, protocol)?.0),
         Ending::Error(text) => Err(raised(counted_error(lua, &text))),
         Ending::Stop => {

@@ -5,6 +5,7 @@ use super::fiber::{self, Fiber, Pause, Stack, Step};
 use super::functions::{Functions, Loaded, Registered};
 use super::interface;
 use super::library::{Busy, Digest, Kind, Library, RunState};
+use super::quick::{self, Desk, Start};
 use super::raise::text_of;
 use super::sandbox::{Sandbox, interpreter};
 use super::shebang::{self, Traits};
@@ -13,8 +14,8 @@ use super::{arguments::bytes_of, sha1};
 use crate::commands::Command;
 use crate::core::push::Push;
 use crate::limits::{
-    LIBRARY_LOAD_TIME_MAX, SCRIPT_GUESS_TICKS_MAX, SCRIPT_SLICE,
-    SCRIPT_TICK_INSTRUCTIONS, SCRIPTS_COMPILED_MAX,
+    LIBRARY_LOAD_TIME_MAX, SCRIPT_GUESS_TICKS_MAX, SCRIPT_SLICE, SCRIPT_TICK_INSTRUCTIONS,
+    SCRIPTS_COMPILED_MAX,
 };
 use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
@@ -242,6 +243,8 @@ pub struct Interpreter {
     lua: Lua,
     sandbox: Sandbox,
     place: Place,
+    /// Functions of the interpreter have its address.
+    _desk: Rc<Desk>,
     watch: Rc<Watch>,
     protected_call: Function,
     handler: Function,
@@ -262,10 +265,11 @@ impl Interpreter {
         let protected_call: Function = lua.globals().raw_get("xpcall")?;
         let sandbox = Sandbox::new(&lua)?;
         let place = Place::default();
-        let redis = sandbox.front(&lua, &interface::table(&lua, &place)?)?;
+        let desk = Desk::new(place.clone());
+        let redis = sandbox.front(&lua, &interface::table(&lua, &place, &desk)?)?;
         sandbox.globals.raw_set("redis", redis.clone())?;
         sandbox.globals.raw_set("server", redis)?;
-        let redis = interface::table(&lua, &place)?;
+        let redis = interface::table(&lua, &place, &desk)?;
         let functions = Functions::new(&lua, &sandbox, redis, protected_call.clone())?;
         let generation = library.generation();
         let watch = Rc::new(Watch {
@@ -287,6 +291,7 @@ impl Interpreter {
             lua,
             sandbox,
             place,
+            _desk: desk,
             watch,
             protected_call,
             handler,
@@ -514,8 +519,6 @@ impl Interpreter {
     /// Errors: it ends in one, or its reply cannot be written.
     fn run(&self, job: &Job, run: Box<Run>, out: &mut Vec<u8>) -> (Box<Run>, Result<(), Refusal>) {
         let script = &job.script;
-        let words = |from, count| job.arguments.borrow().iter_from(from).take(count).collect();
-        let (keys, arguments) = (words(3, job.key_count), words(3 + job.key_count, usize::MAX));
         let reply = &mut Reply::new(out, job.protocol);
         self.place.set_protocol(Protocol::Resp2);
         self.place.stopping.set(false);
@@ -524,7 +527,8 @@ impl Interpreter {
         *self.place.run.borrow_mut() = Some(run);
         self.watch.begin(script.kind(), job.limit, "Script ran longer than script-time-limit.");
         self.watch.slice.set(job.patience);
-        let outcome = self.run_protected(script, keys, arguments, reply);
+        let words = job.arguments.borrow().tail(3);
+        let outcome = self.run_protected(script, words, job.key_count, reply);
         self.end_run();
         let mut run = self.place.run.borrow_mut().take().expect("it was put there");
         run.done.ended = self.watch.ended.get();
@@ -534,22 +538,24 @@ impl Interpreter {
     fn run_protected(
         &self,
         script: &Script,
-        keys: Vec<&[u8]>,
-        arguments: Vec<&[u8]>,
+        words: Arguments<'_>,
+        key_count: usize,
         reply: &mut Reply<'_>,
     ) -> Result<(), Refusal> {
-        let results = self.strings(keys).and_then(|keys| {
-            let (run, handler) = (script.function.clone(), self.handler.clone());
-            let arguments = self.strings(arguments)?;
-            if let Title::Function(_) = script.title {
-                let calling = &self.functions.calling;
-                return calling.call::<MultiValue>((run, handler, keys, arguments));
+        let results = match script.title {
+            Title::Function(_) => self.call_function(script, words, key_count),
+            Title::Digest(_) => {
+                let start = Start {
+                    globals: &self.sandbox.globals,
+                    protected_call: &self.protected_call,
+                    script: &script.function,
+                    handler: &self.handler,
+                    words,
+                    key_count,
+                };
+                quick::call(&self.lua, &start)
             }
-            let globals = &self.sandbox.globals;
-            globals.raw_set("KEYS", keys)?;
-            globals.raw_set("ARGV", arguments)?;
-            self.protected_call.call::<MultiValue>((run, handler))
-        });
+        };
         let mut results = match results {
             Ok(results) => results.into_iter(),
             Err(error) => return Err(Refusal::Text(format!("ERR {}", text_of(&error)).into())),
@@ -562,9 +568,21 @@ impl Interpreter {
         }
     }
 
-    fn strings(&self, words: Vec<&[u8]>) -> mlua::Result<Table> {
-        let table = self.lua.create_table_with_capacity(words.len(), 0)?;
-        for (nth, word) in words.into_iter().enumerate() {
+    fn call_function(
+        &self,
+        script: &Script,
+        words: Arguments<'_>,
+        key_count: usize,
+    ) -> mlua::Result<MultiValue> {
+        let keys = self.strings(words.iter_from(0).take(key_count))?;
+        let arguments = self.strings(words.iter_from(key_count))?;
+        let (run, handler) = (script.function.clone(), self.handler.clone());
+        self.functions.calling.call((run, handler, keys, arguments))
+    }
+
+    fn strings<'a>(&self, words: impl Iterator<Item = &'a [u8]>) -> mlua::Result<Table> {
+        let table = self.lua.create_table()?;
+        for (nth, word) in words.enumerate() {
             table.raw_set(nth + 1, self.lua.create_string(word)?)?;
         }
         Ok(table)

@@ -6,7 +6,7 @@
 //! - `library.rs`: the scripts that the process knows, by digest
 //! - `interpreter.rs`, `sandbox.rs`, `fiber.rs`: what a core runs them with
 //! - `shebang.rs`, `functions.rs`: what first lines say; libraries of functions
-//! - `call.rs`: `redis.call`; `values.rs`: replies as values of Lua, and back
+//! - `call.rs`: `redis.call`; `quick.rs`: its plain cases past the bridge; `values.rs`: replies as values of Lua, and back
 //! - `bit.rs`, `json.rs`, `msgpack.rs`, `pack.rs`: the libraries
 
 mod arguments;
@@ -22,6 +22,7 @@ pub mod library;
 mod msgpack;
 mod pack;
 mod printing;
+mod quick;
 mod raise;
 mod random;
 mod sandbox;

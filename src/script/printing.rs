@@ -1,5 +1,9 @@
 //! Numbers as C's `%g` prints them.
 
+/// Whole numbers below this have no more than [`WHOLE_DIGITS`] digits.
+const WHOLE_MAX: f64 = 1e14;
+const WHOLE_DIGITS: usize = 14;
+
 /// `%.{precision}g`.
 pub fn general(number: f64, precision: usize) -> Vec<u8> {
     if number.is_nan() {
@@ -9,6 +13,10 @@ pub fn general(number: f64, precision: usize) -> Vec<u8> {
         return if number < 0.0 { b"-inf".into() } else { b"inf".into() };
     }
     let precision = precision.max(1);
+    let is_whole = number.trunc() == number && number.abs() < WHOLE_MAX;
+    if is_whole && precision >= WHOLE_DIGITS && (number != 0.0 || number.is_sign_positive()) {
+        return (number as i64).to_string().into_bytes();
+    }
     let scientific = format!("{number:.*e}", precision - 1);
     let (mantissa, exponent) = scientific.split_once('e').expect("it has an exponent");
     let exponent: i32 = exponent.parse().expect("it is a number");
@@ -35,6 +43,11 @@ mod tests {
     #[test]
     fn as_c_does() {
         for (number, precision, expected) in [
+            (-0.0, 17, "-0"),
+            (99_999_999_999_999.0, 14, "99999999999999"),
+            (100_000_000_000_000.0, 14, "1e+14"),
+            (-12.0, 14, "-12"),
+            (123_456.0, 3, "1.23e+05"),
             (3.1, 17, "3.1000000000000001"),
             (3.1, 14, "3.1"),
             (1e19, 17, "1e+19"),

@@ -56,7 +56,17 @@ pub fn function(
     lua: &Lua,
     run: impl Fn(&Lua, MultiValue) -> Results + 'static,
 ) -> mlua::Result<Function> {
-    let inner = lua.create_function(move |lua, arguments: MultiValue| {
+    let inner = bridged(lua, run)?;
+    // SAFETY: the function is the one value on the stack; it becomes the closure's only upvalue, which takes its place.
+    unsafe { lua.exec_raw(inner, |state| ffi::lua_pushcclosure(state, trampoline, 1)) }
+}
+
+/// A function that says how it ended instead of raising errors: for [`raise`]. Errors: no memory.
+pub(super) fn bridged(
+    lua: &Lua,
+    run: impl Fn(&Lua, MultiValue) -> Results + 'static,
+) -> mlua::Result<Function> {
+    lua.create_function(move |lua, arguments: MultiValue| {
         let mut results = MultiValue::new();
         match run(lua, arguments) {
             Ok(found) => {
@@ -73,19 +83,26 @@ pub fn function(
             }
         }
         Ok(results)
-    })?;
-    // SAFETY: the function is the one value on the stack; it becomes the closure's only upvalue, which takes its place.
-    unsafe { lua.exec_raw(inner, |state| ffi::lua_pushcclosure(state, trampoline, 1)) }
+    })
 }
 
-/// Calls its upvalue with its arguments. That one returns `nil` and the results, `false` and a text that is raised behind the
-/// caller's place, or `true` and a value that is raised.
+/// Calls its upvalue with its arguments.
 unsafe extern "C-unwind" fn trampoline(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua gives a C function twenty free places on the stack; four are used here at most, and `lua_call` makes room
-    // for results itself. No Rust value is alive when `lua_error` leaves this frame.
+    // SAFETY: a closure of `function`, whose upvalue is a bridged function; there are places for what is raised.
+    unsafe { raise(state, ffi::lua_upvalueindex(1)) }
+}
+
+/// Calls a bridged function with all that is on the stack. It returns `nil` and the results, `false` and a text that is raised
+/// behind the place of whoever called the present C function, or `true` and a value that is raised.
+///
+/// # Safety
+///
+/// To be called as the last thing of a C function, which has four free places on its stack and nothing with a destructor.
+pub(super) unsafe fn raise(state: *mut lua_State, bridged: c_int) -> c_int {
+    // SAFETY: `lua_call` makes room for results itself. No Rust value is alive when `lua_error` leaves this frame.
     unsafe {
         let count = ffi::lua_gettop(state);
-        ffi::lua_pushvalue(state, ffi::lua_upvalueindex(1));
+        ffi::lua_pushvalue(state, bridged);
         ffi::lua_insert(state, 1);
         ffi::lua_call(state, count, ffi::LUA_MULTRET);
         if ffi::lua_type(state, 1) == ffi::LUA_TNIL {

@@ -36,7 +36,6 @@ mod protocol;
 mod pubsub;
 mod rdb;
 mod restart;
-mod script_libraries;
 mod scripts;
 mod secrets;
 mod sessions;

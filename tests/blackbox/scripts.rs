@@ -410,7 +410,8 @@ fn scripts_and_other_writes_take_turns() {
                     let key = format!("n{}", chance.below(3));
                     let unnamed = format!("return redis.call('incr','{key}')");
                     let other = format!("other{}", chance.below(50));
-                    let script = "local n = redis.call('incr',KEYS[1]) redis.call('set',KEYS[2],n) return n";
+                    let script =
+                        "local n = redis.call('incr',KEYS[1]) redis.call('set',KEYS[2],n) return n";
                     bytes.extend(match chance.below(6) {
                         0 => crate::support::client::encode(&["INCR", &key]),
                         1 => crate::support::client::encode(&["EVAL", &unnamed, "0"]),
@@ -446,7 +447,8 @@ fn others_hear_of_what_scripts_do_in_order() {
         client.say("CONFIG SET notify-keyspace-events KEA");
         let mut listener = server.client();
         listener.say("PSUBSCRIBE __keyevent@0__:*");
-        let set = crate::support::client::encode(&["EVAL", "redis.call('set',KEYS[1],1)", "1", "k"]);
+        let set =
+            crate::support::client::encode(&["EVAL", "redis.call('set',KEYS[1],1)", "1", "k"]);
         let delete = crate::support::client::encode(&["DEL", "k"]);
         client.pipeline(&[&set[..], &delete, &set, &set, &delete].concat(), 5);
         let names: Vec<String> =
@@ -498,5 +500,21 @@ fn scripts_that_were_answered_survive_a_kill() {
         let (a, b) = (client.say("GET a"), client.say("GET b"));
         assert_eq!(a, b);
         assert!(count(&a) >= last, "{a:?} after {last}");
+    }
+}
+
+/// A script is one entry of the slow log, and no part of it another one, as in Redis.
+#[test]
+fn a_slow_script_is_noted_once() {
+    for server in servers() {
+        let mut client = server.client();
+        client.say("CONFIG SET slowlog-log-slower-than 0");
+        client.say("SLOWLOG RESET");
+        eval(&mut client, INCREMENT, &["1", "key"]);
+        let entries = client.say("SLOWLOG GET -1");
+        let words = |entry: &Value| entry.elements()[3].elements()[0].text().to_lowercase();
+        let mut names: Vec<String> = entries.elements().iter().map(words).collect();
+        names.retain(|name| name != "slowlog");
+        assert_eq!(names, ["eval"]);
     }
 }

@@ -24,7 +24,9 @@ pub(super) type Changed = Option<Vec<Box<[u8]>>>;
 /// Is a reply news of changes, and of which?
 pub(super) fn read_news(reply: &[u8]) -> Option<Changed> {
     let keys = reply.strip_prefix(NEWS)?;
-    Some(keys.starts_with(b"*").then(|| Elements::of(keys).map(|key| bulk_of(key).into()).collect()))
+    Some(
+        keys.starts_with(b"*").then(|| Elements::of(keys).map(|key| bulk_of(key).into()).collect()),
+    )
 }
 
 /// The request that has a session track in the manner of a client; nothing if it does not track.

@@ -161,10 +161,7 @@ impl Core {
         let refusal = gather.refusal().map(<[u8]>::to_vec);
         match (gather.merge, refusal) {
             (
-                Merge::Transaction { .. }
-                | Merge::Shards(_)
-                | Merge::Scan { .. }
-                | Merge::Known(_),
+                Merge::Transaction { .. } | Merge::Shards(_) | Merge::Scan { .. } | Merge::Known(_),
                 Some(refusal),
             ) => reply.raw(&refusal),
             (Merge::Known(known), None) => reply.raw(&known),

@@ -1,7 +1,7 @@
 //! The conspicuous commands of one core: those that took long, whose request was large, or whose reply was (COMMANDLOG,
 //! SLOWLOG). The commands merge those of all cores.
 
-use crate::commands::Command;
+use crate::commands::{Command, Run};
 use crate::core::client::answers::{Answers, Origin, Target};
 use crate::core::client::connection::Address;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
@@ -97,7 +97,9 @@ impl CommandLog {
         origin: Origin,
         answers: &Answers,
     ) {
-        let is_own = command.flags.no_slowlog || origin.target == Target::Nobody;
+        // A script was noted when it ran.
+        let is_record = matches!(command.run, Run::Record);
+        let is_own = command.flags.no_slowlog || origin.target == Target::Nobody || is_record;
         if amount < self.threshold || is_own {
             return;
         }

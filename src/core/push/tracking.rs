@@ -291,7 +291,12 @@ impl Core {
     }
 
     /// Tells connections of this core, or those that read for them. `None`: all keys are gone.
-    pub(in crate::core) fn tell(&mut self, readers: &[Reader], keys: Option<&[Box<[u8]>]>, writer: Option<u32>) {
+    pub(in crate::core) fn tell(
+        &mut self,
+        readers: &[Reader],
+        keys: Option<&[Box<[u8]>]>,
+        writer: Option<u32>,
+    ) {
         for &(index, id) in readers {
             let Some(connection) = self.answers.connections.get_mut(index) else { continue };
             if connection.id != id || connection.closed {

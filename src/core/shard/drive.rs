@@ -3,8 +3,8 @@
 
 use crate::commands::events::FLUSHED;
 use crate::core::Core;
-use crate::core::cluster::META;
 use crate::core::client::answers::Target;
+use crate::core::cluster::META;
 use crate::core::disk::storage::{DiskFailure, DiskOperation, Done, ShardFiles};
 use crate::core::shard::{LocalShard, ShardTurn};
 use crate::limits::FREED_BUCKETS_PER_TURN;

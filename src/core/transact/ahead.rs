@@ -6,13 +6,13 @@
 //! about to change, a key elsewhere, a question about all keys, or too long a run lead back to the general way: nothing was
 //! written yet.
 
-use crate::commands::Command;
+use crate::commands::{Command, Run as RunKind};
 use crate::core::Core;
 use crate::core::client::answers::{Answers, Origin, Target};
 use crate::core::gather::{GatherState, Merge, Part};
 use crate::core::push::{TopicKind, writer_of};
 use crate::core::shard::{LocalShard, Request};
-use crate::core::transact::participate::{RECORD, run_record};
+use crate::core::transact::participate::{record_command, run_record};
 use crate::core::transact::spread::TOO_LARGE;
 use crate::core::transact::steps::{Step, Steps};
 use crate::core::transact::transaction::SETTLE;
@@ -165,7 +165,7 @@ impl LocalShard {
         proposed > SCRIPT_AHEAD_SEARCH_MAX
             || self.any_proposed(|who, operation, arguments| {
                 let (command, origin) = (who.command, who.origin);
-                if command.name == RECORD && origin.target != Target::Nobody {
+                if matches!(command.run, RunKind::Record) && origin.target != Target::Nobody {
                     return false;
                 }
                 let (database, first_key) = (operation.database(), operation.first_key());
@@ -340,9 +340,7 @@ impl Core {
     fn gather_ahead(&mut self, local: usize, steps: &mut Steps, mut left: Left, reply: Vec<u8>) {
         let target = steps.target;
         let is_relayed = match target {
-            Target::Connection { index, .. } => {
-                self.answers.connections.at(index).owner.is_some()
-            }
+            Target::Connection { index, .. } => self.answers.connections.at(index).owner.is_some(),
             _ => false,
         };
         let origin = Origin { is_relayed, ..Origin::asks(self.id, target, steps.protocol()) };
@@ -357,7 +355,7 @@ impl Core {
         let effects = left.effects.encode(0, 0).into();
         let (participants, locks) = (vec![shard.id], LockSet::default());
         let record = Record::Prepare { id, participants, locks, effects }.arguments();
-        let command = crate::commands::table::internal(RECORD);
+        let command = record_command();
         let (database, first_key) = (DatabaseIndex(0), KeyHash::default());
         let arguments = record.borrow();
         shard.gather_write(&Request { command, origin, database, first_key, arguments });

@@ -22,6 +22,7 @@ use ringraft_shards::transaction::{
     ToShard,
 };
 use ringraft_shards::value::stream::StreamId;
+use std::sync::LazyLock;
 
 /// Rows of this file.
 pub const COMMANDS: &[Command] = &[
@@ -37,8 +38,7 @@ pub const COMMANDS: &[Command] = &[
     ),
 ];
 
-/// A step of a transaction in the log.
-pub(in crate::core) const RECORD: &str = "transaction";
+const RECORD: &str = "transaction";
 const FETCH: &str = "fetch-keys";
 
 const fn record_row(name: &'static str) -> Command {
@@ -46,6 +46,12 @@ const fn record_row(name: &'static str) -> Command {
     row.run = Run::Record;
     row.flags.write = true;
     row
+}
+
+/// The row of records.
+pub(in crate::core) fn record_command() -> &'static Command {
+    static ROW: LazyLock<&Command> = LazyLock::new(|| table::internal(RECORD));
+    *ROW
 }
 
 /// What a transaction asks of a shard once its locks are granted.
@@ -365,7 +371,7 @@ impl LocalShard {
     }
 
     pub(in crate::core) fn gather_record(&mut self, record: &Record) {
-        let command = table::internal(RECORD);
+        let command = record_command();
         let (origin, database, first_key) = (Origin::NOBODY, DatabaseIndex(0), KeyHash::default());
         let owned = record.arguments();
         let arguments = owned.borrow();

@@ -329,7 +329,11 @@ impl Core {
     }
 
     /// A script has run to its end: what it did is done, or will be.
-    pub(super) fn finish_script(&mut self, steps: &mut Steps, (done, outcome): Ended) -> Result<(), Refusal> {
+    pub(super) fn finish_script(
+        &mut self,
+        steps: &mut Steps,
+        (done, outcome): Ended,
+    ) -> Result<(), Refusal> {
         for (command, took, failed) in done.ran {
             self.stats.count_span(command, 1, took.as_nanos() as u64);
             self.stats.commands[usize::from(command.number)].failed += u64::from(failed);
