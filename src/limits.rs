@@ -375,3 +375,9 @@ pub const TRANSFER_TO_PEER_BYTES_PER_SECOND: u64 = 80 << 20;
 
 /// They go half as fast while the p99 of log writes is longer, microseconds.
 pub const TRANSFER_SLOWED_P99_US: u64 = 10_000;
+
+/// Ticks from the loss of a replica to its being set aside: what was under way for it on any core is over by then.
+pub const LOST_REST_TICKS: u64 = 20;
+
+/// Ticks between two questions of a node which replica it has of a shard that it has lost.
+pub const LOST_ASK_TICKS: u64 = 10;

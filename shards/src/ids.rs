@@ -14,6 +14,16 @@ impl NodeId {
         NodeId((u64::from(generation) << 32) | (self.0 & u64::from(u32::MAX)))
     }
 
+    /// A replica of the node that has lost what it was, and is not told yet which one it will be: a member of no group.
+    pub fn lost_replica(self) -> NodeId {
+        self.replica(u32::MAX)
+    }
+
+    /// Is it one?
+    pub fn is_lost_replica(self) -> bool {
+        self.generation() == u32::MAX
+    }
+
     /// Of a member of a group: its node.
     pub fn node(self) -> NodeId {
         self.replica(0)

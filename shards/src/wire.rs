@@ -59,6 +59,11 @@ impl Reader {
         Ok(taken)
     }
 
+    /// Has everything been read?
+    pub fn is_at_end(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// A number of one byte.
     pub fn u8(&mut self) -> Result<u8, Garbage> {
         Ok(self.array::<1>()?[0])

@@ -79,11 +79,12 @@ fn list(
 
 /// Has a node a vote in the meta group and in that of each shard that it shall have, as far as this node knows?
 fn votes_everywhere(cluster: &ClusterView, node: NodeId) -> bool {
+    let Some(state) = cluster.state() else { return false };
+    // One that was lost may still be a voter, until the node's next one takes its place.
     let votes = |shard: ShardId| {
         let group = cluster.group(shard);
-        group.is_some_and(|group| group.members.votes(node))
+        group.is_some_and(|group| group.members.votes(state.lasting_member(shard, node)))
     };
-    let Some(state) = cluster.state() else { return false };
     let mut shards = state.shards.iter().filter(|(_, shard)| shard.replica_of(node).is_some());
     // Who stands by has no replica, and does not know.
     let is_known =

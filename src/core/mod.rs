@@ -243,11 +243,29 @@ pub struct Core {
     cluster: cluster::Cluster,
     /// Brings a shard from the directory.
     recover: Recover,
+    /// What is done to the directory of a shard that is lost.
+    lost: Lost,
 }
 
 /// Brings a shard from the directory, or makes it there. Blocks until its data is read.
 pub type Recover =
     Arc<dyn Fn(ringraft_shards::ids::ShardId) -> Result<LocalShard, String> + Send + Sync>;
+
+/// What is done to the data directory when a shard is lost, and when others have it too. All of it blocks.
+#[derive(Clone)]
+pub struct Lost {
+    /// Sets a shard aside for a reason; an empty one takes its place.
+    pub begin_anew:
+        Arc<dyn Fn(ringraft_shards::ids::ShardId, &str) -> Result<(), String> + Send + Sync>,
+    /// Writes down which member of its group a shard is.
+    pub name: Arc<
+        dyn Fn(ringraft_shards::ids::ShardId, ringraft_shards::ids::NodeId) -> Result<(), String>
+            + Send
+            + Sync,
+    >,
+    /// Writes down how many others have the shards.
+    pub note_companions: Arc<dyn Fn(usize) -> Result<(), String> + Send + Sync>,
+}
 
 /// What a core is made of.
 pub struct Parts {
@@ -279,6 +297,8 @@ pub struct Parts {
     pub report: mpsc::Sender<Result<Stage, String>>,
     /// Brings a shard from the directory.
     pub recover: Recover,
+    /// What is done to the directory of a shard that is lost.
+    pub lost: Lost,
 }
 
 /// Between two ticks: Raft's clock, expiry, timeouts.
@@ -348,6 +368,7 @@ impl Core {
             is_noted_as_serving: false,
             cluster: Default::default(),
             recover: parts.recover,
+            lost: parts.lost,
         }
     }
 

@@ -8,6 +8,7 @@ pub mod join;
 pub mod life;
 pub mod logging;
 pub mod recover;
+pub mod replica;
 pub mod run;
 pub mod signals;
 
@@ -74,6 +75,8 @@ pub struct PeerFacts {
     pub secret: Secret,
     /// Is it one of several, or does it become one now?
     pub is_clustered: bool,
+    /// Are there others from whom it can have what it cannot read?
+    pub heals: bool,
 }
 
 /// The newest feature level that this version knows.
@@ -186,8 +189,14 @@ fn meet_others(
         }
         directory.join(identity);
     }
-    let is_clustered = joins || recover::has_meta(directory.path());
-    Ok(PeerFacts { life, address, secret, is_clustered })
+    let heals = !directory.is_new() && replica::has_companions(directory.path());
+    let is_clustered = joins || heals || recover::has_meta(directory.path());
+    if settings.rejoin && !heals {
+        return Err(Refusal::option(
+            "--rejoin gives this node's data up, and it knows of no majority of other nodes that have it",
+        ));
+    }
+    Ok(PeerFacts { life, address, secret, is_clustered, heals })
 }
 
 /// Checks what `--load-rdb` names, if this start creates the directory.

@@ -12,15 +12,17 @@ use crate::core::shard::LocalShard;
 use crate::core::wall_clock_ms;
 use crate::limits::SEGMENT_BYTES_MIN;
 use crate::node::banner::ShardProgress;
+use crate::node::replica;
 use crate::settings::values::Fsync;
 use ringraft_shards::disk::RealDisk;
 use ringraft_shards::ids::{ClusterId, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::{KeyHasher, Keyspace};
-use ringraft_shards::log::{LogIdentity, LogOptions, RecoveredLog};
-use ringraft_shards::raft::{Group, GroupConfig, SnapshotPoint};
-use ringraft_shards::snapshot::SnapshotDirectory;
+use ringraft_shards::log::{LogIdentity, LogOptions, RecoverError, RecoveredLog};
+use ringraft_shards::raft::{Group, GroupConfig, OpenError, SnapshotPoint};
 use ringraft_shards::snapshot::load::Progress;
 use ringraft_shards::snapshot::recover::{self as snapshots, Recovered};
+use ringraft_shards::snapshot::{SnapshotDirectory, SnapshotError};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -55,17 +57,133 @@ pub struct Origins {
     pub segment_bytes: u64,
     /// When log writes are made durable.
     pub fsync: Fsync,
+    /// Are others there from whom a shard can be had again that cannot be read?
+    pub heals: bool,
+    /// Shards whose replicas are given up at this start, whatever they are.
+    pub rejoins: Mutex<BTreeSet<ShardId>>,
     /// Told how far each shard is.
     pub progress: Arc<Vec<Mutex<ShardProgress>>>,
 }
 
+impl Failure {
+    fn text(self) -> String {
+        match self {
+            Failure::Lost(text) | Failure::Other(text) => text,
+        }
+    }
+}
+
+/// Why a shard is not brought back.
+enum Failure {
+    /// What the directory has of it cannot be relied on: others may have it.
+    Lost(String),
+    /// Something else is in the way.
+    Other(String),
+}
+
+impl From<SnapshotError> for Failure {
+    fn from(error: SnapshotError) -> Failure {
+        match error {
+            SnapshotError::Unreadable { .. }
+            | SnapshotError::Gap { .. }
+            | SnapshotError::OutOfOrder { .. } => Failure::Lost(error.to_string()),
+            _ => Failure::Other(error.to_string()),
+        }
+    }
+}
+
+impl From<RecoverError> for Failure {
+    fn from(error: RecoverError) -> Failure {
+        match error {
+            RecoverError::Disk(_) | RecoverError::Version { .. } | RecoverError::Foreign { .. } => {
+                Failure::Other(error.to_string())
+            }
+            _ => Failure::Lost(error.to_string()),
+        }
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Failure {
+        match error {
+            OpenError::Log(error) => error.into(),
+            OpenError::Settings(_) => Failure::Other(error.to_string()),
+        }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Failure {
+        Failure::Other(text)
+    }
+}
+
 impl Origins {
-    /// Brings one shard back. Blocks until its data is read.
+    /// Brings one shard back. Blocks until its data is read. One that cannot be read is set aside when others have it, and what is
+    /// brought back is an empty replica, which gets everything from them.
     /// Errors: one line that names the file, what is wrong and what to do.
     pub fn recover(&self, shard: ShardId, seed: u64) -> Result<LocalShard, String> {
+        let Some(directory) = self.directory.as_deref().filter(|_| self.heals) else {
+            return self.bring_back(shard, seed).map_err(Failure::text);
+        };
+        let given_up = self.rejoins.lock().expect("nobody panics with it").remove(&shard);
+        let cause = if given_up {
+            "--rejoin gives it up".to_string()
+        } else if !replica::folder(directory, shard).exists() {
+            "its folder is missing".to_string()
+        } else {
+            match self.bring_back(shard, seed) {
+                Err(Failure::Lost(cause)) => cause,
+                result => return result.map_err(Failure::text),
+            }
+        };
+        self.begin_anew(shard, &cause)?;
+        self.bring_back(shard, seed).map_err(Failure::text)
+    }
+
+    /// Sets aside what there is of a shard. It is lost from then on.
+    /// Errors: the directory cannot be written.
+    pub fn begin_anew(&self, shard: ShardId, cause: &str) -> Result<(), String> {
+        let directory = self.directory.as_deref().expect("only a shard with files is lost");
+        let aside = replica::set_aside(directory, shard, wall_clock_ms()).map_err(|error| {
+            format!(
+                "shard {shard} cannot be set aside in {}: {error}; {cause}",
+                directory.display()
+            )
+        })?;
+        let place = aside
+            .map_or(String::new(), |at| format!(", what there is now lies in {}", at.display()));
+        tracing::error!(
+            "shard {shard} is lost here and comes anew from the other nodes{place}: {cause}"
+        );
+        Ok(())
+    }
+
+    /// The replica of a shard is this member of its group from now on.
+    /// Errors: the directory cannot be written.
+    pub fn name(&self, shard: ShardId, member: NodeId) -> Result<(), String> {
+        let directory = self.directory.as_deref().expect("only a shard with files is lost");
+        replica::note_member(directory, shard, member).map_err(|error| {
+            format!("cannot write to shard {shard} in {}: {error}", directory.display())
+        })
+    }
+
+    /// Others have the shards too, so many.
+    /// Errors: the directory cannot be written.
+    pub fn note_companions(&self, count: usize) -> Result<(), String> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        replica::note_companions(directory, count)
+            .map_err(|error| format!("cannot write to {}: {error}", directory.display()))
+    }
+
+    fn bring_back(&self, shard: ShardId, seed: u64) -> Result<LocalShard, Failure> {
+        let member = match &self.directory {
+            Some(directory) => replica::member(directory, shard, self.node)?,
+            None => self.node,
+        };
         // Whoever joins is told of the members by a snapshot.
-        let founders = if self.node == FOUNDER { vec![self.node] } else { Vec::new() };
-        let mut config = GroupConfig::new(self.node, shard, founders);
+        let founders = if member == FOUNDER { vec![member] } else { Vec::new() };
+        let mut config = GroupConfig::new(member, shard, founders);
         config.tick_us = CLUSTER_TICK.as_micros() as u64;
         config.election_ticks = ELECTION_TICKS;
         let Some(directory) = &self.directory else {
@@ -75,9 +193,8 @@ impl Origins {
             return Ok(LocalShard::new(shard, keyspace, group, snapshots, 0, seed));
         };
         let kept = SnapshotDirectory::open(directory, self.cluster, shard);
-        let kept = kept.map_err(|e| e.to_string())?;
-        let mut indexes: Vec<Index> =
-            kept.list().map_err(|e| e.to_string())?.iter().map(|name| name.index).collect();
+        let kept = kept?;
+        let mut indexes: Vec<Index> = kept.list()?.iter().map(|name| name.index).collect();
         indexes.sort_unstable();
         let log_directory = log_directory(directory, shard);
         std::fs::create_dir_all(&log_directory)
@@ -92,7 +209,7 @@ impl Origins {
         // A log that still holds the founding of its group lacks nothing.
         let begins_after = if log.founding.is_some() { 0 } else { log.base.0 };
         if begins_after > covered.0 {
-            return Err(recovered.uncovered(&kept, Index(begins_after)).to_string());
+            return Err(recovered.uncovered(&kept, Index(begins_after)).into());
         }
         let aside = recovered.set_aside(&kept).map_err(|e| e.to_string())?;
         for (damaged, place) in recovered.damaged.iter().zip(aside) {
@@ -119,7 +236,7 @@ impl Origins {
             term: header.term,
             membership: header.membership.clone(),
         });
-        let group = Group::open(config, Some(log), point, seed).map_err(|e| e.to_string())?;
+        let group = Group::open(config, Some(log), point, seed)?;
         let last_time_ms = header.map_or(0, |header| header.leader_time_ms);
         let snapshots = ShardSnapshots::new(Some(kept), indexes, wall_clock_ms());
         self.tell(shard, |progress| progress.is_done = true);
@@ -134,7 +251,7 @@ impl Origins {
         disk: &Arc<RealDisk>,
         keep_after: Index,
         seed: u64,
-    ) -> Result<RecoveredLog, String> {
+    ) -> Result<RecoveredLog, RecoverError> {
         let identity = LogIdentity { cluster: self.cluster, node: self.node, shard };
         let segment_bytes = match shard {
             META => self.segment_bytes.min(META_SEGMENT_BYTES),
@@ -156,10 +273,13 @@ impl Origins {
             });
         };
         ringraft_shards::log::recover(disk.clone(), options, keep_after, seed, &mut tell)
-            .map_err(|error| error.to_string())
     }
 
-    fn load_snapshot(&self, shard: ShardId, kept: &SnapshotDirectory) -> Result<Recovered, String> {
+    fn load_snapshot(
+        &self,
+        shard: ShardId,
+        kept: &SnapshotDirectory,
+    ) -> Result<Recovered, SnapshotError> {
         let empty = || Keyspace::new(self.hasher);
         let mut tell = |loaded: Progress| {
             self.tell(shard, |progress| {
@@ -167,7 +287,7 @@ impl Origins {
                 progress.total_bytes = loaded.size;
             });
         };
-        snapshots::recover(kept, &empty, &mut tell).map_err(|error| error.to_string())
+        snapshots::recover(kept, &empty, &mut tell)
     }
 
     fn tell(&self, shard: ShardId, change: impl FnOnce(&mut ShardProgress)) {
@@ -184,5 +304,5 @@ impl Origins {
 
 /// The directory of a shard's log.
 pub fn log_directory(data: &Path, shard: ShardId) -> PathBuf {
-    data.join(format!("shard-{shard}")).join("log")
+    replica::folder(data, shard).join("log")
 }

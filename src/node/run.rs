@@ -16,7 +16,7 @@ use crate::core::mail::mailbox::{Mail, Mailbox, MailboxSender};
 use crate::core::mail::router::Router;
 use crate::core::place::board::Board;
 use crate::core::place::load::CpuTimes;
-use crate::core::{Core, Parts, Shared, Stage, wall_clock_ms};
+use crate::core::{Core, Lost, Parts, Shared, Stage, wall_clock_ms};
 use crate::net::listener;
 use crate::net::ring::Ring;
 use crate::net::unix::UnixSocket;
@@ -27,6 +27,7 @@ use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::KeyHasher;
 use ringraft_shards::peer::Identity as PeerProcess;
 use socket2::Socket;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -122,6 +123,8 @@ impl Node {
             hasher,
             segment_bytes: plan.settings.segment_size,
             fsync: plan.settings.fsync,
+            heals: plan.peer.as_ref().is_some_and(|peer| peer.heals),
+            rejoins: Mutex::new(given_up(plan)),
             progress: progress.clone(),
         });
         for seat in seats {
@@ -213,6 +216,22 @@ impl Node {
         }
         result
     }
+}
+
+/// What cores may do to the directory.
+fn lost(origins: Arc<Origins>) -> Lost {
+    let (named, companions) = (origins.clone(), origins.clone());
+    Lost {
+        begin_anew: Arc::new(move |shard, cause| origins.begin_anew(shard, cause)),
+        name: Arc::new(move |shard, member| named.name(shard, member)),
+        note_companions: Arc::new(move |count| companions.note_companions(count)),
+    }
+}
+
+/// Shards that `--rejoin` gives up: all.
+fn given_up(plan: &Plan) -> BTreeSet<ShardId> {
+    let all = (0..plan.identity.shard_count).map(ShardId).chain([META]);
+    all.filter(|_| plan.settings.rejoin).collect()
 }
 
 /// What this process is to other nodes.
@@ -388,9 +407,10 @@ impl CoreStart {
             seed,
             report: self.report,
             recover: {
-                let origins = self.origins;
+                let origins = self.origins.clone();
                 Arc::new(move |shard| origins.recover(shard, seed ^ u64::from(shard.0)))
             },
+            lost: lost(self.origins),
         });
         let result = core.run().await;
         if result.is_ok() {

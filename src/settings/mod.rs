@@ -143,6 +143,8 @@ pub struct Settings {
     pub cluster_secret: Option<PathBuf>,
     /// What is done with requests that another node must run.
     pub routing: Routing,
+    /// Does this start give up what the node has, to get it anew from others?
+    pub rejoin: bool,
     /// After how long others take the place of a node that is not heard, milliseconds; 0 is never.
     pub replace_after_ms: i64,
     /// Bytes of snapshots that go to other nodes in a second.
@@ -214,6 +216,7 @@ impl Default for Settings {
             advertise: String::new(),
             cluster_secret: None,
             routing: Routing::Forward,
+            rejoin: false,
             replace_after_ms: 600_000,
             transfer_rate: 200 << 20,
             config_file: None,

@@ -231,6 +231,11 @@ pub const TABLE: &[Setting] = &[
     })
     .help(CLUSTER, "WORD", "Requests that another node must run: forward sends them on, try names it")
     .at_run_time(),
+    switch("rejoin", |s| s.rejoin, |s, v| s.rejoin = v).help(
+        CLUSTER,
+        "YES|NO",
+        "Set this node's data aside at the start, and get it anew from the other nodes",
+    ),
     text(
         "replace-after",
         |s| span_text(s.replace_after_ms),

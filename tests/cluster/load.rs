@@ -23,31 +23,53 @@ pub struct Seen {
 /// after it.
 pub fn append(ports: &[u16], clients: usize, count: usize, meanwhile: impl FnOnce()) -> Vec<Seen> {
     let (is_over, begun) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let given_up = GivenUp::default();
     let all = ports.len() * clients;
     std::thread::scope(|scope| {
         let mut workers = Vec::new();
         for &port in ports {
             for n in 0..clients {
-                let (is_over, begun) = (&is_over, &begun);
-                workers.push(scope.spawn(move || worker(port, n, count, is_over, begun)));
+                let (is_over, begun, given_up) = (&is_over, &begun, &given_up);
+                workers.push(scope.spawn(move || worker(port, n, count, is_over, begun, given_up)));
             }
         }
         while begun.load(Ordering::Acquire) < all {
             std::thread::yield_now();
         }
+        let guard = Guard(&given_up);
         meanwhile();
+        drop(guard);
         is_over.store(true, Ordering::Release);
         workers.into_iter().map(|worker| worker.join().expect("no panic")).collect()
     })
 }
 
-fn worker(port: u16, n: usize, count: usize, is_over: &AtomicBool, begun: &AtomicUsize) -> Seen {
+/// The test has failed: nobody waits for what may never come.
+#[derive(Default)]
+struct GivenUp(AtomicBool);
+
+struct Guard<'a>(&'a GivenUp);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(std::thread::panicking(), Ordering::Release);
+    }
+}
+
+fn worker(
+    port: u16,
+    n: usize,
+    count: usize,
+    is_over: &AtomicBool,
+    begun: &AtomicUsize,
+    given_up: &GivenUp,
+) -> Seen {
     let key = format!("list-{port}-{n}-{:?}", Instant::now());
     let mut seen =
         Seen { key, acknowledged: Vec::new(), errors: Vec::new(), longest: Duration::ZERO };
     let mut client = Client::connect(port);
     let (mut number, mut left) = (0, count);
-    while left > 0 {
+    while left > 0 && !given_up.0.load(Ordering::Acquire) {
         let asked = Instant::now();
         let reply = client.call(&["RPUSH", &seen.key, &number.to_string()]);
         seen.longest = seen.longest.max(asked.elapsed());

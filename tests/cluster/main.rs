@@ -9,9 +9,12 @@ mod support;
 
 mod cluster;
 mod commands;
+mod damage;
 mod failures;
 mod faults;
 mod joining;
 mod load;
 mod mounts;
 mod tracking;
+mod namespaces;
+mod network;

@@ -144,6 +144,9 @@ pub struct MetaState {
     pub level: u32,
     /// How many replicas each shard shall have.
     pub replicas: u16,
+    /// Replicas that have lost their logs: which one a node has had of a shard since the last time. Kept for ever, so that no
+    /// node is the same member of a group twice.
+    pub renewed: BTreeMap<(ShardId, NodeId), u32>,
 }
 
 impl MetaState {
@@ -162,6 +165,7 @@ impl MetaState {
             shards: (0..shard_count).map(|shard_id| (ShardId(shard_id), shard.clone())).collect(),
             level,
             replicas: REPLICAS_DEFAULT,
+            renewed: BTreeMap::new(),
         }
     }
 
@@ -179,6 +183,15 @@ impl MetaState {
     /// The member of the meta group that a node is.
     pub fn meta_member(&self, node: NodeId) -> NodeId {
         node.replica(self.nodes.get(&node).map_or(0, |node| node.meta_generation))
+    }
+
+    /// The member of a shard's group, or of the meta group, that a node is where replicas keep their ids as long as they have
+    /// their logs: the node's first one, or the one since its log was lost.
+    pub fn lasting_member(&self, shard: ShardId, node: NodeId) -> NodeId {
+        match shard {
+            META_SHARD => self.meta_member(node),
+            _ => node.replica(self.renewed.get(&(shard, node)).copied().unwrap_or(0)),
+        }
     }
 
     /// How many others of these nodes share the node's zone. Nodes without one share nothing.
@@ -312,11 +325,11 @@ impl MetaState {
     fn renew(
         &mut self,
         index: Index,
-        shard: ShardId,
+        shard_id: ShardId,
         node: NodeId,
         lost: u32,
     ) -> Result<(), Rejection> {
-        if shard == META_SHARD {
+        if shard_id == META_SHARD {
             let node = self.node_mut(node)?;
             if node.meta_generation != lost {
                 return Err(Rejection::Outdated);
@@ -324,7 +337,7 @@ impl MetaState {
             node.meta_generation = generation(index);
             return Ok(());
         }
-        let shard = self.shards.get_mut(&shard).ok_or(Rejection::NoShard)?;
+        let shard = self.shards.get_mut(&shard_id).ok_or(Rejection::NoShard)?;
         let replica = shard.replicas.iter_mut().find(|replica| replica.node == node);
         let replica = replica.ok_or(Rejection::NoNode)?;
         if replica.generation != lost {
@@ -332,6 +345,7 @@ impl MetaState {
         }
         replica.generation = generation(index);
         shard.version = index.0;
+        self.renewed.insert((shard_id, node), generation(index));
         Ok(())
     }
 
@@ -372,6 +386,15 @@ impl MetaState {
                 out.extend_from_slice(&replica.generation.to_le_bytes());
             }
         }
+        // Nothing, as long as no replica was lost.
+        if !self.renewed.is_empty() {
+            out.extend_from_slice(&(self.renewed.len() as u32).to_le_bytes());
+            for ((shard, node), generation) in &self.renewed {
+                out.extend_from_slice(&shard.0.to_le_bytes());
+                out.extend_from_slice(&node.0.to_le_bytes());
+                out.extend_from_slice(&generation.to_le_bytes());
+            }
+        }
         out
     }
 
@@ -383,8 +406,8 @@ impl MetaState {
             other => return Err(Reader::unknown("a format of meta snapshots", other)),
         }
         let (level, replicas) = (input.u32()?, input.u16()?);
-        let mut state =
-            MetaState { nodes: BTreeMap::new(), shards: BTreeMap::new(), level, replicas };
+        let (nodes, shards, renewed) = Default::default();
+        let mut state = MetaState { nodes, shards, level, replicas, renewed };
         for _ in 0..input.count(43)? {
             let (id, directory) = (NodeId(input.u64()?), DirectoryId(input.u128()?));
             let node_state = match input.u8()? {
@@ -406,6 +429,12 @@ impl MetaState {
                 shard.replicas.push(Replica { node, generation });
             }
             state.shards.insert(id, shard);
+        }
+        if !input.is_at_end() {
+            for _ in 0..input.count(14)? {
+                let (shard, node) = (ShardId(input.u16()?), NodeId(input.u64()?));
+                state.renewed.insert((shard, node), input.u32()?);
+            }
         }
         input.end()?;
         Ok(state)

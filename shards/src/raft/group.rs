@@ -299,6 +299,23 @@ impl Group {
         }
     }
 
+    /// Has it heard of its group, or promised anything? If not it may become another member.
+    pub fn has_begun(&self) -> bool {
+        let members = self.membership();
+        self.last_index() != Index(0)
+            || self.term() != Term(0)
+            || !members.voters.is_empty()
+            || !members.learners.is_empty()
+    }
+
+    /// A replica that has not begun is this member of its group from now on.
+    pub fn become_member(&mut self, member: NodeId) {
+        assert!(!self.has_begun(), "member {} has begun", self.config.node.0);
+        self.config.node = member;
+        self.node.raft.id = member.0;
+        self.lease = Lease::new(member.0, self.config.election_ticks, self.config.tick_us);
+    }
+
     /// How many others stand for election before this member when their leader is lost: 0 stands first. Without a rank it is left
     /// to chance.
     pub fn set_rank(&mut self, rank: usize) {

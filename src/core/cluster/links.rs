@@ -447,6 +447,11 @@ impl Core {
             NodeMessage::Condition { wall_ms, log_write_p99_us, unfit, hears } => {
                 self.heard_condition(from, wall_ms, log_write_p99_us, unfit, hears);
             }
+            NodeMessage::Lost { shard, process } => self.replica_is_lost(from, shard, process),
+            NodeMessage::Renewed { shard, process, generation } if self.router.knows(shard) => {
+                self.replica_is_named(shard, process, generation);
+            }
+            NodeMessage::Renewed { .. } => {}
             NodeMessage::Publish { is_shard, channel, message } => {
                 let kind = if is_shard { TopicKind::ShardChannel } else { TopicKind::Channel };
                 self.publish_here(Target::Nobody, kind, &channel, &message);

@@ -81,6 +81,7 @@ impl Core {
         self.tick_transfers();
         if !self.stop_sent {
             self.tick_fitness();
+            self.tick_renewals();
             self.readdress();
             let gone = self.gone();
             let dead = self.dead();
@@ -153,6 +154,7 @@ impl Core {
             if applied != self.cluster.membership.meta_applied {
                 self.cluster.membership.meta_applied = applied;
                 if let Some((_, state)) = meta::state_of(shard) {
+                    self.note_companions(&state);
                     self.shared.cluster.set_state(state);
                 }
             }
@@ -254,7 +256,7 @@ impl Core {
     }
 
     /// Proposes a change of what the nodes agree on; the answer goes to `origin`. On the core that has the meta group.
-    fn propose_meta(&mut self, origin: Origin, arguments: OwnedArguments) {
+    pub(super) fn propose_meta(&mut self, origin: Origin, arguments: OwnedArguments) {
         let local = self.router.local(META).expect("the caller has seen to it");
         self.turn.has_new_work = true;
         let request = Request {
@@ -268,7 +270,7 @@ impl Core {
     }
 
     /// Does this node lead the meta group, with nothing under way?
-    fn may_plan(&self) -> bool {
+    pub(super) fn may_plan(&self) -> bool {
         let Some(local) = self.router.local(META) else { return false };
         let shard = &self.shards[local];
         shard.serves() && shard.is_quiet()
@@ -380,6 +382,7 @@ impl Core {
         for shard in &mut self.shards {
             let id = shard.server.id;
             let group = &mut shard.server.group;
+            let me = group.config().node;
             let last = group.last_index();
             let before = self.cluster.membership.last.insert(id, last).unwrap_or(last);
             if group.role() != Role::Leader {
@@ -392,9 +395,9 @@ impl Core {
             let behind_max = 2 * last.0.saturating_sub(before.0) + LEVEL_ENTRIES;
             let step = if id == META {
                 let wish = wish_meta(&state, group.membership(), dead, gone);
-                next_meta_step(group, own, &wish, behind_max)
+                next_meta_step(group, me, &wish, behind_max)
             } else {
-                next_step(group, own, &wish_of(&state, id), behind_max)
+                next_step(group, me, &wish_of(&state, id), behind_max)
             };
             let heir = match step {
                 Some(Step::Change(changes)) => {
@@ -405,15 +408,17 @@ impl Core {
                     continue;
                 }
                 Some(Step::HandOver(heir)) => Some(heir),
-                None => meta_leader.filter(|leader| {
-                    let is_level = |peer: &PeerProgress| {
-                        peer.node == *leader
+                None => meta_leader.and_then(|leader| {
+                    let is_level = |peer: &&PeerProgress| {
+                        peer.node.node() == leader
                             && peer.voter
                             && peer.active
                             && !peer.in_snapshot
                             && peer.matched.0 + behind_max >= last.0
                     };
-                    id != META && *leader != own && group.peers().iter().any(is_level)
+                    let is_other = id != META && leader != own;
+                    let peers = group.peers();
+                    peers.iter().find(is_level).filter(|_| is_other).map(|peer| peer.node)
                 }),
             };
             let Some(heir) = heir else { continue };
@@ -434,16 +439,17 @@ impl Core {
         let shard = &mut self.shards[local];
         let group = &mut shard.server.group;
         let (may_lead, leads) = (state.has_replicas(own), group.role() == Role::Leader);
-        let heir = match may_lead {
-            true => led_elsewhere,
-            false => group
-                .peers()
-                .iter()
-                .find(|peer| peer.voter && peer.active && state.has_replicas(peer.node))
-                .map(|peer| peer.node),
+        let peers = group.peers();
+        let has_shards = |peer: &&PeerProgress| {
+            peer.voter && peer.active && state.has_replicas(peer.node.node())
         };
+        let heir = match (may_lead, led_elsewhere.map(NodeId::node)) {
+            (true, leader) => peers.iter().find(|peer| Some(peer.node.node()) == leader),
+            (false, _) => peers.iter().find(has_shards),
+        };
+        let heir = heir.map(|peer| peer.node);
         let membership = &mut self.cluster.membership;
-        let Some(heir) = heir.filter(|heir| leads && *heir != own) else {
+        let Some(heir) = heir.filter(|heir| leads && heir.node() != own) else {
             membership.apart_ticks = 0;
             return;
         };
@@ -474,12 +480,13 @@ impl Core {
             return self.answer_error(origin, &text);
         }
         let group = &mut self.shards[local].server.group;
-        let may = group.peers().iter().any(|peer| peer.node == node && peer.voter && peer.active);
-        if !may {
+        let peers = group.peers();
+        let mut may = peers.iter().filter(|p| p.node.node() == node && p.voter && p.active);
+        let Some(heir) = may.next() else {
             return self.answer_error(origin, "ERR the node has no vote, or is not reached");
-        }
+        };
         self.turn.has_new_work = true;
-        match group.transfer_leader(node) {
+        match group.transfer_leader(heir.node) {
             Ok(()) => self.answers.write(origin, |out| Reply::new(out, origin.protocol).ok()),
             Err(error) => self.answer_error(origin, &format!("ERR {error}")),
         }
@@ -528,15 +535,17 @@ fn rank(group: &mut Group, is_fit: bool) {
     let voters = &group.membership().voters;
     let before = voters
         .iter()
-        .filter(|voter| **voter != own && Some(**voter) != leader && (**voter < own || !is_fit));
+        .filter(|voter| **voter != own && Some(**voter) != leader)
+        .filter(|voter| voter.node() < own.node() || !is_fit);
     let rank = before.count();
     group.set_rank(rank);
 }
 
-/// Who shall be a member of a shard's group. A node's replica keeps its id as long as the node lives: its log is lost with its
-/// directory only, and then it is another node.
-fn wish_of(state: &MetaState, shard: ShardId) -> Wish {
-    let shard = state.shards.get(&shard);
-    let nodes = shard.map(|shard| shard.replicas.iter().map(|replica| replica.node).collect());
-    Wish { members: nodes.unwrap_or_default(), leader: None }
+/// Who shall be a member of a shard's group. A node's replica keeps its id as long as it has its log, wherever it was wished
+/// meanwhile.
+fn wish_of(state: &MetaState, id: ShardId) -> Wish {
+    let shard = state.shards.get(&id);
+    let replicas = shard.into_iter().flat_map(|shard| &shard.replicas);
+    let members = replicas.map(|replica| state.lasting_member(id, replica.node));
+    Wish { members: members.collect(), leader: None }
 }

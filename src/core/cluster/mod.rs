@@ -6,6 +6,7 @@
 //! | connections to other nodes, and what goes over them | `links.rs`, `wire.rs` |
 //! | who is fit to lead: disks, clocks | `fitness.rs` |
 //! | joining, leaving, members of groups, who shall lead | `members.rs`, `meta.rs` |
+//! | replicas that have lost their logs | `renew.rs` |
 //! | snapshots to and from other nodes | `transfer.rs`, `pace.rs`, `install.rs` |
 //! | clients of a node that does not lead | `relay.rs`, what they keep copies of `news.rs`; at the node that does, `relayed.rs`; replies, `scan.rs` |
 //!
@@ -22,6 +23,7 @@ mod news;
 pub mod pace;
 pub(in crate::core) mod relay;
 pub(in crate::core) mod relayed;
+pub(in crate::core) mod renew;
 mod scan;
 pub(in crate::core) mod transfer;
 pub mod view;
@@ -46,6 +48,8 @@ pub struct Cluster {
     relayed: relayed::Relayed,
     /// What it remembers of members.
     pub(in crate::core) membership: members::Membership,
+    /// What it remembers of lost replicas.
+    renewals: renew::Renewals,
     /// Requests that wait for somebody to lead.
     waiting: VecDeque<relay::WaitingRequest>,
     /// At which tick another node began to lead.

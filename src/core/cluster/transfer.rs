@@ -227,6 +227,10 @@ impl Core {
 
     fn take_frame(&mut self, local: usize, from: NodeId, id: TransferId, frame: TransferFrame) {
         let shard = &mut self.shards[local];
+        if shard.group.config().node.is_lost_replica() {
+            // It is for the replica that was there before.
+            return;
+        }
         let commit = shard.server.group.commit_index();
         let replication = shard.replication.get_or_insert_default();
         replication.receiver.take(from, id, frame, commit);

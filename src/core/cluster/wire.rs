@@ -13,6 +13,8 @@ const END: u8 = 4;
 const PUBLISH: u8 = 5;
 const ENDED: u8 = 6;
 const CONDITION: u8 = 32;
+const LOST: u8 = 33;
+const RENEWED: u8 = 34;
 
 const OFFER: u8 = 1;
 const PIECE: u8 = 2;
@@ -81,6 +83,22 @@ pub(super) enum NodeMessage {
         /// Nodes that it is connected with.
         hears: Vec<NodeId>,
     },
+    /// The sender has lost its replica of a shard, and asks which one it has from now on.
+    Lost {
+        /// The shard.
+        shard: ShardId,
+        /// Random bits of the process that asks.
+        process: u64,
+    },
+    /// It has this one.
+    Renewed {
+        /// The shard.
+        shard: ShardId,
+        /// Of the process that has asked.
+        process: u64,
+        /// Which replica of its node it is.
+        generation: u32,
+    },
     /// A message for subscribers of a channel.
     Publish {
         /// Is the channel a shard's?
@@ -144,6 +162,17 @@ impl NodeMessage {
                 out.extend_from_slice(&(hears.len() as u32).to_le_bytes());
                 hears.iter().for_each(|node| out.extend_from_slice(&node.0.to_le_bytes()));
             }
+            NodeMessage::Lost { shard, process } => {
+                out.push(LOST);
+                out.extend_from_slice(&shard.0.to_le_bytes());
+                out.extend_from_slice(&process.to_le_bytes());
+            }
+            NodeMessage::Renewed { shard, process, generation } => {
+                out.push(RENEWED);
+                out.extend_from_slice(&shard.0.to_le_bytes());
+                out.extend_from_slice(&process.to_le_bytes());
+                out.extend_from_slice(&generation.to_le_bytes());
+            }
             NodeMessage::Publish { is_shard, channel, message } => {
                 out.push(PUBLISH);
                 out.push((*is_shard).into());
@@ -174,6 +203,12 @@ impl NodeMessage {
                 log_write_p99_us: input.u64()?,
                 unfit: input.u8()?,
                 hears: take_nodes(&mut input)?,
+            },
+            LOST => NodeMessage::Lost { shard: ShardId(input.u16()?), process: input.u64()? },
+            RENEWED => NodeMessage::Renewed {
+                shard: ShardId(input.u16()?),
+                process: input.u64()?,
+                generation: input.u32()?,
             },
             PUBLISH => NodeMessage::Publish {
                 is_shard: input.u8()? != 0,
@@ -282,6 +317,8 @@ mod tests {
             (NodeMessage::Replies { client, bytes: bytes.clone() }, 15),
             (NodeMessage::End { client, begun: 7 }, 23),
             (NodeMessage::Ended { client }, 15),
+            (NodeMessage::Lost { shard: ShardId(65535), process: 9 }, 11),
+            (NodeMessage::Renewed { shard: ShardId(1), process: 9, generation: 77 }, 15),
             (
                 NodeMessage::Condition {
                     wall_ms: -5,

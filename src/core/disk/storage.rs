@@ -203,6 +203,12 @@ impl Storage {
         begun.min().map_or(0, |begun| begun.elapsed().as_millis() as u64)
     }
 
+    /// Is nothing of a shard under way?
+    pub fn is_idle_for(&self, shard: ShardId) -> bool {
+        let mut operations = self.operations.iter();
+        self.background.count() == 0 && operations.all(|(_, of)| of.shard() != shard)
+    }
+
     /// Ends background work: what is under way is finished.
     pub async fn stop(&mut self) {
         self.background.stop().await;

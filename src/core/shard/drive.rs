@@ -12,7 +12,7 @@ use crate::net::ring::Completion;
 use crate::settings::values::Fsync;
 use ringraft_shards::ids::{MonotonicTime, ShardId};
 use ringraft_shards::peer::Item;
-use ringraft_shards::raft::PeerMessage;
+use ringraft_shards::raft::{GroupFailure, PeerMessage};
 use ringraft_shards::serve::{self, Leases, Minded};
 use std::sync::atomic::Ordering;
 
@@ -86,8 +86,8 @@ impl Core {
         let output = &mut self.output;
         output.clear();
         shard.group.poll(output);
-        if let Some(failure) = &output.failure {
-            self.failure.get_or_insert(failure.to_string());
+        if let Some(failure) = output.failure.take() {
+            return self.group_failed(local, &failure);
         }
         // None in a group of one.
         let messages = std::mem::take(&mut output.messages);
@@ -175,6 +175,16 @@ impl Core {
             }
         }
         again || self.shards[local].may_propose()
+    }
+
+    /// The group of a shard cannot go on: the process ends, unless others can make up for it.
+    #[cold]
+    fn group_failed(&mut self, local: usize, failure: &GroupFailure) -> bool {
+        if !self.is_made_up_for(local, failure) {
+            self.fail(failure.to_string());
+        }
+        self.note_driven(local);
+        false
     }
 
     /// Sends what the group of a shard has to say. A snapshot goes before the message that offers it.

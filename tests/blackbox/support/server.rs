@@ -38,6 +38,8 @@ pub struct Server {
     port: u16,
     directory: TempDir,
     filter: Option<Filter>,
+    /// What runs the program, and its arguments before the program's name.
+    runner: Vec<String>,
     process: Option<Process>,
 }
 
@@ -76,6 +78,7 @@ impl Server {
             port: free_port(),
             directory: tempfile::tempdir().expect("a temporary directory"),
             filter: None,
+            runner: Vec::new(),
             process: None,
         }
     }
@@ -139,6 +142,12 @@ impl Server {
         self.filter = Some(filter);
     }
 
+    /// From the next launch on another program runs this one, and becomes it: `ip netns exec NAME`.
+    #[allow(dead_code)] // The tests of clusters use it.
+    pub fn set_runner(&mut self, words: &[&str]) {
+        self.runner = words.iter().map(ToString::to_string).collect();
+    }
+
     /// Sets a variable of the environment for the next launch.
     pub fn set_variable(&mut self, name: &str, value: &str) {
         self.environment.push((name.into(), value.into()));
@@ -147,7 +156,14 @@ impl Server {
     /// The command line, for a test that wants to run a second process on the same directory.
     pub fn command(&self) -> Command {
         let mut command = match self.program {
-            Program::Ringraft => Command::new(binary()),
+            Program::Ringraft => match self.runner.split_first() {
+                Some((runner, arguments)) => {
+                    let mut command = Command::new(runner);
+                    command.args(arguments).arg(binary());
+                    command
+                }
+                None => Command::new(binary()),
+            },
             Program::Redis => {
                 let mut command = Command::new("redis-server");
                 command.args(["--save", "", "--daemonize", "no"]);
