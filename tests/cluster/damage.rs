@@ -29,15 +29,14 @@ fn log_of(server: &Server, shard: &str) -> PathBuf {
     files.into_iter().next().expect("a segment")
 }
 
-/// Changes bytes in the middle of a log, with good records behind them.
+/// Changes a byte in the middle of a log, with good records behind them.
 fn damage(server: &Server, shard: &str) {
     let file = log_of(server, shard);
     let mut bytes = fs::read(&file).expect("readable");
     let used = bytes.iter().rposition(|byte| *byte != 0).expect("something is written");
-    // What lies between two records is not looked at.
-    let is_value = |at: &usize| bytes[*at..*at + 64].iter().all(|byte| *byte == b'v');
-    let at = (used / 3..used).find(is_value).expect("values are written");
-    bytes[at..at + 64].fill(0x55);
+    // What lies between two records is not looked at, and is zero.
+    let at = (used / 3..used).find(|at| bytes[*at] != 0).expect("something is written");
+    bytes[at] ^= 0x55;
     fs::write(&file, bytes).expect("ours");
 }
 
