@@ -1,8 +1,11 @@
 //! A blocking connection to a server, for tools.
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Whom to talk to, and as whom.
@@ -68,7 +71,47 @@ pub enum Answer {
 
 /// A connection.
 pub struct Client {
-    input: BufReader<TcpStream>,
+    input: BufReader<Wire>,
+}
+
+/// What it goes over.
+enum Wire {
+    Plain(TcpStream),
+    Secure(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Wire {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Wire::Plain(socket) => socket,
+            Wire::Secure(stream) => &stream.sock,
+        }
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Wire::Plain(socket) => socket.read(bytes),
+            Wire::Secure(stream) => stream.read(bytes),
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Wire::Plain(socket) => socket.write(bytes),
+            Wire::Secure(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Wire::Plain(socket) => socket.flush(),
+            Wire::Secure(stream) => stream.flush(),
+        }
+    }
 }
 
 impl Client {
@@ -98,9 +141,23 @@ impl Client {
         Err(failed(last))
     }
 
+    /// Connects by TLS; the server is one that a certificate's authority vouches for, as `config` says.
+    /// Errors: one line.
+    pub fn connect_securely(target: &Target, config: &Arc<ClientConfig>) -> Result<Client, String> {
+        let failed = |error: io::Error| cannot_connect(target, &error);
+        let socket = TcpStream::connect((target.host.as_str(), target.port)).map_err(failed)?;
+        let name = ServerName::try_from(target.host.clone())
+            .map_err(|error| failed(io::Error::other(error)))?;
+        let connection = ClientConnection::new(config.clone(), name)
+            .map_err(|error| failed(io::Error::other(error)))?;
+        socket.set_nodelay(true).map_err(failed)?;
+        let stream = Box::new(StreamOwned::new(connection, socket));
+        Ok(Client { input: BufReader::new(Wire::Secure(stream)) })
+    }
+
     fn begin(stream: TcpStream, target: &Target) -> Result<Client, String> {
         stream.set_nodelay(true).map_err(|error| cannot_connect(target, &error))?;
-        let mut client = Client { input: BufReader::new(stream) };
+        let mut client = Client { input: BufReader::new(Wire::Plain(stream)) };
         if !target.password.is_empty() {
             let mut words = vec![b"AUTH".to_vec()];
             words.extend((!target.user.is_empty()).then(|| target.user.clone().into_bytes()));
@@ -112,13 +169,13 @@ impl Client {
 
     /// The same connection for another thread, to write to.
     pub fn writer(&self) -> io::Result<TcpStream> {
-        self.input.get_ref().try_clone()
+        self.input.get_ref().socket().try_clone()
     }
 
     /// Ends the connection, for all who use it.
     pub fn hang_up(&self) {
         // It may be gone already.
-        let _ = self.input.get_ref().shutdown(std::net::Shutdown::Both);
+        let _ = self.input.get_ref().socket().shutdown(std::net::Shutdown::Both);
     }
 
     /// Asks something and waits for its reply.
@@ -126,8 +183,8 @@ impl Client {
     pub fn ask(&mut self, words: &[Vec<u8>]) -> Result<Answer, String> {
         let mut bytes = Vec::new();
         encode(&mut bytes, words);
-        let mut stream = self.input.get_ref();
-        let answer = stream.write_all(&bytes).and_then(|()| self.read());
+        let sent = self.send(&bytes);
+        let answer = sent.and_then(|()| self.read());
         match answer.map_err(|error| failed(&error))? {
             Answer::Error(text) => Err(format!(
                 "the server answers {}: {text}",
@@ -137,9 +194,15 @@ impl Client {
         }
     }
 
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let wire = self.input.get_mut();
+        wire.write_all(bytes)?;
+        wire.flush()
+    }
+
     /// Nothing is waited for longer than this.
     pub fn patience(&self, time: Duration) -> io::Result<()> {
-        self.input.get_ref().set_read_timeout(Some(time))
+        self.input.get_ref().socket().set_read_timeout(Some(time))
     }
 
     /// Asks something and waits for its reply, which may be an error.
@@ -147,8 +210,7 @@ impl Client {
     pub fn ask_plainly(&mut self, words: &[&str]) -> io::Result<Answer> {
         let mut bytes = Vec::new();
         encode(&mut bytes, words);
-        let mut stream = self.input.get_ref();
-        stream.write_all(&bytes)?;
+        self.send(&bytes)?;
         self.read()
     }
 

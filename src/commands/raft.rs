@@ -50,7 +50,7 @@ pub const COMMANDS: &[Command] = &[
         "7.4.0",
         "Lets another node lead, by its address or its number.",
     ),
-    session("raftjoin", Arity::Exactly(6), raftjoin)
+    session("raftjoin", Arity::AtLeast(6), raftjoin)
         .admin()
         .no_multi()
         .no_auth()
@@ -292,6 +292,19 @@ fn raftjoin(
     let words = [call.at(1), call.at(2), call.at(3), call.at(4)];
     if !peer.secret.is_sealed(&words.concat(), &from_hex(call.at(5))) {
         return Err(Refusal::text("ERR the cluster has another --cluster-secret"));
+    }
+    match (core.settings.tls.cluster, call.count() > 6) {
+        (true, false) => {
+            return Err(Refusal::text(
+                "ERR the nodes of this cluster speak TLS with each other: start this one with tls-cluster yes",
+            ));
+        }
+        (false, true) => {
+            return Err(Refusal::text(
+                "ERR the nodes of this cluster do not speak TLS with each other: start this one with tls-cluster no",
+            ));
+        }
+        _ => {}
     }
     let text = |at: usize| std::str::from_utf8(call.at(at)).map_err(|_| Refusal::Syntax);
     let directory = u128::from_str_radix(text(1)?, 16).map_err(|_| Refusal::Syntax)?;

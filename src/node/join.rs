@@ -10,6 +10,8 @@ use crate::client::{Answer, Client, Target};
 use ringraft_shards::ids::{ClusterId, NodeId};
 use ringraft_shards::peer::Secret;
 use ringraft_shards::slot::SlotScheme;
+use rustls::ClientConfig;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long nodes are asked that do not answer: they may be starting.
@@ -33,6 +35,8 @@ pub struct Asking<'a> {
     pub level: u32,
     /// The cluster's secret.
     pub secret: &'a Secret,
+    /// What TLS begins with, where nodes speak it with each other.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 /// Joins. Blocks until the cluster has decided.
@@ -76,7 +80,11 @@ fn ask(seed: &str, asking: &Asking<'_>, now_ms: u64) -> Result<Identity, Failed>
     let (host, port) = seed.rsplit_once(':').ok_or(Failed::Refused("it is no address".into()))?;
     let (host, port) = (host.trim_matches(['[', ']']).to_string(), port.parse().unwrap_or(0));
     let target = Target { host, port, user: String::new(), password: String::new() };
-    let mut client = Client::connect(&target).map_err(Failed::Unreachable)?;
+    let client = match &asking.tls {
+        Some(tls) => Client::connect_securely(&target, tls),
+        None => Client::connect(&target),
+    };
+    let mut client = client.map_err(Failed::Unreachable)?;
     client.patience(ANSWER_TIMEOUT).map_err(|error| Failed::Unreachable(error.to_string()))?;
     let words = [
         format!("{:032x}", asking.life.directory.0),
@@ -87,9 +95,15 @@ fn ask(seed: &str, asking: &Asking<'_>, now_ms: u64) -> Result<Identity, Failed>
     let seal = asking.secret.seal(words.concat().as_bytes());
     let seal: String = seal.iter().map(|byte| format!("{byte:02x}")).collect();
     let all = ["RAFTJOIN"].into_iter().chain(words.iter().map(String::as_str)).chain([&*seal]);
-    let all: Vec<&str> = all.collect();
-    let answer =
-        client.ask_plainly(&all).map_err(|error| Failed::Unreachable(error.to_string()))?;
+    // Told apart from one that others could not reach.
+    let all: Vec<&str> = all.chain(asking.tls.as_ref().map(|_| "tls")).collect();
+    let answer = client.ask_plainly(&all).map_err(|error| match error.kind() {
+        // TLS says so: no patience helps.
+        std::io::ErrorKind::InvalidData => Failed::Refused(format!(
+            "{error}: --join names a node's tls-port, and all certificates are signed by one authority"
+        )),
+        _ => Failed::Unreachable(error.to_string()),
+    })?;
     match answer {
         Answer::Error(text) if text.starts_with("ERR leader not known") => {
             Err(Failed::Unreachable(text))

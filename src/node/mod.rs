@@ -158,12 +158,16 @@ fn meet_others(
     let mut address = settings.advertise.clone();
     if address.is_empty() {
         // What others reach before what only this machine does.
-        let listening: Vec<SocketAddr> = settings.addresses().collect();
+        let listening: Vec<SocketAddr> = match settings.tls.cluster {
+            true => settings.tls_addresses().collect(),
+            false => settings.addresses().collect(),
+        };
+        let port = if settings.tls.cluster { settings.tls.port } else { settings.port };
         let best = listening.iter().find(|a| !a.ip().is_loopback() && !a.ip().is_unspecified());
         let best = best.or(listening.iter().find(|a| !a.ip().is_unspecified()));
         address = best.map_or(String::new(), SocketAddr::to_string);
-        if address.is_empty() && settings.port != 0 {
-            address = format!("127.0.0.1:{}", settings.port);
+        if address.is_empty() && port != 0 {
+            address = format!("127.0.0.1:{port}");
         }
     }
     let joins = !settings.join.is_empty() && directory.is_new();
@@ -178,6 +182,12 @@ fn meet_others(
             cores: cpus.len(),
             level: LEVEL,
             secret: &secret,
+            tls: settings
+                .tls
+                .cluster
+                .then(|| crate::net::tls::config::load_client(&settings.tls))
+                .transpose()
+                .map_err(|(name, cause)| Refusal::failure(format!("option --{name}: {cause}")))?,
         };
         let identity = join::join(&asking, now_ms)?;
         tracing::info!("this is node {} of cluster {}", identity.node, identity.cluster);

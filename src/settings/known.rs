@@ -55,7 +55,6 @@ pub const KNOWN: &[Known] = &[
     known("stop-writes-on-bgsave-error", "no"),
     known("supervised", "no"),
     known("syslog-enabled", "no"),
-    known("tls-cluster", "no"),
     known("tls-replication", "no"),
 ];
 

@@ -26,7 +26,8 @@ enum Meaning {
 use Meaning::{Any, Never, Only};
 
 const REMOVE: &str = "ringraft does not have it: remove the line";
-const NO_TLS_CLIENT: &str = "ringraft connects to nobody by TLS: remove the line";
+const NO_TLS_CLIENT: &str =
+    "ringraft connects by TLS to its own nodes alone, with tls-cert-file: remove the line";
 const NO_KEY_PASSWORD: &str =
     "keys are read without a password: decrypt the key by openssl pkey, and remove the line";
 const NO_FINITE_FIELDS: &str = "keys are exchanged over elliptic curves, without parameters of Diffie-Hellman: remove the line";
@@ -61,7 +62,6 @@ const DIRECTIVES: &[(&str, Meaning)] = &[
     ("tls-client-key-file", Only(&[""], NO_TLS_CLIENT)),
     ("tls-client-key-file-pass", Only(&[""], NO_TLS_CLIENT)),
     ("tls-replication", Only(&["no"], NO_TLS_CLIENT)),
-    ("tls-cluster", Only(&["no"], NO_TLS_CLIENT)),
     ("cluster-enabled", Only(&["no"], "ringraft does not speak Redis Cluster's protocol: say no")),
     ("cluster-*", Any),
     ("replicaof", Never(NO_REPLICAS)),
@@ -547,7 +547,10 @@ mod tests {
                 "tls-dh-params-file x",
                 "line 1: tls-dh-params-file: keys are exchanged over elliptic",
             ),
-            ("tls-replication yes", "line 1: tls-replication: ringraft connects to nobody by TLS"),
+            (
+                "tls-replication yes",
+                "line 1: tls-replication: ringraft connects by TLS to its own nodes alone",
+            ),
             ("tls-ciphers HIGH", "line 1: tls-ciphers: no suite is called 'HIGH' here"),
             ("rename-command FLUSHALL \"\"", "line 1: rename-command: commands have their names"),
             ("nosuch 1", "line 1: nosuch: no directive of Redis that is known here"),

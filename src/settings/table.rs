@@ -57,6 +57,7 @@ pub const TABLE: &[Setting] = &[
         "Port for clients; 0 for none, with a unix socket or TLS",
     ),
     tls::PORT,
+    tls::CLUSTER,
     tls::CERT_FILE,
     tls::KEY_FILE,
     tls::CA_CERT_FILE,

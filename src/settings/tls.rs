@@ -54,6 +54,17 @@ pub(super) const PORT: Setting =
         "Port for clients that speak TLS, 1.2 or 1.3; 0 for none",
     );
 
+pub(super) const CLUSTER: Setting = switch(
+    "tls-cluster",
+    |s| s.tls.cluster,
+    |s, v| s.tls.cluster = v,
+)
+.help(
+    NETWORK,
+    "YES|NO",
+    "Links between nodes speak TLS and both ends show their certificates; the same on all nodes",
+);
+
 pub(super) const CERT_FILE: Setting = text(
     "tls-cert-file",
     |s| s.tls.cert_file.clone(),

@@ -18,3 +18,4 @@ mod mounts;
 mod tracking;
 mod namespaces;
 mod network;
+mod secure;

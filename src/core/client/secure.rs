@@ -5,7 +5,7 @@
 //! much on them. A client that does not come to the end of its handshake in time is closed.
 
 use crate::core::Core;
-use crate::core::client::connection::Connection;
+use crate::core::client::connection::{Connection, Kind};
 use crate::core::turn::Source;
 use crate::limits::{
     TLS_HANDSHAKE_BYTES_KEPT_MAX, TLS_HANDSHAKE_TIME_MAX_MS, TLS_HANDSHAKE_TURN_TIME,
@@ -95,6 +95,10 @@ impl Core {
     pub(in crate::core) fn received_records(&mut self, index: u32, buffer: u16, length: usize) {
         let bytes = self.ring.buffer(buffer, length);
         let connection = self.answers.connections.at_mut(index);
+        if connection.kind == Kind::Peer {
+            let bytes = bytes.to_vec();
+            return self.peer_records(index, &bytes);
+        }
         let session = connection.tls.as_mut().expect("the caller looked");
         if session.has_peer_closed() {
             return;
@@ -186,6 +190,12 @@ impl Core {
             return !connection.closed;
         }
         connection.active_ms = self.turn.steady_ms;
+        let is_first = connection.request_count == 0 && connection.kind == Kind::Tls;
+        if is_first && connection.input.get(connection.input_start) == Some(&0) {
+            // Another node: what it says begins as no request can.
+            self.peer_has_dialled(index);
+            return false;
+        }
         // As in Redis: neither whole arguments count, nor requests that wait.
         let unfinished = connection.parser.unfinished(connection.unparsed());
         if unfinished as u64 > self.settings.client_query_buffer_limit {
@@ -305,7 +315,7 @@ impl Core {
 }
 
 /// The socket of a connection as a session writes to it: what is not taken at once is refused.
-struct Outlet<'a>(&'a Socket);
+pub(in crate::core) struct Outlet<'a>(pub(in crate::core) &'a Socket);
 
 impl Write for Outlet<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

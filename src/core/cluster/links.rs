@@ -5,12 +5,14 @@
 
 use crate::core::Core;
 use crate::core::client::answers::Target;
-use crate::core::client::connection::{Connection, Kind};
+use crate::core::client::connection::{Connection, Hold, Kind};
+use crate::core::client::secure::Outlet;
 use crate::core::client::session::Session;
 use crate::core::cluster::wire::{NodeMessage, TransferMessage, put_transfer, take_transfer};
 use crate::core::mail::mailbox::Mail;
 use crate::core::push::TopicKind;
-use crate::limits::{LINK_PENDING_BYTES_MAX, LINK_SLICES_PER_SEND};
+use crate::limits::{LINK_PENDING_BYTES_MAX, LINK_SLICES_PER_SEND, TLS_SEND_BYTES};
+use crate::net::tls::session::Session as TlsSession;
 use bytes::Bytes;
 use ringraft_shards::ids::{MonotonicTime, NodeId, ShardId};
 use ringraft_shards::meta::NodeState;
@@ -291,6 +293,13 @@ impl Core {
         connection.input.clear();
         connection.input_start = 0;
         let number = connection.id;
+        let is_certified = connection.tls.as_ref().is_some_and(|session| session.is_certified());
+        if self.settings.tls.cluster && !is_certified {
+            tracing::warn!(
+                "a node has dialled without a certificate, and tls-cluster is yes: it is refused; give it tls-cluster yes, too"
+            );
+            return self.close(index);
+        }
         let Some(links) = &mut self.cluster.links else {
             tracing::warn!("a node has dialled, and this server runs in cache mode: it is refused");
             return self.close(index);
@@ -551,8 +560,11 @@ impl Core {
         let now = self.link_time();
         let Some(links) = &mut self.cluster.links else { return };
         let Some(open) = links.open.get_mut(&index) else { return };
-        open.link.encode(now);
         let connection = self.answers.connections.at_mut(index);
+        if connection.tls.is_some() {
+            return self.flush_link_records(index);
+        }
+        open.link.encode(now);
         while open.link.encoded_bytes() > 0 && !connection.blocked && !connection.closed {
             let mut slices: Vec<IoSlice<'_>> = Vec::new();
             open.link.slices(&mut slices, LINK_SLICES_PER_SEND);
@@ -575,6 +587,86 @@ impl Core {
                     return;
                 }
             }
+        }
+    }
+
+    /// The same where the link speaks TLS.
+    #[cold]
+    fn flush_link_records(&mut self, index: u32) {
+        let now = self.link_time();
+        let links = self.cluster.links.as_mut().expect("the caller looked");
+        let open = links.open.get_mut(&index).expect("the caller looked");
+        let connection = &mut **self.answers.connections.at_mut(index);
+        let session = connection.tls.as_mut().expect("the caller looked");
+        while !connection.blocked && !connection.closed {
+            if session.has_unsent() {
+                match session.send(&mut Outlet(&connection.socket)) {
+                    Ok(count) => self.stats.output_bytes += count as u64,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        connection.blocked = true;
+                        self.ring.poll_writable(connection.socket.as_raw_fd(), index);
+                    }
+                    Err(_) => {
+                        // The receive ends too, and tells of it.
+                        let _ = connection.socket.shutdown(std::net::Shutdown::Both);
+                        return;
+                    }
+                }
+                continue;
+            }
+            if session.is_handshaking() {
+                return;
+            }
+            open.link.encode(now);
+            if open.link.encoded_bytes() == 0 {
+                return;
+            }
+            let mut slices: Vec<IoSlice<'_>> = Vec::new();
+            open.link.slices(&mut slices, LINK_SLICES_PER_SEND);
+            let mut count = 0;
+            for slice in &slices {
+                let taken = slice.len().min(TLS_SEND_BYTES - count);
+                session.encrypt(&slice[..taken]);
+                count += taken;
+                if count == TLS_SEND_BYTES {
+                    break;
+                }
+            }
+            drop(slices);
+            open.link.sent(count);
+        }
+    }
+
+    /// Records of another node have come.
+    #[cold]
+    pub(in crate::core) fn peer_records(&mut self, index: u32, bytes: &[u8]) {
+        let connection = self.answers.connections.at_mut(index);
+        let session = connection.tls.as_mut().expect("the caller looked");
+        let mut plain = Vec::new();
+        let outcome = session.receive(bytes, &mut plain);
+        let (has_ended, is_worn_out) = (session.has_peer_closed(), session.is_worn_out());
+        if connection.hold == Hold::Moving {
+            // It is on its way to the core that has the links, and a broken record is broken there, too.
+            connection.input.extend_from_slice(&plain);
+            return;
+        }
+        match plain.is_empty() {
+            true => self.flush_link(index),
+            false => self.peer_received(index, &plain),
+        }
+        let links = self.cluster.links.as_ref();
+        let Some(open) = links.and_then(|links| links.open.get(&index)) else { return };
+        let (number, peer) = (open.number, open.link.peer().map(|hello| hello.identity.node));
+        if let Err(error) = outcome {
+            let address = &self.answers.connections.at(index).peer;
+            match peer {
+                Some(node) => tracing::warn!("the TLS of the link to node {node} ends: {error}"),
+                None => tracing::warn!("a link by TLS with {address} comes to nothing: {error}"),
+            }
+            self.end_link(number);
+        } else if has_ended || is_worn_out {
+            self.end_link(number);
         }
     }
 
@@ -742,6 +834,9 @@ impl Core {
         let since_ms = self.turn.steady_ms;
         let session = Session::new(self.users.default_user().clone());
         let mut connection = Connection::new(number, socket, Kind::Peer, since_ms, session);
+        let config = self.shared.tls.as_ref().and_then(|front| front.client_config());
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        connection.tls = config.map(|config| Box::new(TlsSession::dial(config, host)));
         connection.blocked = true;
         let socket = connection.socket.as_raw_fd();
         let index = self.answers.connections.insert(Box::new(connection));

@@ -4,14 +4,16 @@
 
 use super::store::Store;
 use super::{AuthClients, Protocols, TlsSettings};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{cipher_suite, default_provider};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{
-    Error, InconsistentKeys, RootCertStore, ServerConfig, SupportedCipherSuite,
-    SupportedProtocolVersion, version,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, InconsistentKeys, RootCertStore,
+    ServerConfig, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion, version,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -102,6 +104,76 @@ pub fn load(settings: &TlsSettings) -> Result<Arc<ServerConfig>, Refusal> {
         false => Arc::new(NoServerSessionStorage {}),
     };
     Ok(Arc::new(config))
+}
+
+/// What sessions with other nodes begin with: this node's certificate, and the authorities of theirs.
+/// Errors: the first that is missing, unreadable or does not fit.
+pub fn load_client(settings: &TlsSettings) -> Result<Arc<ClientConfig>, Refusal> {
+    let shown = certificates("tls-cert-file", Path::new(&settings.cert_file))?;
+    let key = private_key(Path::new(&settings.key_file))?;
+    let mut cipher_suites =
+        suites(&settings.ciphersuites, SUITES_13).map_err(|cause| ("tls-ciphersuites", cause))?;
+    cipher_suites
+        .extend(suites(&settings.ciphers, SUITES_12).map_err(|cause| ("tls-ciphers", cause))?);
+    let provider = Arc::new(CryptoProvider { cipher_suites, ..default_provider() });
+    let roots = Arc::new(authorities(settings)?);
+    let inner = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
+    let inner = inner.build().map_err(|error| ("tls-ca-cert-file", error.to_string()))?;
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions(settings.protocols))
+        .map_err(|error| ("tls-protocols", error.to_string()))?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(OfAnyNode(inner)));
+    let mut config =
+        builder.with_client_auth_cert(shown, key).map_err(|error| mismatch(settings, &error))?;
+    // Links are few and last: each shows its certificate.
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// Takes every certificate that an authority of the cluster has signed, whatever names it has: nodes are told apart by what they
+/// prove in their handshake, and their addresses change. Redis does the same.
+#[derive(Debug)]
+struct OfAnyNode(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for OfAnyNode {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        // The name is looked at last, when all else is good.
+        match self.0.verify_server_cert(shown, between, name, ocsp, now) {
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            result => result,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        shown: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, shown, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        shown: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, shown, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
 }
 
 static BOTH: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];

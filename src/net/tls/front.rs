@@ -6,7 +6,7 @@
 use super::TlsSettings;
 use super::config::{self, Refusal};
 use crate::limits::TLS_FILES_INTERVAL;
-use rustls::ServerConfig;
+use rustls::{ClientConfig, ServerConfig};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -21,6 +21,8 @@ pub struct Front {
 struct State {
     settings: TlsSettings,
     config: Arc<ServerConfig>,
+    /// For links to other nodes, where they speak TLS.
+    client: Option<Arc<ClientConfig>>,
     /// What the files looked like when they were read.
     read: Looks,
 }
@@ -33,8 +35,8 @@ impl Front {
     /// Errors: the first that does not do.
     pub fn open(settings: &TlsSettings) -> Result<Arc<Front>, Refusal> {
         let read = looks(settings);
-        let config = config::load(settings)?;
-        let state = Mutex::new(State { settings: settings.clone(), config, read });
+        let (config, client) = load(settings)?;
+        let state = Mutex::new(State { settings: settings.clone(), config, client, read });
         Ok(Arc::new(Front { state }))
     }
 
@@ -43,12 +45,17 @@ impl Front {
         self.locked().config.clone()
     }
 
+    /// What a session with another node begins with, where links speak TLS.
+    pub fn client_config(&self) -> Option<Arc<ClientConfig>> {
+        self.locked().client.clone()
+    }
+
     /// Takes other settings, whose files are read, and read anew if they are the same.
     /// Errors: the first that does not do; what was in force remains.
     pub fn change(&self, settings: &TlsSettings) -> Result<(), Refusal> {
         let read = looks(settings);
-        let config = config::load(settings)?;
-        *self.locked() = State { settings: settings.clone(), config, read };
+        let (config, client) = load(settings)?;
+        *self.locked() = State { settings: settings.clone(), config, client, read };
         Ok(())
     }
 
@@ -74,7 +81,7 @@ impl Front {
         if !is_new || !is_settled {
             return;
         }
-        let loaded = config::load(&settings);
+        let loaded = load(&settings);
         let mut state = self.locked();
         if state.settings != settings {
             // CONFIG SET was quicker.
@@ -82,8 +89,8 @@ impl Front {
         }
         state.read = now;
         match loaded {
-            Ok(config) => {
-                state.config = config;
+            Ok((config, client)) => {
+                (state.config, state.client) = (config, client);
                 tracing::info!("certificates are read again: their files have changed");
             }
             Err((name, cause)) => tracing::error!(
@@ -91,6 +98,13 @@ impl Front {
             ),
         }
     }
+}
+
+type Loaded = (Arc<ServerConfig>, Option<Arc<ClientConfig>>);
+
+fn load(settings: &TlsSettings) -> Result<Loaded, Refusal> {
+    let client = settings.cluster.then(|| config::load_client(settings)).transpose()?;
+    Ok((config::load(settings)?, client))
 }
 
 fn watch(front: &Weak<Front>) {

@@ -41,6 +41,8 @@ pub enum Protocols {
 pub struct TlsSettings {
     /// Port for clients that speak TLS; 0 is none.
     pub port: u16,
+    /// Do links to other nodes speak TLS, with this certificate at both ends?
+    pub cluster: bool,
     /// The server's certificate and those between it and an authority, PEM.
     pub cert_file: String,
     /// Its private key, PEM.
@@ -71,6 +73,7 @@ impl Default for TlsSettings {
     fn default() -> TlsSettings {
         TlsSettings {
             port: 0,
+            cluster: false,
             cert_file: String::new(),
             key_file: String::new(),
             ca_cert_file: String::new(),
@@ -91,6 +94,17 @@ impl TlsSettings {
     /// What is missing or contradicts itself, when there is a port.
     /// Errors: a setting's name and why it cannot be so.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.cluster && self.port == 0 {
+            return Err((
+                "tls-cluster",
+                "other nodes reach this one at its tls-port: give one".into(),
+            ));
+        }
+        if self.cluster && self.auth_clients == AuthClients::No {
+            let cause =
+                "nodes show each other certificates: tls-auth-clients must be yes or optional";
+            return Err(("tls-cluster", cause.into()));
+        }
         if self.port == 0 {
             return Ok(());
         }
@@ -117,6 +131,9 @@ mod tests {
     fn a_port_needs_a_certificate_a_key_and_authorities() {
         let mut settings = TlsSettings::default();
         assert_eq!(settings.check(), Ok(()), "without a port nothing is needed");
+        settings.cluster = true;
+        assert_eq!(settings.check().expect_err("no port").0, "tls-cluster");
+        settings.cluster = false;
         settings.port = 6390;
         let missing = |settings: &TlsSettings| settings.check().expect_err("missing").0;
         assert_eq!(missing(&settings), "tls-cert-file");
@@ -128,6 +145,9 @@ mod tests {
         assert_eq!(missing(&settings), "tls-auth-clients");
         settings.auth_clients = AuthClients::No;
         assert_eq!(settings.check(), Ok(()));
+        settings.cluster = true;
+        assert_eq!(missing(&settings), "tls-cluster", "certificates are wanted of nodes");
+        settings.cluster = false;
         settings.auth_clients = AuthClients::Yes;
         settings.ca_cert_dir = "d".into();
         assert_eq!(settings.check(), Ok(()));

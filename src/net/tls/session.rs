@@ -4,7 +4,11 @@
 //! that wait for their turn. Cost per record: one decryption or encryption, two copies, two allocations of rustls' own.
 
 use crate::limits::{IDLE_BUFFER_KEPT_BYTES, TLS_RECORDS_RESERVED, TLS_SESSION_BYTES};
-use rustls::{Error, ServerConfig, ServerConnection, SupportedCipherSuite};
+use rustls::pki_types::ServerName;
+use rustls::{
+    ClientConfig, ClientConnection, Connection, Error, ServerConfig, ServerConnection,
+    SupportedCipherSuite,
+};
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 
@@ -13,7 +17,7 @@ const RECORD_BYTES_MAX: usize = 1 << 14;
 
 /// The state of one connection's TLS.
 pub struct Session {
-    connection: ServerConnection,
+    connection: Connection,
     /// Bytes received that wait for their turn in a handshake.
     incoming: Vec<u8>,
     /// Records that replies were made into.
@@ -38,7 +42,19 @@ impl Session {
     /// A session that waits for the client's first record.
     pub fn new(config: Arc<ServerConfig>) -> Session {
         let connection = ServerConnection::new(config);
-        let mut connection = connection.expect("fragments are of the usual size");
+        Session::of(connection.expect("fragments are of the usual size").into())
+    }
+
+    /// A session with another node, which begins with this side's first record.
+    pub fn dial(config: Arc<ClientConfig>, node: &str) -> Session {
+        // Who it is, the link finds out: any certificate of the authority is a node's.
+        let name = ServerName::try_from(node.to_string());
+        let name = name.unwrap_or(ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()));
+        let connection = ClientConnection::new(config, name);
+        Session::of(connection.expect("fragments are of the usual size").into())
+    }
+
+    fn of(mut connection: Connection) -> Session {
         // Whoever encrypts has a bound.
         connection.set_buffer_limit(None);
         Session {
@@ -49,6 +65,11 @@ impl Session {
             is_deaf: false,
             is_queued: false,
         }
+    }
+
+    /// Has the other side shown a certificate? It was signed by one of the authorities then.
+    pub fn is_certified(&self) -> bool {
+        self.connection.peer_certificates().is_some_and(|shown| !shown.is_empty())
     }
 
     /// Is the handshake under way?
