@@ -251,18 +251,24 @@ pub struct Core {
 pub type Recover =
     Arc<dyn Fn(ringraft_shards::ids::ShardId) -> Result<LocalShard, String> + Send + Sync>;
 
+/// Sets a shard's directory aside for a reason; an empty one takes its place.
+pub type SetAside =
+    Arc<dyn Fn(ringraft_shards::ids::ShardId, &str) -> Result<(), String> + Send + Sync>;
+
+/// Writes down which member of its group a shard is.
+pub type NameReplica = Arc<
+    dyn Fn(ringraft_shards::ids::ShardId, ringraft_shards::ids::NodeId) -> Result<(), String>
+        + Send
+        + Sync,
+>;
+
 /// What is done to the data directory when a shard is lost, and when others have it too. All of it blocks.
 #[derive(Clone)]
 pub struct Lost {
-    /// Sets a shard aside for a reason; an empty one takes its place.
-    pub begin_anew:
-        Arc<dyn Fn(ringraft_shards::ids::ShardId, &str) -> Result<(), String> + Send + Sync>,
-    /// Writes down which member of its group a shard is.
-    pub name: Arc<
-        dyn Fn(ringraft_shards::ids::ShardId, ringraft_shards::ids::NodeId) -> Result<(), String>
-            + Send
-            + Sync,
-    >,
+    /// Sets a shard aside.
+    pub begin_anew: SetAside,
+    /// Says which replica it is.
+    pub name: NameReplica,
     /// Writes down how many others have the shards.
     pub note_companions: Arc<dyn Fn(usize) -> Result<(), String> + Send + Sync>,
 }
