@@ -232,7 +232,7 @@ fn certificates_are_read_again() {
         (["tls-ciphers", "RC4"], "no suite is called 'RC4' here"),
         (["tls-key-file-pass", "secret"], "keys are read without a password"),
         (["tls-dh-params-file", "x"], "elliptic curves"),
-        (["tls-cluster", "yes"], "it is 'no' here, always"),
+        (["tls-cluster", "yes"], "can't set immutable config"),
     ] {
         let refused = operator.call(&[&["CONFIG", "SET"], &words[..]].concat());
         assert!(refused.is_error() && refused.error().contains(cause), "{words:?}: {refused:?}");
