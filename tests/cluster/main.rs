@@ -15,7 +15,7 @@ mod faults;
 mod joining;
 mod load;
 mod mounts;
-mod tracking;
 mod namespaces;
 mod network;
 mod secure;
+mod tracking;
