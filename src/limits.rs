@@ -57,6 +57,24 @@ pub const INPUT_WAITING_BYTES_MAX: usize = 64 << 20;
 /// Buffer memory that an idle connection keeps.
 pub const IDLE_BUFFER_KEPT_BYTES: usize = 1024;
 
+/// MIGRATEs under way on a core, each with a thread; further ones wait their turn.
+pub const MIGRATIONS_MAX: usize = 64;
+
+/// Connections to targets of MIGRATE that a core keeps for the next; the oldest goes.
+pub const MIGRATE_LINES_KEPT_MAX: usize = 64;
+
+/// For how long they are kept, as in Redis.
+pub const MIGRATE_LINES_KEPT_MS: i64 = 10_000;
+
+/// Keys whose acknowledgement a MIGRATE waits for at most; then it hears before it sends more.
+pub const MIGRATE_REPLIES_MAX: usize = 64;
+
+/// Keys that a shard reads at once for a MIGRATE.
+pub const MIGRATE_SLICE_KEYS_MAX: usize = 128;
+
+/// How often the reading of a value begins whose elements end meanwhile; then its key stays.
+pub const MIGRATE_STARTS_MAX: u32 = 8;
+
 /// Messages in a core's mailbox. A sender that finds it full keeps the message and tries again next turn.
 pub const MAILBOX_MESSAGES_MAX: usize = 1024;
 

@@ -117,6 +117,8 @@ pub fn note_events(edit: &mut Edit<'_>, command: &Command, arguments: Arguments<
                 events.note_for_caches(change);
             }
             What::Flushed => events.push(class::CACHED, FLUSHED, change),
+            What::Trimmed => events.push(class::STREAM, "xtrim", change),
+            What::Consumer => events.push(class::STREAM, "xgroup-createconsumer", change),
             What::Changed => {
                 if !events.has_told(change) {
                     events.told.push((change.database, change.key.clone()));

@@ -125,6 +125,7 @@ const USES: &[(KeyUse, &[&str])] = &[
             "incrbyfloat",
             "lmpop",
             "lpop",
+            "migrate",
             "move",
             "rpop",
             "setbit",

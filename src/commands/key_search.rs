@@ -84,15 +84,23 @@ impl Keys {
     /// Positions of all keys of a request, those at fixed places first.
     #[inline]
     pub fn positions(self, arguments: Arguments<'_>) -> impl Iterator<Item = usize> + Clone {
-        let found = match self.search {
-            Search::None => 0..0,
+        let (count, found) = match self.search {
+            Search::None => (arguments.count(), 0..0),
             _ => self.found(arguments),
         };
-        self.fixed_positions(arguments.count()).chain(found)
+        self.fixed_positions(count).chain(found)
     }
 
+    /// Up to which argument keys stand at fixed places, and where the others are.
     #[cold]
-    fn found(self, arguments: Arguments<'_>) -> Range<usize> {
+    fn found(self, arguments: Arguments<'_>) -> (usize, Range<usize>) {
+        let found = self.searched(arguments);
+        // What KEYS names stands for the key that is empty.
+        let replaces = self.search == Search::MigrateKeys && !found.is_empty();
+        (if replaces { 0 } else { arguments.count() }, found)
+    }
+
+    fn searched(self, arguments: Arguments<'_>) -> Range<usize> {
         match self.search {
             Search::None => 0..0,
             Search::Counted(at) => counted(arguments, at),
@@ -157,8 +165,16 @@ fn migrated(arguments: Arguments<'_>) -> Range<usize> {
     if arguments.get(3).is_some_and(|key| !key.is_empty()) {
         return 0..0;
     }
-    let keys = (6..arguments.count()).find(|&i| arguments.is(i, "keys"));
-    keys.map_or(0..0, |i| i + 1..arguments.count())
+    let mut i = 6;
+    while i < arguments.count() {
+        i += match () {
+            () if arguments.is(i, "keys") => return i + 1..arguments.count(),
+            () if arguments.is(i, "auth") => 2,
+            () if arguments.is(i, "auth2") => 3,
+            () => 1,
+        };
+    }
+    0..0
 }
 
 #[cfg(test)]
@@ -213,6 +229,12 @@ mod tests {
             .map(str::as_bytes)
             .into_iter()
             .collect();
-        assert_eq!(migrate.positions(owned.borrow()).collect::<Vec<_>>(), [3, 8, 9]);
+        assert_eq!(migrate.positions(owned.borrow()).collect::<Vec<_>>(), [8, 9]);
+        let owned: OwnedArguments =
+            ["MIGRATE", "h", "1", "", "0", "9", "AUTH2", "keys", "keys", "KEYS", "a"]
+                .map(str::as_bytes)
+                .into_iter()
+                .collect();
+        assert_eq!(migrate.positions(owned.borrow()).collect::<Vec<_>>(), [10]);
     }
 }

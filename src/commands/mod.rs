@@ -35,6 +35,7 @@ pub mod list;
 pub mod lots;
 pub mod member;
 pub mod memory;
+pub mod migrate;
 pub mod module;
 mod numbered;
 pub mod object;
@@ -375,6 +376,8 @@ pub enum Answer {
     Now,
     /// It will come: other cores or the disk have a part in it.
     Later,
+    /// It will come, and whoever gives it counts the command.
+    LaterCounted,
 }
 
 /// How the replies of several shards become one.

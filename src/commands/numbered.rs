@@ -410,4 +410,5 @@ pub(super) const NUMBERED: &[&str] = &[
     "member|list",
     "member|remove",
     "member|help",
+    "migrate",
 ];

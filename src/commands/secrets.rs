@@ -20,6 +20,8 @@ pub enum Secrets {
     BehindAuth,
     /// Values of secret settings (CONFIG SET).
     Settings,
+    /// A password behind AUTH, a user and a password behind AUTH2, before KEYS (MIGRATE).
+    OfMigrate,
 }
 
 /// What is shown instead.
@@ -48,6 +50,7 @@ impl Command {
                 }
             }
             Secrets::Settings => hide_settings(arguments, &mut hidden),
+            Secrets::OfMigrate => hide_of_migrate(arguments, &mut hidden),
         }
         let shown = hidden.iter().enumerate();
         let shown = shown.map(|(i, hide)| if *hide { REDACTED } else { arguments.at(i) });
@@ -58,6 +61,23 @@ impl Command {
 fn hide(hidden: &mut [bool], range: std::ops::Range<usize>) {
     let end = range.end.min(hidden.len());
     hidden[range.start.min(end)..end].fill(true);
+}
+
+/// What stands before KEYS and is no word of MIGRATE.
+fn hide_of_migrate(arguments: Arguments<'_>, hidden: &mut [bool]) {
+    let mut i = 6;
+    while i < arguments.count() && !arguments.is(i, "keys") {
+        let count = match () {
+            () if arguments.is(i, "auth") => 1,
+            () if arguments.is(i, "auth2") => 2,
+            () => 0,
+        };
+        // A word that is none of its own may be a password that stands at the wrong place.
+        let is_known = count > 0 || arguments.is(i, "copy") || arguments.is(i, "replace");
+        hidden[i] = !is_known;
+        hide(hidden, i + 1..i + 1 + count);
+        i += 1 + count;
+    }
 }
 
 /// Well-formed pairs hide the values of secrets; from a name or a count that is wrong on, all behind the first secret.
@@ -115,6 +135,11 @@ mod tests {
             ("acl deluser u", "acl deluser *"),
             ("ACL GETUSER u", "ACL GETUSER *"),
             ("ACL WHOAMI", "ACL WHOAMI"),
+            ("MIGRATE auth 1 auth 0 9", "MIGRATE auth 1 auth 0 9"),
+            ("MIGRATE h 1 k 0 9 COPY AUTH p REPLACE", "MIGRATE h 1 k 0 9 COPY AUTH * REPLACE"),
+            ("MIGRATE h 1 k 0 9 auth2 u", "MIGRATE h 1 k 0 9 auth2 *"),
+            ("migrate h 1 k 0 9 auth2 u p KEYS auth x", "migrate h 1 k 0 9 auth2 * * KEYS auth x"),
+            ("migrate h 1 k 0 9 auth keys KEYS auth x", "migrate h 1 k 0 9 auth * KEYS auth x"),
         ] {
             let words: OwnedArguments = line.split(' ').map(str::as_bytes).collect();
             let row = table::resolve(words.borrow()).expect(line);

@@ -8,7 +8,7 @@ use super::{Arity, Call, Command, Group, Keys, read, write};
 use crate::limits::STREAM_ENTRY_BYTES_MAX;
 use crate::resp::reply::Reply;
 use Arity::{AtLeast, Exactly};
-use ringraft_shards::keyspace::{Edit, View};
+use ringraft_shards::keyspace::{Edit, View, What};
 use ringraft_shards::value::stream::{StreamId, Trim, TrimTo};
 
 /// The rows of this family.
@@ -186,7 +186,11 @@ fn xadd(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome 
     }
     let pairs = (first..call.count()).step_by(2).map(|i| (call.at(i), call.at(i + 1)));
     stream.append(id, pairs);
-    trim.map(|trim| stream.trim(trim));
+    let gone = trim.map_or(0, |trim| stream.trim(trim));
+    drop(stream);
+    if gone > 0 {
+        edit.note(&key, What::Trimmed);
+    }
     reply.bulk(&id_text(id));
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::{Arity, Call, Command, Group, Keys, container, plain, read, write};
 use crate::numbers::parse_integer;
 use crate::resp::reply::Reply;
 use Arity::{AtLeast, Exactly};
-use ringraft_shards::keyspace::{Edit, View};
+use ringraft_shards::keyspace::{Edit, View, What};
 use ringraft_shards::value::stream::{self, Pending, Stream, StreamId};
 
 /// The rows of this family.
@@ -328,9 +328,14 @@ fn xclaim(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcom
     let claim = Claim::of(call, now_ms)?;
     let mut group = stream.group_mut(name).expect("just seen");
     group.set_last_id(last_id.max(claim.last_id), entries_read);
-    group.add_consumer(consumer, now_ms, None);
+    let is_new = group.add_consumer(consumer, now_ms, None);
     group.touch_consumer(consumer, now_ms, None);
     drop(group);
+    if is_new {
+        drop(stream);
+        edit.note(&key, What::Consumer);
+        stream = edit.stream_mut(&key)?;
+    }
     let (mut found, mut count) = (Vec::new(), 0);
     for &id in &claim.ids {
         let read = stream.stream();
@@ -423,13 +428,18 @@ fn xautoclaim(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Ou
     reply.array(deleted.len());
     deleted.iter().for_each(|id| reply_id(*id, reply));
     let mut group = stream.group_mut(name).expect("just seen");
-    group.add_consumer(consumer, now_ms, None);
+    let is_new = group.add_consumer(consumer, now_ms, None);
     group.touch_consumer(consumer, now_ms, (!claimed.is_empty()).then_some(now_ms));
     for id in deleted {
         group.take(id);
     }
     for (id, count) in claimed {
         group.give(Pending { id, consumer, delivered_ms: now_ms, count });
+    }
+    drop(group);
+    drop(stream);
+    if is_new {
+        edit.note(&key, What::Consumer);
     }
     Ok(())
 }

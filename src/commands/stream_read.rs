@@ -8,7 +8,7 @@ use crate::numbers::parse_integer;
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::DatabaseIndex;
-use ringraft_shards::keyspace::{Edit, Key, Value, View};
+use ringraft_shards::keyspace::{Edit, Key, Value, View, What};
 use ringraft_shards::value::stream::{Pending, Stream, StreamId};
 use ringraft_shards::waiting::{WaitKey, WaitKind};
 use std::collections::HashMap;
@@ -386,10 +386,15 @@ fn read_as(
     let now_ms = edit.now_ms();
     let mut stream = edit.stream_mut(key)?;
     let mut group = stream.group_mut(name).expect("just seen");
-    group.add_consumer(consumer, now_ms, None);
+    let is_new = group.add_consumer(consumer, now_ms, None);
     group.touch_consumer(consumer, now_ms, None);
     let (last_id, mut entries_read) = (group.last_id(), group.entries_read());
     drop(group);
+    if is_new {
+        drop(stream);
+        edit.note(key, What::Consumer);
+        stream = edit.stream_mut(key)?;
+    }
     let read = stream.stream();
     let mut given: Vec<(StreamId, u64)> = Vec::new();
     match from {

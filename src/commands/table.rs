@@ -10,7 +10,7 @@ use super::refusal::Refusal;
 use super::{
     Command, Run, acl, bit, bitfield, client, cluster, command, command_log, config, connection,
     counter, database, debug, dump, expire, function, geo, geo_search, hash, hash_expire,
-    hyperloglog, info, keys, latency, lcs, list, member, memory, module, object, pattern,
+    hyperloglog, info, keys, latency, lcs, list, member, memory, migrate, module, object, pattern,
     persistence, pubsub, raft, scan, script, server, set, set_operations, sort, stream,
     stream_group, stream_info, stream_read, string, zset, zset_operations, zset_range, zset_walk,
 };
@@ -52,6 +52,7 @@ const FAMILIES: &[&[Command]] = &[
     database::COMMANDS,
     object::COMMANDS,
     dump::COMMANDS,
+    migrate::COMMANDS,
     acl::COMMANDS,
     connection::COMMANDS,
     pubsub::COMMANDS,

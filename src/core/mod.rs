@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod disk;
 pub mod gather;
 pub mod mail;
+pub mod migrate;
 pub mod observe;
 pub mod place;
 pub mod push;
@@ -239,6 +240,8 @@ pub struct Core {
     report: Option<mpsc::Sender<Result<Stage, String>>>,
     /// Is it counted among the cores that serve?
     is_noted_as_serving: bool,
+    /// Keys on their way to other servers.
+    migrations: migrate::Migrations,
     /// Its part in the cluster.
     cluster: cluster::Cluster,
     /// Brings a shard from the directory.
@@ -372,6 +375,7 @@ impl Core {
             freeing: false,
             report: Some(parts.report),
             is_noted_as_serving: false,
+            migrations: Default::default(),
             cluster: Default::default(),
             recover: parts.recover,
             lost: parts.lost,

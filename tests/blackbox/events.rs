@@ -102,6 +102,10 @@ GEOSEARCHSTORE near geo FROMLONLAT 15 37 BYRADIUS 200 km ASC|GEORADIUS geo 15 37
 GEORADIUSBYMEMBER geo Palermo 1 km STORE near|GEOSEARCHSTORE near geo FROMLONLAT 0 0 BYRADIUS 1 km ASC|XADD x 1-1 f v|\
 XADD x 2-1 f v|XADD x 3-1 f v|XDEL x 1-1 9-9|XTRIM x MAXLEN 1|XTRIM x MAXLEN 5|XSETID x 9-9|XGROUP CREATE x g $|\
 XGROUP CREATECONSUMER x g c|XGROUP SETID x g 0|XGROUP DELCONSUMER x g c|XGROUP DESTROY x g|XGROUP DESTROY x g|\
+XADD y MAXLEN 2 1-1 f v|XADD y MAXLEN 1 2-1 f v|XADD y MINID 3-1 3-1 f v|XADD y MAXLEN 0 4-1 f v|XADD y MAXLEN = 9 5-1 f v|\
+XGROUP CREATE y g 0|XREADGROUP GROUP g alice STREAMS y >|XREADGROUP GROUP g alice STREAMS y >|\
+XREADGROUP GROUP g carol STREAMS y 0|XCLAIM y g dave 0 5-1|XCLAIM y g dave 0 5-1|\
+XAUTOCLAIM y g eve 0 0|XAUTOCLAIM y g eve 0 0|\
 FLUSHDB|SET k v|SWAPDB 0 1|DEL k|SELECT 1|SET k v|DEL k";
 
 fn all_commands() -> Vec<String> {
@@ -127,8 +131,11 @@ fn transactions_have_the_events_of_redis() {
     let commands: Vec<String> = all_commands()
         .into_iter()
         .filter(|command| {
+            // They make a consumer in 7.2 whatever there is for it, in 7.0 not always.
+            let of_consumers = ["XREADGROUP", "XCLAIM", "XAUTOCLAIM"];
             !["SPOP", "FLUSHDB", "SWAPDB", "SELECT", "ZREMRANGEBYLEX"]
                 .iter()
+                .chain(&of_consumers)
                 .any(|no| command.starts_with(no))
         })
         .collect();

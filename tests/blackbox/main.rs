@@ -29,6 +29,7 @@ mod keys;
 mod lengths;
 mod limits;
 mod memory;
+mod migrate;
 mod moves;
 mod operators;
 mod pause;

@@ -25,7 +25,7 @@ fn export(port: u16, out: &Path, more: &[&str]) {
 }
 
 /// Every type in small and large forms, in two databases, some with a deadline far off.
-fn fill(client: &mut Client) {
+pub fn fill(client: &mut Client) {
     let long = "x".repeat(200);
     let mut requests: Vec<Vec<String>> = Vec::new();
     let mut add = |words: &[&str]| requests.push(words.iter().map(|w| w.to_string()).collect());
@@ -64,7 +64,7 @@ fn fill(client: &mut Client) {
 }
 
 /// All that a client can see of the keys of the first four databases, in an order of its own.
-fn contents(client: &mut Client) -> Vec<String> {
+pub fn contents(client: &mut Client) -> Vec<String> {
     let mut seen = Vec::new();
     for database in 0..4 {
         assert_eq!(client.say(&format!("SELECT {database}")), Value::ok());
@@ -107,7 +107,7 @@ fn contents(client: &mut Client) -> Vec<String> {
 }
 
 /// Compares what two servers hold, and shows where they differ first.
-fn same(one: &[String], other: &[String]) {
+pub fn same(one: &[String], other: &[String]) {
     for (one, other) in one.iter().zip(other) {
         assert_eq!(one, other);
     }

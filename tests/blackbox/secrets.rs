@@ -24,6 +24,9 @@ const LINES: &[&str] = &[
     "CONFIG SET requirepass a s3cret b",
     "CONFIG SET masterauth s3cret",
     "config set nosuch 1 masterauth s3cret",
+    "MIGRATE 127.0.0.1 1 nothing 0 9 AUTH s3cret",
+    "migrate 127.0.0.1 1 nothing 0 9 copy auth2 s3cret s3cret KEYS nothing",
+    "MIGRATE 127.0.0.1 1 nothing 0 x AUTH s3cret s3cret",
 ];
 
 fn slow_commands(server: &Server) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! Any client at any node: every kind of command runs as if that node led.
 
 use crate::cluster::Cluster;
-use crate::support::{Value, eventually};
+use crate::support::{Server, Value, eventually};
 
 #[test]
 fn every_kind_of_command_runs_at_every_node() {
@@ -39,6 +39,30 @@ fn every_kind_of_command_runs_at_every_node() {
         assert!(say(&mut client, "LPUSH a x").error().starts_with("WRONGTYPE"));
         assert!(say(&mut client, "GET").error().starts_with("ERR wrong number of arguments"));
         assert!(say(&mut client, "EXEC").error().starts_with("ERR EXEC without MULTI"));
+    }
+    cluster.is_level();
+}
+
+#[test]
+fn keys_move_to_another_server_from_every_node() {
+    let cluster = Cluster::form(3, &[]);
+    let target = Server::start(&["--shards", "2"]);
+    let (mut there, port) = (target.client(), target.port().to_string());
+    for node in cluster.up() {
+        let mut client = cluster.client(node);
+        let keys = ["a", "b", "c", "d"].map(|name| format!("{name}{node}"));
+        for key in &keys {
+            assert_eq!(client.call(&["SET", key, "v"]), Value::ok());
+        }
+        let mut request =
+            ["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"].map(String::from).to_vec();
+        request.extend(keys.clone());
+        assert_eq!(client.call(&request), Value::ok());
+        assert_eq!(client.say("DBSIZE"), Value::Integer(0));
+        for key in &keys {
+            assert_eq!(there.call(&["GET", key]), Value::bulk("v"));
+        }
+        assert_eq!(client.call(&request), Value::Simple("NOKEY".into()));
     }
     cluster.is_level();
 }

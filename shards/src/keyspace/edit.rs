@@ -5,7 +5,7 @@
 
 use super::access;
 use super::bucket::Entry;
-use super::feed::{Change, KeyEvent};
+use super::feed::{Change, KeyEvent, What};
 use super::item::{Frame, RawItem};
 use super::lend;
 use super::shape::Shape;
@@ -72,6 +72,11 @@ impl Edit<'_> {
     /// The changes since the last call, in order.
     pub fn take_changes(&mut self) -> Vec<Change> {
         self.keyspace.watches.feed_mut().take_changes()
+    }
+
+    /// Notes something beside the change of a key, which is noted by itself.
+    pub fn note(&mut self, key: &Key<'_>, what: What) {
+        self.keyspace.watches.feed_mut().note(self.database, key.bytes(), what);
     }
 
     /// Do clients keep copies of keys?

@@ -19,6 +19,10 @@ pub enum What {
     Expired,
     /// All keys of the database are gone, or others. There is no key.
     Flushed,
+    /// A stream has lost its first entries, while something else was done to it.
+    Trimmed,
+    /// A stream has a new consumer, while something else was done to it.
+    Consumer,
 }
 
 /// Who wants to hear of changes.

@@ -402,6 +402,17 @@ impl<F, V, P> Coordinator<F, V, P> {
         payload
     }
 
+    /// A transaction that runs takes its time: its locks are kept. To be called once in [`TRANSACTION_REPEAT_TICKS`], or more
+    /// often.
+    pub fn keep(&mut self, id: TransactionId, out: &mut CoordinatorOutput<F, V, P>) {
+        let running = |open: &&mut Open<V, P>| open.phase == Phase::Running;
+        let Some(open) = self.open.get_mut(&id).filter(running) else { return };
+        open.age = 0;
+        for part in &open.parts {
+            out.messages.push(Message::Shard(part.shard, ToShard::Keep(id)));
+        }
+    }
+
     fn abort(&mut self, id: TransactionId, outcome: Outcome, out: &mut CoordinatorOutput<F, V, P>) {
         self.finish(id, outcome, out);
         let coordinator = self.address;

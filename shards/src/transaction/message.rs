@@ -79,6 +79,8 @@ pub enum ToShard<F> {
         /// Was it sent before? Then a refusal may come after everything is over.
         again: bool,
     },
+    /// The transaction takes its time: the lock is not given up yet.
+    Keep(TransactionId),
     /// End the transaction, which has prepared nothing here.
     Release(TransactionId),
     /// Commit or abort.

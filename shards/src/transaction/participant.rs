@@ -252,6 +252,11 @@ impl<F, V, W> Participant<F, V, W> {
         self.locks.is_any_held()
     }
 
+    /// Does this transaction hold its locks here, with nothing prepared?
+    pub fn holds(&self, id: TransactionId) -> bool {
+        self.held.get(&id).is_some_and(|held| matches!(held.stage, Stage::Granted))
+    }
+
     /// Would a request with these locks that comes last have to wait?
     pub fn blocks(&self, locks: &LockSet) -> bool {
         self.locks.blocks(locks)
@@ -329,6 +334,13 @@ impl<F, V, W> Participant<F, V, W> {
             }
             ToShard::Prepare { id, coordinator, participants, effects, again } => {
                 self.prepare(id, coordinator, participants, effects, again, ledger, out);
+            }
+            ToShard::Keep(id) => {
+                if let Some(held) = self.held.get_mut(&id)
+                    && matches!(held.stage, Stage::Granted)
+                {
+                    held.age = 0;
+                }
             }
             ToShard::Release(id) => self.release_unprepared(id, out),
             ToShard::Decide { id, coordinator, commit } => {

@@ -21,6 +21,7 @@ const DECIDE: u8 = 6;
 const FORGET: u8 = 7;
 const QUERY: u8 = 8;
 const ANSWER: u8 = 9;
+const KEEP: u8 = 10;
 const GRANTED: u8 = 32;
 const FAILED: u8 = 33;
 const YIELD: u8 = 34;
@@ -68,6 +69,7 @@ fn put_to_shard<F: Wire>(shard: ShardId, message: &ToShard<F>, out: &mut Vec<u8>
             participants.iter().for_each(|shard| out.extend_from_slice(&shard.0.to_le_bytes()));
             put_string(out, effects);
         }
+        ToShard::Keep(id) => head(KEEP, id),
         ToShard::Release(id) => head(RELEASE, id),
         ToShard::Decide { id, coordinator, commit } => {
             head(DECIDE, id);
@@ -171,6 +173,7 @@ fn take_to_shard<F: Wire>(
             let effects = input.string()?;
             ToShard::Prepare { id, coordinator, participants, effects, again }
         }
+        KEEP => ToShard::Keep(id),
         RELEASE => ToShard::Release(id),
         DECIDE => ToShard::Decide { id, coordinator: input.u64()?, commit: input.u8()? != 0 },
         FORGET => ToShard::Forget(id),
@@ -338,6 +341,7 @@ mod tests {
             ToShard::Forget(id),
             ToShard::Query { id, from: ShardId(4) },
             ToShard::Answer { id, from: ShardId(4), state: State::Refused },
+            ToShard::Keep(id),
         ];
         let to_coordinator = [
             ToCoordinator::Granted { id, shard, alone: true, values },
@@ -379,7 +383,7 @@ mod tests {
             let read: Result<Sample, _> = take_message(bytes.into());
             read.expect_err("garbage").to_string()
         };
-        assert_eq!(unlike(0, 200, 9), "a message of a transaction: there is no 200");
+        assert_eq!(unlike(0, 200, 10), "a message of a transaction: there is no 200");
         assert_eq!(unlike(27, 3, 0), "a lock of a whole shard: there is no 3");
         assert_eq!(unlike(21, 9, 8), "a state of a transaction: there is no 9");
     }

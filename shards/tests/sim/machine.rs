@@ -6,6 +6,7 @@ use ringraft_shards::keyspace::{Edit, Expiry, Key, KeyHasher, StringForm, View};
 use ringraft_shards::slot::{Slot, SlotScheme};
 
 use crate::command::{Command, Condition, KeyNumber, Reply};
+use crate::values;
 
 /// The database that all clients use.
 pub const DATABASE: DatabaseIndex = DatabaseIndex(0);
@@ -114,8 +115,7 @@ fn keyed(hasher: KeyHasher, bytes: &[u8]) -> Key<'_> {
 
 fn value(view: &View<'_>, key: &[u8]) -> Reply {
     let item = view.get(&keyed(view.hasher(), key));
-    let bytes = item.and_then(|item| item.string());
-    bytes.map_or(Reply::Nil, |bytes| Reply::Bytes(bytes.to_vec()))
+    item.map_or(Reply::Nil, |item| Reply::Bytes(values::read(item)))
 }
 
 /// Runs a read. `arguments` begin behind the operation's name.
@@ -145,7 +145,7 @@ fn each<'a>(arguments: Arguments<'a>, mut run: impl FnMut(u16, Arguments<'a>)) {
 pub fn run(edit: &mut Edit<'_>, number: u16, arguments: Arguments<'_>) -> Reply {
     let hasher = edit.view().hasher();
     let set = |edit: &mut Edit<'_>, key: &[u8], value: &[u8]| {
-        edit.set_string(&keyed(hasher, key), value, StringForm::Automatic, Expiry::Never);
+        values::set(edit, &keyed(hasher, key), value);
     };
     match number {
         2 => {
@@ -184,11 +184,7 @@ pub fn run(edit: &mut Edit<'_>, number: u16, arguments: Arguments<'_>) -> Reply 
         }
         6 => {
             let key = keyed(hasher, arguments.at(0));
-            let old = edit.view().get(&key).and_then(|item| item.string()).map_or(0, <[u8]>::len);
-            let length = old + arguments.at(1).len();
-            let bytes = edit.string_mut(&key, length, StringForm::Raw).expect("only strings");
-            bytes[old..].copy_from_slice(arguments.at(1));
-            Reply::Integer(length as i64)
+            Reply::Integer(values::append(edit, &key, arguments.at(1)) as i64)
         }
         8 => {
             for i in (0..arguments.count()).step_by(2) {

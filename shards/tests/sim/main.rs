@@ -30,6 +30,7 @@ mod snapshots;
 mod steps;
 mod transact;
 mod transfer;
+mod values;
 mod world;
 
 use std::process::ExitCode;

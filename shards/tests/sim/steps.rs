@@ -50,7 +50,7 @@ pub fn step(message: &TransactionMessage) -> Count {
             ToShard::Yielded(_) => Count::AtYielded,
             ToShard::Confirm { .. } => Count::AtConfirm,
             ToShard::Prepare { .. } => Count::AtPrepare,
-            ToShard::Release(_) => Count::AtRelease,
+            ToShard::Keep(_) | ToShard::Release(_) => Count::AtRelease,
             ToShard::Decide { .. } => Count::AtDecide,
             ToShard::Forget(_) => Count::AtForget,
             ToShard::Query { .. } => Count::AtQuery,

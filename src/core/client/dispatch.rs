@@ -307,11 +307,13 @@ impl Core {
                         let (kind, size) = (Trait::LargeReply, out.len() as u64);
                         self.note_command(kind, command, size, index, arguments.borrow());
                     }
-                } else if let Err(refusal) = outcome {
+                } else if let Err(refusal) = &outcome {
                     self.stats.commands[usize::from(command.number)].failed += 1;
-                    self.refuse(index, target, &refusal, arguments.borrow());
+                    self.refuse(index, target, refusal, arguments.borrow());
                 }
-                self.count_one(command, clock, index, arguments.borrow());
+                if outcome != Ok(Answer::LaterCounted) {
+                    self.count_one(command, clock, index, arguments.borrow());
+                }
             }
             // A timeout that is none, or keys that are not there, are the function's to refuse.
             Run::Block(_) | Run::Read(_)

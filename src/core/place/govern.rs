@@ -365,6 +365,7 @@ impl Core {
             && self.answers.gathers.count() == 0
             && self.answers.blocks.count() == 0
             && self.coordinator.count() == 0
+            && !self.migrations.has_any()
             && self.storage.is_idle()
             && self.silent_listeners.is_empty()
             && !self.is_home()

@@ -224,7 +224,7 @@ impl LocalShard {
         let mut reply = Reply::new(&mut out, origin.protocol);
         let mut context = ShardContext { shard: self, origin, database, now_ms };
         match run(&mut context, &call, &mut reply) {
-            Ok(Answer::Later) => return None,
+            Ok(Answer::Later | Answer::LaterCounted) => return None,
             Ok(Answer::Now) => {}
             Err(refusal) => stats.finish(Err(refusal), command, 0, &mut reply),
         }

@@ -20,6 +20,7 @@ use crate::core::client::connection::Hold;
 use crate::core::client::intake::{EXEC_OUT_OF_MEMORY, OUT_OF_MEMORY};
 use crate::core::client::session::Watched;
 use crate::core::gather::integer_of;
+use crate::core::migrate::Moving;
 use crate::core::push::TopicKind;
 use crate::core::push::writer_of;
 use crate::core::shard::ShardTurn;
@@ -112,6 +113,8 @@ enum Job {
     Effects { effects: Effects, rule: Gather },
     /// The commands run on the overlay.
     Overlay(Box<Steps>),
+    /// The keys move to another server (MIGRATE).
+    Carry(Box<Moving>),
     /// It was done.
     Run,
 }
@@ -442,9 +445,40 @@ impl Core {
                 }
                 return self.run_locked(id, steps, overlay);
             }
+            Job::Carry(moving) => {
+                work.members = members;
+                work.began = Some(clock);
+                return self.carry(id, moving, values);
+            }
             Job::Run => unreachable!("a transaction is run once"),
         }
         self.ran(id, members, replies, changes, clock);
+    }
+
+    /// Locks the keys of a MIGRATE.
+    pub(in crate::core) fn begin_migration(
+        &mut self,
+        moving: Box<Moving>,
+        (target, protocol): (Target, Protocol),
+        parts: Vec<Part<Box<Ask>>>,
+    ) {
+        // It is counted when it has moved.
+        let members = vec![Member::new(target, protocol, None)];
+        self.begin_work(Work::new(members, Job::Carry(moving), Vec::new()), parts);
+    }
+
+    /// A MIGRATE is over: its reply, and what it deletes.
+    pub(in crate::core) fn carried(
+        &mut self,
+        id: TransactionId,
+        replies: Vec<u8>,
+        changes: Effects,
+    ) {
+        // Else its locks were given up, and the client has been told.
+        let Some(work) = self.coordinator.payload(id) else { return };
+        let (mut members, clock) = (std::mem::take(&mut work.members), work.began);
+        members.iter_mut().for_each(|member| member.end = replies.len());
+        self.ran(id, members, replies, changes, clock.expect("it has begun"));
     }
 
     /// The commands that ran while everything was locked have left these effects; `None`: they are too large.
@@ -506,6 +540,9 @@ impl Core {
     /// Answers commands over several shards.
     fn finish_work(&mut self, work: Work, outcome: Outcome) {
         self.unwatch(work.watched);
+        if matches!(work.job, Job::Carry(_)) {
+            self.migration_not_locked();
+        }
         if outcome == Outcome::Committed {
             for (kind, channel, payload) in &work.published {
                 self.publish(Target::Nobody, *kind, channel, payload);

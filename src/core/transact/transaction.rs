@@ -281,7 +281,9 @@ fn execute(
                     run(context.core, index, context.target, command, arguments.borrow(), &mut out);
                 match outcome {
                     Ok(Answer::Now) => {}
-                    Ok(Answer::Later) => unreachable!("{} does not ask", command.name),
+                    Ok(Answer::Later | Answer::LaterCounted) => {
+                        unreachable!("{} does not ask", command.name)
+                    }
                     Err(refusal) => Reply::new(&mut out, protocol).error_bytes(&refusal.line()),
                 }
                 replies.push(Some(out));

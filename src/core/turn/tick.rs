@@ -27,6 +27,7 @@ impl Core {
         let steady_ms = self.turn.steady_ms;
         self.tend_shards();
         self.give_back_memory(SLABS_GIVEN_BACK_PER_TICK);
+        self.tend_migrations();
         self.coordinator.tick(&mut self.coordinated);
         for listener in std::mem::take(&mut self.silent_listeners) {
             self.arm_listener(listener);
@@ -214,6 +215,7 @@ impl Core {
             self.stop_shard(local);
         }
         self.refuse_wishes();
+        self.stop_migrations();
         self.close_blocked();
         for (socket, _) in &self.listeners {
             // Ends the accept in the ring. A listener that is closed already is as good.

@@ -22,6 +22,8 @@ const FIRST_BALANCE: i64 = 1000;
 pub enum Transfers {
     /// In a transaction.
     Atomic,
+    /// By a script, which names its keys or finds them while it runs.
+    Scripted,
     /// By two requests, which readers must notice: the test of the test.
     OneByOne,
 }
@@ -70,9 +72,13 @@ impl Bank {
             done: vec![0; TELLERS],
             pending: vec![None; TELLERS],
         };
+        let (account, receipt) = match transfers {
+            Transfers::Scripted => ("scripted-account", "scripted-receipt"),
+            Transfers::Atomic | Transfers::OneByOne => ("account", "receipt"),
+        };
         Bank {
-            accounts: keys_in_turn("account", ACCOUNTS, shards),
-            receipts: keys_in_turn("receipt", TELLERS, shards),
+            accounts: keys_in_turn(account, ACCOUNTS, shards),
+            receipts: keys_in_turn(receipt, TELLERS, shards),
             transfers,
             books: Mutex::new(books),
             refused: AtomicU64::new(0),
@@ -88,6 +94,9 @@ impl Bank {
             client.try_call(&take)?;
             client.try_call(&give)?;
             return Ok(true);
+        }
+        if self.transfers == Transfers::Scripted {
+            return self.run_script(teller, transfer, chance, client);
         }
         let keys = [self.accounts[from].clone(), self.accounts[to].clone()];
         let watched = match chance.below(3) {
@@ -119,6 +128,33 @@ impl Bank {
         };
         self.books.lock().expect("nobody panics here").conclude(teller, done);
         Ok(done)
+    }
+
+    fn run_script(
+        &self,
+        teller: usize,
+        transfer: Transfer,
+        chance: &mut Chance,
+        client: &mut Client,
+    ) -> Step {
+        const SCRIPT: &str = "local names = #KEYS > 0 and KEYS or {ARGV[3], ARGV[4], ARGV[5]} \
+            redis.call('decrby', names[1], ARGV[1]) \
+            if redis.call('get', names[1]) == false then return 'no account' end \
+            redis.call('incrby', names[2], ARGV[1]) \
+            return redis.call('set', names[3], ARGV[2])";
+        let [take, give, receipt] = self.commands(teller, transfer);
+        let keys = [&take[1], &give[1], &receipt[1]];
+        let mut request = vec!["EVAL".to_string(), SCRIPT.to_string()];
+        let names = keys.map(Clone::clone);
+        let values = [take[2].clone(), receipt[2].clone()];
+        match chance.below(2) {
+            0 => request.extend(["3".to_string()].into_iter().chain(names).chain(values)),
+            _ => request.extend(["0".to_string()].into_iter().chain(values).chain(names)),
+        }
+        self.books.lock().expect("nobody panics here").pending[teller] = Some(transfer);
+        expect(client, &request, &Value::ok())?;
+        self.books.lock().expect("nobody panics here").conclude(teller, true);
+        Ok(true)
     }
 
     fn commands(&self, teller: usize, transfer: Transfer) -> [Vec<String>; 3] {

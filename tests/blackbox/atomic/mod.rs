@@ -7,6 +7,7 @@
 mod bank;
 mod derived;
 mod group;
+mod mixture;
 mod moves;
 mod pair;
 mod presence;
@@ -19,6 +20,7 @@ use crate::support::{Chance, Program, Server, kill_cycles};
 use bank::{Bank, Transfers};
 use derived::Derived;
 use group::{Group, Writing};
+use mixture::Mixture;
 use moves::Moves;
 use pair::Pairs;
 use presence::{Elections, Removals};
@@ -141,6 +143,23 @@ fn whole_keyspaces_are_flushed_and_swapped_at_once() {
     });
 }
 
+#[test]
+fn scripts_over_shards_keep_the_sum() {
+    holds("scripts_over_shards_keep_the_sum", |shards| {
+        vec![Box::new(Bank::new(shards, Transfers::Scripted))]
+    });
+}
+
+/// Redis 7.0 has no deadlines of fields.
+#[test]
+fn elements_of_every_type_are_put_once_and_taken_once() {
+    if program() == Program::Ringraft {
+        holds("elements_of_every_type_are_put_once_and_taken_once", |shards| {
+            vec![Box::new(Mixture::new(shards))]
+        });
+    }
+}
+
 fn everything(shards: usize) -> Vec<Box<dyn Scene>> {
     vec![
         Box::new(Group::new(shards, Writing::Atomic)),
@@ -244,6 +263,21 @@ fn kills_leave_all_or_nothing_while_shards_move() {
     }
     let name = "kills_leave_all_or_nothing_while_shards_move";
     kill_and_settle(name, 4, &storage, scenes, kill_cycles() / 2);
+}
+
+/// The same of collections of all types, blocking pops among them, and of scripts.
+#[test]
+fn kills_leave_all_or_nothing_of_collections_and_scripts() {
+    if program() == Program::Ringraft {
+        let scenes: Vec<Box<dyn Scene>> = vec![
+            Box::new(Mixture::new(3)),
+            Box::new(Bank::new(3, Transfers::Scripted)),
+            Box::new(Moves::new(3, cores_of_this_machine().min(3), true)),
+        ];
+        let name = "kills_leave_all_or_nothing_of_collections_and_scripts";
+        let storage = ["--fsync", "always", "--segment-size", "8mb", "--snapshot-log-bytes", "1mb"];
+        kill_and_settle(name, 3, &storage, scenes, kill_cycles());
+    }
 }
 
 /// What the operating system has survives the end of the process, whatever is synced when.

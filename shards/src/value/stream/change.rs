@@ -34,6 +34,8 @@ pub struct Trim {
 struct Trimmed {
     /// So many blocks as a whole.
     block_count: u64,
+    /// Entries of the closed ones of them.
+    closed_entries: u64,
     /// What is left of the next one, if it loses something.
     rest: Option<Builder>,
     /// Entries that go.
@@ -45,6 +47,7 @@ impl Content {
     fn close(&mut self) {
         if let Some(block) = std::mem::take(&mut self.open).block() {
             sorted_map::push(&mut self.closed, &block.first().bytes(), block.bytes());
+            self.runs.push(block.count());
         }
     }
 
@@ -56,6 +59,7 @@ impl Content {
         let last = self.closed.get(rank).expect("there are so many");
         self.open = Builder::of(block_of(last));
         self.closed.remove(rank);
+        self.runs.remove(rank, self.open.count());
     }
 
     fn append<'p>(
@@ -78,7 +82,12 @@ impl Content {
             self.open = block;
             return self.reopen();
         }
-        let [key, _] = self.closed.get(rank).expect("there is such a block");
+        let record = self.closed.get(rank).expect("there is such a block");
+        let ([key, _], before) = (record, block_of(record).count());
+        match block.block() {
+            Some(block) => self.runs.shrink(rank, before - block.count()),
+            None => self.runs.remove(rank, before),
+        }
         match block.block() {
             Some(block) if block.first().bytes() == key => {
                 sorted_map::put(&mut self.closed, &block.first().bytes(), block.bytes());
@@ -100,8 +109,19 @@ impl Content {
 
     /// What trimming does not leave.
     fn trimmed(&self, trim: Trim) -> Trimmed {
-        let (mut block_count, mut gone, mut rest) = (0, 0, None);
-        let mut blocks = self.blocks_from(0).peekable();
+        // Where everything goes, it goes by runs.
+        let permits = |gone: u64| trim.limit == 0 || gone <= trim.limit;
+        let (mut block_count, mut gone) = match trim.to {
+            TrimTo::Count(count) => {
+                self.runs.pass(|_, gone| permits(gone) && self.count - gone >= count)
+            }
+            TrimTo::Id(id) => {
+                let end = self.rank_of(id);
+                self.runs.pass(|blocks, gone| permits(gone) && blocks <= end)
+            }
+        };
+        let (mut closed_entries, mut rest) = (gone, None);
+        let mut blocks = self.blocks_from(block_count).peekable();
         while let Some(block) = blocks.next() {
             let left = self.count - gone;
             if matches!(trim.to, TrimTo::Count(count) if left <= count) {
@@ -119,6 +139,9 @@ impl Content {
                 }
             };
             if goes_whole {
+                if block_count < self.closed.count() {
+                    closed_entries += here;
+                }
                 (block_count, gone) = (block_count + 1, gone + here);
                 continue;
             }
@@ -136,12 +159,12 @@ impl Content {
             }
             break;
         }
-        Trimmed { block_count, rest, gone }
+        Trimmed { block_count, closed_entries, rest, gone }
     }
 
     /// Returns the blocks that went as a whole.
     fn trim(&mut self, trimmed: Trimmed) -> SortedMap {
-        let Trimmed { block_count, rest, gone } = trimmed;
+        let Trimmed { block_count, closed_entries, rest, gone } = trimmed;
         if let Some(rest) = rest {
             self.replace_block(block_count, rest);
         }
@@ -149,7 +172,14 @@ impl Content {
             self.open = Builder::default();
         }
         self.count -= gone;
-        self.closed.take_range(0, block_count)
+        self.runs.remove_first(block_count.min(self.closed.count()), closed_entries);
+        let taken = self.closed.take_range(0, block_count);
+        debug_assert_eq!(
+            self.runs.pass(|_, _| true),
+            (self.closed.count(), self.count - self.open.count()),
+            "runs follow their blocks"
+        );
+        taken
     }
 
     /// Puts a block behind all others. False when it does not belong there.
@@ -241,7 +271,8 @@ impl<P: Place> StreamMut<P> {
         true
     }
 
-    /// Takes out the first entries. Returns how many. Cost: a look at each block that goes; their memory is freed bit by bit.
+    /// Takes out the first entries. Returns how many. Cost: a look at each run of 64 blocks that goes, and
+    /// at those of the last one; their memory is freed bit by bit.
     pub fn trim(&mut self, trim: Trim) -> u64 {
         let Some(content) = self.stream().content else { return 0 };
         let trimmed = content.trimmed(trim);

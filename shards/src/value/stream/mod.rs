@@ -14,6 +14,7 @@ mod id;
 #[cfg(test)]
 mod model;
 mod part;
+mod runs;
 
 pub use block::{Block, Entry};
 pub use change::{GroupMut, StreamMut, Trim, TrimTo};
@@ -25,6 +26,7 @@ pub use part::StreamPart;
 use super::body::Stored;
 use super::sorted_map::{self, SortedMap};
 use block::Builder;
+use runs::Runs;
 use std::collections::BTreeMap;
 
 /// Names of groups with the groups.
@@ -40,6 +42,8 @@ pub(super) struct Content {
     max_deleted_id: StreamId,
     count: u64,
     closed: SortedMap,
+    /// Entries of the closed blocks.
+    runs: Runs,
     open: Builder,
     groups: Groups,
     /// Bytes of the groups and their names.
