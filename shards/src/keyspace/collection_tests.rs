@@ -317,6 +317,41 @@ fn a_large_value_is_freed_bit_by_bit() {
 }
 
 #[test]
+fn what_is_cut_off_a_large_collection_is_freed_bit_by_bit() {
+    const COUNT: u64 = if cfg!(miri) { 2_000 } else { 50_000 };
+    let mut bench = Bench::new();
+    let [list, set, sorted] = ["list", "set", "sorted"].map(|name| key(&bench, name));
+    let mut edit = bench.edit();
+    for n in 0..COUNT {
+        let element = format!("element:{n}");
+        edit.list_mut(&list).expect("a list").push(End::Back, element.as_bytes());
+        edit.set_mut(&set).expect("a set").add(element.as_bytes());
+        edit.sorted_set_mut(&sorted).expect("a sorted set").set(element.as_bytes(), n as f64);
+    }
+    let cuts: [&dyn Fn(&mut Bench); 4] = [
+        &|bench| bench.edit().list_mut(&list).expect("a list").remove(10, COUNT - 20),
+        &|bench| bench.edit().set_mut(&set).expect("a set").remove_at(3, COUNT - 9),
+        &|bench| bench.edit().sorted_set_mut(&sorted).expect("it is").remove_at(7, COUNT / 2),
+        &|bench| bench.edit().sorted_set_mut(&sorted).expect("it is").remove_at(0, COUNT),
+    ];
+    for cut in cuts {
+        let used = bench.keyspace.used_bytes();
+        cut(&mut bench);
+        assert!(bench.keyspace.freeing_bytes() > 0, "what is cut off is not freed at once");
+        assert!(bench.keyspace.used_bytes() + used / 100 + 4096 > used / 2);
+        let mut steps = 0;
+        while bench.keyspace.free_some(1) {
+            steps += 1;
+        }
+        assert!(steps > 10, "{steps}");
+        assert_eq!(bench.keyspace.freeing_bytes(), 0);
+    }
+    let count = |bench: &Bench, key: &Key<'_>| bench.view().peek(key).map(|i| i.value().count());
+    let counts = [list, set, sorted].map(|key| count(&bench, &key));
+    assert_eq!(counts, [Some(20), Some(9), None]);
+}
+
+#[test]
 fn renaming_moves_trees() {
     let mut bench = Bench::new();
     let (k, longer) = (key(&bench, "k"), key(&bench, "another, longer name"));

@@ -258,6 +258,17 @@ impl<P: Place> Place for &mut P {
     }
 }
 
+/// Records that are freed at once when they are cut off; more go bit by bit.
+pub(super) const FREED_AT_ONCE_MAX: u64 = 512;
+
+/// Frees what was cut off the tree of a list or of a set.
+pub(super) fn discard_elements(place: &mut impl Place, gone: Tree<1>) {
+    if gone.count() > FREED_AT_ONCE_MAX {
+        let hasher = place.member_hasher();
+        place.discard(Body { hasher, trees: Trees::Elements(gone) });
+    }
+}
+
 /// The records of a collection, small or large.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Source<'a, const W: usize> {

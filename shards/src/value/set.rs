@@ -1,7 +1,9 @@
 //! Sets: members without an order of their own. Sets of integers alone are ascending, small ones in the order in which
 //! the members came, large ones in that of their hashes.
 
-use super::body::{Body, Place, Source, Stored, Trees, insert_small, remove_small, small_bytes};
+use super::body::{
+    Body, Place, Source, Stored, Trees, discard_elements, insert_small, remove_small, small_bytes,
+};
 use super::integers::Integers;
 use super::limits::PACK_BYTES_MAX;
 use super::{Form, members};
@@ -218,7 +220,9 @@ impl<P: Place> SetMut<P> {
             }
             Stored::Pack(_) => remove_small::<1>(&mut self.place, rank, count),
             Stored::Tree(_) => {
-                self.place.body_mut().trees.elements_mut().remove_range(rank, count);
+                let tree = self.place.body_mut().trees.elements_mut();
+                let gone = tree.take_range(rank, count);
+                discard_elements(&mut self.place, gone);
             }
         }
     }

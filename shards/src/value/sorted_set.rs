@@ -2,10 +2,13 @@
 //!
 //! Large ones have two trees: one in that order, one by the members' hashes that knows each one's score.
 
-use super::body::{Body, Place, Source, Stored, Trees, insert_small, remove_small, tree_of};
+use super::body::{
+    Body, FREED_AT_ONCE_MAX, Place, Source, Stored, Trees, insert_small, remove_small, tree_of,
+};
 use super::limits::PACK_BYTES_MAX;
 use super::members;
 use super::pack::Record;
+use super::tree::Tree;
 use std::cmp::Ordering;
 
 /// A sorted set that is read.
@@ -183,13 +186,21 @@ impl<P: Place> SortedSetMut<P> {
         let body = self.place.body_mut();
         let hasher = body.hasher;
         let (order, index) = body.trees.scored_mut();
+        if count == order.count() {
+            let (order, index) = (std::mem::take(order), std::mem::take(index));
+            return self.place.discard(Body { hasher, trees: Trees::Scored { order, index } });
+        }
         for record in order.records_from(rank).take(count as usize) {
             let hash = hasher.place(record[0]);
             let found = index
                 .search(hash, &|other| (hasher.place(other[0]), other[0]).cmp(&(hash, record[0])));
             index.remove(found.expect("every member is in both trees"));
         }
-        order.remove_range(rank, count);
+        let order = order.take_range(rank, count);
+        if order.count() > FREED_AT_ONCE_MAX {
+            let trees = Trees::Scored { order, index: Tree::default() };
+            self.place.discard(Body { hasher, trees });
+        }
     }
 
     fn take(&mut self, member: &[u8], score: f64) {

@@ -176,8 +176,7 @@ impl Core {
             && let Some(moving) = self.migrations.waiting.pop_front()
         {
             self.migrations.locking += 1;
-            let mut needs: BTreeMap<ShardId, (LockSet, Vec<(DatabaseIndex, Vec<u8>)>)> =
-                BTreeMap::new();
+            let mut needs: BTreeMap<ShardId, (LockSet, Vec<_>)> = BTreeMap::new();
             for key in &moving.migration.keys {
                 let hash = self.router.hash(key);
                 let (locks, items) = needs.entry(self.router.shard(hash)).or_default();
@@ -220,7 +219,7 @@ impl Core {
             }
         }
         if parts.is_empty() {
-            return self.moved(id, moving, Vec::new(), |reply| reply.simple("NOKEY"));
+            return self.moved(id, &moving, Vec::new(), |reply| reply.simple("NOKEY"));
         }
         let stage = Arc::new(Stage::default());
         let carriage = Carriage {
@@ -238,7 +237,7 @@ impl Core {
                 carrier.send(carriage).expect("a carrier lives as long as the way to it");
                 self.migrations.running.insert(id, Running { moving, stage, carrier });
             }
-            Err(error) => self.moved(id, moving, Vec::new(), |reply| {
+            Err(error) => self.moved(id, &moving, Vec::new(), |reply| {
                 reply.error(&format!("ERR no thread for MIGRATE: {error}"));
             }),
         }
@@ -272,8 +271,8 @@ impl Core {
             false => arrived.acknowledged,
         };
         match arrived.error {
-            None => self.moved(id, moving, gone, |reply| reply.ok()),
-            Some(error) => self.moved(id, moving, gone, |reply| reply.error_bytes(&error)),
+            None => self.moved(id, &moving, gone, |reply| reply.ok()),
+            Some(error) => self.moved(id, &moving, gone, |reply| reply.error_bytes(&error)),
         }
     }
 
@@ -281,7 +280,7 @@ impl Core {
     fn moved(
         &mut self,
         id: TransactionId,
-        moving: Box<Moving>,
+        moving: &Moving,
         gone: Vec<Vec<u8>>,
         write: impl FnOnce(&mut Reply<'_>),
     ) {
