@@ -6,6 +6,7 @@
 //! falls silent, and the others elect. Nothing here is needed for safety.
 
 use super::wire::NodeMessage;
+use crate::core::shard::LocalShard;
 use crate::core::{Core, wall_clock_ms};
 use crate::limits::{
     CLOCK_NOTED_MS, CLOCK_UNFIT_MS, CONDITION_TICKS, DISK_HANGS_MS, DISK_SILENT_MS,
@@ -31,12 +32,15 @@ impl Unfit {
     pub const DISK_SLOW: Unfit = Unfit(4);
     /// Its wall clock differs from those of the others.
     pub const CLOCK_OFF: Unfit = Unfit(8);
+    /// A replica of it was lost, and has no vote again yet: it cannot lead all shards.
+    pub const LACKS_SHARD: Unfit = Unfit(16);
 
-    const REASONS: [(Unfit, &'static str); 4] = [
+    const REASONS: [(Unfit, &'static str); 5] = [
         (Unfit::DISK_HANGS, "its disk hangs"),
         (Unfit::DISK_FULL, "its disk is full"),
         (Unfit::DISK_SLOW, "its disk is slow"),
         (Unfit::CLOCK_OFF, "its clock is off"),
+        (Unfit::LACKS_SHARD, "it gets a shard anew"),
     ];
 
     /// As another node has said it.
@@ -80,6 +84,8 @@ struct DiskFacts {
     /// Since when its oldest log write is under way, milliseconds.
     oldest_ms: u64,
     p99_us: u64,
+    /// Was a replica lost that has no vote again?
+    lacks_shard: bool,
 }
 
 /// Readings of another node's clock that count.
@@ -137,6 +143,7 @@ impl Fitness {
         disks.values().fold(DiskFacts::default(), |all, one| DiskFacts {
             oldest_ms: all.oldest_ms.max(one.oldest_ms),
             p99_us: all.p99_us.max(one.p99_us),
+            lacks_shard: all.lacks_shard || one.lacks_shard,
         })
     }
 
@@ -221,7 +228,12 @@ impl Core {
     /// Looks how this node is, and gives leadership up when it is not fit for it.
     pub(super) fn tick_fitness(&mut self) {
         self.storage.tick_times(self.turn.steady_ms);
+        let lacks = |shard: &LocalShard| {
+            let member = shard.group.config().node;
+            member.generation() > 0 && !shard.group.membership().votes(member)
+        };
         let facts = DiskFacts {
+            lacks_shard: self.shards.iter().any(lacks),
             oldest_ms: self.storage.oldest_write_ms(),
             p99_us: self.storage.log_write_p99_us(),
         };
@@ -244,7 +256,8 @@ impl Core {
             .when(disk.oldest_ms >= DISK_HANGS_MS)
             .or(Unfit::DISK_FULL.when(self.is_short()))
             .or(Unfit::DISK_SLOW.when(is_slow(disk.p99_us, &others_p99_us)))
-            .or(Unfit::CLOCK_OFF.when(off_ms.abs() >= CLOCK_UNFIT_MS));
+            .or(Unfit::CLOCK_OFF.when(off_ms.abs() >= CLOCK_UNFIT_MS))
+            .or(Unfit::LACKS_SHARD.when(disk.lacks_shard));
         self.note_clock(off_ms);
         let before = Unfit(fitness.own.swap(unfit.0, Ordering::Relaxed));
         if unfit != before {
