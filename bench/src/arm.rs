@@ -56,6 +56,13 @@ impl ServerCommand {
         ServerCommand { name: self.name.clone(), words }
     }
 
+    /// The same command with more arguments.
+    pub fn with(&self, arguments: &[&str]) -> ServerCommand {
+        let more = arguments.iter().map(ToString::to_string);
+        let words = self.words.iter().cloned().chain(more).collect();
+        ServerCommand { name: self.name.clone(), words }
+    }
+
     /// The command line, as a shell takes it.
     pub fn line(&self) -> String {
         command_line(&self.words)

@@ -8,9 +8,11 @@
 mod arm;
 mod client;
 mod cpus;
+mod etcd;
 mod fill;
 mod machine;
 mod measure;
+mod nodes;
 mod peers;
 mod proc;
 mod report;

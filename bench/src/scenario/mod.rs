@@ -38,6 +38,8 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("snapshot", include_str!("../../scenarios/snapshot.toml")),
     ("cache-zipf", include_str!("../../scenarios/cache-zipf.toml")),
     ("insert", include_str!("../../scenarios/insert.toml")),
+    ("cluster-set", include_str!("../../scenarios/cluster-set.toml")),
+    ("cluster-get", include_str!("../../scenarios/cluster-get.toml")),
 ];
 
 /// One benchmark, ready to run.

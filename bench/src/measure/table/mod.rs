@@ -3,6 +3,7 @@
 //! Each section starts the servers it needs with the commands that its targets speak of. It takes hours with
 //! five rounds; `--section` and `--scenario` run a part of it, `--repeats`, `--seconds` and `--keys` make it shorter and less certain.
 
+mod cluster;
 mod cores;
 mod default_start;
 mod push;
@@ -95,6 +96,8 @@ enum Section {
     Fairness,
     /// Cost with more keys and more connections.
     Growth,
+    /// Three nodes, against etcd and against one.
+    Cluster,
 }
 
 /// What is found goes here.
@@ -146,6 +149,7 @@ pub fn run(options: &Options) -> Result<(), String> {
             Section::Open => findings.open()?,
             Section::Fairness => findings.fairness()?,
             Section::Growth => findings.growth()?,
+            Section::Cluster => findings.cluster()?,
         }
         // A part is shown when it is done, so that a run that is cut short has told what it knew.
         println!("{section:?}\n{}", Goal::table(&findings.goals[before..]));
