@@ -36,7 +36,16 @@ impl Cluster {
         let join = seed.as_deref().map(|seed| ["--join", seed]);
         let arguments: Vec<&str> =
             arguments.iter().copied().chain(join.into_iter().flatten()).collect();
-        let mut server = Server::prepare(Program::Ringraft, &arguments);
+        self.start(&arguments, prepare)
+    }
+
+    /// Starts one more node, which joins by the node at this port. Returns its place.
+    pub fn add_by(&mut self, port: &str) -> usize {
+        self.start(&["--join", port], |_| {})
+    }
+
+    fn start(&mut self, arguments: &[&str], prepare: impl FnOnce(&mut Server)) -> usize {
+        let mut server = Server::prepare(Program::Ringraft, arguments);
         prepare(&mut server);
         server.launch();
         self.servers.push(server);

@@ -18,4 +18,5 @@ mod mounts;
 mod namespaces;
 mod network;
 mod secure;
+mod soak;
 mod tracking;
