@@ -25,6 +25,11 @@ pub const RECEIVE_BUFFER_COUNT: usize = 512;
 pub const RECEIVE_BUFFERS_IN_USE_MIN: usize = 32;
 const _: () = assert!(RECEIVE_BUFFERS_IN_USE_MIN <= RECEIVE_BUFFER_COUNT);
 
+/// How long a start waits for the kernel to have memory for a core's ring, and how long between two attempts.
+pub const RING_MEMORY_WAIT: Duration = Duration::from_secs(2);
+/// See [`RING_MEMORY_WAIT`].
+pub const RING_MEMORY_PAUSE: Duration = Duration::from_millis(20);
+
 /// Receives in a second up to which a core counts as resting: the memory of its receive buffers is given back, and the
 /// next receives cost a page fault each.
 pub const RECEIVES_AT_REST_MAX: usize = 64;

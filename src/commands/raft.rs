@@ -145,8 +145,10 @@ fn raftleader(
     _reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
     ask(context, call, |core, facts, reply| {
+        // A node that stands by has no group to ask.
+        let leads_all = || core.shared.cluster.address(core.shared.cluster.route()?);
         let leader = facts.status.leader.and_then(|leader| address_of(core, leader));
-        match leader {
+        match leader.or_else(leads_all) {
             Some(address) => reply.bulk(address.as_bytes()),
             None => reply.null(),
         }

@@ -105,10 +105,7 @@ fn ask(seed: &str, asking: &Asking<'_>, now_ms: u64) -> Result<Identity, Failed>
         _ => Failed::Unreachable(error.to_string()),
     })?;
     match answer {
-        Answer::Error(text) if text.starts_with("ERR leader not known") => {
-            Err(Failed::Unreachable(text))
-        }
-        Answer::Error(text) if text.starts_with("LOADING") => Err(Failed::Unreachable(text)),
+        Answer::Error(text) if is_passing(&text) => Err(Failed::Unreachable(text)),
         // It sends requests to nobody: the leader is asked itself.
         Answer::Error(text) if text.starts_with("TRY ") => ask(text[4..].trim(), asking, now_ms),
         Answer::Error(text) => Err(Failed::Refused(text)),
@@ -118,6 +115,13 @@ fn ask(seed: &str, asking: &Asking<'_>, now_ms: u64) -> Result<Identity, Failed>
         },
         _ => Err(Failed::Refused("it is no ringraft, or one of another version".into())),
     }
+}
+
+/// Is it an answer of a moment in which nobody leads, or of a node that starts? A directory that asks twice is told the same.
+fn is_passing(text: &str) -> bool {
+    const PASSING: [&str; 4] =
+        ["ERR leader not known", "ERR the outcome is not known", "leadership lost", "LOADING"];
+    PASSING.iter().any(|start| text.starts_with(start))
 }
 
 fn read_told(node: i64, told: &[u8], now_ms: u64) -> Result<Identity, Failed> {

@@ -17,8 +17,9 @@ use crate::core::mail::router::Router;
 use crate::core::place::board::Board;
 use crate::core::place::load::CpuTimes;
 use crate::core::{Core, Lost, Parts, Shared, Stage, wall_clock_ms};
+use crate::limits::{RING_MEMORY_PAUSE, RING_MEMORY_WAIT};
 use crate::net::listener;
-use crate::net::ring::Ring;
+use crate::net::ring::{Features, Ring};
 use crate::net::unix::UnixSocket;
 use crate::script::library::Library;
 use crate::settings::values::CoresInUse;
@@ -28,6 +29,7 @@ use ringraft_shards::keyspace::KeyHasher;
 use ringraft_shards::peer::Identity as PeerProcess;
 use socket2::Socket;
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -368,7 +370,7 @@ impl CoreStart {
     }
 
     async fn live(self, seat: Seat) -> Result<(), String> {
-        let ring = match Ring::new(self.settings.ring_features) {
+        let ring = match set_up_ring(self.settings.ring_features) {
             Ok(ring) => ring,
             Err(error) => {
                 return self.give_up(format!("cannot set up a socket ring: {error}"));
@@ -423,5 +425,21 @@ impl CoreStart {
             std::process::exit(1);
         }
         result
+    }
+}
+
+/// The memory of a ring comes back a moment after its process was killed: who starts right behind it waits for it.
+fn set_up_ring(features: Features) -> io::Result<Ring> {
+    let begun = Instant::now();
+    loop {
+        match Ring::new(features) {
+            Err(error)
+                if error.raw_os_error() == Some(libc::ENOMEM)
+                    && begun.elapsed() < RING_MEMORY_WAIT =>
+            {
+                std::thread::sleep(RING_MEMORY_PAUSE);
+            }
+            outcome => return outcome,
+        }
     }
 }

@@ -22,6 +22,8 @@ const ACCOUNTS: u64 = 10;
 const MONEY: i64 = 1000;
 /// Requests that all clients together get done between two faults.
 const BETWEEN_FAULTS: u64 = 300;
+/// Steps after which a client goes to another node, on the average.
+const ROAMS_EVERY: u64 = 100;
 
 /// What everybody shares.
 struct World {
@@ -45,6 +47,14 @@ struct Roamer<'a> {
 }
 
 impl Roamer<'_> {
+    /// Is there more to do? From time to time it is done at another node.
+    fn goes_on(&mut self) -> bool {
+        if self.chance.below(ROAMS_EVERY) == 0 {
+            self.client = None;
+        }
+        !self.world.is_over.load(SeqCst)
+    }
+
     /// The reply; None when nobody knows what became of the request.
     fn ask(&mut self, arguments: &[&str]) -> Option<Value> {
         let begin = Instant::now();
@@ -76,7 +86,7 @@ impl Roamer<'_> {
 fn append(mut roamer: Roamer, key: &str) -> Vec<u64> {
     let mut acknowledged = Vec::new();
     for number in 0.. {
-        if roamer.world.is_over.load(SeqCst) {
+        if !roamer.goes_on() {
             break;
         }
         let reply = roamer.ask(&["RPUSH", key, &number.to_string()]);
@@ -92,7 +102,7 @@ fn pay(mut roamer: Roamer) {
     let all: Vec<String> = (0..ACCOUNTS).map(|n| format!("account:{n}")).collect();
     let mut count: Vec<&str> = vec!["MGET"];
     count.extend(all.iter().map(String::as_str));
-    while !roamer.world.is_over.load(SeqCst) {
+    while roamer.goes_on() {
         let (from, to) = (roamer.chance.below(ACCOUNTS), roamer.chance.below(ACCOUNTS));
         let (from, to) = (format!("account:{from}"), format!("account:{to}"));
         let script = "redis.call('decrby', KEYS[1], 3) redis.call('incrby', KEYS[2], 3) return 1";
@@ -110,7 +120,8 @@ fn pay(mut roamer: Roamer) {
         }
         let Some(reply) = roamer.ask(&count) else { continue };
         if !reply.is_error() {
-            let sum: i64 = reply.elements().iter().map(|value| number(value) as i64).sum();
+            let held = |value: &Value| value.text().parse::<i64>().expect("a number");
+            let sum: i64 = reply.elements().iter().map(held).sum();
             assert_eq!(sum, MONEY, "money came or went: {reply:?}");
         }
     }
@@ -119,7 +130,7 @@ fn pay(mut roamer: Roamer) {
 fn produce(mut roamer: Roamer, name: usize) -> Vec<String> {
     let mut acknowledged = Vec::new();
     for number in 0.. {
-        if roamer.world.is_over.load(SeqCst) {
+        if !roamer.goes_on() {
             break;
         }
         let item = format!("{name}-{number}");
@@ -131,7 +142,7 @@ fn produce(mut roamer: Roamer, name: usize) -> Vec<String> {
 }
 
 fn consume(mut roamer: Roamer) {
-    while !roamer.world.is_over.load(SeqCst) {
+    while roamer.goes_on() {
         let Some(Value::Array(pair)) = roamer.ask(&["BRPOP", "queue", "0.5"]) else {
             continue;
         };
@@ -143,7 +154,7 @@ fn consume(mut roamer: Roamer) {
 /// One register that many write and read.
 fn register(mut roamer: Roamer) {
     let world = roamer.world;
-    while !world.is_over.load(SeqCst) {
+    while roamer.goes_on() {
         if roamer.chance.below(3) == 0 {
             let pending = world.register.write();
             let value = pending.value.to_string();
@@ -207,6 +218,7 @@ impl Fate<'_> {
             _ if self.cluster.up().count() < NODES_MAX => self.join(),
             _ => self.remove(),
         };
+        println!("soak: {name}");
         *self.counts.entry(name).or_default() += 1;
         self.cluster.settle();
         self.wait_for(BETWEEN_FAULTS);

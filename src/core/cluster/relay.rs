@@ -445,6 +445,12 @@ impl Core {
                     Target::Connection { .. } if origin.is_relayed => {
                         self.answers.write(origin, |out| out.extend_from_slice(AGAIN));
                     }
+                    // What a command has made of itself: the command is given again, by who gave it.
+                    Target::Connection { .. } if parked.caller().command.flags.internal => {
+                        self.answers.write(origin, |out| {
+                            Reply::new(out, origin.protocol).error(NO_LEADER);
+                        });
+                    }
                     Target::Connection { .. } => shard.sent_back.push(parked),
                     _ => shard.held.push_back(parked),
                 }
