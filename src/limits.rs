@@ -328,6 +328,9 @@ pub const SCRIPT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(
 /// A script that runs ahead of the log ends within this time, or begins again with locks: its shard's requests wait for it.
 pub const SCRIPT_AHEAD_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(2);
 
+/// So many scripts run before garbage is collected again that one of them has told not to be.
+pub const SCRIPTS_PER_GC_RESTART: u32 = 64;
+
 /// Operations that are looked through for one that changes what a script is about to read; with more it waits for locks.
 pub const SCRIPT_AHEAD_SEARCH_MAX: usize = 1024;
 

@@ -7,7 +7,6 @@ use mlua::{LuaString, MultiValue, Value};
 pub struct Given {
     /// They.
     pub values: Vec<Value>,
-    function: &'static str,
 }
 
 /// Lua's name for the type of a value.
@@ -50,9 +49,9 @@ pub fn number_text(number: f64) -> Vec<u8> {
 }
 
 impl Given {
-    /// The arguments of `function`.
-    pub fn new(values: MultiValue, function: &'static str) -> Given {
-        Given { values: values.into_vec(), function }
+    /// The arguments of the function that runs.
+    pub fn new(values: MultiValue) -> Given {
+        Given { values: values.into_vec() }
     }
 
     /// Argument `nth`, from 1.
@@ -62,7 +61,7 @@ impl Given {
 
     /// Argument `nth` is wrong.
     pub fn fault(&self, nth: usize, why: &str) -> Fault {
-        Fault::argument(nth, self.function, why)
+        Fault::argument(nth, why)
     }
 
     fn expected(&self, nth: usize, what: &str) -> Fault {

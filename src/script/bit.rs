@@ -24,14 +24,14 @@ pub fn table(lua: &Lua) -> mlua::Result<Table> {
     let single: [(&'static str, OfOne); 3] =
         [("tobit", |a| a), ("bnot", |a| !a), ("bswap", u32::swap_bytes)];
     for (name, run) in single {
-        let run = move |_: &Lua, values| one(run(bits(Given::new(values, name).number(1)?)));
+        let run = move |_: &Lua, values| one(run(bits(Given::new(values).number(1)?)));
         table.raw_set(name, function(lua, run)?)?;
     }
     let many: [(&'static str, OfTwo); 3] =
         [("band", |a, b| a & b), ("bor", |a, b| a | b), ("bxor", |a, b| a ^ b)];
     for (name, run) in many {
         let run = move |_: &Lua, values| {
-            let given = Given::new(values, name);
+            let given = Given::new(values);
             let mut result = bits(given.number(1)?);
             for nth in 2..=given.values.len() {
                 result = run(result, bits(given.number(nth)?));
@@ -49,7 +49,7 @@ pub fn table(lua: &Lua) -> mlua::Result<Table> {
     ];
     for (name, run) in shifts {
         let run = move |_: &Lua, values| {
-            let given = Given::new(values, name);
+            let given = Given::new(values);
             let (value, count) = (bits(given.number(1)?), bits(given.number(2)?));
             one(run(value, count & 31))
         };
@@ -60,7 +60,7 @@ pub fn table(lua: &Lua) -> mlua::Result<Table> {
 }
 
 fn to_hex(lua: &Lua, values: MultiValue) -> Result<MultiValue, Fault> {
-    let given = Given::new(values, "tohex");
+    let given = Given::new(values);
     let value = bits(given.number(1)?);
     let digits = match given.get(2) {
         None => 8,

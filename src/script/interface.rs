@@ -151,7 +151,7 @@ fn sha1hex(lua: &Lua, values: MultiValue) -> Results {
 }
 
 fn log(lua: &Lua, place: &Place, values: MultiValue) -> Results {
-    let given = Given::new(values, "log");
+    let given = Given::new(values);
     if given.values.len() < 2 {
         return Err(refusal(lua, "ERR redis.log() requires two arguments or more."));
     }
@@ -169,7 +169,7 @@ fn log(lua: &Lua, place: &Place, values: MultiValue) -> Results {
 }
 
 fn set_resp(lua: &Lua, place: &Place, values: MultiValue) -> Results {
-    let given = Given::new(values, "setresp");
+    let given = Given::new(values);
     if given.values.len() != 1 {
         return Err(refusal(lua, "ERR redis.setresp() requires one argument."));
     }
@@ -182,7 +182,7 @@ fn set_resp(lua: &Lua, place: &Place, values: MultiValue) -> Results {
 }
 
 fn set_repl(lua: &Lua, values: MultiValue) -> Results {
-    let given = Given::new(values, "set_repl");
+    let given = Given::new(values);
     if given.values.len() != 1 {
         return Err(refusal(lua, "ERR redis.set_repl() requires two arguments."));
     }

@@ -15,7 +15,7 @@ use crate::commands::Command;
 use crate::core::push::Push;
 use crate::limits::{
     LIBRARY_LOAD_TIME_MAX, SCRIPT_GUESS_TICKS_MAX, SCRIPT_SLICE, SCRIPT_TICK_INSTRUCTIONS,
-    SCRIPTS_COMPILED_MAX,
+    SCRIPTS_COMPILED_MAX, SCRIPTS_PER_GC_RESTART,
 };
 use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
@@ -255,6 +255,8 @@ pub struct Interpreter {
     bytes_max: Cell<usize>,
     /// Where the next script runs.
     stack: Option<Stack>,
+    /// Scripts that have run.
+    runs: Cell<u32>,
 }
 
 impl Interpreter {
@@ -300,6 +302,7 @@ impl Interpreter {
             functions,
             bytes_max: Cell::new(bytes_max),
             stack: None,
+            runs: Cell::new(0),
         };
         made.hook(SCRIPT_TICK_INSTRUCTIONS)?;
         Ok(made)
@@ -473,7 +476,11 @@ impl Interpreter {
             let _ = self.hook(SCRIPT_TICK_INSTRUCTIONS);
         }
         self.sandbox.clean();
-        self.lua.gc_restart();
+        self.runs.set(self.runs.get().wrapping_add(1));
+        if self.runs.get().is_multiple_of(SCRIPTS_PER_GC_RESTART) {
+            // A script may have stopped it. Each restart begins a step at once.
+            self.lua.gc_restart();
+        }
         if self.lua.used_memory() > self.bytes_max.get() / 2 {
             // Lua 5.1 does not collect when memory runs out: the next script is to find some.
             let _ = self.lua.gc_collect();

@@ -121,7 +121,7 @@ fn at_most(given: &Given, count: usize) -> Result<(), Fault> {
 }
 
 fn encode_sparse_array(_: &Lua, manner: &Manner, values: MultiValue) -> Results {
-    let given = Given::new(values, "encode_sparse_array");
+    let given = Given::new(values);
     at_most(&given, 3)?;
     switch_option(&given, 1, &manner.converts)?;
     integer_option(&given, 2, (0, i32::MAX.into()), &manner.ratio)?;
@@ -133,39 +133,34 @@ fn encode_sparse_array(_: &Lua, manner: &Manner, values: MultiValue) -> Results 
     ]))
 }
 
-fn integer_setting(
-    cell: &Cell<i64>,
-    bounds: (i64, i64),
-    values: MultiValue,
-    name: &'static str,
-) -> Results {
-    let given = Given::new(values, name);
+fn integer_setting(cell: &Cell<i64>, bounds: (i64, i64), values: MultiValue) -> Results {
+    let given = Given::new(values);
     at_most(&given, 1)?;
     integer_option(&given, 1, bounds, cell)?;
     only(Value::Number(cell.get() as f64))
 }
 
 fn encode_max_depth(_: &Lua, manner: &Manner, values: MultiValue) -> Results {
-    integer_setting(&manner.encode_depth, (1, i32::MAX.into()), values, "encode_max_depth")
+    integer_setting(&manner.encode_depth, (1, i32::MAX.into()), values)
 }
 
 fn decode_max_depth(_: &Lua, manner: &Manner, values: MultiValue) -> Results {
-    integer_setting(&manner.decode_depth, (1, i32::MAX.into()), values, "decode_max_depth")
+    integer_setting(&manner.decode_depth, (1, i32::MAX.into()), values)
 }
 
 fn encode_number_precision(_: &Lua, manner: &Manner, values: MultiValue) -> Results {
-    integer_setting(&manner.precision, (1, 14), values, "encode_number_precision")
+    integer_setting(&manner.precision, (1, 14), values)
 }
 
 fn encode_keep_buffer(_: &Lua, manner: &Manner, values: MultiValue) -> Results {
-    let given = Given::new(values, "encode_keep_buffer");
+    let given = Given::new(values);
     at_most(&given, 1)?;
     switch_option(&given, 1, &manner.keeps_buffer)?;
     only(Value::Boolean(manner.keeps_buffer.get()))
 }
 
 fn encode_invalid_numbers(lua: &Lua, manner: &Manner, values: MultiValue) -> Results {
-    let given = Given::new(values, "encode_invalid_numbers");
+    let given = Given::new(values);
     at_most(&given, 1)?;
     match given.get(1) {
         Some(Value::String(word)) if word == "null" => manner.invalid_encode.set(Invalid::Null),
@@ -186,14 +181,14 @@ fn encode_invalid_numbers(lua: &Lua, manner: &Manner, values: MultiValue) -> Res
 }
 
 fn decode_invalid_numbers(_: &Lua, manner: &Manner, values: MultiValue) -> Results {
-    let given = Given::new(values, "decode_invalid_numbers");
+    let given = Given::new(values);
     at_most(&given, 1)?;
     switch_option(&given, 1, &manner.invalid_decode)?;
     only(Value::Boolean(manner.invalid_decode.get()))
 }
 
 fn encode(lua: &Lua, manner: &Manner, values: MultiValue) -> Results {
-    let given = Given::new(values, "encode");
+    let given = Given::new(values);
     let [value] = given.values.as_slice() else {
         return Err(given.fault(1, "expected 1 argument"));
     };
@@ -203,7 +198,7 @@ fn encode(lua: &Lua, manner: &Manner, values: MultiValue) -> Results {
 }
 
 fn decode(lua: &Lua, manner: &Manner, values: MultiValue) -> Results {
-    let given = Given::new(values, "decode");
+    let given = Given::new(values);
     if given.values.len() != 1 {
         return Err(given.fault(1, "expected 1 argument"));
     }
@@ -270,13 +265,14 @@ fn write_string(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// How many elements a table has when it is an array.
 fn array_length(manner: &Manner, table: &Table) -> Result<Option<usize>, Fault> {
-    let (mut greatest, mut count, mut is_array) = (0f64, 0i64, true);
+    let (mut greatest, mut count, mut is_array) = (0i32, 0i64, true);
     table.for_each(|key: Value, _: Value| {
-        match key {
-            Value::Number(number) if number.floor() == number && number >= 1.0 => {
-                greatest = greatest.max(number);
+        match number_of_key(&key) {
+            Some(number) if number.floor() == number && number >= 1.0 => {
+                if number > f64::from(greatest) {
+                    greatest = as_int(number);
+                }
             }
-            Value::Integer(number) if number >= 1 => greatest = greatest.max(number as f64),
             _ => is_array = false,
         }
         count += 1;
@@ -286,14 +282,28 @@ fn array_length(manner: &Manner, table: &Table) -> Result<Option<usize>, Fault> 
         return Ok(None);
     }
     let ratio = manner.ratio.get();
-    if ratio > 0 && greatest > (count * ratio) as f64 && greatest > manner.safe.get() as f64 {
+    if ratio > 0 && i64::from(greatest) > (count * ratio).max(manner.safe.get()) {
         if !manner.converts.get() {
             let table = Value::Table(table.clone());
             return Err(unserialisable(&table, "excessively sparse array"));
         }
         return Ok(None);
     }
-    Ok(Some(greatest as usize))
+    Ok(usize::try_from(greatest).ok())
+}
+
+fn number_of_key(key: &Value) -> Option<f64> {
+    match key {
+        Value::Number(number) => Some(*number),
+        Value::Integer(number) => Some(*number as f64),
+        _ => None,
+    }
+}
+
+/// As C makes an `int` of a number on this machine: what does not fit is the least one.
+fn as_int(number: f64) -> i32 {
+    let fits = number >= f64::from(i32::MIN) && number <= f64::from(i32::MAX);
+    if fits { number as i32 } else { i32::MIN }
 }
 
 fn write_table(manner: &Manner, out: &mut Vec<u8>, table: &Table, depth: i64) -> Result<(), Fault> {

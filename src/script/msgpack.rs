@@ -18,18 +18,18 @@ pub fn table(lua: &Lua) -> mlua::Result<Table> {
     table.raw_set("_DESCRIPTION", "MessagePack C implementation for Lua")?;
     table.raw_set("pack", function(lua, pack)?)?;
     let unpack = |lua: &Lua, values| {
-        let given = Given::new(values, "unpack");
+        let given = Given::new(values);
         read_all(lua, &given.bytes(1)?, None, 0)
     };
     table.raw_set("unpack", function(lua, unpack)?)?;
     let unpack_one = |lua: &Lua, values| {
-        let given = Given::new(values, "unpack_one");
+        let given = Given::new(values);
         let offset = given.optional_integer(2, 0)?;
         read_all(lua, &given.bytes(1)?, Some(1), offset)
     };
     table.raw_set("unpack_one", function(lua, unpack_one)?)?;
     let unpack_limit = |lua: &Lua, values| {
-        let given = Given::new(values, "unpack_limit");
+        let given = Given::new(values);
         let limit = given.integer(2)?;
         let offset = given.optional_integer(3, 0)?;
         read_all(lua, &given.bytes(1)?, Some(limit), offset)
@@ -40,7 +40,7 @@ pub fn table(lua: &Lua) -> mlua::Result<Table> {
 
 fn pack(lua: &Lua, values: MultiValue) -> Results {
     if values.is_empty() {
-        return Err(Fault::argument(0, "pack", "MessagePack pack needs input."));
+        return Err(Fault::argument(0, "MessagePack pack needs input."));
     }
     let mut out = Vec::new();
     for value in values {

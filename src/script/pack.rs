@@ -84,7 +84,7 @@ impl<'a> Format<'a> {
     }
 
     /// An option that stands for no value.
-    fn control(&mut self, letter: u8, function: &str) -> Result<(), Fault> {
+    fn control(&mut self, letter: u8) -> Result<(), Fault> {
         match letter {
             b' ' => {}
             b'>' => self.big = true,
@@ -98,7 +98,7 @@ impl<'a> Format<'a> {
             }
             _ => {
                 let why = format!("invalid format option '{}'", char::from(letter));
-                return Err(Fault::argument(1, function, &why));
+                return Err(Fault::argument(1, &why));
             }
         }
         Ok(())
@@ -117,7 +117,7 @@ fn is_integer(letter: u8) -> bool {
 }
 
 fn pack(lua: &Lua, values: MultiValue) -> Result<MultiValue, Fault> {
-    let given = Given::new(values, "pack");
+    let given = Given::new(values);
     let text = given.bytes(1)?;
     let mut format = Format::new(&text);
     let mut out: Vec<u8> = Vec::new();
@@ -156,14 +156,14 @@ fn pack(lua: &Lua, values: MultiValue) -> Result<MultiValue, Fault> {
                 bytes.resize(size, 0);
                 out.extend(format.ordered(bytes));
             }
-            letter => format.control(letter, "pack")?,
+            letter => format.control(letter)?,
         }
     }
     Ok(MultiValue::from_iter([Value::String(lua.create_string(&out)?)]))
 }
 
 fn unpack(lua: &Lua, values: MultiValue) -> Result<MultiValue, Fault> {
-    let given = Given::new(values, "unpack");
+    let given = Given::new(values);
     let (text, data) = (given.bytes(1)?, given.bytes(2)?);
     let start = given.optional_integer(3, 1)?;
     if start <= 0 {
@@ -211,7 +211,7 @@ fn unpack(lua: &Lua, values: MultiValue) -> Result<MultiValue, Fault> {
             letter if is_integer(letter) => {
                 found.push(Value::Number(integer(&format, letter, &rest[..size])));
             }
-            letter => format.control(letter, "unpack")?,
+            letter => format.control(letter)?,
         }
         at += size;
     }
@@ -235,7 +235,7 @@ fn integer(format: &Format<'_>, letter: u8, bytes: &[u8]) -> f64 {
 }
 
 fn size(values: MultiValue) -> Result<MultiValue, Fault> {
-    let given = Given::new(values, "size");
+    let given = Given::new(values);
     let text = given.bytes(1)?;
     let mut format = Format::new(&text);
     let mut at = 0;
@@ -248,7 +248,7 @@ fn size(values: MultiValue) -> Result<MultiValue, Fault> {
             return Err(given.fault(1, "option 'c0' has no fixed size"));
         }
         if !letter.is_ascii_alphanumeric() {
-            format.control(letter, "size")?;
+            format.control(letter)?;
         }
         at += size;
     }

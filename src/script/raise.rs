@@ -14,6 +14,8 @@ use std::ffi::c_int;
 pub enum Fault {
     /// A text, to be raised behind the place of the caller (`user_script:1: `).
     Placed(Vec<u8>),
+    /// An argument is wrong: which, and why. Raised as [`Fault::Placed`], with the name by which the function was called.
+    Argument(usize, String),
     /// A value, to be raised as it is.
     Raised(Value),
 }
@@ -25,8 +27,8 @@ impl Fault {
     }
 
     /// An argument is not what it should be.
-    pub fn argument(nth: usize, function: &str, why: &str) -> Fault {
-        Fault::placed(format!("bad argument #{nth} to '{function}' ({why})"))
+    pub fn argument(nth: usize, why: &str) -> Fault {
+        Fault::Argument(nth, why.into())
     }
 }
 
@@ -77,6 +79,11 @@ pub(super) fn bridged(
                 results.push_back(Value::Boolean(false));
                 results.push_back(lua.create_string(&text)?.into_lua(lua)?);
             }
+            Err(Fault::Argument(nth, why)) => {
+                results.push_back(Value::Boolean(false));
+                let text = bad_argument(lua, nth, &why);
+                results.push_back(lua.create_string(&text)?.into_lua(lua)?);
+            }
             Err(Fault::Raised(value)) => {
                 results.push_back(Value::Boolean(true));
                 results.push_back(value);
@@ -84,6 +91,23 @@ pub(super) fn bridged(
         }
         Ok(results)
     })
+}
+
+/// What Lua says of an argument: the name is that by which the script has called the function, if it has one there.
+fn bad_argument(lua: &Lua, nth: usize, why: &str) -> String {
+    // Below the bridged function is the one that was called.
+    let names = lua.inspect_stack(1, |frame| {
+        let names = frame.names();
+        (names.name.map(|name| name.into_owned()), names.name_what == Some("method"))
+    });
+    let (name, is_method) = names.unwrap_or_default();
+    let name = name.unwrap_or_else(|| "?".into());
+    match (is_method, nth) {
+        (true, 1) => format!("calling '{name}' on bad self ({why})"),
+        _ => {
+            format!("bad argument #{} to '{name}' ({why})", nth - usize::from(is_method && nth > 0))
+        }
+    }
 }
 
 /// Calls its upvalue with its arguments.

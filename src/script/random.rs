@@ -30,7 +30,7 @@ impl Random {
         math.raw_set("random", function(lua, move |_, values| random.between(values))?)?;
         let random = self.clone();
         let seed = move |_: &Lua, values| {
-            random.seed(Given::new(values, "randomseed").integer(1)? as i32);
+            random.seed(Given::new(values).integer(1)? as i32);
             Ok(MultiValue::new())
         };
         math.raw_set("randomseed", function(lua, seed)?)
@@ -38,7 +38,7 @@ impl Random {
 
     fn between(&self, values: MultiValue) -> Results {
         let chance = self.next();
-        let given = Given::new(values, "random");
+        let given = Given::new(values);
         let number = match given.values.len() {
             0 => chance,
             1 => {

@@ -163,13 +163,13 @@ impl Sandbox {
         let inner: Function = all.raw_get("loadstring")?;
         let loader = inner.clone();
         let load_text = move |lua: &Lua, values: MultiValue| {
-            let given = Given::new(values, "loadstring");
+            let given = Given::new(values);
             let text = given.bytes(1)?;
             load(lua, &loader, text, given.get(2))
         };
         self.globals.raw_set("loadstring", function(lua, load_text)?)?;
         let load_pieces = move |lua: &Lua, values: MultiValue| {
-            let given = Given::new(values, "load");
+            let given = Given::new(values);
             let Some(Value::Function(next)) = given.get(1) else {
                 return Err(given.fault(1, "function expected"));
             };

@@ -37,6 +37,7 @@ mod protocol;
 mod pubsub;
 mod rdb;
 mod restart;
+mod script_libraries;
 mod scripts;
 mod secrets;
 mod sessions;

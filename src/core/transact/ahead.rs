@@ -29,7 +29,7 @@ use ringraft_shards::keyspace::{Key, KeyEvent, KeyHash};
 use ringraft_shards::transaction::{
     Applied, Fetched, FetchedItem, INSTALL, LockSet, Overlay, Record, TransactionId,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 /// Messages that a script has published.
@@ -41,9 +41,12 @@ type Name = (DatabaseIndex, u64);
 /// What scripts have done at a shard that its log does not have yet.
 #[derive(Default)]
 pub(in crate::core) struct Ahead {
-    /// The last of their numbers.
-    last: u64,
-    outcomes: HashMap<u64, Outcome>,
+    /// How many have ended of those before the first of `outcomes`.
+    ended: u64,
+    /// By their numbers, which go on from there; `None` for one that has ended before one of them.
+    outcomes: VecDeque<Option<Outcome>>,
+    /// Those that are there.
+    count: usize,
     items: HashMap<Name, Coming>,
     /// Messages of those that are done.
     published: Published,
@@ -92,18 +95,25 @@ enum Tried {
 
 impl Ahead {
     fn begin(&mut self, outcome: Outcome, items: Vec<(Name, OwnedArguments)>) -> TransactionId {
-        self.last += 1;
         for (name, copy) in items {
             let coming = self.items.entry(name).or_insert(Coming { records: 0, copy: None });
             coming.records += 1;
             coming.copy = Some(copy);
         }
-        self.outcomes.insert(self.last, outcome);
-        TransactionId { time: self.last, origin: 0 }
+        self.outcomes.push_back(Some(outcome));
+        self.count += 1;
+        TransactionId { time: self.ended + self.outcomes.len() as u64, origin: 0 }
     }
 
     fn end(&mut self, id: TransactionId, is_done: bool) -> Outcome {
-        let outcome = self.outcomes.remove(&id.time).expect("it waits for its record");
+        let place = (id.time - self.ended - 1) as usize;
+        let outcome = self.outcomes.get_mut(place).and_then(Option::take);
+        let outcome = outcome.expect("it waits for its record");
+        self.count -= 1;
+        while let Some(None) = self.outcomes.front() {
+            self.outcomes.pop_front();
+            self.ended += 1;
+        }
         for name in &outcome.keys {
             let coming = self.items.get_mut(name).expect("its record changes it");
             coming.records -= 1;
@@ -159,7 +169,7 @@ impl LocalShard {
     /// May something other than a script be about to change a key?
     fn is_about_to_change(&self, hash: KeyHash) -> bool {
         let proposed = self.proposed_count();
-        if proposed == self.ahead.outcomes.len() {
+        if proposed == self.ahead.count {
             return false;
         }
         proposed > SCRIPT_AHEAD_SEARCH_MAX
