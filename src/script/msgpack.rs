@@ -252,15 +252,15 @@ impl<'a> Reader<'a> {
             0xc3 => Value::Boolean(true),
             0xca => Value::Number(f32::from_bits(self.unsigned(4)? as u32).into()),
             0xcb => Value::Number(f64::from_bits(self.unsigned(8)?)),
-            0xc4 | 0xd9 => {
+            0xd9 => {
                 let count = self.unsigned(1)?;
                 self.text(count)?
             }
-            0xc5 | 0xda => {
+            0xda => {
                 let count = self.unsigned(2)?;
                 self.text(count)?
             }
-            0xc6 | 0xdb => {
+            0xdb => {
                 let count = self.unsigned(4)?;
                 self.text(count)?
             }
