@@ -174,6 +174,8 @@ fn read_all(lua: &Lua, data: &[u8], limit: Option<i64>, offset: i64) -> Results 
         let text = format!("Start offset {offset} greater than input length {}.", data.len());
         return Err(Fault::placed(text));
     };
+    // No limit and no offset: all, and not where it ends.
+    let limit = limit.filter(|limit| *limit != 0 || offset != 0);
     let mut reader = Reader { lua, rest };
     let mut found = MultiValue::new();
     while !reader.rest.is_empty() && limit.is_none_or(|limit| (found.len() as i64) < limit) {
@@ -242,7 +244,8 @@ impl<'a> Reader<'a> {
             0xcc => Value::Number(self.unsigned(1)? as f64),
             0xcd => Value::Number(self.unsigned(2)? as f64),
             0xce => Value::Number(self.unsigned(4)? as f64),
-            0xcf => Value::Number(self.unsigned(8)? as f64),
+            // With a sign, as Lua 5.1 has it.
+            0xcf => Value::Number(self.unsigned(8)? as i64 as f64),
             0xd0 => Value::Number(self.unsigned(1)? as i8 as f64),
             0xd1 => Value::Number(self.unsigned(2)? as i16 as f64),
             0xd2 => Value::Number(self.unsigned(4)? as i32 as f64),
