@@ -230,6 +230,15 @@ impl<'a> Reader<'a> {
         for _ in 0..count {
             let key = self.value(depth + 1)?;
             let value = self.value(depth + 1)?;
+            let wrong = match key {
+                Value::Nil => Some("table index is nil"),
+                Value::Number(number) if number.is_nan() => Some("table index is NaN"),
+                _ => None,
+            };
+            if let Some(wrong) = wrong {
+                // Without a place, as Lua raises it in a function of C.
+                return Err(Fault::Raised(Value::String(self.lua.create_string(wrong)?)));
+            }
             table.raw_set(key, value)?;
         }
         Ok(Value::Table(table))

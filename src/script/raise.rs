@@ -43,7 +43,9 @@ pub fn text_of(error: &mlua::Error) -> String {
     match error {
         mlua::Error::MemoryError(_) => "not enough memory".into(),
         mlua::Error::RuntimeError(text) | mlua::Error::SyntaxError { message: text, .. } => {
-            text.clone()
+            // The bridge adds where it was: that is its own.
+            let end = text.find("\nstack traceback:").unwrap_or(text.len());
+            text[..end].to_string()
         }
         mlua::Error::CallbackError { cause, .. } => text_of(cause),
         other => other.to_string(),
