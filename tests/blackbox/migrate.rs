@@ -257,7 +257,7 @@ fn a_silent_target_holds_up_its_keys_alone_and_not_for_ever() {
     // What it has asked for is on its way, or has come: the key is locked.
     writer.send(&encode(&["SET", "key", "new"]));
     for _ in 0..100 {
-        assert_eq!(other.say("INCR free").integer() > 1, true);
+        assert!(other.say("INCR free").integer() > 1);
     }
     assert_eq!((client.pending(), writer.pending()), (0, 0));
     assert!(other.say("CLIENT LIST").text().contains("cmd=migrate"));
