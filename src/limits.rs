@@ -42,6 +42,18 @@ pub const COMPLETIONS_PER_MOVING_TURN_MAX: usize = 8;
 /// Log writes up to this size are reported together with the others of their turn; longer ones would hold those up.
 pub const JOINT_WRITE_BYTES_MAX: usize = 256 * 1024;
 
+/// Longest frame of a journal. A turn that writes more has several.
+pub const FRAME_BYTES_MAX: usize = 4 << 20;
+
+/// Frames of a core's journal that are under way; what comes meanwhile gathers into the next one.
+pub const FRAMES_IN_FLIGHT_MAX: usize = 4;
+
+/// A file of a journal is made where so many times its size is free.
+pub const JOURNAL_ROOM_FACTOR: u64 = 8;
+
+/// How long a core waits, in milliseconds, before it tries again to make a journal for which there was no room.
+pub const JOURNAL_RETRY_MS: i64 = 5000;
+
 /// Requests taken from one connection in one turn. The rest of its input waits while the others have
 /// their turn, so that a deep pipeline starves nobody.
 pub const REQUESTS_PER_CONNECTION_TURN_MAX: usize = 1024;

@@ -118,7 +118,7 @@ fn a_directory_of_another_cluster_is_refused() {
     let text = refusal(folder.path(), "", 1);
     assert!(
         text.starts_with(
-            "./data/cluster.json has format 9, this ringraft reads formats up to 1: use the newer"
+            "./data/cluster.json has format 9, this ringraft reads formats up to 2: use the newer"
         ),
         "{text}"
     );

@@ -157,6 +157,13 @@ pub const LOG_BUFFERS_KEPT: usize = 8;
 /// A buffer of a finished log write with more room than this is given back instead of kept.
 pub const LOG_BUFFER_KEPT_BYTES: usize = 1 << 20;
 
+/// Records that a journal has made durable gather up to so many bytes before they are written to their segment. A longer record
+/// is written by itself.
+pub const LOG_RUN_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of neighbouring records that a start writes to a segment at once, about.
+pub const REDO_WRITE_BYTES_MAX: usize = 1 << 20;
+
 /// Files of compacted segments that are kept to become new segments; more are removed.
 pub const LOG_FREE_FILES_KEPT: usize = 2;
 

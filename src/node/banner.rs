@@ -8,6 +8,9 @@ use std::time::Duration;
 /// Between two lines about recovery, and before the first.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// After so long lines say what is waited for, too: it may be a disk that does not answer.
+const STEP_AFTER: Duration = Duration::from_secs(5);
+
 /// What is about to start.
 pub fn starting(plan: &Plan) -> Vec<String> {
     let settings = &plan.settings;
@@ -92,6 +95,8 @@ pub struct ShardProgress {
     pub total_bytes: u64,
     /// Is it ready to serve?
     pub is_done: bool,
+    /// What is being done for it.
+    pub step: &'static str,
 }
 
 /// Says now and then how far recovery has come. Time is an argument: how long it has been going on.
@@ -110,8 +115,13 @@ impl Recovery {
         let done = shards.iter().filter(|shard| shard.is_done).count();
         let read: u64 = shards.iter().map(|shard| shard.read_bytes).sum();
         let total: u64 = shards.iter().map(|shard| shard.total_bytes).sum();
+        let awaited = shards.iter().enumerate().find(|(_, shard)| !shard.is_done);
+        let step = match awaited.filter(|_| elapsed >= STEP_AFTER) {
+            Some((id, shard)) => format!(", shard {id}: {}", shard.step),
+            None => String::new(),
+        };
         Some(format!(
-            "recovering: {done} of {} done, {} of {} MiB read, {} s",
+            "recovering: {done} of {} done, {} of {} MiB read, {} s{step}",
             count(shards.len(), "shard"),
             read >> 20,
             total >> 20,
@@ -128,14 +138,19 @@ mod tests {
     fn recovery_speaks_once_a_second() {
         let mut recovery = Recovery::default();
         let shards = [
-            ShardProgress { read_bytes: 5 << 20, total_bytes: 5 << 20, is_done: true },
-            ShardProgress { read_bytes: 1 << 20, total_bytes: 9 << 20, is_done: false },
+            ShardProgress { read_bytes: 5 << 20, total_bytes: 5 << 20, is_done: true, step: "" },
+            ShardProgress {
+                read_bytes: 1 << 20,
+                total_bytes: 9 << 20,
+                is_done: false,
+                step: "log",
+            },
         ];
         let mut lines = Vec::new();
-        for ms in [0, 500, 999, 1000, 1001, 1999, 2600, 3599] {
+        for ms in [0, 500, 999, 1000, 1001, 1999, 2600, 3599, 5100] {
             lines.extend(recovery.line(&shards, Duration::from_millis(ms)).map(|line| (ms, line)));
         }
         let text = |s| format!("recovering: 1 of 2 shards done, 6 of 14 MiB read, {s} s");
-        assert_eq!(lines, [(1000, text(1)), (2600, text(2))]);
+        assert_eq!(lines, [(1000, text(1)), (2600, text(2)), (5100, text(5) + ", shard 1: log")]);
     }
 }

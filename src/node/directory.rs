@@ -9,6 +9,7 @@
 //! A `cache` node has an [`Identity`] but no directory: it touches no disk.
 
 use super::Refusal;
+use crate::core::disk::journal::journal_directory;
 use crate::files;
 use crate::settings::values::{Slots, Word};
 use ringraft_shards::ids::{ClusterId, NodeId};
@@ -23,7 +24,8 @@ use std::time::{Duration, Instant};
 const DYING_HOLDER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The version of `cluster.json` and of the directory's layout that this program writes, and the newest it reads.
-pub const FORMAT: u32 = 1;
+/// Since 2 it may hold journals, without which its logs may lack something.
+pub const FORMAT: u32 = 2;
 
 const CLUSTER_FILE: &str = "cluster.json";
 const FOUNDING_FILE: &str = "founding.json";
@@ -81,6 +83,8 @@ pub struct Directory {
     path: PathBuf,
     identity: Identity,
     is_new: bool,
+    /// Is `cluster.json` of an older format?
+    is_older: bool,
     /// Held for its lock.
     _lock: File,
 }
@@ -95,14 +99,14 @@ impl Directory {
         fs::create_dir_all(path).map_err(|error| fails("create", error))?;
         let lock = lock(path)?;
         let cluster_file = path.join(CLUSTER_FILE);
-        let (identity, is_new) = match fs::read_to_string(&cluster_file) {
+        let ((identity, format), is_new) = match fs::read_to_string(&cluster_file) {
             Ok(text) => (read(&text, &cluster_file)?, false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 clear_unfounded(path).map_err(|error| fails("clear", error))?;
                 if let Some(shard) = shard_folder(path).map_err(|error| fails("read", error))? {
                     return Err(missing(&cluster_file, &shard));
                 }
-                (Identity::create(wanted, now_ms), true)
+                ((Identity::create(wanted, now_ms), FORMAT), true)
             }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(damaged(&cluster_file, "it is not text"));
@@ -125,7 +129,8 @@ impl Directory {
                 word(slots)
             )));
         }
-        Ok(Directory { path: path.into(), identity, is_new, _lock: lock })
+        let is_older = format < FORMAT;
+        Ok(Directory { path: path.into(), identity, is_new, is_older, _lock: lock })
     }
 
     /// The directory is for this node of a cluster that is there already.
@@ -134,13 +139,18 @@ impl Directory {
         self.identity = identity;
     }
 
-    /// Writes down what a new directory is for, as far as this start goes. To be called before any shard writes to it.
+    /// Writes down what a new directory is for, as far as this start goes; that an older one is of this program's format from
+    /// now on. To be called before any shard writes to it.
     /// Errors: it cannot be written.
     pub fn begin_founding(&self) -> Result<(), Refusal> {
+        let fails = |doing: &str, error: io::Error| unusable(&self.path, doing, &error);
+        if self.is_older {
+            files::replace(&self.path.join(CLUSTER_FILE), write(&self.identity).as_bytes())
+                .map_err(|error| fails("write to", error))?;
+        }
         if !self.is_new {
             return Ok(());
         }
-        let fails = |doing: &str, error: io::Error| unusable(&self.path, doing, &error);
         files::replace(&self.path.join(FOUNDING_FILE), write(&self.identity).as_bytes())
             .map_err(|error| fails("write to", error))?;
         let path = fs::canonicalize(&self.path).map_err(|error| fails("find", error))?;
@@ -287,6 +297,10 @@ fn clear_unfounded(path: &Path) -> io::Result<()> {
     while let Some(folder) = shard_folder(path)? {
         fs::remove_dir_all(folder)?;
     }
+    let journals = journal_directory(path);
+    if journals.try_exists()? {
+        fs::remove_dir_all(journals)?;
+    }
     // Last: what is interrupted before goes on.
     files::sync_folder_of(&founding)?;
     fs::remove_file(&founding)?;
@@ -353,7 +367,8 @@ fn write(identity: &Identity) -> String {
     serde_json::to_string_pretty(&file).expect("plain fields become JSON") + "\n"
 }
 
-fn read(text: &str, place: &Path) -> Result<Identity, Refusal> {
+/// The identity, and the format of the file.
+fn read(text: &str, place: &Path) -> Result<(Identity, u32), Refusal> {
     // The version comes first: a newer format may differ in everything else.
     let value: serde_json::Value =
         serde_json::from_str(text).map_err(|error| damaged(place, &error.to_string()))?;
@@ -376,14 +391,15 @@ fn read(text: &str, place: &Path) -> Result<Identity, Refusal> {
         (Ok(cluster), Ok(key_hash_seed), Some(slot_scheme))
             if file.shard_count > 0 && file.node_id > 0 =>
         {
-            Ok(Identity {
+            let identity = Identity {
                 cluster: ClusterId(cluster),
                 node: NodeId(file.node_id),
                 shard_count: file.shard_count,
                 slot_scheme,
                 key_hash_seed,
                 created_ms: file.created_ms,
-            })
+            };
+            Ok((identity, file.format))
         }
         _ => Err(damaged(place, "a field has no sensible value")),
     }
@@ -527,14 +543,14 @@ mod tests {
         drop(founded(folder.path(), Some(2), 1, 77));
         let path = folder.path().join(CLUSTER_FILE);
         let good = fs::read(&path).expect("there");
-        let identity = read(std::str::from_utf8(&good).expect("text"), &path).expect("whole");
+        let (identity, _) = read(std::str::from_utf8(&good).expect("text"), &path).expect("whole");
         for i in 0..good.len() - 1 {
             for bit in 0..8 {
                 let mut bad = good.clone();
                 bad[i] ^= 1 << bit;
                 match std::str::from_utf8(&bad).map(|text| read(text, &path)) {
                     // Blanks between the fields mean nothing.
-                    Ok(Ok(read)) => assert_eq!(read, identity, "byte {i} bit {bit}"),
+                    Ok(Ok((read, _))) => assert_eq!(read, identity, "byte {i} bit {bit}"),
                     Ok(Err(refusal)) => assert!(!refusal.text.contains('\n'), "{}", refusal.text),
                     Err(_) => {}
                 }
@@ -549,13 +565,34 @@ mod tests {
     }
 
     #[test]
+    fn an_older_format_is_read_and_raised_before_a_shard_writes() {
+        let folder = scratch();
+        let path = folder.path().join(CLUSTER_FILE);
+        let identity = Identity::create(&Wanted { shards: Some(3), ..Wanted::default() }, 5);
+        let newest = write(&identity);
+        let mut older: ClusterFile = serde_json::from_str(&newest).expect("just written");
+        older.format = 1;
+        older.crc32 = older.checksum();
+        let older = serde_json::to_string_pretty(&older).expect("plain fields");
+        fs::write(&path, &older).expect("writable");
+        let open = || Directory::open(folder.path(), &Wanted::default(), 9).expect("read");
+        let directory = open();
+        assert_eq!((directory.identity(), directory.is_new()), (&identity, false));
+        assert_eq!(fs::read_to_string(&path).expect("there"), older, "reading changes nothing");
+        directory.begin_founding().expect("writable");
+        assert_eq!(fs::read_to_string(&path).expect("there"), newest);
+        drop(directory);
+        assert_eq!(open().identity(), &identity);
+    }
+
+    #[test]
     fn a_newer_format_is_refused_by_name() {
         let folder = scratch();
         fs::write(folder.path().join(CLUSTER_FILE), "{\"format\": 7, \"new\": []}")
             .expect("writable");
         let text = refusal(folder.path(), None);
         assert!(
-            text.contains("cluster.json has format 7, this ringraft reads formats up to 1"),
+            text.contains("cluster.json has format 7, this ringraft reads formats up to 2"),
             "{text}"
         );
     }

@@ -6,6 +6,7 @@
 
 use crate::core::CLUSTER_TICK;
 use crate::core::cluster::META;
+use crate::core::disk::journal::{CoreJournal, journal_directory};
 use crate::core::disk::snapshots::ShardSnapshots;
 use crate::core::disk::storage::ShardFiles;
 use crate::core::shard::LocalShard;
@@ -14,7 +15,7 @@ use crate::limits::SEGMENT_BYTES_MIN;
 use crate::node::banner::ShardProgress;
 use crate::node::replica;
 use crate::settings::values::Fsync;
-use ringraft_shards::disk::RealDisk;
+use ringraft_shards::disk::{Disk, RealDisk};
 use ringraft_shards::ids::{ClusterId, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::{KeyHasher, Keyspace};
 use ringraft_shards::log::{LogIdentity, LogOptions, RecoverError, RecoveredLog};
@@ -37,6 +38,9 @@ const ELECTION_TICKS: usize = 8;
 
 /// Size of segments of the meta group's log.
 const META_SEGMENT_BYTES: u64 = SEGMENT_BYTES_MIN;
+
+/// Size of a journal's file, in segments: while one fills, the other is emptied.
+const JOURNAL_SEGMENTS: u64 = 4;
 
 /// Has a directory a meta group: is its node one of several?
 pub fn has_meta(directory: &Path) -> bool {
@@ -192,6 +196,7 @@ impl Origins {
             let keyspace = Keyspace::new(self.hasher);
             return Ok(LocalShard::new(shard, keyspace, group, snapshots, 0, seed));
         };
+        self.step(shard, "opening its directory");
         let kept = SnapshotDirectory::open(directory, self.cluster, shard);
         let kept = kept?;
         let mut indexes: Vec<Index> = kept.list()?.iter().map(|name| name.index).collect();
@@ -201,10 +206,12 @@ impl Origins {
             .map_err(|error| format!("cannot create {}: {error}", log_directory.display()))?;
         let disk = RealDisk::open(&log_directory).map_err(|error| error.to_string())?;
         let disk = Arc::new(disk);
+        self.step(shard, "reading its snapshot");
         let recovered = self.load_snapshot(shard, &kept)?;
         let covered = recovered.header.as_ref().map_or(Index(0), |header| header.index);
         // Not those that proved damaged.
         indexes.retain(|index| *index <= covered);
+        self.step(shard, "reading its log");
         let log = self.read_log(shard, &disk, covered, seed)?;
         // A log that still holds the founding of its group lacks nothing.
         let begins_after = if log.founding.is_some() { 0 } else { log.base.0 };
@@ -243,6 +250,14 @@ impl Origins {
         let mut local = LocalShard::new(shard, keyspace, group, snapshots, last_time_ms, seed);
         local.files = Some(ShardFiles::new(log_directory, disk, self.fsync));
         Ok(local)
+    }
+
+    /// The journal of a core; `None` in `cache` mode.
+    pub fn journal(&self, core: u16, seed: u64) -> Option<CoreJournal> {
+        let directory = journal_directory(self.directory.as_ref()?);
+        let whose = (self.cluster, self.node);
+        let bytes = JOURNAL_SEGMENTS * self.segment_bytes;
+        Some(CoreJournal::new(directory, whose, core, bytes, seed))
     }
 
     fn read_log(
@@ -290,6 +305,11 @@ impl Origins {
         snapshots::recover(kept, &empty, &mut tell)
     }
 
+    /// Something begins for a shard.
+    pub fn step(&self, shard: ShardId, step: &'static str) {
+        self.tell(shard, |progress| progress.step = step);
+    }
+
     fn tell(&self, shard: ShardId, change: impl FnOnce(&mut ShardProgress)) {
         if let Some(progress) = self.progress_of(shard) {
             change(&mut progress.lock().expect("no panic holds it"));
@@ -300,6 +320,35 @@ impl Origins {
     fn progress_of(&self, shard: ShardId) -> Option<&Mutex<ShardProgress>> {
         self.progress.get(usize::from(shard.0))
     }
+}
+
+/// Writes what the journals of all cores hold to the logs, which nobody has opened yet, and empties them.
+/// Errors: one line that names the file, what is wrong and what to do.
+pub fn redo_journals(data: &Path, whose: (ClusterId, NodeId), cores: u16) -> Result<(), String> {
+    let directory = journal_directory(data);
+    if !directory.is_dir() {
+        return Ok(());
+    }
+    let seed = getrandom::u64().map_err(|error| format!("cannot read random bytes: {error}"))?;
+    let journals = RealDisk::open(&directory).map_err(|error| error.to_string())?;
+    let mut logs = |shard| {
+        let directory = log_directory(data, shard);
+        if !directory.is_dir() {
+            return Ok(None);
+        }
+        RealDisk::open(&directory).map(|disk| Some(Arc::new(disk) as Arc<dyn Disk>))
+    };
+    let redone = ringraft_shards::log::redo(&journals, whose, cores, seed, &mut logs)
+        .map_err(|error| error.to_string())?;
+    if redone.records > 0 {
+        tracing::info!(
+            "{} records of {} frames in {} journals were written to their logs",
+            redone.records,
+            redone.frames,
+            redone.files
+        );
+    }
+    Ok(())
 }
 
 /// The directory of a shard's log.

@@ -113,6 +113,9 @@ impl Node {
             if let Some(loaded) = &plan.loaded {
                 loaded.load(directory, wall_clock_ms())?;
             }
+            let whose = (plan.identity.cluster, plan.identity.node);
+            super::recover::redo_journals(directory.path(), whose, core_count as u16)
+                .map_err(Refusal::failure)?;
         }
         let (report, reports) = mpsc::channel();
         let progress: Arc<Vec<Mutex<ShardProgress>>> =
@@ -348,6 +351,7 @@ struct CoreStart {
 impl CoreStart {
     /// The life of a core's thread.
     fn run(self, seat: Seat) -> Result<(), String> {
+        self.step(seat.id, "waiting for the executor of its core");
         // The helper thread is made before the core is pinned, so that it does not compete for the core's cpu.
         let executor = LocalExecutorBuilder::new(Placement::Unbound)
             .io_memory(EXECUTOR_IO_MEMORY_BYTES)
@@ -363,6 +367,11 @@ impl CoreStart {
         }
     }
 
+    /// Something begins for all shards of the core.
+    fn step(&self, core: u16, step: &'static str) {
+        self.router.shards_of_core(core).for_each(|shard| self.origins.step(shard, step));
+    }
+
     fn give_up(self, text: String) -> Result<(), String> {
         // The starter may have given up already because of another core.
         let _ = self.report.send(Err(text.clone()));
@@ -370,6 +379,7 @@ impl CoreStart {
     }
 
     async fn live(self, seat: Seat) -> Result<(), String> {
+        self.step(seat.id, "waiting for the ring of its core");
         let ring = match set_up_ring(self.settings.ring_features) {
             Ok(ring) => ring,
             Err(error) => {
@@ -383,7 +393,11 @@ impl CoreStart {
         let seed = u64::from_le_bytes(seed);
         let mut shards: Vec<ShardId> = self.router.shards_of_core(seat.id).collect();
         shards.extend(self.router.local(META).map(|_| META));
-        let mut storage = Storage::new(Background::start(seat.mailbox.bell().clone()).await);
+        let journal = self.origins.journal(seat.id, seed);
+        self.step(seat.id, "waiting for the helper thread of its core");
+        let background = Background::start(seat.mailbox.bell().clone()).await;
+        self.step(seat.id, "waiting for the shards before it");
+        let mut storage = Storage::new(background, journal);
         let mut recovered = Vec::new();
         for shard in shards {
             match self.origins.recover(shard, seed ^ u64::from(shard.0)) {

@@ -279,3 +279,12 @@ fn nothing_acknowledged_is_lost_on_two_shards() {
     let arguments = [&["--shards", "2", "--fsync", "always"], &storage[..]].concat();
     kill_and_verify("two shards", &arguments, kill_cycles() / 2);
 }
+
+/// Many shards on a core: their writes go through its journal, whose files fill and are emptied.
+#[test]
+fn nothing_acknowledged_is_lost_on_eight_shards_of_one_core() {
+    let storage = ["--segment-size", "8mb", "--snapshot-log-bytes", "1mb"];
+    let arguments =
+        [&["--shards", "8", "--cores", "0", "--fsync", "always"], &storage[..]].concat();
+    kill_and_verify("eight shards", &arguments, kill_cycles().div_ceil(4));
+}

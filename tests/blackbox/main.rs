@@ -25,6 +25,7 @@ mod exact;
 mod full_disk;
 mod functions;
 mod harness;
+mod journal;
 mod keys;
 mod lengths;
 mod limits;

@@ -18,6 +18,12 @@ pub enum RecoverError {
         /// The file.
         file: String,
     },
+    /// The file has a journal's name and is none.
+    #[error("{file} is not a journal: it does not begin with \"RINGJRNL\"; {RESTORE}")]
+    NotAJournal {
+        /// The file.
+        file: String,
+    },
     /// The header's checksum or sizes are wrong.
     #[error("{file} is damaged at offset 0: {found}; {RESTORE}")]
     HeaderDamaged {

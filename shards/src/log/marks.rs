@@ -8,6 +8,7 @@ use super::files::segment_file_name;
 use super::format::{
     Part, RECORD_HEADER_BYTES, RecordHeader, SegmentHeader, read_part, read_record,
 };
+use super::run::{Runs, places_behind};
 use crate::disk::{Disk, DiskError};
 use crate::limits::{LOG_MARK_BYTES, LOG_RECORD_BYTES_MAX};
 
@@ -138,7 +139,7 @@ impl Marks {
     /// durable. Cost: two reads per record, blocking.
     pub(super) fn read(
         &self,
-        disk: &dyn Disk,
+        (disk, runs): (&dyn Disk, &Runs),
         segments: &VecDeque<SegmentHeader>,
         low: u64,
         high: u64,
@@ -165,14 +166,23 @@ impl Marks {
                 index: wanted,
             };
             let header = header.ok_or_else(damaged)?;
-            let Some((_, mut parts)) = read_one(disk, header, place.1, &mut record)? else {
+            let found = match runs.bytes(sequence, offset) {
+                Some(bytes) => read_record(bytes, header.salt).ok(),
+                None => read_one(disk, header, offset, &mut record)?,
+            };
+            let Some((_, mut parts)) = found else {
+                let [_, block] = places_behind(offset, header.block_bytes);
+                if block != offset {
+                    place.1 = block;
+                    continue;
+                }
                 // The end of this segment's records; the chain goes on in the next one.
                 let next = segments.iter().find(|header| header.sequence == place.0 + 1);
                 place = (place.0 + 1, u64::from(next.ok_or_else(damaged)?.block_bytes));
                 continue;
             };
-            place.1 += ((RECORD_HEADER_BYTES + parts.len()) as u64)
-                .next_multiple_of(u64::from(header.block_bytes));
+            let end = offset + (RECORD_HEADER_BYTES + parts.len()) as u64;
+            [place.1, _] = places_behind(end, header.block_bytes);
             while !parts.is_empty() {
                 let part = read_part(&mut parts).ok_or_else(damaged)?;
                 if PartialEntry::take(&mut pending, &part) != Some(true) {

@@ -10,6 +10,9 @@
 //! - [`FileAction`] is work on whole files (prepare the next segment, give one back) that the driver does
 //!   aside, blocking, in the order given.
 //!
+//! - [`Journal`] makes the writes of many logs durable by one, and [`redo`] brings them to their places at start. A log knows
+//!   nothing of it.
+//!
 //! A write goes over a part of a file that was written before (zeros, or an earlier use of the file): no metadata
 //! changes, so one O_DIRECT|O_DSYNC write is one trip to the disk. Several may be in flight.
 //!
@@ -18,9 +21,12 @@
 mod error;
 mod files;
 mod format;
+mod journal;
 mod marks;
 mod recover;
+mod redo;
 mod replay;
+mod run;
 mod space;
 mod write;
 
@@ -32,8 +38,14 @@ pub use format::{
     RECORD_HEADER_BYTES, RecordFault, RecordHeader, SegmentHeader, StatePart, read_part,
     read_record,
 };
+pub use journal::{
+    FRAME_HEADER_BYTES, FrameTicket, JOURNAL_BLOCK_BYTES, Journal, JournalHeader, JournalWork,
+    journal_file_name,
+};
 pub use marks::ReadBackError;
 pub use recover::{Cut, Founding, RecoveredLog, recover};
+pub use redo::{LogDisks, Redone, redo};
+pub use run::{Layout, LogRun, RECORD_ALIGNMENT};
 pub use write::{Log, LogWrite, Reserve, WriteTicket};
 
 use crate::ids::{ClusterId, NodeId, ShardId};

@@ -18,6 +18,7 @@ use super::format::{
 };
 use super::marks::read_one;
 use super::replay::Replay;
+use super::run::{RECORD_ALIGNMENT, places_behind};
 use super::space::Space;
 use super::write::{Log, Resume, Segment};
 use super::{LogIdentity, LogOptions};
@@ -249,8 +250,10 @@ struct Scan {
     records: u64,
     /// Highest index of an entry that begins here.
     last_index: u64,
+    /// Where they end.
     end: u64,
-    /// What is at `end`.
+    /// Where the next one is missing, and what is there.
+    missing_at: u64,
     found: &'static str,
     /// Bytes of what looks like live records from `end` on, as they claim.
     bytes_behind: u64,
@@ -284,22 +287,19 @@ impl Reader<'_> {
     /// Replays a segment's records as far as the chain goes.
     fn scan(&mut self, header: &SegmentHeader, replay: &mut Replay) -> Result<Scan, RecoverError> {
         self.load(header)?;
-        let block = header.block_bytes as usize;
-        let mut at = block;
+        let mut end = header.block_bytes as usize;
         let mut records = 0;
         let mut last_index = 0;
-        let found = loop {
-            if at >= self.bytes.len() {
-                break "the end of the file";
-            }
-            let (record, parts) = match read_record(&self.bytes[at..], header.salt) {
-                Ok(record) => record,
-                Err(RecordFault::NotLive) => break "no record",
-                Err(RecordFault::Damaged) => break "a record whose checksum does not fit",
+        let (missing_at, found) = loop {
+            let places = places_behind(end as u64, header.block_bytes).map(|at| at as usize);
+            let find = |at| find_record(&self.bytes, at, header.salt, replay.next_record);
+            let (at, (record, parts)) = match (find(places[0]), find(places[1])) {
+                (Ok(found), _) => (places[0], found),
+                (_, Ok(found)) => (places[1], found),
+                // What lies next to the last record is what is missing, if anything does.
+                (Err(NO_RECORD), Err(found)) => break (places[1] as u64, found),
+                (Err(found), _) => break (places[0] as u64, found),
             };
-            if replay.next_record.is_some_and(|next| next != record.number) {
-                break "a record with another number";
-            }
             let place = (header.sequence, at as u64);
             let begun = replay.record(&record, parts, place).map_err(|found| {
                 let name = segment_file_name(header.sequence);
@@ -308,14 +308,14 @@ impl Reader<'_> {
             })?;
             last_index = begun.unwrap_or(last_index);
             records += 1;
-            at += (RECORD_HEADER_BYTES + parts.len()).next_multiple_of(block);
+            end = at + RECORD_HEADER_BYTES + parts.len();
         };
-        let bytes_behind = (at..self.bytes.len())
-            .step_by(block)
+        let [end, _] = places_behind(end as u64, header.block_bytes);
+        let bytes_behind = record_places(end, &self.bytes)
             .filter(|at| u64_at(&self.bytes, at + 8) == header.salt)
             .map(|at| claimed_bytes(&self.bytes[at..]))
             .sum();
-        Ok(Scan { records, last_index, end: at as u64, found, bytes_behind })
+        Ok(Scan { records, last_index, end, missing_at, found, bytes_behind })
     }
 
     /// The record that the segment begins with, if it is valid.
@@ -338,9 +338,8 @@ impl Reader<'_> {
         let mut witnesses = Vec::new();
         for (i, header) in headers.iter().enumerate() {
             self.load(header)?;
-            let block = header.block_bytes as usize;
-            let start = if i == 0 { from as usize } else { block };
-            for at in (start..self.bytes.len()).step_by(block) {
+            let start = if i == 0 { from } else { u64::from(header.block_bytes) };
+            for at in record_places(start, &self.bytes) {
                 if let Ok((record, _)) = read_record(&self.bytes[at..], header.salt) {
                     let RecordHeader { number, synced, .. } = record;
                     witnesses.push(Witness { sequence: header.sequence, number, synced });
@@ -349,6 +348,33 @@ impl Reader<'_> {
         }
         Ok(witnesses)
     }
+}
+
+const NO_RECORD: &str = "no record";
+
+/// The record at a place of a segment, which must have this number; else what is there instead.
+fn find_record(
+    segment: &[u8],
+    at: usize,
+    salt: u64,
+    number: Option<u64>,
+) -> Result<(RecordHeader, &[u8]), &'static str> {
+    if at >= segment.len() {
+        return Err("the end of the file");
+    }
+    match read_record(&segment[at..], salt) {
+        Ok((record, _)) if number.is_some_and(|number| number != record.number) => {
+            Err("a record with another number")
+        }
+        Ok(found) => Ok(found),
+        Err(RecordFault::NotLive) => Err(NO_RECORD),
+        Err(RecordFault::Damaged) => Err("a record whose checksum does not fit"),
+    }
+}
+
+/// Where records may begin from `from` on.
+fn record_places(from: u64, segment: &[u8]) -> impl Iterator<Item = usize> + use<> {
+    (from as usize..segment.len().saturating_sub(RECORD_HEADER_BYTES - 1)).step_by(RECORD_ALIGNMENT)
 }
 
 /// Bytes that a record takes by its own head, which may be damaged: those of the head at least, and no more than there are.
@@ -373,7 +399,7 @@ fn judge(
     if let Some(witness) = strongest.filter(|witness| witness.synced >= missing) {
         return Err(RecoverError::Damaged {
             file,
-            offset: scan.end,
+            offset: scan.missing_at,
             found: scan.found,
             number: missing,
             witness: witness.number,
@@ -382,7 +408,8 @@ fn judge(
     let dropped_records = witnesses.len();
     let dropped_bytes = scan.bytes_behind;
     let clean = dropped_records == 0 && dropped_bytes == 0;
-    let cut = Cut { file, offset: scan.end, found: scan.found, dropped_bytes, dropped_records };
+    let offset = scan.missing_at;
+    let cut = Cut { file, offset, found: scan.found, dropped_bytes, dropped_records };
     Ok((!clean).then_some(cut))
 }
 
@@ -414,7 +441,7 @@ fn finish(
         Some((header, ..)) if header.block_bytes as usize != options.block_bytes => {
             header.segment_bytes
         }
-        Some((_, _, end)) => *end,
+        Some((header, _, end)) => end.next_multiple_of(u64::from(header.block_bytes)),
         None => 0,
     };
     let mut state = replay.state;

@@ -18,20 +18,21 @@ use super::format::{
     STATE_BYTES, SegmentHeader, StatePart, seal_record,
 };
 use super::marks::{Marks, ReadBackError};
+use super::run::{Layout, LogRun, Runs};
 use super::space::Space;
 use super::{AlignedBuffer, LogOptions, SyncPolicy};
 use crate::disk::{Disk, DiskResult};
 use crate::ids::NodeId;
 use crate::limits::{
-    LOG_BUFFER_KEPT_BYTES, LOG_BUFFERS_KEPT, LOG_RESERVE_BYTES, LOG_SHRINK_RESERVE_BYTES,
+    LOG_BUFFER_KEPT_BYTES, LOG_BUFFERS_KEPT, LOG_RESERVE_BYTES, LOG_RUN_BYTES_MAX,
+    LOG_SHRINK_RESERVE_BYTES,
 };
 
 /// Names a write. Later writes have greater tickets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriteTicket(pub u64);
 
-/// One write to be done: all of `buffer` at `offset` of the segment. Both are multiples of the block size.
-/// Writes may be done side by side and may end in any order.
+/// One write to be done. Writes may be made durable side by side and in any order.
 #[derive(Debug)]
 pub struct LogWrite {
     /// To report it by.
@@ -42,6 +43,10 @@ pub struct LogWrite {
     pub offset: u64,
     /// What to write. Comes back with the report.
     pub buffer: AlignedBuffer,
+    /// [`Layout::Padded`]: all of `buffer` is to be written at `offset` of the segment; both are multiples of the block size.
+    /// [`Layout::Packed`]: it is a record that a run holds ([`Log::take_run`]), to be made durable by a journal, or by writing
+    /// and syncing the run.
+    pub layout: Layout,
 }
 
 impl LogWrite {
@@ -124,6 +129,9 @@ pub struct Log {
     commit: u64,
     marks: Marks,
     buffers: Vec<AlignedBuffer>,
+    /// How records are laid out, where they allow it.
+    layout: Layout,
+    runs: Runs,
 }
 
 /// What recovery found, from which writing goes on.
@@ -163,6 +171,8 @@ impl Log {
             commit: resume.state.commit,
             marks: resume.marks,
             buffers: Vec::new(),
+            layout: Layout::Padded,
+            runs: Runs::default(),
         }
     }
 
@@ -225,6 +235,30 @@ impl Log {
         self.headers.iter().map(|header| header.segment_bytes).sum()
     }
 
+    /// Says how the records are laid out that are built from now on. Packed: but for long ones.
+    #[inline]
+    pub fn set_layout(&mut self, layout: Layout) {
+        self.layout = layout;
+    }
+
+    /// Has the next record begin a block of its own, so that [`Log::take_run`] gives everything that is packed.
+    pub fn close_run(&mut self) {
+        if let Some(end) = self.runs.close(self.options.block_bytes) {
+            self.offset = end;
+        }
+    }
+
+    /// The next run that takes no more records. Write it to its segment before the log is read or built again.
+    #[inline]
+    pub fn take_run(&mut self) -> Option<LogRun> {
+        self.runs.take_closed()
+    }
+
+    /// A run is where reads of its segment find it. Its buffer is taken back.
+    pub fn run_written(&mut self, buffer: AlignedBuffer) {
+        self.runs.keep(buffer);
+    }
+
     /// Makes writes of what waits, as many as may be in flight. Cost: one copy and one checksum of the data;
     /// no allocation once buffers have gone round.
     pub fn build(&mut self, writes: &mut Vec<LogWrite>) {
@@ -232,10 +266,11 @@ impl Log {
             && self.in_flight.len() < self.options.writes_in_flight_max
             && self.in_flight_bytes < self.options.write_bytes_in_flight_max
         {
+            let layout = self.next_layout();
             if !self.make_room() {
                 break;
             }
-            let write = self.build_record();
+            let write = self.build_record(layout);
             writes.push(write);
         }
         self.request_segment();
@@ -305,7 +340,7 @@ impl Log {
 
     /// Reads entries back from the disk; see [`Marks::read`].
     pub fn read(&self, low: u64, high: u64, bytes_max: u64) -> Result<Vec<Entry>, ReadBackError> {
-        self.marks.read(&*self.disk, &self.headers, low, high, bytes_max)
+        self.marks.read((&*self.disk, &self.runs), &self.headers, low, high, bytes_max)
     }
 
     /// The next piece of work on files, unless one is out or a failed one rests.
@@ -366,9 +401,25 @@ impl Log {
         self.appended += 1;
     }
 
-    /// Bytes left in the last segment.
+    /// Bytes left in the last segment, in whole blocks.
     fn room(&self) -> u64 {
-        self.headers.back().map_or(0, |header| header.segment_bytes - self.offset)
+        let block = self.options.block_bytes as u64;
+        let end = self.offset.next_multiple_of(block);
+        self.headers.back().map_or(0, |header| header.segment_bytes - end)
+    }
+
+    /// How the next record is laid out: what waits is packed if it fits into a run as a whole.
+    fn next_layout(&mut self) -> Layout {
+        let heads = RECORD_HEADER_BYTES + PART_HEADER_BYTES + STATE_BYTES;
+        let bytes = heads + self.pending_bytes as usize;
+        let layout = match self.layout {
+            Layout::Packed if bytes <= LOG_RUN_BYTES_MAX => Layout::Packed,
+            _ => Layout::Padded,
+        };
+        if layout == Layout::Padded || !self.runs.takes(bytes) {
+            self.close_run();
+        }
+        layout
     }
 
     fn request_segment(&mut self) {
@@ -391,6 +442,7 @@ impl Log {
         let Some(header) = self.space.take_spare() else {
             return false;
         };
+        self.close_run();
         self.offset = u64::from(header.block_bytes);
         self.headers.push_back(header);
         self.segments.push_back(Segment { first_record: self.next_record, last_index: 0 });
@@ -401,7 +453,7 @@ impl Log {
         needed + PART_HEADER_BYTES + STATE_BYTES > self.options.record_bytes_max
     }
 
-    fn build_record(&mut self) -> LogWrite {
+    fn build_record(&mut self, layout: Layout) -> LogWrite {
         let header = *self.headers.back().expect("make_room saw to it");
         let limit = self.options.record_bytes_max.min(self.room() as usize);
         let mut buffer = self.buffers.pop().unwrap_or_else(|| AlignedBuffer::with_capacity(0));
@@ -428,16 +480,18 @@ impl Log {
         record.parts = draft.writer.count;
         assert!(record.parts > 0, "make_room promised that the front part fits");
         seal_record(buffer.as_mut_slice(), &record);
-        buffer.pad_to(header.block_bytes as usize);
-        let bytes = buffer.as_slice().len();
-        let write = LogWrite {
-            ticket: WriteTicket(record.number),
-            sequence: header.sequence,
-            offset: self.offset,
-            buffer,
+        let (sequence, offset) = (header.sequence, self.offset);
+        self.offset = match layout {
+            Layout::Packed => self.runs.push(sequence, offset, buffer.as_slice()),
+            Layout::Padded => {
+                buffer.pad_to(header.block_bytes as usize);
+                offset + buffer.as_slice().len() as u64
+            }
         };
+        let bytes = buffer.as_slice().len();
+        let ticket = WriteTicket(record.number);
+        let write = LogWrite { ticket, sequence, offset, buffer, layout };
         self.next_record += 1;
-        self.offset += bytes as u64;
         let parts_through = self.built;
         let done = false;
         self.in_flight.push_back(InFlight { record: record.number, parts_through, bytes, done });

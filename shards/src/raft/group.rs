@@ -19,7 +19,7 @@ use super::store::Store;
 use crate::disk::DiskResult;
 use crate::ids::{Index, MonotonicTime, NodeId, Term};
 use crate::limits::RAFT_READS_PENDING_MAX;
-use crate::log::{AlignedBuffer, Reserve, SyncPolicy, WriteTicket};
+use crate::log::{AlignedBuffer, Layout, LogRun, Reserve, SyncPolicy, WriteTicket};
 use crate::random::Random;
 use crate::snapshot::Membership;
 
@@ -361,6 +361,35 @@ impl Group {
             && let Some(log) = &mut self.node.mut_store().log
         {
             log.written(ticket, buffer);
+        }
+    }
+
+    /// Says how records of the log are laid out from the next poll on.
+    #[inline]
+    pub fn set_layout(&mut self, layout: Layout) {
+        if let Some(log) = &mut self.node.mut_store().log {
+            log.set_layout(layout);
+        }
+    }
+
+    /// The next run of the log that takes no more records. Write it to its segment, and give it back by
+    /// [`Group::run_written`], before the next poll.
+    #[inline]
+    pub fn take_run(&mut self) -> Option<LogRun> {
+        self.node.mut_store().log.as_mut()?.take_run()
+    }
+
+    /// Has [`Group::take_run`] give everything of the log that is not in its segment yet.
+    pub fn close_run(&mut self) {
+        if let Some(log) = &mut self.node.mut_store().log {
+            log.close_run();
+        }
+    }
+
+    /// A run was written.
+    pub fn run_written(&mut self, run: LogRun) {
+        if let Some(log) = &mut self.node.mut_store().log {
+            log.run_written(run.buffer);
         }
     }
 

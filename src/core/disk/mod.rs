@@ -2,6 +2,7 @@
 
 pub mod background;
 pub mod full_disk;
+pub mod journal;
 pub mod snapshots;
 pub mod storage;
 pub mod times;

@@ -1,7 +1,8 @@
 //! Files of a core's shards: the writes of the logs, and the work on whole files beside them.
 //!
 //! A log write under `--fsync always` is an O_DIRECT|O_DSYNC write of the core's ring into preallocated
-//! space; it is durable when it completes, and several may be under way. Under `everysec` and `no` it is a
+//! space; it is durable when it completes, and several may be under way. What several shards write in a turn is one write of the
+//! core's journal instead. Under `everysec` and `no` it is a
 //! `pwrite` into the page cache, which survives the end of the process, and a sync follows each second or
 //! never. Segments and snapshots are made and given back by glommio's helper thread, off the core's cpu.
 //!
@@ -12,7 +13,10 @@ use crate::core::observe::latency::Event;
 use crate::settings::values::Fsync;
 use ringraft_shards::disk::{Disk, DiskResult, RealDisk};
 use ringraft_shards::ids::{Index, ShardId};
-use ringraft_shards::log::{AlignedBuffer, FileAction, LogWrite, WriteTicket, segment_file_name};
+use ringraft_shards::log::{
+    AlignedBuffer, FileAction, JournalWork, Layout, LogRun, LogWrite, WriteTicket,
+    segment_file_name,
+};
 use ringraft_shards::snapshot::SnapshotError;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,11 +28,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::core::client::slab::Slab;
+use crate::core::cluster::META;
 use crate::core::cluster::transfer::ReplicaDone;
 use crate::core::disk::background::Background;
+use crate::core::disk::journal::{self, Begun, CoreJournal, Frame, JournalFault};
 use crate::core::disk::snapshots::SnapshotDone;
 use crate::core::disk::times::WriteTimes;
 use crate::core::disk::together::{Ended, Together};
+use crate::limits::FRAMES_IN_FLIGHT_MAX;
 use crate::net::ring::Ring;
 
 /// Segments whose files stay open.
@@ -66,6 +73,16 @@ pub enum DiskOperation {
     },
 }
 
+/// What the ring has under way.
+enum UnderWay {
+    /// An operation of one shard.
+    One(DiskOperation),
+    /// A frame of the journal.
+    Frame(Frame),
+    /// A sync of a segment that holds packed records for which the journal had no room.
+    Packed(Vec<DiskOperation>),
+}
+
 impl DiskOperation {
     /// Whose it is.
     pub fn shard(&self) -> ShardId {
@@ -82,7 +99,8 @@ impl DiskOperation {
         }
     }
 
-    fn failed(&self, cause: String) -> DiskFailure {
+    /// It has failed.
+    pub fn failed(&self, cause: String) -> DiskFailure {
         let (shard, ticket, sequence) = match self {
             DiskOperation::Write { shard, write, .. } => (*shard, write.ticket, write.sequence),
             DiskOperation::Sync { shard, ticket, sequence, .. } => (*shard, *ticket, *sequence),
@@ -114,6 +132,8 @@ pub enum Done {
         /// How it went.
         result: DiskResult<()>,
     },
+    /// Work on a file of the core's journal.
+    Journal(JournalWork, Result<(), JournalFault>),
     /// A step of a snapshot.
     Snapshot(SnapshotDone),
     /// A shard's newest snapshot was read again, and the older ones are gone.
@@ -136,7 +156,7 @@ impl Done {
             Done::FileAction { shard, .. } | Done::Relief { shard, .. } => Some(*shard),
             Done::Snapshot(done) => Some(done.shard()),
             Done::Replica(done) => Some(done.shard()),
-            Done::Nothing => None,
+            Done::Journal(..) | Done::Nothing => None,
         }
     }
 }
@@ -148,6 +168,8 @@ pub struct ShardFiles {
     /// How segments are opened and written.
     fsync: Fsync,
     open: BTreeMap<u64, Arc<File>>,
+    /// The same, opened for writes through the page cache of what a journal makes durable.
+    cached: BTreeMap<u64, Arc<File>>,
     /// Segments written since their last sync, with the newest write in each.
     unsynced: BTreeMap<u64, WriteTicket>,
     /// Syncs under way.
@@ -160,22 +182,44 @@ pub struct ShardFiles {
 
 /// What a core has under way on files.
 pub struct Storage {
-    operations: Slab<DiskOperation>,
+    operations: Slab<UnderWay>,
     together: Together,
+    /// How this turn's records are laid out.
+    layout: Layout,
+    /// Packed records whose frames have not begun.
+    begun: Vec<Begun>,
+    /// Frames that have.
+    frames: usize,
+    /// The shard that this turn has written for last, other than packed.
+    writer: Option<ShardId>,
+    /// `None` when nothing is stored.
+    journal: Option<CoreJournal>,
     background: Background,
     times: WriteTimes,
 }
 
 impl Storage {
     /// Nothing yet; `background` does what blocks.
-    pub fn new(background: Background) -> Storage {
-        let (operations, together, times) = Default::default();
-        Storage { operations, together, background, times }
+    pub fn new(background: Background, journal: Option<CoreJournal>) -> Storage {
+        Storage {
+            operations: Slab::default(),
+            together: Together::default(),
+            layout: Layout::Padded,
+            begun: Vec::new(),
+            frames: 0,
+            writer: None,
+            journal,
+            background,
+            times: WriteTimes::default(),
+        }
     }
 
     /// Is nothing under way?
     pub fn is_idle(&self) -> bool {
-        self.operations.count() == 0 && self.together.is_idle() && self.background.count() == 0
+        self.operations.count() == 0
+            && self.begun.is_empty()
+            && self.together.is_idle()
+            && self.background.count() == 0
     }
 
     /// A log write has taken so long.
@@ -196,9 +240,15 @@ impl Storage {
 
     /// For how long the oldest log write has been under way, milliseconds.
     pub fn oldest_write_ms(&self) -> u64 {
-        let begun = self.operations.iter().filter_map(|(_, operation)| match operation {
-            DiskOperation::Write { begun, .. } => Some(begun),
+        let begun_at = |operation: &DiskOperation| match operation {
+            DiskOperation::Write { begun, .. } => Some(*begun),
             DiskOperation::Sync { .. } => None,
+        };
+        let begun = self.operations.iter().filter_map(|(_, under_way)| match under_way {
+            UnderWay::One(operation) => begun_at(operation),
+            UnderWay::Frame(Frame { writes, .. }) | UnderWay::Packed(writes) => {
+                writes.first().and_then(begun_at)
+            }
         });
         begun.min().map_or(0, |begun| begun.elapsed().as_millis() as u64)
     }
@@ -244,13 +294,31 @@ impl Storage {
         while files.open.len() > OPEN_SEGMENTS_MAX {
             files.open.pop_first();
         }
+        while files.cached.len() > OPEN_SEGMENTS_MAX {
+            files.cached.pop_first();
+        }
         let disk = files.disk.clone();
         let id = action.id;
         let work = move || action.run(&*disk as &dyn Disk);
         self.in_background(work, move |result| Done::FileAction { shard, id, result });
     }
 
-    /// Starts a write of a log. With a lazy policy it is done when this returns, and the buffer is given back.
+    /// Decides how this turn's log writes are laid out. Does the core have several logs that are synced as they are written?
+    #[inline]
+    pub fn begin_turn(&mut self, has_several_logs: bool) {
+        let has_room = |journal: &CoreJournal| journal.has_room();
+        let is_packed = has_several_logs && self.journal.as_ref().is_some_and(has_room);
+        self.layout = if is_packed { Layout::Packed } else { Layout::Padded };
+    }
+
+    /// How the log of a shard is laid out in this turn. The meta group writes little, and for itself.
+    #[inline]
+    pub fn layout(&self, shard: ShardId) -> Layout {
+        if shard == META { Layout::Padded } else { self.layout }
+    }
+
+    /// Starts a write of a log, or notes it for the turn's end when it is a packed record. With a lazy policy it is done when
+    /// this returns, and the buffer is given back.
     /// Errors: the file cannot be opened or written.
     pub fn start_write(
         &mut self,
@@ -259,12 +327,18 @@ impl Storage {
         files: &mut ShardFiles,
         write: LogWrite,
     ) -> io::Result<Option<(WriteTicket, AlignedBuffer)>> {
+        if write.layout == Layout::Packed {
+            let file = files.cached_segment(write.sequence)?;
+            self.begun.push(Begun { shard, file, write });
+            return Ok(None);
+        }
         let file = files.segment(write.sequence)?;
         if files.fsync == Fsync::Always {
+            self.note_writer(shard);
             let batch = self.together.join(write.buffer.as_slice().len());
             let begun = Instant::now();
             let operation = DiskOperation::Write { shard, file, write, done: 0, batch, begun };
-            let index = self.operations.insert(operation);
+            let index = self.operations.insert(UnderWay::One(operation));
             self.submit_write(ring, index);
             return Ok(None);
         }
@@ -274,49 +348,154 @@ impl Storage {
         Ok(Some((write.ticket, write.buffer)))
     }
 
-    #[allow(unsafe_code)]
-    fn submit_write(&mut self, ring: &mut Ring, index: u32) {
-        let DiskOperation::Write { file, write, done, .. } = self.operations.at(index) else {
-            unreachable!("the caller has just put a write there");
-        };
-        let rest = &write.buffer.as_slice()[*done..];
-        let (bytes, length) = (rest.as_ptr(), rest.len() as u32);
-        let offset = write.offset + *done as u64;
-        // SAFETY: the buffer is owned by the operation, on the heap, and is not touched until it completes;
-        // when the process ends first, the kernel holds pages of its own reference.
-        unsafe { ring.write(file.as_raw_fd(), bytes, length, offset, index) };
+    /// A turn with two writers could do with a journal.
+    #[inline]
+    fn note_writer(&mut self, shard: ShardId) {
+        if shard == META {
+            return;
+        }
+        match self.writer.replace(shard) {
+            Some(other) if other != shard => self.journal.iter_mut().for_each(CoreJournal::want),
+            _ => {}
+        }
     }
 
-    /// The turn starts no more writes: those that it has started are reported together.
+    /// The turn starts no more writes: those that it has started are reported together. Returns packed records for which the
+    /// journal has no room: [`Storage::sync_packed`] is for them, when their runs are written.
     #[inline]
-    pub fn end_batch(&mut self) {
+    #[must_use]
+    pub fn end_batch(&mut self, ring: &mut Ring) -> Vec<Begun> {
         self.together.close();
+        self.writer = None;
+        if self.begun.is_empty() { Vec::new() } else { self.begin_frames(ring) }
+    }
+
+    /// What comes while some frames are under way gathers for the next, as it does in the log of one shard: each of them is a trip
+    /// to the disk.
+    fn begin_frames(&mut self, ring: &mut Ring) -> Vec<Begun> {
+        while !self.begun.is_empty() && self.frames < FRAMES_IN_FLIGHT_MAX {
+            let journal = self.journal.as_mut().expect("only with one are records packed");
+            let Some(frame) = journal.frame(&mut self.begun) else {
+                return std::mem::take(&mut self.begun);
+            };
+            self.frames += 1;
+            let index = self.operations.insert(UnderWay::Frame(frame));
+            self.submit_write(ring, index);
+        }
+        Vec::new()
+    }
+
+    /// Starts to sync the segments of these records, which are written.
+    #[cold]
+    pub fn sync_packed(&mut self, ring: &mut Ring, records: Vec<Begun>) {
+        let mut segments: BTreeMap<(ShardId, u64), (Arc<File>, Vec<DiskOperation>)> =
+            BTreeMap::new();
+        for Begun { shard, file, write } in records {
+            let begun = Instant::now();
+            let segment = segments.entry((shard, write.sequence));
+            let (file, writes) = segment.or_insert_with(|| (file, Vec::new()));
+            let (file, batch) = (file.clone(), None);
+            writes.push(DiskOperation::Write { shard, file, write, done: 0, batch, begun });
+        }
+        for (file, writes) in segments.into_values() {
+            let index = self.operations.insert(UnderWay::Packed(writes));
+            ring.sync(file.as_raw_fd(), index);
+        }
+    }
+
+    /// Is there work on the files of the journal? Have all shards write their runs before it is begun.
+    #[inline]
+    pub fn has_journal_work(&self, steady_ms: i64) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.has_work(steady_ms))
+    }
+
+    /// Has the files of the journal made and emptied.
+    pub fn begin_journal_work(&mut self) {
+        let Some(journal) = &mut self.journal else { return };
+        while let Some(work) = journal.take_work() {
+            self.background.begin(move || journal::report(work()));
+        }
+    }
+
+    /// How work on the journal's files went.
+    /// Errors: the process must end.
+    pub fn journal_done(
+        &mut self,
+        work: &JournalWork,
+        result: Result<(), JournalFault>,
+        steady_ms: i64,
+    ) -> Result<(), JournalFault> {
+        let journal = self.journal.as_mut().expect("it reports its own work");
+        journal.work_done(work, result, steady_ms)
+    }
+
+    #[allow(unsafe_code)]
+    fn submit_write(&mut self, ring: &mut Ring, index: u32) {
+        let (file, bytes, offset, done) = match self.operations.at(index) {
+            UnderWay::One(DiskOperation::Write { file, write, done, .. }) => {
+                (file, write.buffer.as_slice(), write.offset, *done)
+            }
+            UnderWay::Frame(frame) => {
+                (&frame.file, frame.buffer.as_slice(), frame.ticket.offset, frame.done)
+            }
+            UnderWay::One(DiskOperation::Sync { .. }) | UnderWay::Packed(_) => {
+                unreachable!("the caller has just put a write there")
+            }
+        };
+        let rest = &bytes[done..];
+        let (bytes, length) = (rest.as_ptr(), rest.len() as u32);
+        // SAFETY: the buffer is owned by the operation, on the heap, and is not touched until it completes;
+        // when the process ends first, the kernel holds pages of its own reference.
+        unsafe { ring.write(file.as_raw_fd(), bytes, length, offset + done as u64, index) };
     }
 
     /// Takes the completion of an operation. What can be reported is appended to `ended`: nothing while more of the operation
     /// is still to be written, or others of its turn are.
     pub fn complete(&mut self, ring: &mut Ring, index: u32, result: i32, ended: &mut Vec<Ended>) {
-        let mut batch_of = None;
-        let mut cause = None;
-        if let DiskOperation::Write { write, done, batch, .. } = self.operations.at_mut(index) {
-            batch_of = *batch;
-            *done += result.max(0) as usize;
-            if result > 0 && *done < write.buffer.as_slice().len() {
-                return self.submit_write(ring, index);
+        let (done, bytes) = match self.operations.at_mut(index) {
+            UnderWay::One(DiskOperation::Write { write, done, .. }) => {
+                (done, write.buffer.as_slice().len())
             }
-            if result == 0 {
-                cause = Some("nothing was written".to_string());
-            }
-        }
-        if result < 0 {
-            cause = Some(io::Error::from_raw_os_error(-result).to_string());
-        }
-        let operation = self.operations.remove(index);
-        let operation = match cause {
-            Some(cause) => Err(operation.failed(cause)),
-            None => Ok(operation),
+            UnderWay::Frame(frame) => (&mut frame.done, frame.buffer.as_slice().len()),
+            UnderWay::One(DiskOperation::Sync { .. }) | UnderWay::Packed(_) => (&mut 0, 0),
         };
-        self.together.ended(batch_of, operation, ended);
+        *done += result.max(0) as usize;
+        let is_done = *done >= bytes;
+        if result > 0 && !is_done {
+            return self.submit_write(ring, index);
+        }
+        let cause = match result {
+            ..0 => Some(io::Error::from_raw_os_error(-result).to_string()),
+            0 if !is_done => Some("nothing was written".to_string()),
+            _ => None,
+        };
+        match (self.operations.remove(index), cause) {
+            (UnderWay::One(operation), cause) => {
+                let batch = match &operation {
+                    DiskOperation::Write { batch, .. } => *batch,
+                    DiskOperation::Sync { .. } => None,
+                };
+                let operation = match cause {
+                    Some(cause) => Err(operation.failed(cause)),
+                    None => Ok(operation),
+                };
+                self.together.ended(batch, operation, ended);
+            }
+            (UnderWay::Frame(frame), None) => {
+                self.frames -= 1;
+                let journal = self.journal.as_mut().expect("the frame is of its journal");
+                journal.written(frame, ended);
+            }
+            (UnderWay::Frame(frame), Some(cause)) => {
+                let failed = |write: DiskOperation| Err(write.failed(format!("journal: {cause}")));
+                ended.extend(frame.writes.into_iter().map(failed));
+            }
+            (UnderWay::Packed(writes), None) => ended.extend(writes.into_iter().map(Ok)),
+            (UnderWay::Packed(writes), Some(cause)) => {
+                let failed = |write: DiskOperation| Err(write.failed(cause.clone()));
+                ended.extend(writes.into_iter().map(failed));
+            }
+        }
     }
 
     /// Starts to sync what was written lazily. A sync that is under way is awaited first.
@@ -337,7 +516,7 @@ impl Storage {
             let descriptor = file.as_raw_fd();
             let operation =
                 DiskOperation::Sync { shard, ticket, file, sequence, begun: Instant::now() };
-            let index = self.operations.insert(operation);
+            let index = self.operations.insert(UnderWay::One(operation));
             ring.sync(descriptor, index);
         }
         Ok(())
@@ -347,9 +526,9 @@ impl Storage {
 impl ShardFiles {
     /// The log in `directory`, which `disk` is, none of it open yet.
     pub fn new(directory: PathBuf, disk: Arc<RealDisk>, fsync: Fsync) -> ShardFiles {
-        let (open, unsynced) = Default::default();
+        let (open, cached, unsynced) = Default::default();
         let (newest, synced) = (None, None);
-        ShardFiles { directory, disk, fsync, open, unsynced, syncing: 0, newest, synced }
+        ShardFiles { directory, disk, fsync, open, cached, unsynced, syncing: 0, newest, synced }
     }
 
     /// How they are written.
@@ -387,6 +566,9 @@ impl ShardFiles {
         for file in std::mem::take(&mut self.open).into_values() {
             file.sync_data()?;
         }
+        for file in std::mem::take(&mut self.cached).into_values() {
+            file.sync_data()?;
+        }
         self.unsynced.clear();
         self.synced = self.newest;
         self.fsync = fsync;
@@ -411,17 +593,36 @@ impl ShardFiles {
         self.open.insert(sequence, file.clone());
         Ok(file)
     }
+
+    /// Writes a run of the log to its segment, through the page cache.
+    /// Errors: the file cannot be opened or written.
+    pub fn write_run(&mut self, run: &LogRun) -> io::Result<()> {
+        let file = self.cached_segment(run.sequence)?;
+        file.write_all_at(run.buffer.as_slice(), run.offset)
+    }
+
+    fn cached_segment(&mut self, sequence: u64) -> io::Result<Arc<File>> {
+        if let Some(file) = self.cached.get(&sequence) {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(File::options().write(true).open(self.path(sequence))?);
+        self.cached.insert(sequence, file.clone());
+        Ok(file)
+    }
 }
 
-/// Opens a segment for writing: past the page cache and synced by itself under `always`, where the file
-/// system can do that.
 fn open_segment(path: &Path, fsync: Fsync) -> io::Result<File> {
-    let open = |flags| File::options().write(true).custom_flags(flags).open(path);
-    if fsync != Fsync::Always {
-        return open(0);
+    match fsync {
+        Fsync::Always => open_durable(path),
+        Fsync::Everysec | Fsync::No => File::options().write(true).open(path),
     }
+}
+
+/// Opens a file for writing past the page cache, synced by itself, where the file system can do that.
+pub fn open_durable(path: &Path) -> io::Result<File> {
+    let open = |flags| File::options().write(true).custom_flags(flags).open(path);
     match open(libc::O_DIRECT | libc::O_DSYNC) {
-        // tmpfs and some network file systems have no O_DIRECT.
+        // Some network file systems have no O_DIRECT.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(libc::O_DSYNC),
         result => result,
     }

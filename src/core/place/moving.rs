@@ -276,7 +276,11 @@ impl Core {
             self.turn.reads.is_empty() && self.transactions.is_empty(),
             "a turn leaves nothing"
         );
-        let shard = self.shards.swap_remove(local);
+        let mut shard = self.shards.swap_remove(local);
+        if let Err(cause) = shard.write_runs() {
+            // This core's journal stands for them, and must not wait for another core.
+            self.fail(cause);
+        }
         assert!(shard.wanted.is_empty(), "transactions were served to the end");
         self.router.take_away(shard.id);
         if let Some(other) = self.shards.get(local) {

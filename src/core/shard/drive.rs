@@ -20,13 +20,20 @@ impl Core {
     /// Proposes what every shard has gathered, and does what its group asks for.
     pub(in crate::core) fn drive_shards(&mut self) {
         while let Some(done) = self.storage.take_done() {
+            if let Done::Journal(work, result) = done {
+                let steady_ms = self.turn.steady_ms;
+                if let Err(fault) = self.storage.journal_done(&work, result, steady_ms) {
+                    self.fail(fault.to_string());
+                }
+                continue;
+            }
             let Some(shard) = done.shard() else { continue };
             self.tell_shard(shard, move |core, local| match done {
                 Done::FileAction { id, result, .. } => core.file_action_done(local, id, result),
                 Done::Snapshot(done) => core.snapshot_done(local, done),
                 Done::Relief { result, .. } => core.relieved(local, result),
                 Done::Replica(done) => core.replica_done(local, done),
-                Done::Nothing => {}
+                Done::Journal(..) | Done::Nothing => {}
             });
         }
         self.drive_snapshots();
@@ -39,6 +46,10 @@ impl Core {
         if !self.coalesced.is_empty() {
             self.begin_joined();
         }
+        let is_synced = self.settings.fsync == Fsync::Always;
+        let has_log = |shard: &&LocalShard| shard.id != META && shard.files.is_some();
+        let has_several = is_synced && self.shards.iter().filter(has_log).nth(1).is_some();
+        self.storage.begin_turn(has_several);
         loop {
             self.serve_transactions();
             for local in 0..self.shards.len() {
@@ -48,10 +59,28 @@ impl Core {
                 break;
             }
         }
-        self.storage.end_batch();
+        let homeless = self.storage.end_batch(&mut self.ring);
+        if !homeless.is_empty() {
+            self.write_runs();
+            self.storage.sync_packed(&mut self.ring, homeless);
+        }
+        if self.storage.has_journal_work(self.turn.steady_ms) {
+            self.write_runs();
+            self.storage.begin_journal_work();
+        }
         self.publish_fullness();
         if self.settings.notify_keyspace_events.hear_misses() {
             self.publish_misses();
+        }
+    }
+
+    /// Writes all that its shards have packed to their segments, through the page cache.
+    #[cold]
+    fn write_runs(&mut self) {
+        for shard in &mut self.shards {
+            if let Err(cause) = shard.write_runs() {
+                self.failure.get_or_insert(cause);
+            }
         }
     }
 
@@ -85,6 +114,8 @@ impl Core {
         serve::ask_for_reads(shard, began, Leases::Trusted, &mut turn);
         let output = &mut self.output;
         output.clear();
+        let layout = self.storage.layout(shard.server.id);
+        shard.group.set_layout(layout);
         shard.group.poll(output);
         if let Some(failure) = output.failure.take() {
             return self.group_failed(local, &failure);
@@ -95,6 +126,11 @@ impl Core {
             shard.snapshots.want(None);
         }
         let mut again = output.more;
+        if !output.writes.is_empty()
+            && let Err(cause) = shard.write_closed_runs()
+        {
+            self.failure.get_or_insert(cause);
+        }
         for write in output.writes.drain(..) {
             let (ticket, sequence) = (write.ticket, write.sequence);
             let files = shard.files.as_mut().expect("only a shard with files has a log");
@@ -281,6 +317,27 @@ impl Core {
 }
 
 impl LocalShard {
+    /// Writes what its log has packed to its segments, through the page cache. What makes it durable is the journal of the core
+    /// where it was written.
+    /// Errors: the process must end, as that journal cannot be emptied any more.
+    pub(in crate::core) fn write_runs(&mut self) -> Result<(), String> {
+        self.group.close_run();
+        self.write_closed_runs()
+    }
+
+    #[inline]
+    fn write_closed_runs(&mut self) -> Result<(), String> {
+        while let Some(run) = self.group.take_run() {
+            let files = self.files.as_mut().expect("only a shard with files has a log");
+            files.write_run(&run).map_err(|error| {
+                let path = files.path(run.sequence);
+                format!("the log cannot be written: {}: {error}", path.display())
+            })?;
+            self.group.run_written(run);
+        }
+        Ok(())
+    }
+
     /// A write or a sync of its log has ended.
     fn disk_operation_ended(&mut self, operation: DiskOperation) {
         match operation {

@@ -77,13 +77,13 @@ impl LocalShard {
         self.eviction_samples = settings.maxmemory_samples as usize;
         self.server.keyspace.set_eviction_samples(self.eviction_samples);
         self.propose_limits(settings.limits);
-        match &mut self.files {
-            Some(files) if files.fsync() != settings.fsync => {
-                files.change_mode(settings.fsync)?;
-                self.group.set_sync_policy(settings.fsync.sync_policy());
-            }
-            _ => {}
+        if self.files.as_ref().is_none_or(|files| files.fsync() == settings.fsync) {
+            return Ok(());
         }
+        self.write_runs().map_err(std::io::Error::other)?;
+        let files = self.files.as_mut().expect("seen above");
+        files.change_mode(settings.fsync)?;
+        self.group.set_sync_policy(settings.fsync.sync_policy());
         Ok(())
     }
 }
