@@ -424,7 +424,12 @@ impl CoreStart {
             report: self.report,
             recover: {
                 let origins = self.origins.clone();
-                Arc::new(move |shard| origins.recover(shard, seed ^ u64::from(shard.0)))
+                Arc::new(move |shard| {
+                    // Segments that are begun anew must not have the salts of those before: a journal may hold records of them.
+                    let seed = getrandom::u64()
+                        .map_err(|error| format!("cannot read random bytes: {error}"))?;
+                    origins.recover(shard, seed)
+                })
             },
             lost: lost(self.origins),
         });

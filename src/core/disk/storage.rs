@@ -255,8 +255,16 @@ impl Storage {
 
     /// Is nothing of a shard under way?
     pub fn is_idle_for(&self, shard: ShardId) -> bool {
+        let is_another = |operation: &DiskOperation| operation.shard() != shard;
         let mut operations = self.operations.iter();
-        self.background.count() == 0 && operations.all(|(_, of)| of.shard() != shard)
+        self.background.count() == 0
+            && self.begun.iter().all(|begun| begun.shard != shard)
+            && operations.all(|(_, under_way)| match under_way {
+                UnderWay::One(operation) => is_another(operation),
+                UnderWay::Frame(Frame { writes, .. }) | UnderWay::Packed(writes) => {
+                    writes.iter().all(is_another)
+                }
+            })
     }
 
     /// Ends background work: what is under way is finished.
