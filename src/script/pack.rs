@@ -196,7 +196,7 @@ fn unpack(lua: &Lua, values: MultiValue) -> Result<MultiValue, Fault> {
                     let Some(wanted) = wanted else {
                         return Err(Fault::placed("format 'c0' needs a previous size"));
                     };
-                    size = if wanted < 0.0 { usize::MAX } else { wanted as usize };
+                    size = as_size(wanted);
                 }
                 let part = rest.get(..size).ok_or_else(short)?;
                 found.push(Value::String(lua.create_string(part)?));
@@ -234,6 +234,20 @@ fn integer(format: &Format<'_>, letter: u8, bytes: &[u8]) -> f64 {
     value as i64 as f64
 }
 
+/// As C makes a `size_t` of a number on this machine: what does not fit wraps, or is 2^63, or nothing.
+fn as_size(number: f64) -> usize {
+    const TOP: u64 = 1 << 63;
+    let signed = |number: f64| match (-(TOP as f64)..TOP as f64).contains(&number) {
+        true => number as i64 as u64,
+        false => TOP,
+    };
+    let size = match number >= TOP as f64 {
+        true => signed(number - TOP as f64) ^ TOP,
+        false => signed(number),
+    };
+    size as usize
+}
+
 fn size(values: MultiValue) -> Result<MultiValue, Fault> {
     let given = Given::new(values);
     let text = given.bytes(1)?;
@@ -253,4 +267,24 @@ fn size(values: MultiValue) -> Result<MultiValue, Fault> {
         at += size;
     }
     Ok(MultiValue::from_iter([Value::Number(at as f64)]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::as_size;
+
+    #[test]
+    fn sizes_are_cut_as_by_c() {
+        for (number, size) in [
+            (0.9, 0),
+            (7.0, 7),
+            (-1.0, usize::MAX),
+            (1e200, 0),
+            (-1e200, 1 << 63),
+            (f64::NAN, 1 << 63),
+            (9_223_372_036_854_775_808.0, 1 << 63),
+        ] {
+            assert_eq!(as_size(number), size, "{number}");
+        }
+    }
 }
