@@ -378,8 +378,14 @@ pub const TRANSFER_TICKS: u64 = 10;
 /// Ticks for which shards are led by another node than the meta group, until that follows them.
 pub const LEADERS_APART_TICKS: u64 = 60;
 
-/// Ticks for which a node that leads no more is waited for, to answer what it was sent.
-pub const OLD_LEADER_TICKS: u64 = 6;
+/// Requests whose fate is asked for at once.
+pub const RECALL_STAMPS_MAX: usize = 8192;
+
+/// Ticks after which a question that was not answered is asked again.
+pub const RECALL_TICKS: u64 = 10;
+
+/// Ticks for which a node that leads no more is waited for, to answer what it was sent. Then the next one is asked.
+pub const OLD_LEADER_TICKS: u64 = 2;
 
 /// How long a log write may be under way, until its disk counts as hanging: milliseconds.
 pub const DISK_HANGS_MS: u64 = 300;

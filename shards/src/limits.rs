@@ -303,3 +303,15 @@ pub const LINK_HANDSHAKE_US: u64 = 1_000_000;
 
 /// Wait before a node that could not be reached is dialled again: doubled each time, from the first to the last.
 pub const LINK_REDIAL_US: std::ops::RangeInclusive<u64> = 50_000..=1_000_000;
+
+/// Bytes of what a shard remembers of requests that other nodes sent: some four thousand of them. The oldest go first.
+pub const REMEMBERED_BYTES_MAX: usize = 256 << 10;
+
+/// What a remembered request counts beside its reply.
+pub const REMEMBERED_ROW_BYTES: usize = 64;
+
+/// Longest reply that is remembered; of a longer one it is known that the request was done.
+pub const REMEMBERED_REPLY_BYTES_MAX: usize = 4 << 10;
+
+/// Lanes of which a shard knows what it has forgotten, one by one.
+pub const REMEMBERED_LANES_MAX: usize = 1024;

@@ -17,6 +17,7 @@
 use crate::arguments::OwnedArguments;
 use crate::ids::DatabaseIndex;
 use crate::limits::DECLARED_PER_OPERATION_MAX;
+use crate::stamp::Stamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
 
@@ -344,6 +345,8 @@ pub struct Declared {
     pub database: DatabaseIndex,
     /// Its arguments.
     pub arguments: OwnedArguments,
+    /// What another node that has sent it on knows it by.
+    pub stamp: Option<Stamp>,
 }
 
 /// What an entry has declared and not served so far, while it is applied; the same on every replica.
@@ -415,7 +418,7 @@ mod tests {
 
     fn command(number: u16) -> Declared {
         let arguments = OwnedArguments::default();
-        Declared { command: number, manner: 0, database: DatabaseIndex(0), arguments }
+        Declared { command: number, manner: 0, database: DatabaseIndex(0), arguments, stamp: None }
     }
 
     #[test]

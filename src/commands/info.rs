@@ -364,6 +364,9 @@ fn cores(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("local_share", format_args!("{share:.4}"));
     text.field("messages", stats.messages);
     text.field("moved_connections", stats.moved_connections);
+    text.field("relayed_requests", stats.relayed);
+    text.field("relayed_requests_sent_again", stats.sent_again);
+    text.field("relayed_requests_recalled", stats.recalled);
     text.field("moved_shards", core.shared.moves.count());
     text.field("longest_shard_move_us", core.shared.moves.longest_us());
     text.field("turns", stats.turns);

@@ -3,7 +3,7 @@
 use super::refusal::Refusal;
 use super::{Call, Command, TimeoutAt};
 use crate::numbers::parse_float;
-use ringraft_shards::arguments::Arguments;
+use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::Deadline;
 use ringraft_shards::keyspace::Expiry;
 use std::ops::Range;
@@ -31,6 +31,23 @@ pub fn timeout_of(
         return Err(Refusal::text("ERR timeout is negative"));
     }
     Ok((milliseconds > 0.0).then(|| Duration::from_millis(milliseconds as u64)))
+}
+
+/// The same request with another timeout, which it has one of already.
+pub fn with_timeout(command: &Command, arguments: Arguments<'_>, rest: Duration) -> OwnedArguments {
+    // None would be for ever.
+    let ms = (rest.as_millis() as u64).max(1);
+    let (at, text) = match command.wait.map(|wait| wait.timeout) {
+        Some(TimeoutAt::Block) => {
+            (super::stream_read::timeout_at(command, arguments), ms.to_string())
+        }
+        Some(TimeoutAt::First) => (1, format!("{}.{:03}", ms / 1000, ms % 1000)),
+        Some(TimeoutAt::Last) | None => {
+            (arguments.count() - 1, format!("{}.{:03}", ms / 1000, ms % 1000))
+        }
+    };
+    let words = arguments.iter_from(0).enumerate();
+    words.map(|(i, word)| if i == at { text.as_bytes() } else { word }).collect()
 }
 
 /// What must hold for a value to be set.
@@ -223,6 +240,7 @@ pub fn rank_range(start: i64, stop: i64, count: u64) -> Range<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::table;
 
     #[test]
     fn ranks_are_cut_as_redis_does() {
@@ -258,5 +276,33 @@ mod tests {
             assert_eq!(range_in_order(start, end, size), expected, "{start} {end} {size}");
         }
         assert_eq!(range_within(-5, -10, 3), Some((0, 0)));
+    }
+
+    #[test]
+    fn a_timeout_is_replaced_where_it_stands() {
+        for (before, after) in [
+            ("BLPOP a b 0", "BLPOP a b 2.050"),
+            ("BLMOVE a b LEFT LEFT 7", "BLMOVE a b LEFT LEFT 2.050"),
+            ("BLMPOP 5 1 a LEFT", "BLMPOP 2.050 1 a LEFT"),
+            ("XREAD COUNT 1 BLOCK 9 STREAMS block 0", "XREAD COUNT 1 BLOCK 2050 STREAMS block 0"),
+            (
+                "XREADGROUP GROUP block block BLOCK 9 STREAMS s >",
+                "XREADGROUP GROUP block block BLOCK 2050 STREAMS s >",
+            ),
+        ] {
+            let words = |text: &'static str| -> OwnedArguments {
+                text.split(' ').map(str::as_bytes).collect()
+            };
+            let arguments = words(before);
+            let command = table::resolve(arguments.borrow()).expect("a command");
+            let renewed = with_timeout(command, arguments.borrow(), Duration::from_millis(2050));
+            let found: Vec<&[u8]> = renewed.borrow().iter_from(0).collect();
+            assert_eq!(found, words(after).borrow().iter_from(0).collect::<Vec<_>>(), "{before}");
+        }
+        let arguments: OwnedArguments =
+            ["BLPOP", "a", "1"].map(str::as_bytes).into_iter().collect();
+        let command = table::resolve(arguments.borrow()).expect("a command");
+        let renewed = with_timeout(command, arguments.borrow(), Duration::ZERO);
+        assert_eq!(renewed.borrow().at(2), b"0.001", "none would be for ever");
     }
 }

@@ -55,6 +55,8 @@ const fn internal_row() -> Command {
 pub struct ReadOptions<'a> {
     /// How long to wait at most, in milliseconds, 0 for ever; `None` without waiting.
     pub block_ms: Option<u64>,
+    /// Where that stands; 0 if it does not.
+    block_at: usize,
     count: usize,
     /// Group and consumer.
     group: Option<(&'a [u8], &'a [u8])>,
@@ -66,13 +68,20 @@ impl<'a> ReadOptions<'a> {
     /// Reads the arguments of `command`.
     /// Errors: they make no sense.
     pub fn of(command: &Command, arguments: Arguments<'a>) -> Result<ReadOptions<'a>, Refusal> {
-        let mut options =
-            ReadOptions { block_ms: None, count: 0, group: None, no_ack: false, keys: 0..0 };
+        let mut options = ReadOptions {
+            block_ms: None,
+            block_at: 0,
+            count: 0,
+            group: None,
+            no_ack: false,
+            keys: 0..0,
+        };
         let (takes_group, mut i) = (command.run.writes(), 1);
         while i < arguments.count() && options.keys.is_empty() {
             let more = arguments.count() - 1 - i;
             if arguments.is(i, "block") && more > 0 {
                 options.block_ms = Some(timeout_ms(arguments.at(i + 1))?);
+                options.block_at = i + 1;
                 i += 1;
             } else if arguments.is(i, "count") && more > 0 {
                 let count = parse_integer(arguments.at(i + 1)).ok_or(Refusal::NotAnInteger)?;
@@ -154,6 +163,11 @@ fn timeout_ms(text: &[u8]) -> Result<u64, Refusal> {
 pub fn timeout(command: &Command, arguments: Arguments<'_>) -> Result<Option<Duration>, Refusal> {
     let ms = ReadOptions::of(command, arguments)?.block_ms.ok_or(Refusal::Syntax)?;
     Ok((ms > 0).then(|| Duration::from_millis(ms)))
+}
+
+/// Where the timeout stands of a request that has one.
+pub fn timeout_at(command: &Command, arguments: Arguments<'_>) -> usize {
+    ReadOptions::of(command, arguments).map_or(0, |options| options.block_at)
 }
 
 /// What a request waits for: of a group what its consumers are to be given, otherwise entries behind an id that is known.

@@ -112,6 +112,8 @@ pub struct Shared {
     pub acl_log: Mutex<AclLog>,
     /// What is known of other nodes.
     pub cluster: cluster::ClusterView,
+    /// What stamps of other nodes' requests stand for.
+    pub lanes: Arc<cluster::lanes::Lanes>,
     /// What this process is to other nodes; nothing in `cache` mode.
     pub peer: Option<cluster::members::PeerIdentity>,
 }
@@ -318,7 +320,10 @@ pub const CLUSTER_TICK: Duration = Duration::from_millis(50);
 
 impl Core {
     /// A core that is ready to run.
-    pub fn new(parts: Parts) -> Core {
+    pub fn new(mut parts: Parts) -> Core {
+        for shard in &mut parts.shards {
+            shard.lanes = parts.shared.lanes.clone();
+        }
         let core_count = parts.mailboxes.len();
         let shard_count = parts.router.shard_count();
         let listener_count = parts.listeners.len();
@@ -532,6 +537,9 @@ impl Core {
         }
         if self.handshakes.has_work() {
             self.shake_hands();
+        }
+        if self.cluster.has_told_itself() {
+            self.take_own_messages();
         }
         for index in std::mem::take(&mut self.runnable) {
             self.resume(index);

@@ -93,6 +93,7 @@ impl Node {
             acl_log: Mutex::default(),
             tls: plan.tls.clone(),
             cluster: ClusterView::new(plan.identity.node, shard_count, is_clustered),
+            lanes: Arc::default(),
             peer: peer_identity(plan)?,
         });
         let hasher = KeyHasher::with_scheme(plan.identity.key_hash_seed, plan.identity.slot_scheme);

@@ -17,6 +17,7 @@ mod load;
 mod mounts;
 mod namespaces;
 mod network;
+mod once;
 mod secure;
 mod soak;
 mod tracking;

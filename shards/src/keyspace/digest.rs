@@ -156,11 +156,15 @@ impl Keyspace {
         sum
     }
 
-    /// Digest of all databases, of the transactions that are under way and of the libraries. Digests of shards add up to the digest of the whole.
+    /// Digest of all databases, of the transactions that are under way, of requests that are remembered and of the libraries.
+    /// Digests of shards add up to the digest of the whole.
     pub fn digest_all(&self) -> [u8; 20] {
         let mut sum = self.sum_of_items();
         if !self.ledger.is_empty() {
             sum.add(&[&self.ledger.encode()], [0, u64::MAX]);
+        }
+        if !self.remembered.is_empty() {
+            sum.add(&[&self.remembered.encode()], [2, u64::MAX]);
         }
         if !self.libraries.is_untouched() {
             sum.add(&[&self.libraries.encode()], [1, u64::MAX]);

@@ -13,6 +13,7 @@ use super::view::View;
 use super::{Expiry, Key, Keyspace, LibraryChange, StringForm};
 use crate::ids::{DatabaseIndex, Deadline};
 use crate::limits::DATABASE_COUNT;
+use crate::stamp::Stamp;
 use crate::value::Limits;
 use std::ptr::NonNull;
 
@@ -61,6 +62,11 @@ impl Edit<'_> {
     /// What the shard remembers of transactions.
     pub(crate) fn ledger_mut(&mut self) -> &mut crate::transaction::Ledger {
         &mut self.keyspace.ledger
+    }
+
+    /// A stamped request was done, and answered this if that is known.
+    pub fn remember(&mut self, stamp: Stamp, reply: Option<&[u8]>) {
+        self.keyspace.remember(stamp, reply);
     }
 
     /// Has the operation under way changed a key, and does somebody want to know? Cost: one comparison.

@@ -50,7 +50,9 @@ pub use view::{SCAN_UNIT, ScanPosition, View};
 
 use crate::ids::{DatabaseIndex, Deadline};
 use crate::limits::DATABASE_COUNT;
+use crate::remembered::Remembered;
 use crate::slot::{SLOT_COUNT, Slot, SlotScheme};
+use crate::stamp::Stamp;
 use crate::transaction::Ledger;
 use crate::value::Limits;
 use crate::waiting::Served;
@@ -231,6 +233,8 @@ pub struct Keyspace {
     sweep: SweepPosition,
     /// Transactions over several shards; see [`crate::transaction`].
     ledger: Ledger,
+    /// Requests that other nodes sent; see [`crate::remembered`].
+    remembered: Remembered,
     /// Libraries of functions.
     libraries: Libraries,
     /// Have they changed since somebody asked?
@@ -263,6 +267,7 @@ impl Keyspace {
             pool: EvictionPool::default(),
             sweep: SweepPosition::default(),
             ledger: Ledger::default(),
+            remembered: Remembered::default(),
             libraries: Libraries::default(),
             libraries_changed: false,
             limits: Limits::default(),
@@ -291,6 +296,21 @@ impl Keyspace {
     /// Puts the ledger of a snapshot in its place.
     pub fn set_ledger(&mut self, ledger: Ledger) {
         self.ledger = ledger;
+    }
+
+    /// What the shard remembers of requests that other nodes sent.
+    pub fn remembered(&self) -> &Remembered {
+        &self.remembered
+    }
+
+    /// A stamped request was done, and answered this if that is known. By an entry alone, on all replicas alike.
+    pub fn remember(&mut self, stamp: Stamp, reply: Option<&[u8]>) {
+        self.remembered.note(stamp, reply);
+    }
+
+    /// Puts the memory of a snapshot in its place.
+    pub fn set_remembered(&mut self, remembered: Remembered) {
+        self.remembered = remembered;
     }
 
     /// Libraries of functions.

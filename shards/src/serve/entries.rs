@@ -8,7 +8,7 @@ use crate::clock::TurnBack;
 use crate::ids::{DatabaseIndex, Index, Term};
 use crate::log::Reserve;
 use crate::raft::{CommittedEntry, EntryKind, ProposeError};
-use crate::transaction::Record;
+use crate::transaction::{NO_LEADER, Record};
 
 /// What [`mind_clock`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +77,7 @@ fn propose_set<H: Host>(
         return run_or_wait(host, set, turn);
     }
     let (seed, string_bytes_max) = (host.random(), host.string_bytes_max());
+    host.stamp(&mut set);
     let server = host.server_mut();
     let time = server.clock.entry_ms(now_ms);
     let data = set.batch.encode_bounded(time, seed, string_bytes_max);
@@ -176,8 +177,13 @@ fn refuse_one<H: Host>(
         return host.fail(who, Some(asked), Fate::Refused(error), turn);
     }
     let record = Record::read(asked.1).expect("it was gathered as a record");
+    let reason = match error {
+        // Whoever leads next may be asked for the same.
+        ProposeError::NotLeader { .. } | ProposeError::Transferring => NO_LEADER.to_string(),
+        _ => error.to_string(),
+    };
     let server = host.server_mut();
-    server.participant.not_proposed(record, &error.to_string(), &mut server.wanted);
+    server.participant.not_proposed(record, &reason, &mut server.wanted);
 }
 
 /// Applies a committed entry and answers those who wait for it.

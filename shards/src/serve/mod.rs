@@ -115,6 +115,9 @@ pub trait Host: Sized {
     fn guard_failed(&mut self, who: &Self::Who, turn: &mut Self::Turn<'_>);
     /// Takes out of a set that stands behind others what has been done meanwhile.
     fn forget_served(&mut self, set: &mut Set<Self>);
+    /// A set is about to be proposed: says in its entry whose requests they are, as far as that is to be known.
+    #[inline(always)]
+    fn stamp(&self, _set: &mut Set<Self>) {}
     /// A set is on its way.
     #[inline(always)]
     fn proposed(&mut self, _set: &Set<Self>, _proposal: Proposal) {}

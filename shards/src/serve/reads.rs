@@ -43,6 +43,8 @@ pub(super) struct Reads<H: Host> {
     /// To be executed when an index is applied.
     confirmed: VecDeque<(Index, Vec<H::Kept>)>,
     contexts: u64,
+    /// Was the lease found to be over when reads had been executed under it? A majority is asked next.
+    lease_was_over: bool,
 }
 
 impl<H: Host> Default for Reads<H> {
@@ -55,6 +57,7 @@ impl<H: Host> Default for Reads<H> {
             confirming: BTreeMap::new(),
             confirmed: VecDeque::new(),
             contexts: 0,
+            lease_was_over: false,
         }
     }
 }
@@ -112,7 +115,9 @@ pub fn ask_for_reads<H: Host>(
 fn ask<H: Host>(host: &mut H, now: MonotonicTime, leases: Leases, turn: &mut H::Turn<'_>) {
     let server = host.server_mut();
     let mut reads = std::mem::take(&mut server.reads.fresh);
-    if leases == Leases::Trusted && server.group.lease_valid(now) {
+    // A turn that slept in its middle has a beginning at which the lease held.
+    let was_over = std::mem::take(&mut server.reads.lease_was_over);
+    if leases == Leases::Trusted && !was_over && server.group.lease_valid(now) {
         for kept in std::mem::take(&mut reads) {
             if let Some((kept, reply)) = read_or_wait(host, kept, turn) {
                 host.server_mut().reads.leased.push((kept, reply));
@@ -152,6 +157,7 @@ pub fn end_leased<H: Host>(host: &mut H, now: MonotonicTime, turn: &mut H::Turn<
 fn look_again<H: Host>(host: &mut H, now: MonotonicTime, turn: &mut H::Turn<'_>) -> bool {
     let server = host.server_mut();
     let holds = server.group.lease_valid(now);
+    server.reads.lease_was_over = !holds;
     for (kept, reply) in std::mem::take(&mut server.reads.leased) {
         if holds {
             host.answer(H::who(&kept), reply, turn);

@@ -7,6 +7,8 @@ use super::error::Flaw;
 pub(crate) const CHUNK_TAG: [u8; 4] = *b"ITEM";
 /// First bytes of the chunk that holds the ledger of transactions.
 pub(crate) const LEDGER_TAG: [u8; 4] = *b"LEDG";
+/// First bytes of the chunk that holds what is remembered of requests.
+pub(crate) const REMEMBERED_TAG: [u8; 4] = *b"REME";
 /// First bytes of the chunk that holds the limits of packed values.
 pub(crate) const LIMITS_TAG: [u8; 4] = *b"LIMI";
 /// First bytes of the chunk that holds libraries of functions.

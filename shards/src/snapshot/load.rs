@@ -51,6 +51,7 @@ pub fn load_chunk<R: Read>(
         }
         None => {
             keyspace.set_ledger(reader.take_ledger());
+            keyspace.set_remembered(reader.take_remembered());
             keyspace.set_limits(reader.limits());
             keyspace.set_libraries(reader.take_libraries());
             false

@@ -9,12 +9,14 @@ use std::io::Read;
 use super::error::{Flaw, ReadError};
 use super::footer::{
     CHUNK_TAG, ChunkHeader, FOOTER_TAG, Footer, LEDGER_TAG, LIBRARIES_TAG, LIMITS_TAG,
+    REMEMBERED_TAG,
 };
 use super::header::{Header, PREFIX_BYTES};
 use crate::ids::DatabaseIndex;
 use crate::keyspace::{Libraries, Shape};
 use crate::limits::SNAPSHOT_CHUNK_BYTES;
 use crate::rdb::{self, Fault, ItemRecord, Piece};
+use crate::remembered::Remembered;
 use crate::transaction::Ledger;
 use crate::value::Limits;
 
@@ -28,6 +30,7 @@ pub struct SnapshotReader<R> {
     chunk_count: u64,
     item_count: u64,
     ledger: Ledger,
+    remembered: Remembered,
     libraries: Libraries,
     limits: Limits,
     partial: PartialItems,
@@ -97,6 +100,7 @@ impl<R: Read> SnapshotReader<R> {
             chunk_count: 0,
             item_count: 0,
             ledger: Ledger::default(),
+            remembered: Remembered::default(),
             libraries: Libraries::default(),
             limits: Limits::default(),
             partial: PartialItems::default(),
@@ -129,6 +133,11 @@ impl<R: Read> SnapshotReader<R> {
         std::mem::take(&mut self.ledger)
     }
 
+    /// What is remembered of requests, as far as it was read.
+    pub fn take_remembered(&mut self) -> Remembered {
+        std::mem::take(&mut self.remembered)
+    }
+
     /// Libraries of functions, as far as they were read.
     pub fn take_libraries(&mut self) -> Libraries {
         std::mem::take(&mut self.libraries)
@@ -153,7 +162,7 @@ impl<R: Read> SnapshotReader<R> {
         let mut tag = [0; 4];
         self.input.fill(&mut tag, "a chunk")?;
         match tag {
-            CHUNK_TAG | LEDGER_TAG | LIMITS_TAG | LIBRARIES_TAG => {
+            CHUNK_TAG | LEDGER_TAG | REMEMBERED_TAG | LIMITS_TAG | LIBRARIES_TAG => {
                 self.read_items(start, tag).map(Some)
             }
             FOOTER_TAG => self.read_footer(start).map(|()| None),
@@ -202,6 +211,11 @@ impl<R: Read> SnapshotReader<R> {
         if tag == LEDGER_TAG {
             let flaw = Flaw::Unknown { what: "ledger of transactions, version", found: 0 };
             self.ledger = Ledger::decode(payload).ok_or(ReadError::damaged(payload_start, flaw))?;
+            payload = &[];
+        } else if tag == REMEMBERED_TAG {
+            let flaw = Flaw::Unknown { what: "memory of requests, version", found: 0 };
+            self.remembered =
+                Remembered::decode(payload).ok_or(ReadError::damaged(payload_start, flaw))?;
             payload = &[];
         } else if tag == LIMITS_TAG {
             let flaw = Flaw::Unknown { what: "limits of packed values, version", found: 0 };

@@ -321,7 +321,8 @@ fn the_worked_example_is_what_is_written() {
 }
 
 #[test]
-fn ledger_and_libraries_come_back() {
+fn ledger_memory_and_libraries_come_back() {
+    let remembered = crate::remembered::Remembered::example();
     let ledger = crate::transaction::Ledger::example();
     let mut libraries = crate::keyspace::Libraries::default();
     let texts = vec![(b"name".to_vec(), b"text".to_vec())];
@@ -329,6 +330,7 @@ fn ledger_and_libraries_come_back() {
     assert!(libraries.change(&change));
     let mut writer = SnapshotWriter::new(example());
     writer.push_ledger(&ledger);
+    writer.push_remembered(&remembered);
     writer.push_libraries(&libraries);
     writer.push_record(&record(0, "k", "v", None));
     let (file, _) = writer.finish();
@@ -340,6 +342,7 @@ fn ledger_and_libraries_come_back() {
     };
     let keyspace = load(&file).expect("just written");
     assert_eq!(*keyspace.ledger(), ledger);
+    assert_eq!(*keyspace.remembered(), remembered);
     assert_eq!(*keyspace.libraries(), libraries);
     assert_eq!(keyspace.count(crate::ids::DatabaseIndex(0)), 1);
     for at in 0..file.len() {

@@ -5,13 +5,16 @@
 
 use std::collections::VecDeque;
 
-use super::footer::{CHUNK_TAG, ChunkHeader, Footer, LEDGER_TAG, LIBRARIES_TAG, LIMITS_TAG};
+use super::footer::{
+    CHUNK_TAG, ChunkHeader, Footer, LEDGER_TAG, LIBRARIES_TAG, LIMITS_TAG, REMEMBERED_TAG,
+};
 use super::header::Header;
 use super::meta::Meta;
 use crate::ids::DatabaseIndex;
 use crate::keyspace::{Item, Libraries};
 use crate::limits::SNAPSHOT_CHUNK_BYTES;
 use crate::rdb::{self, ItemRecord};
+use crate::remembered::Remembered;
 use crate::transaction::Ledger;
 use crate::value::Limits;
 
@@ -57,6 +60,15 @@ impl SnapshotWriter {
             debug_assert_eq!(self.item_count, 0, "the ledger goes first");
             self.open.extend_from_slice(&ledger.encode());
             self.seal_as(LEDGER_TAG);
+        }
+    }
+
+    /// Puts what is remembered of requests before all items. Nothing is written when that is nothing.
+    pub fn push_remembered(&mut self, remembered: &Remembered) {
+        if !remembered.is_empty() {
+            debug_assert_eq!(self.item_count, 0, "what is remembered goes before items");
+            self.open.extend_from_slice(&remembered.encode());
+            self.seal_as(REMEMBERED_TAG);
         }
     }
 

@@ -32,6 +32,11 @@ impl Ledger {
         self.prepared.len()
     }
 
+    /// What the transactions that are prepared and not decided here will do: a batch each.
+    pub fn undecided(&self) -> impl Iterator<Item = &[u8]> {
+        self.prepared.values().map(|prepared| prepared.effects.as_slice())
+    }
+
     /// Committed transactions that are still remembered.
     pub fn committed_count(&self) -> usize {
         self.committed.len()

@@ -38,7 +38,7 @@ pub use coordinator::{Coordinator, CoordinatorOutput, Event, Outcome, Part};
 pub use ledger::Ledger;
 pub use message::{Address, Message, State, ToCoordinator, ToShard};
 pub use overlay::{Fetched, FetchedItem, Overlay};
-pub use participant::{Fetch, Next, Participant, ParticipantOutput};
+pub use participant::{Fetch, NO_LEADER, Next, Participant, ParticipantOutput};
 pub use record::{Applied, INSTALL, RECORD, Record, apply, install};
 pub use wire::{put_message, take_message};
 

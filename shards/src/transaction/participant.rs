@@ -19,8 +19,8 @@ use crate::limits::{
 use bytes::Bytes;
 use std::collections::BTreeSet;
 
-/// What a client is told when no leader took the request.
-pub(super) const NO_LEADER: &str = "ERR leader not known";
+/// What a client is told when no leader took the request: the transaction is aborted, and had no effect.
+pub const NO_LEADER: &str = "ERR leader not known";
 
 /// Values to read for a transaction, when everything gathered before is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use crate::batch::{Batch, Operation};
 use crate::ids::{Deadline, ShardId};
 use crate::keyspace::{Edit, Item, Key, KeyHash, Shape};
 use crate::rdb;
+use crate::stamp::Answer;
 use crate::value::ValueType;
 use bytes::Bytes;
 
@@ -206,6 +207,14 @@ fn run_effects(
         } else {
             run(&mut edit, place, operation, arguments);
         }
+    }
+    for stamped in batch.stamps() {
+        let reply = match stamped.answer {
+            Answer::Given(reply) => Some(reply),
+            // The coordinator has written the reply, or nobody.
+            Answer::Operation { .. } | Answer::None => None,
+        };
+        edit.remember(stamped.stamp, reply);
     }
 }
 

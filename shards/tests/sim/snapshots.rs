@@ -116,6 +116,7 @@ impl Running {
             };
             let mut writer = SnapshotWriter::new(header);
             writer.push_ledger(self.server.keyspace.ledger());
+            writer.push_remembered(self.server.keyspace.remembered());
             writer.push_limits(self.server.keyspace.limits());
             self.cutting = Some(Cutting { point, writer: Some(writer), bytes: Vec::new() });
             (self.since_snapshot, self.snapshot_wanted) = (0, false);

@@ -31,6 +31,32 @@ pub enum Target {
     Nobody,
 }
 
+/// The stamp of a request that another node has sent on, short; `core::cluster::lanes` knows the long one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StampKey([u16; 3]);
+
+impl StampKey {
+    /// No stamp.
+    pub const NONE: StampKey = StampKey([0; 3]);
+
+    /// The place of its lane, never 0, and the lower half of its number.
+    pub fn new(place: u16, low: u32) -> StampKey {
+        StampKey([place, (low >> 16) as u16, low as u16])
+    }
+
+    /// What it was made of; `None` for no stamp.
+    pub fn parts(self) -> Option<(u16, u32)> {
+        let [place, high, low] = self.0;
+        (place != 0).then(|| (place, u32::from(high) << 16 | u32::from(low)))
+    }
+
+    /// Is there one?
+    #[inline(always)]
+    pub fn is_some(self) -> bool {
+        self.0[0] != 0
+    }
+}
+
 /// Who asked, and how the reply is to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
@@ -46,16 +72,27 @@ pub struct Origin {
     pub no_touch: bool,
     /// Was it sent on by another node, which sends it again if it had no effect?
     pub is_relayed: bool,
+    /// What it is known by then, if it may write.
+    pub stamp: StampKey,
 }
 
+// Who waits for a request is kept once for each: it must not grow.
+const _: () = assert!(size_of::<Origin>() <= 24);
+
 impl Origin {
+    /// Has whoever asked kept the request, to ask elsewhere?
+    pub fn is_kept(&self) -> bool {
+        self.is_relayed || self.stamp.is_some()
+    }
+
     /// The server itself.
     pub const NOBODY: Origin =
         Origin { rides: false, ..Origin::asks(0, Target::Nobody, Protocol::Resp2) };
 
     /// The server's own question for a target of a core: it waits for the writes before it, and counts as no access.
     pub const fn asks(core: u16, target: Target, protocol: Protocol) -> Origin {
-        Origin { core, target, protocol, rides: true, no_touch: true, is_relayed: false }
+        let stamp = StampKey::NONE;
+        Origin { core, target, protocol, rides: true, no_touch: true, is_relayed: false, stamp }
     }
 }
 

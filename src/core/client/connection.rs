@@ -4,8 +4,10 @@
 //! is idle.
 
 use crate::commands::Command;
+use crate::core::client::answers::StampKey;
 use crate::core::client::replies::Replies;
 use crate::core::client::session::Session;
+use crate::core::cluster::again::Again;
 use crate::core::cluster::relay::Relay;
 use crate::core::cluster::relayed::Owner;
 use crate::core::transact::coalesce::Membership;
@@ -182,7 +184,13 @@ pub struct Connection {
     /// Its session with the node that leads, while this one does not.
     pub relay: Option<Box<Relay>>,
     /// Whose session it is, if it is one of another node's client.
-    pub owner: Option<Owner>,
+    pub owner: Option<Box<Owner>>,
+    /// Its requests that wait until somebody leads.
+    pub waiting_count: u32,
+    /// Has it watched keys at a node that led then? They may have changed: its next EXEC is not to run.
+    pub lost_watch: bool,
+    /// Requests under way that are sent to the node that leads, should this one lead no more.
+    pub again: Again,
     /// Until when it waits for a leader, milliseconds since the process started.
     pub held_until_ms: i64,
 }
@@ -238,6 +246,9 @@ impl Connection {
             request_count: 0,
             relay: None,
             owner: None,
+            waiting_count: 0,
+            lost_watch: false,
+            again: Again::default(),
             held_until_ms: 0,
         }
     }
@@ -247,6 +258,15 @@ impl Connection {
         self.votes = VOTES_OF_ALL;
         self.favourite = (core, VOTES_OF_ALL);
         self.may_move_ms = 0;
+    }
+
+    /// What its request is known by: another node has stamped it, or it is kept here.
+    #[cold]
+    pub fn stamp_at(&self, sequence: u32) -> StampKey {
+        match &self.owner {
+            Some(owner) => owner.stamp_at(sequence),
+            None => self.again.stamp_at(sequence),
+        }
     }
 
     /// May a request be unfinished that its reads must not overtake? Then a read waits for its turn in the shard's order.

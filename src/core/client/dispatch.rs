@@ -89,6 +89,7 @@ impl Core {
                     return self.pong_listener(target, arguments.borrow());
                 }
                 self.track_reads(index, command, arguments.borrow());
+                self.keep_for_again(index, target, command, arguments.borrow());
                 self.start(index, target, command, arguments);
                 self.end_caching(index, command);
             }
@@ -429,6 +430,7 @@ impl Core {
             rides: true,
             no_touch: connection.session.no_touch,
             is_relayed: connection.owner.is_some(),
+            stamp: self.stamp_of(target),
         };
         let view = arguments.borrow();
         if command.spread == Spread::Everywhere(Gather::Cursor) {

@@ -6,7 +6,7 @@
 
 use crate::commands::{Keys, Run, Spread, table};
 use crate::core::Core;
-use crate::core::client::answers::{Origin, Target};
+use crate::core::client::answers::{Origin, StampKey, Target};
 use crate::core::client::connection::{Hold, Kind};
 use crate::core::client::session::ReplyMode;
 use crate::core::mail::mailbox::Outbox;
@@ -266,6 +266,7 @@ impl Core {
             rides: connection.must_ride(),
             no_touch: session.no_touch,
             is_relayed: connection.owner.is_some(),
+            stamp: StampKey::NONE,
         };
         let database = session.database;
         if let Run::Plain(run) = command.run {
@@ -320,8 +321,14 @@ impl Core {
         origin.target = Target::Connection { index, sequence };
         if is_write || !one_shard {
             connection.last_ordered = Some(sequence);
+            if origin.is_relayed {
+                origin.stamp = connection.stamp_at(sequence);
+            }
         }
         if !one_shard {
+            if is_write && self.shared.cluster.is_clustered() && connection.kind.is_client() {
+                connection.again.keep(&connection.replies, sequence, arguments);
+            }
             let manner = (origin.protocol, origin.no_touch);
             let member = Member::new(origin.target, origin.protocol, Some(command));
             let coalesced = &mut self.coalesced;

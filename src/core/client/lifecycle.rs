@@ -231,7 +231,9 @@ impl Core {
         let Some(connection) = self.answers.connections.get_mut(index) else { return };
         connection.runnable = false;
         if matches!(connection.hold, Hold::Pause | Hold::Order | Hold::Leader) {
+            let catches_up = connection.waiting_count > 0;
             let waits = match connection.hold {
+                _ if catches_up => true,
                 Hold::Order => connection.replies.unfinished() > 0,
                 Hold::Leader => self.still_waits(index),
                 _ => self.pause.until_ms > self.turn.steady_ms,
@@ -350,7 +352,8 @@ impl Core {
         released.dedup();
         for index in released {
             if self.answers.connections.get(index).is_some_and(|c| c.is_released() && !c.dirty) {
-                self.answers.connections.remove(index);
+                let connection = self.answers.connections.remove(index);
+                self.connection_freed(&connection);
             }
         }
     }

@@ -168,6 +168,12 @@ impl Links {
         self.pending.get(&node).is_some_and(|(_, bytes)| *bytes > LINK_PENDING_BYTES_MAX)
     }
 
+    /// Nodes that are connected, and this one.
+    pub(super) fn identities(&self) -> impl Iterator<Item = &Identity> {
+        let up = self.open.values().filter(|open| open.link.is_up());
+        up.filter_map(|open| Some(&open.link.peer()?.identity)).chain([self.identity()])
+    }
+
     /// The node that says that it leads all shards: of several the one of the latest term.
     pub(super) fn leader(&self) -> Option<(u64, NodeId)> {
         let leads =
@@ -215,7 +221,34 @@ impl Core {
     }
 
     pub(super) fn send_message(&mut self, node: NodeId, message: &NodeMessage) {
+        if node == self.shared.cluster.own() {
+            return self.tell_own(message.clone());
+        }
         self.send_to_node(node, Item::Node(message.encode()));
+    }
+
+    /// A message of this node to itself: a client's request was to go to another node, and this one leads by now.
+    #[cold]
+    fn tell_own(&mut self, message: NodeMessage) {
+        let core = self.shared.cluster.link_core();
+        self.tell_core(core, move |core| {
+            core.cluster.loopback.push_back(message);
+            core.turn.has_new_work = true;
+        });
+    }
+
+    /// Takes what this node has told itself.
+    pub(in crate::core) fn take_own_messages(&mut self) {
+        let own = self.shared.cluster.own();
+        for message in std::mem::take(&mut self.cluster.loopback) {
+            self.take_node_message(own, message);
+        }
+    }
+
+    /// Has this node told the others that it leads, in this term?
+    pub(super) fn leads_in(&self, term: u64) -> bool {
+        let links = self.cluster.links.as_ref();
+        links.is_some_and(|links| links.told == Some((term, true)))
     }
 
     /// A message for subscribers at other nodes.
@@ -384,6 +417,9 @@ impl Core {
 
     fn link_is_up(&mut self, node: NodeId) {
         tracing::info!("node {node} is connected");
+        // Of a link before nobody may have said that it has ended.
+        self.end_relayed_of(node);
+        self.everywhere(move |core| core.relays_broke(node));
         let told = self.cluster.links.as_ref().and_then(|links| links.told);
         if let Some((term, serves)) = told {
             self.send_message(node, &NodeMessage::Serves { term, serves });
@@ -438,8 +474,19 @@ impl Core {
                 links.serving.insert(from, (term, serves));
                 self.update_route();
             }
-            NodeMessage::Requests { client, address, bytes } => {
-                self.relayed_requests(from, client, &address, &bytes);
+            NodeMessage::Begin { client, term, process, address } => {
+                self.session_begins(from, client, process, term, &address);
+            }
+            NodeMessage::Requests { client, place, stamp, bytes } => {
+                self.relayed_requests(from, client, place, stamp, &bytes);
+            }
+            NodeMessage::Recall { question, term, process, asked } => {
+                self.recall(from, question, term, process, asked);
+            }
+            NodeMessage::Recalled { question, known } => {
+                self.tell_known_core(question.core, move |core| {
+                    core.recalled(question.number, known);
+                });
             }
             NodeMessage::Replies { client, bytes } => {
                 let core = client.core;
@@ -503,11 +550,12 @@ impl Core {
         let told = links.told.replace((term, serves));
         let leader = links.leader();
         let route = match (serves, leader) {
-            (true, Some((other, _))) if other <= term => Some(view.own()),
-            (true, None) => Some(view.own()),
-            (_, Some((_, node))) => Some(node),
-            (false, None) => None,
+            (true, Some((other, _))) if other <= term => Some((term, view.own())),
+            (true, None) => Some((term, view.own())),
+            (_, leader) => leader,
         };
+        view.set_route_term(route.map_or(0, |(term, _)| term));
+        let route = route.map(|(_, node)| node);
         if told != Some((term, serves)) {
             for (node, _) in view.nodes() {
                 if node != view.own() {

@@ -90,6 +90,7 @@ impl Core {
         }
         self.update_route();
         self.tend_held();
+        self.tend_questions();
         self.refuse_stranded();
     }
 
@@ -276,17 +277,21 @@ impl Core {
         shard.serves() && shard.is_quiet()
     }
 
-    /// A node that names another address is reached there from now on.
+    /// A node that names another address is reached there from now on, and one that knows more is known to.
     fn readdress(&mut self) {
         let Some(state) = self.shared.cluster.state().filter(|_| self.may_plan()) else { return };
         let Some(links) = &self.cluster.links else { return };
-        let own = (links.identity().node, links.identity().address.as_str());
-        let moved = links.addresses().chain([own]).find_map(|(node, address)| {
-            let known = state.nodes.get(&node).filter(|node| node.state == NodeState::Member)?;
-            let facts = NodeFacts { address: address.into(), ..known.facts.clone() };
-            state.describe_anew(node, &facts)
+        let changed = links.identities().find_map(|identity| {
+            let known = state.nodes.get(&identity.node);
+            let known = known.filter(|node| node.state == NodeState::Member)?;
+            if identity.level < state.level {
+                return None;
+            }
+            let (address, level) = (identity.address.clone(), identity.level);
+            let facts = NodeFacts { address, level, ..known.facts.clone() };
+            state.describe_anew(identity.node, &facts)
         });
-        if let Some(entry) = moved {
+        if let Some(entry) = changed {
             self.propose_meta(Origin::NOBODY, meta::entry(&entry, ""));
         }
     }
@@ -296,6 +301,7 @@ impl Core {
         let Some(state) = self.shared.cluster.state().filter(|_| self.may_plan()) else { return };
         let half_joined = self.half_joined(dead);
         let mut entries = plan_together(&state, Absent { dead, half_joined: &half_joined });
+        entries.extend(state.raise_level());
         for node in gone {
             let member = state.nodes.get(node);
             if member.is_some_and(|node| node.state == NodeState::Leaving)

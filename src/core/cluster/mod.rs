@@ -9,18 +9,23 @@
 //! | replicas that have lost their logs | `renew.rs` |
 //! | snapshots to and from other nodes | `transfer.rs`, `pace.rs`, `install.rs` |
 //! | clients of a node that does not lead | `relay.rs`, what they keep copies of `news.rs`; at the node that does, `relayed.rs`; replies, `scan.rs` |
+//! | requests of own clients that this node leads no more for | `again.rs` |
+//! | what became of requests whose answers were lost | `recall.rs`; their stamps within this process, `lanes.rs` |
 //!
 //! One core of a node has its links: the one that takes new connections (its home). What other cores have for a node goes
 //! by their mail. All shards are led by one node, which serves every command as if it were alone; the others pass their clients'
 //! requests on (`docs/decisions/0018`).
 
+pub(in crate::core) mod again;
 pub mod fitness;
 pub(in crate::core) mod install;
+pub(in crate::core) mod lanes;
 pub(in crate::core) mod links;
 pub mod members;
 pub mod meta;
 mod news;
 pub mod pace;
+mod recall;
 pub(in crate::core) mod relay;
 pub(in crate::core) mod relayed;
 pub(in crate::core) mod renew;
@@ -52,10 +57,29 @@ pub struct Cluster {
     renewals: renew::Renewals,
     /// Requests that wait for somebody to lead.
     waiting: VecDeque<relay::WaitingRequest>,
+    /// What this core has asked of the node that leads.
+    question: Option<recall::Question>,
+    /// Its number.
+    last_question: u64,
+    /// What other nodes ask of this one, on the core that has the links.
+    questions: recall::Questions,
+    last_asked: u64,
+    /// The number of the last request that may write and was sent to the node that leads.
+    last_stamp: u64,
+    /// Messages of this node to itself.
+    loopback: VecDeque<wire::NodeMessage>,
     /// At which tick another node began to lead.
     route_changed_at: u64,
     /// Does this node's clock differ from those of the others?
     is_clock_off: bool,
     /// Ticks so far.
     pub(in crate::core) ticks: u64,
+}
+
+impl Cluster {
+    /// Are there messages of this node to itself?
+    #[inline(always)]
+    pub(in crate::core) fn has_told_itself(&self) -> bool {
+        !self.loopback.is_empty()
+    }
 }

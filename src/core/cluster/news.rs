@@ -88,15 +88,15 @@ impl Core {
     /// Has a client's session with the leader track as it is to.
     fn tell_session(&mut self, index: u32, request: Vec<u8>) {
         let connection = self.answers.connections.at_mut(index);
-        let address = connection.peer.to_string();
         let relay = connection.relay.as_mut().expect("the caller has opened it");
         let mut out = Vec::new();
         relay.track(&mut out, request);
         if out.is_empty() {
             return;
         }
-        let (client, leader, address) = (relay.key, relay.leader, relay.introduction(address));
-        let message = NodeMessage::Requests { client, address: address.into(), bytes: out.into() };
+        let (client, leader, place) = (relay.key, relay.leader, relay.last_place());
+        self.introduce(index);
+        let message = NodeMessage::Requests { client, place, stamp: (0, 0), bytes: out.into() };
         self.send_message(leader, &message);
     }
 

@@ -2,16 +2,18 @@
 //!
 //! The client's connection has a *session* there, which is a connection like any other but for its socket: requests go to it
 //! as RESP and come back as replies, in order. What the client's own session knows (database, protocol) is told in the
-//! stream. MULTI is queued here and goes at once, with its EXEC. Each request is kept until it is answered: what is known to
-//! have had no effect is sent again, to whoever leads then, or waits for somebody to.
+//! stream. MULTI is queued here and goes at once, with its EXEC. Each request is kept until it is answered. What is known to
+//! have had no effect is sent again, to whoever leads then, or waits for somebody to. What may write has a stamp: when the
+//! leader is lost, the next one is asked what became of it (`recall.rs`).
 
 use super::scan::ReplyScanner;
 use super::wire::{ClientKey, NodeMessage};
+use crate::commands::options::{timeout_of, with_timeout};
 use crate::commands::{Command, Run, Spread};
 use crate::core::Core;
 use crate::core::client::answers::Target;
 use crate::core::client::connection::{Hold, Kind};
-use crate::core::client::session::Queued;
+use crate::core::client::session::{Queued, Transaction};
 use crate::core::shard::Caller;
 use crate::core::transact::participate::Parked;
 use crate::limits::{HELD_FOR_LEADER_MS, OLD_LEADER_TICKS, RELAY_KEPT_BYTES_MAX};
@@ -21,16 +23,25 @@ use crate::settings::values::Routing;
 use bytes::Bytes;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::{DatabaseIndex, NodeId};
-use std::collections::VecDeque;
+use ringraft_shards::remembered::Recollection;
+use ringraft_shards::stamp::Lane;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// What a leader answers that can say for certain that a request had no effect: it is sent again.
 pub(in crate::core) const AGAIN: &[u8] = b"-\x01AGAIN\r\n";
 
+/// What it answers that cannot say for certain: what became of the request is asked for by its stamp.
+pub(in crate::core) const UNSURE: &[u8] = b"-\x01UNSURE\r\n";
+
 /// What a writer is told when nobody can say what became of its request.
 const UNKNOWN: &str =
     "ERR the outcome is not known: the node that leads was lost, and may have executed it";
+/// What a writer is told whose reply was too long to be kept by others.
+const DONE: &str =
+    "ERR it was done; the reply was lost with the node that led, and is too long to be kept";
 /// What a client that blocks is told then, as Redis tells it.
 const UNBLOCKED: &str =
     "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
@@ -42,10 +53,10 @@ pub(super) const NO_LEADER: &str = "ERR leader not known";
 pub(super) enum Kept {
     /// It changes nothing: it is sent again.
     Read,
-    /// Its client is told.
+    /// It is asked for by its stamp, if it has one.
     Write,
-    /// It waits for something: its client is told that it does no more.
-    Blocks,
+    /// Shards do not remember it: its client is told.
+    Untold,
 }
 
 /// A request on its way to the leader.
@@ -53,11 +64,19 @@ pub(super) struct Sent {
     /// Whose reply it is; that of what keeps the session is nobody's.
     sequence: Option<u32>,
     kept: Kept,
+    /// What it was known by when it was sent last: lane and number.
+    pub(super) stamp: Option<(u64, u64)>,
+    /// Must it be asked for before it may be sent again?
+    pub(super) is_unsure: bool,
+    /// Does it wait for something at the leader?
+    blocks: bool,
+    /// Until when, milliseconds since the process started; `None` is for ever.
+    deadline_ms: Option<i64>,
     /// Requests before its own: MULTI and what was queued. Their replies are dropped.
     skips: u32,
     /// Replies of it that have come.
     seen: u32,
-    /// Has one of them said that it is to be sent again?
+    /// Has one of them said that it had no effect?
     is_again: bool,
     /// Until when it may wait for somebody to lead, milliseconds since the process started; 0 before it does.
     waits_until_ms: i64,
@@ -67,16 +86,22 @@ pub(super) struct Sent {
     tracks: bool,
     /// What CLIENT CACHING said before it, if it did.
     caching: Option<&'static [u8]>,
+    /// Does it watch keys?
+    watches: bool,
     /// As it was sent.
     bytes: Bytes,
 }
 
 impl Sent {
     /// One that is about to be sent for the first time.
-    fn new(sequence: Option<u32>, kept: Kept, bytes: Bytes) -> Sent {
+    pub(super) fn new(sequence: Option<u32>, kept: Kept, bytes: Bytes) -> Sent {
         Sent {
             sequence,
             kept,
+            stamp: None,
+            is_unsure: false,
+            blocks: false,
+            deadline_ms: None,
             skips: 0,
             seen: 0,
             is_again: false,
@@ -84,8 +109,52 @@ impl Sent {
             is_guarded: false,
             tracks: false,
             caching: None,
+            watches: false,
             bytes,
         }
+    }
+
+    /// Does it wait for something?
+    pub(super) fn blocks(&self) -> bool {
+        self.blocks
+    }
+
+    /// The same as the last of several, which runs only if what was watched has not changed, if that is asked for.
+    pub(super) fn behind(self, skips: u32, is_guarded: bool) -> Sent {
+        Sent { skips, is_guarded, ..self }
+    }
+
+    /// What its client is told when nobody can say what became of it.
+    fn unknown(&self) -> &'static str {
+        if self.blocks { UNBLOCKED } else { UNKNOWN }
+    }
+
+    /// The same with what is left of the time that it may wait.
+    fn renew_timeout(&mut self, now_ms: i64) {
+        let Some(deadline_ms) = self.deadline_ms else { return };
+        let requests = super::relayed::parse_all(&self.bytes);
+        let [arguments] = requests.as_slice() else { return };
+        let Ok(command) = crate::core::client::dispatch::find_row(arguments.borrow()) else {
+            return;
+        };
+        let rest = Duration::from_millis((deadline_ms - now_ms).max(0) as u64);
+        let renewed = with_timeout(command, arguments.borrow(), rest);
+        let mut bytes = Vec::new();
+        put(&mut bytes, renewed.borrow().iter_from(0));
+        self.bytes = bytes.into();
+    }
+}
+
+/// How a command is kept.
+pub(super) fn kept_of(command: &Command) -> Kept {
+    match command.run {
+        Run::Read(_) => Kept::Read,
+        Run::Write(_) | Run::Block(_) | Run::Script(_) => Kept::Write,
+        // WATCH, WAIT, SCRIPT LOAD ...: once more does not hurt.
+        Run::Session(_) | Run::Container(_) if !command.flags.write && !command.flags.admin => {
+            Kept::Read
+        }
+        _ => Kept::Untold,
     }
 }
 
@@ -96,7 +165,9 @@ pub struct Relay {
     sent: VecDeque<Sent>,
     /// Bytes of them.
     bytes: usize,
-    /// Requests answered so far in this session, those that keep it included.
+    /// Requests sent in this session, those that keep it included.
+    sent_count: u32,
+    /// Requests answered so far.
     answered: u64,
     /// What the session there was told.
     database: DatabaseIndex,
@@ -142,6 +213,7 @@ impl Core {
                 !transaction.refused
                     && (transaction.queued.iter().any(relays)
                         || connection.relay.as_ref().is_some_and(|relay| relay.watches)
+                        || connection.lost_watch
                         || !connection.session.watched.is_empty())
             }
             (_, Some(_)) => false,
@@ -168,7 +240,12 @@ impl Core {
             self.redirect(index, route, arguments.borrow());
             return true;
         }
-        let is_full = self.relay_is_full(index);
+        if route.is_some_and(|leader| self.is_owed_by_another(index, leader)) {
+            // What it was sent comes first.
+            self.end_relay(index);
+        }
+        let is_full =
+            self.relay_is_full(index) || self.answers.connections.at(index).waiting_count > 0;
         match route {
             Some(leader) if !is_full => self.relay(index, leader, command, arguments),
             _ => self.wait_for_leader(index, arguments),
@@ -201,6 +278,12 @@ impl Core {
         self.answers.write_here(target, |out| write(&mut Reply::new(out, protocol)));
     }
 
+    /// Has a client asked something of another node than this leader, that is not answered?
+    fn is_owed_by_another(&self, index: u32, leader: NodeId) -> bool {
+        let relay = self.answers.connections.at(index).relay.as_ref();
+        relay.is_some_and(|relay| relay.leader != leader && !relay.sent.is_empty())
+    }
+
     fn relay_is_full(&self, index: u32) -> bool {
         let connection = self.answers.connections.at(index);
         let Some(relay) = &connection.relay else { return false };
@@ -210,7 +293,19 @@ impl Core {
 
     /// Does a connection that waited for a leader have to go on waiting?
     pub(in crate::core) fn still_waits(&self, index: u32) -> bool {
-        self.shared.cluster.route().is_none() || self.relay_is_full(index)
+        let own = self.shared.cluster.own();
+        match self.shared.cluster.route() {
+            None => true,
+            // What it has sent to itself comes first.
+            Some(leader) if leader == own => self
+                .answers
+                .connections
+                .at(index)
+                .relay
+                .as_ref()
+                .is_some_and(|r| !r.sent.is_empty()),
+            Some(_) => self.relay_is_full(index),
+        }
     }
 
     pub(super) fn wait_for_leader(&mut self, index: u32, arguments: &OwnedArguments) {
@@ -235,11 +330,7 @@ impl Core {
         let caching = super::news::caching_of(connection.session.tracking.as_mut());
         let mut bytes = Vec::new();
         let (mut skips, mut is_guarded) = (0, false);
-        let mut kept = match command.run {
-            _ if command.wait.is_some() => Kept::Blocks,
-            Run::Read(_) => Kept::Read,
-            _ => Kept::Write,
-        };
+        let mut kept = kept_of(command);
         if command.name == "exec" {
             let transaction = connection.session.transaction.take().expect("the caller looked");
             for queued in &transaction.queued {
@@ -250,7 +341,7 @@ impl Core {
             let watched_here = !connection.session.watched.is_empty();
             let watches = connection.relay.as_ref().is_some_and(|relay| relay.watches);
             let other_leader = connection.relay.as_ref().is_some_and(|r| r.leader != leader);
-            if watched_here || watches && other_leader {
+            if watched_here || connection.lost_watch || watches && other_leader {
                 // They were watched at another leader: they may have changed since.
                 if let Some(relay) = &mut connection.relay {
                     relay.watches = false;
@@ -258,32 +349,43 @@ impl Core {
                 self.forget_watched(index);
                 return self.reply_to(index, sequence, |reply| reply.null_array());
             }
-            put(&mut bytes, [&b"multi"[..]].into_iter());
-            skips = 1 + transaction.queued.len() as u32;
-            for queued in &transaction.queued {
-                put(&mut bytes, queued.arguments.borrow().iter_from(0));
-            }
             if let Some(relay) = &mut connection.relay {
                 is_guarded = std::mem::replace(&mut relay.watches, false);
             }
-            kept = Kept::Write;
+            (bytes, skips, kept) = take_apart(&transaction, arguments.borrow());
+        } else {
+            put(&mut bytes, arguments.borrow().iter_from(0));
         }
-        put(&mut bytes, arguments.borrow().iter_from(0));
-        let sent =
-            Sent { skips, is_guarded, caching, ..Sent::new(Some(sequence), kept, bytes.into()) };
+        let watches = command.name == "watch";
+        let sent = Sent::new(Some(sequence), kept, bytes.into());
+        let sent = Sent { skips, is_guarded, watches, caching, ..sent };
+        let sent = self.with_deadline(sent, command, arguments.borrow());
         self.send_relayed_request(index, leader, sent);
-        if command.name == "watch"
-            && let Some(relay) = &mut self.answers.connections.at_mut(index).relay
-        {
-            relay.watches = true;
-        }
     }
 
-    fn send_relayed_request(&mut self, index: u32, leader: NodeId, sent: Sent) {
+    /// The same with the end of its wait, if it waits.
+    pub(super) fn with_deadline(
+        &self,
+        sent: Sent,
+        command: &'static Command,
+        arguments: Arguments<'_>,
+    ) -> Sent {
+        if command.wait.is_none() {
+            return sent;
+        }
+        let timeout = timeout_of(command, arguments).ok().flatten();
+        let after = |timeout: Duration| {
+            self.turn.steady_ms.saturating_add_unsigned(timeout.as_millis() as u64)
+        };
+        Sent { blocks: true, deadline_ms: timeout.map(after), ..sent }
+    }
+
+    fn send_relayed_request(&mut self, index: u32, leader: NodeId, mut sent: Sent) {
         self.open_relay(index, leader);
+        self.stats.relayed += 1;
+        sent.stamp = self.next_stamp(index, &sent);
         let connection = self.answers.connections.at_mut(index);
         let (database, protocol) = (connection.session.database, connection.session.protocol);
-        let address = connection.peer.to_string();
         let relay = connection.relay.as_mut().expect("just opened");
         let mut out = Vec::new();
         if relay.protocol != protocol {
@@ -305,11 +407,40 @@ impl Core {
         }
         out.extend_from_slice(&sent.bytes);
         relay.bytes += sent.bytes.len();
+        relay.watches |= sent.watches;
+        relay.sent_count = relay.sent_count.wrapping_add(1 + sent.skips);
+        let (place, stamp) = (relay.sent_count.wrapping_sub(1), sent.stamp.unwrap_or_default());
         relay.sent.push_back(sent);
-        let address = relay.introduction(address);
         let (client, leader) = (relay.key, relay.leader);
-        let message = NodeMessage::Requests { client, address: address.into(), bytes: out.into() };
+        self.introduce(index);
+        let message = NodeMessage::Requests { client, place, stamp, bytes: out.into() };
         self.send_message(leader, &message);
+    }
+
+    /// Tells the leader of a session, before its first request.
+    pub(super) fn introduce(&mut self, index: u32) {
+        let connection = self.answers.connections.at_mut(index);
+        let address = connection.peer.to_string().into();
+        let relay = connection.relay.as_mut().expect("the caller has opened it");
+        if std::mem::replace(&mut relay.is_begun, true) {
+            return;
+        }
+        let (client, leader) = (relay.key, relay.leader);
+        let (term, process) = (self.shared.cluster.route_term(), self.process());
+        self.send_message(leader, &NodeMessage::Begin { client, term, process, address });
+    }
+
+    /// What a request that may write is known by from now on.
+    pub(super) fn next_stamp(&mut self, index: u32, sent: &Sent) -> Option<(u64, u64)> {
+        if sent.kept != Kept::Write || !self.shared.cluster.stamps() {
+            return None;
+        }
+        let lane = match sent.blocks {
+            true => Lane::WAITS | self.answers.connections.at(index).id,
+            false => u64::from(self.id),
+        };
+        self.cluster.last_stamp += 1;
+        Some((lane, self.cluster.last_stamp))
     }
 
     /// Has the client a session with this leader? Then it goes on; else one is begun, and what another one owed is settled.
@@ -326,6 +457,7 @@ impl Core {
             key,
             sent: VecDeque::new(),
             bytes: 0,
+            sent_count: 0,
             answered: 0,
             database: DatabaseIndex(0),
             protocol: Protocol::default(),
@@ -342,7 +474,7 @@ impl Core {
     /// The client of a session sends nothing more: what it waits for at the leader ends.
     pub(in crate::core) fn relayed_client_ended(&mut self, index: u32) {
         let Some(relay) = &self.answers.connections.at(index).relay else { return };
-        if relay.sent.iter().any(|sent| sent.kept == Kept::Blocks) {
+        if relay.sent.iter().any(|sent| sent.blocks) {
             let (client, leader) = (relay.key, relay.leader);
             self.send_message(leader, &NodeMessage::Ended { client });
         }
@@ -366,57 +498,140 @@ impl Core {
         }
         let seen = relay.sent.front().map_or(0, |sent| u64::from(sent.seen));
         let mut number = relay.answered - seen;
-        let is_closed = self.answers.connections.at(index).closed;
-        let mut again = Vec::new();
+        self.answers.connections.at_mut(index).lost_watch |= relay.watches;
         for sent in relay.sent {
             // Of a transaction its EXEC counts.
             number += 1 + u64::from(sent.skips);
-            let Some(sequence) = sent.sequence else { continue };
             let had_none = sent.is_again || begun.is_some_and(|begun| number > begun);
-            if is_closed {
-                self.reply_to(index, sequence, |_| {});
-            } else if had_none || sent.kept == Kept::Read {
-                again.push(sent);
-            } else {
-                let text = if sent.kept == Kept::Blocks { UNBLOCKED } else { UNKNOWN };
-                self.reply_to(index, sequence, |reply| reply.error(text));
-            }
+            self.take_up(index, sent, had_none);
         }
-        for sent in again {
-            self.send_later(index, sent);
-        }
+        self.ask_what_became();
     }
 
-    /// A request that had no effect is sent to whoever leads now, or waits.
-    fn send_again(&mut self, index: u32, mut sent: Sent) {
-        (sent.seen, sent.is_again) = (0, false);
+    /// A request was not answered, or it was said that this cannot be: it is sent again, asked for, or told.
+    pub(super) fn take_up(&mut self, index: u32, mut sent: Sent, had_none: bool) {
         let Some(sequence) = sent.sequence else { return };
         if self.answers.connections.at(index).closed {
             // Nobody waits for it any more.
             return self.reply_to(index, sequence, |_| {});
         }
+        if !had_none {
+            let is_asked_for = sent.kept == Kept::Write && sent.stamp.is_some();
+            if sent.kept != Kept::Read && !is_asked_for {
+                return self.reply_to(index, sequence, |reply| reply.error(sent.unknown()));
+            }
+            sent.is_unsure = is_asked_for;
+            sent.waits_until_ms = 0;
+        }
+        self.send_later(index, sent);
+    }
+
+    /// A request that had no effect is sent to whoever leads now.
+    fn send_again(&mut self, index: u32, leader: NodeId, mut sent: Sent) {
+        (sent.seen, sent.is_again) = (0, false);
+        let Some(sequence) = sent.sequence else { return };
         if sent.is_guarded {
             // What was watched there is not watched any more: it may have changed.
             return self.reply_to(index, sequence, |reply| reply.null_array());
         }
-        match self.shared.cluster.route() {
-            Some(leader) if leader == self.shared.cluster.own() => self.run_kept(index, sent),
-            Some(leader) => self.send_relayed_request(index, leader, sent),
-            None => self.send_later(index, sent),
-        }
+        sent.renew_timeout(self.turn.steady_ms);
+        self.stats.sent_again += 1;
+        self.send_relayed_request(index, leader, sent);
     }
 
-    /// A request waits until another node leads, or for the next tick: whoever has sent it back may take it then.
+    /// A request waits until another node leads, or for the next tick: whoever has sent it back may take it then. What its
+    /// client asks for next waits behind it.
     fn send_later(&mut self, index: u32, sent: Sent) {
         let until_ms = match sent.waits_until_ms {
             0 => self.turn.steady_ms + HELD_FOR_LEADER_MS,
             until_ms => until_ms,
         };
-        self.cluster.waiting.push_back((
-            index,
-            until_ms,
-            Sent { waits_until_ms: until_ms, ..sent },
-        ));
+        self.cluster.waiting.push_back((index, Sent { waits_until_ms: until_ms, ..sent }));
+        let connection = self.answers.connections.at_mut(index);
+        connection.waiting_count += 1;
+        self.hold_for_leader(index);
+    }
+
+    /// A client's next requests wait behind those that wait.
+    fn hold_for_leader(&mut self, index: u32) {
+        let connection = self.answers.connections.at_mut(index);
+        if connection.hold == Hold::None {
+            connection.hold = Hold::Leader;
+            connection.held_until_ms = i64::MAX;
+        }
+    }
+
+    /// A request does not wait any more.
+    fn waits_no_longer(&mut self, index: u32) {
+        let connection = self.answers.connections.at_mut(index);
+        connection.waiting_count -= 1;
+        if connection.waiting_count == 0 && connection.hold == Hold::Leader {
+            self.go_on(index);
+        }
+    }
+
+    /// Sends what waits to whoever leads: of each client in order, and nothing behind what is not known to have had no effect.
+    pub(super) fn send_waiting(&mut self) {
+        let (route, steady_ms) = (self.shared.cluster.route(), self.turn.steady_ms);
+        let mut held = BTreeSet::new();
+        for (index, sent) in std::mem::take(&mut self.cluster.waiting) {
+            let Some(sequence) = sent.sequence else { continue };
+            let is_late = sent.waits_until_ms <= steady_ms;
+            let leader = route.filter(|_| !sent.is_unsure && !held.contains(&index));
+            if self.answers.connections.at(index).closed {
+                self.waits_no_longer(index);
+                self.reply_to(index, sequence, |_| {});
+            } else if is_late {
+                self.waits_no_longer(index);
+                let text = if sent.is_unsure { sent.unknown() } else { NO_LEADER };
+                self.reply_to(index, sequence, |reply| reply.error(text));
+            } else if let Some(leader) = leader {
+                self.send_again(index, leader, sent);
+                if leader == self.shared.cluster.own() {
+                    self.hold_for_leader(index);
+                }
+                self.waits_no_longer(index);
+            } else {
+                held.insert(index);
+                self.cluster.waiting.push_back((index, sent));
+            }
+        }
+        self.ask_what_became();
+    }
+
+    /// It is known what became of these requests; of those that are asked for and not there, that nothing did.
+    pub(super) fn became_known(
+        &mut self,
+        asked: &BTreeSet<(u64, u64)>,
+        mut known: BTreeMap<(u64, u64), Recollection>,
+    ) {
+        for (index, mut sent) in std::mem::take(&mut self.cluster.waiting) {
+            let stamp = sent.stamp.filter(|stamp| sent.is_unsure && asked.contains(stamp));
+            let found = stamp.and_then(|stamp| known.remove(&stamp));
+            let (Some(_), Some(sequence)) = (stamp, sent.sequence) else {
+                self.cluster.waiting.push_back((index, sent));
+                continue;
+            };
+            let Some(recollection) = found else {
+                sent.is_unsure = false;
+                self.cluster.waiting.push_back((index, sent));
+                continue;
+            };
+            self.waits_no_longer(index);
+            self.stats.recalled += 1;
+            self.reply_to(index, sequence, |reply| match &recollection {
+                Recollection::Answered(bytes) => reply.raw(bytes),
+                Recollection::Done => reply.error(DONE),
+                Recollection::Forgotten => reply.error(sent.unknown()),
+            });
+        }
+        self.send_waiting();
+    }
+
+    /// What waits and has to be asked for.
+    pub(super) fn unsure(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let unsure = self.cluster.waiting.iter().filter(|(_, sent)| sent.is_unsure);
+        unsure.filter_map(|(_, sent)| sent.stamp)
     }
 
     /// Requests of this node's clients had no effect here: they go to the node that leads.
@@ -462,6 +677,9 @@ impl Core {
     /// A request of a client here had no effect: it is sent again.
     fn take_back(&mut self, parked: Parked) {
         let (Caller { command, origin }, request) = (parked.caller(), parked.request());
+        if origin.is_relayed {
+            return self.answers.write_here(origin.target, |out| out.extend_from_slice(AGAIN));
+        }
         let Target::Connection { index, sequence } = origin.target else { return };
         let Some(connection) = self.answers.connections.get(index) else { return };
         if connection.closed {
@@ -474,28 +692,7 @@ impl Core {
         }
         let mut bytes = Vec::new();
         put(&mut bytes, request.arguments.iter_from(0));
-        let kept = if command.run.writes() { Kept::Write } else { Kept::Read };
-        self.send_later(index, Sent::new(Some(sequence), kept, bytes.into()));
-    }
-
-    /// This node leads now: a request that it had passed on runs here.
-    fn run_kept(&mut self, index: u32, sent: Sent) {
-        let Some(sequence) = sent.sequence else { return };
-        let target = Target::Connection { index, sequence };
-        let requests = super::relayed::parse_all(&sent.bytes);
-        let single = match requests.as_slice() {
-            [only] if sent.skips == 0 => {
-                crate::core::client::dispatch::find_row(only.borrow()).ok()
-            }
-            _ => None,
-        };
-        match (single, requests.into_iter().next()) {
-            (Some(command), Some(arguments)) => self.start(index, target, command, arguments),
-            _ => {
-                let text = "TRYAGAIN the node that leads has changed while this waited";
-                self.reply_to(index, sequence, |reply| reply.error(text));
-            }
-        }
+        self.send_later(index, Sent::new(Some(sequence), kept_of(command), bytes.into()));
     }
 
     /// Replies have come.
@@ -523,6 +720,7 @@ impl Core {
                     let Some(sent) = relay.sent.front_mut() else { break };
                     sent.seen += 1;
                     sent.is_again |= reply == AGAIN;
+                    let is_unsure = reply == UNSURE;
                     if sent.seen <= sent.skips {
                         continue;
                     }
@@ -538,7 +736,7 @@ impl Core {
                         }
                     }
                     let Some(sequence) = sent.sequence else { continue };
-                    if sent.is_again {
+                    if sent.is_again || is_unsure {
                         again.push(sent);
                     } else {
                         connection.replies.write(sequence, |out| out.extend_from_slice(reply));
@@ -554,6 +752,8 @@ impl Core {
             }
         }
         relay.partial.drain(..at);
+        let is_own = relay.leader == self.shared.cluster.own();
+        let is_over = is_own && relay.sent.is_empty();
         connection.relay = Some(relay);
         // Who was sent back waits for the next tick.
         let waits = connection.hold == Hold::Leader && !refused;
@@ -562,8 +762,17 @@ impl Core {
         for changed in news {
             self.tell(&[reader], changed.as_deref(), None);
         }
+        let asks = again.iter().any(|sent: &Sent| !sent.is_again);
         for sent in again {
-            self.send_later(client.index, sent);
+            let had_none = sent.is_again;
+            self.take_up(client.index, sent, had_none);
+        }
+        if asks {
+            self.ask_what_became();
+        }
+        if is_over {
+            // From now on its requests are this node's own.
+            self.end_relay(client.index);
         }
         if waits {
             self.go_on(client.index);
@@ -580,6 +789,7 @@ impl Core {
 
     /// A node is not reached any more: sessions with it are over.
     pub(super) fn relays_broke(&mut self, node: NodeId) {
+        self.forget_question(node);
         let of_it = |relay: &Relay| relay.leader == node;
         let connections = self.answers.connections.iter();
         let broken: Vec<u32> = connections
@@ -595,6 +805,9 @@ impl Core {
     /// Another node leads, or this one: who waits goes on.
     pub(in crate::core) fn route_changed(&mut self) {
         self.lose_all_track();
+        if self.shared.cluster.is_elsewhere() {
+            self.end_relayed_sessions();
+        }
         let connections = self.answers.connections.iter();
         let waiting: Vec<u32> = connections
             .filter(|(_, connection)| connection.hold == Hold::Leader)
@@ -605,13 +818,24 @@ impl Core {
             return;
         }
         self.cluster.route_changed_at = self.cluster.ticks;
+        if !self.shared.cluster.is_elsewhere() {
+            self.hold_who_asked_elsewhere();
+        }
         self.release_stranded();
-        for (index, _, sent) in std::mem::take(&mut self.cluster.waiting) {
-            if self.answers.connections.get(index).is_some() {
-                self.send_again(index, sent);
+        self.send_waiting();
+        self.turn.has_new_work = true;
+    }
+
+    /// This node leads: what its clients have asked of the one before comes before what they ask of this one.
+    fn hold_who_asked_elsewhere(&mut self) {
+        let own = self.shared.cluster.own();
+        let connections = self.answers.connections.iter();
+        let all: Vec<u32> = connections.map(|(index, _)| index).collect();
+        for index in all {
+            if self.is_owed_by_another(index, own) {
+                self.hold_for_leader(index);
             }
         }
-        self.turn.has_new_work = true;
     }
 
     /// Another node leads for a while, and the one before has not answered since: it may not for long.
@@ -633,21 +857,8 @@ impl Core {
     pub(super) fn tend_held(&mut self) {
         self.leave_old_leaders();
         self.tend_trackers();
+        self.send_waiting();
         let steady_ms = self.turn.steady_ms;
-        let has_leader = self.shared.cluster.route().is_some();
-        for (index, until_ms, sent) in std::mem::take(&mut self.cluster.waiting) {
-            if self.answers.connections.get(index).is_none() {
-                continue;
-            }
-            let Some(sequence) = sent.sequence else { continue };
-            if until_ms > steady_ms && has_leader {
-                self.send_again(index, sent);
-            } else if until_ms > steady_ms {
-                self.cluster.waiting.push_back((index, until_ms, sent));
-            } else {
-                self.reply_to(index, sequence, |reply| reply.error(NO_LEADER));
-            }
-        }
         let connections = self.answers.connections.iter();
         let waiting: Vec<(u32, bool)> = connections
             .filter(|(_, c)| c.hold == Hold::Leader)
@@ -677,7 +888,8 @@ impl Core {
         let mut out = Vec::new();
         relay.keep(&mut out, [&b"unwatch"[..]].into_iter());
         let (client, leader) = (relay.key, relay.leader);
-        let message = NodeMessage::Requests { client, address: Bytes::new(), bytes: out.into() };
+        let place = relay.sent_count.wrapping_sub(1);
+        let message = NodeMessage::Requests { client, place, stamp: (0, 0), bytes: out.into() };
         self.send_message(leader, &message);
     }
 }
@@ -686,7 +898,8 @@ impl Relay {
     /// Appends a request that keeps the session; its reply is dropped.
     fn keep<'a>(&mut self, out: &mut Vec<u8>, words: impl ExactSizeIterator<Item = &'a [u8]>) {
         put(out, words);
-        self.sent.push_back(Sent::new(None, Kept::Write, Bytes::new()));
+        self.sent_count = self.sent_count.wrapping_add(1);
+        self.sent.push_back(Sent::new(None, Kept::Read, Bytes::new()));
     }
 
     /// Appends what has the session track as `request` says, if it does not yet.
@@ -699,6 +912,7 @@ impl Relay {
         }
         if !request.is_empty() {
             out.extend_from_slice(&request);
+            self.sent_count = self.sent_count.wrapping_add(1);
             self.sent.push_back(Sent { tracks: true, ..Sent::new(None, Kept::Read, Bytes::new()) });
         }
         (self.tracking, self.is_tracking) = (request, false);
@@ -714,10 +928,23 @@ impl Relay {
         self.sent.is_empty()
     }
 
-    /// What the leader is told of the client with the first request.
-    pub(super) fn introduction(&mut self, address: String) -> String {
-        if std::mem::replace(&mut self.is_begun, true) { String::new() } else { address }
+    /// Where the last request stands that was sent.
+    pub(super) fn last_place(&self) -> u32 {
+        self.sent_count.wrapping_sub(1)
     }
+}
+
+/// A transaction as it is sent: its bytes, how many requests stand before EXEC, and how it is kept.
+pub(super) fn take_apart(transaction: &Transaction, exec: Arguments<'_>) -> (Vec<u8>, u32, Kept) {
+    let mut bytes = Vec::new();
+    put(&mut bytes, [&b"multi"[..]].into_iter());
+    for queued in &transaction.queued {
+        put(&mut bytes, queued.arguments.borrow().iter_from(0));
+    }
+    put(&mut bytes, exec.iter_from(0));
+    let writes = transaction.queued.iter().any(|queued| kept_of(queued.command) != Kept::Read);
+    let kept = if writes { Kept::Write } else { Kept::Read };
+    (bytes, 1 + transaction.queued.len() as u32, kept)
 }
 
 pub(super) fn put<'a>(out: &mut Vec<u8>, words: impl Iterator<Item = &'a [u8]>) {
@@ -727,5 +954,5 @@ pub(super) fn put<'a>(out: &mut Vec<u8>, words: impl Iterator<Item = &'a [u8]>) 
     words.iter().for_each(|word| reply.bulk(word));
 }
 
-/// A request that waits for somebody to lead: whose, until when, and itself.
-pub(super) type WaitingRequest = (u32, i64, Sent);
+/// A request that waits for somebody to lead: whose, and itself.
+pub(super) type WaitingRequest = (u32, Sent);

@@ -2,7 +2,8 @@
 
 use super::wire::{ClientKey, NodeMessage};
 use crate::core::Core;
-use crate::core::client::connection::{Address, Connection, Kind};
+use crate::core::client::answers::{StampKey, Target};
+use crate::core::client::connection::{Address, Connection, Hold, Kind};
 use crate::core::client::session::Session;
 use crate::limits::LINK_PENDING_BYTES_MAX;
 use crate::resp::parse::{Bounds, Parser, Step};
@@ -10,42 +11,90 @@ use bytes::Bytes;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::NodeId;
 use ringraft_shards::limits::STRING_BYTES_MAX;
+use ringraft_shards::stamp::{Lane, Stamp};
 use socket2::{Domain, Socket, Type};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Sessions of other nodes' clients: where each is among this core's connections.
 pub type Relayed = BTreeMap<(NodeId, ClientKey), u32>;
 
 /// Whose session a connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Owner {
     node: NodeId,
     client: ClientKey,
+    /// Random bits of the node's process.
+    process: u64,
+    /// The stamps of its requests that may be unanswered, by the numbers of their replies.
+    stamps: VecDeque<(u32, StampKey)>,
+    /// Its own lane, once it has waited for something.
+    waits: Option<Lane>,
+    /// Has the session ended, so that nothing is said of it any more?
+    is_over: bool,
+}
+
+impl Owner {
+    /// The stamp of a request.
+    pub fn stamp_at(&self, sequence: u32) -> StampKey {
+        let behind = |(at, _): &(u32, StampKey)| (at.wrapping_sub(sequence) as i32).cmp(&0);
+        let found = self.stamps.binary_search_by(behind);
+        found.map_or(StampKey::NONE, |place| self.stamps[place].1)
+    }
+
+    /// Its own lane, if it has one, when nothing of it is left.
+    pub fn own_lane(&self) -> Option<Lane> {
+        self.waits
+    }
 }
 
 impl Core {
+    /// A session of another node's client begins.
+    pub(super) fn session_begins(
+        &mut self,
+        node: NodeId,
+        client: ClientKey,
+        process: u64,
+        term: u64,
+        address: &[u8],
+    ) {
+        let begun = match self.leads_in(term) {
+            true => self.begin_session(node, client, process, address),
+            false => return self.send_message(node, &NodeMessage::End { client, begun: 0 }),
+        };
+        if let Err(error) = begun {
+            tracing::error!("a client of node {node} cannot be served: {error}");
+            self.send_message(node, &NodeMessage::End { client, begun: 0 });
+        }
+    }
+
     /// Requests of another node's client have come.
     pub(super) fn relayed_requests(
         &mut self,
         node: NodeId,
         client: ClientKey,
-        address: &[u8],
+        place: u32,
+        (lane, sequence): (u64, u64),
         bytes: &[u8],
     ) {
-        let index = match self.cluster.relayed.get(&(node, client)) {
-            Some(index) => *index,
-            // The session was ended here, and the other node is being told.
-            None if address.is_empty() => return,
-            None => match self.begin_session(node, client, address) {
-                Ok(index) => index,
-                Err(error) => {
-                    tracing::error!("a client of node {node} cannot be served: {error}");
-                    return self.send_message(node, &NodeMessage::End { client, begun: 0 });
-                }
-            },
-        };
+        // Else the session was ended here, and the other node is being told.
+        let Some(&index) = self.cluster.relayed.get(&(node, client)) else { return };
         let connection = self.answers.connections.at_mut(index);
+        let owner = connection.owner.as_mut().expect("it is a session");
+        while owner.stamps.front().is_some_and(|(at, _)| connection.replies.is_written(*at)) {
+            owner.stamps.pop_front();
+        }
+        if sequence != 0 {
+            let lane = Lane { node, process: owner.process, number: lane };
+            let Some(key) = self.shared.lanes.key(Stamp { lane, sequence }) else {
+                tracing::error!("too many clients wait for something at once");
+                return self.close(index);
+            };
+            owner.stamps.push_back((place, key));
+            if lane.is_of_waiting() {
+                owner.waits = Some(lane);
+            }
+        }
         connection.active_ms = self.turn.steady_ms;
         connection.received_bytes += bytes.len() as u64;
         connection.input.extend_from_slice(bytes);
@@ -56,8 +105,9 @@ impl Core {
         &mut self,
         node: NodeId,
         client: ClientKey,
+        process: u64,
         address: &[u8],
-    ) -> std::io::Result<u32> {
+    ) -> std::io::Result<()> {
         let id = self.shared.next_connection_id.fetch_add(1, Relaxed);
         // Nothing is ever received from it or sent to it.
         let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
@@ -68,18 +118,77 @@ impl Core {
         let mut connection = Connection::new(id, socket, Kind::Relayed, now_ms, session);
         let address = String::from_utf8_lossy(address);
         connection.peer = address.parse().map_or(Address::Unknown, Address::Internet);
-        connection.owner = Some(Owner { node, client });
+        let stamps = VecDeque::new();
+        let owner = Owner { node, client, process, stamps, waits: None, is_over: false };
+        connection.owner = Some(Box::new(owner));
         self.shared.connection_count.fetch_add(1, Relaxed);
         let index = self.answers.connections.insert(Box::new(connection));
         self.cluster.relayed.insert((node, client), index);
-        Ok(index)
+        Ok(())
+    }
+
+    /// The stamp of the request that is answered there, if another node has sent it on and it may write.
+    pub(in crate::core) fn stamp_of(&self, target: Target) -> StampKey {
+        match self.asker_of(target) {
+            Some((index, sequence)) => self.answers.connections.at(index).stamp_at(sequence),
+            None => StampKey::NONE,
+        }
+    }
+
+    /// Was the request that is answered there sent on by another node?
+    pub(in crate::core) fn is_of_session(&self, target: Target) -> bool {
+        let asker = self.asker_of(target);
+        asker.is_some_and(|(index, _)| self.answers.connections.at(index).owner.is_some())
+    }
+
+    fn asker_of(&self, target: Target) -> Option<(u32, u32)> {
+        match target {
+            Target::Connection { index, sequence } => Some((index, sequence)),
+            Target::Block(number) => match self.answers.blocks.target(number)? {
+                Target::Connection { index, sequence } => Some((index, sequence)),
+                _ => None,
+            },
+            Target::Gather { .. } | Target::Nobody => None,
+        }
+    }
+
+    /// Is a request that another node asks about under way here?
+    pub(super) fn is_under_way(&self, node: NodeId, asked: &BTreeSet<Stamp>) -> bool {
+        let sessions = self.answers.connections.iter();
+        let mut owned = sessions.filter_map(|(_, c)| Some((&c.replies, c.owner.as_ref()?)));
+        owned.any(|(replies, owner)| {
+            let open = owner.stamps.iter().filter(|(at, _)| !replies.is_written(*at));
+            let mut stamps = open.filter_map(|(_, key)| self.shared.lanes.stamp(*key));
+            owner.node == node && stamps.any(|stamp| asked.contains(&stamp))
+        })
+    }
+
+    /// This node leads no more. What its sessions have begun is answered, and then they end; nothing that they have not begun
+    /// is ever begun here: it may be done elsewhere meanwhile.
+    pub(super) fn end_relayed_sessions(&mut self) {
+        let all: Vec<u32> = self.cluster.relayed.values().copied().collect();
+        for index in all {
+            let connection = self.answers.connections.at_mut(index);
+            if connection.hold != Hold::None || connection.session.transaction.is_some() {
+                self.close(index);
+                continue;
+            }
+            connection.input_start = connection.input.len();
+            connection.close_after_replies = true;
+            self.turn.consumed.push(index);
+            self.answers.mark_dirty(index);
+        }
+        self.turn.has_new_work = true;
     }
 
     /// Sends what a session has answered, as far as the link has room. False when some is left.
     pub(in crate::core) fn send_replies_back(&mut self, index: u32) -> bool {
         loop {
             let connection = self.answers.connections.at_mut(index);
-            let Some(Owner { node, client }) = connection.owner else { return true };
+            let owner = connection.owner.as_ref().filter(|owner| !owner.is_over);
+            let Some((node, client)) = owner.map(|owner| (owner.node, owner.client)) else {
+                return true;
+            };
             let unsent = connection.replies.unsent();
             if unsent.is_empty() {
                 return true;
@@ -108,7 +217,9 @@ impl Core {
     /// Another node's client has gone, or that node has found another leader. False when it is no session here.
     pub(super) fn ends_relayed(&mut self, node: NodeId, client: ClientKey) -> bool {
         let Some(index) = self.cluster.relayed.remove(&(node, client)) else { return false };
-        self.answers.connections.at_mut(index).owner = None;
+        if let Some(owner) = &mut self.answers.connections.at_mut(index).owner {
+            owner.is_over = true;
+        }
         self.close(index);
         true
     }
@@ -131,9 +242,26 @@ impl Core {
     pub(in crate::core) fn session_closed(&mut self, index: u32) {
         let connection = self.answers.connections.at_mut(index);
         let begun = connection.request_count;
-        if let Some(Owner { node, client }) = connection.owner.take() {
+        let owner = connection.owner.as_mut().filter(|owner| !owner.is_over);
+        if let Some(owner) = owner {
+            owner.is_over = true;
+            let (node, client) = (owner.node, owner.client);
             self.cluster.relayed.remove(&(node, client));
             self.send_message(node, &NodeMessage::End { client, begun });
+        }
+    }
+
+    /// Nothing refers to a connection any more.
+    pub(in crate::core) fn connection_freed(&mut self, connection: &Connection) {
+        let lane = match &connection.owner {
+            Some(owner) => owner.own_lane(),
+            None => {
+                let own = self.shared.cluster.own();
+                connection.again.own_lane(connection.id, own, self.process())
+            }
+        };
+        if let Some(lane) = lane {
+            self.shared.lanes.release(lane);
         }
     }
 }

@@ -7,6 +7,9 @@ use ringraft_shards::snapshot::Membership;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
+/// The feature level from which on nodes stamp requests, and know what entries and snapshots say of stamps.
+const STAMPS_LEVEL: u32 = 2;
+
 /// Facts about a group, for people and for the planner; not older than a tick.
 #[derive(Clone, Debug)]
 pub struct GroupFacts {
@@ -29,6 +32,10 @@ pub struct ClusterView {
     is_clustered: AtomicBool,
     /// The node that leads all shards; 0 when none is known.
     route: AtomicU64,
+    /// In which term of the meta group it has said so.
+    route_term: AtomicU64,
+    /// Do all nodes know stamps of requests?
+    stamps: AtomicBool,
     /// Must requests go elsewhere, or wait? Follows from the two above.
     is_elsewhere: AtomicBool,
     /// The core that has the links.
@@ -54,6 +61,8 @@ impl ClusterView {
             own: own.0,
             is_clustered: AtomicBool::new(is_clustered),
             route: AtomicU64::new(if is_clustered { 0 } else { own.0 }),
+            route_term: AtomicU64::new(0),
+            stamps: AtomicBool::new(false),
             is_elsewhere: AtomicBool::new(is_clustered),
             link_core: AtomicU16::new(0),
             serving: (0..shard_count).map(|_| AtomicBool::new(false)).collect(),
@@ -86,6 +95,21 @@ impl ClusterView {
     /// The node that leads all shards.
     pub fn route(&self) -> Option<NodeId> {
         Some(NodeId(self.route.load(Ordering::Relaxed))).filter(|node| node.0 != 0)
+    }
+
+    /// In which term of the meta group it has said so.
+    pub fn route_term(&self) -> u64 {
+        self.route_term.load(Ordering::Relaxed)
+    }
+
+    /// Says in which term.
+    pub fn set_route_term(&self, term: u64) {
+        self.route_term.store(term, Ordering::Relaxed);
+    }
+
+    /// Do all nodes know stamps of requests?
+    pub fn stamps(&self) -> bool {
+        self.stamps.load(Ordering::Relaxed)
     }
 
     /// Must requests go elsewhere, or wait until somebody leads? Cost: one load.
@@ -140,6 +164,7 @@ impl ClusterView {
 
     /// The members have changed.
     pub fn set_state(&self, state: MetaState) {
+        self.stamps.store(state.level >= STAMPS_LEVEL, Ordering::Relaxed);
         *self.state.write().expect("nobody panics with it") = Some(Arc::new(state));
     }
 

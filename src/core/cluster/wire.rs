@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use ringraft_shards::ids::{Index, NodeId, ShardId, Term};
+use ringraft_shards::remembered::Recollection;
 use ringraft_shards::snapshot::directory::SnapshotName;
 use ringraft_shards::snapshot::{SnapshotOffer, TransferAnswer, TransferFrame, TransferId};
 use ringraft_shards::wire::{Garbage, Reader, put_string};
@@ -12,9 +13,16 @@ const REPLIES: u8 = 3;
 const END: u8 = 4;
 const PUBLISH: u8 = 5;
 const ENDED: u8 = 6;
+const BEGIN: u8 = 7;
+const RECALL: u8 = 8;
+const RECALLED: u8 = 9;
 const CONDITION: u8 = 32;
 const LOST: u8 = 33;
 const RENEWED: u8 = 34;
+
+const ANSWERED: u8 = 1;
+const DONE: u8 = 2;
+const FORGOTTEN: u8 = 3;
 
 const OFFER: u8 = 1;
 const PIECE: u8 = 2;
@@ -34,6 +42,15 @@ pub struct ClientKey {
     pub session: u64,
 }
 
+/// A question of a core of another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QuestionKey {
+    /// The core.
+    pub core: u16,
+    /// Its number.
+    pub number: u64,
+}
+
 /// A message of one process to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NodeMessage {
@@ -44,14 +61,46 @@ pub(super) enum NodeMessage {
         /// Does it?
         serves: bool,
     },
+    /// A session of a client begins.
+    Begin {
+        /// Which client.
+        client: ClientKey,
+        /// The term in which the receiver said that it leads. In another one it does not take the session: what it was sent
+        /// then may have been done elsewhere since.
+        term: u64,
+        /// Random bits of the sender's process.
+        process: u64,
+        /// The client's address, for people.
+        address: Bytes,
+    },
     /// Requests of a client, as RESP.
     Requests {
         /// Which client.
         client: ClientKey,
-        /// The client's address, for people; in the first message of a session.
-        address: Bytes,
+        /// Where the last of them stands among those of its session, from 0 on.
+        place: u32,
+        /// What the last of them is known by: its lane and number, 0 if it has none.
+        stamp: (u64, u64),
         /// The requests, whole ones.
         bytes: Bytes,
+    },
+    /// What is known of requests whose answers were lost?
+    Recall {
+        /// Who asks.
+        question: QuestionKey,
+        /// As in [`NodeMessage::Begin`].
+        term: u64,
+        /// As in [`NodeMessage::Begin`].
+        process: u64,
+        /// Lanes and numbers of the requests.
+        asked: Vec<(u64, u64)>,
+    },
+    /// What is known of them. Those that are not there were never done, and never will be.
+    Recalled {
+        /// Who asked.
+        question: QuestionKey,
+        /// Lanes, numbers, and what is known.
+        known: Vec<(u64, u64, Recollection)>,
     },
     /// Replies, as RESP, in order, cut anywhere.
     Replies {
@@ -122,6 +171,33 @@ impl ClientKey {
     }
 }
 
+impl QuestionKey {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.core.to_le_bytes());
+        out.extend_from_slice(&self.number.to_le_bytes());
+    }
+
+    fn take(input: &mut Reader) -> Result<QuestionKey, Garbage> {
+        Ok(QuestionKey { core: input.u16()?, number: input.u64()? })
+    }
+}
+
+fn put_numbers(out: &mut Vec<u8>, numbers: &[u64]) {
+    numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+}
+
+fn take_known(input: &mut Reader) -> Result<(u64, u64, Recollection), Garbage> {
+    let (lane, sequence, kind) = (input.u64()?, input.u64()?, input.u8()?);
+    let reply = input.string()?;
+    let recollection = match kind {
+        ANSWERED => Recollection::Answered(reply.to_vec()),
+        DONE => Recollection::Done,
+        FORGOTTEN => Recollection::Forgotten,
+        other => return Err(Reader::unknown("what is known of a request", other)),
+    };
+    Ok((lane, sequence, recollection))
+}
+
 impl NodeMessage {
     /// Its bytes.
     pub fn encode(&self) -> Bytes {
@@ -132,12 +208,41 @@ impl NodeMessage {
                 out.extend_from_slice(&term.to_le_bytes());
                 out.push((*serves).into());
             }
-            NodeMessage::Requests { client, address, bytes } => {
+            NodeMessage::Begin { client, term, process, address } => {
+                out.push(BEGIN);
+                client.put(&mut out);
+                put_numbers(&mut out, &[*term, *process]);
+                out.extend_from_slice(address);
+            }
+            NodeMessage::Requests { client, place, stamp, bytes } => {
                 out.reserve(bytes.len());
                 out.push(REQUESTS);
                 client.put(&mut out);
-                put_string(&mut out, address);
+                out.extend_from_slice(&place.to_le_bytes());
+                put_numbers(&mut out, &[stamp.0, stamp.1]);
                 out.extend_from_slice(bytes);
+            }
+            NodeMessage::Recall { question, term, process, asked } => {
+                out.push(RECALL);
+                question.put(&mut out);
+                put_numbers(&mut out, &[*term, *process]);
+                out.extend_from_slice(&(asked.len() as u32).to_le_bytes());
+                asked.iter().for_each(|asked| put_numbers(&mut out, &[asked.0, asked.1]));
+            }
+            NodeMessage::Recalled { question, known } => {
+                out.push(RECALLED);
+                question.put(&mut out);
+                out.extend_from_slice(&(known.len() as u32).to_le_bytes());
+                for (lane, sequence, recollection) in known {
+                    put_numbers(&mut out, &[*lane, *sequence]);
+                    let (kind, reply) = match recollection {
+                        Recollection::Answered(reply) => (ANSWERED, reply.as_slice()),
+                        Recollection::Done => (DONE, &[][..]),
+                        Recollection::Forgotten => (FORGOTTEN, &[][..]),
+                    };
+                    out.push(kind);
+                    put_string(&mut out, reply);
+                }
             }
             NodeMessage::Replies { client, bytes } => {
                 out.reserve(bytes.len());
@@ -188,10 +293,35 @@ impl NodeMessage {
         let mut input = Reader::new(bytes, "a message of a node");
         Ok(match input.u8()? {
             SERVES => NodeMessage::Serves { term: input.u64()?, serves: input.u8()? != 0 },
+            BEGIN => NodeMessage::Begin {
+                client: ClientKey::take(&mut input)?,
+                term: input.u64()?,
+                process: input.u64()?,
+                address: input.rest(),
+            },
             REQUESTS => NodeMessage::Requests {
                 client: ClientKey::take(&mut input)?,
-                address: input.string()?,
+                place: input.u32()?,
+                stamp: (input.u64()?, input.u64()?),
                 bytes: input.rest(),
+            },
+            RECALL => NodeMessage::Recall {
+                question: QuestionKey::take(&mut input)?,
+                term: input.u64()?,
+                process: input.u64()?,
+                asked: {
+                    let count = input.count(16)?;
+                    let asked = (0..count).map(|_| Ok((input.u64()?, input.u64()?)));
+                    asked.collect::<Result<Vec<_>, Garbage>>()?
+                },
+            },
+            RECALLED => NodeMessage::Recalled {
+                question: QuestionKey::take(&mut input)?,
+                known: {
+                    let count = input.count(21)?;
+                    let known = (0..count).map(|_| take_known(&mut input));
+                    known.collect::<Result<_, Garbage>>()?
+                },
             },
             REPLIES => {
                 NodeMessage::Replies { client: ClientKey::take(&mut input)?, bytes: input.rest() }
@@ -299,21 +429,23 @@ pub(super) fn take_transfer(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringraft_shards::stamp::Lane;
 
     #[test]
     fn messages_are_read_back_and_short_ones_are_refused() {
         let client = ClientKey { core: 3, index: 70_000, session: u64::MAX };
         let bytes = Bytes::from_static(b"*1\r\n$4\r\nPING\r\n");
+        let question = QuestionKey { core: 1, number: 6 };
+        let known = vec![
+            (1, 2, Recollection::Done),
+            (Lane::WAITS | 4, 3, Recollection::Answered(b":12\r\n".to_vec())),
+        ];
         for (message, fixed) in [
             (NodeMessage::Serves { term: 9, serves: true }, 10),
-            (
-                NodeMessage::Requests {
-                    client,
-                    address: Bytes::from_static(b"[::1]:1"),
-                    bytes: bytes.clone(),
-                },
-                26,
-            ),
+            (NodeMessage::Begin { client, term: 4, process: 5, address: bytes.clone() }, 31),
+            (NodeMessage::Requests { client, place: 9, stamp: (1, 2), bytes: bytes.clone() }, 35),
+            (NodeMessage::Recall { question, term: 3, process: 7, asked: vec![(1, 2)] }, 47),
+            (NodeMessage::Recalled { question, known }, 62),
             (NodeMessage::Replies { client, bytes: bytes.clone() }, 15),
             (NodeMessage::End { client, begun: 7 }, 23),
             (NodeMessage::Ended { client }, 15),

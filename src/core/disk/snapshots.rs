@@ -392,6 +392,7 @@ impl Core {
         let name = SnapshotName { term: header.term, index: header.index };
         let mut writer = SnapshotWriter::new(header);
         writer.push_ledger(shard.keyspace.ledger());
+        writer.push_remembered(shard.keyspace.remembered());
         writer.push_limits(shard.keyspace.limits());
         writer.push_libraries(shard.keyspace.libraries());
         shard.snapshots.run_count += 1;
@@ -621,6 +622,7 @@ impl LocalShard {
         };
         let mut writer = SnapshotWriter::new(header);
         writer.push_ledger(self.keyspace.ledger());
+        writer.push_remembered(self.keyspace.remembered());
         writer.push_limits(self.keyspace.limits());
         writer.push_libraries(self.keyspace.libraries());
         let mut bytes = Vec::new();

@@ -5,6 +5,7 @@ use crate::core::Core;
 use crate::core::client::answers::{Origin, Target};
 use crate::core::client::connection::{Connection, Hold};
 use crate::core::client::session::Session;
+use crate::core::cluster::relay::{AGAIN, UNSURE};
 use crate::core::gather::{Findings, GatherState, Merge, Part};
 use crate::core::mail::mailbox::Mail;
 use crate::core::observe::command_log::Trait;
@@ -159,6 +160,12 @@ impl Core {
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, gather.protocol);
         let refusal = gather.refusal().map(<[u8]>::to_vec);
+        if let (Merge::Transaction { .. }, Some(text @ (AGAIN | UNSURE))) =
+            (&gather.merge, refusal.as_deref())
+        {
+            self.release_hold(gather.target);
+            return self.goes_on_elsewhere(gather.target, text == AGAIN);
+        }
         match (gather.merge, refusal) {
             (
                 Merge::Transaction { .. } | Merge::Shards(_) | Merge::Scan { .. } | Merge::Known(_),

@@ -151,7 +151,7 @@ fn commands(page: &mut Page, totals: &Totals) {
 fn cores(page: &mut Page, totals: &Totals) {
     use crate::core::gather::report::CoreReport;
     type Count = fn(&CoreReport) -> u64;
-    let families: [(&str, &str, &str, Count); 9] = [
+    let families: [(&str, &str, &str, Count); 12] = [
         ("in_use", "gauge", "Is it in use?", |core| u64::from(core.is_in_use)),
         ("shards", "gauge", "Shards that live on it.", |core| core.shards.len() as u64),
         ("clients", "gauge", "Clients connected.", |core| core.client_count as u64),
@@ -164,6 +164,21 @@ fn cores(page: &mut Page, totals: &Totals) {
         ("moved_connections_total", "counter", "Connections moved to other cores.", |core| {
             core.stats.moved_connections
         }),
+        ("relayed_requests_total", "counter", "Requests sent to the node that leads.", |core| {
+            core.stats.relayed
+        }),
+        (
+            "relayed_requests_sent_again_total",
+            "counter",
+            "Requests sent again: the first time they had no effect.",
+            |core| core.stats.sent_again,
+        ),
+        (
+            "relayed_requests_recalled_total",
+            "counter",
+            "Requests whose reply a new leader knew when the old one was lost.",
+            |core| core.stats.recalled,
+        ),
         ("turns_total", "counter", "Turns run.", |core| core.stats.turns),
     ];
     for (name, kind, help, count) in families {

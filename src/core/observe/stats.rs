@@ -63,6 +63,12 @@ pub struct Stats {
     pub messages: u64,
     /// Connections that moved to another core.
     pub moved_connections: u64,
+    /// Requests sent to the node that leads.
+    pub relayed: u64,
+    /// Those of them that were sent again: the first time they had no effect.
+    pub sent_again: u64,
+    /// Those that another node had answered already when their leader was lost.
+    pub recalled: u64,
     /// Operations applied that nobody waited for.
     pub replayed_operations: u64,
     /// TLS handshakes that came to their end.
@@ -173,6 +179,9 @@ impl Default for Stats {
             hops: 0,
             messages: 0,
             moved_connections: 0,
+            relayed: 0,
+            sent_again: 0,
+            recalled: 0,
             replayed_operations: 0,
             output_limit_disconnections: 0,
             query_limit_disconnections: 0,
@@ -271,6 +280,9 @@ impl Stats {
         self.hops += other.hops;
         self.messages += other.messages;
         self.moved_connections += other.moved_connections;
+        self.relayed += other.relayed;
+        self.sent_again += other.sent_again;
+        self.recalled += other.recalled;
         self.replayed_operations += other.replayed_operations;
         self.output_limit_disconnections += other.output_limit_disconnections;
         self.query_limit_disconnections += other.query_limit_disconnections;

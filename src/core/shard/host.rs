@@ -5,10 +5,11 @@ use crate::commands::{Run, table};
 use crate::core::client::answers::{Origin, Target};
 use crate::core::client::intake::OUT_OF_MEMORY;
 use crate::core::client::session::Watched;
-use crate::core::cluster::relay::AGAIN;
+use crate::core::cluster::relay::{AGAIN, UNSURE};
 use crate::core::shard::run::run_read;
 use crate::core::shard::{Caller, LocalShard, Request, Set, ShardTurn};
 use crate::core::transact::participate::{Ask, Found, Parked, is_step};
+use crate::core::transact::transaction::RUN;
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::batch::{Batch, BatchBuilder};
@@ -30,6 +31,14 @@ fn fate_text(fate: Fate<'_>) -> String {
         Fate::Unknown => {
             "ERR the outcome is not known: another node leads, and may have executed it".to_string()
         }
+    }
+}
+
+/// What the node is told that has sent a request on; `None`: what its client is told.
+fn session_text(fate: Fate<'_>) -> Option<&'static [u8]> {
+    match fate {
+        Fate::Unknown => Some(UNSURE),
+        _ => had_no_effect(fate).then_some(AGAIN),
     }
 }
 
@@ -142,6 +151,13 @@ impl Host for LocalShard {
         LocalShard::forget_served(self, set);
     }
 
+    #[inline(always)]
+    fn stamp(&self, set: &mut Set) {
+        if self.serves_sessions {
+            self.stamp_set(set);
+        }
+    }
+
     #[inline]
     fn begin_entry(&mut self, entry: &CommittedEntry, batch: &Batch<'_>) {
         self.snapshots.note_applied(entry.data.len(), batch.count());
@@ -210,7 +226,7 @@ impl Host for LocalShard {
         let text = fate_text(fate);
         match (who.command.run, asked) {
             (Run::Serve, Some((_, arguments))) => {
-                self.serve_refused(arguments, &text, turn.answers);
+                self.serve_refused(arguments, &text, session_text(fate), turn.answers);
             }
             _ => {
                 self.note_own(who.command, who.origin);
@@ -258,12 +274,15 @@ impl LocalShard {
         turn: &mut ShardTurn<'_>,
     ) -> bool {
         let Caller { command, origin } = *who;
+        // The transactions of its own clients are kept by their cores.
+        let is_kept = origin.is_relayed || command.name == RUN;
+        if let Some(text) = session_text(fate).filter(|_| is_kept) {
+            // For a part of several it stands for all of them: they only read.
+            turn.answers.write(origin, |out| out.extend_from_slice(text));
+            return true;
+        }
         if !had_no_effect(fate) {
             return false;
-        }
-        if origin.is_relayed && matches!(origin.target, Target::Connection { .. }) {
-            turn.answers.write(origin, |out| out.extend_from_slice(AGAIN));
-            return true;
         }
         match (asked, origin.target) {
             (Some((database, arguments)), Target::Connection { .. })

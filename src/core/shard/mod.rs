@@ -17,6 +17,7 @@ use crate::commands::{Command, Run};
 use crate::core::Chance;
 use crate::core::client::answers::{Answers, Origin, Target};
 use crate::core::client::session::Watched;
+use crate::core::cluster::lanes::Lanes;
 use crate::core::cluster::transfer::Replication;
 use crate::core::disk::snapshots::ShardSnapshots;
 use crate::core::disk::storage::ShardFiles;
@@ -27,15 +28,20 @@ use crate::core::transact::participate::Parked;
 use crate::core::wait::acknowledge::SyncWait;
 use crate::core::wait::readers::Readers;
 use crate::core::wait::waiting::{Interests, Waiters};
+use crate::resp::reply::Protocol;
 use ringraft_shards::arguments::Arguments;
+use ringraft_shards::batch::Batch;
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
 use ringraft_shards::keyspace::{EvictionPolicy, KeyHash, Keyspace};
 use ringraft_shards::limits::STRING_BYTES_DEFAULT;
 use ringraft_shards::raft::Group;
+use ringraft_shards::remembered::Recollection;
 use ringraft_shards::serve::{self, Server};
+use ringraft_shards::stamp::{Answer, Stamp, Stamped};
 use ringraft_shards::value::Limits;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 pub use run::{numbered, run_operation, run_read, seed_of};
 
@@ -102,6 +108,10 @@ pub struct LocalShard {
     pub(in crate::core) is_deposed: bool,
     /// Requests that had no effect here, because another node leads.
     pub(in crate::core) sent_back: Vec<Parked>,
+    /// What stamps of other nodes' requests stand for.
+    pub(in crate::core) lanes: Arc<Lanes>,
+    /// Has it ever had such a request?
+    serves_sessions: bool,
     /// What goes to other nodes and comes from them.
     pub(in crate::core) replication: Option<Box<Replication>>,
 }
@@ -189,6 +199,8 @@ impl LocalShard {
             interests: Interests::default(),
             is_deposed: false,
             sent_back: Vec::new(),
+            lanes: Arc::default(),
+            serves_sessions: false,
             replication: None,
         }
     }
@@ -219,9 +231,39 @@ impl LocalShard {
             request.first_key,
             request.arguments,
         );
+        self.serves_sessions |= request.origin.stamp.is_some();
         if !self.waiters.is_empty() {
             self.declare_behind(request);
         }
+    }
+
+    /// Says in a set, which is about to be proposed, whose requests are in it.
+    #[cold]
+    fn stamp_set(&self, set: &mut Set) {
+        let stamps = set.batch.stamps_mut();
+        stamps.clear();
+        let stamped = set.order.iter().filter(|waiting| waiting.who.origin.stamp.is_some());
+        for waiting in stamped.filter(|waiting| waiting.proposed) {
+            let origin = waiting.who.origin;
+            if let Some(stamp) = self.lanes.stamp(origin.stamp) {
+                let manner = u8::from(origin.protocol == Protocol::Resp3);
+                let answer = Answer::Operation { place: waiting.place, manner };
+                stamps.push(&Stamped { stamp, answer });
+            }
+        }
+    }
+
+    /// What this shard remembers of these requests; `None` while one of them may still be decided.
+    pub(in crate::core) fn recall(
+        &self,
+        asked: &BTreeSet<Stamp>,
+    ) -> Option<Vec<(Stamp, Recollection)>> {
+        let decides = |effects: &[u8]| {
+            let batch = Batch::read(effects).expect("effects are a batch");
+            batch.stamps().any(|stamped| asked.contains(&stamped.stamp))
+        };
+        let is_known = self.serves() && !self.keyspace.ledger().undecided().any(decides);
+        is_known.then(|| self.keyspace.remembered().recall(asked))
     }
 
     /// Appends a write to the newest set, whatever its size.

@@ -69,8 +69,7 @@ impl Member {
         let owned: OwnedArguments = words.iter().map(|word| word.as_bytes()).collect();
         let target = Target::Gather { index: number, part: 0 };
         let protocol = Protocol::Resp2;
-        let origin =
-            Origin { core: ASKING, target, protocol, rides, no_touch: false, is_relayed: false };
+        let origin = Origin { rides, no_touch: false, ..Origin::asks(ASKING, target, protocol) };
         let command = table::find(words[0].as_bytes()).expect("a command");
         let first_key = self.shard.keyspace.hasher().hash(words[1].as_bytes());
         let (database, arguments) = (DatabaseIndex(0), owned.borrow());

@@ -10,11 +10,13 @@ use crate::core::transact::participate::run_record;
 use crate::core::wait::waiting::Manner;
 use crate::limits::READS_PER_STAGE;
 use crate::refusal::Outcome;
-use crate::resp::reply::Reply;
+use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::batch::{Batch, Operation};
 use ringraft_shards::keyspace::{Edit, KeyHash, Keyspace};
 use ringraft_shards::serve;
+use ringraft_shards::stamp::{Answer as Told, Stamp, StampReader, Stamped};
+use std::iter::Peekable;
 use std::time::Instant;
 
 type Waiting = serve::Waiting<Caller>;
@@ -24,6 +26,7 @@ impl LocalShard {
     pub(super) fn run_unasked(&mut self, batch: Batch<'_>, stats: &mut Stats) {
         let time = batch.leader_time_ms();
         let mut discarded = Vec::new();
+        let mut stamps = StampsAt::of(Some(&batch));
         self.keyspace.begin_entry();
         for start in (0..batch.count()).step_by(READS_PER_STAGE) {
             let end = batch.count().min(start + READS_PER_STAGE);
@@ -33,8 +36,10 @@ impl LocalShard {
                 let command = numbered(operation.command());
                 let seed = seed_of(batch.seed(), i);
                 discarded.clear();
-                let mut reply = Reply::new(&mut discarded, Default::default());
-                run_write(
+                let stamped = stamps.at(i as u32);
+                let protocol = stamped.map_or(Protocol::default(), |(_, protocol)| protocol);
+                let mut reply = Reply::new(&mut discarded, protocol);
+                let outcome = run_write(
                     &mut self.server.keyspace,
                     command,
                     operation,
@@ -43,8 +48,14 @@ impl LocalShard {
                     seed,
                     batch.string_bytes_max(),
                     &mut reply,
-                )
-                .unwrap_or_default();
+                );
+                if let Some((stamp, _)) = stamped {
+                    if let Err(refusal) = outcome {
+                        reply.truncate(0);
+                        reply.error_bytes(&refusal.line());
+                    }
+                    self.keyspace.remember(stamp, Some(&discarded));
+                }
             }
         }
         // Nobody is told of what is not news.
@@ -67,6 +78,7 @@ impl LocalShard {
         // Reads alone need no agreement with other replicas: any chance will do.
         let batch_seed = batch.map_or_else(|| self.random(), |batch| batch.seed());
         let fetch = |waiting: &Waiting| set.operation(waiting, batch.as_ref());
+        let mut stamps = StampsAt::of(batch.as_ref());
         self.keyspace.begin_entry();
         let mut clock = Instant::now();
         for stage in set.order.chunks(READS_PER_STAGE) {
@@ -111,6 +123,10 @@ impl LocalShard {
                         continue;
                     }
                     let keyspace = &mut self.server.keyspace;
+                    let stamped = match waiting.proposed && origin.stamp.is_some() {
+                        true => stamps.at(waiting.place),
+                        false => None,
+                    };
                     let mut size = 0;
                     answers.write(origin, |out| {
                         let start = out.len();
@@ -138,6 +154,9 @@ impl LocalShard {
                         };
                         stats.finish(outcome, command, start, &mut reply);
                         size = out.len() - start;
+                        if let Some((stamp, _)) = stamped {
+                            keyspace.remember(stamp, Some(&out[start..]));
+                        }
                     });
                     if stats.noted.is_large_reply(size) {
                         let log = &mut stats.noted.large_replies;
@@ -229,6 +248,28 @@ impl LocalShard {
             Err(refusal) => stats.finish(Err(refusal), command, 0, &mut reply),
         }
         Some(out)
+    }
+}
+
+/// The stamps of an entry's operations, asked for in order.
+struct StampsAt<'a>(Peekable<StampReader<'a>>);
+
+impl<'a> StampsAt<'a> {
+    fn of(batch: Option<&Batch<'a>>) -> StampsAt<'a> {
+        StampsAt(batch.map(|batch| batch.stamps()).unwrap_or_default().peekable())
+    }
+
+    /// That of the operation at this place, and how its reply is written.
+    #[inline]
+    fn at(&mut self, at: u32) -> Option<(Stamp, Protocol)> {
+        let Stamped { stamp, answer: Told::Operation { place, manner } } = *self.0.peek()? else {
+            unreachable!("a shard stamps operations");
+        };
+        if place != at {
+            return None;
+        }
+        self.0.next();
+        Some((stamp, if manner == 1 { Protocol::Resp3 } else { Protocol::Resp2 }))
     }
 }
 

@@ -210,6 +210,10 @@ impl LocalShard {
 impl Core {
     /// Runs a script ahead of the log if it can be. Else it comes back, with the keys that it has been found to need.
     pub(in crate::core) fn run_ahead(&mut self, mut steps: Box<Steps>) -> Option<Box<Steps>> {
+        if self.stamp_of(steps.target).is_some() {
+            // What it answers is to be remembered with what it does: see `Core::stamp_effects`.
+            return Some(steps);
+        }
         let Some(local) = self.shard_of_script(steps.current()) else { return Some(steps) };
         let clock = Instant::now();
         for _ in 0..SCRIPT_ATTEMPTS_MAX {

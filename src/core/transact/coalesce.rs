@@ -70,8 +70,8 @@ pub struct Seams {
     key_counts: Vec<u32>,
 }
 
-/// What shards shall do: batches of operations.
-pub type Effects = Vec<(ShardId, Vec<u8>)>;
+/// What shards shall do.
+pub type Effects = Vec<(ShardId, BatchBuilder)>;
 
 /// Is a command of the kind that is joined?
 #[inline(always)]
@@ -227,8 +227,8 @@ impl Together {
     /// As a transaction of writes: who asks, what each shard locks, and the effects.
     pub fn into_writes(self) -> (Vec<Member>, Vec<Part<Box<Ask>>>, Effects) {
         let mut effects = Vec::with_capacity(self.parts.len());
-        let part = |mut part: ShardPart| {
-            effects.push((part.shard, part.batch.encode(0, 0)));
+        let part = |part: ShardPart| {
+            effects.push((part.shard, part.batch));
             // All rows that are joined and write may grow memory.
             let fetch = Box::new(Ask { grows: true, ..Ask::default() });
             Part { shard: part.shard, locks: part.locks, fetch }

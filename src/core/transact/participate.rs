@@ -284,7 +284,12 @@ impl LocalShard {
     #[cold]
     pub fn park(&mut self, request: &Request<'_>, guard: Option<&Vec<Watched>>) -> bool {
         if !self.serves() {
-            self.held.push_back(Parked::copy(request, guard));
+            let parked = Parked::copy(request, guard);
+            match request.origin.is_relayed {
+                // Whoever sent it on knows who leads, and asks there: here it must not be run later on.
+                true => self.sent_back.push(parked),
+                false => self.held.push_back(parked),
+            }
             return true;
         }
         let locks = self.locks_of(request);

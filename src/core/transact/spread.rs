@@ -34,8 +34,9 @@ use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::batch::BatchBuilder;
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
 use ringraft_shards::keyspace::{KeyEvent, KeyHash};
-use ringraft_shards::limits::DATABASE_COUNT;
+use ringraft_shards::limits::{DATABASE_COUNT, REMEMBERED_REPLY_BYTES_MAX};
 use ringraft_shards::serve;
+use ringraft_shards::stamp::{Answer, Stamped};
 use ringraft_shards::transaction::{
     self, Address, CoordinatorOutput, Event, LockKey, LockSet, Outcome, Part, TransactionId,
 };
@@ -120,7 +121,8 @@ enum Job {
 }
 
 /// What a client is told whose transaction may have been done or not.
-const UNKNOWN: &str = "ERR the outcome is not known: all of it may have been done, or nothing";
+pub(in crate::core) const UNKNOWN: &str =
+    "ERR the outcome is not known: all of it may have been done, or nothing";
 
 /// What a client is told whose transaction changes more than an entry holds. Nothing of it is done.
 pub(in crate::core) const TOO_LARGE: &str = "ERR the transaction is too large";
@@ -145,7 +147,7 @@ impl Core {
     ) {
         let (job, parts) = match command.spread {
             Spread::Everywhere(rule) => {
-                let effects = one_operation(command, database, &arguments).encode(0, 0);
+                let effects = one_operation(command, database, &arguments);
                 let part = |shard: u16| {
                     let what = match rule {
                         Gather::Sum => {
@@ -522,10 +524,11 @@ impl Core {
         id: TransactionId,
         members: Vec<Member>,
         replies: Vec<u8>,
-        changes: Effects,
+        mut changes: Effects,
         clock: Instant,
     ) {
         let mut clock = clock;
+        self.stamp_effects(id, &members, &replies, &mut changes);
         for same in members.chunk_by(|a, b| a.is_same_command(b)) {
             if let Some(command) = same[0].command {
                 clock = self.stats.count(command, same.len() as u64, clock);
@@ -534,7 +537,35 @@ impl Core {
         if let Some(work) = self.coordinator.payload(id) {
             (work.members, work.replies) = (members, replies);
         }
+        let encode = |(shard, mut batch): (ShardId, BatchBuilder)| (shard, batch.encode(0, 0));
+        let changes = changes.into_iter().map(encode).collect();
         self.coordinator.ran(id, changes, &mut self.coordinated);
+    }
+
+    /// Says in what a transaction does whose it is, and what they are answered, if other nodes have sent it on. One shard is
+    /// told: it does its part if the others do.
+    fn stamp_effects(
+        &mut self,
+        id: TransactionId,
+        members: &[Member],
+        replies: &[u8],
+        changes: &mut Effects,
+    ) {
+        let Some((_, first)) = changes.first_mut() else { return };
+        let is_whole = self.coordinator.payload(id).is_some_and(|work| work.rest.is_none());
+        let mut start = 0;
+        for member in members {
+            let reply = &replies[start..member.end];
+            start = member.end;
+            let Some(stamp) = self.shared.lanes.stamp(self.stamp_of(member.target)) else {
+                continue;
+            };
+            let answer = match is_whole && reply.len() <= REMEMBERED_REPLY_BYTES_MAX {
+                true => Answer::Given(reply),
+                false => Answer::None,
+            };
+            first.stamps_mut().push(&Stamped { stamp, answer });
+        }
     }
 
     /// Answers commands over several shards.
@@ -558,6 +589,17 @@ impl Core {
         for member in work.members {
             let (target, protocol) = (member.target, member.protocol);
             let is_exec = member.command.is_none();
+            let goes_on = match &outcome {
+                Outcome::Unknown => true,
+                Outcome::Aborted(reason) => reason == transaction::NO_LEADER,
+                Outcome::Committed => false,
+            };
+            if goes_on {
+                start = member.end;
+                self.release_hold(target);
+                self.goes_on_elsewhere(target, outcome != Outcome::Unknown);
+                continue;
+            }
             let stats = &mut self.stats;
             self.answers.write_here(target, |out| match &outcome {
                 Outcome::Committed => out.extend_from_slice(&work.replies[start..member.end]),
@@ -574,8 +616,7 @@ impl Core {
                     stats.refuse(reason, start, &mut Reply::new(out, protocol));
                 }
                 Outcome::Unknown => {
-                    let start = out.len();
-                    stats.refuse(UNKNOWN, start, &mut Reply::new(out, protocol));
+                    unreachable!("it goes on elsewhere, or its client is told there")
                 }
             });
             start = member.end;

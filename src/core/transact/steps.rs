@@ -303,8 +303,7 @@ impl Core {
         if steps.sights.are_whole() {
             self.spare_overlay = Some(overlay);
         }
-        let effects = std::mem::take(&mut steps.effects).into_iter();
-        let changes = effects.map(|(shard, mut batch)| (shard, batch.encode(0, 0))).collect();
+        let changes = std::mem::take(&mut steps.effects).into_iter().collect();
         steps.lock = None;
         let is_well = steps.fits && steps.failure.is_none();
         let changes: Option<Effects> = is_well.then_some(changes);

@@ -87,7 +87,10 @@ pub const COMMANDS: &[Command] = &[
     ),
 ];
 
-const RUN: &str = "run-queued";
+/// A transaction of one shard.
+pub(in crate::core) const RUN: &str = "run-queued";
+/// Among the commands of a transaction, in place of a number: a reply that is known.
+const REPLY: u16 = u16::MAX - 4;
 const DENIED: &str = "deny-queued";
 const REGISTER: &str = "watch-key";
 /// Waits for all locks of a shard.
@@ -201,6 +204,12 @@ fn exec(
         return Err(Refusal::text("ERR EXEC without MULTI"));
     };
     let watched = std::mem::take(&mut context.session().watched);
+    if std::mem::take(&mut context.connection().lost_watch) && !transaction.refused {
+        // They were watched at a node that led then.
+        context.core.unwatch(watched);
+        reply.null_array();
+        return Ok(Answer::Now);
+    }
     let outcome = if context.core.lacks_memory_for(&transaction.queued) {
         Err(Refusal::text(EXEC_OUT_OF_MEMORY))
     } else if transaction.refused {
@@ -264,6 +273,8 @@ fn execute(
             return Ok(Answer::Later);
         }
     };
+    // What another node has sent on is answered by the shard as a whole, so that the shard can remember it.
+    let is_stamped = context.core.stamp_of(context.target).is_some();
     let mut replies = Vec::with_capacity(queued.len());
     let mut packed = Packed::default();
     for Queued { command, arguments, .. } in queued {
@@ -286,7 +297,10 @@ fn execute(
                     }
                     Err(refusal) => Reply::new(&mut out, protocol).error_bytes(&refusal.line()),
                 }
-                replies.push(Some(out));
+                if is_stamped {
+                    packed.push_reply(&out);
+                }
+                replies.push((!is_stamped).then_some(out));
             }
             Run::Shard(_) | Run::Record | Run::Serve | Run::Script(_) => {
                 unreachable!("refused when it was queued, or coordinated")
@@ -328,7 +342,8 @@ fn send(
         connection.last_ordered = Some(sequence);
     }
     let target = Target::Gather { index, part: 0 };
-    let origin = Origin::asks(core.id, target, protocol);
+    let (stamp, is_relayed) = (core.stamp_of(context.target), core.is_of_session(context.target));
+    let origin = Origin { stamp, is_relayed, ..Origin::asks(core.id, target, protocol) };
     let guard = (!watched.is_empty()).then(|| watched.to_vec());
     let arguments = packed.arguments;
     core.at_shard(shard, move |core, local| {
@@ -459,23 +474,36 @@ impl Default for Packed {
 
 impl Packed {
     fn push(&mut self, command: &Command, database: DatabaseIndex, arguments: Arguments<'_>) {
-        let mut head = [0; 8];
-        head[..2].copy_from_slice(&command.number.to_le_bytes());
-        head[2] = database.0;
-        head[4..].copy_from_slice(&(arguments.count() as u32).to_le_bytes());
-        self.arguments.push(&head);
+        self.push_head(command.number, database, arguments.count());
         arguments.iter_from(0).for_each(|argument| self.arguments.push(argument));
         self.count += 1;
+    }
+
+    /// The reply of a command that has run already.
+    fn push_reply(&mut self, reply: &[u8]) {
+        self.push_head(REPLY, DatabaseIndex(0), 1);
+        self.arguments.push(reply);
+    }
+
+    fn push_head(&mut self, number: u16, database: DatabaseIndex, count: usize) {
+        let mut head = [0; 8];
+        head[..2].copy_from_slice(&number.to_le_bytes());
+        head[2] = database.0;
+        head[4..].copy_from_slice(&(count as u32).to_le_bytes());
+        self.arguments.push(&head);
     }
 }
 
 /// Applies a transaction: each command in order, each with its own reply.
 fn run(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let mut count = 0;
-    each_queued(call.arguments, |_, _, _| count += 1);
+    each_packed(call.arguments, |_, _, _| count += 1);
     reply.array(count);
     let mut nth = 0u64;
-    each_queued(call.arguments, |number, database, arguments| {
+    each_packed(call.arguments, |number, database, arguments| {
+        if number == REPLY {
+            return reply.raw(arguments.at(0));
+        }
         let command = crate::core::shard::numbered(number);
         nth += 1;
         let inner = Call {
@@ -505,6 +533,17 @@ fn run(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
 }
 
 fn each_queued<'a>(
+    packed: Arguments<'a>,
+    mut visit: impl FnMut(u16, DatabaseIndex, Arguments<'a>),
+) {
+    each_packed(packed, |number, database, arguments| {
+        if number != REPLY {
+            visit(number, database, arguments);
+        }
+    });
+}
+
+fn each_packed<'a>(
     packed: Arguments<'a>,
     mut visit: impl FnMut(u16, DatabaseIndex, Arguments<'a>),
 ) {
@@ -629,6 +668,7 @@ impl Core {
 
     /// Ends a connection's interest in the keys it watches.
     pub fn forget_watched(&mut self, index: u32) {
+        self.answers.connections.at_mut(index).lost_watch = false;
         let watched = std::mem::take(&mut self.answers.connections.at_mut(index).session.watched);
         self.unwatch(watched);
     }

@@ -11,8 +11,9 @@
 use crate::commands::stream_read::{XREAD_TRY, tried_ids, with_ids};
 use crate::commands::{Command, Run, table};
 use crate::core::Core;
-use crate::core::client::answers::{Origin, Target};
+use crate::core::client::answers::{Origin, StampKey, Target};
 use crate::core::client::connection::Hold;
+use crate::core::cluster::relay::{AGAIN, UNSURE};
 use crate::core::mail::mailbox::Mail;
 use crate::core::shard::{LocalShard, Request};
 use crate::core::wait::acknowledge::Acknowledged;
@@ -88,6 +89,11 @@ impl Blocks {
         self.requests.len()
     }
 
+    /// Whose a blocked request is.
+    pub fn target(&self, number: u32) -> Option<Target> {
+        self.requests.get(&number).map(|blocked| blocked.target)
+    }
+
     /// Takes the reply to a blocked request.
     pub fn reply(&mut self, number: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let mut reply = Vec::new();
@@ -110,6 +116,10 @@ impl Core {
         let (protocol, database) = (connection.session.protocol, connection.session.database);
         let no_touch = connection.session.no_touch;
         let is_relayed = connection.owner.is_some();
+        let stamp = match target {
+            Target::Connection { sequence, .. } => connection.stamp_at(sequence),
+            _ => StampKey::NONE,
+        };
         connection.hold = Hold::Answer;
         let now = self.steady.read();
         let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
@@ -142,7 +152,7 @@ impl Core {
         if is_one {
             let target = Target::Block(number);
             let origin =
-                Origin { core: self.id, target, protocol, rides: true, no_touch, is_relayed };
+                Origin { no_touch, is_relayed, stamp, ..Origin::asks(self.id, target, protocol) };
             let first_key = command.first_key(view, self.router.hasher());
             self.forward(first, &Request { command, origin, database, first_key, arguments: view });
         }
@@ -403,6 +413,10 @@ impl Core {
         }
         if let Target::Connection { index, .. } = blocked.target {
             self.answers.connections.at_mut(index).blocked_number = None;
+        }
+        if reply == AGAIN || reply == UNSURE {
+            self.release_hold(blocked.target);
+            return self.goes_on_elsewhere(blocked.target, reply == AGAIN);
         }
         self.answers.write_here(blocked.target, |out| out.extend_from_slice(reply));
         self.release_hold(blocked.target);

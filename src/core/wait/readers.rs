@@ -10,6 +10,7 @@
 use crate::commands::stream_read::{ids_of, with_ids};
 use crate::commands::{Call, Command};
 use crate::core::client::answers::{Answers, Origin, Target};
+use crate::core::cluster::relay::UNSURE;
 use crate::core::observe::stats::Stats;
 use crate::core::shard::{LocalShard, Request, run_read};
 use crate::core::wait::waiting::{Asker, End, awaited_keys, has, is_nothing};
@@ -173,8 +174,11 @@ impl LocalShard {
     /// Nobody waits to read here any longer: all are told why.
     pub(in crate::core) fn dissolve_readers(&mut self, error: &str, answers: &mut Answers) {
         for place in self.readers.open.keys().copied().collect::<Vec<u64>>() {
-            let protocol = self.readers.open[&place].origin.protocol;
-            self.release_reader(place, answers, |out| Reply::new(out, protocol).error(error));
+            let Origin { protocol, is_relayed, .. } = self.readers.open[&place].origin;
+            self.release_reader(place, answers, |out| match is_relayed {
+                true => out.extend_from_slice(UNSURE),
+                false => Reply::new(out, protocol).error(error),
+            });
         }
     }
 }

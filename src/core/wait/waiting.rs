@@ -9,6 +9,7 @@
 use crate::commands::{Arity, Call, Command, Fill, Group, Keys, Run, TimeoutAt};
 use crate::commands::{stream_read, table, write};
 use crate::core::client::answers::{Answers, Origin, Target};
+use crate::core::cluster::relay::UNSURE;
 use crate::core::observe::stats::Stats;
 use crate::core::shard::{LocalShard, Request, Set, numbered, run_operation};
 use crate::refusal::Refusal;
@@ -18,6 +19,7 @@ use ringraft_shards::batch::BatchBuilder;
 use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::{Edit, Key, KeyHash, Value, View};
 use ringraft_shards::limits::DATABASE_COUNT;
+use ringraft_shards::stamp::Stamp;
 use ringraft_shards::waiting::{
     self, Declaration, Declared, Ending, Round, Ticket, WaitKey, WaitKind, of_key,
 };
@@ -68,6 +70,10 @@ impl End {
 }
 
 const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
+/// Bits of how a declared command is answered: in RESP3; and that its stamp stands before its arguments.
+const RESP3: u8 = 1;
+const STAMPED: u8 = 2;
+
 /// What clients are told whose shard is led by another node now.
 const FORCED: &str =
     "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
@@ -229,6 +235,7 @@ impl LocalShard {
                 manner: u8::from(waiting.origin.protocol == Protocol::Resp3),
                 database: waiting.database,
                 arguments: waiting.arguments.clone(),
+                stamp: self.lanes.stamp(waiting.origin.stamp),
             };
             push_declared(&mut owned, ticket, &declared);
         }
@@ -306,13 +313,16 @@ impl LocalShard {
         &mut self,
         arguments: Arguments<'_>,
         error: &str,
+        session_text: Option<&[u8]>,
         answers: &mut Answers,
     ) {
         let is_first_try = arguments.at(1).is_empty();
         each_declared(arguments, |ticket, _| {
             if is_first_try && let Some(waited) = self.waiters.served(ticket) {
-                self.release(waited, answers, |protocol, out| {
-                    Reply::new(out, protocol).error(error)
+                let text = session_text.filter(|_| waited.0.origin.is_kept());
+                self.release(waited, answers, |protocol, out| match text {
+                    Some(text) => out.extend_from_slice(text),
+                    None => Reply::new(out, protocol).error(error),
                 });
             }
         });
@@ -445,7 +455,12 @@ impl LocalShard {
     /// This node leads the shard no longer: who waits is told.
     pub(in crate::core) fn dissolve_waiters(&mut self, answers: &mut Answers) {
         for waited in self.waiters.dissolve() {
-            self.release(waited, answers, |protocol, out| Reply::new(out, protocol).error(FORCED));
+            // What serves it may be on its way through the log.
+            let is_kept = waited.0.origin.is_kept();
+            self.release(waited, answers, |protocol, out| match is_kept {
+                true => out.extend_from_slice(UNSURE),
+                false => Reply::new(out, protocol).error(FORCED),
+            });
         }
         self.dissolve_readers(FORCED, answers);
     }
@@ -469,14 +484,20 @@ fn each_declared<'a>(operation: Arguments<'a>, mut visit: impl FnMut(Ticket, Dec
             head[range].iter().rev().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte))
         };
         let count = number(12..16) as usize;
+        at += 1;
+        let stamp = (head[11] & STAMPED != 0).then(|| {
+            at += 1;
+            Stamp::decode(operation.at(at - 1)).expect("a leader has stamped it")
+        });
         let declared = Declared {
             command: number(8..10) as u16,
             database: DatabaseIndex(head[10]),
-            manner: head[11],
-            arguments: OwnedArguments::copy(operation.tail(at + 1).first(count)),
+            manner: head[11] & RESP3,
+            arguments: OwnedArguments::copy(operation.tail(at).first(count)),
+            stamp,
         };
         visit(Ticket(number(0..8)), declared);
-        at += 1 + count;
+        at += count;
     }
 }
 
@@ -486,9 +507,12 @@ fn push_declared(operation: &mut OwnedArguments, ticket: Ticket, declared: &Decl
     head[..8].copy_from_slice(&ticket.0.to_le_bytes());
     head[8..10].copy_from_slice(&declared.command.to_le_bytes());
     head[10] = declared.database.0;
-    head[11] = declared.manner;
+    head[11] = declared.manner | if declared.stamp.is_some() { STAMPED } else { 0 };
     head[12..].copy_from_slice(&(arguments.count() as u32).to_le_bytes());
     operation.push(&head);
+    if let Some(stamp) = declared.stamp {
+        operation.push(&stamp.encode());
+    }
     arguments.iter_from(0).for_each(|argument| operation.push(argument));
 }
 
@@ -519,6 +543,7 @@ pub fn serve(
         let reply = run(edit, &declared, manner);
         if !is_nothing(&reply) {
             edit.serving().take(ticket);
+            remember(edit, &declared, &reply);
             served(ticket, reply);
         }
         return;
@@ -535,8 +560,16 @@ pub fn serve(
             edit.serving().pass(&key, ticket);
         } else {
             edit.serving().take(ticket);
+            remember(edit, &declared, &reply);
             served(ticket, reply);
         }
+    }
+}
+
+/// Whoever lost this answer can ask for it.
+fn remember(edit: &mut Edit<'_>, declared: &Declared, reply: &[u8]) {
+    if let Some(stamp) = declared.stamp {
+        edit.remember(stamp, Some(reply));
     }
 }
 
