@@ -305,8 +305,7 @@ impl Core {
             let batch = effects.entry(self.router.shard(hash)).or_default();
             batch.push(del.number, moving.database, hash, words.borrow());
         }
-        let effects = effects.into_iter().map(|(shard, mut batch)| (shard, batch.encode(0, 0)));
-        self.carried(id, out, effects.collect());
+        self.carried(id, out, effects.into_iter().collect());
         self.begin_migrations();
     }
 
