@@ -375,6 +375,12 @@ pub const LEVEL_ENTRIES: u64 = 64;
 /// Ticks between two attempts to hand the leadership of a group on.
 pub const TRANSFER_TICKS: u64 = 10;
 
+/// Ticks for which a read waits at a node that does not lead, until it goes to the one that does.
+pub const FOLLOWER_PATIENCE_TICKS: u32 = 1;
+
+/// How long a lease must last yet when a turn begins, so that reads run in place in it: longer than most turns take.
+pub const LEASE_LEFT_US: u64 = 20_000;
+
 /// Ticks for which shards are led by another node than the meta group, until that follows them.
 pub const LEADERS_APART_TICKS: u64 = 60;
 

@@ -1,7 +1,7 @@
 //! CLUSTER for clients of Redis Cluster, READONLY and READWRITE.
 //!
-//! Slots here are those clients' own: 16384 of them. One node leads them all, and every node takes every key, so no reply
-//! ever sends a client elsewhere. What changes a cluster in Redis (MEET, ADDSLOTS, SETSLOT ...) is not there.
+//! Slots here are those clients' own: 16384 of them. One node leads them all, and every node takes every key, so a reply sends
+//! a client elsewhere only where that was asked for (`--routing moved`). What changes a cluster in Redis (MEET, ADDSLOTS, SETSLOT ...) is not there.
 
 use super::help::help;
 use super::refusal::{Outcome, Refusal};
@@ -22,6 +22,11 @@ pub const COMMANDS: &[Command] = &[
         "3.0.0",
         "What clients of Redis Cluster ask.",
     ),
+    session("asking", Arity::Exactly(1), asking).fast().about(
+        Group::Cluster,
+        "3.0.0",
+        "Announces a request for a slot that is being moved here. None ever is.",
+    ),
     session("readonly", Arity::Exactly(1), readonly).fast().about(
         Group::Cluster,
         "3.0.0",
@@ -40,6 +45,7 @@ const CLUSTER: &[Command] = &[
         "3.0.0",
         "Counts the keys of a slot.",
     ),
+    super::failover::CLUSTER_FAILOVER,
     session("getkeysinslot", Arity::Exactly(4), get_keys).of("cluster").asks().about(
         Group::Cluster,
         "3.0.0",
@@ -407,6 +413,16 @@ fn get_keys(
             keys.iter().for_each(|key| reply.bulk(key));
         },
     )
+}
+
+/// Every slot is where CLUSTER SLOTS says: there is nothing to be let through.
+fn asking(
+    _: &mut SessionContext<'_>,
+    _: &Call<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    reply.ok();
+    Ok(Answer::Now)
 }
 
 fn readonly(

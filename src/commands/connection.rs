@@ -221,9 +221,10 @@ fn greet(context: &mut SessionContext<'_>, reply: &mut Reply<'_>) {
     reply.bulk(b"id");
     reply.integer(context.connection().id as i64);
     reply.bulk(b"mode");
-    reply.bulk(b"standalone");
+    reply.bulk(crate::commands::info::mode_word(context.core).as_bytes());
     reply.bulk(b"role");
-    reply.bulk(b"master");
+    let leads = !context.core.shared.cluster.is_elsewhere();
+    reply.bulk(if leads { b"master" } else { b"replica" });
     reply.bulk(b"modules");
     reply.array(0);
 }

@@ -12,7 +12,7 @@ use crate::core::push::TopicKind;
 use crate::core::{Core, SessionContext, wall_clock_ms};
 use crate::resp::reply::Reply;
 use crate::settings::Settings;
-use crate::settings::values::{Mode, Word};
+use crate::settings::values::{Mode, Routing, Word};
 use crate::usage;
 use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
@@ -124,7 +124,7 @@ fn server(text: &mut Text, core: &Core, totals: &Totals) {
     let (clock_turns, clock_turned_ms) = core.shared.clock_reports.numbers();
     text.field("redis_version", REDIS_VERSION);
     text.field("ringraft_version", env!("CARGO_PKG_VERSION"));
-    text.field("redis_mode", "standalone");
+    text.field("redis_mode", mode_word(core));
     text.field("os", operating_system());
     text.field("arch_bits", usize::BITS);
     text.field("multiplexing_api", "io_uring");
@@ -333,7 +333,9 @@ fn replication(text: &mut Text, core: &Core, _: &Totals) {
             );
         }
     }
-    text.field("master_failover_state", "no-failover");
+    let hands_over = core.shared.cluster.hands_over_since_ms().is_some();
+    let state = if hands_over { "failover-in-progress" } else { "no-failover" };
+    text.field("master_failover_state", state);
     text.field("master_replid", &core.shared.run_id);
     text.field("master_replid2", "0".repeat(40));
     text.field("master_repl_offset", peers.offset);
@@ -360,6 +362,7 @@ fn cores(text: &mut Text, core: &Core, totals: &Totals) {
     text.field("cores", totals.cores.len());
     text.field("cores_in_use", totals.sum(|core| usize::from(core.is_in_use)));
     text.field("local_requests", stats.local_requests);
+    text.field("reads_as_follower", stats.reads_as_follower);
     text.field("hops", stats.hops);
     text.field("local_share", format_args!("{share:.4}"));
     text.field("messages", stats.messages);
@@ -467,8 +470,13 @@ fn latency_stats(text: &mut Text, _: &Core, totals: &Totals) {
     }
 }
 
-fn cluster(text: &mut Text, _: &Core, _: &Totals) {
-    text.field("cluster_enabled", 0);
+fn cluster(text: &mut Text, core: &Core, _: &Totals) {
+    text.field("cluster_enabled", u8::from(core.settings.routing == Routing::Moved));
+}
+
+/// What clients of Redis ask for: is this Redis Cluster?
+pub(super) fn mode_word(core: &Core) -> &'static str {
+    if core.settings.routing == Routing::Moved { "cluster" } else { "standalone" }
 }
 
 fn keyspace(text: &mut Text, _: &Core, totals: &Totals) {

@@ -18,6 +18,7 @@ pub mod debug;
 pub mod dump;
 pub mod events;
 pub mod expire;
+pub mod failover;
 pub mod function;
 pub mod geo;
 pub mod geo_search;

@@ -411,4 +411,8 @@ pub(super) const NUMBERED: &[&str] = &[
     "member|remove",
     "member|help",
     "migrate",
+    "asking",
+    "failover",
+    "cluster|failover",
+    "await-copies",
 ];

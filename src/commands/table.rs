@@ -9,7 +9,7 @@ use super::numbered::NUMBERED;
 use super::refusal::Refusal;
 use super::{
     Command, Run, acl, bit, bitfield, client, cluster, command, command_log, config, connection,
-    counter, database, debug, dump, expire, function, geo, geo_search, hash, hash_expire,
+    counter, database, debug, dump, expire, failover, function, geo, geo_search, hash, hash_expire,
     hyperloglog, info, keys, latency, lcs, list, member, memory, migrate, module, object, pattern,
     persistence, pubsub, raft, scan, script, server, set, set_operations, sort, stream,
     stream_group, stream_info, stream_read, string, zset, zset_operations, zset_range, zset_walk,
@@ -45,6 +45,7 @@ const FAMILIES: &[&[Command]] = &[
     keys::COMMANDS,
     sort::COMMANDS,
     expire::COMMANDS,
+    failover::COMMANDS,
     scan::COMMANDS,
     script::COMMANDS,
     function::COMMANDS,

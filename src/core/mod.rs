@@ -601,6 +601,9 @@ impl Core {
         }
         self.stats.now_ms = self.turn.now_ms;
         self.stats.turns += 1;
+        if self.shared.cluster.is_clustered() {
+            self.look_at_leases(steady);
+        }
         let paused = self.pause.until_ms > self.turn.steady_ms;
         self.gate_closed = paused
             || self.stop_sent

@@ -128,6 +128,9 @@ pub fn prepare(mut settings: Settings, now_ms: u64) -> Result<Plan, Refusal> {
     };
     settings.shards = Some(identity.shard_count);
     settings.slots = Slots::of_scheme(identity.slot_scheme);
+    settings
+        .check()
+        .map_err(|(name, cause)| Refusal::failure(format!("option --{name}: {cause}")))?;
     settings.cores = Some(cpus.clone());
     Ok(Plan { settings, cpus, identity, directory, tls, loaded, users, peer })
 }

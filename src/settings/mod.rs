@@ -28,9 +28,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use table::TABLE;
 use values::{
-    BufferLimits, ClientShare, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, PubsubDefault,
-    Routing, Slots, Spin,
+    BufferLimits, ClientShare, Consistency, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode,
+    PubsubDefault, Routing, Slots, Spin,
 };
+
+/// Why clients are not sent to slots that are not theirs.
+pub const NEEDS_REDIS_SLOTS: &str =
+    "moved needs the slots of Redis Cluster: data that was created with --slots redis";
 
 /// Every setting's value.
 #[derive(Clone, Debug, PartialEq)]
@@ -149,6 +153,8 @@ pub struct Settings {
     pub replace_after_ms: i64,
     /// Bytes of snapshots that go to other nodes in a second.
     pub transfer_rate: u64,
+    /// What reads may see.
+    pub consistency: Consistency,
     /// The file that was read at the start and that CONFIG REWRITE writes.
     pub config_file: Option<PathBuf>,
     /// The RDB file that a first start loads (`--load-rdb`).
@@ -219,6 +225,7 @@ impl Default for Settings {
             rejoin: false,
             replace_after_ms: 600_000,
             transfer_rate: 200 << 20,
+            consistency: Consistency::High,
             config_file: None,
             load_rdb: None,
             config_is_redis: false,
@@ -387,6 +394,9 @@ impl Settings {
             if let Some((name, _)) = contradictions.iter().find(|(_, contradicts)| *contradicts) {
                 return Err((name, "mode cache keeps nothing on disk".into()));
             }
+        }
+        if self.routing == Routing::Moved && self.slots == Slots::Codis {
+            return Err(("routing", NEEDS_REDIS_SLOTS.into()));
         }
         self.tls.check()?;
         if self.port == 0 && self.tls.port == 0 && self.unixsocket.is_empty() {

@@ -6,8 +6,9 @@ use super::events::Events;
 use super::row::{Kind, Setting, entries, in_range, integer, row, shown, size, switch, text, word};
 use super::tls;
 use super::values::{
-    ClientShare, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, PubsubDefault, RingFeature,
-    Routing, Slots, Spin, Word, cpus_text, items, join, parse_cpus, read_span, span_text, words,
+    ClientShare, Consistency, CoresInUse, Fsync, LogLevel, MaxmemoryPolicy, Mode, PubsubDefault,
+    RingFeature, Routing, Slots, Spin, Word, cpus_text, items, join, parse_cpus, read_span,
+    span_text, words,
 };
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_BYTES_STEP};
 use crate::net::ring::Features;
@@ -230,7 +231,7 @@ pub const TABLE: &[Setting] = &[
     word("routing", words::<Routing>, |s| s.routing.word(), |s, v| {
         Routing::from_word(v).map(|to| s.routing = to)
     })
-    .help(CLUSTER, "WORD", "Requests that another node must run: forward sends them on, try names it")
+    .help(CLUSTER, "WORD", "Requests that another node must run: forward sends them on, try names it, moved as Redis Cluster does")
     .at_run_time(),
     switch("rejoin", |s| s.rejoin, |s, v| s.rejoin = v).help(
         CLUSTER,
@@ -251,6 +252,15 @@ pub const TABLE: &[Setting] = &[
     size("transfer-rate", 1 << 20, |s| s.transfer_rate, |s, v| s.transfer_rate = v)
         .help(CLUSTER, "SIZE", "Snapshots that this node sends to others, in a second")
         .at_run_time(),
+    word("consistency", words::<Consistency>, |s| s.consistency.word(), |s, v| {
+        Consistency::from_word(v).map(|to| s.consistency = to)
+    })
+    .help(
+        CLUSTER,
+        "WORD",
+        "What reads see: high all that was acknowledged, medium what who believes to lead has, low what this node has",
+    )
+    .at_run_time(),
     word(
         "cores-in-use",
         words::<CoresInUse>,

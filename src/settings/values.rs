@@ -163,11 +163,30 @@ pub enum Routing {
     Forward,
     /// Names that node: `-TRY host:port`.
     Try,
+    /// Names it as Redis Cluster does: `-MOVED slot host:port`.
+    Moved,
 }
 
 impl Word for Routing {
     const WORDS: &'static [(&'static str, Routing)] =
-        &[("forward", Routing::Forward), ("try", Routing::Try)];
+        &[("forward", Routing::Forward), ("try", Routing::Try), ("moved", Routing::Moved)];
+}
+
+/// What a read may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// Everything that was acknowledged before it was sent, at whatever node.
+    High,
+    /// What the node has that believes to lead: a leader that is cut off may not know of another one.
+    Medium,
+    /// What the node has that it was sent to; but at least what its connection has seen.
+    Low,
+}
+
+impl Word for Consistency {
+    const WORDS: &'static [(&'static str, Consistency)] =
+        &[("high", Consistency::High), ("medium", Consistency::Medium), ("low", Consistency::Low)];
+    const SYNONYMS: &'static [(&'static str, Consistency)] = &[("med", Consistency::Medium)];
 }
 
 /// How long a core looks for work before it sleeps.
@@ -589,6 +608,8 @@ mod tests {
             assert!(W::from_word("perhaps").is_err());
         }
         check::<Mode>();
+        check::<Consistency>();
+        check::<Routing>();
         check::<Fsync>();
         check::<MaxmemoryPolicy>();
         check::<LogLevel>();

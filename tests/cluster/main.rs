@@ -18,6 +18,8 @@ mod mounts;
 mod namespaces;
 mod network;
 mod once;
+mod reads;
+mod routing;
 mod secure;
 mod soak;
 mod tracking;

@@ -273,6 +273,17 @@ impl Group {
         Ok(())
     }
 
+    /// A leader tells its followers what is committed with the next poll, if one of them has not heard of it yet: by itself it
+    /// does that with the next entry, or heartbeat.
+    pub fn announce_commit(&mut self) {
+        let raft = &self.node.raft;
+        let committed = raft.raft_log.committed;
+        let own = self.config.node.0;
+        let lacks = |id: u64, known: u64| id != own && known < committed;
+        self.appends_due |= raft.state == StateRole::Leader
+            && raft.prs().iter().any(|(id, peer)| lacks(*id, peer.committed_index));
+    }
+
     /// Is it certain that at `now` no other node leads, and that everything that was ever answered is applied here? If
     /// so, a read that was executed before `now` was read from the clock may be answered. Ask after executing;
     /// when it does not hold, `read_index` is the way. Always holds on a leader that is the only voter.
@@ -353,6 +364,16 @@ impl Group {
             self.node.raft.become_follower(term, 0);
             self.observe();
         }
+    }
+
+    /// Is leadership being handed to another member?
+    pub fn hands_over(&self) -> bool {
+        self.node.raft.lead_transferee.is_some()
+    }
+
+    /// Goes on leading, unless another member has been told to stand already.
+    pub fn keep_leading(&mut self) {
+        self.node.raft.abort_leader_transfer();
     }
 
     /// A write of the log is done, as the sync policy promises; then poll.

@@ -196,7 +196,8 @@ pub fn apply<H: Host>(host: &mut H, entry: &CommittedEntry, turn: &mut H::Turn<'
     let batch = Batch::read(&entry.data).expect("a committed entry is a batch");
     host.begin_entry(entry, &batch);
     let server = host.server_mut();
-    server.clock.applied(batch.leader_time_ms());
+    server.entry_ms = batch.leader_time_ms();
+    server.clock.applied(server.entry_ms);
     server.running = entry.term;
     let place = (entry.index, entry.term);
     let ours = server.position(place);

@@ -17,14 +17,14 @@ pub fn note_role<H: Host>(host: &mut H, turn: &mut H::Turn<'_>) {
     let is_alone = members.voters.len() == 1 && !members.is_joint();
     if server.leading.is_some() {
         if server.is_alone != is_alone {
-            server.is_alone = is_alone;
+            (server.is_alone, server.reads_in_place) = (is_alone, is_alone);
             server.participant.set_alone(is_alone);
         }
     } else if server.group.is_ready_to_read()
         && server.group.applied_index() >= server.group.commit_index()
     {
         server.leading = Some(term);
-        server.is_alone = is_alone;
+        (server.is_alone, server.reads_in_place) = (is_alone, is_alone);
         server.participant.lead(server.keyspace.ledger(), is_alone);
         host.leads();
     }
@@ -35,7 +35,7 @@ pub fn note_role<H: Host>(host: &mut H, turn: &mut H::Turn<'_>) {
 fn step_down<H: Host>(host: &mut H, turn: &mut H::Turn<'_>) {
     let server = host.server_mut();
     server.leading = None;
-    server.is_alone = false;
+    (server.is_alone, server.reads_in_place) = (false, false);
     server.clock.step_down();
     server.wanted.next.retain(|next| matches!(next, Next::Admit(_)));
     server.wanted.records.clear();

@@ -20,16 +20,18 @@
 //!
 //! A turn: inputs ([`take_message`], [`Server::gather_write`], the group's own), [`transact`], [`mind_clock`],
 //! [`propose`], [`ask_for_reads`], then poll the group and hand its output to [`polled`], [`apply`] for each entry, and
-//! [`settle`]; at its end [`end_leased`].
+//! [`settle`]; at its end [`end_leased`], and [`serve_followers`] where another node leads.
 
 mod entries;
 mod fate;
+mod follow;
 mod part;
 mod reads;
 mod sets;
 
 pub use entries::{Minded, apply, mind_clock, propose};
 pub use fate::{give_up, note_role, polled, settle};
+pub use follow::{Certainty, Sight, forget_questions, serve_followers, tick_followers};
 pub use part::{take_message, tick, transact, wait};
 pub use reads::{Leases, ask_for_reads, end_leased};
 pub use sets::{Set, Waiting};
@@ -37,11 +39,12 @@ pub use sets::{Set, Waiting};
 use crate::arguments::Arguments;
 use crate::batch::{Batch, BatchBuilder};
 use crate::clock::ShardClock;
-use crate::ids::{DatabaseIndex, NodeId, ShardId, Term};
+use crate::ids::{DatabaseIndex, Index, NodeId, ShardId, Term};
 use crate::keyspace::Keyspace;
 use crate::raft::{CommittedEntry, Group, Proposal, ProposeError};
 use crate::transaction::{Fetch, LockSet, Participant, ParticipantOutput};
 use crate::waiting::Round;
+use follow::Following;
 use reads::Reads;
 use sets::Flight;
 use std::collections::VecDeque;
@@ -146,6 +149,24 @@ pub trait Host: Sized {
 
     /// Executes a read.
     fn read(&mut self, kept: &Self::Kept, turn: &mut Self::Turn<'_>) -> Self::Reply;
+    /// Executes a read at a node that does not lead, by this time or its own.
+    fn read_by(
+        &mut self,
+        kept: &Self::Kept,
+        _time_ms: Option<i64>,
+        turn: &mut Self::Turn<'_>,
+    ) -> Self::Reply {
+        self.read(kept, turn)
+    }
+    /// Answers the question of another node, or says that nobody knows here.
+    fn tell(
+        &mut self,
+        _asker: NodeId,
+        _question: u64,
+        _certain: Option<Index>,
+        _turn: &mut Self::Turn<'_>,
+    ) {
+    }
     /// Answers a read.
     fn answer(&mut self, who: Self::Who, reply: Self::Reply, turn: &mut Self::Turn<'_>);
     /// Answers a request that was not executed. `asked`: its database and arguments, but of reads that were executed and
@@ -192,10 +213,15 @@ pub struct Server<H: Host> {
     flights: VecDeque<Flight<H>>,
     spare: Vec<Box<Set<H>>>,
     reads: Reads<H>,
+    following: Following<H>,
+    /// The leader's time in the last entry that was applied.
+    entry_ms: i64,
     /// The term in which this node serves: it leads, and everything committed before is applied.
     leading: Option<Term>,
     /// Is it the only voter, so that it leads as long as it lives?
     is_alone: bool,
+    /// May reads run in place? Always while it is alone; else if the lease was long enough when the turn began.
+    reads_in_place: bool,
     /// Term of the entry that is being applied.
     running: Term,
 }
@@ -215,8 +241,11 @@ impl<H: Host> Server<H> {
             flights: VecDeque::new(),
             spare: Vec::new(),
             reads: Reads::default(),
+            following: Following::default(),
+            entry_ms: last_time_ms,
             leading: None,
             is_alone: false,
+            reads_in_place: false,
             running: Term(0),
         }
     }
@@ -232,11 +261,17 @@ impl<H: Host> Server<H> {
         self.leading
     }
 
-    /// May a read that has nothing before it run now and be answered at once? It may while nobody else can lead.
-    /// Elsewhere [`Server::gather_read`] is the way.
+    /// Can nobody else lead?
     #[inline(always)]
-    pub fn reads_at_once(&self) -> bool {
+    pub fn is_alone(&self) -> bool {
         self.is_alone
+    }
+
+    /// May a read that has nothing before it run in place, without being kept? It may while nobody else can lead, and
+    /// while [`Server::lease_holds`] at a time read after it was received. Elsewhere [`Server::gather_read`] is the way.
+    #[inline(always)]
+    pub fn reads_in_place(&self) -> bool {
+        self.reads_in_place
     }
 
     /// Must a request that waits for earlier writes wait here?

@@ -1,23 +1,28 @@
 //! Reads that have nothing before them, where another node may lead: under a lease, or once a majority has confirmed that this
 //! node leads.
 //!
-//! Under a lease a read is executed at once and withheld until the clock, read afterwards, shows that the lease still holds. When it
-//! does not, a majority is asked, once for all reads of the turn; what they say holds for an index, and the read is executed
-//! when that is applied.
+//! A read is answered if at some moment after it was received nobody else could lead: what is applied here then is what
+//! it may see. So whoever has received reads, and reads the clock after that, may execute them in place while the lease holds
+//! at that time ([`Server::reads_in_place`], [`Server::lease_holds`]). All others are executed when their place has come and
+//! withheld until the clock, read afterwards, shows that the lease still holds. When it does not, a majority is asked, once
+//! for all reads of the turn; what they say holds for an index, and the read is executed when that is applied.
 
 use super::{Fate, Host, Server, part};
-use crate::ids::{Index, MonotonicTime};
-use crate::raft::{Output, ReadError};
+use crate::ids::{Index, MonotonicTime, NodeId};
+use crate::raft::{Group, Output, ReadError};
 use crate::transaction::Fetch;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Is a lease enough for a read?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Leases {
     /// While it holds.
     Trusted,
     /// A majority is asked every time.
+    #[default]
     Unused,
+    /// Not even that is asked for: who believes to lead answers, and may be wrong for as long as a majority is out of reach.
+    Unneeded,
 }
 
 /// What waits for one confirmation.
@@ -27,6 +32,7 @@ struct Confirming<H: Host> {
     /// Executed before.
     executed: Vec<(H::Who, H::Reply)>,
     fetches: Vec<Fetch>,
+    questions: Vec<(NodeId, u64)>,
 }
 
 /// Reads of a shard that are not answered.
@@ -39,12 +45,16 @@ pub(super) struct Reads<H: Host> {
     pub(super) executed: Vec<(H::Who, H::Reply)>,
     /// What transactions have read, to be confirmed.
     pub(super) fetches: Vec<Fetch>,
+    /// Other nodes that ask how far the log is committed.
+    questions: Vec<(NodeId, u64)>,
     confirming: BTreeMap<u64, Confirming<H>>,
     /// To be executed when an index is applied.
     confirmed: VecDeque<(Index, Vec<H::Kept>)>,
     contexts: u64,
-    /// Was the lease found to be over when reads had been executed under it? A majority is asked next.
-    lease_was_over: bool,
+    /// What was enough in the last turn.
+    leases: Leases,
+    /// The lease was over when it was looked at: a majority is asked next.
+    is_over: bool,
 }
 
 impl<H: Host> Default for Reads<H> {
@@ -54,10 +64,12 @@ impl<H: Host> Default for Reads<H> {
             leased: Vec::new(),
             executed: Vec::new(),
             fetches: Vec::new(),
+            questions: Vec::new(),
             confirming: BTreeMap::new(),
             confirmed: VecDeque::new(),
             contexts: 0,
-            lease_was_over: false,
+            leases: Leases::default(),
+            is_over: false,
         }
     }
 }
@@ -72,10 +84,22 @@ impl<H: Host> Reads<H> {
         new + confirming + confirmed
     }
 
-    /// Must a majority be asked?
+    /// Is a lease enough for all of them?
+    fn trusts(&self, group: &Group, now: MonotonicTime) -> bool {
+        match self.leases {
+            Leases::Trusted => group.lease_valid(now),
+            Leases::Unused => false,
+            Leases::Unneeded => true,
+        }
+    }
+
+    /// Must a majority be asked, unless a lease is enough?
     #[inline(always)]
     fn has_questions(&self) -> bool {
-        !(self.fresh.is_empty() && self.executed.is_empty() && self.fetches.is_empty())
+        !(self.fresh.is_empty()
+            && self.executed.is_empty()
+            && self.fetches.is_empty()
+            && self.questions.is_empty())
     }
 
     pub(super) fn is_pressed(&self) -> bool {
@@ -90,10 +114,41 @@ impl<H: Host> Server<H> {
         self.reads.fresh.push(kept);
     }
 
-    /// Reads that were executed under a lease, for [`end_leased`] to look at.
+    /// What was executed and is withheld, for [`end_leased`] to look at.
     #[inline(always)]
     pub fn leased_count(&self) -> usize {
-        self.reads.leased.len()
+        let reads = &self.reads;
+        reads.leased.len() + reads.executed.len() + reads.fetches.len() + reads.questions.len()
+    }
+
+    /// Another node asks how far the log is committed; [`Host::tell`] answers. False while this one does not serve.
+    #[must_use]
+    pub fn question(&mut self, asker: NodeId, number: u64) -> bool {
+        if self.serves() {
+            self.reads.questions.push((asker, number));
+        }
+        self.serves()
+    }
+
+    /// A turn begins: may reads run in place that are received in it? They may while nobody else can lead, or if the lease
+    /// will hold for a while yet; and only while none waits that came before them. `until`: how long it shall hold.
+    pub fn look_at_lease(&mut self, leases: Leases, until: MonotonicTime) {
+        self.reads.leases = leases;
+        self.reads_in_place = self.is_alone
+            || self.leading.is_some()
+                && self.reads.count() == 0
+                && self.group.applied_index() >= self.group.commit_index()
+                && self.reads.trusts(&self.group, until);
+    }
+
+    /// Reads were received before `now` was read from the clock: may they run in place? When they may not, no others may in
+    /// this turn, and [`Server::gather_read`] is the way.
+    #[inline]
+    pub fn lease_holds(&mut self, now: MonotonicTime) -> bool {
+        let holds = self.reads_in_place
+            && (self.is_alone || self.leading.is_some() && self.reads.trusts(&self.group, now));
+        self.reads_in_place = holds;
+        holds
     }
 }
 
@@ -106,33 +161,33 @@ pub fn ask_for_reads<H: Host>(
     leases: Leases,
     turn: &mut H::Turn<'_>,
 ) {
-    if host.server().reads.has_questions() {
-        ask(host, now, leases, turn);
+    let reads = &mut host.server_mut().reads;
+    reads.leases = leases;
+    if reads.has_questions() {
+        ask(host, now, turn);
     }
 }
 
 #[cold]
-fn ask<H: Host>(host: &mut H, now: MonotonicTime, leases: Leases, turn: &mut H::Turn<'_>) {
+fn ask<H: Host>(host: &mut H, now: MonotonicTime, turn: &mut H::Turn<'_>) {
     let server = host.server_mut();
-    let mut reads = std::mem::take(&mut server.reads.fresh);
-    // A turn that slept in its middle has a beginning at which the lease held.
-    let was_over = std::mem::take(&mut server.reads.lease_was_over);
-    if leases == Leases::Trusted && !was_over && server.group.lease_valid(now) {
-        for kept in std::mem::take(&mut reads) {
+    let is_over = std::mem::take(&mut server.reads.is_over);
+    if !is_over && server.serves() && server.reads.trusts(&server.group, now) {
+        // Whether it does afterwards is looked at in the end.
+        for kept in std::mem::take(&mut server.reads.fresh) {
             if let Some((kept, reply)) = read_or_wait(host, kept, turn) {
                 host.server_mut().reads.leased.push((kept, reply));
             }
         }
-    }
-    let server = host.server_mut();
-    let executed = std::mem::take(&mut server.reads.executed);
-    let fetches = std::mem::take(&mut server.reads.fetches);
-    if reads.is_empty() && executed.is_empty() && fetches.is_empty() {
         return;
     }
+    let reads = std::mem::take(&mut server.reads.fresh);
+    let executed = std::mem::take(&mut server.reads.executed);
+    let fetches = std::mem::take(&mut server.reads.fetches);
+    let questions = std::mem::take(&mut server.reads.questions);
     server.reads.contexts += 1;
     let context = server.reads.contexts;
-    let confirming = Confirming { reads, executed, fetches };
+    let confirming = Confirming { reads, executed, fetches, questions };
     match server.group.read_index(context) {
         Ok(()) => {
             server.reads.confirming.insert(context, confirming);
@@ -146,26 +201,43 @@ fn ask<H: Host>(host: &mut H, now: MonotonicTime, leases: Leases, turn: &mut H::
     }
 }
 
-/// Reads were executed under a lease: does it hold now? `now` is read from the clock after they were. If it does not, they are
-/// executed again when a majority was asked.
+/// Reads were executed and are withheld: does the lease hold now? `now` is read from the clock after they were. If it does
+/// not, a majority is asked.
 #[inline]
 pub fn end_leased<H: Host>(host: &mut H, now: MonotonicTime, turn: &mut H::Turn<'_>) -> bool {
-    host.server().reads.leased.is_empty() || look_again(host, now, turn)
+    host.server().leased_count() == 0 || look_again(host, now, turn)
 }
 
 #[cold]
 fn look_again<H: Host>(host: &mut H, now: MonotonicTime, turn: &mut H::Turn<'_>) -> bool {
     let server = host.server_mut();
-    let holds = server.group.lease_valid(now);
-    server.reads.lease_was_over = !holds;
-    for (kept, reply) in std::mem::take(&mut server.reads.leased) {
-        if holds {
-            host.answer(H::who(&kept), reply, turn);
-        } else {
-            host.server_mut().reads.fresh.push(kept);
-        }
+    let holds = server.serves() && server.reads.trusts(&server.group, now);
+    let leased = std::mem::take(&mut server.reads.leased);
+    if !holds {
+        server.reads.is_over = true;
+        server.reads.fresh.extend(leased.into_iter().map(|(kept, _)| kept));
+        return false;
     }
-    holds
+    let executed = std::mem::take(&mut server.reads.executed);
+    if server.group.lease_valid(now) {
+        let fetches = std::mem::take(&mut server.reads.fetches);
+        confirm(server, fetches, true);
+        let questions = std::mem::take(&mut server.reads.questions);
+        let index = server.group.commit_index();
+        tell(host, questions, Some(index), turn);
+    } else {
+        // What a transaction writes follows from what it has read, and who asks wants to be certain: that is confirmed in
+        // any case.
+        server.reads.is_over =
+            !(server.reads.fetches.is_empty() && server.reads.questions.is_empty());
+    }
+    for (kept, reply) in leased {
+        host.answer(H::who(&kept), reply, turn);
+    }
+    for (who, reply) in executed {
+        host.answer(who, reply, turn);
+    }
+    true
 }
 
 /// Executes a read, or lets it wait for a transaction that has locked its keys.
@@ -209,6 +281,7 @@ fn take_confirmations<H: Host>(host: &mut H, output: &mut Output, turn: &mut H::
             host.answer(who, reply, turn);
         }
         confirm(host.server_mut(), confirming.fetches, true);
+        tell(host, confirming.questions, Some(ready.index), turn);
     }
     for context in output.read_failed.drain(..) {
         let reads = &mut host.server_mut().reads;
@@ -235,6 +308,8 @@ fn serve_confirmed<H: Host>(host: &mut H, turn: &mut H::Turn<'_>) {
 
 /// Leadership is over: what is not confirmed is refused.
 pub(super) fn step_down<H: Host>(host: &mut H, turn: &mut H::Turn<'_>) {
+    let questions = std::mem::take(&mut host.server_mut().reads.questions);
+    tell(host, questions, None, turn);
     let reads = &mut host.server_mut().reads;
     reads.fetches.clear();
     let leased = std::mem::take(&mut reads.leased).into_iter().map(|(kept, _)| kept);
@@ -261,11 +336,27 @@ fn refuse<H: Host>(host: &mut H, reads: Vec<H::Kept>, turn: &mut H::Turn<'_>) {
 
 fn end<H: Host>(host: &mut H, confirming: Confirming<H>, fate: Fate<'_>, turn: &mut H::Turn<'_>) {
     confirm(host.server_mut(), confirming.fetches, false);
+    tell(host, confirming.questions, None, turn);
     for kept in confirming.reads {
         host.fail_kept(kept, fate, turn);
     }
     for (who, _) in confirming.executed {
         host.fail(&who, None, fate, turn);
+    }
+}
+
+/// Answers other nodes. What is committed is told to them as well, so that they apply it at once.
+fn tell<H: Host>(
+    host: &mut H,
+    questions: Vec<(NodeId, u64)>,
+    certain: Option<Index>,
+    turn: &mut H::Turn<'_>,
+) {
+    if certain.is_some() && !questions.is_empty() {
+        host.server_mut().group.announce_commit();
+    }
+    for (asker, number) in questions {
+        host.tell(asker, number, certain, turn);
     }
 }
 

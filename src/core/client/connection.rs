@@ -149,6 +149,10 @@ pub struct Connection {
     pub membership: Membership,
     /// Sequence number of its last request that none of its reads may overtake: a write, or one over several shards.
     pub last_ordered: Option<u32>,
+    /// Sequence number of its last read that this node answers although another one leads.
+    pub last_read_here: Option<u32>,
+    /// Of each shard's log, what its replies may have rested on; empty while that is not known.
+    pub seen: Vec<u64>,
     /// Is a receive armed in the ring?
     pub receiving: bool,
     /// Was its cancellation asked for?
@@ -228,6 +232,8 @@ impl Connection {
             last_row: None,
             membership: Membership::default(),
             last_ordered: None,
+            last_read_here: None,
+            seen: Vec::new(),
             receiving: false,
             cancelling: false,
             blocked: false,

@@ -431,7 +431,11 @@ impl Core {
         if self.turn.reads.is_empty() {
             return;
         }
-        let reads = std::mem::take(&mut self.turn.reads);
+        let mut reads = std::mem::take(&mut self.turn.reads);
+        let mut clock = Instant::now();
+        if self.shared.cluster.is_clustered() {
+            self.keep_unleased(&mut reads, clock);
+        }
         for read in &reads {
             let keyspace = &self.shards[usize::from(read.shard)].keyspace;
             keyspace.prefetch_bucket(read.database, read.first_key);
@@ -440,7 +444,6 @@ impl Core {
             let keyspace = &self.shards[usize::from(read.shard)].keyspace;
             keyspace.prefetch_item(read.database, read.first_key);
         }
-        let mut clock = Instant::now();
         for run in reads.chunk_by(|a, b| std::ptr::eq(a.command, b.command)) {
             for read in run {
                 self.run_staged(read);

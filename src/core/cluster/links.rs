@@ -508,6 +508,19 @@ impl Core {
                 self.replica_is_named(shard, process, generation);
             }
             NodeMessage::Renewed { .. } => {}
+            NodeMessage::Ask { shard, number } if self.router.knows(shard) => {
+                self.tell_shard(shard, move |core, local| core.asked(local, from, number));
+            }
+            NodeMessage::Certain { shard, number, certainty } if self.router.knows(shard) => {
+                self.tell_shard(shard, move |core, local| core.told(local, number, certainty));
+            }
+            NodeMessage::Ask { shard, .. } | NodeMessage::Certain { shard, .. } => {
+                tracing::error!("node {from} speaks of a shard {} that is not there", shard.0);
+            }
+            NodeMessage::Seen { client, news } => {
+                let core = client.core;
+                self.tell_known_core(core, move |core| core.has_seen(client, &news));
+            }
             NodeMessage::Publish { is_shard, channel, message } => {
                 let kind = if is_shard { TopicKind::ShardChannel } else { TopicKind::Channel };
                 self.publish_here(Target::Nobody, kind, &channel, &message);
@@ -824,6 +837,9 @@ impl Core {
         }
         self.turn.has_new_work = true;
         self.relays_broke(node);
+        if self.shared.cluster.route().is_none_or(|leader| leader == node) {
+            self.forget_asked();
+        }
     }
 
     /// Time passes for the links: who is a member is looked up, who is missing is dialled, silent ones are cut.

@@ -52,6 +52,8 @@ pub struct Membership {
     silent_ms: BTreeMap<NodeId, i64>,
     /// For how many ticks other nodes have led some shards.
     apart_ticks: u64,
+    /// Until when leadership is to be handed over, if there is a limit, milliseconds since the process started.
+    hand_over_until_ms: Option<i64>,
     /// Until when leadership is being handed over before the end, milliseconds since the process started.
     pub(super) leaving_until_ms: Option<i64>,
 }
@@ -89,6 +91,8 @@ impl Core {
             self.tend_groups(&gone, &dead);
         }
         self.update_route();
+        self.tend_hand_over();
+        self.tick_following();
         self.tend_held();
         self.tend_questions();
         self.refuse_stranded();
@@ -161,6 +165,7 @@ impl Core {
             }
             self.shared.cluster.set_meta_leader(self.shards[local].group.leader());
         }
+        self.shared.cluster.note_applied(id, self.shards[local].group.applied_index());
         if self.shared.cluster.note_serving(id, serves) {
             self.update_route();
         }
@@ -467,6 +472,63 @@ impl Core {
         }
     }
 
+    /// Another node shall lead, if it does before so much time has passed; without one named, that which has most. The answer
+    /// goes to `origin` when that is begun. On the core that has the links.
+    pub fn let_lead_within(&mut self, origin: Origin, node: Option<NodeId>, time_ms: Option<i64>) {
+        let own = self.shared.cluster.own();
+        let heir = node.or_else(|| {
+            let group = &self.shards[self.router.local(META)?].server.group;
+            let heirs = group.peers().into_iter().filter(|peer| {
+                let lacks_nothing = peer.voter && peer.active && !peer.in_snapshot;
+                let state = self.shared.cluster.state();
+                let has = state.is_some_and(|state| state.has_replicas(peer.node.node()));
+                peer.node.node() != own && lacks_nothing && has
+            });
+            let best = heirs.max_by_key(|peer| (peer.matched, std::cmp::Reverse(peer.node)));
+            Some(best?.node.node())
+        });
+        let Some(heir) = heir else {
+            return self.answer_error(origin, "ERR FAILOVER requires connected replicas.");
+        };
+        self.let_lead(origin, heir);
+        self.cluster.membership.hand_over_until_ms =
+            time_ms.map(|time_ms| self.turn.steady_ms.saturating_add(time_ms));
+    }
+
+    /// What was to lead shall not, if that is in time; the answer goes to `origin`. On the core that has the links.
+    pub fn keep_leading(&mut self, origin: Origin) {
+        self.end_hand_over();
+        self.answers.write(origin, |out| Reply::new(out, origin.protocol).ok());
+    }
+
+    fn end_hand_over(&mut self) {
+        if let Some(local) = self.router.local(META) {
+            self.shards[local].server.group.keep_leading();
+        }
+        self.shared.cluster.note_hand_over(None);
+        self.turn.has_new_work = true;
+    }
+
+    /// Leadership is being handed over: is that done, or has it taken too long?
+    fn tend_hand_over(&mut self) {
+        let Some(local) = self.router.local(META) else { return };
+        if self.shared.cluster.hands_over_since_ms().is_none() {
+            return;
+        }
+        let until_ms = self.cluster.membership.hand_over_until_ms;
+        if until_ms.is_some_and(|until_ms| self.turn.steady_ms >= until_ms) {
+            tracing::warn!("leadership is not handed over: that has taken too long");
+            return self.end_hand_over();
+        }
+        let group = &self.shards[local].server.group;
+        // The shards follow the meta group.
+        let goes_on = group.hands_over() || group.role() != Role::Leader;
+        let leads = self.shared.cluster.route() == Some(self.shared.cluster.own());
+        if !(goes_on && leads) {
+            self.shared.cluster.note_hand_over(None);
+        }
+    }
+
     /// Another node shall lead; the answer goes to `origin` when that is begun. On the core that has the links.
     pub fn let_lead(&mut self, origin: Origin, node: NodeId) {
         let local = self.router.local(META).filter(|local| self.shards[*local].serves());
@@ -493,7 +555,11 @@ impl Core {
         };
         self.turn.has_new_work = true;
         match group.transfer_leader(heir.node) {
-            Ok(()) => self.answers.write(origin, |out| Reply::new(out, origin.protocol).ok()),
+            Ok(()) => {
+                self.cluster.membership.hand_over_until_ms = None;
+                self.shared.cluster.note_hand_over(Some(self.turn.steady_ms));
+                self.answers.write(origin, |out| Reply::new(out, origin.protocol).ok());
+            }
             Err(error) => self.answer_error(origin, &format!("ERR {error}")),
         }
     }

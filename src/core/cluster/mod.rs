@@ -11,6 +11,8 @@
 //! | clients of a node that does not lead | `relay.rs`, what they keep copies of `news.rs`; at the node that does, `relayed.rs`; replies, `scan.rs` |
 //! | requests of own clients that this node leads no more for | `again.rs` |
 //! | what became of requests whose answers were lost | `recall.rs`; their stamps within this process, `lanes.rs` |
+//! | reads that a node answers itself although another one leads | `follow.rs` |
+//! | clients that are sent to the node that leads | `redirect.rs` |
 //!
 //! One core of a node has its links: the one that takes new connections (its home). What other cores have for a node goes
 //! by their mail. All shards are led by one node, which serves every command as if it were alone; the others pass their clients'
@@ -18,6 +20,7 @@
 
 pub(in crate::core) mod again;
 pub mod fitness;
+pub(in crate::core) mod follow;
 pub(in crate::core) mod install;
 pub(in crate::core) mod lanes;
 pub(in crate::core) mod links;
@@ -26,6 +29,7 @@ pub mod meta;
 mod news;
 pub mod pace;
 mod recall;
+mod redirect;
 pub(in crate::core) mod relay;
 pub(in crate::core) mod relayed;
 pub(in crate::core) mod renew;

@@ -9,7 +9,7 @@
 use super::scan::ReplyScanner;
 use super::wire::{ClientKey, NodeMessage};
 use crate::commands::options::{timeout_of, with_timeout};
-use crate::commands::{Command, Run, Spread};
+use crate::commands::{Command, Run, Spread, table};
 use crate::core::Core;
 use crate::core::client::answers::Target;
 use crate::core::client::connection::{Hold, Kind};
@@ -17,9 +17,8 @@ use crate::core::client::session::{Queued, Transaction};
 use crate::core::shard::Caller;
 use crate::core::transact::participate::Parked;
 use crate::limits::{HELD_FOR_LEADER_MS, OLD_LEADER_TICKS, RELAY_KEPT_BYTES_MAX};
-use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
-use crate::settings::values::Routing;
+use crate::settings::values::Consistency;
 use bytes::Bytes;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::{DatabaseIndex, NodeId};
@@ -177,6 +176,8 @@ pub struct Relay {
     partial: Vec<u8>,
     /// Are there keys under WATCH there?
     watches: bool,
+    /// Does the session there tell what its replies rest on?
+    tells_seen: bool,
     is_begun: bool,
     /// The request that it was sent to track; empty when it does not.
     tracking: Vec<u8>,
@@ -216,7 +217,10 @@ impl Core {
                         || connection.lost_watch
                         || !connection.session.watched.is_empty())
             }
-            (_, Some(_)) => false,
+            (_, Some(_)) => {
+                let is_queued = !command.flags.unqueued && relays(command);
+                return is_queued && self.is_not_queued(index, command, arguments);
+            }
             _ => relays(command),
         };
         let is_tracking = (command.parent, command.name) == ("client", "tracking");
@@ -224,6 +228,19 @@ impl Core {
             return self.waits_to_track(index, command, arguments);
         }
         let needs_leader = needs_leader || is_tracking && transaction.is_none();
+        if (command.parent, command.name) == ("cluster", "failover")
+            && transaction.is_none()
+            && crate::commands::failover::asks_for_force(arguments.borrow()).is_ok()
+            && let Some(leader) = self.shared.cluster.route()
+        {
+            // The one that leads is asked to make way for this one.
+            let own = self.shared.cluster.own().0.to_string();
+            let transfer: OwnedArguments =
+                ["RAFTTRANSFER", &own].iter().map(|w| w.as_bytes()).collect();
+            let row = table::find(b"rafttransfer").expect("it is a row");
+            self.relay(index, leader, row, &transfer);
+            return true;
+        }
         if !needs_leader {
             if matches!(command.name, "discard" | "unwatch" | "reset") {
                 self.forget_relayed_watch(index);
@@ -235,11 +252,13 @@ impl Core {
             self.send_back(index);
             return true;
         }
-        let route = self.shared.cluster.route();
-        if self.settings.routing == Routing::Try {
-            self.redirect(index, route, arguments.borrow());
+        if self.is_read_here(index, command, arguments) {
             return true;
         }
+        if self.is_redirected(index, command, arguments) {
+            return true;
+        }
+        let route = self.shared.cluster.route();
         if route.is_some_and(|leader| self.is_owed_by_another(index, leader)) {
             // What it was sent comes first.
             self.end_relay(index);
@@ -260,15 +279,6 @@ impl Core {
         let sequence = self.expect_reply(index);
         let target = Target::Connection { index, sequence };
         self.answers.write_here(target, |out| out.extend_from_slice(AGAIN));
-    }
-
-    /// Answers with the address of the leader, as kvnode and RedRaft do.
-    fn redirect(&mut self, index: u32, leader: Option<NodeId>, arguments: Arguments<'_>) {
-        let sequence = self.expect_reply(index);
-        let target = Target::Connection { index, sequence };
-        let address = leader.and_then(|leader| self.shared.cluster.address(leader));
-        let text = address.map_or(NO_LEADER.to_string(), |address| format!("TRY {address}"));
-        self.refuse(index, target, &Refusal::Text(text.into()), arguments);
     }
 
     /// Ends a request of a connection here.
@@ -324,13 +334,17 @@ impl Core {
         command: &'static Command,
         arguments: &OwnedArguments,
     ) {
+        let mut kept = kept_of(command);
+        if self.waits_for_reads(index, kept, arguments) {
+            return;
+        }
         let sequence = self.expect_reply(index);
         self.show_to_monitors(index, command, arguments.borrow());
         let connection = self.answers.connections.at_mut(index);
         let caching = super::news::caching_of(connection.session.tracking.as_mut());
+        connection.last_ordered = Some(sequence);
         let mut bytes = Vec::new();
         let (mut skips, mut is_guarded) = (0, false);
-        let mut kept = kept_of(command);
         if command.name == "exec" {
             let transaction = connection.session.transaction.take().expect("the caller looked");
             for queued in &transaction.queued {
@@ -386,12 +400,18 @@ impl Core {
         sent.stamp = self.next_stamp(index, &sent);
         let connection = self.answers.connections.at_mut(index);
         let (database, protocol) = (connection.session.database, connection.session.protocol);
+        let tells_seen = connection.consistency(self.settings.consistency) == Consistency::Low;
         let relay = connection.relay.as_mut().expect("just opened");
         let mut out = Vec::new();
         if relay.protocol != protocol {
             relay.protocol = protocol;
             let number: &[u8] = if protocol == Protocol::Resp3 { b"3" } else { b"2" };
             relay.keep(&mut out, [&b"hello"[..], number].into_iter());
+        }
+        if relay.tells_seen != tells_seen {
+            relay.tells_seen = tells_seen;
+            let word: &[u8] = if tells_seen { b"readonly" } else { b"readwrite" };
+            relay.keep(&mut out, [word].into_iter());
         }
         if relay.database != database {
             relay.database = database;
@@ -464,6 +484,7 @@ impl Core {
             scanner: ReplyScanner::default(),
             partial: Vec::new(),
             watches: false,
+            tells_seen: false,
             is_begun: false,
             tracking: Vec::new(),
             is_tracking: false,
@@ -807,7 +828,9 @@ impl Core {
         self.lose_all_track();
         if self.shared.cluster.is_elsewhere() {
             self.end_relayed_sessions();
+            self.unblock_who_waits_for_others();
         }
+        self.forget_asked();
         let connections = self.answers.connections.iter();
         let waiting: Vec<u32> = connections
             .filter(|(_, connection)| connection.hold == Hold::Leader)
@@ -895,6 +918,11 @@ impl Core {
 }
 
 impl Relay {
+    /// Is it this session?
+    pub(super) fn is_of(&self, client: ClientKey) -> bool {
+        self.key == client
+    }
+
     /// Appends a request that keeps the session; its reply is dropped.
     fn keep<'a>(&mut self, out: &mut Vec<u8>, words: impl ExactSizeIterator<Item = &'a [u8]>) {
         put(out, words);

@@ -183,6 +183,13 @@ impl Core {
 
     /// Sends what a session has answered, as far as the link has room. False when some is left.
     pub(in crate::core) fn send_replies_back(&mut self, index: u32) -> bool {
+        let connection = self.answers.connections.at(index);
+        let owner = connection.owner.as_ref().filter(|owner| !owner.is_over);
+        if let Some((node, client)) = owner.map(|owner| (owner.node, owner.client))
+            && !connection.replies.unsent().is_empty()
+        {
+            self.tell_seen(index, node, client);
+        }
         loop {
             let connection = self.answers.connections.at_mut(index);
             let owner = connection.owner.as_ref().filter(|owner| !owner.is_over);

@@ -42,6 +42,12 @@ pub struct ClusterView {
     link_core: AtomicU16,
     /// For each shard: does this node serve it?
     serving: Vec<AtomicBool>,
+    /// When this node began to hand leadership over, milliseconds since the process started and one; 0 while it does not.
+    hands_over: AtomicU64,
+    /// For each shard: has this node a replica of it?
+    replicas: Vec<AtomicBool>,
+    /// For each shard: what is applied here.
+    applied: Vec<AtomicU64>,
     /// Who leads the meta group; 0 when unknown.
     meta_leader: AtomicU64,
     /// Members of the cluster, as this node knows them.
@@ -66,6 +72,9 @@ impl ClusterView {
             is_elsewhere: AtomicBool::new(is_clustered),
             link_core: AtomicU16::new(0),
             serving: (0..shard_count).map(|_| AtomicBool::new(false)).collect(),
+            hands_over: AtomicU64::new(0),
+            replicas: (0..shard_count).map(|_| AtomicBool::new(false)).collect(),
+            applied: (0..shard_count).map(|_| AtomicU64::new(0)).collect(),
             meta_leader: AtomicU64::new(0),
             state: RwLock::new(None),
             // One more for the meta group.
@@ -142,6 +151,35 @@ impl ClusterView {
         known.load(Ordering::Relaxed) != serves && known.swap(serves, Ordering::AcqRel) != serves
     }
 
+    /// Since when does this node hand leadership over, milliseconds since the process started?
+    pub fn hands_over_since_ms(&self) -> Option<i64> {
+        let since = self.hands_over.load(Ordering::Relaxed);
+        Some(since.checked_sub(1)?.cast_signed())
+    }
+
+    /// It begins to, or does no more.
+    pub fn note_hand_over(&self, since_ms: Option<i64>) {
+        let since = since_ms.map_or(0, |since_ms| since_ms.unsigned_abs() + 1);
+        self.hands_over.store(since, Ordering::Relaxed);
+    }
+
+    /// Has this node a replica of a shard?
+    pub fn has_replica(&self, shard: ShardId) -> bool {
+        self.replicas.get(usize::from(shard.0)).is_some_and(|has| has.load(Ordering::Relaxed))
+    }
+
+    /// What of a shard is applied here, at least.
+    pub fn applied(&self, shard: ShardId) -> u64 {
+        self.applied.get(usize::from(shard.0)).map_or(0, |index| index.load(Ordering::Acquire))
+    }
+
+    /// So much is applied, before anybody is answered who has changed it.
+    pub fn note_applied(&self, shard: ShardId, index: Index) {
+        if let Some(applied) = self.applied.get(usize::from(shard.0)) {
+            applied.store(index.0, Ordering::Release);
+        }
+    }
+
     /// Does this node serve all shards?
     pub fn serves_all(&self) -> bool {
         self.serving.iter().all(|serves| serves.load(Ordering::Acquire))
@@ -189,6 +227,12 @@ impl ClusterView {
 
     /// New facts about it.
     pub fn note_group(&self, shard: ShardId, facts: GroupFacts) {
+        if let Some(replica) = self.replicas.get(usize::from(shard.0)) {
+            let members = &facts.members;
+            let has = members.voters.iter().chain(&members.learners);
+            let has = has.chain(&members.voters_outgoing).any(|member| member.node() == self.own());
+            replica.store(has, Ordering::Relaxed);
+        }
         *self.groups[self.place(shard)].lock().expect("nobody panics with it") = Some(facts);
     }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use ringraft_shards::ids::{Index, NodeId, ShardId, Term};
 use ringraft_shards::remembered::Recollection;
+use ringraft_shards::serve::Certainty;
 use ringraft_shards::snapshot::directory::SnapshotName;
 use ringraft_shards::snapshot::{SnapshotOffer, TransferAnswer, TransferFrame, TransferId};
 use ringraft_shards::wire::{Garbage, Reader, put_string};
@@ -19,6 +20,9 @@ const RECALLED: u8 = 9;
 const CONDITION: u8 = 32;
 const LOST: u8 = 33;
 const RENEWED: u8 = 34;
+const ASK: u8 = 16;
+const CERTAIN: u8 = 17;
+const SEEN: u8 = 18;
 
 const ANSWERED: u8 = 1;
 const DONE: u8 = 2;
@@ -147,6 +151,29 @@ pub(super) enum NodeMessage {
         process: u64,
         /// Which replica of its node it is.
         generation: u32,
+    },
+    /// To the leader: how far is the log of a shard committed, for certain?
+    Ask {
+        /// Which shard.
+        shard: ShardId,
+        /// Counts the questions of the asker about it.
+        number: u64,
+    },
+    /// The answer; none when the sender does not lead, or is not certain.
+    Certain {
+        /// Which shard.
+        shard: ShardId,
+        /// The question.
+        number: u64,
+        /// What is certain.
+        certainty: Option<Certainty>,
+    },
+    /// Replies that follow may rest on so much of the shards' logs.
+    Seen {
+        /// Whose replies.
+        client: ClientKey,
+        /// What is news to it.
+        news: Vec<(ShardId, Index)>,
     },
     /// A message for subscribers of a channel.
     Publish {
@@ -278,6 +305,29 @@ impl NodeMessage {
                 out.extend_from_slice(&process.to_le_bytes());
                 out.extend_from_slice(&generation.to_le_bytes());
             }
+            NodeMessage::Ask { shard, number } => {
+                out.push(ASK);
+                out.extend_from_slice(&shard.0.to_le_bytes());
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+            NodeMessage::Certain { shard, number, certainty } => {
+                out.push(CERTAIN);
+                out.extend_from_slice(&shard.0.to_le_bytes());
+                out.extend_from_slice(&number.to_le_bytes());
+                // No entry has the index 0.
+                let (index, time_ms) = certainty.map_or((0, 0), |c| (c.index.0, c.time_ms));
+                out.extend_from_slice(&index.to_le_bytes());
+                out.extend_from_slice(&time_ms.to_le_bytes());
+            }
+            NodeMessage::Seen { client, news } => {
+                out.push(SEEN);
+                client.put(&mut out);
+                out.extend_from_slice(&(news.len() as u16).to_le_bytes());
+                for (shard, index) in news {
+                    out.extend_from_slice(&shard.0.to_le_bytes());
+                    out.extend_from_slice(&index.0.to_le_bytes());
+                }
+            }
             NodeMessage::Publish { is_shard, channel, message } => {
                 out.push(PUBLISH);
                 out.push((*is_shard).into());
@@ -340,6 +390,21 @@ impl NodeMessage {
                 process: input.u64()?,
                 generation: input.u32()?,
             },
+            ASK => NodeMessage::Ask { shard: ShardId(input.u16()?), number: input.u64()? },
+            CERTAIN => {
+                let (shard, number) = (ShardId(input.u16()?), input.u64()?);
+                let (index, time_ms) = (Index(input.u64()?), input.u64()?.cast_signed());
+                let certainty = (index.0 > 0).then_some(Certainty { index, time_ms });
+                NodeMessage::Certain { shard, number, certainty }
+            }
+            SEEN => {
+                let (client, count) = (ClientKey::take(&mut input)?, input.u16()?);
+                let mut news = Vec::new();
+                for _ in 0..count {
+                    news.push((ShardId(input.u16()?), Index(input.u64()?)));
+                }
+                NodeMessage::Seen { client, news }
+            }
             PUBLISH => NodeMessage::Publish {
                 is_shard: input.u8()? != 0,
                 channel: input.string()?,
@@ -440,6 +505,7 @@ mod tests {
             (1, 2, Recollection::Done),
             (Lane::WAITS | 4, 3, Recollection::Answered(b":12\r\n".to_vec())),
         ];
+        let certainty = Certainty { index: Index(7), time_ms: -1 };
         for (message, fixed) in [
             (NodeMessage::Serves { term: 9, serves: true }, 10),
             (NodeMessage::Begin { client, term: 4, process: 5, address: bytes.clone() }, 31),
@@ -460,6 +526,11 @@ mod tests {
                 },
                 38,
             ),
+            (NodeMessage::Ask { shard: ShardId(3), number: 9 }, 11),
+            (NodeMessage::Certain { shard: ShardId(3), number: 9, certainty: None }, 27),
+            (NodeMessage::Certain { shard: ShardId(3), number: 9, certainty: Some(certainty) }, 27),
+            (NodeMessage::Seen { client, news: Vec::new() }, 17),
+            (NodeMessage::Seen { client, news: vec![(ShardId(1), Index(u64::MAX))] }, 27),
             (NodeMessage::Publish { is_shard: true, channel: bytes.clone(), message: bytes }, 20),
         ] {
             let encoded = message.encode();

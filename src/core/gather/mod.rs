@@ -123,7 +123,13 @@ pub fn merge_shards(
                 n => reply.raw(&present[(seed % n as u64) as usize].reply),
             }
         }
-        Gather::InOrder => unreachable!("its parts are joined: see `coalesce.rs`"),
+        Gather::InOrder => {
+            // Each part is of one key: elsewhere they are joined, see `coalesce.rs`.
+            reply.array(parts.len());
+            for part in parts {
+                reply.raw(Elements::of(&part.reply).next().unwrap_or(b"$-1\r\n"));
+            }
+        }
         Gather::Cursor => unreachable!("SCAN has a merge of its own"),
     }
 }

@@ -151,11 +151,17 @@ fn commands(page: &mut Page, totals: &Totals) {
 fn cores(page: &mut Page, totals: &Totals) {
     use crate::core::gather::report::CoreReport;
     type Count = fn(&CoreReport) -> u64;
-    let families: [(&str, &str, &str, Count); 12] = [
+    let families: [(&str, &str, &str, Count); 13] = [
         ("in_use", "gauge", "Is it in use?", |core| u64::from(core.is_in_use)),
         ("shards", "gauge", "Shards that live on it.", |core| core.shards.len() as u64),
         ("clients", "gauge", "Clients connected.", |core| core.client_count as u64),
         ("commands_total", "counter", "Commands run.", |core| core.stats.total_commands),
+        (
+            "reads_as_follower_total",
+            "counter",
+            "Reads taken here although another node leads.",
+            |core| core.stats.reads_as_follower,
+        ),
         ("local_requests_total", "counter", "Requests for its own shards.", |core| {
             core.stats.local_requests
         }),

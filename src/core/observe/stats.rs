@@ -57,6 +57,8 @@ pub struct Stats {
     pub evicted_keys: u64,
     /// Requests that ran on this core for its own connections.
     pub local_requests: u64,
+    /// Reads that were taken here although another node leads.
+    pub reads_as_follower: u64,
     /// Requests sent to other cores.
     pub hops: u64,
     /// Messages sent to other cores.
@@ -176,6 +178,7 @@ impl Default for Stats {
             expired_keys: 0,
             evicted_keys: 0,
             local_requests: 0,
+            reads_as_follower: 0,
             hops: 0,
             messages: 0,
             moved_connections: 0,
@@ -277,6 +280,7 @@ impl Stats {
         self.expired_keys += other.expired_keys;
         self.evicted_keys += other.evicted_keys;
         self.local_requests += other.local_requests;
+        self.reads_as_follower += other.reads_as_follower;
         self.hops += other.hops;
         self.messages += other.messages;
         self.moved_connections += other.moved_connections;

@@ -13,7 +13,7 @@ use crate::settings::values::Fsync;
 use ringraft_shards::ids::{MonotonicTime, ShardId};
 use ringraft_shards::peer::Item;
 use ringraft_shards::raft::{GroupFailure, PeerMessage};
-use ringraft_shards::serve::{self, Leases, Minded};
+use ringraft_shards::serve::{self, Minded};
 use std::sync::atomic::Ordering;
 
 impl Core {
@@ -103,6 +103,7 @@ impl Core {
         if self.shards[local].is_installing() && !self.step_install(local) {
             return false;
         }
+        let leases = self.leases();
         let shard = &mut self.shards[local];
         let mut turn = ShardTurn { answers: &mut self.answers, stats: &mut self.stats };
         if let Minded::Turning(turn) = serve::mind_clock(shard, self.turn.now_ms) {
@@ -111,7 +112,7 @@ impl Core {
         }
         serve::propose(shard, self.turn.now_ms, &mut turn);
         let began = MonotonicTime(self.turn.steady_ms.unsigned_abs() * 1000);
-        serve::ask_for_reads(shard, began, Leases::Trusted, &mut turn);
+        serve::ask_for_reads(shard, began, leases, &mut turn);
         let output = &mut self.output;
         output.clear();
         let layout = self.storage.layout(shard.server.id);
@@ -171,7 +172,8 @@ impl Core {
         if shard.leased_count() > 0 {
             let now = MonotonicTime(self.steady.read().as_micros() as u64);
             serve::end_leased(shard, now, &mut turn);
-            again |= shard.is_pressed();
+            // What is told is told with what is committed.
+            again |= shard.is_pressed() || !shard.told.is_empty();
         }
         if shard.holds_any() && shard.serves() {
             let mut refused = Vec::new();
@@ -206,6 +208,11 @@ impl Core {
         if self.shared.cluster.is_clustered() {
             self.send_group_messages(local, messages);
             self.note_driven(local);
+            self.drive_followers(local);
+            if !self.shards[local].copy_waits.is_empty() {
+                let own = self.shared.cluster.own();
+                self.shards[local].tell_copies(own, &mut self.answers);
+            }
             if !self.shards[local].sent_back.is_empty() {
                 self.send_back_all(local);
             }

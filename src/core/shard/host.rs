@@ -13,10 +13,10 @@ use crate::core::transact::transaction::RUN;
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::batch::{Batch, BatchBuilder};
-use ringraft_shards::ids::DatabaseIndex;
+use ringraft_shards::ids::{DatabaseIndex, Index, NodeId};
 use ringraft_shards::keyspace::{Key, KeyHash};
 use ringraft_shards::raft::{CommittedEntry, ProposeError};
-use ringraft_shards::serve::{Fate, Host, Server};
+use ringraft_shards::serve::{Certainty, Fate, Host, Server};
 use ringraft_shards::transaction::{Fetch, LockSet, Record};
 
 /// What a client is told whose request was not executed, and is not known to have been.
@@ -192,7 +192,17 @@ impl Host for LocalShard {
     }
 
     fn read(&mut self, parked: &Parked, turn: &mut ShardTurn<'_>) -> Vec<u8> {
-        let (time, seed) = (self.time(turn.stats.now_ms), LocalShard::random(self));
+        self.read_by(parked, None, turn)
+    }
+
+    fn read_by(
+        &mut self,
+        parked: &Parked,
+        time_ms: Option<i64>,
+        turn: &mut ShardTurn<'_>,
+    ) -> Vec<u8> {
+        let time = time_ms.unwrap_or_else(|| self.time(turn.stats.now_ms));
+        let seed = LocalShard::random(self);
         let (request, bytes_max) = (parked.request(), self.string_bytes_max);
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, request.origin.protocol);
@@ -201,6 +211,18 @@ impl Host for LocalShard {
         turn.stats.finish(outcome, request.command, 0, &mut reply);
         turn.stats.count(request.command, 1, start);
         out
+    }
+
+    fn tell(
+        &mut self,
+        asker: NodeId,
+        question: u64,
+        certain: Option<Index>,
+        turn: &mut ShardTurn<'_>,
+    ) {
+        let time_ms = self.time(turn.stats.now_ms);
+        let certainty = certain.map(|index| Certainty { index, time_ms });
+        self.told.push((asker, question, certainty));
     }
 
     fn answer(&mut self, who: Caller, reply: Vec<u8>, turn: &mut ShardTurn<'_>) {

@@ -8,6 +8,7 @@
 
 pub(in crate::core) mod drive;
 mod host;
+mod lease;
 pub(in crate::core) mod reclaim;
 #[cfg(test)]
 mod replicas_tests;
@@ -17,6 +18,7 @@ use crate::commands::{Command, Run};
 use crate::core::Chance;
 use crate::core::client::answers::{Answers, Origin, Target};
 use crate::core::client::session::Watched;
+use crate::core::cluster::follow::Told;
 use crate::core::cluster::lanes::Lanes;
 use crate::core::cluster::transfer::Replication;
 use crate::core::disk::snapshots::ShardSnapshots;
@@ -25,7 +27,7 @@ use crate::core::observe::stats::Stats;
 use crate::core::shard::reclaim::Evictions;
 use crate::core::transact::ahead::Ahead;
 use crate::core::transact::participate::Parked;
-use crate::core::wait::acknowledge::SyncWait;
+use crate::core::wait::acknowledge::{CopyWait, SyncWait};
 use crate::core::wait::readers::Readers;
 use crate::core::wait::waiting::{Interests, Waiters};
 use crate::resp::reply::Protocol;
@@ -90,6 +92,8 @@ pub struct LocalShard {
     pub(in crate::core) applied_operations: u64,
     /// Who waits for its writes to be on the disk.
     pub(in crate::core) sync_waits: Vec<SyncWait>,
+    /// Who waits for other nodes to have them.
+    pub(in crate::core) copy_waits: Vec<CopyWait>,
     /// Its log's files; none in `cache` mode.
     pub files: Option<ShardFiles>,
     /// For each core, the time of the last lock that it asked for.
@@ -112,6 +116,8 @@ pub struct LocalShard {
     pub(in crate::core) lanes: Arc<Lanes>,
     /// Has it ever had such a request?
     serves_sessions: bool,
+    /// Answers to other nodes' questions, to be sent.
+    pub(in crate::core) told: Vec<Told>,
     /// What goes to other nodes and comes from them.
     pub(in crate::core) replication: Option<Box<Replication>>,
 }
@@ -190,6 +196,7 @@ impl LocalShard {
             snapshots,
             applied_operations: 0,
             sync_waits: Vec::new(),
+            copy_waits: Vec::new(),
             files: None,
             last_locks: Vec::new(),
             held: VecDeque::new(),
@@ -201,6 +208,7 @@ impl LocalShard {
             sent_back: Vec::new(),
             lanes: Arc::default(),
             serves_sessions: false,
+            told: Vec::new(),
             replication: None,
         }
     }
@@ -320,7 +328,7 @@ impl LocalShard {
     fn gather_read(&mut self, request: &Request<'_>) {
         let is_plain = matches!(request.command.run, Run::Read(_)) && !request.origin.rides;
         let waits = matches!(request.origin.target, Target::Block(_));
-        if is_plain && !waits && !self.reads_at_once() {
+        if is_plain && !waits && !self.is_alone() {
             self.server.gather_read(Parked::copy(request, None));
         } else {
             self.gather_rider(request);

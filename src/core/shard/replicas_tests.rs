@@ -38,8 +38,13 @@ impl Member {
         }
     }
 
-    /// A turn at this time, as `Core::drive_shard` does it. Returns what others are to hear.
+    /// A turn at this time. Returns what others are to hear.
     fn drive(&mut self, now: MonotonicTime) -> Vec<PeerMessage> {
+        self.drive_between(now, now)
+    }
+
+    /// A turn between two times, as `Core::drive_shard` does it.
+    fn drive_between(&mut self, now: MonotonicTime, end: MonotonicTime) -> Vec<PeerMessage> {
         let (mut output, mut messages) = (Output::default(), Vec::new());
         let mut turn = ShardTurn { answers: &mut self.answers, stats: &mut self.stats };
         let shard = &mut self.shard;
@@ -57,7 +62,7 @@ impl Member {
                 shard.group.applied(last.index);
             }
             serve::settle(shard, &mut output, &mut turn);
-            serve::end_leased(shard, now, &mut turn);
+            serve::end_leased(shard, end, &mut turn);
             if !output.more && output.committed.is_empty() && !shard.is_pressed() {
                 return messages;
             }
@@ -189,6 +194,53 @@ fn who_leads_answers_under_its_lease() {
     let now = scene.now;
     scene.at(1).drive(now);
     assert_eq!(scene.at(1).replies(), [(2, "$5\r\nfirst".to_string())]);
+}
+
+#[test]
+fn reads_run_in_place_while_a_lease_lasts_and_not_behind_one_that_waits() {
+    let mut scene = Scene::new();
+    let now = scene.now;
+    let lease = MonotonicTime(now.0 + scene.at(1).shard.group.lease_us());
+    let server = &mut scene.at(1).shard.server;
+    assert!(!server.reads_in_place(), "nobody has looked");
+    server.look_at_lease(Leases::Unused, now);
+    assert!(!server.reads_in_place(), "a lease is not trusted");
+    server.look_at_lease(Leases::Trusted, lease);
+    assert!(!server.reads_in_place(), "it is over by then");
+    server.look_at_lease(Leases::Trusted, now);
+    assert!(server.reads_in_place() && server.lease_holds(now));
+    // The turn has taken long: what was received in it is kept, and what comes later is as well.
+    assert!(!server.lease_holds(lease) && !server.lease_holds(now));
+    scene.at(1).ask(1, false, &["get", "k"]);
+    let server = &mut scene.at(1).shard.server;
+    server.look_at_lease(Leases::Trusted, now);
+    assert!(!server.reads_in_place(), "an earlier read has not run");
+    scene.at(1).drive(now);
+    assert_eq!(scene.at(1).replies(), [(1, "$-1".to_string())]);
+    let server = &mut scene.at(1).shard.server;
+    server.look_at_lease(Leases::Trusted, now);
+    assert!(server.reads_in_place());
+    server.look_at_lease(Leases::Unneeded, lease);
+    assert!(server.reads_in_place() && server.lease_holds(lease), "it believes to lead");
+    let follower = &mut scene.at(2).shard.server;
+    follower.look_at_lease(Leases::Unneeded, now);
+    assert!(!follower.reads_in_place());
+}
+
+/// The time of the turn's beginning shows a lease, the time after the read does not: a majority is asked, in the same turn.
+#[test]
+fn a_turn_that_outlasts_the_lease_asks_a_majority_and_ends() {
+    let mut scene = Scene::new();
+    let (began, lease) = (scene.now, scene.at(1).shard.group.lease_us());
+    for rides in [false, true] {
+        scene.at(1).ask(1, rides, &["get", "k"]);
+        let late = MonotonicTime(began.0 + lease);
+        let messages = scene.at(1).drive_between(began, late);
+        assert!(scene.at(1).replies().is_empty());
+        messages.into_iter().for_each(|message| scene.step(message));
+        scene.deliver();
+        assert_eq!(scene.at(1).replies(), [(1, "$-1".to_string())]);
+    }
 }
 
 #[test]

@@ -338,7 +338,7 @@ impl Core {
         }
         let shard = &self.shards[local];
         let has_done = !left.items.is_empty() || !left.published.is_empty();
-        if !has_done && shard.is_quiet() && shard.reads_at_once() {
+        if !has_done && shard.is_quiet() && shard.is_alone() {
             return self.answers.write_here(steps.target, |out| out.extend_from_slice(&reply));
         }
         if let Target::Connection { index, sequence } = steps.target {

@@ -220,7 +220,7 @@ impl LocalShard {
         arguments: Arguments<'_>,
         first_key: KeyHash,
     ) -> bool {
-        self.server.reads_at_once() & self.server.participant.is_idle()
+        self.server.reads_in_place() & self.server.participant.is_idle()
             || !self.holds_up_read(command, arguments, first_key)
     }
 
@@ -231,8 +231,8 @@ impl LocalShard {
         arguments: Arguments<'_>,
         first_key: KeyHash,
     ) -> bool {
-        // Where another node may lead no read runs at once.
-        !self.reads_at_once() || self.holds_keys_of(command, arguments, first_key)
+        // Where another node may lead, and there is no lease, no read runs in place.
+        !self.reads_in_place() || self.holds_keys_of(command, arguments, first_key)
     }
 
     fn holds_keys_of(

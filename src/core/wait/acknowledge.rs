@@ -1,4 +1,8 @@
-//! WAIT and WAITAOF: how many have what a connection wrote. There are no followers, so who waits for one waits its time out.
+//! WAIT and WAITAOF: how many have what a connection wrote.
+//!
+//! Where there are other nodes each shard says which of them have what was committed when it was asked, behind the connection's
+//! writes, and says so again whenever that changes, until nobody waits for it (`copies`). A node counts that has it of all
+//! shards. On a node of its own who waits for others waits its time out.
 //!
 //! Whether it is on this node's disk the shards know: under `always` what is answered is on the disk; under `everysec` a
 //! shard answers when the next sync has ended; under `no` nobody syncs, and the time is waited out too.
@@ -9,15 +13,19 @@ use crate::commands::{
 use crate::core::Core;
 use crate::core::client::answers::{Answers, Origin, Target};
 use crate::core::gather::context::SessionContext;
+use crate::core::gather::integer_of;
 use crate::core::shard::{LocalShard, Request, ShardContext};
 use crate::numbers::parse_integer;
 use crate::refusal::{Outcome, Refusal};
+use crate::resp::read::Elements;
 use crate::resp::reply::{Protocol, Reply};
 use crate::settings::values::{Fsync, Mode};
 use ringraft_shards::arguments::OwnedArguments;
-use ringraft_shards::ids::{DatabaseIndex, ShardId};
+use ringraft_shards::ids::{DatabaseIndex, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::KeyHash;
 use ringraft_shards::log::WriteTicket;
+use ringraft_shards::raft::PeerProgress;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Rows of this file.
@@ -32,6 +40,11 @@ pub const COMMANDS: &[Command] = &[
         "7.2.0",
         "Waits until what this connection wrote is on the disks of this node and of so many followers.",
     ),
+    shard_row(COPIES, Arity::Exactly(1), Keys::NONE, copies).internal().about(
+        Group::Generic,
+        "7.4.0",
+        "Says which nodes have what a shard has committed, now and as it changes.",
+    ),
     shard_row(SYNCED, Arity::Exactly(2), Keys::NONE, synced).internal().about(
         Group::Generic,
         "7.2.0",
@@ -40,6 +53,7 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 const SYNCED: &str = "await-sync";
+const COPIES: &str = "await-copies";
 
 /// What a connection that waits for others is told.
 pub struct Acknowledged {
@@ -47,17 +61,44 @@ pub struct Acknowledged {
     local: Option<bool>,
     /// Shards that have not said whether it is.
     missing: usize,
-    /// Is that all it waits for?
-    is_local: bool,
+    /// How many other nodes are to have it.
+    wanted: usize,
+    /// For each shard the nodes that have it, as far as is known.
+    copies: BTreeMap<u16, BTreeSet<u64>>,
+    /// How many shards there are.
+    shard_count: usize,
 }
 
 impl Acknowledged {
     /// Takes a shard's answer. True when there is nothing left to wait for.
     pub fn take(&mut self, reply: &[u8]) -> bool {
-        self.missing -= 1;
-        let is_synced = reply == b":1\r\n";
-        self.local = self.local.map(|so_far| so_far && is_synced);
-        self.missing == 0 && self.is_local
+        if reply.first() == Some(&b'*') {
+            let mut numbers = Elements::of(reply).filter_map(integer_of).map(i64::cast_unsigned);
+            if let Some(shard) = numbers.next() {
+                self.copies.insert(shard as u16, numbers.collect());
+            }
+        } else {
+            // A shard that another node leads by now refuses: it knows nothing of copies either.
+            self.missing = self.missing.saturating_sub(1);
+            let is_synced = reply == b":1\r\n";
+            self.local = self.local.map(|so_far| so_far && is_synced);
+        }
+        self.missing == 0 && self.count() >= self.wanted
+    }
+
+    /// How many other nodes have what was written, in all shards.
+    fn count(&self) -> usize {
+        let mut shards = self.copies.values();
+        if self.copies.len() < self.shard_count {
+            return 0;
+        }
+        let Some(first) = shards.next() else { return 0 };
+        first.iter().filter(|node| shards.clone().all(|nodes| nodes.contains(*node))).count()
+    }
+
+    /// Do shards still say more?
+    pub fn is_watched(&self) -> bool {
+        self.wanted > 0
     }
 
     /// The reply as it is now.
@@ -67,7 +108,7 @@ impl Acknowledged {
             reply.array(2);
             reply.integer(i64::from(local && self.missing == 0));
         }
-        reply.integer(0);
+        reply.integer(self.count() as i64);
     }
 }
 
@@ -92,8 +133,13 @@ fn wait(
         reply.integer(0);
         return Ok(Answer::Now);
     }
-    let acknowledged = Acknowledged { local: None, missing: 0, is_local: false };
-    context.core.block_for_others(context.index, context.target, acknowledged, timeout);
+    let wanted = usize::try_from(count).unwrap_or(usize::MAX);
+    let shard_count = context.core.router.shard_count();
+    let copies = BTreeMap::new();
+    let acknowledged = Acknowledged { local: None, missing: 0, wanted, copies, shard_count };
+    let number =
+        context.core.block_for_others(context.index, context.target, acknowledged, timeout);
+    context.core.ask_for_copies(number);
     Ok(Answer::Later)
 }
 
@@ -132,8 +178,13 @@ fn waitaof(
     let (local, followers, timeout) = asked(context.core, call)?;
     let (core, protocol) = (&mut *context.core, Protocol::default());
     let shard_count = core.router.shard_count();
-    let acknowledged =
-        Acknowledged { local: Some(true), missing: shard_count, is_local: followers == 0 };
+    let acknowledged = Acknowledged {
+        local: Some(true),
+        missing: shard_count,
+        wanted: usize::try_from(followers).unwrap_or(usize::MAX),
+        copies: BTreeMap::new(),
+        shard_count,
+    };
     let number = core.block_for_others(context.index, context.target, acknowledged, timeout);
     let owned: OwnedArguments =
         [SYNCED.as_bytes(), if local { b"wait" } else { b"look" }].into_iter().collect();
@@ -145,7 +196,61 @@ fn waitaof(
         let request = Request { command, origin, database, first_key, arguments };
         core.forward(ShardId(shard), &request);
     }
+    // What other nodes have is on their disks where every write is.
+    if followers > 0 && core.settings.fsync == Fsync::Always {
+        core.ask_for_copies(number);
+    }
     Ok(Answer::Later)
+}
+
+impl Core {
+    /// Has all shards say which nodes have what is written, from now on.
+    fn ask_for_copies(&mut self, number: u32) {
+        if !self.shared.cluster.is_clustered() {
+            return;
+        }
+        let owned: OwnedArguments = [COPIES.as_bytes()].into_iter().collect();
+        for shard in 0..self.router.shard_count() as u16 {
+            let origin = Origin::asks(self.id, Target::Block(number), Protocol::default());
+            let (database, first_key) = (DatabaseIndex(0), KeyHash::default());
+            let (command, arguments) = (table::internal(COPIES), owned.borrow());
+            let request = Request { command, origin, database, first_key, arguments };
+            self.forward(ShardId(shard), &request);
+        }
+    }
+
+    /// Nobody waits any more to hear which nodes have what.
+    pub(in crate::core) fn forget_copies(&mut self, number: u32) {
+        let asker = self.id;
+        for shard in 0..self.router.shard_count() as u16 {
+            self.at_shard(ShardId(shard), move |core, local| {
+                let waits = &mut core.shards[local].copy_waits;
+                waits.retain(|wait| {
+                    (wait.origin.core, wait.origin.target) != (asker, Target::Block(number))
+                });
+            });
+        }
+    }
+}
+
+/// Which nodes have what is committed? Asked behind the writes that are meant.
+fn copies(
+    context: &mut ShardContext<'_>,
+    _: &Call<'_>,
+    _: &mut Reply<'_>,
+) -> Result<Answer, Refusal> {
+    let index = context.shard.group.commit_index();
+    context.shard.copy_waits.push(CopyWait { index, origin: context.origin, told: None });
+    Ok(Answer::Later)
+}
+
+/// Who waits for other nodes to have something.
+pub struct CopyWait {
+    /// The end of what they are to have.
+    index: Index,
+    origin: Origin,
+    /// The nodes that were named last.
+    told: Option<Vec<u64>>,
 }
 
 /// In EXEC nothing waits: what was written before is on the disk where every write is, when it is answered.
@@ -186,6 +291,29 @@ fn synced(
 pub type SyncWait = (WriteTicket, Origin);
 
 impl LocalShard {
+    /// Tells those who wait for it which nodes have what they have written.
+    #[cold]
+    pub(in crate::core) fn tell_copies(&mut self, own: NodeId, answers: &mut Answers) {
+        if !self.serves() {
+            return;
+        }
+        let (id, peers) = (self.server.id, self.server.group.peers());
+        for wait in &mut self.copy_waits {
+            let has = |peer: &&PeerProgress| peer.node.node() != own && peer.matched >= wait.index;
+            let nodes: Vec<u64> = peers.iter().filter(has).map(|peer| peer.node.node().0).collect();
+            if wait.told.as_ref() == Some(&nodes) {
+                continue;
+            }
+            answers.write(wait.origin, |out| {
+                let mut reply = Reply::new(out, Protocol::default());
+                reply.array(1 + nodes.len());
+                reply.integer(id.0.into());
+                nodes.iter().for_each(|node| reply.integer(node.cast_signed()));
+            });
+            wait.told = Some(nodes);
+        }
+    }
+
     /// Answers those who wait for what is on the disk now.
     pub(in crate::core) fn answer_synced(&mut self, answers: &mut Answers) {
         let Some(files) = self.files.as_ref().filter(|_| !self.sync_waits.is_empty()) else {

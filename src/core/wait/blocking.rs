@@ -17,7 +17,7 @@ use crate::core::cluster::relay::{AGAIN, UNSURE};
 use crate::core::mail::mailbox::Mail;
 use crate::core::shard::{LocalShard, Request};
 use crate::core::wait::acknowledge::Acknowledged;
-use crate::core::wait::waiting::{Asker, End, awaited_keys, is_nothing};
+use crate::core::wait::waiting::{Asker, End, FORCED, awaited_keys, is_nothing};
 use crate::resp::reply::Protocol;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
@@ -407,6 +407,12 @@ impl Core {
             self.tell_shards(number, LocalShard::drop_interest);
         }
         let blocked = self.answers.blocks.requests.remove(&number).expect("just seen");
+        if let Place::Others(acknowledged) = &blocked.place
+            && acknowledged.is_watched()
+            && self.shared.cluster.is_clustered()
+        {
+            self.forget_copies(number);
+        }
         self.answers.blocks.ending.remove(&number);
         if let Some(deadline) = blocked.deadline {
             self.answers.blocks.deadlines.remove(&(deadline, number));
@@ -420,6 +426,16 @@ impl Core {
         }
         self.answers.write_here(blocked.target, |out| out.extend_from_slice(reply));
         self.release_hold(blocked.target);
+    }
+
+    /// Another node leads: it is not known here any more who has what.
+    pub(in crate::core) fn unblock_who_waits_for_others(&mut self) {
+        let requests = self.answers.blocks.requests.iter();
+        let waiting = requests.filter(|(_, blocked)| matches!(blocked.place, Place::Others(_)));
+        let waiting: Vec<u32> = waiting.map(|(number, _)| *number).collect();
+        for number in waiting {
+            self.end_block(number, End::Denied(FORCED.as_bytes().into()));
+        }
     }
 
     /// Closes the connections whose requests block, as the server stops.

@@ -75,7 +75,7 @@ const RESP3: u8 = 1;
 const STAMPED: u8 = 2;
 
 /// What clients are told whose shard is led by another node now.
-const FORCED: &str =
+pub const FORCED: &str =
     "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
 
 /// A waiting command of a client.

@@ -232,7 +232,7 @@ impl Host for Running {
         if self.flaw == Flaw::ForgottenLocks {
             let server = &mut self.server;
             server.participant = Participant::new(server.id);
-            server.participant.lead(&Ledger::default(), server.reads_at_once());
+            server.participant.lead(&Ledger::default(), server.is_alone());
         }
     }
 
