@@ -62,6 +62,62 @@ impl Caller {
         }
     }
 
+    /// Sends commands that are encoded already and takes as many replies; an error among them is an error.
+    pub fn send_all(&mut self, requests: &[u8], count: usize) -> Result<(), String> {
+        self.stream.write_all(requests).map_err(|error| format!("{count} requests: {error}"))?;
+        let mut buffer = vec![0; 64 << 10];
+        let mut left = count;
+        loop {
+            let mut taken = 0;
+            while left > 0 {
+                match scan(&self.received[taken..]) {
+                    Scan::Whole(Reply::Error(text), _) => {
+                        return Err(format!("answered: {}", String::from_utf8_lossy(text)));
+                    }
+                    Scan::Whole(_, length) => (taken, left) = (taken + length, left - 1),
+                    Scan::Part => break,
+                    Scan::Broken => return Err("a reply that is not RESP".into()),
+                }
+            }
+            self.received.drain(..taken);
+            if left == 0 {
+                return Ok(());
+            }
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err("the server closed the connection".into()),
+                Ok(length) => self.received.extend_from_slice(&buffer[..length]),
+                Err(error) => return Err(format!("{left} of {count} replies missing: {error}")),
+            }
+        }
+    }
+
+    /// Sends a command whose reply is long and takes it without looking at more than its first byte.
+    pub fn take_long(&mut self, arguments: &[&str]) -> Result<(), String> {
+        const MARK: &str = "the end of a long reply";
+        let mut bytes = Vec::new();
+        let words: Vec<&[u8]> = arguments.iter().map(|text| text.as_bytes()).collect();
+        encode(&mut bytes, &words);
+        encode(&mut bytes, &[b"ECHO", MARK.as_bytes()]);
+        self.stream.write_all(&bytes).map_err(|error| format!("{}: {error}", arguments[0]))?;
+        let end = format!("${}\r\n{MARK}\r\n", MARK.len());
+        let mut buffer = vec![0; 256 << 10];
+        let (mut first, mut tail) = (None, Vec::new());
+        while !tail.ends_with(end.as_bytes()) {
+            let length = match self.stream.read(&mut buffer) {
+                Ok(0) => return Err("the server closed the connection".into()),
+                Ok(length) => length,
+                Err(error) => return Err(format!("{}: {error}", arguments[0])),
+            };
+            first.get_or_insert(buffer[0]);
+            tail.extend_from_slice(&buffer[..length]);
+            tail.drain(..tail.len().saturating_sub(end.len()));
+        }
+        match first {
+            Some(b'-') => Err(format!("{} was refused", arguments[0])),
+            _ => Ok(()),
+        }
+    }
+
     /// The number that a command answers.
     pub fn number(&mut self, arguments: &[&str]) -> Result<u64, String> {
         let text = self.call(arguments)?;

@@ -96,7 +96,7 @@ impl Deadlines {
 
     fn find(&self, hasher: KeyHasher, field: &[u8]) -> Result<u64, u64> {
         let hash = hasher.place(field);
-        self.index.search(hash, &|record| (hasher.place(record[0]), record[0]).cmp(&(hash, field)))
+        self.index.rank_of(field, hash, &|record| hasher.place(record[0]))
     }
 
     fn find_in_order(&self, field: &[u8], at: i64) -> Result<u64, u64> {

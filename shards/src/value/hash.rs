@@ -46,11 +46,10 @@ impl<'a> Hash<'a> {
 
     /// The value of a field.
     pub fn get(self, field: &[u8]) -> Option<&'a [u8]> {
-        let rank = self.find(field).ok()?;
         if self.has_ended(field) {
             return None;
         }
-        self.source.get(rank).map(|[_, value]| value)
+        members::record_of(self.source, self.stored, field).map(|[_, value]| value)
     }
 
     /// When a field ends, which may have passed.

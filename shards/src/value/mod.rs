@@ -4,6 +4,7 @@ pub mod body;
 mod deadlines;
 pub mod hash;
 mod integers;
+mod leaf;
 mod limits;
 pub mod list;
 mod members;

@@ -1,10 +1,11 @@
 //! Elements one behind the other, in one run of bytes: small collections, and the leaves of large ones.
 //!
 //! ```text
-//! element: length u8, or 255 and length u32 | bytes
+//! record: for each element its length u8, or 255 | for each 255 its length u32 | the elements' bytes
 //! ```
 //!
-//! A collection gives meaning to them: a set has one element per record, a hash two. Finding a record walks.
+//! A collection gives meaning to them: a set has one element per record, a hash two. Finding a record walks, and a step of the
+//! walk waits for one read, since a record's lengths lie together.
 
 use smallvec::SmallVec;
 
@@ -30,18 +31,23 @@ impl<'a, const W: usize> Pack<'a, W> {
         Records { bytes: self.bytes, at: 0 }
     }
 
+    /// The records from a place on, at which one begins or all end.
+    pub fn records_at(self, place: usize) -> Records<'a, W> {
+        Records { bytes: self.bytes, at: place }
+    }
+
     /// The records backwards.
     pub fn records_back(self) -> impl Iterator<Item = Record<'a, W>> {
         self.places().into_iter().rev().map(move |place| self.record_at(place))
     }
 
     /// Where each record begins.
-    pub fn places(self) -> SmallVec<[u32; 256]> {
+    fn places(self) -> SmallVec<[u32; 256]> {
         let mut records = self.records();
         let mut places = SmallVec::new();
         while records.at < self.bytes.len() {
             places.push(records.at as u32);
-            records.skip_one();
+            records.skip_some(1);
         }
         places
     }
@@ -49,13 +55,20 @@ impl<'a, const W: usize> Pack<'a, W> {
     /// Where record `i` begins; the end when there are no more than `i`.
     pub fn place(self, i: usize) -> usize {
         let mut records = self.records();
-        for _ in 0..i {
-            if records.at == self.bytes.len() {
-                break;
-            }
-            records.skip_one();
-        }
+        records.skip_some(i);
         records.at
+    }
+
+    /// The rank of the first record that begins with `member`.
+    pub fn rank_of(self, member: &[u8]) -> Option<usize> {
+        self.records().pass_until(member, self.bytes.len())
+    }
+
+    /// That record.
+    pub fn record_of(self, member: &[u8]) -> Option<Record<'a, W>> {
+        let mut records = self.records();
+        records.pass_until(member, self.bytes.len())?;
+        records.next()
     }
 
     /// The record that begins at a place.
@@ -78,10 +91,30 @@ impl<const W: usize> Records<'_, W> {
         self.at
     }
 
-    fn skip_one(&mut self) {
-        for _ in 0..W {
-            self.at += head(&self.bytes[self.at..]).map_or(0, |(start, length)| start + length);
+    /// Passes so many records, or all that there are.
+    pub fn skip_some(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some((start, lengths)) = head::<W>(&self.bytes[self.at..]) else { return };
+            self.at += start + lengths.iter().sum::<usize>();
         }
+    }
+
+    /// Passes records until one begins with `member`, up to the one at the place `end`. Returns how many were passed.
+    pub fn pass_until(&mut self, member: &[u8], end: usize) -> Option<usize> {
+        let last = member.last();
+        let mut passed = 0;
+        while self.at <= end {
+            let rest = &self.bytes[self.at..];
+            let (start, lengths) = head::<W>(rest)?;
+            let other = &rest[start..start + lengths[0]];
+            // Members are often of one length and begin alike.
+            if other.len() == member.len() && other.last() == last && other == member {
+                return Some(passed);
+            }
+            self.at += start + lengths.iter().sum::<usize>();
+            passed += 1;
+        }
+        None
     }
 }
 
@@ -89,47 +122,62 @@ impl<'a, const W: usize> Iterator for Records<'a, W> {
     type Item = Record<'a, W>;
 
     fn next(&mut self) -> Option<Record<'a, W>> {
-        let mut record: Record<'a, W> = [&[]; W];
-        for element in &mut record {
-            let rest = &self.bytes[self.at..];
-            let (start, length) = head(rest)?;
-            *element = &rest[start..start + length];
-            self.at += start + length;
-        }
+        let rest = &self.bytes[self.at..];
+        let (mut start, lengths) = head::<W>(rest)?;
+        let record = lengths.map(|length| {
+            let element = &rest[start..start + length];
+            start += length;
+            element
+        });
+        self.at += start;
         Some(record)
     }
 }
 
-/// Where the bytes of the first element begin, and how many there are; `None` when there is no element.
-fn head(bytes: &[u8]) -> Option<(usize, usize)> {
-    match *bytes.first()? {
-        LONG => {
-            let length = bytes[1..].first_chunk().expect("a long element has its length");
-            Some((5, u32::from_le_bytes(*length) as usize))
-        }
-        short => Some((1, short.into())),
+/// Where the bytes of the first element begin, and how many each has; `None` when there is no record.
+fn head<const W: usize>(bytes: &[u8]) -> Option<(usize, [usize; W])> {
+    let short: &[u8; W] = bytes.first_chunk()?;
+    if short.contains(&LONG) {
+        Some(long_head(bytes, short))
+    } else {
+        Some((W, short.map(usize::from)))
     }
 }
 
+#[cold]
+fn long_head<const W: usize>(bytes: &[u8], short: &[u8; W]) -> (usize, [usize; W]) {
+    let mut start = W;
+    let lengths = short.map(|short| match short {
+        LONG => {
+            let length = bytes[start..].first_chunk().expect("a long element has its length");
+            start += size_of::<u32>();
+            u32::from_le_bytes(*length) as usize
+        }
+        short => short.into(),
+    });
+    (start, lengths)
+}
+
 /// Bytes that a record takes.
-pub fn size_of<const W: usize>(record: &Record<'_, W>) -> usize {
+pub fn record_bytes<const W: usize>(record: &Record<'_, W>) -> usize {
     let size = |element: &[u8]| element.len() + if element.len() < LONG as usize { 1 } else { 5 };
     record.iter().map(|element| size(element)).sum()
 }
 
-/// Writes a record to the front of `out`, which has room for it.
-fn write<const W: usize>(mut out: &mut [u8], record: &Record<'_, W>) {
-    for element in record {
-        let start = if element.len() < LONG as usize { 1 } else { 5 };
-        let (own, rest) = out.split_at_mut(start + element.len());
-        let (head, body) = own.split_at_mut(start);
-        body.copy_from_slice(element);
-        if let [short] = head {
-            *short = element.len() as u8;
-        } else {
-            head[0] = LONG;
-            head[1..].copy_from_slice(&(element.len() as u32).to_le_bytes());
+/// Writes a record into `out`, whose size is its own.
+fn write<const W: usize>(out: &mut [u8], record: &Record<'_, W>) {
+    let (short, mut out) = out.split_at_mut(W);
+    for (short, element) in short.iter_mut().zip(record) {
+        *short = u8::try_from(element.len()).unwrap_or(LONG);
+        if *short == LONG {
+            let (long, rest) = out.split_at_mut(size_of::<u32>());
+            long.copy_from_slice(&(element.len() as u32).to_le_bytes());
+            out = rest;
         }
+    }
+    for element in record {
+        let (own, rest) = out.split_at_mut(element.len());
+        own.copy_from_slice(element);
         out = rest;
     }
 }
@@ -178,7 +226,7 @@ pub fn replace<const W: usize>(
     end: usize,
     record: &Record<'_, W>,
 ) {
-    let (old, added) = (room.bytes().len(), size_of(record));
+    let (old, added) = (room.bytes().len(), record_bytes(record));
     let length = old + added - (end - start);
     if length > old {
         room.resize(length);

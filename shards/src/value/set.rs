@@ -44,7 +44,7 @@ impl<'a> Set<'a> {
                 integer(member).is_some_and(|n| Integers::new(bytes).find(n).is_ok())
             }
             Stored::Pack(_) | Stored::Tree(_) => {
-                members::find(self.source(), self.stored, member).is_ok()
+                members::record_of(self.source(), self.stored, member).is_some()
             }
         }
     }

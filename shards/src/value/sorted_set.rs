@@ -40,17 +40,11 @@ impl<'a> SortedSet<'a> {
 
     /// The score of a member.
     pub fn score(self, member: &[u8]) -> Option<f64> {
-        match self.stored {
-            Stored::Tree(body) => {
-                let index = body.scored().1;
-                let rank = members::find(Source::Tree(index), self.stored, member).ok()?;
-                index.get(rank).map(|record| score_of(&record))
-            }
-            Stored::Pack(_) | Stored::Integers(_) => {
-                let mut records = self.source.from(0);
-                records.find(|record| record[0] == member).map(|record| score_of(&record))
-            }
-        }
+        let source = match self.stored {
+            Stored::Tree(body) => Source::Tree(body.scored().1),
+            Stored::Pack(_) | Stored::Integers(_) => self.source,
+        };
+        members::record_of(source, self.stored, member).map(|record| score_of(&record))
     }
 
     /// The rank of a member, and its score.
@@ -160,11 +154,32 @@ impl<P: Place> SortedSetMut<P> {
         if before.is_some_and(|before| before.to_bits() == score.to_bits()) {
             return before;
         }
-        if let Some(before) = before {
-            self.take(member, before);
+        match before {
+            Some(before) => self.move_to(member, before, score),
+            None => self.put(member, score),
         }
-        self.put(member, score);
         before
+    }
+
+    /// Gives a member that is there another score.
+    fn move_to(&mut self, member: &[u8], before: f64, score: f64) {
+        let Stored::Tree(body) = self.place.stored() else {
+            self.take(member, before);
+            return self.put(member, score);
+        };
+        let (hasher, set) = (body.hasher, self.sorted_set());
+        let rank = set.find(member, before).expect("it has this score");
+        let found = members::find(Source::Tree(body.scored().1), set.stored, member);
+        let in_index = found.expect("every member is in both trees");
+        let bytes = score.to_le_bytes();
+        let record = [member, &bytes];
+        let (order, index) = self.place.body_mut().trees.scored_mut();
+        index.replace(in_index, &record, &members::number(hasher));
+        order.remove(rank);
+        let place = order.search(number_of(score), &|other| {
+            compare((score_of(other), other[0]), (score, member))
+        });
+        order.insert(place.expect_err("it is not there any more"), &record, &number);
     }
 
     /// Takes out a member. Returns the score that it had.
@@ -192,8 +207,7 @@ impl<P: Place> SortedSetMut<P> {
         }
         for record in order.records_from(rank).take(count as usize) {
             let hash = hasher.place(record[0]);
-            let found = index
-                .search(hash, &|other| (hasher.place(other[0]), other[0]).cmp(&(hash, record[0])));
+            let found = index.rank_of(record[0], hash, &members::number(hasher));
             index.remove(found.expect("every member is in both trees"));
         }
         let order = order.take_range(rank, count);

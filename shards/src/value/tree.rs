@@ -8,7 +8,8 @@
 //! The order of records is the caller's: a tree knows places, not meanings. In which leaf a record lies decides nothing
 //! that a caller can see.
 
-use super::pack::{self, Pack, Record, Records, Room};
+use super::leaf::{Found, Leaf};
+use super::pack::{self, Pack, Record, Records};
 use std::cmp::Ordering;
 
 /// Bytes of a leaf; one record alone may have more.
@@ -29,7 +30,7 @@ pub type Number<'n, const W: usize> = &'n dyn Fn(&Record<'_, W>) -> u64;
 
 #[derive(Clone, Debug)]
 enum Node<const W: usize> {
-    Leaf(Vec<u8>),
+    Leaf(Leaf<W>),
     Inner(Vec<Child<W>>),
 }
 
@@ -53,7 +54,7 @@ pub struct Tree<const W: usize> {
 
 impl<const W: usize> Default for Tree<W> {
     fn default() -> Tree<W> {
-        Tree { root: Node::Leaf(Vec::new()), count: 0, bytes: 0 }
+        Tree { root: Node::Leaf(Leaf::new()), count: 0, bytes: 0 }
     }
 }
 
@@ -64,11 +65,20 @@ impl<const W: usize> Tree<W> {
     }
 
     /// The record of a rank.
-    pub fn get(&self, rank: u64) -> Option<Record<'_, W>> {
+    pub fn get(&self, mut rank: u64) -> Option<Record<'_, W>> {
         if rank >= self.count {
             return None;
         }
-        self.records_from(rank).next()
+        let mut node = &self.root;
+        loop {
+            match node {
+                Node::Leaf(leaf) => return leaf.records_from(rank as usize).next(),
+                Node::Inner(children) => {
+                    let (at, below) = child_of(children, rank);
+                    (node, rank) = (&children[at].node, below);
+                }
+            }
+        }
     }
 
     /// The records from a rank on.
@@ -93,12 +103,7 @@ impl<const W: usize> Tree<W> {
         let (mut node, mut rank) = (&self.root, 0);
         loop {
             match node {
-                Node::Leaf(bytes) => {
-                    let pack = Pack::<W>::new(bytes);
-                    let places = pack.places();
-                    let at = places.partition_point(|&place| before(&pack.record_at(place)));
-                    return rank + at as u64;
-                }
+                Node::Leaf(leaf) => return rank + leaf.partition_point(before).rank as u64,
                 Node::Inner(children) => {
                     let after = children.partition_point(|child| before(&child.node.first()));
                     let at = after.saturating_sub(1);
@@ -119,15 +124,7 @@ impl<const W: usize> Tree<W> {
         let (mut node, mut rank) = (&self.root, 0);
         loop {
             match node {
-                Node::Leaf(bytes) => {
-                    let pack = Pack::<W>::new(bytes);
-                    let places = pack.places();
-                    let found = places.binary_search_by(|&place| compare(&pack.record_at(place)));
-                    return match found {
-                        Ok(at) => Ok(rank + at as u64),
-                        Err(at) => Err(rank + at as u64),
-                    };
-                }
+                Node::Leaf(leaf) => return leaf.search(compare).above(rank),
                 Node::Inner(children) => {
                     let after = children.partition_point(|child| match child.number.cmp(&number) {
                         Ordering::Less => true,
@@ -142,12 +139,79 @@ impl<const W: usize> Tree<W> {
         }
     }
 
+    /// The rank of the record that begins with `member`, or the one that it would have, in a tree whose order is that of
+    /// numbers, which are spread evenly, and then of members' bytes.
+    pub fn rank_of(
+        &self,
+        member: &[u8],
+        number: u64,
+        number_of: &impl Fn(&Record<'_, W>) -> u64,
+    ) -> Result<u64, u64> {
+        let mut rank = 0;
+        let pass = |children: &[Child<W>]| {
+            rank += children.iter().map(|child| child.count).sum::<u64>();
+        };
+        match self.find(member, number, number_of, pass) {
+            Some((_, found)) => found.above(rank),
+            None => {
+                self.search(number, &|record| (number_of(record), record[0]).cmp(&(number, member)))
+            }
+        }
+    }
+
+    /// The record that begins with `member`, in such a tree. Cheaper than by its rank.
+    pub fn record_of(
+        &self,
+        member: &[u8],
+        number: u64,
+        number_of: &impl Fn(&Record<'_, W>) -> u64,
+    ) -> Option<Record<'_, W>> {
+        match self.find(member, number, number_of, |_| ()) {
+            Some((leaf, found)) => found.is_there.then(|| leaf.record_at(found.place)),
+            None => self.get(self.rank_of(member, number, number_of).ok()?),
+        }
+    }
+
+    /// The leaf of a member and its place there; `None` where several may have its number and lie in several leaves. `pass`
+    /// is told which children are passed on the way.
+    fn find(
+        &self,
+        member: &[u8],
+        number: u64,
+        number_of: &impl Fn(&Record<'_, W>) -> u64,
+        mut pass: impl FnMut(&[Child<W>]),
+    ) -> Option<(&Leaf<W>, Found)> {
+        let mut node = &self.root;
+        let (mut least, mut most) = (0, u64::MAX);
+        loop {
+            match node {
+                Node::Leaf(leaf) => {
+                    let guess = eighth_of(number, least, most);
+                    return Some((leaf, leaf.find(member, number, guess, number_of)));
+                }
+                Node::Inner(children) => {
+                    let after = children.partition_point(|child| child.number < number);
+                    if let Some(next) = children.get(after) {
+                        if next.number == number {
+                            return None;
+                        }
+                        most = next.number;
+                    }
+                    let at = after.saturating_sub(1);
+                    pass(&children[..at]);
+                    least = children[at].number;
+                    node = &children[at].node;
+                }
+            }
+        }
+    }
+
     /// Puts a record in at a rank. `number` knows the order.
     pub fn insert(&mut self, rank: u64, record: &Record<'_, W>, number: Number<'_, W>) {
         debug_assert!(rank <= self.count);
         let is_last = rank == self.count;
         self.count += 1;
-        self.bytes += pack::size_of(record) as u64;
+        self.bytes += pack::record_bytes(record) as u64;
         if let Some(right) = self.root.insert(rank, record, number, is_last) {
             let left = std::mem::replace(&mut self.root, Node::Inner(Vec::new()));
             let (count, bytes) = (self.count - right.count, self.bytes - right.bytes);
@@ -160,7 +224,7 @@ impl<const W: usize> Tree<W> {
     pub fn replace(&mut self, rank: u64, record: &Record<'_, W>, number: Number<'_, W>) {
         debug_assert!(rank < self.count);
         match self.root.replace(rank, record) {
-            Some(before) => self.bytes = self.bytes - before + pack::size_of(record) as u64,
+            Some(before) => self.bytes = self.bytes - before + pack::record_bytes(record) as u64,
             None => {
                 self.remove(rank);
                 self.insert(rank, record, number);
@@ -191,7 +255,7 @@ impl<const W: usize> Tree<W> {
         while let Node::Inner(children) = &mut self.root
             && children.len() <= 1
         {
-            self.root = children.pop().map_or(Node::Leaf(Vec::new()), |child| *child.node);
+            self.root = children.pop().map_or(Node::Leaf(Leaf::new()), |child| *child.node);
         }
         let sum = |number: fn(&Child<W>) -> u64| gone.iter().map(number).sum();
         let (count, bytes) = (sum(|child| child.count), sum(|child| child.bytes));
@@ -206,11 +270,11 @@ impl<const W: usize> Tree<W> {
             self.count -= count;
             self.bytes -= bytes;
             if matches!(&self.root, Node::Inner(children) if children.is_empty()) {
-                self.root = Node::Leaf(Vec::new());
+                self.root = Node::Leaf(Leaf::new());
             }
         }
         if leaf_count > 0 {
-            self.root = Node::Leaf(Vec::new());
+            self.root = Node::Leaf(Leaf::new());
             (self.count, self.bytes) = (0, 0);
         }
         self.count > 0
@@ -228,7 +292,7 @@ impl<const W: usize> Node<W> {
         let mut node = self;
         loop {
             match node {
-                Node::Leaf(bytes) => return Pack::new(bytes).record_at(0),
+                Node::Leaf(leaf) => return leaf.record_at(0),
                 Node::Inner(children) => node = &children[0].node,
             }
         }
@@ -243,28 +307,28 @@ impl<const W: usize> Node<W> {
         is_last: bool,
     ) -> Option<Child<W>> {
         match self {
-            Node::Leaf(bytes) => {
+            Node::Leaf(leaf) => {
                 let place = match is_last {
-                    true => bytes.len(),
-                    false => Pack::<W>::new(bytes).place(rank as usize),
+                    true => leaf.size(),
+                    false => leaf.records_from(rank as usize).place(),
                 };
-                let grown = bytes.len() + pack::size_of(record);
-                if is_last && grown > LEAF_BYTES_MAX && !bytes.is_empty() {
+                let grown = leaf.size() + pack::record_bytes(record);
+                if is_last && grown > LEAF_BYTES_MAX && leaf.size() > 0 {
                     // What is filled from front to end is filled to the brim.
-                    let mut right = Vec::new();
-                    pack::insert(&mut right, 0, record);
+                    let mut right = Leaf::new();
+                    right.insert(0, record);
                     let (number, node) = (number(record), Box::new(Node::Leaf(right)));
-                    let bytes = pack::size_of(record) as u64;
+                    let bytes = pack::record_bytes(record) as u64;
                     return Some(Child { count: 1, bytes, number, node });
                 }
-                pack::insert(bytes, place, record);
-                split_leaf(bytes, number)
+                leaf.insert(place, record);
+                split_leaf(leaf, number)
             }
             Node::Inner(children) => {
                 let (at, rank) = child_for_insert(children, rank, number(record));
                 let child = &mut children[at];
                 child.count += 1;
-                child.bytes += pack::size_of(record) as u64;
+                child.bytes += pack::record_bytes(record) as u64;
                 if rank == 0 {
                     child.number = number(record);
                 }
@@ -288,26 +352,23 @@ impl<const W: usize> Node<W> {
     /// Returns how many bytes the old one had; `None`, and nothing done, when the leaf would be too large.
     fn replace(&mut self, rank: u64, record: &Record<'_, W>) -> Option<u64> {
         match self {
-            Node::Leaf(bytes) => {
-                let pack = Pack::<W>::new(bytes);
-                let mut records = pack.records();
-                let mut start = 0;
-                for _ in 0..=rank {
-                    start = records.place();
-                    records.next();
-                }
+            Node::Leaf(leaf) => {
+                let mut records = leaf.records_from(rank as usize);
+                let start = records.place();
+                records.skip_some(1);
                 let end = records.place();
-                let grown = bytes.len() - (end - start) + pack::size_of(record);
-                let fits = grown <= LEAF_BYTES_MAX || grown <= bytes.len();
+                let grown = leaf.size() - (end - start) + pack::record_bytes(record);
+                let fits = grown <= LEAF_BYTES_MAX || grown <= leaf.size();
                 if fits {
-                    pack::replace(bytes, start, end, record);
+                    leaf.replace(start, end, record);
                 }
                 fits.then_some((end - start) as u64)
             }
             Node::Inner(children) => {
                 let (at, rank) = child_of(children, rank);
                 let before = children[at].node.replace(rank, record)?;
-                children[at].bytes = children[at].bytes - before + pack::size_of(record) as u64;
+                children[at].bytes =
+                    children[at].bytes - before + pack::record_bytes(record) as u64;
                 Some(before)
             }
         }
@@ -316,12 +377,7 @@ impl<const W: usize> Node<W> {
     /// Returns how many bytes of records have gone. Children that go as a whole are put to `gone_children`.
     fn remove(&mut self, rank: u64, count: u64, gone_children: &mut Vec<Child<W>>) -> u64 {
         match self {
-            Node::Leaf(bytes) => {
-                let pack = Pack::<W>::new(bytes);
-                let (start, end) = (pack.place(rank as usize), pack.place((rank + count) as usize));
-                pack::remove(bytes, start, end);
-                (end - start) as u64
-            }
+            Node::Leaf(leaf) => leaf.remove(rank as usize, count as usize) as u64,
             Node::Inner(children) => {
                 let (first, mut rank) = child_of(children, rank);
                 let (mut at, mut left, mut gone) = (first, count, 0);
@@ -370,7 +426,7 @@ impl<const W: usize> Node<W> {
 
     fn is_small(&self) -> bool {
         match self {
-            Node::Leaf(bytes) => bytes.len() < LEAF_BYTES_MIN,
+            Node::Leaf(leaf) => leaf.size() < LEAF_BYTES_MIN,
             Node::Inner(children) => children.len() < CHILDREN_MIN,
         }
     }
@@ -378,7 +434,7 @@ impl<const W: usize> Node<W> {
     /// Can they become one? Their levels are the same.
     fn joins(&self, other: &Node<W>) -> bool {
         match (self, other) {
-            (Node::Leaf(a), Node::Leaf(b)) => a.len() + b.len() <= LEAF_BYTES_JOINED,
+            (Node::Leaf(a), Node::Leaf(b)) => a.size() + b.size() <= LEAF_BYTES_JOINED,
             (Node::Inner(a), Node::Inner(b)) => a.len() + b.len() <= CHILDREN_JOINED,
             _ => false,
         }
@@ -415,26 +471,24 @@ fn child_for_insert<const W: usize>(
 }
 
 /// Splits a leaf that is too large.
-fn split_leaf<const W: usize>(bytes: &mut Vec<u8>, number: Number<'_, W>) -> Option<Child<W>> {
-    if bytes.len() <= LEAF_BYTES_MAX {
+fn split_leaf<const W: usize>(leaf: &mut Leaf<W>, number: Number<'_, W>) -> Option<Child<W>> {
+    if leaf.size() <= LEAF_BYTES_MAX {
         return None;
     }
-    let pack = Pack::<W>::new(bytes);
-    let places = pack.places();
-    let half = bytes.len() / 2;
-    let middle = places.partition_point(|&place| (place as usize) < half).min(places.len() - 1);
-    if middle == 0 {
+    let (place, rank) = leaf.middle();
+    if rank == 0 {
         return None;
     }
-    let place = places[middle];
-    let number = number(&pack.record_at(place));
-    let count = (places.len() - middle) as u64;
-    let gone = bytes.len() as u64 - u64::from(place);
-    let mut right = Vec::new();
-    Room::resize(&mut right, bytes.len() - place as usize);
-    right.copy_from_slice(&bytes[place as usize..]);
-    Room::resize(bytes, place as usize);
-    Some(Child { count, bytes: gone, number, node: Box::new(Node::Leaf(right)) })
+    let number = number(&leaf.record_at(place));
+    let right = leaf.split_off(place);
+    let (count, bytes) = (right.records().count() as u64, right.size() as u64);
+    Some(Child { count, bytes, number, node: Box::new(Node::Leaf(right)) })
+}
+
+/// The eighth of the way from `least` to `most` in which a number between them lies.
+fn eighth_of(number: u64, least: u64, most: u64) -> usize {
+    let step = ((most - least) >> 3).max(1);
+    (number.saturating_sub(least) / step).min(7) as usize
 }
 
 /// Joins a child with a neighbour, if it is small and they fit together.
@@ -455,11 +509,7 @@ fn join_small<const W: usize>(children: &mut Vec<Child<W>>, at: usize) {
     joined.count += right.count;
     joined.bytes += right.bytes;
     match (&mut *joined.node, *right.node) {
-        (Node::Leaf(bytes), Node::Leaf(more)) => {
-            let length = bytes.len();
-            Room::resize(bytes, length + more.len());
-            bytes[length..].copy_from_slice(&more);
-        }
+        (Node::Leaf(leaf), Node::Leaf(more)) => leaf.append(&more),
         (Node::Inner(children), Node::Inner(more)) => children.extend(more),
         _ => unreachable!("children are of one level"),
     }
@@ -477,11 +527,8 @@ impl<'a, const W: usize> TreeRecords<'a, W> {
     fn descend(&mut self, mut node: &'a Node<W>, mut rank: u64) {
         loop {
             match node {
-                Node::Leaf(bytes) => {
-                    self.leaf = Pack::new(bytes).records();
-                    if rank > 0 {
-                        self.leaf.nth(rank as usize - 1);
-                    }
+                Node::Leaf(leaf) => {
+                    self.leaf = leaf.records_from(rank as usize);
                     return;
                 }
                 Node::Inner(children) => {
@@ -537,8 +584,8 @@ impl<'a, const W: usize> TreeRecordsBack<'a, W> {
     fn descend(&mut self, mut node: &'a Node<W>, mut rank: u64) {
         loop {
             match node {
-                Node::Leaf(bytes) => {
-                    let records = Pack::new(bytes).records();
+                Node::Leaf(leaf) => {
+                    let records = leaf.records();
                     self.leaf = records.take((rank as usize).saturating_add(1)).collect();
                     return;
                 }

@@ -6,9 +6,13 @@
 mod cluster;
 mod cores;
 mod default_start;
+mod elements;
+mod large;
+mod probe;
 mod push;
 mod script;
 mod tls;
+mod type_memory;
 mod types;
 
 use std::path::PathBuf;
@@ -49,6 +53,9 @@ pub struct Options {
     /// Of the sections' scenarios only these, separated by commas
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<String>,
+    /// Sections type-memory and large: without the peers, which only stand beside there
+    #[arg(long)]
+    alone: bool,
     #[command(flatten)]
     overrides: Overrides,
     #[command(flatten)]
@@ -72,6 +79,10 @@ enum Section {
     Cache,
     /// Commands of all types against all peers.
     Types,
+    /// Bytes per element of large values, and per key of small ones.
+    TypeMemory,
+    /// Values of ten million elements: cpu of a command, and what another client feels.
+    Large,
     /// Messages to subscribers.
     Push,
     /// Lua scripts.
@@ -137,6 +148,8 @@ pub fn run(options: &Options) -> Result<(), String> {
             Section::Cores => findings.cores()?,
             Section::Cache => findings.cache()?,
             Section::Types => findings.types()?,
+            Section::TypeMemory => findings.type_memory()?,
+            Section::Large => findings.large()?,
             Section::Push => findings.push()?,
             Section::Script => findings.script()?,
             Section::Tls => findings.tls()?,
