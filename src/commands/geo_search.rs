@@ -313,7 +313,7 @@ impl<'v> Asked<'v> {
         let ranges = area.ranges().into_iter();
         let members = ranges.flat_map(|range| {
             let (low, high) = (range.start as f64, range.end as f64);
-            let from = set.partition_point(|_, score| score < low);
+            let from = set.partition_point_at(low, |_, score| score < low);
             set.members_from(from).take_while(move |(_, score)| *score < high)
         });
         let found = members.filter_map(|(member, score)| {

@@ -156,8 +156,8 @@ impl<'a> Bounds<'a> {
             }
             Bounds::Scores(low, high) => {
                 let below = |score: f64, end: Score| score < end.value || low_equal(score, end);
-                set.partition_point(|_, score| below(score, low))
-                    ..set.partition_point(|_, score| within(score, high))
+                set.partition_point_at(low.value, |_, score| below(score, low))
+                    ..set.partition_point_at(high.value, |_, score| within(score, high))
             }
             Bounds::Members(low, high) => {
                 set.partition_point(|member, _| match low {

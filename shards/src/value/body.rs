@@ -9,7 +9,10 @@ use super::stream::Content;
 use super::tree::{Number, Tree};
 use super::{Form, Limits};
 use crate::keyspace::KeyHasher;
+use std::cmp::Ordering;
 
+/// Bytes of a tree that is cut off and freed at once; more are freed bit by bit.
+const FREED_AT_ONCE_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a small collection before its pack.
 const COUNT_BYTES: usize = 4;
 /// Bytes of a body before its trees' records.
@@ -258,14 +261,15 @@ impl<P: Place> Place for &mut P {
     }
 }
 
-/// Records that are freed at once when they are cut off; more go bit by bit.
-pub(super) const FREED_AT_ONCE_MAX: u64 = 512;
-
-/// Frees what was cut off the tree of a list or of a set.
-pub(super) fn discard_elements(place: &mut impl Place, gone: Tree<1>) {
-    if gone.count() > FREED_AT_ONCE_MAX {
+/// Frees what was cut off a tree of a collection.
+pub(super) fn free_tree<const W: usize>(
+    place: &mut impl Place,
+    tree: Tree<W>,
+    trees: impl FnOnce(Tree<W>) -> Trees,
+) {
+    if tree.bytes() > FREED_AT_ONCE_BYTES_MAX {
         let hasher = place.member_hasher();
-        place.discard(Body { hasher, trees: Trees::Elements(gone) });
+        place.discard(Body { hasher, trees: trees(tree) });
     }
 }
 
@@ -321,6 +325,21 @@ impl<'a, const W: usize> Source<'a, W> {
             Source::Tree(tree) => (None, Some(tree.records_back_from(rank))),
         };
         pack.into_iter().flatten().chain(tree.into_iter().flatten())
+    }
+
+    /// The same of a tree in the order of numbers: it holds for all with a smaller one than `number`, and for none with a
+    /// greater one.
+    pub(super) fn partition_point_at(
+        self,
+        number: u64,
+        before: &dyn Fn(&Record<'_, W>) -> bool,
+    ) -> u64 {
+        let Source::Tree(tree) = self else { return self.partition_point(before) };
+        let compare = |record: &Record<'_, W>| {
+            if before(record) { Ordering::Less } else { Ordering::Greater }
+        };
+        let (Ok(rank) | Err(rank)) = tree.search(number, &compare);
+        rank
     }
 
     /// How many records come first for which `before` holds; it must hold for none after one for which it does not.

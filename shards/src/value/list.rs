@@ -1,8 +1,8 @@
 //! Lists: elements by position.
 
 use super::body::{
-    Body, Place, Source, Stored, Trees, discard_elements, insert_small, remove_small,
-    replace_small, small_bytes, tree_of,
+    Body, Place, Source, Stored, Trees, free_tree, insert_small, remove_small, replace_small,
+    small_bytes, tree_of,
 };
 use super::limits::PACK_BYTES_MAX;
 
@@ -126,7 +126,7 @@ impl<P: Place> ListMut<P> {
             Stored::Tree(_) => {
                 let tree = self.place.body_mut().trees.elements_mut();
                 let gone = tree.take_range(at, count);
-                discard_elements(&mut self.place, gone);
+                free_tree(&mut self.place, gone, Trees::Elements);
                 self.shrink();
             }
             Stored::Pack(_) | Stored::Integers(_) => remove_small::<1>(&mut self.place, at, count),

@@ -11,6 +11,7 @@ mod members;
 #[cfg(test)]
 mod model;
 mod pack;
+mod score;
 pub mod set;
 mod sorted_map;
 pub mod sorted_set;

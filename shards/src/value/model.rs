@@ -299,6 +299,7 @@ fn sorted_sets_are_sorted() {
                 assert!(back.iter().eq(all.iter().rev()));
                 let below = all.iter().filter(|(_, score)| *score < 50.0).count() as u64;
                 assert_eq!(read.partition_point(|_, score| score < 50.0), below);
+                assert_eq!(read.partition_point_at(50.0, |_, score| score < 50.0), below);
                 for (rank, (member, score)) in all.iter().enumerate().step_by(37) {
                     assert_eq!(read.rank(member), Some((rank as u64, *score)));
                     assert_eq!(read.at(rank as u64), Some((&member[..], *score)));

@@ -2,7 +2,7 @@
 //! the members came, large ones in that of their hashes.
 
 use super::body::{
-    Body, Place, Source, Stored, Trees, discard_elements, insert_small, remove_small, small_bytes,
+    Body, Place, Source, Stored, Trees, free_tree, insert_small, remove_small, small_bytes,
 };
 use super::integers::Integers;
 use super::limits::PACK_BYTES_MAX;
@@ -220,9 +220,8 @@ impl<P: Place> SetMut<P> {
             }
             Stored::Pack(_) => remove_small::<1>(&mut self.place, rank, count),
             Stored::Tree(_) => {
-                let tree = self.place.body_mut().trees.elements_mut();
-                let gone = tree.take_range(rank, count);
-                discard_elements(&mut self.place, gone);
+                let gone = self.place.body_mut().trees.elements_mut().take_range(rank, count);
+                free_tree(&mut self.place, gone, Trees::Elements);
             }
         }
     }

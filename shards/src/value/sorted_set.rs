@@ -3,11 +3,12 @@
 //! Large ones have two trees: one in that order, one by the members' hashes that knows each one's score.
 
 use super::body::{
-    Body, FREED_AT_ONCE_MAX, Place, Source, Stored, Trees, insert_small, remove_small, tree_of,
+    Body, Place, Source, Stored, Trees, free_tree, insert_small, remove_small, tree_of,
 };
 use super::limits::PACK_BYTES_MAX;
 use super::members;
 use super::pack::Record;
+use super::score::{self, Score};
 use super::tree::Tree;
 use std::cmp::Ordering;
 
@@ -91,6 +92,13 @@ impl<'a> SortedSet<'a> {
         self.source.partition_point(&|record| before(record[0], score_of(record)))
     }
 
+    /// The same, where `before` holds for all members with a score below `score` and for none with one above it. Cost: some
+    /// comparisons of scores, less than without one.
+    pub fn partition_point_at(self, score: f64, before: impl Fn(&[u8], f64) -> bool) -> u64 {
+        let before = |record: &Record<'_, 2>| before(record[0], score_of(record));
+        self.source.partition_point_at(number_of(score), &before)
+    }
+
     /// The rank of a member with a score, or the one that it would have.
     fn find(self, member: &[u8], score: f64) -> Result<u64, u64> {
         let compare =
@@ -108,7 +116,7 @@ impl<'a> SortedSet<'a> {
 }
 
 fn score_of(record: &Record<'_, 2>) -> f64 {
-    f64::from_le_bytes(record[1].try_into().expect("a score has eight bytes"))
+    score::read(record[1])
 }
 
 fn compare(one: (f64, &[u8]), other: (f64, &[u8])) -> Ordering {
@@ -171,8 +179,8 @@ impl<P: Place> SortedSetMut<P> {
         let rank = set.find(member, before).expect("it has this score");
         let found = members::find(Source::Tree(body.scored().1), set.stored, member);
         let in_index = found.expect("every member is in both trees");
-        let bytes = score.to_le_bytes();
-        let record = [member, &bytes];
+        let bytes = Score::new(score);
+        let record = [member, bytes.bytes()];
         let (order, index) = self.place.body_mut().trees.scored_mut();
         index.replace(in_index, &record, &members::number(hasher));
         order.remove(rank);
@@ -210,11 +218,9 @@ impl<P: Place> SortedSetMut<P> {
             let found = index.rank_of(record[0], hash, &members::number(hasher));
             index.remove(found.expect("every member is in both trees"));
         }
-        let order = order.take_range(rank, count);
-        if order.count() > FREED_AT_ONCE_MAX {
-            let trees = Trees::Scored { order, index: Tree::default() };
-            self.place.discard(Body { hasher, trees });
-        }
+        let gone = order.take_range(rank, count);
+        let scored = |order| Trees::Scored { order, index: Tree::default() };
+        free_tree(&mut self.place, gone, scored);
     }
 
     fn take(&mut self, member: &[u8], score: f64) {
@@ -227,8 +233,8 @@ impl<P: Place> SortedSetMut<P> {
         self.grow_for(member);
         let place = self.sorted_set().find(member, score);
         let rank = place.expect_err("it is not there");
-        let bytes = score.to_le_bytes();
-        let record = [member, &bytes];
+        let bytes = Score::new(score);
+        let record = [member, bytes.bytes()];
         if !matches!(self.place.stored(), Stored::Tree(_)) {
             return insert_small(&mut self.place, rank, &record);
         }
