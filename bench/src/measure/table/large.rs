@@ -326,7 +326,7 @@ impl Scene<'_> {
         let all = self.words(self.kind.all, 0);
         self.felt("reply with a tenth of it", |caller| caller.take_long(&borrowed(&all)))?;
         self.felt("saving", save)?;
-        self.felt("COPY", |caller| copy(caller))?;
+        self.felt("COPY", copy)?;
         if let Some(halve) = self.kind.halve {
             let words = self.words(halve, 0);
             self.felt("cutting off half", |caller| call(caller, &words))?;
