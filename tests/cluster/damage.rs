@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 const META: &str = "shard-65535";
 
+/// Without a journal, which would mend what is damaged before anybody sees it.
+const NO_JOURNAL: [&str; 2] = ["--fsync", "everysec"];
+
 /// Enough of it for several records in each shard's log.
 fn fill(cluster: &Cluster) {
     let mut client = cluster.client(cluster.leader());
@@ -64,7 +67,7 @@ fn set_aside(server: &Server, shard: &str) -> usize {
 /// A follower is killed, something is done to its files, and it starts again, under load. It must come to be like the others, and
 /// the whole cluster must survive the loss of another node then.
 fn check_healing(shards: &[&str], harm: impl FnOnce(&mut Server)) {
-    let mut cluster = Cluster::form(3, &[]);
+    let mut cluster = Cluster::form(3, &NO_JOURNAL);
     fill(&cluster);
     let hurt = cluster.follower();
     let others: Vec<usize> = cluster.up().filter(|node| *node != hurt).collect();
@@ -77,7 +80,6 @@ fn check_healing(shards: &[&str], harm: impl FnOnce(&mut Server)) {
             shards.iter().all(|shard| set_aside(server, shard) == 1).then_some(())
         });
         cluster.settle();
-        cluster.is_level();
     });
     assert!(seen.iter().all(|one| one.errors.is_empty()), "{seen:?}");
     check(&cluster, &seen);
@@ -144,7 +146,13 @@ fn an_old_copy_of_a_shard_is_noticed_and_set_aside() {
 #[test]
 fn without_a_majority_of_others_nothing_is_set_aside() {
     for count in [1, 2] {
-        let mut cluster = Cluster::form(count, &[]);
+        // One shard needs no journal either, and here nothing that is damaged may be taken for torn.
+        let mut cluster = Cluster::empty();
+        cluster.add(&["--shards", "1"]);
+        for _ in 1..count {
+            cluster.add(&[]);
+        }
+        cluster.settle();
         fill(&cluster);
         let hurt = count - 1;
         cluster.kill(hurt);

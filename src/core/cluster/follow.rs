@@ -146,6 +146,10 @@ impl Core {
         if shard.serves() {
             // It leads by now.
             shard.admit(&parked.request(), &mut self.stats);
+        } else if shard.group.membership().voters.is_empty() {
+            // It has begun anew meanwhile.
+            shard.sent_back.push(parked);
+            self.send_back_all(local);
         } else {
             shard.server.follow(parked, sight);
         }

@@ -130,7 +130,7 @@ impl Core {
     }
 
     /// Tells the others what the groups of this core are.
-    fn note_groups(&mut self) {
+    pub(super) fn note_groups(&mut self) {
         let is_fit = !self.shared.cluster.fitness.own().is_any();
         for shard in &mut self.shards {
             let group = &mut shard.server.group;

@@ -675,24 +675,30 @@ impl Core {
             if shard.serves() {
                 continue;
             }
-            for parked in std::mem::take(&mut shard.held) {
-                let origin = parked.caller().origin;
-                match origin.target {
-                    Target::Connection { .. } if origin.is_relayed => {
-                        self.answers.write(origin, |out| out.extend_from_slice(AGAIN));
-                    }
-                    // What a command has made of itself: the command is given again, by who gave it.
-                    Target::Connection { .. } if parked.caller().command.flags.internal => {
-                        self.answers.write(origin, |out| {
-                            Reply::new(out, origin.protocol).error(NO_LEADER);
-                        });
-                    }
-                    Target::Connection { .. } => shard.sent_back.push(parked),
-                    _ => shard.held.push_back(parked),
-                }
-            }
-            self.send_back_all(local);
+            self.send_held_back(local);
         }
+    }
+
+    /// What waits for a shard here goes to the node that leads it.
+    pub(super) fn send_held_back(&mut self, local: usize) {
+        let shard = &mut self.shards[local];
+        for parked in std::mem::take(&mut shard.held) {
+            let origin = parked.caller().origin;
+            match origin.target {
+                Target::Connection { .. } if origin.is_relayed => {
+                    self.answers.write(origin, |out| out.extend_from_slice(AGAIN));
+                }
+                // What a command has made of itself: the command is given again, by who gave it.
+                Target::Connection { .. } if parked.caller().command.flags.internal => {
+                    self.answers.write(origin, |out| {
+                        Reply::new(out, origin.protocol).error(NO_LEADER);
+                    });
+                }
+                Target::Connection { .. } => shard.sent_back.push(parked),
+                _ => shard.held.push_back(parked),
+            }
+        }
+        self.send_back_all(local);
     }
 
     /// A request of a client here had no effect: it is sent again.

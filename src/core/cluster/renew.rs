@@ -100,10 +100,12 @@ impl Core {
             return;
         }
         self.give_up_snapshot(local, "ERR the shard is lost on this node");
-        let shard = &mut self.shards[local];
-        shard.refuse_held(NO_LEADER, &mut self.answers);
         let mut turn = ShardTurn { answers: &mut self.answers, stats: &mut self.stats };
-        serve::give_up(shard, &mut turn);
+        serve::give_up(&mut self.shards[local], &mut turn);
+        self.send_held_back(local);
+        let shard = &mut self.shards[local];
+        // Parts of what is asked of several shards.
+        shard.refuse_held(NO_LEADER, &mut self.answers);
         if std::mem::take(&mut shard.snapshots.is_short) {
             self.shared.short_count.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
         }
@@ -119,6 +121,8 @@ impl Core {
             Err(error) => return self.fail(error),
         }
         self.turn.has_new_work = true;
+        // From now on it is not read here.
+        self.note_groups();
         self.note_driven(local);
     }
 
