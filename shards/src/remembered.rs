@@ -155,6 +155,19 @@ impl Remembered {
 }
 
 #[cfg(test)]
+impl Remembered {
+    /// One with something of everything.
+    pub(crate) fn example() -> Remembered {
+        let lane = |number| Lane { node: crate::ids::NodeId(3), process: 5, number };
+        let mut remembered = Remembered::default();
+        remembered.note(Stamp { lane: lane(0), sequence: 1 }, Some(b"$-1\r\n"));
+        remembered.note(Stamp { lane: lane(Lane::WAITS | 4), sequence: 2 }, None);
+        remembered.forget(Stamp { lane: lane(1), sequence: 8 });
+        remembered
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::NodeId;
@@ -246,18 +259,5 @@ mod tests {
             assert_eq!(Remembered::decode(&bytes[..length]), None, "{length}");
         }
         assert_eq!(Remembered::decode(&[&bytes[..], b"x"].concat()), None);
-    }
-}
-
-#[cfg(test)]
-impl Remembered {
-    /// One with something of everything.
-    pub(crate) fn example() -> Remembered {
-        let lane = |number| Lane { node: crate::ids::NodeId(3), process: 5, number };
-        let mut remembered = Remembered::default();
-        remembered.note(Stamp { lane: lane(0), sequence: 1 }, Some(b"$-1\r\n"));
-        remembered.note(Stamp { lane: lane(Lane::WAITS | 4), sequence: 2 }, None);
-        remembered.forget(Stamp { lane: lane(1), sequence: 8 });
-        remembered
     }
 }
