@@ -172,12 +172,14 @@ pub const CATEGORIES: [&str; 21] = [
 /// Commands that Redis puts into categories which do not follow from their rows: by name, a container's with its
 /// subcommands.
 const CATEGORIES_BY_NAME: &[(&str, &[&str])] = &[
+    ("asking", &["connection"]),
     ("cluster|replicas", &["admin", "dangerous"]),
     ("cluster|slaves", &["admin", "dangerous"]),
     ("command", &["connection"]),
     ("debug", &["admin", "dangerous"]),
     ("info", &["dangerous"]),
     ("lastsave", &["admin", "dangerous"]),
+    ("migrate", &["dangerous"]),
     ("readonly", &["connection"]),
     ("readwrite", &["connection"]),
     ("restore", &["dangerous"]),
