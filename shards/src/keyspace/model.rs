@@ -604,6 +604,9 @@ fn few_keys_agree_with_a_map() {
 fn many_keys_agree_with_a_map() {
     let seed = random_seed();
     let (keys, steps) = if cfg!(miri) { (120, 300) } else { (3500, 140_000) };
-    let resizing = check(seed, keys, steps, 4);
-    assert!(cfg!(miri) || resizing.iter().all(|&steps| steps > 10), "{resizing:?}");
+    // A seed may leave a table as large as it is: then another one is tried.
+    let tries = if cfg!(miri) { 1 } else { 4 };
+    let mut all = (0..tries).map(|n| check(seed.wrapping_add(n), keys, steps, 4));
+    let is_covered = all.any(|resizing| resizing.iter().all(|&steps| steps > 10));
+    assert!(cfg!(miri) || is_covered, "no table was looked at while it grew");
 }
