@@ -85,9 +85,12 @@ impl<H: Host> Reads<H> {
     }
 
     /// Is a lease enough for all of them?
+    /// A follower may have applied, and shown, what is committed and not on this node's disk yet: then it is not.
     fn trusts(&self, group: &Group, now: MonotonicTime) -> bool {
         match self.leases {
-            Leases::Trusted => group.lease_valid(now),
+            Leases::Trusted => {
+                group.applied_index() == group.commit_index() && group.lease_valid(now)
+            }
             Leases::Unused => false,
             Leases::Unneeded => true,
         }
