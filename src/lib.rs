@@ -5,6 +5,7 @@ pub mod bits;
 pub mod client;
 pub mod commands;
 pub mod core;
+mod dates;
 pub mod files;
 pub mod geo;
 pub mod glob;

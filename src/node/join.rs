@@ -10,6 +10,7 @@ use crate::client::{Answer, Client, Target};
 use ringraft_shards::ids::{ClusterId, NodeId};
 use ringraft_shards::peer::Secret;
 use ringraft_shards::slot::SlotScheme;
+use ringraft_shards::transaction::NO_LEADER;
 use rustls::ClientConfig;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -120,7 +121,7 @@ fn ask(seed: &str, asking: &Asking<'_>, now_ms: u64) -> Result<Identity, Failed>
 /// Is it an answer of a moment in which nobody leads, or of a node that starts? A directory that asks twice is told the same.
 fn is_passing(text: &str) -> bool {
     const PASSING: [&str; 4] =
-        ["ERR leader not known", "ERR the outcome is not known", "leadership lost", "LOADING"];
+        [NO_LEADER, "ERR the outcome is not known", "leadership lost", "LOADING"];
     PASSING.iter().any(|start| text.starts_with(start))
 }
 

@@ -519,18 +519,7 @@ impl Core {
         let (first, each) =
             if all { (0, took / reads.len() as u32) } else { (reads.len() - 1, took) };
         for read in &reads[first..] {
-            let spans = &self.turn.spans[read.spans.0 as usize..][..read.spans.1 as usize];
-            let arguments = match read.source {
-                Source::Buffer(buffer, length) => {
-                    Arguments::new(self.ring.buffer(buffer, usize::from(length)), spans)
-                }
-                Source::Input(index) => {
-                    Arguments::new(&self.answers.connections.at(index).input, spans)
-                }
-                Source::Mail { message, operation } => {
-                    self.turn.mail[message as usize].batch.operation(operation as usize).1
-                }
-            };
+            let arguments = read.arguments(&self.turn, &self.ring, &self.answers.connections);
             let (log, each_us) = (&mut self.stats.noted.slow, each.as_micros() as u64);
             log.note(read.command, now_ms, each_us, arguments, read.origin, &self.answers);
         }

@@ -5,7 +5,7 @@
 //! taken apart by then. They have stamps as other nodes' requests have, so that it can be asked what became of them. A node alone keeps
 //! nothing.
 
-use super::relay::{AGAIN, Kept, NO_LEADER, Sent, UNSURE, kept_of, put, take_apart};
+use super::relay::{AGAIN, Kept, Sent, UNSURE, kept_of, put, take_apart};
 use crate::commands::{Command, Run};
 use crate::core::Core;
 use crate::core::client::answers::{StampKey, Target};
@@ -14,6 +14,7 @@ use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::ids::NodeId;
 use ringraft_shards::stamp::{Lane, Stamp};
+use ringraft_shards::transaction::NO_LEADER;
 use std::collections::VecDeque;
 
 /// Requests of a client that are kept, by the numbers of their replies.

@@ -20,7 +20,7 @@ use crate::core::transact::participate::Parked;
 use crate::limits::FOLLOWER_PATIENCE_TICKS;
 use crate::settings::values::{Consistency, Routing};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
-use ringraft_shards::ids::{Index, NodeId, ShardId};
+use ringraft_shards::ids::{DatabaseIndex, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::KeyHash;
 use ringraft_shards::serve::{self, Certainty, Sight};
 
@@ -90,11 +90,12 @@ impl Core {
         connection.last_read_here = Some(sequence);
         let protocol = connection.session.protocol;
         let no_touch = connection.session.no_touch;
+        let database = connection.session.database;
         let target = Target::Connection { index, sequence };
         let origin = Origin { rides: false, no_touch, ..Origin::asks(self.id, target, protocol) };
         match pieces.as_slice() {
-            [piece] => self.read_here(piece, origin, command, view, sight),
-            pieces => self.read_in_parts(pieces, origin, command, arguments),
+            [piece] => self.read_here(piece, origin, command, database, view, sight),
+            pieces => self.read_in_parts(pieces, origin, command, database, arguments),
         }
         true
     }
@@ -121,19 +122,10 @@ impl Core {
         piece: &Piece,
         origin: Origin,
         command: &'static Command,
+        database: DatabaseIndex,
         arguments: Arguments<'_>,
         sight: Sight,
     ) {
-        let database = match origin.target {
-            Target::Connection { index, .. } => self.answers.connections.at(index).session.database,
-            Target::Gather { index, .. } => match self.answers.gathers.at(index).target {
-                Target::Connection { index, .. } => {
-                    self.answers.connections.at(index).session.database
-                }
-                _ => unreachable!("parts are of a connection's request"),
-            },
-            _ => unreachable!("clients ask"),
-        };
         let first_key = piece.first_key;
         let request = Request { command, origin, database, first_key, arguments };
         let parked = Parked::copy(&request, None);
@@ -161,6 +153,7 @@ impl Core {
         pieces: &[Piece],
         origin: Origin,
         command: &'static Command,
+        database: DatabaseIndex,
         arguments: &OwnedArguments,
     ) {
         let view = arguments.borrow();
@@ -195,7 +188,8 @@ impl Core {
         for (n, (piece, words)) in parts.into_iter().enumerate() {
             let target = Target::Gather { index: gather, part: n as u32 };
             let sight = Sight::Applied(Index(0));
-            self.read_here(&piece, Origin { target, ..origin }, command, words.borrow(), sight);
+            let origin = Origin { target, ..origin };
+            self.read_here(&piece, origin, command, database, words.borrow(), sight);
         }
     }
 

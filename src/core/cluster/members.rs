@@ -10,7 +10,6 @@ use super::meta::{self, META};
 use super::view::GroupFacts;
 use crate::core::Core;
 use crate::core::client::answers::Origin;
-use crate::core::cluster::relay::NO_LEADER;
 use crate::core::shard::{Request, ShardTurn};
 use crate::limits::{
     HAND_OVER_MS, HELD_FOR_LEADER_MS, LEADERS_APART_TICKS, LEVEL_ENTRIES, TRANSFER_TICKS,
@@ -26,6 +25,7 @@ use ringraft_shards::meta::{
 use ringraft_shards::peer::{Identity, Secret};
 use ringraft_shards::raft::{Group, PeerProgress, Role};
 use ringraft_shards::serve;
+use ringraft_shards::transaction::NO_LEADER;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 

@@ -3,12 +3,12 @@
 //! | part | where |
 //! |---|---|
 //! | what all cores know of the cluster: who leads, who is there | `view.rs` |
-//! | connections to other nodes, and what goes over them | `links.rs`, `wire.rs` |
+//! | connections to other nodes, and what goes over them | `links.rs`, their sockets `links/sockets.rs`, `wire.rs` |
 //! | who is fit to lead: disks, clocks | `fitness.rs` |
 //! | joining, leaving, members of groups, who shall lead | `members.rs`, `meta.rs` |
 //! | replicas that have lost their logs | `renew.rs` |
 //! | snapshots to and from other nodes | `transfer.rs`, `pace.rs`, `install.rs` |
-//! | clients of a node that does not lead | `relay.rs`, what they keep copies of `news.rs`; at the node that does, `relayed.rs`; replies, `scan.rs` |
+//! | clients of a node that does not lead | `relay.rs`, what waits for somebody to lead `relay/held.rs`, what they keep copies of `news.rs`; at the node that does, `relayed.rs`; replies, `scan.rs` |
 //! | requests of own clients that this node leads no more for | `again.rs` |
 //! | what became of requests whose answers were lost | `recall.rs`; their stamps within this process, `lanes.rs` |
 //! | reads that a node answers itself although another one leads | `follow.rs` |

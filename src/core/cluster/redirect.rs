@@ -1,7 +1,6 @@
 //! Clients that are sent to the node that leads instead of having their requests passed on: `-TRY host:port` as kvnode and
 //! RedRaft do it, `-MOVED slot host:port` as Redis Cluster does.
 
-use super::relay::NO_LEADER;
 use crate::commands::{Command, Run};
 use crate::core::Core;
 use crate::core::client::answers::Target;
@@ -12,6 +11,7 @@ use crate::settings::values::Routing;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::NodeId;
 use ringraft_shards::slot::redis_slot;
+use ringraft_shards::transaction::NO_LEADER;
 
 impl Core {
     /// Is a client sent elsewhere with this request? Then it is told so. Under `moved` what names no key is passed on: it is

@@ -10,7 +10,6 @@ use super::meta::{self, META};
 use super::wire::NodeMessage;
 use crate::core::Core;
 use crate::core::client::answers::Origin;
-use crate::core::cluster::relay::NO_LEADER;
 use crate::core::disk::storage::Done;
 use crate::core::shard::{LocalShard, ShardTurn};
 use crate::limits::{LOST_ASK_TICKS, LOST_REST_TICKS};
@@ -18,6 +17,7 @@ use ringraft_shards::ids::{NodeId, ShardId};
 use ringraft_shards::meta::{MetaEntry, MetaState};
 use ringraft_shards::raft::{GroupFailure, Role};
 use ringraft_shards::serve;
+use ringraft_shards::transaction::NO_LEADER;
 
 /// What a core remembers of lost replicas.
 #[derive(Default)]

@@ -10,13 +10,10 @@ use crossbeam_channel::{Receiver, Sender};
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
 use ringraft_shards::keyspace::KeyHasher;
 use ringraft_shards::rdb::{Made, Payload, Payloads};
-use ringraft_shards::transaction::TransactionId;
+use ringraft_shards::transaction::{NO_LEADER, TransactionId};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-
-/// The locks are gone: another node leads, and whoever asks it next is told the same.
-const NO_LOCKS: &str = "ERR leader not known";
 
 /// Which keys a carrier takes, and how.
 pub(super) struct Carriage {
@@ -122,7 +119,7 @@ impl Failure {
             Failure::Connecting => "IOERR error or timeout connecting to the client",
             Failure::Writing(_) => "IOERR error or timeout writing to target instance",
             Failure::Reading(_) => "IOERR error or timeout reading from target instance",
-            Failure::NoLocks | Failure::GivenUp => NO_LOCKS,
+            Failure::NoLocks | Failure::GivenUp => NO_LEADER,
         }
     }
 }

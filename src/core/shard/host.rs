@@ -17,13 +17,13 @@ use ringraft_shards::ids::{DatabaseIndex, Index, NodeId};
 use ringraft_shards::keyspace::{Key, KeyHash};
 use ringraft_shards::raft::{CommittedEntry, ProposeError};
 use ringraft_shards::serve::{Certainty, Fate, Host, Server};
-use ringraft_shards::transaction::{Fetch, LockSet, Record};
+use ringraft_shards::transaction::{Fetch, LockSet, NO_LEADER, Record};
 
 /// What a client is told whose request was not executed, and is not known to have been.
 fn fate_text(fate: Fate<'_>) -> String {
     match fate {
         Fate::Refused(ProposeError::NotLeader { .. }) | Fate::NotLeader { .. } => {
-            "ERR leader not known".to_string()
+            NO_LEADER.to_string()
         }
         Fate::Refused(error @ ProposeError::DiskFull(_)) => format!("MISCONF {error}"),
         Fate::Refused(error) => format!("ERR {error}"),

@@ -6,10 +6,9 @@
 
 use crate::core::Core;
 use crate::core::shard::Request;
-use crate::core::turn::{Source, StagedRead};
+use crate::core::turn::StagedRead;
 use crate::limits::LEASE_LEFT_US;
 use crate::settings::values::Consistency;
-use ringraft_shards::arguments::Arguments;
 use ringraft_shards::ids::MonotonicTime;
 use ringraft_shards::serve::Leases;
 use std::time::{Duration, Instant};
@@ -47,23 +46,13 @@ impl Core {
 
     #[cold]
     fn keep_reads(&mut self, reads: &mut Vec<StagedRead>) {
+        let before = reads.len();
         reads.retain(|read| {
             let shard = &mut self.shards[usize::from(read.shard)];
             if shard.server.reads_in_place() {
                 return true;
             }
-            let spans = &self.turn.spans[read.spans.0 as usize..][..read.spans.1 as usize];
-            let arguments = match read.source {
-                Source::Buffer(buffer, length) => {
-                    Arguments::new(self.ring.buffer(buffer, usize::from(length)), spans)
-                }
-                Source::Input(index) => {
-                    Arguments::new(&self.answers.connections.at(index).input, spans)
-                }
-                Source::Mail { message, operation } => {
-                    self.turn.mail[message as usize].batch.operation(operation as usize).1
-                }
-            };
+            let arguments = read.arguments(&self.turn, &self.ring, &self.answers.connections);
             let request = Request {
                 command: read.command,
                 origin: read.origin,
@@ -71,9 +60,9 @@ impl Core {
                 first_key: read.first_key,
                 arguments,
             };
-            self.turn.has_new_work = true;
             assert!(shard.admit(&request, &mut self.stats), "a read takes no memory");
             false
         });
+        self.turn.has_new_work |= reads.len() < before;
     }
 }

@@ -7,8 +7,11 @@ pub(in crate::core) mod tick;
 
 use crate::commands::Command;
 use crate::core::client::answers::Origin;
+use crate::core::client::connection::Connection;
+use crate::core::client::slab::Slab;
 use crate::core::mail::mailbox::Requests;
-use ringraft_shards::arguments::Span;
+use crate::net::ring::Ring;
+use ringraft_shards::arguments::{Arguments, Span};
 use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::KeyHash;
 use std::time::Duration;
@@ -46,6 +49,27 @@ pub struct StagedRead {
     pub database: DatabaseIndex,
     /// Place of its shard among those of this core.
     pub shard: u16,
+}
+
+impl StagedRead {
+    /// Its arguments, where they lie.
+    pub fn arguments<'a>(
+        &self,
+        turn: &'a Turn,
+        ring: &'a Ring,
+        connections: &'a Slab<Box<Connection>>,
+    ) -> Arguments<'a> {
+        let spans = &turn.spans[self.spans.0 as usize..][..self.spans.1 as usize];
+        match self.source {
+            Source::Buffer(buffer, length) => {
+                Arguments::new(ring.buffer(buffer, usize::from(length)), spans)
+            }
+            Source::Input(index) => Arguments::new(&connections.at(index).input, spans),
+            Source::Mail { message, operation } => {
+                turn.mail[message as usize].batch.operation(operation as usize).1
+            }
+        }
+    }
 }
 
 /// Everything that lives for one turn. Its memory is used again in the next.

@@ -69,16 +69,21 @@ fn suites(text: &str, known: &[Named]) -> Result<Vec<SupportedCipherSuite>, Stri
     words.iter().map(suite).collect()
 }
 
+/// The cipher suites that are asked for, of both versions.
+fn provider(settings: &TlsSettings) -> Result<Arc<CryptoProvider>, Refusal> {
+    let mut cipher_suites =
+        suites(&settings.ciphersuites, SUITES_13).map_err(|cause| ("tls-ciphersuites", cause))?;
+    cipher_suites
+        .extend(suites(&settings.ciphers, SUITES_12).map_err(|cause| ("tls-ciphers", cause))?);
+    Ok(Arc::new(CryptoProvider { cipher_suites, ..default_provider() }))
+}
+
 /// Reads all that the settings name.
 /// Errors: the first that is missing, unreadable or does not fit.
 pub fn load(settings: &TlsSettings) -> Result<Arc<ServerConfig>, Refusal> {
     let certificates = certificates("tls-cert-file", Path::new(&settings.cert_file))?;
     let key = private_key(Path::new(&settings.key_file))?;
-    let mut cipher_suites =
-        suites(&settings.ciphersuites, SUITES_13).map_err(|cause| ("tls-ciphersuites", cause))?;
-    cipher_suites
-        .extend(suites(&settings.ciphers, SUITES_12).map_err(|cause| ("tls-ciphers", cause))?);
-    let provider = Arc::new(CryptoProvider { cipher_suites, ..default_provider() });
+    let provider = provider(settings)?;
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(settings.protocols))
         .map_err(|error| ("tls-protocols", error.to_string()))?;
@@ -111,11 +116,7 @@ pub fn load(settings: &TlsSettings) -> Result<Arc<ServerConfig>, Refusal> {
 pub fn load_client(settings: &TlsSettings) -> Result<Arc<ClientConfig>, Refusal> {
     let shown = certificates("tls-cert-file", Path::new(&settings.cert_file))?;
     let key = private_key(Path::new(&settings.key_file))?;
-    let mut cipher_suites =
-        suites(&settings.ciphersuites, SUITES_13).map_err(|cause| ("tls-ciphersuites", cause))?;
-    cipher_suites
-        .extend(suites(&settings.ciphers, SUITES_12).map_err(|cause| ("tls-ciphers", cause))?);
-    let provider = Arc::new(CryptoProvider { cipher_suites, ..default_provider() });
+    let provider = provider(settings)?;
     let roots = Arc::new(authorities(settings)?);
     let inner = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
     let inner = inner.build().map_err(|error| ("tls-ca-cert-file", error.to_string()))?;
