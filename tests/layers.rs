@@ -10,7 +10,7 @@ use std::path::Path;
 /// From the bottom up. A module uses those of its own layer and below.
 const LAYERS: &[&[&str]] = &[
     // Single things: bounds, numbers, text, bits, the process itself.
-    &["limits", "numbers", "bits", "glob", "geo", "files", "usage", "refusal"],
+    &["limits", "numbers", "dates", "bits", "glob", "geo", "files", "usage", "refusal"],
     // Bytes in and out.
     &["net", "resp", "client", "kvnode_state", "hyperloglog"],
     &["settings"],

@@ -78,9 +78,9 @@ impl std::fmt::Display for Unfit {
     }
 }
 
-/// How the disk of a core does.
+/// How a core does: its disk, and its shards.
 #[derive(Clone, Copy, Debug, Default)]
-struct DiskFacts {
+struct CoreFacts {
     /// Since when its oldest log write is under way, milliseconds.
     oldest_ms: u64,
     p99_us: u64,
@@ -108,7 +108,7 @@ struct Heard {
 #[derive(Debug, Default)]
 pub struct Fitness {
     own: AtomicU8,
-    disks: Mutex<BTreeMap<u16, DiskFacts>>,
+    cores: Mutex<BTreeMap<u16, CoreFacts>>,
     others: Mutex<BTreeMap<NodeId, Heard>>,
 }
 
@@ -133,14 +133,14 @@ impl Fitness {
         self.of(node).is_some_and(|unfit| !unfit.is_any())
     }
 
-    fn note_disk(&self, core: u16, facts: DiskFacts) {
-        self.disks.lock().expect("nobody panics with it").insert(core, facts);
+    fn note_core(&self, core: u16, facts: CoreFacts) {
+        self.cores.lock().expect("nobody panics with it").insert(core, facts);
     }
 
     /// Over all cores.
-    fn disk(&self) -> DiskFacts {
-        let disks = self.disks.lock().expect("nobody panics with it");
-        disks.values().fold(DiskFacts::default(), |all, one| DiskFacts {
+    fn all_cores(&self) -> CoreFacts {
+        let cores = self.cores.lock().expect("nobody panics with it");
+        cores.values().fold(CoreFacts::default(), |all, one| CoreFacts {
             oldest_ms: all.oldest_ms.max(one.oldest_ms),
             p99_us: all.p99_us.max(one.p99_us),
             lacks_shard: all.lacks_shard || one.lacks_shard,
@@ -149,7 +149,7 @@ impl Fitness {
 
     /// The p99 of log writes of this node, microseconds; 0 when there were too few.
     pub fn log_write_p99_us(&self) -> u64 {
-        self.disk().p99_us
+        self.all_cores().p99_us
     }
 
     /// Another node has said how it is.
@@ -232,12 +232,12 @@ impl Core {
             let member = shard.group.config().node;
             member.generation() > 0 && !shard.group.membership().votes(member)
         };
-        let facts = DiskFacts {
+        let facts = CoreFacts {
             lacks_shard: self.shards.iter().any(lacks),
             oldest_ms: self.storage.oldest_write_ms(),
             p99_us: self.storage.log_write_p99_us(),
         };
-        self.shared.cluster.fitness.note_disk(self.id, facts);
+        self.shared.cluster.fitness.note_core(self.id, facts);
         if self.cluster.links.is_some() {
             self.judge_fitness();
         }
@@ -249,15 +249,15 @@ impl Core {
     fn judge_fitness(&mut self) {
         let shared = self.shared.clone();
         let fitness = &shared.cluster.fitness;
-        let (disk, wall_ms) = (fitness.disk(), wall_clock_ms());
+        let (facts, wall_ms) = (fitness.all_cores(), wall_clock_ms());
         let (others_p99_us, ahead_ms) = fitness.others(wall_ms - self.steady_ms());
         let off_ms = clock_ahead_ms(&ahead_ms);
         let unfit = Unfit::DISK_HANGS
-            .when(disk.oldest_ms >= DISK_HANGS_MS)
+            .when(facts.oldest_ms >= DISK_HANGS_MS)
             .or(Unfit::DISK_FULL.when(self.is_short()))
-            .or(Unfit::DISK_SLOW.when(is_slow(disk.p99_us, &others_p99_us)))
+            .or(Unfit::DISK_SLOW.when(is_slow(facts.p99_us, &others_p99_us)))
             .or(Unfit::CLOCK_OFF.when(off_ms.abs() >= CLOCK_UNFIT_MS))
-            .or(Unfit::LACKS_SHARD.when(disk.lacks_shard));
+            .or(Unfit::LACKS_SHARD.when(facts.lacks_shard));
         self.note_clock(off_ms);
         let before = Unfit(fitness.own.swap(unfit.0, Ordering::Relaxed));
         if unfit != before {
@@ -319,7 +319,7 @@ impl Core {
     fn give_leadership_up(&mut self) {
         let shared = self.shared.clone();
         let (fitness, own) = (&shared.cluster.fitness, shared.cluster.own());
-        let is_silent = fitness.disk().oldest_ms >= DISK_SILENT_MS;
+        let is_silent = fitness.all_cores().oldest_ms >= DISK_SILENT_MS;
         let tick = self.cluster.ticks;
         for shard in &mut self.shards {
             let id = shard.server.id;
