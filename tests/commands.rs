@@ -1,6 +1,7 @@
 //! `docs/commands.md` is made from the rows of the command table.
 
-use ringraft::commands::{Arity, Command, Run, table};
+use ringraft::commands::{Arity, Command, Run};
+use ringraft::core::commands::table;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -46,7 +47,7 @@ fn page() -> String {
     let mut groups: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     // A container that does nothing alone is its subcommands.
     let shown = table::rows().iter().filter(|row| {
-        !row.flags.internal && (!matches!(row.run, Run::Container(_)) || row.alone.is_some())
+        !row.flags.internal && (!matches!(row.run, Run::Container) || row.alone.is_some())
     });
     for row in shown {
         let summary = row.summary.replace('|', "\\|");

@@ -1,6 +1,6 @@
 //! What `docs/formats.md` shows of the data directory is what the server reads.
 
-use ringraft::commands::table;
+use ringraft::core::commands::table;
 use ringraft::node::directory::{Directory, Wanted};
 use std::fs;
 

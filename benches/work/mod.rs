@@ -6,7 +6,7 @@ mod piece;
 
 use std::hint::black_box;
 
-use ringraft::commands::table;
+use ringraft::core::commands::table;
 use ringraft::resp::parse::{Bounds, Parser, Step as Parsed};
 use ringraft::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::Span;

@@ -3,8 +3,8 @@
 use super::password::Password;
 use super::selector::Selector;
 use super::user::User;
-use crate::commands::command::{CATEGORIES, named};
-use crate::commands::key_access::Access;
+use crate::core::commands::command::{CATEGORIES, named};
+use crate::core::commands::key_access::Access;
 use crate::resp::quoting::split_words;
 
 /// Why a rule is refused. `Display` is Redis' text.
@@ -189,7 +189,7 @@ impl Selector {
         if word.is_empty() || has_spaces(word) {
             return Err(RuleError::Syntax);
         }
-        if let crate::commands::Run::Container(_) = parent.run {
+        if let crate::commands::Run::Container = parent.run {
             self.set_command(named(name).ok_or(RuleError::Unknown)?, true);
         } else {
             self.allow_first_word(parent, word);

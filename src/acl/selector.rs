@@ -2,9 +2,10 @@
 //!
 //! A user has one, and may have more, each for itself: a request is allowed when one of them allows all of it.
 
-use crate::commands::command::categories;
-use crate::commands::key_access::{Access, Channels};
-use crate::commands::{Command, Run, table};
+use crate::commands::{Command, Run};
+use crate::core::commands::command::categories;
+use crate::core::commands::key_access::{Access, Channels};
+use crate::core::commands::table;
 use crate::glob::Glob;
 use ringraft_shards::arguments::Arguments;
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,7 +90,7 @@ impl Selector {
     fn set_row(&mut self, row: &Command, is_allowed: bool) {
         self.set_bit(row.number, is_allowed);
         self.first_words.remove(&row.number);
-        if let Run::Container(_) = row.run {
+        if let Run::Container = row.run {
             let own = table::rows().iter().filter(|other| other.parent == row.name);
             own.for_each(|own| self.set_bit(own.number, is_allowed));
         }

@@ -4,8 +4,8 @@ use super::rules::{RuleError, joined};
 use super::selector::Denied;
 use super::user::{Denial, User};
 use super::users::Users;
-use crate::commands::key_access::Channels;
-use crate::commands::table;
+use crate::core::commands::key_access::Channels;
+use crate::core::commands::table;
 use ringraft_shards::arguments::OwnedArguments;
 
 fn user(rules: &str) -> User {

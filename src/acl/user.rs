@@ -3,7 +3,7 @@
 use super::password::{Password, is_among};
 use super::selector::{Denied, Selector, allows_channel};
 use crate::commands::Command;
-use crate::commands::key_access::{Access, Channels};
+use crate::core::commands::key_access::{Access, Channels};
 use crate::refusal::Refusal;
 use crate::resp::quoting::quote_into;
 use ringraft_shards::arguments::Arguments;

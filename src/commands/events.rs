@@ -314,15 +314,14 @@ impl Events<'_, '_> {
 
 /// Does the row need a rule here?
 pub fn may_change_keys(row: &Command) -> bool {
-    let is_of_items =
-        !matches!(row.run, Run::Record | Run::Serve | Run::Container(_) | Run::Session(_));
+    let is_of_items = !matches!(row.run, Run::Record | Run::Serve | Run::Container | Run::Session);
     row.flags.write && is_of_items
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::table;
+    use crate::core::commands::table;
 
     /// Rows of the server's own that change no key of a client.
     const OWN: &[&str] =

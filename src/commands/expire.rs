@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn clients_do_not_find_the_rows_of_the_leader() {
         for name in [EXPIRE_KEYS, EVICT_KEYS, TURN_BACK] {
-            assert!(crate::commands::table::find(name.as_bytes()).is_none());
+            assert!(crate::core::commands::table::find(name.as_bytes()).is_none());
         }
     }
 }

@@ -1,20 +1,27 @@
 //! The HELP of every container, written from the rows of its subcommands.
 
 use super::refusal::Outcome;
-use super::{Call, Run, table};
+use super::{Call, Command, families};
 use crate::resp::reply::Reply;
 
-/// Lists the subcommands of the container that the called row belongs to.
+/// Lists the subcommands of the container that the called row belongs to. Panics when it is of no family of values.
 pub fn help(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let parent = call.command.parent;
-    let container = table::find(parent.as_bytes()).expect("a subcommand has a parent");
-    let Run::Container(rows) = container.run else { unreachable!("a parent is a container") };
+    let container = families::find(call.command.parent).expect("a subcommand has a parent");
+    list(container.name, container.subcommands.iter(), reply);
+    Ok(())
+}
+
+/// Lists these subcommands of a container.
+pub fn list<'a>(
+    container: &str,
+    rows: impl ExactSizeIterator<Item = &'a Command>,
+    reply: &mut Reply<'_>,
+) {
     reply.array(1 + 2 * rows.len());
-    let title = parent.to_ascii_uppercase();
+    let title = container.to_ascii_uppercase();
     reply.simple(&format!("{title} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
     for row in rows {
         reply.simple(&row.name.to_ascii_uppercase());
         reply.simple(&format!("    {}", row.summary));
     }
-    Ok(())
 }

@@ -1,56 +1,36 @@
-//! The command table: one row and one function per command.
+//! Commands on values, and what a row of the command table says.
 //!
-//! Each family file opens with its rows, functions below in the same order. Gates (arity, password,
-//! memory, state) read only the row and never name a command.
+//! One row and one function per command. Each family file opens with its rows, functions below in the same order. Gates (arity,
+//! password, memory, state) read only the row and never name a command. Nothing here knows of cores, connections or
+//! other nodes: the commands that need them, and the table of all, are in `core::commands`.
 
-pub mod acl;
 pub mod bit;
 pub mod bitfield;
-pub mod client;
-pub mod cluster;
-pub mod command;
-pub mod command_log;
-pub mod config;
-pub mod connection;
 pub mod counter;
 pub mod database;
-pub mod debug;
 pub mod dump;
 pub mod events;
 pub mod expire;
-pub mod failover;
-pub mod function;
+pub mod families;
 pub mod geo;
 pub mod geo_search;
 pub mod hash;
 pub mod hash_expire;
 pub mod help;
 pub mod hyperloglog;
-pub mod info;
-pub mod key_access;
 pub mod key_search;
 pub mod keys;
-pub mod latency;
 pub mod lcs;
 pub mod list;
 pub mod lots;
-pub mod member;
-pub mod memory;
-pub mod migrate;
 pub mod module;
-mod numbered;
 pub mod object;
 pub mod options;
 pub mod pattern;
-pub mod persistence;
-pub mod pubsub;
-pub mod raft;
 pub use crate::refusal;
 mod row;
 pub mod scan;
-pub mod script;
 pub mod secrets;
-pub mod server;
 pub mod set;
 pub mod set_operations;
 pub mod sort;
@@ -60,17 +40,13 @@ pub mod stream_id;
 pub mod stream_info;
 pub mod stream_read;
 pub mod string;
-pub mod table;
 #[cfg(test)]
 mod tests;
-pub mod tracking;
 pub mod zset;
 pub mod zset_operations;
 pub mod zset_range;
 pub mod zset_walk;
 
-use crate::core::SessionContext;
-use crate::core::shard::ShardContext;
 use crate::resp::reply::Reply;
 pub use key_search::{Keys, Search};
 use refusal::{Outcome, Refusal};
@@ -82,7 +58,7 @@ use ringraft_shards::value::set::Set;
 use ringraft_shards::value::sorted_set::SortedSet;
 use ringraft_shards::value::stream::Stream;
 use ringraft_shards::waiting::WaitKind;
-pub use row::{block, container, plain, read, script_row, session, shard, write};
+pub use row::{apart, block, container, plain, read, script_row, write};
 pub use secrets::Secrets;
 use smallvec::SmallVec;
 use std::ops::RangeInclusive;
@@ -289,10 +265,6 @@ impl Arity {
     }
 }
 
-/// The function of a row that runs on the connection's core.
-pub type RunSession =
-    fn(&mut SessionContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>;
-
 /// What runs a command.
 #[derive(Clone, Copy)]
 pub enum Run {
@@ -300,14 +272,14 @@ pub enum Run {
     Read(fn(&Call<'_>, &View<'_>, &mut Reply<'_>) -> Outcome),
     /// Changes the keyspace of one shard, through its log.
     Write(fn(&Call<'_>, &mut Edit<'_>, &mut Reply<'_>) -> Outcome),
-    /// Nothing itself: the second word names one of these rows.
-    Container(&'static [Command]),
+    /// Nothing itself: the second word names one of its subcommands.
+    Container,
     /// Needs nothing but its arguments.
     Plain(fn(&Call<'_>, &mut Reply<'_>) -> Outcome),
-    /// Runs on the core of the connection, with all that the core has.
-    Session(RunSession),
-    /// Runs beside the items of one shard, outside its log: it changes no item.
-    Shard(fn(&mut ShardContext<'_>, &Call<'_>, &mut Reply<'_>) -> Result<Answer, Refusal>),
+    /// Runs on the core of the connection: the core has its function.
+    Session,
+    /// Runs beside the items of one shard, outside its log, and changes no item: the core has its function.
+    Shard,
     /// As a write; when it finds nothing and its row says what it waits for, the client waits.
     Block(fn(&Call<'_>, &mut Edit<'_>, &mut Reply<'_>) -> Outcome),
     /// A step of a transaction over several shards, in a shard's log.
@@ -490,9 +462,6 @@ impl Group {
     }
 }
 
-/// What a command of the session does in EXEC.
-pub type RunQueued = fn(&crate::core::Core, &Call<'_>, &mut Reply<'_>) -> Outcome;
-
 /// Facts about a command that gates and COMMAND INFO read. Built by the methods of [`Command`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
@@ -546,10 +515,10 @@ pub struct Flags {
     pub fill: Fill,
 }
 
-/// One row of the command table.
+/// One row of the command table. `W` is what those add to it who have functions of their own.
 #[derive(Clone, Copy)]
-pub struct Command {
-    /// Its number in log entries, given by [`table`].
+pub struct Command<W: 'static = ()> {
+    /// Its number in log entries, given by the table of all commands.
     pub number: u16,
     /// Lower-case name; a subcommand's is only the second word.
     pub name: &'static str,
@@ -561,6 +530,10 @@ pub struct Command {
     pub keys: Keys,
     /// What runs it.
     pub run: Run,
+    /// The rows that a second word names.
+    pub subcommands: &'static [Command<W>],
+    /// What is added to it.
+    pub work: W,
     /// How it reaches the shards.
     pub spread: Spread,
     /// Facts for gates.
@@ -569,8 +542,6 @@ pub struct Command {
     pub secrets: Secrets,
     /// What a container does without a second word.
     pub alone: Option<fn(&Call<'_>, &mut Reply<'_>) -> Outcome>,
-    /// What it does in EXEC, where it cannot wait.
-    pub queued: Option<RunQueued>,
     /// What it waits for.
     pub wait: Option<Wait>,
     /// Looks at its arguments before they are sent to several shards, where nobody would hear of a refusal.

@@ -240,7 +240,7 @@ pub fn rank_range(start: i64, stop: i64, count: u64) -> Range<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::table;
+    use crate::core::commands::table;
 
     #[test]
     fn ranks_are_cut_as_redis_does() {

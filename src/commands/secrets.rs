@@ -103,7 +103,7 @@ fn is_secret(name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::commands::table;
+    use crate::core::commands::table;
     use ringraft_shards::arguments::OwnedArguments;
 
     #[test]

@@ -1,7 +1,7 @@
 //! Runs commands on a keyspace in tests that need more of it than a transcript can show.
 
 use super::refusal::Refusal;
-use super::{Call, Run, table};
+use super::{Call, Run, families};
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::DatabaseIndex;
@@ -38,7 +38,7 @@ impl Runner {
     pub fn try_run(&mut self, words: &[&str]) -> Result<Vec<u8>, Refusal> {
         let owned: OwnedArguments = words.iter().map(|word| word.as_bytes()).collect();
         let arguments = owned.borrow();
-        let mut rows = table::rows().iter();
+        let mut rows = families::FAMILIES.iter().copied().flatten();
         let command = rows.find(|row| arguments.is(0, row.name)).expect("a known command");
         let hasher = self.keyspace.hasher();
         let first_key = command.first_key(arguments, hasher);

@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod commands;
 pub mod disk;
 pub mod gather;
 pub mod mail;

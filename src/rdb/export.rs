@@ -5,7 +5,7 @@
 
 use super::Progress;
 use crate::client::{Answer, Client, Target};
-use crate::commands::info::REDIS_VERSION;
+use crate::core::commands::info::REDIS_VERSION;
 use crate::limits::PRINT_BUFFER_BYTES;
 use crate::node::run::{Node, random_digits};
 use crate::node::{self, Refusal};

@@ -4,8 +4,9 @@
 //! finds out many keys that the next one needs. What it does meanwhile is thrown away.
 
 use crate::acl::user::{Denial, User};
-use crate::commands::{Call, Command, Gather, Run as RunKind, Spread, table};
+use crate::commands::{Call, Command, Gather, Run as RunKind, Spread};
 use crate::core::client::rights::refusal;
+use crate::core::commands::table;
 use crate::core::push::{Push, TopicKind};
 use crate::core::shard::{run_operation, seed_of};
 use crate::core::transact::everywhere::{Sights, needs_every_key};
@@ -218,7 +219,7 @@ impl Run {
         }
         let view = arguments.borrow();
         match command.run {
-            RunKind::Session(_) => self.of_session(command, view),
+            RunKind::Session => self.of_session(command, view),
             RunKind::Plain(run) => {
                 let mut out = Vec::new();
                 let call = self.call(command, view);

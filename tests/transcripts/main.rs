@@ -39,7 +39,7 @@ mod reply;
 mod script;
 mod server;
 
-use ringraft::commands::table;
+use ringraft::core::commands::table;
 use script::Script;
 use server::{InProcess, Server};
 use std::fs;

@@ -6,7 +6,7 @@
 use crate::reply;
 use crate::script::{Version, version};
 use crate::server::Server;
-use ringraft::commands::table;
+use ringraft::core::commands::table;
 use ringraft::resp::reply::Protocol;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,6 +1,7 @@
 //! What transcripts run against: here, the command functions on a keyspace in this process.
 
-use ringraft::commands::{Call, Command, Run, table};
+use ringraft::commands::{Call, Command, Run};
+use ringraft::core::commands::table;
 use ringraft::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::DatabaseIndex;
@@ -31,8 +32,10 @@ pub fn runs_in_process(row: &Command) -> bool {
     match row.run {
         Run::Read(_) | Run::Write(_) | Run::Block(_) => !row.flags.internal,
         Run::Plain(_) => row.name != "help" && !row.flags.random_reply && !row.flags.internal,
-        Run::Container(subcommands) => subcommands.iter().any(runs_in_process),
-        Run::Session(_) | Run::Shard(_) | Run::Record | Run::Serve | Run::Script(_) => false,
+        Run::Container => {
+            table::rows().iter().any(|other| other.parent == row.name && runs_in_process(other))
+        }
+        Run::Session | Run::Shard | Run::Record | Run::Serve | Run::Script(_) => false,
     }
 }
 
@@ -79,8 +82,8 @@ impl InProcess {
                 run(&call, &mut self.keyspace.edit(self.database, self.now_ms), reply)
             }
             Run::Plain(run) => run(&call, reply),
-            Run::Container(_) => unreachable!("a container lacks its second word"),
-            Run::Session(_) | Run::Shard(_) | Run::Record | Run::Serve | Run::Script(_) => {
+            Run::Container => unreachable!("a container lacks its second word"),
+            Run::Session | Run::Shard | Run::Record | Run::Serve | Run::Script(_) => {
                 panic!("{} needs a whole server", command.name)
             }
         });

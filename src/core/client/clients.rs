@@ -1,7 +1,7 @@
 //! The clients of a core as operators see them: described, closed, held back (CLIENT LIST, KILL, PAUSE).
 
-use crate::commands::tracking::redirection;
 use crate::core::client::connection::{Address, Connection, Hold};
+use crate::core::commands::tracking::redirection;
 use crate::core::push::{TopicKind, TrackingMode};
 use crate::core::wait::waiting::End;
 use crate::core::{Core, Pause};

@@ -7,12 +7,13 @@
 use crate::commands::options::timeout_of;
 use crate::commands::pattern::wants_order;
 use crate::commands::scan::{Cursor, ScanOptions};
-use crate::commands::{Answer, Call, Command, Gather, Run, Spread, table};
+use crate::commands::{Answer, Call, Command, Gather, Run, Spread};
 use crate::core::Core;
 use crate::core::client::answers::{Origin, Target};
 use crate::core::client::connection::{self, Hold};
 use crate::core::client::intake::{OUT_OF_MEMORY, forward};
 use crate::core::client::session::{Queued, ReplyMode};
+use crate::core::commands::table;
 use crate::core::gather::context::{SessionContext, run_session};
 use crate::core::gather::{GatherState, Merge, Part};
 use crate::core::mail::mailbox::Mail;
@@ -298,7 +299,7 @@ impl Core {
         arguments: OwnedArguments,
     ) {
         match command.run {
-            Run::Session(_) | Run::Plain(_) | Run::Container(_) => {
+            Run::Session | Run::Plain(_) | Run::Container => {
                 let clock = Instant::now();
                 let mut out = Vec::new();
                 let outcome = self.run_here(index, target, command, arguments.borrow(), &mut out);
@@ -328,7 +329,7 @@ impl Core {
             Run::Read(_)
             | Run::Write(_)
             | Run::Block(_)
-            | Run::Shard(_)
+            | Run::Shard
             | Run::Record
             | Run::Serve => {
                 let database = self.answers.connections.at(index).session.database;
@@ -354,15 +355,15 @@ impl Core {
         let seed = self.chance.bits();
         let call = self.keyless_call(command, arguments, seed);
         match command.run {
-            Run::Session(run) => run_session(
-                run,
+            Run::Session => run_session(
+                table::session_work(command),
                 &mut SessionContext { core: self, index, target },
                 &call,
                 out,
                 protocol,
             ),
             Run::Plain(run) => run(&call, &mut Reply::new(out, protocol)).map(|()| Answer::Now),
-            Run::Container(_) => {
+            Run::Container => {
                 let run = command.alone.expect("the arity demands a second word of others");
                 run(&call, &mut Reply::new(out, protocol)).map(|()| Answer::Now)
             }
@@ -444,7 +445,7 @@ impl Core {
             self.answers.connections.at_mut(index).last_ordered = Some(sequence);
         }
         let side_by_side = matches!(command.spread, Spread::Everywhere(_)) && !command.run.writes()
-            || matches!(command.run, Run::Shard(_));
+            || matches!(command.run, Run::Shard);
         if pieces.len() > 1 && joins(command) {
             let manner = (origin.protocol, origin.no_touch);
             let member = Member::new(target, origin.protocol, Some(command));

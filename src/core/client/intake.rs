@@ -4,11 +4,12 @@
 //! shard without being copied (a local read), or copied once (a write, or a request for another core).
 //! Everything else takes the slow path in `dispatch.rs`.
 
-use crate::commands::{Keys, Run, Spread, table};
+use crate::commands::{Keys, Run, Spread};
 use crate::core::Core;
 use crate::core::client::answers::{Origin, StampKey, Target};
 use crate::core::client::connection::{Hold, Kind};
 use crate::core::client::session::ReplyMode;
+use crate::core::commands::table;
 use crate::core::mail::mailbox::Outbox;
 use crate::core::mail::router::Router;
 use crate::core::observe::stats::Stats;

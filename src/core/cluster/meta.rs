@@ -4,7 +4,8 @@
 //! (`ringraft_shards::meta`), and its one command takes an entry in. So what is proven of shards is proven of it. A node that
 //! is alone has none; the first join founds it.
 
-use crate::commands::{Arity, Call, Command, Group, Keys, write};
+use crate::commands::{Arity, Call, Command, Group, Keys};
+use crate::core::commands::{Row, write};
 use crate::core::shard::LocalShard;
 use crate::refusal::{Outcome, Refusal};
 use crate::resp::reply::Reply;
@@ -18,9 +19,11 @@ use ringraft_shards::meta::{MetaEntry, MetaState, Outcome as MetaOutcome};
 pub const META: ShardId = ShardId(u16::MAX);
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[write(NAME, Arity::AtLeast(3), Keys::NONE, apply)
-    .internal()
-    .about(Group::Raft, "7.2.0", "Takes in what the nodes of a cluster agree on.")];
+pub const COMMANDS: &[Row] = &[write(NAME, Arity::AtLeast(3), Keys::NONE, apply).internal().about(
+    Group::Raft,
+    "7.2.0",
+    "Takes in what the nodes of a cluster agree on.",
+)];
 
 const NAME: &str = "meta-entry";
 const FOUND: &[u8] = b"found";
@@ -41,7 +44,7 @@ pub(super) fn entry(entry: &MetaEntry, told: &str) -> OwnedArguments {
 
 /// The row.
 pub(super) fn row() -> &'static Command {
-    crate::commands::table::internal(NAME)
+    crate::core::commands::table::internal(NAME)
 }
 
 /// The state of a meta group's items, and how many entries have made it.

@@ -7,9 +7,9 @@
 use super::relay::{Relay, put};
 use super::wire::NodeMessage;
 use crate::commands::Command;
-use crate::commands::tracking::wanted;
 use crate::core::Core;
 use crate::core::client::connection::Kind;
+use crate::core::commands::tracking::wanted;
 use crate::core::gather::bulk_of;
 use crate::core::push::{Tracking, TrackingMode};
 use crate::resp::read::Elements;

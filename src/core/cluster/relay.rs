@@ -13,11 +13,12 @@ pub(super) use held::WaitingRequest;
 use super::scan::ReplyScanner;
 use super::wire::{ClientKey, NodeMessage};
 use crate::commands::options::{timeout_of, with_timeout};
-use crate::commands::{Command, Run, Spread, table};
+use crate::commands::{Command, Run, Spread};
 use crate::core::Core;
 use crate::core::client::answers::Target;
 use crate::core::client::connection::{Hold, Kind};
 use crate::core::client::session::{Queued, Transaction};
+use crate::core::commands::table;
 use crate::limits::{OLD_LEADER_TICKS, RELAY_KEPT_BYTES_MAX};
 use crate::resp::reply::{Protocol, Reply};
 use crate::settings::values::Consistency;
@@ -149,9 +150,7 @@ pub(super) fn kept_of(command: &Command) -> Kept {
         Run::Read(_) => Kept::Read,
         Run::Write(_) | Run::Block(_) | Run::Script(_) => Kept::Write,
         // WATCH, WAIT, SCRIPT LOAD ...: once more does not hurt.
-        Run::Session(_) | Run::Container(_) if !command.flags.write && !command.flags.admin => {
-            Kept::Read
-        }
+        Run::Session | Run::Container if !command.flags.write && !command.flags.admin => Kept::Read,
         _ => Kept::Untold,
     }
 }
@@ -187,10 +186,10 @@ pub struct Relay {
 /// Does a command need the node that leads?
 fn relays(command: &Command) -> bool {
     match command.run {
-        Run::Read(_) | Run::Write(_) | Run::Block(_) | Run::Script(_) | Run::Shard(_) => true,
+        Run::Read(_) | Run::Write(_) | Run::Block(_) | Run::Script(_) | Run::Shard => true,
         Run::Record | Run::Serve => false,
         Run::Plain(_) => false,
-        Run::Session(_) | Run::Container(_) => {
+        Run::Session | Run::Container => {
             command.flags.for_leader || matches!(command.spread, Spread::Everywhere(_))
         }
     }
@@ -229,7 +228,7 @@ impl Core {
         let needs_leader = needs_leader || is_tracking && transaction.is_none();
         if (command.parent, command.name) == ("cluster", "failover")
             && transaction.is_none()
-            && crate::commands::failover::asks_for_force(arguments.borrow()).is_ok()
+            && crate::core::commands::failover::asks_for_force(arguments.borrow()).is_ok()
             && let Some(leader) = self.shared.cluster.route()
         {
             // The one that leads is asked to make way for this one.

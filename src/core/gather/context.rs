@@ -1,11 +1,12 @@
 //! What a session command may use: its core, its connection, and all other cores through questions.
 
-use crate::commands::{Answer, Call, Gather, RunSession, table};
+use crate::commands::{Answer, Call, Gather};
 use crate::core::Core;
 use crate::core::client::answers::{Origin, Target};
 use crate::core::client::connection::{Connection, Hold};
 use crate::core::client::session::Session;
 use crate::core::cluster::relay::{AGAIN, UNSURE};
+use crate::core::commands::{RunSession, table};
 use crate::core::gather::{Findings, GatherState, Merge, Part};
 use crate::core::mail::mailbox::Mail;
 use crate::core::observe::command_log::Trait;

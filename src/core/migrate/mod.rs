@@ -10,9 +10,9 @@
 mod carrier;
 mod line;
 
-use crate::commands::table;
 use crate::core::client::answers::Target;
 use crate::core::client::connection::Hold;
+use crate::core::commands::table;
 use crate::core::mail::mailbox::MailboxSender;
 use crate::core::shard::LocalShard;
 use crate::core::transact::participate::{Ask, Copies, Found, What};

@@ -189,7 +189,7 @@ mod tests {
         assert!(log.takes_all());
         let long = vec![b'x'; 200];
         let owned: OwnedArguments = std::iter::repeat_n(long.as_slice(), 40).collect();
-        let get = crate::commands::table::find(b"get").expect("there is GET");
+        let get = crate::core::commands::table::find(b"get").expect("there is GET");
         for _ in 0..3 {
             log.add(get, 7, 1000, owned.borrow(), None);
         }

@@ -2,8 +2,8 @@
 //!
 //! Names end in their unit; counters in `_total`. The same numbers as INFO's, by core, shard and command.
 
-use crate::commands::table;
 use crate::core::Core;
+use crate::core::commands::table;
 use crate::core::gather::report::Totals;
 use crate::core::observe::stats::CommandStats;
 use crate::settings::values::Word;
@@ -49,7 +49,7 @@ fn server(page: &mut Page, core: &Core, totals: &Totals) {
     let labels = format!(
         "{{version=\"{}\",redis_version=\"{}\",mode=\"{}\",run_id=\"{}\"}}",
         env!("CARGO_PKG_VERSION"),
-        crate::commands::info::REDIS_VERSION,
+        crate::core::commands::info::REDIS_VERSION,
         core.settings.mode.word(),
         core.shared.run_id
     );

@@ -1,6 +1,7 @@
 //! What a core counts: per command, per connection, per hop. Plain numbers, merged when somebody asks.
 
-use crate::commands::{Command, table};
+use crate::commands::Command;
+use crate::core::commands::table;
 use crate::core::observe::command_log::{CommandLog, Trait};
 use crate::core::observe::latency::{Event, LatencyMonitor};
 use crate::refusal::Outcome;

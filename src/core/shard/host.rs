@@ -1,11 +1,12 @@
 //! The shard as the engine's server sees it: what the server asks of commands, and how it answers.
 
+use crate::commands::Run;
 use crate::commands::expire::TURN_BACK;
-use crate::commands::{Run, table};
 use crate::core::client::answers::{Origin, Target};
 use crate::core::client::intake::OUT_OF_MEMORY;
 use crate::core::client::session::Watched;
 use crate::core::cluster::relay::{AGAIN, UNSURE};
+use crate::core::commands::table;
 use crate::core::shard::run::run_read;
 use crate::core::shard::{Caller, LocalShard, Request, Set, ShardTurn};
 use crate::core::transact::participate::{Ask, Found, Parked, is_step};

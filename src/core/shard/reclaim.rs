@@ -7,11 +7,11 @@
 //! limit may have been lowered, or reads have built an index. Then some is evicted each turn until it is enough.
 
 use crate::commands::Command;
-use crate::commands::config::SET_LIMITS;
 use crate::commands::expire::{EVICT_KEYS, EXPIRE_KEYS};
 use crate::commands::hash_expire::EXPIRE_FIELDS;
-use crate::commands::table;
 use crate::core::client::answers::{Origin, Target};
+use crate::core::commands::config::SET_LIMITS;
+use crate::core::commands::table;
 use crate::core::observe::stats::Stats;
 use crate::core::shard::{LocalShard, Request};
 use crate::limits::{ENDED_FIELDS_OPERATIONS_MAX, ENDED_FIELDS_PER_OPERATION};

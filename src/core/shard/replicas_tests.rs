@@ -1,7 +1,7 @@
 //! The process' shards as members of one group of three, in memory: what clients are told when leadership moves.
 
-use crate::commands::table;
 use crate::core::client::answers::{Answers, Origin, Target};
+use crate::core::commands::table;
 use crate::core::disk::snapshots::ShardSnapshots;
 use crate::core::observe::stats::Stats;
 use crate::core::shard::{LocalShard, Request, ShardTurn};

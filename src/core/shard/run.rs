@@ -1,8 +1,9 @@
 //! What a shard's commands do to its items: sets in their order, entries that nobody waits for, single reads.
 
 use crate::commands::events::note_events;
-use crate::commands::{Answer, Call, Command, Run, table};
+use crate::commands::{Answer, Call, Command, Run};
 use crate::core::client::answers::{Answers, Target};
+use crate::core::commands::table;
 use crate::core::observe::stats::Stats;
 use crate::core::push::writer_of;
 use crate::core::shard::{Caller, LocalShard, Request, Set, ShardContext};
@@ -89,7 +90,7 @@ impl LocalShard {
                     let seed = seed_of(batch_seed, waiting.place as usize);
                     let Caller { command, origin } = waiting.who;
                     match command.run {
-                        Run::Shard(_) => {
+                        Run::Shard => {
                             if let Some(reply) = self.tend(operation, waiting.who, arguments, stats)
                             {
                                 answers.write(origin, |out| out.extend_from_slice(&reply));
@@ -206,7 +207,7 @@ impl LocalShard {
             let request = Request { command, origin, database, first_key, arguments };
             let start = Instant::now();
             let reply = match (command.run, origin.target) {
-                (Run::Shard(_), _) => self.tend(operation, waiting.who, arguments, stats),
+                (Run::Shard, _) => self.tend(operation, waiting.who, arguments, stats),
                 (_, Target::Block(_)) => self.read_or_wait(&request, time, stats),
                 _ => {
                     let mut out = Vec::new();
@@ -231,9 +232,7 @@ impl LocalShard {
         arguments: Arguments<'_>,
         stats: &mut Stats,
     ) -> Option<Vec<u8>> {
-        let Run::Shard(run) = command.run else {
-            unreachable!("the caller looked");
-        };
+        let run = table::shard_work(command);
         let seed = self.random();
         let (first_key, hasher) = (operation.first_key(), self.keyspace.hasher());
         let string_bytes_max = self.string_bytes_max;

@@ -388,7 +388,7 @@ impl Core {
             arguments: OwnedArguments::default(),
             scanned_slot: None,
         });
-        let command = crate::commands::table::internal(SETTLE);
+        let command = crate::core::commands::table::internal(SETTLE);
         let origin = Origin::asks(self.id, Target::Gather { index, part: 0 }, protocol);
         let (database, first_key) = (DatabaseIndex(0), KeyHash::default());
         let owned: OwnedArguments = [SETTLE.as_bytes()].into_iter().collect();
@@ -436,7 +436,7 @@ fn load_all<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::table;
+    use crate::core::commands::table;
 
     fn begin(ahead: &mut Ahead, value: &str) -> TransactionId {
         let name = (DatabaseIndex(0), 7);

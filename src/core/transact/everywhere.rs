@@ -6,9 +6,10 @@
 //! behind it.
 
 use crate::commands::scan::{Cursor, ScanOptions};
-use crate::commands::{Call, Command, Gather, Run, Spread, table};
+use crate::commands::{Call, Command, Gather, Run, Spread};
 use crate::core::Core;
 use crate::core::client::answers::{Origin, Target};
+use crate::core::commands::table;
 use crate::core::gather::{Part, merge_shards, read_page, scan_from, write_page};
 use crate::core::shard::LocalShard;
 use crate::core::transact::steps::{Progress, Step, Steps};

@@ -4,9 +4,10 @@
 //! A change is judged on the connection's core by the libraries that it knows, and names their state. When another
 //! change came first, the shard does nothing, and it is judged anew.
 
-use crate::commands::{Answer, Arity, Call, Command, Group, Keys, table, write};
+use crate::commands::{Answer, Arity, Call, Group, Keys};
 use crate::core::client::answers::{Origin, Target};
 use crate::core::client::connection::Hold;
+use crate::core::commands::{Row, table, write};
 use crate::core::gather::{GatherState, Merge, Part, integer_of};
 use crate::core::shard::Request;
 use crate::core::{Core, SessionContext};
@@ -17,7 +18,7 @@ use ringraft_shards::ids::{DatabaseIndex, ShardId};
 use ringraft_shards::keyspace::{Edit, KeyHash, LibraryChange};
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[write(CHANGE, Arity::AtLeast(3), Keys::NONE, change)
+pub const COMMANDS: &[Row] = &[write(CHANGE, Arity::AtLeast(3), Keys::NONE, change)
     .internal()
     .about(Group::Scripting, "7.2.0", "Changes the libraries of functions.")];
 

@@ -4,9 +4,10 @@
 //! rides in the shard's order of requests like any read behind writes; its records are operations of the shard's
 //! entries like any write. The protocol is the engine's (`ringraft_shards::transaction`).
 
-use crate::commands::{Answer, Arity, Call, Command, Group, Keys, Run, shard as shard_row, table};
+use crate::commands::{Answer, Arity, Call, Command, Group, Keys, Run};
 use crate::core::client::answers::{Answers, Origin};
 use crate::core::client::session::Watched;
+use crate::core::commands::{Row, shard as shard_row, table};
 use crate::core::observe::stats::Stats;
 use crate::core::shard::{Caller, LocalShard, Request, ShardContext, numbered, run_operation};
 use crate::refusal::{Outcome, Refusal};
@@ -25,7 +26,7 @@ use ringraft_shards::value::stream::StreamId;
 use std::sync::LazyLock;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[Row] = &[
     record_row(RECORD).internal().about(
         Group::Transactions,
         "7.2.0",
@@ -41,7 +42,7 @@ pub const COMMANDS: &[Command] = &[
 const RECORD: &str = "transaction";
 const FETCH: &str = "fetch-keys";
 
-const fn record_row(name: &'static str) -> Command {
+const fn record_row(name: &'static str) -> Row {
     let mut row = shard_row(name, Arity::AtLeast(2), Keys::NONE, fetch);
     row.run = Run::Record;
     row.flags.write = true;
@@ -199,7 +200,7 @@ impl std::fmt::Debug for Parked {
 pub fn is_step(command: &Command) -> bool {
     match command.run {
         Run::Record => true,
-        Run::Shard(_) => command.name == FETCH,
+        Run::Shard => command.name == FETCH,
         _ => false,
     }
 }

@@ -13,12 +13,13 @@
 //! protocol is the engine's (`ringraft_shards::transaction`), explained in `docs/transactions.md`.
 
 use crate::commands::events::FLUSHED;
-use crate::commands::{Command, Gather, Spread, stream_read, table};
+use crate::commands::{Command, Gather, Spread, stream_read};
 use crate::core::Core;
 use crate::core::client::answers::Target;
 use crate::core::client::connection::Hold;
 use crate::core::client::intake::{EXEC_OUT_OF_MEMORY, OUT_OF_MEMORY};
 use crate::core::client::session::Watched;
+use crate::core::commands::table;
 use crate::core::gather::integer_of;
 use crate::core::migrate::Moving;
 use crate::core::push::TopicKind;

@@ -5,9 +5,10 @@
 //! the transaction is committed, so that INFO sees what was written before it.
 
 use crate::acl::user::User;
-use crate::commands::{Answer, Command, Run, Spread, table};
+use crate::commands::{Answer, Command, Run, Spread};
 use crate::core::Core;
 use crate::core::client::answers::{Origin, Target};
+use crate::core::commands::table;
 use crate::core::gather::{GatherState, Merge, Part};
 use crate::core::push::TopicKind;
 use crate::core::shard::Request;

@@ -8,17 +8,15 @@
 use crate::acl::log::Place;
 use crate::acl::selector::Denied;
 use crate::acl::user::{Denial, User};
-use crate::commands::connection::credentials;
 use crate::commands::events::note_events;
-use crate::commands::{
-    Answer, Arity, Call, Command, Group, Keys, Run, Spread, plain, read, session, shard, table,
-    write,
-};
+use crate::commands::{Answer, Arity, Call, Command, Group, Keys, Run, Spread};
 use crate::core::Core;
 use crate::core::client::answers::{Origin, Target};
 use crate::core::client::intake::EXEC_OUT_OF_MEMORY;
 use crate::core::client::rights::refusal;
 use crate::core::client::session::{Queued, Transaction, Watched};
+use crate::core::commands::connection::credentials;
+use crate::core::commands::{Row, plain, read, session, shard, table, write};
 use crate::core::gather::context::SessionContext;
 use crate::core::gather::{GatherState, Merge, Part};
 use crate::core::shard::{Request, ShardContext};
@@ -33,7 +31,7 @@ use ringraft_shards::transaction::{LockKey, LockSet};
 use std::sync::atomic::Ordering;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[Row] = &[
     session("multi", Arity::Exactly(1), multi).allows_busy().unqueued().fast().about(
         Group::Transactions,
         "1.2.0",
@@ -284,7 +282,7 @@ fn execute(
                 packed.push(command, context.session().database, arguments.borrow());
                 replies.push(None);
             }
-            Run::Session(_) | Run::Plain(_) | Run::Container(_) => {
+            Run::Session | Run::Plain(_) | Run::Container => {
                 let mut out = Vec::new();
                 let (index, protocol) = (context.index, context.session().protocol);
                 let run = Core::run_queued;
@@ -302,7 +300,7 @@ fn execute(
                 }
                 replies.push((!is_stamped).then_some(out));
             }
-            Run::Shard(_) | Run::Record | Run::Serve | Run::Script(_) => {
+            Run::Shard | Run::Record | Run::Serve | Run::Script(_) => {
                 unreachable!("refused when it was queued, or coordinated")
             }
         }
@@ -379,7 +377,7 @@ fn spread(context: &mut SessionContext<'_>, queued: &[Queued], watched: &[Watche
 }
 
 fn is_of_session(queued: &Queued) -> bool {
-    matches!(queued.command.run, Run::Session(_))
+    matches!(queued.command.run, Run::Session)
 }
 
 /// Which shards a transaction concerns.
@@ -405,7 +403,7 @@ fn concerned(core: &Core, queued: &[Queued], watched: &[Watched]) -> Result<Conc
     }
     for Queued { command, arguments, .. } in queued {
         match command.run {
-            Run::Session(_) | Run::Plain(_) | Run::Container(_) => {}
+            Run::Session | Run::Plain(_) | Run::Container => {}
             // Its keys may be anywhere.
             Run::Script(_) => concerns_any = true,
             Run::Read(_) | Run::Write(_) if matches!(command.spread, Spread::Everywhere(_)) => {
@@ -416,7 +414,7 @@ fn concerned(core: &Core, queued: &[Queued], watched: &[Watched]) -> Result<Conc
                     join(piece.shard);
                 }
             }
-            Run::Shard(_) | Run::Record | Run::Serve => {
+            Run::Shard | Run::Record | Run::Serve => {
                 let text = format!("ERR {} cannot be part of a transaction", command.full_name());
                 return Err(Refusal::Text(text.into()));
             }
@@ -585,7 +583,7 @@ impl Core {
             let text = format!("ERR {name} isn't allowed for DENY BLOCKING client");
             return Err(Refusal::Text(text.into()));
         }
-        let Some(run) = command.queued else {
+        let Some(run) = table::queued_work(command) else {
             return self.run_here(index, target, command, arguments, out);
         };
         let protocol = self.answers.connections.at(index).session.protocol;

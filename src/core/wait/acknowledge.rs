@@ -7,11 +7,10 @@
 //! Whether it is on this node's disk the shards know: under `always` what is answered is on the disk; under `everysec` a
 //! shard answers when the next sync has ended; under `no` nobody syncs, and the time is waited out too.
 
-use crate::commands::{
-    Answer, Arity, Call, Command, Group, Keys, session, shard as shard_row, table,
-};
+use crate::commands::{Answer, Arity, Call, Group, Keys};
 use crate::core::Core;
 use crate::core::client::answers::{Answers, Origin, Target};
+use crate::core::commands::{Row, session, shard as shard_row, table};
 use crate::core::gather::context::SessionContext;
 use crate::core::gather::integer_of;
 use crate::core::shard::{LocalShard, Request, ShardContext};
@@ -29,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[Row] = &[
     session("wait", Arity::Exactly(3), wait).queued(wait_queued).for_leader().about(
         Group::Generic,
         "3.0.0",

@@ -9,11 +9,12 @@
 //! the arrival and is not renewed; nothing is walked but what is due.
 
 use crate::commands::stream_read::{XREAD_TRY, tried_ids, with_ids};
-use crate::commands::{Command, Run, table};
+use crate::commands::{Command, Run};
 use crate::core::Core;
 use crate::core::client::answers::{Origin, StampKey, Target};
 use crate::core::client::connection::Hold;
 use crate::core::cluster::relay::{AGAIN, UNSURE};
+use crate::core::commands::table;
 use crate::core::mail::mailbox::Mail;
 use crate::core::shard::{LocalShard, Request};
 use crate::core::wait::acknowledge::Acknowledged;

@@ -6,10 +6,11 @@
 //! stands another. What fills a key unnamed (SWAPDB, a transaction over several shards) is noticed when it is
 //! applied, and served by the next entry.
 
+use crate::commands::stream_read;
 use crate::commands::{Arity, Call, Command, Fill, Group, Keys, Run, TimeoutAt};
-use crate::commands::{stream_read, table, write};
 use crate::core::client::answers::{Answers, Origin, Target};
 use crate::core::cluster::relay::UNSURE;
+use crate::core::commands::{Row, table, write};
 use crate::core::observe::stats::Stats;
 use crate::core::shard::{LocalShard, Request, Set, numbered, run_operation};
 use crate::refusal::Refusal;
@@ -28,11 +29,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[serve_row()];
+pub const COMMANDS: &[Row] = &[serve_row()];
 
 const SERVE: &str = "serve-waiting";
 
-const fn serve_row() -> Command {
+const fn serve_row() -> Row {
     let mut row = write(SERVE, Arity::AtLeast(2), Keys::NONE, unreachable_serve).internal().about(
         Group::Generic,
         "7.2.0",

@@ -2,27 +2,26 @@
 //! words of Redis. Nothing is lost by one: what the old leader had not proposed is sent to the new one.
 
 use super::raft::node_named;
-use super::refusal::Refusal;
-use super::{Answer, Arity, Call, Command, Group, session};
+use super::{Answer, Arity, Call, Group, Row, session};
 use crate::core::SessionContext;
+use crate::refusal::Refusal;
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::ids::NodeId;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[session("failover", Arity::AtLeast(1), failover)
+pub const COMMANDS: &[Row] = &[session("failover", Arity::AtLeast(1), failover)
     .admin()
     .no_multi()
     .for_leader()
     .about(Group::Server, "6.2.0", "Lets another node lead.")];
 
 /// The subcommand of CLUSTER.
-pub(super) const CLUSTER_FAILOVER: Command =
-    session("failover", Arity::AtLeast(2), cluster_failover)
-        .of("cluster")
-        .admin()
-        .no_multi()
-        .about(Group::Cluster, "3.0.0", "Has this node lead.");
+pub(super) const CLUSTER_FAILOVER: Row = session("failover", Arity::AtLeast(2), cluster_failover)
+    .of("cluster")
+    .admin()
+    .no_multi()
+    .about(Group::Cluster, "3.0.0", "Has this node lead.");
 
 /// What FAILOVER is asked for.
 #[derive(Default)]

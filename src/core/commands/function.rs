@@ -5,8 +5,7 @@
 use super::help::help;
 use super::script::{kill_running, reads};
 use super::{
-    Answer, Arity, Call, Command, Group, RunSession, ScriptBy, container, plain, script_row,
-    session,
+    Answer, Arity, Call, Group, Row, RunSession, ScriptBy, container, plain, script_row, session,
 };
 use crate::core::{Core, OUT_OF_MEMORY, SessionContext, busy};
 use crate::glob::Glob;
@@ -21,7 +20,7 @@ use ringraft_shards::rdb::{LibrariesError, PayloadError, read_libraries, write_l
 use std::collections::BTreeMap;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[Row] = &[
     script_row("fcall", ScriptBy::Function).may_replicate().unshown().about(
         Group::Scripting,
         "7.0.0",
@@ -35,7 +34,7 @@ pub const COMMANDS: &[Command] = &[
     container("function", FUNCTION).about(Group::Scripting, "7.0.0", "Libraries of functions."),
 ];
 
-const FUNCTION: &[Command] = &[
+const FUNCTION: &[Row] = &[
     changing("load", Arity::AtLeast(3), load).grows().about(
         Group::Scripting,
         "7.0.0",
@@ -84,7 +83,7 @@ const FUNCTION: &[Command] = &[
 ];
 
 /// A row that changes the libraries, which are no items.
-const fn changing(name: &'static str, arity: Arity, run: RunSession) -> Command {
+const fn changing(name: &'static str, arity: Arity, run: RunSession) -> Row {
     let mut row = session(name, arity, run).of("function").asks();
     row.flags.write = true;
     row.for_leader()

@@ -2,9 +2,8 @@
 
 use super::command::{CATEGORIES, categories};
 use super::help::help;
-use super::refusal::{Outcome, Refusal};
 use super::{
-    Answer, Arity, Call, Command, Group, RunSession, Secrets, container, plain, session, table,
+    Answer, Arity, Call, Group, Row, RunSession, Secrets, container, plain, session, table,
 };
 use crate::acl::log::Entry;
 use crate::acl::selector::Selector;
@@ -12,13 +11,14 @@ use crate::acl::user::{DEFAULT, Denial, Shows, User};
 use crate::acl::users::Users;
 use crate::core::{Core, SessionContext};
 use crate::limits::{ACL_LOG_SHOWN_DEFAULT, ACL_PASSWORD_BITS_MAX};
+use crate::refusal::{Outcome, Refusal};
 use crate::resp::reply::Reply;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] =
+pub const COMMANDS: &[Row] =
     &[container("acl", ACL).about(Group::Server, "6.0.0", "Users and what they may do.")];
 
-const ACL: &[Command] = &[
+const ACL: &[Row] = &[
     plain("cat", Arity::AtLeast(2), cat).of("acl").about(
         Group::Server,
         "6.0.0",
@@ -70,7 +70,7 @@ const fn row(
     run: RunSession,
     since: &'static str,
     summary: &'static str,
-) -> Command {
+) -> Row {
     session(name, arity, run).of("acl").about(Group::Server, since, summary)
 }
 

@@ -2,21 +2,21 @@
 
 use super::connection::checked_name;
 use super::help::help;
-use super::refusal::Refusal;
 use super::tracking::{caching, getredir, tracking, trackinginfo};
-use super::{Answer, Arity, Call, Command, Group, RunSession, container, plain, session};
+use super::{Answer, Arity, Call, Group, Row, RunSession, container, plain, session};
 use crate::acl::users::Users;
 use crate::core::client::clients::{ClientFilter, ClientType, client_line};
 use crate::core::client::session::ReplyMode;
 use crate::core::wait::waiting::End;
 use crate::core::{Core, Pause, SessionContext};
+use crate::refusal::Refusal;
 use crate::resp::reply::Reply;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] =
+pub const COMMANDS: &[Row] =
     &[container("client", CLIENT).about(Group::Connection, "2.4.0", "The connections of clients.")];
 
-const CLIENT: &[Command] = &[
+const CLIENT: &[Row] = &[
     row("caching", Arity::Exactly(3), caching, "6.0.0", "Are the next keys tracked (YES|NO)?"),
     row("getredir", Arity::Exactly(2), getredir, "6.0.0", "Who is told of changes instead."),
     row("getname", Arity::Exactly(2), getname, "2.6.9", "Name of this connection."),
@@ -75,7 +75,7 @@ const fn row(
     run: RunSession,
     since: &'static str,
     summary: &'static str,
-) -> Command {
+) -> Row {
     session(name, arity, run).of("client").about(Group::Connection, since, summary)
 }
 

@@ -1,22 +1,22 @@
 //! DEBUG: for tests of servers and of clients.
 
 use super::help::help;
-use super::object::encoding_name;
-use super::refusal::{Outcome, Refusal};
-use super::{Answer, Arity, Call, Command, Gather, Group, Keys, container, plain, read, session};
+use super::{Answer, Arity, Call, Gather, Group, Keys, Row, container, plain, read, session};
+use crate::commands::object::encoding_name;
 use crate::core::cluster::META;
 use crate::core::place::moving::Wish;
 use crate::core::{Core, SessionContext};
+use crate::refusal::{Outcome, Refusal};
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::{AccessClock, View};
 use std::time::Duration;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] =
+pub const COMMANDS: &[Row] =
     &[container("debug", DEBUG).about(Group::Server, "1.0.0", "For tests of servers and clients.")];
 
-const DEBUG: &[Command] = &[
+const DEBUG: &[Row] = &[
     session("digest", Arity::Exactly(2), digest).of("debug").admin().asks().about(
         Group::Server,
         "1.0.0",

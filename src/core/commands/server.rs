@@ -2,15 +2,15 @@
 
 use super::info::REDIS_VERSION;
 use super::raft::{Peers, split_address};
-use super::refusal::{Outcome, Refusal};
-use super::{Answer, Arity, Call, Command, Group, plain, session};
+use super::{Answer, Arity, Call, Group, Row, plain, session};
 use crate::core::{Chance, Core, SessionContext, busy};
+use crate::refusal::{Outcome, Refusal};
 use crate::resp::reply::Reply;
 use crate::settings::values::Mode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[Row] = &[
     plain("time", Arity::Exactly(1), time).fast().random_reply().about(
         Group::Server,
         "2.6.0",
@@ -39,7 +39,7 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 /// COMMAND INFO says of it that it reads, as Redis has it.
-const fn reading(mut row: Command) -> Command {
+const fn reading(mut row: Row) -> Row {
     row.flags.readonly = true;
     row
 }

@@ -2,18 +2,18 @@
 
 use super::help::help;
 use super::raft::{node_named, raftremovepeer};
-use super::refusal::Refusal;
-use super::{Answer, Arity, Call, Command, Group, container, plain, session};
+use super::{Answer, Arity, Call, Group, Row, container, plain, session};
 use crate::core::SessionContext;
 use crate::core::cluster::{ClusterView, META};
+use crate::refusal::Refusal;
 use crate::resp::reply::Reply;
 use ringraft_shards::ids::{NodeId, ShardId};
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] =
+pub const COMMANDS: &[Row] =
     &[container("member", MEMBER).about(Group::Raft, "7.4.0", "The nodes of the cluster.")];
 
-const MEMBER: &[Command] = &[
+const MEMBER: &[Row] = &[
     session("add", Arity::AtLeast(3), add).of("member").admin().no_multi().about(
         Group::Raft,
         "7.4.0",

@@ -1,9 +1,9 @@
 //! CLIENT TRACKING and its companions: news of keys for client-side caches.
 
-use super::refusal::Refusal;
 use super::{Answer, Call};
 use crate::core::push::{Tracking, TrackingMode, check_prefixes};
 use crate::core::{Core, SessionContext};
+use crate::refusal::Refusal;
 use crate::resp::reply::Reply;
 
 const OTHER_BROADCAST: Refusal = Refusal::text(

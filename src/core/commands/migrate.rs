@@ -1,14 +1,14 @@
 //! MIGRATE: keys move to another server, which may be a Redis.
 
-use super::refusal::Refusal;
-use super::{Answer, Arity, Call, Command, Group, Keys, Search, Secrets, session};
+use super::{Answer, Arity, Call, Group, Keys, Row, Search, Secrets, session};
 use crate::core::SessionContext;
 use crate::core::migrate::{Destination, Migration};
+use crate::refusal::Refusal;
 use crate::resp::reply::Reply;
 use std::time::Duration;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[moving("migrate", Arity::AtLeast(6)).about(
+pub const COMMANDS: &[Row] = &[moving("migrate", Arity::AtLeast(6)).about(
     Group::Generic,
     "2.6.0",
     "Moves keys to another server: each is there before it goes here.",
@@ -18,7 +18,7 @@ pub const COMMANDS: &[Command] = &[moving("migrate", Arity::AtLeast(6)).about(
 const TIMEOUT_MS: i64 = 1000;
 
 /// A row that changes keys, though it runs on the core of the connection.
-const fn moving(name: &'static str, arity: Arity) -> Command {
+const fn moving(name: &'static str, arity: Arity) -> Row {
     let mut row = session(name, arity, migrate)
         .keyed(Keys::fixed(3, 3, 1).and(Search::MigrateKeys))
         .secrets(Secrets::OfMigrate)

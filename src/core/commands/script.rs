@@ -1,15 +1,15 @@
 //! EVAL and its kin, and SCRIPT.
 
 use super::help::help;
-use super::refusal::Refusal;
-use super::{Answer, Arity, Call, Command, Group, ScriptBy, container, plain, script_row, session};
+use super::{Answer, Arity, Call, Group, Row, ScriptBy, container, plain, script_row, session};
 use crate::core::SessionContext;
+use crate::refusal::Refusal;
 use crate::resp::reply::Reply;
 use crate::script::library::{Killed, Kind};
 use crate::script::sha1;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[Row] = &[
     script_row("eval", ScriptBy::Text).may_replicate().unshown().about(
         Group::Scripting,
         "2.6.0",
@@ -33,7 +33,7 @@ pub const COMMANDS: &[Command] = &[
     container("script", SCRIPT).about(Group::Scripting, "2.6.0", "The scripts that are known."),
 ];
 
-const SCRIPT: &[Command] = &[
+const SCRIPT: &[Row] = &[
     session("debug", Arity::Exactly(3), debug).of("script").about(
         Group::Scripting,
         "3.2.0",
@@ -67,7 +67,7 @@ const SCRIPT: &[Command] = &[
 ];
 
 /// A script that only reads.
-pub const fn reads(mut row: Command) -> Command {
+pub const fn reads(mut row: Row) -> Row {
     row.flags.readonly = true;
     row
 }

@@ -1,16 +1,16 @@
 //! Commands of the connection itself: who speaks, in which protocol, in which database.
 
-use super::database::database_argument;
-use super::refusal::{Outcome, Refusal};
-use super::{Answer, Arity, Call, Command, Group, Secrets, plain, session};
+use super::{Answer, Arity, Call, Command, Group, Row, Secrets, plain, session};
 use crate::acl::user::DEFAULT;
+use crate::commands::database::database_argument;
 use crate::core::SessionContext;
 use crate::core::client::session::Session;
+use crate::refusal::{Outcome, Refusal};
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::Arguments;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[Row] = &[
     plain("ping", Arity::AtLeast(1), ping).fast().serves_listeners().about(
         Group::Connection,
         "1.0.0",
@@ -215,13 +215,13 @@ fn greet(context: &mut SessionContext<'_>, reply: &mut Reply<'_>) {
     reply.bulk(b"server");
     reply.bulk(b"redis");
     reply.bulk(b"version");
-    reply.bulk(crate::commands::info::REDIS_VERSION.as_bytes());
+    reply.bulk(super::info::REDIS_VERSION.as_bytes());
     reply.bulk(b"proto");
     reply.integer(if reply.protocol() == Protocol::Resp3 { 3 } else { 2 });
     reply.bulk(b"id");
     reply.integer(context.connection().id as i64);
     reply.bulk(b"mode");
-    reply.bulk(crate::commands::info::mode_word(context.core).as_bytes());
+    reply.bulk(super::info::mode_word(context.core).as_bytes());
     reply.bulk(b"role");
     let leads = !context.core.shared.cluster.is_elsewhere();
     reply.bulk(if leads { b"master" } else { b"replica" });

@@ -1,18 +1,18 @@
 //! CONFIG: the settings of the server while it runs.
 
 use super::help::help;
-use super::refusal::{Outcome, Refusal};
-use super::{Answer, Arity, Call, Command, Group, Keys, Secrets, container, plain, session, write};
+use super::{Answer, Arity, Call, Group, Keys, Row, Secrets, container, plain, session, write};
 use crate::acl::users::Users;
 use crate::core::{Core, SessionContext};
 use crate::node;
+use crate::refusal::{Outcome, Refusal};
 use crate::resp::reply::Reply;
 use crate::settings::{SettingError, file};
 use ringraft_shards::keyspace::Edit;
 use ringraft_shards::value::Limits;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[Row] = &[
     container("config", CONFIG).about(Group::Server, "2.0.0", "The settings of the server."),
     write(SET_LIMITS, Arity::Exactly(2), Keys::NONE, set_limits).internal().about(
         Group::Server,
@@ -25,7 +25,7 @@ pub const COMMANDS: &[Command] = &[
 /// place of the log.
 pub const SET_LIMITS: &str = "set-limits";
 
-const CONFIG: &[Command] = &[
+const CONFIG: &[Row] = &[
     session("get", Arity::AtLeast(3), get).of("config").admin().about(
         Group::Server,
         "2.0.0",

@@ -5,14 +5,14 @@
 //! share of the group's time. SLOWLOG is COMMANDLOG's log of slow commands under its old name.
 
 use super::help::help;
-use super::refusal::Refusal;
-use super::{Answer, Arity, Call, Command, Group, container, plain, session};
+use super::{Answer, Arity, Call, Group, Row, container, plain, session};
 use crate::core::observe::command_log::{NotedCommand, Trait};
 use crate::core::{Core, SessionContext};
+use crate::refusal::Refusal;
 use crate::resp::reply::Reply;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[Row] = &[
     container("commandlog", COMMANDLOG).about(
         Group::Server,
         "8.1.0",
@@ -21,7 +21,7 @@ pub const COMMANDS: &[Command] = &[
     container("slowlog", SLOWLOG).about(Group::Server, "2.2.12", "The commands that took long."),
 ];
 
-const COMMANDLOG: &[Command] = &[
+const COMMANDLOG: &[Row] = &[
     session("get", Arity::Exactly(4), get).of("commandlog").admin().asks().about(
         Group::Server,
         "8.1.0",
@@ -44,7 +44,7 @@ const COMMANDLOG: &[Command] = &[
     ),
 ];
 
-const SLOWLOG: &[Command] = &[
+const SLOWLOG: &[Row] = &[
     session("get", Arity::AtLeast(2), get_slow).of("slowlog").admin().asks().about(
         Group::Server,
         "2.2.12",

@@ -4,12 +4,12 @@
 //! out. What this server has beyond Redis stands in sections of its own: Cores, Shards and Raft.
 
 use super::raft::{Peers, split_address};
-use super::refusal::Refusal;
-use super::{Answer, Arity, Call, Command, Group, session, table};
+use super::{Answer, Arity, Call, Group, Row, session, table};
 use crate::core::disk::snapshots::SnapshotReport;
 use crate::core::gather::report::Totals;
 use crate::core::push::TopicKind;
 use crate::core::{Core, SessionContext, wall_clock_ms};
+use crate::refusal::Refusal;
 use crate::resp::reply::Reply;
 use crate::settings::Settings;
 use crate::settings::values::{Mode, Routing, Word};
@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 pub const REDIS_VERSION: &str = "7.4.0";
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[session("info", Arity::AtLeast(1), info).asks().about(
+pub const COMMANDS: &[Row] = &[session("info", Arity::AtLeast(1), info).asks().about(
     Group::Server,
     "1.0.0",
     "State and counters of the server; sections may be named.",

@@ -3,10 +3,10 @@
 //! A node has one group per shard. Without an argument these commands speak of shard 0; RAFTSTATE,
 //! RAFTSTATS and RAFTPEERS take the number of another one.
 
-use super::refusal::Refusal;
-use super::{Answer, Arity, Call, Command, Group, session};
+use super::{Answer, Arity, Call, Group, Row, session};
 use crate::core::client::answers::Origin;
 use crate::core::{Core, SessionContext};
+use crate::refusal::Refusal;
 use crate::resp::reply::Reply;
 use ringraft_shards::ids::{DirectoryId, NodeId, ShardId};
 use ringraft_shards::meta::NodeFacts;
@@ -14,7 +14,7 @@ use ringraft_shards::raft::{PeerProgress, Role, Status};
 use std::net::SocketAddr;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[Row] = &[
     session("raftleader", Arity::AtLeast(1), raftleader).asks().about(
         Group::Raft,
         "7.2.0",

@@ -6,53 +6,23 @@
 //! longer than 16 bytes, which no top-level command has, all bytes are compared.
 
 use super::numbered::NUMBERED;
-use super::refusal::Refusal;
+use super::row::{Row, RunQueued, RunSession, RunShard, Work};
 use super::{
-    Command, Run, acl, bit, bitfield, client, cluster, command, command_log, config, connection,
-    counter, database, debug, dump, expire, failover, function, geo, geo_search, hash, hash_expire,
-    hyperloglog, info, keys, latency, lcs, list, member, memory, migrate, module, object, pattern,
-    persistence, pubsub, raft, scan, script, server, set, set_operations, sort, stream,
-    stream_group, stream_info, stream_read, string, zset, zset_operations, zset_range, zset_walk,
+    acl, client, cluster, command, command_log, config, connection, debug, failover, function,
+    info, latency, member, memory, migrate, persistence, pubsub, raft, script, server,
 };
+use crate::commands::families::FAMILIES;
+use crate::commands::{Command, Run};
 use crate::core::cluster::meta;
+use crate::core::{transact, wait};
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
-use std::borrow::Cow;
 
-/// The rows of every family. Those of a container follow it.
-const FAMILIES: &[&[Command]] = &[
-    string::COMMANDS,
-    counter::COMMANDS,
-    lcs::COMMANDS,
-    bit::COMMANDS,
-    bitfield::COMMANDS,
-    hyperloglog::COMMANDS,
-    list::COMMANDS,
-    zset::COMMANDS,
-    zset_range::COMMANDS,
-    zset_operations::COMMANDS,
-    zset_walk::COMMANDS,
-    geo::COMMANDS,
-    geo_search::COMMANDS,
-    hash::COMMANDS,
-    hash_expire::COMMANDS,
-    stream::COMMANDS,
-    stream_group::COMMANDS,
-    stream_info::COMMANDS,
-    stream_read::COMMANDS,
-    set::COMMANDS,
-    set_operations::COMMANDS,
-    keys::COMMANDS,
-    sort::COMMANDS,
-    expire::COMMANDS,
+/// The rows of every family that is none of values. Those of a container follow it.
+const SERVER_FAMILIES: &[&[Row]] = &[
     failover::COMMANDS,
-    scan::COMMANDS,
     script::COMMANDS,
     function::COMMANDS,
-    pattern::COMMANDS,
-    database::COMMANDS,
-    object::COMMANDS,
-    dump::COMMANDS,
     migrate::COMMANDS,
     acl::COMMANDS,
     connection::COMMANDS,
@@ -69,14 +39,13 @@ const FAMILIES: &[&[Command]] = &[
     raft::COMMANDS,
     memory::COMMANDS,
     command_log::COMMANDS,
-    module::COMMANDS,
     latency::COMMANDS,
     debug::COMMANDS,
-    crate::core::transact::libraries::COMMANDS,
-    crate::core::transact::transaction::COMMANDS,
-    crate::core::transact::participate::COMMANDS,
-    crate::core::wait::waiting::COMMANDS,
-    crate::core::wait::acknowledge::COMMANDS,
+    transact::libraries::COMMANDS,
+    transact::transaction::COMMANDS,
+    transact::participate::COMMANDS,
+    wait::waiting::COMMANDS,
+    wait::acknowledge::COMMANDS,
 ];
 
 /// Longest name of a command or subcommand, in bytes. A longer word is unknown without a lookup.
@@ -92,7 +61,9 @@ const PLACE_COUNT: usize = 1024;
 pub const NUMBERS_MAX: usize = PLACE_COUNT / 2;
 const _: () = assert!(PLACE_COUNT.is_power_of_two() && PLACE_COUNT >= 2 * NUMBERED.len());
 
-static ROWS: [Command; NUMBERED.len()] = gather();
+const GATHERED: Gathered = gather();
+static ROWS: [Command; NUMBERED.len()] = GATHERED.rows;
+static WORKS: [Work; NUMBERED.len()] = GATHERED.works;
 static PLACES: [Place; PLACE_COUNT] = index();
 
 /// The row that runs a request: a subcommand's, when the second word names one of a container's. `None` when
@@ -101,7 +72,7 @@ static PLACES: [Place; PLACE_COUNT] = index();
 pub fn resolve(arguments: Arguments<'_>) -> Option<&'static Command> {
     let row = find(arguments.at(0))?;
     match (row.run, arguments.get(1)) {
-        (Run::Container(_), Some(word)) => find_under(row.number + 1, word),
+        (Run::Container, Some(word)) => find_under(row.number + 1, word),
         _ => Some(row),
     }
 }
@@ -154,20 +125,28 @@ pub fn rows() -> &'static [Command] {
     &ROWS
 }
 
-impl Command {
-    /// Does the count of arguments fit? Errors: [`Refusal::Arity`].
-    #[inline(always)]
-    pub fn check_arity(&self, count: usize) -> Result<(), Refusal> {
-        if self.arity.fits(count) { Ok(()) } else { Err(Refusal::Arity(self.full_name())) }
+/// The function of a row of kind [`Run::Session`]. Panics when it is of another kind.
+#[inline]
+pub fn session_work(command: &Command) -> RunSession {
+    match WORKS[command.number as usize] {
+        Work::Session(run, _) => run,
+        _ => unreachable!("{} does not run on the connection's core", command.name),
     }
+}
 
-    /// Its name as Redis prints it: `get`, `object|encoding`.
-    #[cold]
-    pub fn full_name(&self) -> Cow<'static, str> {
-        match self.parent {
-            "" => Cow::Borrowed(self.name),
-            parent => Cow::Owned(format!("{parent}|{}", self.name)),
-        }
+/// What a row of the session does in EXEC, where that is something else.
+pub fn queued_work(command: &Command) -> Option<RunQueued> {
+    match WORKS[command.number as usize] {
+        Work::Session(_, queued) => queued,
+        _ => None,
+    }
+}
+
+/// The function of a row of kind [`Run::Shard`]. Panics when it is of another kind.
+pub fn shard_work(command: &Command) -> RunShard {
+    match WORKS[command.number as usize] {
+        Work::Shard(run) => run,
+        _ => unreachable!("{} does not run beside a shard", command.name),
     }
 }
 
@@ -263,44 +242,62 @@ const fn home(head: u64, tail: u64, size: usize, parent: u16) -> usize {
     (mixed >> (64 - PLACE_COUNT.trailing_zeros())) as usize
 }
 
-const fn gather() -> [Command; NUMBERED.len()] {
+const fn gather() -> Gathered {
     let mut gathered = Gathered {
         rows: [FAMILIES[0][0]; NUMBERED.len()],
+        works: [Work::None; NUMBERED.len()],
         placed: [false; NUMBERED.len()],
         count: 0,
     };
     let mut family = 0;
     while family < FAMILIES.len() {
-        gathered.place(FAMILIES[family], "");
+        gathered.place_values(FAMILIES[family], "");
+        family += 1;
+    }
+    let mut family = 0;
+    while family < SERVER_FAMILIES.len() {
+        gathered.place_all(SERVER_FAMILIES[family], "");
         family += 1;
     }
     assert!(gathered.count == NUMBERED.len(), "a name in NUMBERED has no row");
-    gathered.rows
+    gathered
 }
 
 struct Gathered {
     rows: [Command; NUMBERED.len()],
+    works: [Work; NUMBERED.len()],
     placed: [bool; NUMBERED.len()],
     count: usize,
 }
 
 impl Gathered {
-    const fn place(&mut self, family: &'static [Command], parent: &str) {
+    const fn place_values(&mut self, family: &'static [Command], parent: &str) {
         let mut i = 0;
         while i < family.len() {
-            let mut row = family[i];
-            assert!(same(row.parent.as_bytes(), parent.as_bytes()), "a row names another parent");
-            let number = number_of(row.parent, row.name);
-            assert!(!self.placed[number], "two rows have the same name");
-            self.placed[number] = true;
-            self.count += 1;
-            row.number = number as u16;
-            self.rows[number] = row;
-            if let Run::Container(subcommands) = row.run {
-                self.place(subcommands, row.name);
-            }
+            self.place(family[i], parent, Work::None);
+            self.place_values(family[i].subcommands, family[i].name);
             i += 1;
         }
+    }
+
+    const fn place_all(&mut self, family: &'static [Row], parent: &str) {
+        let mut i = 0;
+        while i < family.len() {
+            self.place(family[i].bare(), parent, family[i].work);
+            self.place_all(family[i].subcommands, family[i].name);
+            i += 1;
+        }
+    }
+
+    const fn place(&mut self, mut row: Command, parent: &str, work: Work) {
+        assert!(same(row.parent.as_bytes(), parent.as_bytes()), "a row names another parent");
+        let number = number_of(row.parent, row.name);
+        assert!(!self.placed[number], "two rows have the same name");
+        self.placed[number] = true;
+        self.count += 1;
+        row.number = number as u16;
+        self.rows[number] = row;
+        self.works[number] = work;
     }
 }
 
@@ -451,11 +448,13 @@ mod tests {
                     assert!(row.flags.write && !row.flags.readonly, "{}", row.name);
                 }
                 Run::Block(_) => assert!(row.flags.write && row.wait.is_some(), "{}", row.name),
-                Run::Container(subcommands) => assert!(!subcommands.is_empty(), "{}", row.name),
-                Run::Shard(_) => assert!(!row.flags.write, "{}", row.name),
+                Run::Container => {
+                    assert!(rows().iter().any(|other| other.parent == row.name), "{}", row.name);
+                }
+                Run::Shard => assert!(!row.flags.write, "{}", row.name),
                 Run::Record => assert!(row.flags.write && row.flags.internal, "{}", row.name),
                 Run::Script(_) => assert!(!row.flags.write, "{}", row.name),
-                Run::Plain(_) | Run::Session(_) => {
+                Run::Plain(_) | Run::Session => {
                     // Libraries of functions are no items, and yet changed through a log; what MIGRATE deletes its
                     // transaction does.
                     let is_known = row.parent == "function" || row.name == "migrate";

@@ -1,20 +1,20 @@
 //! LATENCY: how long commands take, from the histograms of all cores, and what held the cores up.
 
 use super::help::help;
-use super::refusal::Refusal;
 use super::{
-    Answer, Arity, Call, Command, Group, Run, RunSession, container, plain, session, table,
+    Answer, Arity, Call, Command, Group, Row, Run, RunSession, container, plain, session, table,
 };
 use crate::core::observe::latency::{Event, Sample, Samples};
 use crate::core::{Core, SessionContext, wall_clock_ms};
+use crate::refusal::Refusal;
 use crate::resp::reply::Reply;
 use hdrhistogram::Histogram;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] =
+pub const COMMANDS: &[Row] =
     &[container("latency", LATENCY).about(Group::Server, "2.8.13", "How long commands take.")];
 
-const LATENCY: &[Command] = &[
+const LATENCY: &[Row] = &[
     row("doctor", Arity::Exactly(2), doctor, "What held the cores up, and what to do about it."),
     row("graph", Arity::Exactly(3), graph, "Draws the kept samples of an event."),
     plain("help", Arity::Exactly(2), help).of("latency").about(
@@ -37,7 +37,7 @@ const LATENCY: &[Command] = &[
     row("reset", Arity::AtLeast(2), reset, "Forgets some events, or all; how many there were."),
 ];
 
-const fn row(name: &'static str, arity: Arity, run: RunSession, summary: &'static str) -> Command {
+const fn row(name: &'static str, arity: Arity, run: RunSession, summary: &'static str) -> Row {
     session(name, arity, run).of("latency").admin().asks().about(Group::Server, "2.8.13", summary)
 }
 
@@ -86,7 +86,7 @@ fn histogram(
 fn named(name: &[u8]) -> Vec<&'static Command> {
     let row = table::find(name).filter(|row| !row.flags.internal);
     match row {
-        Some(row) if matches!(row.run, Run::Container(_)) => {
+        Some(row) if matches!(row.run, Run::Container) => {
             table::rows().iter().filter(|other| other.parent == row.name).collect()
         }
         row => row.into_iter().collect(),

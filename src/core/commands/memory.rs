@@ -1,19 +1,19 @@
 //! MEMORY: what takes how much of it.
 
 use super::help::help;
-use super::object::MEMORY_USAGE;
-use super::refusal::{Outcome, Refusal};
-use super::{Answer, Arity, Call, Command, Group, container, plain, session};
+use super::{Answer, Arity, Call, Group, Row, Work, container, plain, session};
+use crate::commands::object::MEMORY_USAGE;
 use crate::core::SessionContext;
 use crate::core::gather::report::Totals;
+use crate::refusal::{Outcome, Refusal};
 use crate::resp::reply::Reply;
 use crate::usage::{self, Memory};
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] =
+pub const COMMANDS: &[Row] =
     &[container("memory", MEMORY).about(Group::Server, "4.0.0", "What takes how much memory.")];
 
-const MEMORY: &[Command] = &[
+const MEMORY: &[Row] = &[
     session("doctor", Arity::Exactly(2), doctor).of("memory").asks().about(
         Group::Server,
         "4.0.0",
@@ -39,7 +39,7 @@ const MEMORY: &[Command] = &[
         "4.0.0",
         "Memory of the process by use.",
     ),
-    MEMORY_USAGE,
+    MEMORY_USAGE.with(Work::None, &[]),
 ];
 
 fn doctor(

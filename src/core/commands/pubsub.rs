@@ -1,16 +1,16 @@
 //! Channels: SUBSCRIBE and its kin, PUBLISH, PUBSUB.
 
 use super::help::help;
-use super::refusal::Refusal;
-use super::{Answer, Arity, Call, Command, Group, Keys, RunSession, container, plain, session};
+use super::{Answer, Arity, Call, Group, Keys, Row, RunSession, container, plain, session};
 use crate::core::push::TopicKind;
 use crate::core::{Core, SessionContext};
 use crate::glob::Glob;
+use crate::refusal::Refusal;
 use crate::resp::reply::Reply;
 use std::sync::Arc;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[Row] = &[
     listen("subscribe", Arity::AtLeast(2), subscribe, "2.0.0", "Gets messages of channels."),
     listen("unsubscribe", Arity::AtLeast(1), unsubscribe, "2.0.0", "Gets them no longer."),
     listen(
@@ -48,7 +48,7 @@ pub const COMMANDS: &[Command] = &[
     container("pubsub", PUBSUB).about(Group::PubSub, "2.8.0", "Who has subscribed to what."),
 ];
 
-const PUBSUB: &[Command] = &[
+const PUBSUB: &[Row] = &[
     ask("channels", Arity::AtLeast(2), channels, "2.8.0", "Channels with subscribers."),
     plain("help", Arity::Exactly(2), help).of("pubsub").about(
         Group::PubSub,
@@ -80,12 +80,12 @@ const fn listen(
     run: RunSession,
     since: &'static str,
     summary: &'static str,
-) -> Command {
+) -> Row {
     session(name, arity, run).listens().about(Group::PubSub, since, summary)
 }
 
 /// Shard channels belong to slots, as keys do.
-const fn of_slot(mut row: Command, keys: Keys) -> Command {
+const fn of_slot(mut row: Row, keys: Keys) -> Row {
     row.keys = keys;
     row
 }
@@ -96,7 +96,7 @@ const fn ask(
     run: RunSession,
     since: &'static str,
     summary: &'static str,
-) -> Command {
+) -> Row {
     session(name, arity, run).of("pubsub").about(Group::PubSub, since, summary)
 }
 

@@ -1,14 +1,14 @@
 //! Snapshots on demand: SAVE, BGSAVE, LASTSAVE, RAFTSNAPSHOT, RAFTSHRINKLOG, DEBUG RELOAD's work on a shard.
 
-use super::refusal::Refusal;
-use super::{Answer, Arity, Call, Command, Gather, Group, Keys, session, shard};
+use super::{Answer, Arity, Call, Gather, Group, Keys, Row, session, shard};
 use crate::core::shard::ShardContext;
 use crate::core::{Core, SessionContext};
+use crate::refusal::Refusal;
 use crate::resp::reply::Reply;
 use ringraft_shards::ids::ShardId;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[Row] = &[
     shard("save", Arity::Exactly(1), Keys::NONE, save)
         .everywhere(Gather::AllOk)
         .admin()
@@ -47,7 +47,7 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 /// DEBUG RELOAD, for the container of DEBUG.
-pub const RELOAD: Command = shard("reload", Arity::Exactly(2), Keys::NONE, reload)
+pub const RELOAD: Row = shard("reload", Arity::Exactly(2), Keys::NONE, reload)
     .of("debug")
     .everywhere(Gather::AllOk)
     .admin()

@@ -4,11 +4,11 @@
 //! a client elsewhere only where that was asked for (`--routing moved`). What changes a cluster in Redis (MEET, ADDSLOTS, SETSLOT ...) is not there.
 
 use super::help::help;
-use super::refusal::{Outcome, Refusal};
-use super::{Answer, Arity, Call, Command, Group, container, plain, session};
+use super::{Answer, Arity, Call, Group, Row, container, plain, session};
 use crate::core::cluster::META;
 use crate::core::{Core, SessionContext};
 use crate::numbers::parse_integer;
+use crate::refusal::{Outcome, Refusal};
 use crate::resp::reply::Reply;
 use ringraft_shards::ids::{DatabaseIndex, NodeId};
 use ringraft_shards::keyspace::ScanPosition;
@@ -16,7 +16,7 @@ use ringraft_shards::slot::{REDIS_SLOT_COUNT, Slot, SlotScheme, redis_slot};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[Row] = &[
     container("cluster", CLUSTER).about(
         Group::Cluster,
         "3.0.0",
@@ -39,7 +39,7 @@ pub const COMMANDS: &[Command] = &[
     ),
 ];
 
-const CLUSTER: &[Command] = &[
+const CLUSTER: &[Row] = &[
     session("countkeysinslot", Arity::Exactly(3), count_keys).of("cluster").asks().about(
         Group::Cluster,
         "3.0.0",

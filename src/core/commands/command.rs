@@ -1,20 +1,22 @@
 //! COMMAND: what the server knows of its commands, read off the rows.
 
 use super::help::help;
-use super::refusal::{Outcome, Refusal};
-use super::{Arity, Call, Command, Gather, Group, Run, Search, Spread, container, plain, table};
+use super::{
+    Arity, Call, Command, Gather, Group, Row, Run, Search, Spread, container, plain, table,
+};
 use crate::glob::Glob;
+use crate::refusal::{Outcome, Refusal};
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
 
 /// Rows of this file.
-pub const COMMANDS: &[Command] = &[container("command", COMMAND).alone(all).about(
+pub const COMMANDS: &[Row] = &[container("command", COMMAND).alone(all).about(
     Group::Server,
     "2.8.13",
     "Describes the commands of the server.",
 )];
 
-const COMMAND: &[Command] = &[
+const COMMAND: &[Row] = &[
     row("count", Arity::Exactly(2), count, "2.8.13", "Count of commands."),
     row("docs", Arity::AtLeast(2), docs, "7.0.0", "Texts about commands."),
     row("getkeys", Arity::AtLeast(3), getkeys, "2.8.13", "The keys of a whole command."),
@@ -36,7 +38,7 @@ const fn row(
     run: fn(&Call<'_>, &mut Reply<'_>) -> Outcome,
     since: &'static str,
     summary: &'static str,
-) -> Command {
+) -> Row {
     plain(name, arity, run).of("command").about(Group::Server, since, summary)
 }
 
@@ -46,7 +48,7 @@ fn commands() -> impl Iterator<Item = &'static Command> + Clone {
 }
 
 fn subcommands(row: &Command) -> impl Iterator<Item = &'static Command> + Clone {
-    let (name, is_container) = (row.name, matches!(row.run, Run::Container(_)));
+    let (name, is_container) = (row.name, matches!(row.run, Run::Container));
     table::rows().iter().filter(move |other| is_container && other.parent == name)
 }
 
@@ -141,7 +143,7 @@ fn flags(row: &Command) -> Vec<&'static str> {
 }
 
 fn is_of_pubsub(row: &Command) -> bool {
-    row.group == Group::PubSub && !matches!(row.run, Run::Container(_)) && row.name != "help"
+    row.group == Group::PubSub && !matches!(row.run, Run::Container) && row.name != "help"
 }
 
 /// Every category of ACLs, in Redis' order.
@@ -196,7 +198,7 @@ const NOT_OF_KEYSPACE: &[&str] = &["sort", "sort_ro", "wait", "waitaof"];
 /// The categories of a command, in Redis' order.
 pub fn categories(row: &Command) -> Vec<&'static str> {
     let flags = row.flags;
-    let is_container = matches!(row.run, Run::Container(_));
+    let is_container = matches!(row.run, Run::Container);
     let of_group = |group| row.group == group && !is_container;
     let full_name = row.full_name();
     let of_name =
