@@ -23,6 +23,8 @@ pub fn note_role<H: Host>(host: &mut H, turn: &mut H::Turn<'_>) {
     } else if server.group.is_ready_to_read()
         && server.group.applied_index() >= server.group.commit_index()
     {
+        debug_assert!(leads, "only who leads is ready to read");
+        debug_assert!(server.sets.iter().all(|set| set.is_empty()), "nobody was let in before");
         server.leading = Some(term);
         (server.is_alone, server.reads_in_place) = (is_alone, is_alone);
         server.participant.lead(server.keyspace.ledger(), is_alone);

@@ -105,6 +105,10 @@ impl<H: Host> Server<H> {
             return None;
         }
         following.questions += 1;
+        debug_assert!(
+            following.asked.back().is_none_or(|(last, ..)| *last < following.questions),
+            "questions have numbers of their own"
+        );
         if following.fresh.is_empty() {
             return Some(following.questions);
         }
@@ -146,6 +150,7 @@ fn serve_due<H: Host>(host: &mut H, turn: &mut H::Turn<'_>) {
         if due.age == u32::MAX {
             let_go(host, due.reads, turn);
         } else if due.at <= applied {
+            debug_assert!(!due.reads.is_empty() || due.time_ms.is_none(), "reads were asked for");
             // By a later time than the leader's if what is applied was judged by one.
             let time_ms = due.time_ms.map(|time_ms| time_ms.max(entry_ms));
             if let Some(time_ms) = time_ms {

@@ -102,6 +102,7 @@ impl<H: Host> Set<H> {
         arguments: Arguments<'_>,
     ) {
         let place = self.batch.push(number, database, first_key, arguments) as u32;
+        debug_assert!(self.order.len() >= place as usize, "every operation has somebody");
         self.order.push(Waiting { who, proposed: true, place });
     }
 }
@@ -168,7 +169,9 @@ impl<H: Host> Server<H> {
 
     /// Guards what was gathered since [`Server::begin_guarded`].
     pub fn guard(&mut self, guard: H::Guard) {
-        self.newest_set().guard = Some(guard);
+        let set = self.newest_set();
+        debug_assert!(set.guard.is_none() && !set.is_empty(), "a guard is for one transaction");
+        set.guard = Some(guard);
     }
 
     /// The set that gathers.
@@ -240,6 +243,7 @@ impl<H: Host> Server<H> {
     pub(super) fn recycle(&mut self, mut set: Box<Set<H>>) {
         self.settled.extend(set.round.take());
         set.clear();
+        debug_assert!(set.is_empty() && set.batch.count() == 0 && set.riders.count() == 0);
         if self.spare.len() < ENTRIES_IN_FLIGHT_MAX {
             self.spare.push(set);
         }

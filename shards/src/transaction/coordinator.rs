@@ -159,6 +159,7 @@ impl<F, V, P> Coordinator<F, V, P> {
         payload: P,
         out: &mut CoordinatorOutput<F, V, P>,
     ) -> TransactionId {
+        debug_assert!(!parts.is_empty(), "a transaction concerns somebody");
         self.last_time = now_ns.max(self.last_time + 1);
         let id = TransactionId { time: self.last_time, origin: self.origin };
         let mut open = Vec::with_capacity(parts.len());
@@ -167,6 +168,7 @@ impl<F, V, P> Coordinator<F, V, P> {
             let coordinator = self.address;
             let lock = ToShard::Lock { id, coordinator, locks, fetch };
             out.messages.push(Message::Shard(shard, lock));
+            debug_assert!(open.iter().all(|part: &OpenPart<V>| part.shard != shard), "a part each");
             open.push(OpenPart {
                 shard,
                 granted: false,
@@ -180,7 +182,8 @@ impl<F, V, P> Coordinator<F, V, P> {
             });
         }
         let (phase, payload) = (Phase::Locking, Some(payload));
-        self.open.insert(id, Open { phase, parts: open, payload, age: 0 });
+        let before = self.open.insert(id, Open { phase, parts: open, payload, age: 0 });
+        debug_assert!(before.is_none(), "{id} is given once");
         id
     }
 
@@ -316,6 +319,8 @@ impl<F, V, P> Coordinator<F, V, P> {
         let coordinator = self.address;
         let open = self.open.get_mut(&id).expect("the caller has it");
         let participants = open.writers();
+        debug_assert_eq!(open.phase, Phase::Confirming, "{id} prepares when all locks are held");
+        debug_assert!(open.is_complete());
         open.phase = Phase::Preparing;
         open.age = 0;
         for part in &mut open.parts {
@@ -345,6 +350,8 @@ impl<F, V, P> Coordinator<F, V, P> {
         let coordinator = self.address;
         let open = self.open.get_mut(&id).expect("the caller has it");
         let writers = open.writers();
+        debug_assert_eq!(open.phase, Phase::Preparing, "{id} commits when all have prepared");
+        debug_assert!(open.is_complete() && !writers.is_empty());
         if writers.len() == 1 {
             // It has prepared and committed in one.
             self.open.remove(&id);
@@ -417,6 +424,7 @@ impl<F, V, P> Coordinator<F, V, P> {
         self.finish(id, outcome, out);
         let coordinator = self.address;
         let Some(open) = self.open.remove(&id) else { return };
+        debug_assert_ne!(open.phase, Phase::Deciding, "{id} has committed");
         for part in open.parts {
             let message = match open.phase {
                 Phase::Preparing if part.effects.is_some() => {

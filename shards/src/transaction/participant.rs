@@ -183,8 +183,10 @@ impl<F, V, W> Participant<F, V, W> {
 
     /// Leadership begins: everything committed is applied. `alone` says that the group has no other voter.
     pub fn lead(&mut self, ledger: &Ledger, alone: bool) {
+        debug_assert!(self.held.is_empty() && self.locks.is_empty(), "leadership begins anew");
         self.alone = alone;
         for (&id, prepared) in &ledger.prepared {
+            debug_assert!(!ledger.committed.contains_key(&id), "{id} is prepared or committed");
             let keys = prepared
                 .keys
                 .iter()
@@ -206,6 +208,13 @@ impl<F, V, W> Participant<F, V, W> {
             };
             self.held.insert(id, held);
         }
+        debug_assert_eq!(self.held.len(), ledger.prepared.len(), "all that is prepared is held");
+        debug_assert!(self.is_sound());
+    }
+
+    /// Are those that are held just those that have locks or wait for some? Between any two calls.
+    fn is_sound(&self) -> bool {
+        self.held.len() == self.locks.count()
     }
 
     /// The group's members changed: can leadership be lost now?
@@ -228,6 +237,7 @@ impl<F, V, W> Participant<F, V, W> {
             }
         }
         *self = Participant::new(self.shard);
+        debug_assert!(self.is_idle() && self.is_sound());
     }
 
     /// Is nothing locked here? Then no request has to wait.
@@ -283,6 +293,7 @@ impl<F, V, W> Participant<F, V, W> {
         for other in younger {
             self.ask_to_yield(other, out);
         }
+        debug_assert!(self.is_sound());
     }
 
     fn hold(
@@ -294,7 +305,8 @@ impl<F, V, W> Participant<F, V, W> {
     ) {
         let (grant, asked_to_yield, doomed, age) = (0, false, false, 0);
         let held = Held { stage, coordinator, fetch, grant, asked_to_yield, doomed, age };
-        self.held.insert(id, held);
+        let before = self.held.insert(id, held);
+        debug_assert!(before.is_none(), "{id} asks once");
     }
 
     /// Takes a message.
@@ -350,6 +362,7 @@ impl<F, V, W> Participant<F, V, W> {
             ToShard::Query { id, from } => self.query(id, Asker::Shard(from), ledger, out),
             ToShard::Answer { id, from, state } => self.answer(id, from, state, ledger, out),
         }
+        debug_assert!(self.is_sound());
     }
 
     fn lock(
@@ -462,6 +475,7 @@ impl<F, V, W> Participant<F, V, W> {
             // The lock is lost, or this is a repetition.
             return self.query(id, Asker::Coordinator(coordinator), ledger, out);
         };
+        debug_assert!(participants.contains(&self.shard), "{id} writes here");
         match held.stage {
             Stage::Granted => {
                 held.stage = Stage::Preparing;
@@ -497,6 +511,7 @@ impl<F, V, W> Participant<F, V, W> {
                 out.to(coordinator, ToCoordinator::Failed { id, shard, reason });
                 self.end(id, out);
                 self.tell(id, State::Refused, out);
+                debug_assert!(self.is_sound());
             }
             // Whoever asks, asks again.
             Record::Refuse(id) => {
@@ -548,6 +563,7 @@ impl<F, V, W> Participant<F, V, W> {
             }
             Applied::Forgotten => {}
         }
+        debug_assert!(self.is_sound());
     }
 
     /// Answers those who asked for a transaction's state.
@@ -594,7 +610,11 @@ impl<F, V, W> Participant<F, V, W> {
     }
 
     fn end(&mut self, id: TransactionId, out: &mut ParticipantOutput<F, V, W>) {
-        self.held.remove(&id);
+        let held = self.held.remove(&id);
+        debug_assert!(
+            held.is_none_or(|held| !matches!(held.stage, Stage::Local(_))),
+            "a request that waits is let go by its locks alone"
+        );
         let mut granted = Vec::new();
         self.locks.release(id, &mut granted);
         if !granted.is_empty() {
@@ -619,6 +639,10 @@ impl<F, V, W> Participant<F, V, W> {
             return;
         };
         held.coordinator = coordinator.or(held.coordinator);
+        debug_assert!(
+            !commit || !matches!(held.stage, Stage::Local(_) | Stage::Waiting | Stage::Fetching),
+            "{id} commits when all have prepared"
+        );
         match held.stage {
             Stage::Prepared { .. } => {
                 held.stage = Stage::Deciding;
@@ -635,6 +659,7 @@ impl<F, V, W> Participant<F, V, W> {
     }
 
     fn forget(&mut self, id: TransactionId, out: &mut ParticipantOutput<F, V, W>) {
+        debug_assert!(!self.held.contains_key(&id), "{id} is over everywhere");
         self.forgettable.push(id);
         if self.forgettable.len() >= TRANSACTION_FORGET_COUNT {
             out.records.push(Record::Forget(std::mem::take(&mut self.forgettable)));
@@ -696,6 +721,7 @@ impl<F, V, W> Participant<F, V, W> {
             State::Committed => self.decide(id, None, true, ledger, out),
             State::Refused => self.decide(id, None, false, ledger, out),
             State::Prepared => {
+                debug_assert!(from != self.shard, "nobody asks itself");
                 prepared.insert(from);
                 let missing = |shard: &ShardId| *shard != self.shard && !prepared.contains(shard);
                 if !participants.is_empty() && !participants.iter().any(missing) {
@@ -749,6 +775,7 @@ impl<F, V, W> Participant<F, V, W> {
         if self.ticks.is_multiple_of(TRANSACTION_SWEEP_TICKS) {
             self.sweep(ledger, out);
         }
+        debug_assert!(self.is_sound());
     }
 
     /// Asks about committed transactions whose coordinator has not said that they are over.

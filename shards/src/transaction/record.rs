@@ -154,14 +154,18 @@ pub fn apply(
             let whole = locks.whole.is_some();
             let effects = Vec::from(effects);
             let prepared = Prepared { participants, keys, whole, effects };
-            edit.ledger_mut().prepared.insert(id, prepared);
+            let ledger = edit.ledger_mut();
+            debug_assert!(!ledger.committed.contains_key(&id), "{id} prepares once");
+            let before = ledger.prepared.insert(id, prepared);
+            debug_assert!(before.is_none(), "{id} prepares once");
             Applied::Prepared(id)
         }
         Record::Commit(id) => {
             // Twice by two leaders: the second one changes nothing.
             if let Some(prepared) = edit.ledger_mut().prepared.remove(&id) {
                 run_effects(edit, &prepared.effects, run);
-                edit.ledger_mut().committed.insert(id, prepared.participants);
+                let before = edit.ledger_mut().committed.insert(id, prepared.participants);
+                debug_assert!(before.is_none(), "{id} commits once");
             }
             Applied::Committed(id)
         }
