@@ -370,9 +370,11 @@ fn renaming_moves_trees() {
     assert_eq!(place(&bench, &longer), before);
     assert!(bench.edit().set_deadline(&longer, Some(Deadline(i64::MAX))));
     assert_eq!(place(&bench, &longer), before);
-    // A cut needs both: the list as it was under its old name, and under its new one.
+    // A cut needs both: the list as it was under its old name, and under its new one. They share what does not change.
     assert!(bench.keyspace.begin_cut());
     assert!(bench.edit().rename(&longer, DatabaseIndex(3), &k));
+    assert_eq!(place(&bench, &k), before);
+    bench.edit().list_mut(&k).expect("a list").set(5000, b"another");
     assert_ne!(place(&bench, &k), before);
     let mut names = vec![];
     while !bench.keyspace.cut_step(10, &mut |_, item, _| {

@@ -10,10 +10,10 @@ use super::members;
 /// A hash that is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Hash<'a> {
-    stored: Stored<'a>,
+    pub(super) stored: Stored<'a>,
     source: Source<'a, 2>,
     /// Fields that have ended by then are not shown.
-    now_ms: i64,
+    pub(super) now_ms: i64,
 }
 
 /// A time at which no field has ended.
@@ -87,10 +87,14 @@ impl<'a> Hash<'a> {
 
     /// Fields and values from a rank on, those that are shown.
     pub fn fields_from(self, rank: u64) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.ranks_from(rank).flatten()
+    }
+
+    /// The field and the value of each rank from one on; `None` for one that is not shown.
+    pub fn ranks_from(self, rank: u64) -> impl Iterator<Item = Option<(&'a [u8], &'a [u8])>> {
         let hides = self.hides_any();
-        let shown =
-            self.source.from(rank).filter(move |[field, _]| !hides || !self.has_ended(field));
-        shown.map(|[field, value]| (field, value))
+        let shown = move |field: &[u8]| !hides || !self.has_ended(field);
+        self.source.from(rank).map(move |[field, value]| shown(field).then_some((field, value)))
     }
 
     /// Visits about `count` fields and values from a cursor on, 0 at first, all of a small hash. Returns the cursor to go on

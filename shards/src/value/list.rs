@@ -18,6 +18,7 @@ pub enum End {
 /// A list that is read.
 #[derive(Clone, Copy, Debug)]
 pub struct List<'a> {
+    pub(super) stored: Stored<'a>,
     source: Source<'a, 1>,
 }
 
@@ -28,7 +29,7 @@ impl<'a> List<'a> {
             Stored::Pack(bytes) | Stored::Integers(bytes) => Source::small(bytes),
             Stored::Tree(body) => Source::Tree(body.elements()),
         };
-        List { source }
+        List { stored, source }
     }
 
     /// Count of elements.

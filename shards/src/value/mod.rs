@@ -17,9 +17,11 @@ mod sorted_map;
 pub mod sorted_set;
 pub mod stream;
 mod tree;
+mod version;
 
 pub use limits::Limits;
 pub use pack::Room;
+pub use version::Version;
 
 use body::{Place, Stored};
 use hash::{Hash, HashMut};

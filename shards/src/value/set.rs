@@ -12,7 +12,7 @@ use std::borrow::Cow;
 /// A set that is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Set<'a> {
-    stored: Stored<'a>,
+    pub(super) stored: Stored<'a>,
 }
 
 impl<'a> Set<'a> {

@@ -15,7 +15,7 @@ use std::cmp::Ordering;
 /// A sorted set that is read.
 #[derive(Clone, Copy, Debug)]
 pub struct SortedSet<'a> {
-    stored: Stored<'a>,
+    pub(super) stored: Stored<'a>,
     source: Source<'a, 2>,
 }
 

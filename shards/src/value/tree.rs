@@ -7,10 +7,15 @@
 //!
 //! The order of records is the caller's: a tree knows places, not meanings. In which leaf a record lies decides nothing
 //! that a caller can see.
+//!
+//! A clone shares all nodes below the root. Who changes one of two copies the nodes on the way that both have, so that each
+//! clone is a *version*: it stays as it was, for the price of what is changed meanwhile. A node that only one tree has is
+//! changed in place, at the cost of a look at its count.
 
 use super::leaf::{Found, Leaf};
 use super::pack::{self, Pack, Record, Records};
 use std::cmp::Ordering;
+use triomphe::Arc;
 
 /// Bytes of a leaf; one record alone may have more.
 const LEAF_BYTES_MAX: usize = 2048;
@@ -41,7 +46,8 @@ struct Child<const W: usize> {
     bytes: u64,
     /// No greater than the number of the first record, and no less than that of the last one before it.
     number: u64,
-    node: Box<Node<W>>,
+    /// Perhaps of other trees too.
+    node: Arc<Node<W>>,
 }
 
 /// Records of `W` elements each, in an order of the caller's.
@@ -215,7 +221,7 @@ impl<const W: usize> Tree<W> {
         if let Some(right) = self.root.insert(rank, record, number, is_last) {
             let left = std::mem::replace(&mut self.root, Node::Inner(Vec::new()));
             let (count, bytes) = (self.count - right.count, self.bytes - right.bytes);
-            let left = Child { count, bytes, number: 0, node: Box::new(left) };
+            let left = Child { count, bytes, number: 0, node: Arc::new(left) };
             self.root = Node::Inner(vec![left, right]);
         }
     }
@@ -255,7 +261,9 @@ impl<const W: usize> Tree<W> {
         while let Node::Inner(children) = &mut self.root
             && children.len() <= 1
         {
-            self.root = children.pop().map_or(Node::Leaf(Leaf::new()), |child| *child.node);
+            self.root = children
+                .pop()
+                .map_or(Node::Leaf(Leaf::new()), |child| Arc::unwrap_or_clone(child.node));
         }
         let sum = |number: fn(&Child<W>) -> u64| gone.iter().map(number).sum();
         let (count, bytes) = (sum(|child| child.count), sum(|child| child.bytes));
@@ -317,7 +325,7 @@ impl<const W: usize> Node<W> {
                     // What is filled from front to end is filled to the brim.
                     let mut right = Leaf::new();
                     right.insert(0, record);
-                    let (number, node) = (number(record), Box::new(Node::Leaf(right)));
+                    let (number, node) = (number(record), Arc::new(Node::Leaf(right)));
                     let bytes = pack::record_bytes(record) as u64;
                     return Some(Child { count: 1, bytes, number, node });
                 }
@@ -332,7 +340,7 @@ impl<const W: usize> Node<W> {
                 if rank == 0 {
                     child.number = number(record);
                 }
-                let right = child.node.insert(rank, record, number, is_last)?;
+                let right = Arc::make_mut(&mut child.node).insert(rank, record, number, is_last)?;
                 child.count -= right.count;
                 child.bytes -= right.bytes;
                 children.insert(at + 1, right);
@@ -344,7 +352,7 @@ impl<const W: usize> Node<W> {
                 let count = right.iter().map(|child| child.count).sum();
                 let bytes = right.iter().map(|child| child.bytes).sum();
                 let number = right[0].number;
-                Some(Child { count, bytes, number, node: Box::new(Node::Inner(right)) })
+                Some(Child { count, bytes, number, node: Arc::new(Node::Inner(right)) })
             }
         }
     }
@@ -366,9 +374,17 @@ impl<const W: usize> Node<W> {
             }
             Node::Inner(children) => {
                 let (at, rank) = child_of(children, rank);
-                let before = children[at].node.replace(rank, record)?;
-                children[at].bytes =
-                    children[at].bytes - before + pack::record_bytes(record) as u64;
+                let child = &mut children[at];
+                let grown = pack::record_bytes(record) as u64;
+                if child.count == 1 {
+                    // Perhaps a long one, which is not to be copied only to be replaced.
+                    let mut leaf = Leaf::new();
+                    leaf.insert(0, record);
+                    child.node = Arc::new(Node::Leaf(leaf));
+                    return Some(std::mem::replace(&mut child.bytes, grown));
+                }
+                let before = Arc::make_mut(&mut child.node).replace(rank, record)?;
+                child.bytes = child.bytes - before + grown;
                 Some(before)
             }
         }
@@ -391,7 +407,8 @@ impl<const W: usize> Node<W> {
                         gone_children.push(child);
                     } else {
                         child.count -= here;
-                        let bytes = child.node.remove(rank, here, gone_children);
+                        let node = Arc::make_mut(&mut child.node);
+                        let bytes = node.remove(rank, here, gone_children);
                         child.bytes -= bytes;
                         gone += bytes;
                         at += 1;
@@ -408,18 +425,23 @@ impl<const W: usize> Node<W> {
         }
     }
 
-    /// Returns how many records, and bytes of them, were in it.
+    /// Returns how many records, and bytes of them, were in it, or in a node that it shares with another tree.
     fn drop_last_leaf(&mut self) -> (u64, u64) {
         let Node::Inner(children) = self else { return (0, 0) };
-        let Some(last) = children.last_mut() else { return (0, 0) };
-        let (count, bytes) = match &mut *last.node {
-            Node::Leaf(_) => (last.count, last.bytes),
-            inner => inner.drop_last_leaf(),
+        let Some(Child { mut count, mut bytes, number, node }) = children.pop() else {
+            return (0, 0);
         };
-        last.count -= count;
-        last.bytes -= bytes;
-        if last.count == 0 {
-            children.pop();
+        // What another tree has goes as a whole: it is that one's to free.
+        if let Some(mut node) = Arc::into_unique(node)
+            && matches!(*node, Node::Inner(_))
+        {
+            let (gone, gone_bytes) = node.drop_last_leaf();
+            let rest = (count - gone, bytes - gone_bytes);
+            (count, bytes) = (gone, gone_bytes);
+            if rest.0 > 0 {
+                let node = node.shareable();
+                children.push(Child { count: rest.0, bytes: rest.1, number, node });
+            }
         }
         (count, bytes)
     }
@@ -482,7 +504,7 @@ fn split_leaf<const W: usize>(leaf: &mut Leaf<W>, number: Number<'_, W>) -> Opti
     let number = number(&leaf.record_at(place));
     let right = leaf.split_off(place);
     let (count, bytes) = (right.records().count() as u64, right.size() as u64);
-    Some(Child { count, bytes, number, node: Box::new(Node::Leaf(right)) })
+    Some(Child { count, bytes, number, node: Arc::new(Node::Leaf(right)) })
 }
 
 /// The eighth of the way from `least` to `most` in which a number between them lies.
@@ -508,7 +530,7 @@ fn join_small<const W: usize>(children: &mut Vec<Child<W>>, at: usize) {
     let joined = &mut children[left];
     joined.count += right.count;
     joined.bytes += right.bytes;
-    match (&mut *joined.node, *right.node) {
+    match (Arc::make_mut(&mut joined.node), Arc::unwrap_or_clone(right.node)) {
         (Node::Leaf(leaf), Node::Leaf(more)) => leaf.append(&more),
         (Node::Inner(children), Node::Inner(more)) => children.extend(more),
         _ => unreachable!("children are of one level"),
@@ -624,5 +646,128 @@ impl<'a, const W: usize> Iterator for TreeRecordsBack<'a, W> {
             };
             self.descend(&child.node, u64::MAX);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    fn number(record: &Record<'_, 1>) -> u64 {
+        u64::from_be_bytes(*record[0].first_chunk().expect("numbers"))
+    }
+
+    fn all(tree: &Tree<1>) -> Vec<Vec<u8>> {
+        tree.records_from(0).map(|[element]| element.to_vec()).collect()
+    }
+
+    /// Count and bytes of every node are those of its records.
+    fn check(node: &Node<1>) -> (u64, u64) {
+        match node {
+            Node::Leaf(leaf) => (leaf.records().count() as u64, leaf.size() as u64),
+            Node::Inner(children) => children.iter().fold((0, 0), |(count, bytes), child| {
+                assert_eq!(check(&child.node), (child.count, child.bytes));
+                (count + child.count, bytes + child.bytes)
+            }),
+        }
+    }
+
+    fn change(tree: &mut Tree<1>, random: &mut Random) {
+        let element = |n: u64, random: &mut Random| {
+            let mut element = n.to_be_bytes().to_vec();
+            element.resize(8 + random.below([4, 90, 3000][n as usize % 3]) as usize, b'x');
+            element
+        };
+        for _ in 0..random.below(60) {
+            let rank = random.below(tree.count() + 1);
+            let n = random.below(1 << 40);
+            let new = element(n, random);
+            let place = tree.search(n, &|record| number(record).cmp(&n));
+            match (random.below(20), place) {
+                (0, _) => tree.remove_range(rank, random.below(tree.count() / 2 + 1)),
+                (1..8, _) if rank < tree.count() => tree.remove(rank),
+                (8..12, _) if rank < tree.count() => {
+                    let same = tree.get(rank).map(|record| number(&record)).expect("it is there");
+                    let new = element(same, random);
+                    tree.replace(rank, &[&new], &number);
+                }
+                (_, Err(rank)) => tree.insert(rank, &[&new], &number),
+                (_, Ok(_)) => {}
+            }
+        }
+    }
+
+    #[test]
+    fn versions_stay_as_they_were_whatever_becomes_of_the_tree_and_of_each_other() {
+        for seed in 0..12 {
+            let mut random = Random::new(seed);
+            let mut trees = vec![(Tree::<1>::default(), Vec::new())];
+            for n in 0..6000_u64 {
+                let element = (n << 20).to_be_bytes();
+                let rank = trees[0].0.count();
+                trees[0].0.insert(rank, &[&element], &number);
+            }
+            trees[0].1 = all(&trees[0].0);
+            for _ in 0..120 {
+                let at = random.below(trees.len() as u64) as usize;
+                match random.below(4) {
+                    0 if trees.len() < 5 => {
+                        let version = (trees[at].0.clone(), trees[at].1.clone());
+                        trees.push(version);
+                    }
+                    1 if trees.len() > 1 => {
+                        // Shed in the middle of the others' lives, some leaves at a time.
+                        let (mut tree, _) = trees.swap_remove(at);
+                        while tree.shed(1 + random.below(3) as usize) {
+                            assert_eq!(check(&tree.root), (tree.count, tree.bytes), "seed {seed}");
+                        }
+                        assert_eq!((tree.count(), tree.bytes()), (0, 0));
+                    }
+                    _ => {
+                        change(&mut trees[at].0, &mut random);
+                        trees[at].1 = all(&trees[at].0);
+                    }
+                }
+                for (tree, expected) in &trees {
+                    assert_eq!(check(&tree.root), (tree.count, tree.bytes), "seed {seed}");
+                    assert!(all(tree) == *expected, "seed {seed}");
+                }
+            }
+        }
+    }
+
+    /// Bytes of leaves of one tree that are not also those of the other.
+    fn own_leaves(tree: &Tree<1>, other: &Tree<1>) -> usize {
+        fn leaves(node: &Node<1>, found: &mut Vec<*const Node<1>>) {
+            if let Node::Inner(children) = node {
+                for child in children {
+                    match &*child.node {
+                        Node::Leaf(_) => found.push(Arc::as_ptr(&child.node)),
+                        inner => leaves(inner, found),
+                    }
+                }
+            }
+        }
+        let (mut own, mut others) = (Vec::new(), Vec::new());
+        leaves(&tree.root, &mut own);
+        leaves(&other.root, &mut others);
+        own.iter().filter(|leaf| !others.contains(leaf)).count()
+    }
+
+    #[test]
+    fn a_change_copies_the_way_to_it_and_nothing_else() {
+        let mut tree = Tree::<1>::default();
+        for n in 0..100_000_u64 {
+            tree.insert(n, &[&n.to_be_bytes()], &number);
+        }
+        let version = tree.clone();
+        assert_eq!(own_leaves(&tree, &version), 0);
+        tree.replace(50_000, &[&[&50_000_u64.to_be_bytes()[..], b"new"].concat()], &number);
+        tree.remove(7);
+        tree.insert(99_999, &[&100_000_u64.to_be_bytes()], &number);
+        assert_eq!(own_leaves(&tree, &version), 3);
+        drop(version);
+        assert_eq!(all(&tree).len(), 100_000);
     }
 }

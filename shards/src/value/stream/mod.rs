@@ -74,6 +74,13 @@ impl Content {
         true
     }
 
+    /// The entries alone, which it shares with this one. Cost: a copy of the open block.
+    pub(super) fn entries(&self) -> Content {
+        let (closed, open) = (self.closed.clone(), self.open.clone());
+        let (last_id, count) = (self.last_id, self.count);
+        Content { closed, open, last_id, count, ..Content::default() }
+    }
+
     fn block_count(&self) -> u64 {
         self.closed.count() + u64::from(!self.open.is_empty())
     }
@@ -114,7 +121,7 @@ fn block_of<'a>([key, bytes]: [&'a [u8]; 2]) -> Block<'a> {
 /// A stream that is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Stream<'a> {
-    content: Option<&'a Content>,
+    pub(super) content: Option<&'a Content>,
 }
 
 impl<'a> Stream<'a> {
@@ -188,6 +195,29 @@ impl<'a> Stream<'a> {
             entries.into_iter().rev()
         });
         entries.skip_while(move |entry| entry.id > id)
+    }
+
+    /// How many entries there are from one id to another, up to `most`. Cost: a look at each block, and walks through the
+    /// first one and the last.
+    pub fn count_between(self, start: StreamId, end: StreamId, most: u64) -> u64 {
+        let blocks = self.content.map(|content| content.blocks_from(content.rank_of(start)));
+        let mut blocks = blocks.into_iter().flatten().peekable();
+        let mut count = 0;
+        while let Some(block) = blocks.next()
+            && count < most
+            && block.first() <= end
+        {
+            let is_whole = block.first() >= start
+                && blocks.peek().is_some_and(|next: &Block<'_>| next.first() <= end);
+            count += match is_whole {
+                true => block.count(),
+                false => {
+                    let ids = block.entries().map(|entry| entry.id);
+                    ids.filter(|id| (start..=end).contains(id)).count() as u64
+                }
+            };
+        }
+        count.min(most)
     }
 
     /// The blocks with the entries from an id on.
