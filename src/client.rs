@@ -1,15 +1,27 @@
 //! A blocking connection to a server, for tools.
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, Error as TlsError, StreamOwned};
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What TLS begins with. Two are the same if they were read together.
+#[derive(Clone, Debug)]
+pub struct Tls(pub Arc<ClientConfig>);
+
+impl PartialEq for Tls {
+    fn eq(&self, other: &Tls) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Tls {}
+
 /// Whom to talk to, and as whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
     /// Name or address.
     pub host: String,
@@ -19,6 +31,8 @@ pub struct Target {
     pub user: String,
     /// The password; empty without one.
     pub password: String,
+    /// Where TLS is spoken; the server is one that a certificate's authority vouches for, as this says.
+    pub tls: Option<Tls>,
 }
 
 impl fmt::Display for Target {
@@ -41,12 +55,10 @@ impl Target {
         // What has colons of its own stands in brackets.
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         match port.parse::<u16>() {
-            Ok(port @ 1..) if bare.is_some() || !host.contains(':') => Ok(Target {
-                host: bare.unwrap_or(host).to_string(),
-                port,
-                user: String::new(),
-                password: String::new(),
-            }),
+            Ok(port @ 1..) if bare.is_some() || !host.contains(':') => {
+                let host = bare.unwrap_or(host).to_string();
+                Ok(Target { host, port, ..Target::default() })
+            }
             _ => Err(format!("'{text}' is no HOST:PORT, and no port of this machine")),
         }
     }
@@ -141,23 +153,21 @@ impl Client {
         Err(failed(last))
     }
 
-    /// Connects by TLS; the server is one that a certificate's authority vouches for, as `config` says.
-    /// Errors: one line.
-    pub fn connect_securely(target: &Target, config: &Arc<ClientConfig>) -> Result<Client, String> {
+    fn begin(socket: TcpStream, target: &Target) -> Result<Client, String> {
         let failed = |error: io::Error| cannot_connect(target, &error);
-        let socket = TcpStream::connect((target.host.as_str(), target.port)).map_err(failed)?;
-        let name = ServerName::try_from(target.host.clone())
-            .map_err(|error| failed(io::Error::other(error)))?;
-        let connection = ClientConnection::new(config.clone(), name)
-            .map_err(|error| failed(io::Error::other(error)))?;
         socket.set_nodelay(true).map_err(failed)?;
-        let stream = Box::new(StreamOwned::new(connection, socket));
-        Ok(Client { input: BufReader::new(Wire::Secure(stream)) })
-    }
-
-    fn begin(stream: TcpStream, target: &Target) -> Result<Client, String> {
-        stream.set_nodelay(true).map_err(|error| cannot_connect(target, &error))?;
-        let mut client = Client { input: BufReader::new(Wire::Plain(stream)) };
+        let wire = match &target.tls {
+            None => Wire::Plain(socket),
+            // Hands are shaken when something is asked.
+            Some(Tls(config)) => {
+                let name = ServerName::try_from(target.host.clone());
+                let name = name.map_err(|error| failed(io::Error::other(error)))?;
+                let connection = ClientConnection::new(config.clone(), name);
+                let connection = connection.map_err(|error| failed(io::Error::other(error)))?;
+                Wire::Secure(Box::new(StreamOwned::new(connection, socket)))
+            }
+        };
+        let mut client = Client { input: BufReader::new(wire) };
         if !target.password.is_empty() {
             let mut words = vec![b"AUTH".to_vec()];
             words.extend((!target.user.is_empty()).then(|| target.user.clone().into_bytes()));
@@ -168,8 +178,12 @@ impl Client {
     }
 
     /// The same connection for another thread, to write to.
+    /// Errors: the kernel's; TLS is spoken, where nobody else can write.
     pub fn writer(&self) -> io::Result<TcpStream> {
-        self.input.get_ref().socket().try_clone()
+        match self.input.get_ref() {
+            Wire::Plain(socket) => socket.try_clone(),
+            Wire::Secure(_) => Err(io::Error::other("TLS is written to from one place")),
+        }
     }
 
     /// Ends the connection, for all who use it.
@@ -207,7 +221,7 @@ impl Client {
 
     /// Asks something and waits for its reply, which may be an error.
     /// Errors: the connection's.
-    pub fn ask_plainly(&mut self, words: &[&str]) -> io::Result<Answer> {
+    pub fn ask_plainly(&mut self, words: &[impl AsRef<[u8]>]) -> io::Result<Answer> {
         let mut bytes = Vec::new();
         encode(&mut bytes, words);
         self.send(&bytes)?;
@@ -266,11 +280,23 @@ pub fn failed(error: &io::Error) -> String {
     format!("the connection to the server failed: {}", said(error))
 }
 
-/// The kernel's words for a time that is over are about something else.
+/// The kernel's words for a time that is over are about something else; those of TLS do not say what to do.
 fn said(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer in time".into(),
-        _ => error.to_string(),
+    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+        return "no answer in time".into();
+    }
+    match error.get_ref().and_then(|cause| cause.downcast_ref::<TlsError>()) {
+        None => error.to_string(),
+        Some(TlsError::InvalidMessage(_)) => {
+            "no TLS is spoken there: --tls is for a tls-port".into()
+        }
+        Some(TlsError::InvalidCertificate(_)) => {
+            format!("{error}: --cacert names the authority that has signed the server's")
+        }
+        Some(TlsError::AlertReceived(_)) => {
+            format!("{error}: does it want a certificate? See --cert and --key")
+        }
+        Some(_) => error.to_string(),
     }
 }
 

@@ -147,6 +147,7 @@ fn target(matches: &ArgMatches) -> Target {
         port: matches.get_one::<u16>("port").copied().unwrap_or(Settings::default().port),
         user: text("user").unwrap_or_default(),
         password: text("password").unwrap_or_else(from_environment),
+        tls: None,
     }
 }
 

@@ -6,7 +6,7 @@
 use super::Refusal;
 use super::directory::Identity;
 use super::life::Life;
-use crate::client::{Answer, Client, Target};
+use crate::client::{Answer, Client, Target, Tls};
 use ringraft_shards::ids::{ClusterId, NodeId};
 use ringraft_shards::peer::Secret;
 use ringraft_shards::slot::SlotScheme;
@@ -80,12 +80,9 @@ enum Failed {
 fn ask(seed: &str, asking: &Asking<'_>, now_ms: u64) -> Result<Identity, Failed> {
     let (host, port) = seed.rsplit_once(':').ok_or(Failed::Refused("it is no address".into()))?;
     let (host, port) = (host.trim_matches(['[', ']']).to_string(), port.parse().unwrap_or(0));
-    let target = Target { host, port, user: String::new(), password: String::new() };
-    let client = match &asking.tls {
-        Some(tls) => Client::connect_securely(&target, tls),
-        None => Client::connect(&target),
-    };
-    let mut client = client.map_err(Failed::Unreachable)?;
+    let tls = asking.tls.clone().map(Tls);
+    let target = Target { host, port, tls, ..Target::default() };
+    let mut client = Client::connect(&target).map_err(Failed::Unreachable)?;
     client.patience(ANSWER_TIMEOUT).map_err(|error| Failed::Unreachable(error.to_string()))?;
     let words = [
         format!("{:032x}", asking.life.directory.0),

@@ -88,8 +88,8 @@ fn start(directory: &Path, now_ms: u64) -> Result<(Node, Target), Refusal> {
     settings.settle();
     let plan = node::prepare(settings, now_ms)?;
     let node = Node::start(&plan, Instant::now())?;
-    let (host, user) = ("127.0.0.1".to_string(), String::new());
-    Ok((node, Target { host, port, user, password }))
+    let host = "127.0.0.1".to_string();
+    Ok((node, Target { host, port, password, ..Target::default() }))
 }
 
 /// Has the server take snapshots of one moment and opens them.

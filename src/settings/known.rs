@@ -1,16 +1,29 @@
-//! Settings of Redis that are no settings here, because it is always so: CONFIG GET shows what is so, and CONFIG SET takes that
-//! value alone.
+//! Settings of Redis that are no settings here, because it is always so, or follows from a setting: CONFIG GET shows what is so,
+//! and CONFIG SET takes that value alone.
 //!
 //! Only what is true stands here. Names of Redis that mean nothing in this server are refused as such.
 
-use super::redis_file;
+use super::values::Routing;
+use super::{Settings, redis_file};
 
 /// A name, and what is in force.
 pub struct Known {
     /// Redis' name.
     pub name: &'static str,
-    /// The value.
-    pub value: &'static str,
+    value: &'static str,
+}
+
+/// What follows from `routing`: clients of Redis Cluster ask for it.
+const CLUSTER_ENABLED: &str = "cluster-enabled";
+
+impl Known {
+    /// The value under these settings.
+    pub fn value(&self, settings: &Settings) -> &'static str {
+        match self.name == CLUSTER_ENABLED && settings.routing == Routing::Moved {
+            true => "yes",
+            false => self.value,
+        }
+    }
 }
 
 const fn known(name: &'static str, value: &'static str) -> Known {
@@ -25,7 +38,7 @@ pub const KNOWN: &[Known] = &[
     known("aof-use-rdb-preamble", "no"),
     known("auto-aof-rewrite-percentage", "0"),
     known("bind-source-addr", ""),
-    known("cluster-enabled", "no"),
+    known(CLUSTER_ENABLED, "no"),
     known("daemonize", "no"),
     known("dynamic-hz", "no"),
     known("enable-debug-command", "yes"),
@@ -71,13 +84,15 @@ pub enum Stranger {
 
 impl Stranger {
     /// Judges a name, in any case of letters, with the value that is asked for.
-    pub fn judge(name: &str, value: &[u8]) -> Stranger {
+    pub fn judge(name: &str, value: &[u8], settings: &Settings) -> Stranger {
         if let Some(known) = KNOWN.iter().find(|known| known.name.eq_ignore_ascii_case(name)) {
-            return match known.value.as_bytes().eq_ignore_ascii_case(value) {
+            let is_so = known.value(settings);
+            return match is_so.as_bytes().eq_ignore_ascii_case(value) {
                 true => Stranger::IsSo,
-                false => {
-                    Stranger::Never(known.name, format!("it is '{}' here, always", known.value))
+                false if known.name == CLUSTER_ENABLED => {
+                    Stranger::Never(known.name, format!("it is '{is_so}' here; see routing"))
                 }
+                false => Stranger::Never(known.name, format!("it is '{is_so}' here, always")),
             };
         }
         match redis_file::remedy(&name.to_ascii_lowercase()) {
@@ -94,24 +109,45 @@ mod tests {
 
     #[test]
     fn none_is_a_setting_and_none_stands_twice() {
+        let settings = Settings::default();
         let mut names = std::collections::HashSet::new();
         for known in KNOWN {
             assert!(Setting::find(known.name).is_none(), "{} is a setting", known.name);
             assert!(names.insert(known.name), "{} twice", known.name);
             let value = known.value.as_bytes();
-            assert_eq!(Stranger::judge(&known.name.to_uppercase(), value), Stranger::IsSo);
-            assert!(matches!(Stranger::judge(known.name, b"other"), Stranger::Never(..)));
+            let judged = Stranger::judge(&known.name.to_uppercase(), value, &settings);
+            assert_eq!(judged, Stranger::IsSo);
+            let judged = Stranger::judge(known.name, b"other", &settings);
+            assert!(matches!(judged, Stranger::Never(..)));
         }
     }
 
     #[test]
+    fn cluster_enabled_follows_from_routing() {
+        let mut settings = Settings::default();
+        for (routing, enabled) in [(Routing::Forward, "no"), (Routing::Moved, "yes")] {
+            settings.routing = routing;
+            let found = settings.get(&[b"cluster-enabled"]);
+            assert_eq!(found, [("cluster-enabled", enabled.to_string())]);
+            let judged = Stranger::judge("cluster-enabled", enabled.as_bytes(), &settings);
+            assert_eq!(judged, Stranger::IsSo);
+        }
+        let Stranger::Never(_, cause) = Stranger::judge("cluster-enabled", b"no", &settings) else {
+            panic!("it is not so");
+        };
+        assert_eq!(cause, "it is 'yes' here; see routing");
+    }
+
+    #[test]
     fn names_of_redis_are_refused_as_such() {
+        let settings = Settings::default();
         for name in
             ["dbfilename", "repl-backlog-size", "REPL-DISKLESS-SYNC", "lazyfree-lazy-eviction"]
         {
-            assert!(matches!(Stranger::judge(name, b"yes"), Stranger::Never(..)), "{name}");
+            let judged = Stranger::judge(name, b"yes", &settings);
+            assert!(matches!(judged, Stranger::Never(..)), "{name}");
         }
-        assert_eq!(Stranger::judge("foo", b"yes"), Stranger::Unknown);
-        assert_eq!(Stranger::judge("repl", b"yes"), Stranger::Unknown);
+        assert_eq!(Stranger::judge("foo", b"yes", &settings), Stranger::Unknown);
+        assert_eq!(Stranger::judge("repl", b"yes", &settings), Stranger::Unknown);
     }
 }

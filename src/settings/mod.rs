@@ -287,7 +287,7 @@ impl Settings {
         }
         let fixed =
             KNOWN.iter().filter(|known| globs.iter().any(|g| g.matches(known.name.as_bytes())));
-        found.extend(fixed.map(|known| (known.name, known.value.to_string())));
+        found.extend(fixed.map(|known| (known.name, known.value(self).to_string())));
         found
     }
 
@@ -301,7 +301,7 @@ impl Settings {
             let unknown = || SettingError::Unknown(name.to_vec());
             let name = std::str::from_utf8(name).map_err(|_| unknown())?;
             let Some((row, spelling)) = Setting::find(name) else {
-                match Stranger::judge(name, value) {
+                match Stranger::judge(name, value, self) {
                     Stranger::IsSo => continue,
                     Stranger::Never(spelling, cause) => {
                         never = never.or(Some(SettingError::Value(spelling, cause)));

@@ -62,7 +62,13 @@ const DIRECTIVES: &[(&str, Meaning)] = &[
     ("tls-client-key-file", Only(&[""], NO_TLS_CLIENT)),
     ("tls-client-key-file-pass", Only(&[""], NO_TLS_CLIENT)),
     ("tls-replication", Only(&["no"], NO_TLS_CLIENT)),
-    ("cluster-enabled", Only(&["no"], "ringraft does not speak Redis Cluster's protocol: say no")),
+    (
+        "cluster-enabled",
+        Only(
+            &["no"],
+            "ringraft forms its clusters by --join: say no, and routing moved with slots redis for clients of Redis Cluster",
+        ),
+    ),
     ("cluster-*", Any),
     ("replicaof", Never(NO_REPLICAS)),
     ("slaveof", Never(NO_REPLICAS)),

@@ -2,7 +2,8 @@
 
 use super::member::Act;
 use super::{Tool, dev_cluster, kvsctl};
-use crate::client::Target;
+use crate::client::{Target, Tls};
+use crate::net::tls::{TlsSettings, config};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::path::PathBuf;
 
@@ -25,7 +26,7 @@ pub fn read(name: &str, matches: &ArgMatches) -> Result<Tool, String> {
     if name == "dev-cluster" {
         return dev_cluster_call(act, of).map(Tool::DevCluster);
     }
-    let target = credentials(of, address(of, ADDRESS_DEFAULT)?);
+    let target = credentials(of, address(of, ADDRESS_DEFAULT)?)?;
     let node = || of.get_one::<String>("node").cloned().expect("clap demands it");
     Ok(match act {
         "status" => Tool::Status(target),
@@ -56,15 +57,48 @@ pub fn address(matches: &ArgMatches, default: &str) -> Result<Target, String> {
     Target::parse(matches.get_one::<String>("address").map_or(default, String::as_str))
 }
 
-/// Who asks it. A password in the command line is seen by all who list processes, one in the environment is not.
-pub fn credentials(matches: &ArgMatches, target: Target) -> Target {
+/// Who asks it, and how. A password in the command line is seen by all who list processes, one in the environment is not.
+/// Errors: a file of TLS that is not there or does not do, or none is named.
+pub fn credentials(matches: &ArgMatches, target: Target) -> Result<Target, String> {
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let from_environment = || std::env::var("REDISCLI_AUTH").unwrap_or_default();
-    Target {
+    Ok(Target {
         user: text("user").unwrap_or_default(),
         password: text("pass").unwrap_or_else(from_environment),
+        tls: tls(matches)?,
         ..target
+    })
+}
+
+/// Options of TLS, by redis-cli's names, the settings that they are here, and what they are. The setting is the argument's id:
+/// kvsctl has keys of its own.
+const TLS_FILES: [(&str, &str, &str, &str); 4] = [
+    ("cacert", "tls-ca-cert-file", "FILE", "Authorities of the server's certificate, PEM"),
+    ("cacertdir", "tls-ca-cert-dir", "DIR", "A folder with such files"),
+    ("cert", "tls-cert-file", "FILE", "The certificate to show, if the server wants one, PEM"),
+    ("key", "tls-key-file", "FILE", "Its private key, PEM"),
+];
+
+fn tls(matches: &ArgMatches) -> Result<Option<Tls>, String> {
+    let files = TLS_FILES.map(|(_, id, ..)| matches.get_one::<String>(id).cloned());
+    if !matches.get_flag("tls") {
+        let named = TLS_FILES.iter().zip(&files).find(|(_, file)| file.is_some());
+        return named.map_or(Ok(None), |((option, ..), _)| Err(format!("--{option} is for --tls")));
     }
+    let [ca_cert_file, ca_cert_dir, cert_file, key_file] = files.map(Option::unwrap_or_default);
+    if ca_cert_file.is_empty() && ca_cert_dir.is_empty() {
+        return Err("--tls needs --cacert FILE or --cacertdir DIR: whom is to be trusted?".into());
+    }
+    if cert_file.is_empty() != key_file.is_empty() {
+        return Err("--cert and --key go together".into());
+    }
+    let settings =
+        TlsSettings { ca_cert_file, ca_cert_dir, cert_file, key_file, ..TlsSettings::default() };
+    let config = config::load_tool(&settings).map_err(|(setting, cause)| {
+        let option = TLS_FILES.iter().find(|(_, id, ..)| *id == setting);
+        format!("--{}: {cause}", option.map_or("tls", |(option, ..)| option))
+    })?;
+    Ok(Some(Tls(config)))
 }
 
 /// The options that [`credentials`] reads.
@@ -72,10 +106,17 @@ pub fn with_credentials(command: Command) -> Command {
     let option = |name: &'static str, value: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(value).global(true).help(help)
     };
-    command.args([
+    let files = TLS_FILES.map(|(name, id, value, help)| option(name, value, help).id(id));
+    let others = [
         option("user", "NAME", "Who asks, if it is not the default user"),
         option("pass", "PASSWORD", "The password; if not given, what REDISCLI_AUTH says"),
-    ])
+        Arg::new("tls")
+            .long("tls")
+            .action(ArgAction::SetTrue)
+            .global(true)
+            .help("Speak TLS: the address is that of a tls-port"),
+    ];
+    command.args(others).args(files)
 }
 
 fn with_server(command: Command) -> Command {

@@ -250,8 +250,8 @@ impl Cluster {
     }
 
     fn target(&self, node: u16) -> Target {
-        let (user, password) = (String::new(), self.password.clone());
-        Target { host: "127.0.0.1".into(), port: self.plan.port + node - 1, user, password }
+        let (port, password) = (self.plan.port + node - 1, self.password.clone());
+        Target { host: "127.0.0.1".into(), port, password, ..Target::default() }
     }
 
     /// What a node is started with.

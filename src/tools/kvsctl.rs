@@ -59,8 +59,8 @@ pub fn read(name: &'static str, default: &'static str, arguments: &[OsString]) -
             return Call::Show(shown.to_string());
         }
     };
-    match address(&matches, default) {
-        Ok(target) => Call::Ask(credentials(&matches, target), words),
+    match address(&matches, default).and_then(|target| credentials(&matches, target)) {
+        Ok(target) => Call::Ask(target, words),
         Err(line) => Call::Misused(line),
     }
 }
@@ -150,12 +150,9 @@ pub fn run(call: &Call, now_s: u64) -> ExitCode {
 
 fn ask(target: &Target, words: &[Vec<u8>]) -> Result<(), String> {
     let mut client = Client::connect_within(target, DECISION_PATIENCE)?;
-    let mut stream = client.writer().map_err(|error| failed(&error))?;
-    let mut bytes = Vec::new();
-    crate::client::encode(&mut bytes, words);
-    let answer = stream.write_all(&bytes).and_then(|()| client.read());
+    let answer = client.ask_plainly(words).map_err(|error| failed(&error))?;
     let mut text = Vec::new();
-    show(&answer.map_err(|error| failed(&error))?, &mut text);
+    show(&answer, &mut text);
     // Whoever closed the pipe has read enough.
     let _ = std::io::stdout().write_all(&text);
     Ok(())

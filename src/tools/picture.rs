@@ -177,9 +177,7 @@ fn advice(error: &str) -> Option<&'static str> {
 /// Asks a node for its own view, with the password of the one that was asked first.
 fn ask_itself(address: &str, first: &Target) -> Direct {
     let target = match Target::parse(address) {
-        Ok(target) => {
-            Target { user: first.user.clone(), password: first.password.clone(), ..target }
-        }
+        Ok(target) => Target { host: target.host, port: target.port, ..first.clone() },
         Err(cause) => return Direct::Silent(cause),
     };
     let mut client = match Client::connect_within(&target, PATIENCE) {

@@ -114,6 +114,13 @@ fn slots_of_another_kind_are_nobodys_to_be_sent_to() {
     assert_eq!(server.client().say("CONFIG SET routing moved"), Value::ok());
     assert_eq!(server.info("cluster_enabled"), "1");
     assert_eq!(server.client().say("SET a 1"), Value::ok());
+    let enabled =
+        |server: &Server| server.client().say("CONFIG GET cluster-enabled").elements()[1].text();
+    assert_eq!(enabled(&server), "yes");
+    let refused = server.client().say("CONFIG SET cluster-enabled no");
+    assert!(refused.error().ends_with("it is 'yes' here; see routing"), "{refused:?}");
+    assert_eq!(server.client().say("CONFIG SET routing forward"), Value::ok());
+    assert_eq!(enabled(&server), "no");
 }
 
 #[test]

@@ -5,15 +5,16 @@
 use super::store::Store;
 use super::{AuthClients, Protocols, TlsSettings};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::{Resumption, WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{cipher_suite, default_provider};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, InconsistentKeys, RootCertStore,
-    ServerConfig, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion, version,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, InconsistentKeys,
+    RootCertStore, ServerConfig, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
+    version,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -116,6 +117,27 @@ pub fn load(settings: &TlsSettings) -> Result<Arc<ServerConfig>, Refusal> {
 pub fn load_client(settings: &TlsSettings) -> Result<Arc<ClientConfig>, Refusal> {
     let shown = certificates("tls-cert-file", Path::new(&settings.cert_file))?;
     let key = private_key(Path::new(&settings.key_file))?;
+    let mut config = client_of_any_node(settings)?
+        .with_client_auth_cert(shown, key)
+        .map_err(|error| mismatch(settings, &error))?;
+    // Links are few and last: each shows its certificate.
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// What a tool's session with a server begins with: the authorities of servers, and a certificate if it has one.
+/// Errors: the first that is missing, unreadable or does not fit.
+pub fn load_tool(settings: &TlsSettings) -> Result<Arc<ClientConfig>, Refusal> {
+    if !settings.cert_file.is_empty() {
+        return load_client(settings);
+    }
+    Ok(Arc::new(client_of_any_node(settings)?.with_no_client_auth()))
+}
+
+/// The side that dials, without what it shows.
+fn client_of_any_node(
+    settings: &TlsSettings,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Refusal> {
     let provider = provider(settings)?;
     let roots = Arc::new(authorities(settings)?);
     let inner = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
@@ -123,12 +145,7 @@ pub fn load_client(settings: &TlsSettings) -> Result<Arc<ClientConfig>, Refusal>
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(settings.protocols))
         .map_err(|error| ("tls-protocols", error.to_string()))?;
-    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(OfAnyNode(inner)));
-    let mut config =
-        builder.with_client_auth_cert(shown, key).map_err(|error| mismatch(settings, &error))?;
-    // Links are few and last: each shows its certificate.
-    config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(OfAnyNode(inner))))
 }
 
 /// Takes every certificate that an authority of the cluster has signed, whatever names it has: nodes are told apart by what they
