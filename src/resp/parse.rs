@@ -124,7 +124,7 @@ impl Parser {
     /// Parses the request that starts at `start` and appends its spans, which count from `input`'s first byte.
     /// After [`Step::Incomplete`] the next call must be given the same bytes from the request's start and more.
     /// Errors: the stream is not RESP; nothing after it can be trusted and the connection is closed.
-    #[inline]
+    #[inline(always)]
     pub fn next(
         &mut self,
         input: &[u8],

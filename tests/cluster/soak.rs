@@ -183,6 +183,7 @@ struct Fate<'a> {
     world: &'a World,
     chance: Chance,
     counts: BTreeMap<&'static str, usize>,
+    begin: Instant,
 }
 
 impl Fate<'_> {
@@ -218,7 +219,7 @@ impl Fate<'_> {
             _ if self.cluster.up().count() < NODES_MAX => self.join(),
             _ => self.remove(),
         };
-        println!("soak: {name}");
+        println!("soak: {:.1} s: {name}", self.begin.elapsed().as_secs_f64());
         *self.counts.entry(name).or_default() += 1;
         self.cluster.settle();
         self.wait_for(BETWEEN_FAULTS);
@@ -304,11 +305,16 @@ impl Fate<'_> {
         let address = format!("127.0.0.1:{}", self.cluster.servers[node].port());
         self.hide(node);
         let asked = self.cluster.up().find(|other| *other != node).expect("several are up");
-        let reply = self.cluster.client(asked).say(&format!("RAFTREMOVEPEER {address}"));
-        if reply == Value::ok() {
+        let ask = || self.cluster.client(asked).say(&format!("RAFTREMOVEPEER {address}"));
+        // Whose leader was lost may have been removed: asking again tells.
+        let reply = eventually("it is known whether the node leaves", || {
+            Some(ask()).filter(|reply| !(reply.is_error() && reply.text().contains("not known")))
+        });
+        if reply == Value::ok() || reply.text().contains("peer is unknown") {
             let (status, output) = self.cluster.ended(node);
             assert_eq!(status.code(), Some(1), "{output}");
         } else {
+            println!("soak: {address} stays: {reply:?}");
             self.show(node);
         }
         "removed"
@@ -337,9 +343,10 @@ fn soak() {
         assert_eq!(first.call(&["SET", &format!("account:{n}"), &money]), Value::ok());
     }
     let mut seeds = Chance::seeded(chance.next());
-    let mut fate = Fate { cluster, world: &world, chance, counts: BTreeMap::new() };
+    let (counts, begin) = (BTreeMap::new(), Instant::now());
+    let mut fate = Fate { cluster, world: &world, chance, counts, begin };
     (0..NODES).for_each(|node| fate.show(node));
-    let (world, begin) = (&world, Instant::now());
+    let world = &world;
     let mut roamer = || Roamer { world, chance: Chance::seeded(seeds.next()), client: None };
     let (lists, produced) = std::thread::scope(|scope| {
         let (mut lists, mut produced) = (Vec::new(), Vec::new());

@@ -46,24 +46,11 @@ impl Core {
 
     /// Sends what a connection has to send, as far as its socket takes it. Cost: one system call.
     pub(in crate::core) fn send(&mut self, index: u32) {
-        if self.answers.connections.at(index).session.tracking.is_some() {
-            self.release_news(index);
-        }
         let connection = self.answers.connections.at_mut(index);
-        if connection.blocked || connection.closed {
-            if connection.closed {
-                connection.replies.discard();
-                self.release(index);
-            } else {
-                self.check_output_limits(index);
-            }
-            return;
-        }
-        if connection.tls.is_some() && !self.send_records(index) {
-            return;
-        }
-        let connection = self.answers.connections.at_mut(index);
-        if connection.kind == Kind::Relayed && !self.send_replies_back(index) {
+        let is_plain = connection.kind != Kind::Relayed
+            && connection.tls.is_none()
+            && connection.session.tracking.is_none();
+        if (!is_plain || connection.blocked || connection.closed) && !self.prepare_to_send(index) {
             return;
         }
         let connection = self.answers.connections.at_mut(index);
@@ -92,16 +79,38 @@ impl Core {
         if finished && (connection.close_after_replies || connection.is_done()) {
             return self.close(index);
         }
+        let has_votes = finished && connection.votes >= MOVE_VOTES_MIN;
         if finished && connection.hold == Hold::Order
             || connection.unparsed() > 0 && self.may_parse(index)
         {
             self.go_on(index);
         }
-        let connection = self.answers.connections.at(index);
-        if finished && connection.votes >= MOVE_VOTES_MIN {
+        if has_votes {
             self.consider_move(index);
         }
         self.regulate(index);
+    }
+
+    /// What is done before the replies of a connection are sent that is no plain one, or has ended, or whose socket is
+    /// full. False when nothing goes to its socket now.
+    #[cold]
+    fn prepare_to_send(&mut self, index: u32) -> bool {
+        self.release_news(index);
+        let connection = self.answers.connections.at_mut(index);
+        if connection.closed {
+            connection.replies.discard();
+            self.release(index);
+            return false;
+        }
+        if connection.blocked {
+            self.check_output_limits(index);
+            return false;
+        }
+        if connection.tls.is_some() && !self.send_records(index) {
+            return false;
+        }
+        let is_relayed = self.answers.connections.at(index).kind == Kind::Relayed;
+        !is_relayed || self.send_replies_back(index)
     }
 
     /// Sends what was written before this turn ends, to a client that is about to be closed: it may be the reply
