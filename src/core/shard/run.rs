@@ -133,12 +133,13 @@ impl LocalShard {
                         let start = out.len();
                         let mut reply = Reply::new(out, origin.protocol);
                         let outcome = if waiting.proposed {
-                            run_write(
-                                keyspace,
+                            // Records and servings were run above.
+                            let mut edit = keyspace.edit(operation.database(), time);
+                            run_operation(
+                                &mut edit,
                                 command,
-                                operation,
+                                operation.first_key(),
                                 arguments,
-                                time,
                                 seed,
                                 write_bytes_max,
                                 &mut reply,
