@@ -9,6 +9,7 @@ use super::life::Life;
 use crate::client::{Answer, Client, Target, Tls};
 use ringraft_shards::ids::{ClusterId, NodeId};
 use ringraft_shards::peer::Secret;
+use ringraft_shards::raft::ProposeError;
 use ringraft_shards::slot::SlotScheme;
 use ringraft_shards::transaction::NO_LEADER;
 use rustls::ClientConfig;
@@ -115,11 +116,19 @@ fn ask(seed: &str, asking: &Asking<'_>, now_ms: u64) -> Result<Identity, Failed>
     }
 }
 
-/// Is it an answer of a moment in which nobody leads, or of a node that starts? A directory that asks twice is told the same.
+/// Is it an answer of a moment in which nobody leads, or another node is about to, or of a node that starts or has much to
+/// do? A directory that asks twice is told the same.
 fn is_passing(text: &str) -> bool {
     const PASSING: [&str; 4] =
         [NO_LEADER, "ERR the outcome is not known", "leadership lost", "LOADING"];
-    PASSING.iter().any(|start| text.starts_with(start))
+    let refused = [
+        ProposeError::NotLeader { leader: None },
+        ProposeError::Transferring,
+        ProposeError::Busy,
+        ProposeError::MembershipPending,
+    ];
+    let is_refused = |error: &ProposeError| text == format!("ERR {error}");
+    PASSING.iter().any(|start| text.starts_with(start)) || refused.iter().any(is_refused)
 }
 
 fn read_told(node: i64, told: &[u8], now_ms: u64) -> Result<Identity, Failed> {
@@ -137,4 +146,26 @@ fn read_told(node: i64, told: &[u8], now_ms: u64) -> Result<Identity, Failed> {
         })
     };
     read().ok_or(Failed::Refused(format!("it has told what means nothing: {told}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_in_an_election_or_a_transfer_asks_again() {
+        for text in [
+            NO_LEADER,
+            "ERR leadership is being transferred",
+            "ERR not the leader",
+            "ERR too many writes are under way",
+            "ERR the outcome is not known: the node that leads was lost, and may have executed it",
+            "LOADING ringraft is loading the dataset in memory",
+        ] {
+            assert!(is_passing(text), "{text}");
+        }
+        for text in ["ERR another node of this cluster is at a:1", "NOPERM", "ERR it was removed"] {
+            assert!(!is_passing(text), "{text}");
+        }
+    }
 }
