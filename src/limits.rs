@@ -67,6 +67,22 @@ pub const READS_PER_STAGE: usize = 64;
 /// Unsent reply bytes above which a connection's requests are no longer executed.
 pub const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
 
+/// Members that SPOP draws one by one. More are a run of a large set, whose order is by chance itself, cut off as a whole.
+pub const POPPED_EACH_MAX: u64 = 1000;
+
+/// Bytes of a slice of a long reply, and of what is written of it at once: as many elements as they have room for, the last one
+/// whole. More is written when the client has taken these, a slice per turn.
+pub const LONG_REPLY_SLICE_BYTES: usize = 64 << 10;
+
+/// Elements that a slice looks at, shown or not.
+pub const LONG_REPLY_SLICE_ELEMENTS: u64 = 16_384;
+
+/// Connections that get a slice of their long replies in a turn of a core; the others come next.
+pub const LONG_REPLY_SLICES_PER_TURN: usize = 4;
+
+/// Leaves that a turn frees of what long replies have kept.
+pub const RUBBLE_LEAVES_PER_TURN: usize = 64;
+
 /// Bytes of requests that a connection may have waiting behind unread replies; above it nothing more is
 /// received until the client reads. A client that writes more than this before it reads waits for ever.
 pub const INPUT_WAITING_BYTES_MAX: usize = 64 << 20;

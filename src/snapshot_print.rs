@@ -16,9 +16,9 @@ use ringraft_shards::snapshot::{Meta, ReadError, SnapshotError, SnapshotReader};
 use ringraft_shards::value::stream::{StreamId, StreamPart};
 use ringraft_shards::value::{Part, ValueType};
 
-use crate::commands::stream_id::id_text;
 use crate::kvnode_state::{GZIP_MAGIC, KvnodeError, KvnodeRecord, KvnodeState};
 use crate::limits::{PRINT_BUFFER_BYTES, PRINTED_ELEMENTS_MAX};
+use crate::resp::listing::id_text;
 
 /// kvnode's name for the file with the items.
 const KVNODE_STATE_FILE: &str = "state.bin";

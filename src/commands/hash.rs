@@ -6,9 +6,12 @@ use super::scan::{Cursor, ScanOptions, reply_elements};
 use super::{Arity, Call, Command, Group, Keys, read, write};
 use crate::numbers::long_double::LongDouble;
 use crate::numbers::parse_integer;
+use crate::resp::listing::{Listing, Shown};
 use crate::resp::reply::{Protocol, Reply};
 use Arity::{AtLeast, Exactly};
 use ringraft_shards::keyspace::{Edit, View};
+use ringraft_shards::value::Value;
+use ringraft_shards::value::hash::Hash;
 
 /// The rows of this family.
 pub const COMMANDS: &[Command] = &[
@@ -164,11 +167,15 @@ fn hmget(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
 fn hgetall(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let hash = call.hash(1, view)?;
     reply.map(hash.map_or(0, |hash| hash.shown_count() as usize));
-    for (field, value) in hash.into_iter().flat_map(|hash| hash.fields_from(0)) {
-        reply.bulk(field);
-        reply.bulk(value);
-    }
+    list_all(hash, Shown::Fields, reply);
     Ok(())
+}
+
+/// Shows all fields of a hash at the end of a reply, if there is one.
+fn list_all(hash: Option<Hash<'_>>, shown: Shown, reply: &mut Reply<'_>) {
+    if let Some(hash) = hash {
+        reply.list(Value::Hash(hash), Listing::from(0, hash.shown_count(), shown));
+    }
 }
 
 /// HDEL key field [field ...]. Returns how many there were. The last one takes the key along.
@@ -198,8 +205,7 @@ fn hstrlen(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
 fn hkeys(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let hash = call.hash(1, view)?;
     reply.array(hash.map_or(0, |hash| hash.shown_count() as usize));
-    let fields = hash.into_iter().flat_map(|hash| hash.fields_from(0));
-    fields.for_each(|(field, _)| reply.bulk(field));
+    list_all(hash, Shown::Names, reply);
     Ok(())
 }
 
@@ -207,8 +213,7 @@ fn hkeys(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
 fn hvals(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let hash = call.hash(1, view)?;
     reply.array(hash.map_or(0, |hash| hash.shown_count() as usize));
-    let fields = hash.into_iter().flat_map(|hash| hash.fields_from(0));
-    fields.for_each(|(_, value)| reply.bulk(value));
+    list_all(hash, Shown::Values, reply);
     Ok(())
 }
 

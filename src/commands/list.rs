@@ -4,9 +4,11 @@
 use super::options::{rank_range, timeout_of};
 use super::refusal::{Outcome, Refusal};
 use super::{Arity, Call, Command, Group, Keys, Search, TimeoutAt, block, read, write};
+use crate::resp::listing::{Listing, Shown};
 use crate::resp::reply::Reply;
 use Arity::{AtLeast, Exactly};
 use ringraft_shards::keyspace::{Edit, View};
+use ringraft_shards::value::Value;
 use ringraft_shards::value::list::{End, List};
 use ringraft_shards::waiting::WaitKind;
 
@@ -289,9 +291,9 @@ fn lrange(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
         return Ok(());
     };
     let range = rank_range(start, stop, list.count());
-    let count = (range.end - range.start) as usize;
-    reply.array(count);
-    list.elements_from(range.start).take(count).for_each(|element| reply.bulk(element));
+    let count = range.end - range.start;
+    reply.array(count as usize);
+    reply.list(Value::List(list), Listing::from(range.start, count, Shown::Names));
     Ok(())
 }
 

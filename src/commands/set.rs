@@ -4,11 +4,13 @@ use super::lots::Lots;
 use super::refusal::{Outcome, Refusal};
 use super::scan::{Cursor, ScanOptions, reply_elements};
 use super::{Arity, Call, Command, Group, Keys, read, write};
-use crate::limits::RANDOM_ELEMENTS_MAX;
+use crate::limits::{POPPED_EACH_MAX, RANDOM_ELEMENTS_MAX};
 use crate::numbers::parse_integer;
+use crate::resp::listing::{Listing, Shown};
 use crate::resp::reply::Reply;
 use Arity::{AtLeast, Exactly};
 use ringraft_shards::keyspace::{Edit, View};
+use ringraft_shards::value::Value;
 use ringraft_shards::value::set::Set;
 
 /// The rows of this file.
@@ -106,20 +108,26 @@ fn spop(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome 
     };
     let count = wanted.min(size);
     reply.set(count as usize);
-    if count == size {
-        show_all(set.set(), reply);
-        set.remove_at(0, size);
+    let mut lots = Lots::new(call.seed);
+    if count == size || count > POPPED_EACH_MAX && set.set().is_large() {
+        // Neighbours in a large one are so by a hash that is the cluster's secret: any run of it is a choice by chance.
+        let start = if count == size { 0 } else { lots.below(size) };
+        reply.list(Value::Set(set.set()), Listing::from(start, count, Shown::Names));
+        let at_end = count.min(size - start);
+        set.remove_at(start, at_end);
+        set.remove_at(0, count - at_end);
         return Ok(());
     }
-    let ranks = Lots::new(call.seed).distinct(count, size);
+    let ranks = lots.distinct(count, size);
     ranks.iter().for_each(|&rank| show_at(set.set(), rank, reply));
     // From the last one, so that the ranks of the others stay.
     ranks.iter().rev().for_each(|&rank| set.remove_at(rank, 1));
     Ok(())
 }
 
-fn show_all(set: Set<'_>, reply: &mut Reply<'_>) {
-    set.members_from(0).for_each(|member| reply.bulk(&member));
+/// Shows all members at the end of a reply.
+fn list_all(set: Set<'_>, reply: &mut Reply<'_>) {
+    reply.list(Value::Set(set), Listing::from(0, set.count(), Shown::Names));
 }
 
 /// Shows the member of a rank that is below the count.
@@ -156,7 +164,7 @@ fn srandmember(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outco
             let count = wanted.unsigned_abs().min(set.count());
             reply.array(count as usize);
             if count == set.count() {
-                show_all(set, reply);
+                list_all(set, reply);
             } else {
                 let ranks = lots.distinct(count, set.count());
                 ranks.into_iter().for_each(|rank| show_at(set, rank, reply));
@@ -189,7 +197,7 @@ fn smembers(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome 
         None => reply.set(0),
         Some(set) => {
             reply.set(set.count() as usize);
-            show_all(set, reply);
+            list_all(set, reply);
         }
     }
     Ok(())

@@ -1,11 +1,10 @@
 //! Streams: entries, and what is left of them.
 
 use super::refusal::{Outcome, Refusal};
-use super::stream_id::{
-    GivenId, given_id, id_text, interval_end, interval_start, reply_entries, strict_id,
-};
+use super::stream_id::{GivenId, given_id, interval_end, interval_start, reply_range, strict_id};
 use super::{Arity, Call, Command, Group, Keys, read, write};
 use crate::limits::STREAM_ENTRY_BYTES_MAX;
+use crate::resp::listing::{Direction, id_text};
 use crate::resp::reply::Reply;
 use Arity::{AtLeast, Exactly};
 use ringraft_shards::keyspace::{Edit, View, What};
@@ -222,20 +221,14 @@ fn new_id(given: Option<GivenId>, last: StreamId, now_ms: i64) -> Result<StreamI
 fn xrange(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let start = interval_start(call.at(2))?;
     let end = interval_end(call.at(3))?;
-    range(call, view, reply, start, end, Direction::Forward)
+    range(call, view, reply, start, end, Direction::Up)
 }
 
 /// XREVRANGE key end start [COUNT count].
 fn xrevrange(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let start = interval_start(call.at(3))?;
     let end = interval_end(call.at(2))?;
-    range(call, view, reply, start, end, Direction::Back)
-}
-
-#[derive(Clone, Copy)]
-enum Direction {
-    Forward,
-    Back,
+    range(call, view, reply, start, end, Direction::Down)
 }
 
 fn range(
@@ -265,16 +258,7 @@ fn range(
         }
         count => count.unwrap_or(usize::MAX),
     };
-    match direction {
-        Direction::Forward => {
-            let entries = stream.entries_from(start).take_while(|entry| entry.id <= end);
-            reply_entries(entries.take(count), reply);
-        }
-        Direction::Back => {
-            let entries = stream.entries_back_from(end).take_while(|entry| entry.id >= start);
-            reply_entries(entries.take(count), reply);
-        }
-    }
+    reply_range(stream, direction, (start, end), count, reply);
     Ok(())
 }
 

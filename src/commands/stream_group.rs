@@ -2,9 +2,10 @@
 
 use super::help::help;
 use super::refusal::{Outcome, Refusal};
-use super::stream_id::{id_or_end, interval_end, interval_start, reply_entry, reply_id, strict_id};
+use super::stream_id::{id_or_end, interval_end, interval_start, strict_id};
 use super::{Arity, Call, Command, Group, Keys, container, plain, read, write};
 use crate::numbers::parse_integer;
+use crate::resp::listing::{reply_entry, reply_id};
 use crate::resp::reply::Reply;
 use Arity::{AtLeast, Exactly};
 use ringraft_shards::keyspace::{Edit, View, What};

@@ -1,9 +1,12 @@
 //! Ids of stream entries as clients write them, and entries as replies show them.
 
 use super::refusal::Refusal;
+use crate::limits::LONG_REPLY_SLICE_BYTES;
 use crate::numbers::parse_integer;
+use crate::resp::listing::{Direction, Listing, reply_entry};
 use crate::resp::reply::Reply;
-use ringraft_shards::value::stream::{Entry, StreamId};
+use ringraft_shards::value::Value;
+use ringraft_shards::value::stream::{Entry, Stream, StreamId};
 
 const INVALID: Refusal =
     Refusal::text("ERR Invalid stream ID specified as stream command argument");
@@ -94,33 +97,46 @@ fn unsigned(text: &[u8]) -> Option<u64> {
     Some(if negative { number.wrapping_neg() } else { number })
 }
 
-/// The text of an id.
-pub fn id_text(id: StreamId) -> Vec<u8> {
-    let (mut ms, mut sequence) = (itoa::Buffer::new(), itoa::Buffer::new());
-    [ms.format(id.ms), "-", sequence.format(id.sequence)].concat().into_bytes()
-}
-
-/// Writes an id.
-pub fn reply_id(id: StreamId, reply: &mut Reply<'_>) {
-    reply.bulk(&id_text(id));
-}
-
-/// Writes an entry: its id, its names and values.
-pub fn reply_entry(entry: &Entry<'_>, reply: &mut Reply<'_>) {
-    reply.array(2);
-    reply_id(entry.id, reply);
-    reply.array(2 * entry.count());
-    for (name, value) in entry.pairs() {
-        reply.bulk(name);
-        reply.bulk(value);
-    }
-}
-
 /// Writes entries as an array.
 pub fn reply_entries<'e>(entries: impl Iterator<Item = Entry<'e>>, reply: &mut Reply<'_>) {
     let (mut found, mut count) = (Vec::new(), 0);
     let mut inner = Reply::new(&mut found, reply.protocol());
     for entry in entries {
+        reply_entry(&entry, &mut inner);
+        count += 1;
+    }
+    reply.array(count);
+    reply.raw(&found);
+}
+
+/// Writes up to so many of the entries from one id to another as an array, in a direction, at the reply's end. Most are few:
+/// they are written before it is known how many.
+pub fn reply_range(
+    stream: Stream<'_>,
+    direction: Direction,
+    (start, end): (StreamId, StreamId),
+    limit: usize,
+    reply: &mut Reply<'_>,
+) {
+    let mut entries: Box<dyn Iterator<Item = Entry<'_>>> = match direction {
+        Direction::Up => Box::new(stream.entries_from(start).take_while(|e| e.id <= end)),
+        Direction::Down => Box::new(stream.entries_back_from(end).take_while(|e| e.id >= start)),
+    };
+    if !reply.takes_rest() {
+        return reply_entries(entries.take(limit), reply);
+    }
+    let (mut found, mut count) = (Vec::new(), 0);
+    let mut inner = Reply::new(&mut found, reply.protocol());
+    while count < limit
+        && let Some(entry) = entries.next()
+    {
+        if inner.size() >= LONG_REPLY_SLICE_BYTES {
+            let all = stream.count_between(start, end, limit as u64);
+            reply.array(all as usize);
+            reply.raw(&found);
+            let rest = Listing::entries(direction, entry.id, all - count as u64);
+            return reply.list(Value::Stream(stream), rest);
+        }
         reply_entry(&entry, &mut inner);
         count += 1;
     }

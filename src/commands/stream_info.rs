@@ -3,8 +3,9 @@
 use super::help::help;
 use super::refusal::{Outcome, Refusal};
 use super::stream_group::{no_group, unknown_options};
-use super::stream_id::{reply_entries, reply_entry, reply_id};
+use super::stream_id::reply_entries;
 use super::{Arity, Call, Command, Group, Keys, container, plain, read};
+use crate::resp::listing::{reply_entry, reply_id};
 use crate::resp::reply::Reply;
 use ringraft_shards::keyspace::View;
 use ringraft_shards::value::stream::{self, Entry, Stream, StreamId};

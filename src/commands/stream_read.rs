@@ -2,9 +2,10 @@
 
 use super::refusal::{Outcome, Refusal};
 use super::stream_group::no_key_or_group;
-use super::stream_id::{id_text, reply_entry, reply_id, strict_id};
+use super::stream_id::{reply_range, strict_id};
 use super::{Arity, Call, Command, Group, Keys, Search, TimeoutAt, block, read};
 use crate::numbers::parse_integer;
+use crate::resp::listing::{Direction, id_text, reply_entry, reply_id};
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::DatabaseIndex;
@@ -331,6 +332,9 @@ fn read_behind(
 ) -> Result<bool, Refusal> {
     let options = ReadOptions::of(call.command, call.arguments)?;
     options.check_time(view.now_ms())?;
+    if let ([id], Some((i, _))) = (ids, options.pairs().next()) {
+        return read_one(call, view, (i, *id), options.limit(), reply);
+    }
     let mut found = Found::default();
     for ((i, _), &id) in options.pairs().zip(ids) {
         let Some(stream) = call.stream(i, view)?.filter(|stream| has_behind(*stream, id)) else {
@@ -344,6 +348,31 @@ fn read_behind(
     let any = found.count > 0;
     found.finish(reply);
     Ok(any)
+}
+
+/// The same of one stream, whose entries may be many.
+fn read_one(
+    call: &Call<'_>,
+    view: &View<'_>,
+    (at, id): (usize, StreamId),
+    limit: usize,
+    reply: &mut Reply<'_>,
+) -> Result<bool, Refusal> {
+    let Some(stream) = call.stream(at, view)?.filter(|stream| has_behind(*stream, id)) else {
+        reply.null_array();
+        return Ok(false);
+    };
+    match reply.protocol() {
+        Protocol::Resp2 => {
+            reply.array(1);
+            reply.array(2);
+        }
+        Protocol::Resp3 => reply.map(1),
+    }
+    reply.bulk(call.at(at));
+    let range = (id.next().unwrap_or(StreamId::MAX), StreamId::MAX);
+    reply_range(stream, Direction::Up, range, limit, reply);
+    Ok(true)
 }
 
 /// From where on a consumer reads.

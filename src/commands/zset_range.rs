@@ -4,9 +4,11 @@ use super::options::rank_range;
 use super::refusal::{Outcome, Refusal};
 use super::{Arity, Call, Command, Group, Keys, read, write};
 use crate::numbers::parse_float;
+use crate::resp::listing::{Direction, Listing, Shown};
 use crate::resp::reply::{Protocol, Reply};
 use Arity::{AtLeast, Exactly};
 use ringraft_shards::keyspace::{Edit, View};
+use ringraft_shards::value::Value;
 use ringraft_shards::value::sorted_set::SortedSet;
 use std::ops::Range;
 
@@ -185,12 +187,6 @@ fn within(score: f64, end: Score) -> bool {
     score < end.value || !end.excluded && score == end.value
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Up,
-    Down,
-}
-
 /// A range as the commands that return members are asked for it.
 struct Asked<'a> {
     bounds: Bounds<'a>,
@@ -276,20 +272,13 @@ impl<'a> Asked<'a> {
         let in_pairs = self.with_scores && reply.protocol() == Protocol::Resp3;
         let flat = self.with_scores && !in_pairs;
         reply.array(if flat { 2 * count } else { count });
-        let mut each = |(member, score): (&[u8], f64)| {
-            if in_pairs {
-                reply.array(2);
-            }
-            reply.bulk(member);
-            if self.with_scores {
-                reply.double(score);
-            }
-        };
         let Some(set) = set.filter(|_| count > 0) else { return };
-        match self.direction {
-            Direction::Up => set.members_from(range.start).take(count).for_each(&mut each),
-            Direction::Down => set.members_back_from(range.end - 1).take(count).for_each(&mut each),
-        }
+        let shown = if self.with_scores { Shown::Scores } else { Shown::Names };
+        let listing = match self.direction {
+            Direction::Up => Listing::from(range.start, count as u64, shown),
+            Direction::Down => Listing::back_from(range.end - 1, count as u64, shown),
+        };
+        reply.list(Value::SortedSet(set), listing);
     }
 }
 

@@ -28,6 +28,7 @@ use crate::acl::log::AclLog;
 use crate::acl::users::{Register, Users};
 use crate::limits::{
     COMPLETIONS_PER_MOVING_TURN_MAX, COMPLETIONS_PER_TURN_MAX, REPLIES_PREFETCHED_BYTES,
+    RUBBLE_LEAVES_PER_TURN,
 };
 use crate::net;
 use crate::net::ring::{Completion, Operation, Ring, Wait};
@@ -574,6 +575,12 @@ impl Core {
         if is_clustered {
             self.hand_outgoing_on();
         }
+        if !self.answers.in_slices.is_empty() {
+            self.write_slices();
+        }
+        if self.answers.rubble.has_any() {
+            self.answers.rubble.shed(RUBBLE_LEAVES_PER_TURN);
+        }
         self.flush();
         if is_clustered {
             // Behind the replies of other nodes' clients.
@@ -587,6 +594,8 @@ impl Core {
             || !self.resting.is_empty()
             || self.turn.has_new_work
             || !self.runnable.is_empty()
+            || !self.answers.in_slices.is_empty()
+            || self.answers.rubble.has_any()
             || self.handshakes.has_work()
             || self.has_work()
             || self.has_transaction_work()
@@ -641,14 +650,20 @@ impl Core {
     fn take_mail(&mut self, mail: Mail) {
         match mail {
             Mail::Requests(requests) => self.take_requests(requests),
-            Mail::Replies(replies) => {
+            Mail::Replies(mut replies) => {
+                let mut rests = std::mem::take(&mut replies.rests).into_iter().peekable();
                 let mut start = 0;
-                for (target, length) in &replies.targets {
+                for (at, (target, length)) in replies.targets.iter().enumerate() {
                     let end = start + *length;
                     let bytes = &replies.bytes[start..end];
                     // The other core's cache has them: fetched one by one they cost more than all the rest.
                     prefetch(bytes.as_ptr().wrapping_add(REPLIES_PREFETCHED_BYTES));
-                    self.answers.write_here(*target, |out| out.extend_from_slice(bytes));
+                    match rests.next_if(|(of, _)| *of == at) {
+                        None => {
+                            self.answers.write_here(*target, |out| out.extend_from_slice(bytes));
+                        }
+                        Some((_, rest)) => self.answers.write_begun(*target, bytes, rest),
+                    }
                     start = end;
                 }
                 self.answers.spares.keep_replies(replies);

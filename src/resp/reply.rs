@@ -3,6 +3,8 @@
 //! A reply goes straight into the buffer that will be sent. RESP3 types fall back to their RESP2 forms
 //! where the connection speaks RESP2, so that a command writes its reply once.
 
+use crate::resp::listing::Rest;
+
 /// Protocol version of a connection, as HELLO chose it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
@@ -17,13 +19,37 @@ pub enum Protocol {
 pub struct Reply<'a> {
     out: &'a mut Vec<u8>,
     protocol: Protocol,
+    /// Where the rest of a long one goes, if there may be one.
+    rest: Option<&'a mut Option<Box<Rest>>>,
 }
 
 impl<'a> Reply<'a> {
     /// Replies are appended to `out`.
     #[inline(always)]
     pub fn new(out: &'a mut Vec<u8>, protocol: Protocol) -> Reply<'a> {
-        Reply { out, protocol }
+        Reply { out, protocol, rest: None }
+    }
+
+    /// One that may leave a rest, which is to be written behind it later.
+    #[inline(always)]
+    pub fn with_rest(
+        out: &'a mut Vec<u8>,
+        protocol: Protocol,
+        rest: Option<&'a mut Option<Box<Rest>>>,
+    ) -> Reply<'a> {
+        Reply { out, protocol, rest }
+    }
+
+    /// May it leave a rest?
+    pub fn takes_rest(&self) -> bool {
+        self.rest.is_some()
+    }
+
+    /// Leaves its rest to whoever takes it. Only one that may have one.
+    pub(in crate::resp) fn put_rest(&mut self, rest: Box<Rest>) {
+        if let Some(place) = &mut self.rest {
+            **place = Some(rest);
+        }
     }
 
     /// The protocol that the client speaks.

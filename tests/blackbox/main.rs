@@ -29,6 +29,7 @@ mod journal;
 mod keys;
 mod lengths;
 mod limits;
+mod long_replies;
 mod memory;
 mod migrate;
 mod moves;

@@ -37,6 +37,11 @@ impl<'a> Set<'a> {
         }
     }
 
+    /// Does it have the form of large ones?
+    pub fn is_large(self) -> bool {
+        matches!(self.stored, Stored::Tree(_))
+    }
+
     /// Is it a member?
     pub fn contains(self, member: &[u8]) -> bool {
         match self.stored {

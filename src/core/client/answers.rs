@@ -5,8 +5,10 @@ use crate::core::client::slab::Slab;
 use crate::core::gather::GatherState;
 use crate::core::mail::mailbox::{Mail, Outbox, Spares};
 use crate::core::wait::blocking::Blocks;
+use crate::resp::listing::{Rest, Rubble};
 use crate::resp::reply::Protocol;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Whom a reply is for, on the core that asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +116,10 @@ pub struct Answers {
     pub dirty: Vec<u32>,
     /// Gathers whose last part has come.
     pub complete: Vec<u32>,
+    /// Connections whose long replies go on in a turn to come.
+    pub in_slices: VecDeque<u32>,
+    /// What long replies from shards of this core leave.
+    pub rubble: Arc<Rubble>,
     /// Where replies for nobody go.
     scratch: Vec<u8>,
 }
@@ -130,6 +136,8 @@ impl Answers {
             spares: Spares::default(),
             dirty: Vec::new(),
             complete: Vec::new(),
+            in_slices: VecDeque::new(),
+            rubble: Arc::default(),
             scratch: Vec::new(),
         }
     }
@@ -145,6 +153,57 @@ impl Answers {
         } else {
             self.outboxes[usize::from(origin.core)].reply(origin.target, write);
         }
+    }
+
+    /// Writes the reply to a request, which may leave a rest where a connection awaits it. Cost: as [`Answers::write`].
+    #[inline(always)]
+    pub fn write_with_rest(
+        &mut self,
+        origin: Origin,
+        write: impl FnOnce(&mut Vec<u8>, Option<&mut Option<Box<Rest>>>),
+    ) {
+        let Target::Connection { index, sequence } = origin.target else {
+            return self.write(origin, |out| write(out, None));
+        };
+        let mut rest = None;
+        if origin.core == self.core {
+            let connection = self.connections.at_mut(index);
+            let is_sent = connection.replies.write(sequence, |out| write(out, Some(&mut rest)));
+            self.mark_dirty(index);
+            if let Some(rest) = rest.filter(|_| is_sent) {
+                self.keep_rest((index, sequence), rest);
+            }
+        } else {
+            let outbox = &mut self.outboxes[usize::from(origin.core)];
+            outbox.reply(origin.target, |out| write(out, Some(&mut rest)));
+            if let Some(mut rest) = rest {
+                rest.leave_to(&self.rubble);
+                outbox.put_rest(rest);
+            }
+        }
+    }
+
+    #[cold]
+    fn keep_rest(&mut self, (index, sequence): (u32, u32), mut rest: Box<Rest>) {
+        rest.leave_to(&self.rubble);
+        self.connections.at_mut(index).replies.put_rest(sequence, rest);
+    }
+
+    /// Writes a reply that another core has begun to a target of this one, with its rest.
+    #[cold]
+    pub fn write_begun(&mut self, target: Target, bytes: &[u8], mut rest: Box<Rest>) {
+        let Target::Connection { index, sequence } = target else {
+            unreachable!("replies to connections alone leave rests");
+        };
+        let replies = &mut self.connections.at_mut(index).replies;
+        let is_sent = replies.write(sequence, |out| {
+            out.extend_from_slice(bytes);
+            rest.at = out.len();
+        });
+        if is_sent {
+            replies.put_rest(sequence, rest);
+        }
+        self.mark_dirty(index);
     }
 
     /// Writes a reply to a target of this core.

@@ -103,6 +103,7 @@ impl Core {
             && !connection.close_after_replies
             && connection.hold == Hold::None
             && connection.replies.waiting_bytes() <= OUTPUT_PAUSE_BYTES
+            && !connection.replies.has_rest()
             && connection.replies.unfinished() < UNFINISHED_REQUESTS_MAX
     }
 
@@ -493,13 +494,16 @@ impl Core {
         };
         let stats = &mut self.stats;
         let mut size = 0;
-        self.answers.write(read.origin, |out| {
+        self.answers.write_with_rest(read.origin, |out, mut rest| {
             let start = out.len();
-            let mut reply = Reply::new(out, read.origin.protocol);
+            let mut reply = Reply::with_rest(out, read.origin.protocol, rest.as_deref_mut());
             let bytes_max = shard.string_bytes_max;
             let outcome = run_read(&shard.keyspace, &request, time, seed, bytes_max, &mut reply);
             stats.finish(outcome, read.command, start, &mut reply);
             size = out.len() - start;
+            if let Some(rest) = rest.and_then(Option::as_deref_mut) {
+                stats.noted.note_long(rest, read.command, arguments, &mut size);
+            }
         });
         if stats.noted.is_large_reply(size) {
             let log = &mut stats.noted.large_replies;

@@ -207,7 +207,8 @@ impl Core {
         let connection = self.answers.connections.at_mut(index);
         // A client may write a whole batch before it reads a reply: what waits behind unread replies is
         // received all the same, up to a bound, or neither side would ever go on.
-        let unread = connection.replies.waiting_bytes() > OUTPUT_PAUSE_BYTES;
+        let replies = &connection.replies;
+        let unread = replies.has_rest() || replies.waiting_bytes() > OUTPUT_PAUSE_BYTES;
         let behind = connection.replies.unfinished() >= UNFINISHED_REQUESTS_MAX;
         let waits = connection.hold != Hold::None || connection.runnable;
         let full = (unread || behind) && connection.unparsed() > INPUT_WAITING_BYTES_MAX
@@ -367,6 +368,7 @@ impl Core {
         let votes = connection.votes;
         let quiet = connection.unparsed() == 0
             && connection.replies.unfinished() == 0
+            && !connection.replies.has_rest()
             && connection.replies.unsent().is_empty()
             && connection.session.transaction.is_none()
             && connection.session.watched.is_empty()
@@ -407,7 +409,8 @@ impl Core {
     fn finish_move(&mut self, index: u32) {
         let connection = self.answers.connections.at_mut(index);
         let core = connection.favourite.0;
-        let has_unsent = !connection.replies.unsent().is_empty() || connection.blocked;
+        let replies = &connection.replies;
+        let has_unsent = !replies.unsent().is_empty() || replies.has_rest() || connection.blocked;
         if connection.replies.unfinished() > 0 || has_unsent {
             connection.hold = Hold::None;
             return self.regulate(index);

@@ -3,7 +3,8 @@
 use crate::core::Core;
 use crate::core::client::connection::{Connection, Hold, Kind};
 use crate::core::client::secure::push_records;
-use crate::limits::MOVE_VOTES_MIN;
+use crate::core::shard::numbered;
+use crate::limits::{LONG_REPLY_SLICES_PER_TURN, MOVE_VOTES_MIN};
 use rustix::net::SendFlags;
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
@@ -75,6 +76,11 @@ impl Core {
         }
         let connection = self.answers.connections.at_mut(index);
         connection.over_soft_limit_since_ms = None;
+        if connection.replies.has_rest() {
+            // It goes on in a turn to come.
+            self.answers.in_slices.push_back(index);
+            return self.regulate(index);
+        }
         let finished = connection.replies.unfinished() == 0;
         if finished && (connection.close_after_replies || connection.is_done()) {
             return self.close(index);
@@ -111,6 +117,24 @@ impl Core {
         }
         let is_relayed = self.answers.connections.at(index).kind == Kind::Relayed;
         !is_relayed || self.send_replies_back(index)
+    }
+
+    /// Writes a slice for some of the connections whose long replies wait for one.
+    #[cold]
+    pub(in crate::core) fn write_slices(&mut self) {
+        for _ in 0..LONG_REPLY_SLICES_PER_TURN {
+            let Some(index) = self.answers.in_slices.pop_front() else { return };
+            // Another one may have its number meanwhile.
+            let Some(connection) = self.answers.connections.get_mut(index) else { continue };
+            let (_, noted) = connection.replies.write_slice();
+            let log = &mut self.stats.noted.large_replies;
+            if let Some(noted) = noted.filter(|noted| noted.size >= log.threshold()) {
+                let client = Some(connection.identity());
+                let (command, arguments) = (numbered(noted.command), noted.arguments.borrow());
+                log.add(command, self.turn.now_ms, noted.size, arguments, client);
+            }
+            self.answers.mark_dirty(index);
+        }
     }
 
     /// Sends what was written before this turn ends, to a client that is about to be closed: it may be the reply

@@ -2,13 +2,36 @@
 //!
 //! A reply whose turn it is goes straight into the output. One that is early is parked in a side buffer
 //! until the replies before it are there. Without early replies nothing is copied and nothing allocated.
+//!
+//! What is too long to be written at once has a rest ([`Rest`]), which keeps its place between the bytes before it and those
+//! behind it. A slice of it is written when everything before it is sent.
 
 use crate::limits::{IDLE_BUFFER_KEPT_BYTES, SHARED_MESSAGE_BYTES_MIN};
+use crate::resp::listing::{LongReply, Rest};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Where a parked reply lies in `side`.
 type Parked = std::ops::Range<usize>;
+
+/// What lies between the bytes of an output.
+#[derive(Debug)]
+enum Inset {
+    /// A message that other connections have too.
+    Message(Arc<[u8]>),
+    /// The rest of a long reply.
+    Rest(Box<Rest>),
+}
+
+impl Inset {
+    /// What of it can be sent.
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Inset::Message(bytes) => bytes,
+            Inset::Rest(rest) => rest.bytes(),
+        }
+    }
+}
 
 /// Output of a connection and the replies still missing from it.
 #[derive(Debug, Default)]
@@ -26,15 +49,19 @@ pub struct Replies {
     side: Vec<u8>,
     /// Requests whose replies the client does not want (CLIENT REPLY), in order.
     muted: VecDeque<u32>,
-    /// Messages that other connections have too, each with the bytes that `out` had got in all when it came.
-    shared: VecDeque<(usize, Arc<[u8]>)>,
+    /// What lies between bytes of `out`, in order, each with the bytes that `out` had got in all when it came.
+    insets: VecDeque<(usize, Inset)>,
+    /// Rests of replies that are parked, with the requests' numbers.
+    parked_rests: Vec<(u32, Box<Rest>)>,
+    /// Rests that are not all sent.
+    rest_count: u32,
     /// Messages that must not overtake the reply of a subscription, while one is awaited.
     #[allow(clippy::box_collection)] // A connection is small, and few have any.
     withheld: Option<Box<Vec<Arc<[u8]>>>>,
-    /// Bytes of the first of them that were sent.
-    shared_sent: usize,
-    /// Bytes of all of them that were not.
-    shared_bytes: usize,
+    /// Bytes of the first inset that were sent.
+    inset_sent: usize,
+    /// Bytes of all of them, and of messages withheld, that are there and were not.
+    inset_bytes: usize,
     /// Bytes that were in `out` and were sent and removed.
     removed: usize,
 }
@@ -89,21 +116,23 @@ impl Replies {
         (sequence.wrapping_sub(self.head) as i32) < 0
     }
 
-    /// Writes the reply of a request. Each request is written once.
+    /// Writes the reply of a request. Each request is written once. Is it sent? Else nobody wants it.
     #[inline(always)]
-    pub fn write(&mut self, sequence: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn write(&mut self, sequence: u32, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         if !self.muted.is_empty() {
-            self.write_unless_muted(sequence, write);
-        } else if sequence == self.head {
+            return self.write_unless_muted(sequence, write);
+        }
+        if sequence == self.head {
             write(&mut self.out);
             self.advance();
         } else {
             self.park(sequence, write);
         }
+        true
     }
 
     #[cold]
-    fn write_unless_muted(&mut self, sequence: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    fn write_unless_muted(&mut self, sequence: u32, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let behind = |muted: &u32| (muted.wrapping_sub(sequence) as i32).cmp(&0);
         let place = self.muted.binary_search_by(behind).ok();
         let to = if sequence == self.head { &mut self.out } else { &mut self.side };
@@ -120,6 +149,52 @@ impl Replies {
         } else {
             self.park(sequence, |to| to.extend_from_slice(&written));
         }
+        place.is_none()
+    }
+
+    /// Keeps the rest of a reply that was just written, behind its beginning.
+    #[cold]
+    pub fn put_rest(&mut self, sequence: u32, rest: Box<Rest>) {
+        self.rest_count += 1;
+        if self.is_written(sequence) {
+            let at = self.removed + rest.at;
+            // Replies that were parked until this one was written are behind it already, with their rests.
+            let place = self.insets.partition_point(|(other, _)| *other <= at);
+            self.insets.insert(place, (at, Inset::Rest(rest)));
+        } else {
+            self.parked_rests.push((sequence, rest));
+        }
+    }
+
+    /// Is a reply not written to its end?
+    #[inline(always)]
+    pub fn has_rest(&self) -> bool {
+        self.rest_count > 0
+    }
+
+    /// Writes a slice of the rest that is next to be sent, when all before it is. Returns its size, and what is to be noted of
+    /// the reply when that was its last one.
+    #[cold]
+    pub fn write_slice(&mut self) -> (usize, Option<Box<LongReply>>) {
+        let at = self.removed + self.sent;
+        match self.insets.front_mut() {
+            Some((here, Inset::Rest(rest))) if *here == at && rest.bytes().is_empty() => {
+                let size = rest.write_slice();
+                self.inset_bytes += size;
+                let noted = if rest.is_whole() { rest.noted.take() } else { None };
+                if size == 0 && rest.is_whole() {
+                    self.end_rest();
+                }
+                (size, noted)
+            }
+            _ => (0, None),
+        }
+    }
+
+    /// The first inset is a rest that is written and sent.
+    fn end_rest(&mut self) {
+        self.rest_count -= 1;
+        self.insets.pop_front();
     }
 
     #[inline(always)]
@@ -133,10 +208,22 @@ impl Replies {
     fn unpark(&mut self) {
         while let Some(Some(range)) = self.parked.pop_front() {
             self.out.extend_from_slice(&self.side[range]);
+            if !self.parked_rests.is_empty() {
+                self.unpark_rest();
+            }
             self.head = self.head.wrapping_add(1);
         }
         if self.parked.is_empty() {
             self.side.clear();
+        }
+    }
+
+    /// The reply of `head` was just unparked: its rest follows, if it has one.
+    #[cold]
+    fn unpark_rest(&mut self) {
+        if let Some(at) = self.parked_rests.iter().position(|(number, _)| *number == self.head) {
+            let (_, rest) = self.parked_rests.swap_remove(at);
+            self.insets.push_back((self.removed + self.out.len(), Inset::Rest(rest)));
         }
     }
 
@@ -159,16 +246,16 @@ impl Replies {
     /// Bytes to send.
     #[inline(always)]
     pub fn unsent(&self) -> &[u8] {
-        match self.shared.front() {
+        match self.insets.front() {
             None => &self.out[self.sent..],
-            Some(shared) => self.unsent_before(shared),
+            Some(inset) => self.unsent_before(inset),
         }
     }
 
     #[cold]
-    fn unsent_before<'a>(&'a self, (at, bytes): &'a (usize, Arc<[u8]>)) -> &'a [u8] {
+    fn unsent_before<'a>(&'a self, (at, inset): &'a (usize, Inset)) -> &'a [u8] {
         match at - self.removed {
-            here if here == self.sent => &bytes[self.shared_sent..],
+            here if here == self.sent => &inset.bytes()[self.inset_sent..],
             here => &self.out[self.sent..here],
         }
     }
@@ -176,14 +263,15 @@ impl Replies {
     /// Appends a message that other connections get too, after all replies written so far. A long one is not copied.
     pub fn push_message(&mut self, message: &Arc<[u8]>) {
         if let Some(withheld) = &mut self.withheld {
-            self.shared_bytes += message.len();
+            self.inset_bytes += message.len();
             return withheld.push(message.clone());
         }
         if message.len() < SHARED_MESSAGE_BYTES_MIN {
             return self.out.extend_from_slice(message);
         }
-        self.shared_bytes += message.len();
-        self.shared.push_back((self.removed + self.out.len(), message.clone()));
+        self.inset_bytes += message.len();
+        let at = self.removed + self.out.len();
+        self.insets.push_back((at, Inset::Message(message.clone())));
     }
 
     /// Keeps messages back from now on, until a subscription's reply is written.
@@ -194,7 +282,7 @@ impl Replies {
     /// Appends the messages that were kept back.
     pub fn release_withheld(&mut self) {
         for message in self.withheld.take().into_iter().flat_map(|messages| *messages) {
-            self.shared_bytes -= message.len();
+            self.inset_bytes -= message.len();
             self.push_message(&message);
         }
     }
@@ -202,13 +290,13 @@ impl Replies {
     /// Bytes of memory that wait to be sent, parked ones included.
     #[inline(always)]
     pub fn waiting_bytes(&self) -> usize {
-        self.out.len() - self.sent + self.side.len() + self.shared_bytes
+        self.out.len() - self.sent + self.side.len() + self.inset_bytes
     }
 
     /// Notes that `count` bytes were sent.
     #[inline(always)]
     pub fn sent(&mut self, count: usize) {
-        if !self.shared.is_empty() && self.sent_of_shared(count) {
+        if !self.insets.is_empty() && self.sent_of_inset(count) {
             return;
         }
         self.sent += count;
@@ -223,18 +311,25 @@ impl Replies {
         }
     }
 
-    /// Were these bytes of a shared message?
+    /// Were these bytes of an inset?
     #[cold]
-    fn sent_of_shared(&mut self, count: usize) -> bool {
-        let is_next = |(at, _): &(usize, _)| at - self.removed == self.sent;
-        let Some((_, bytes)) = self.shared.front().filter(|first| is_next(first)) else {
+    fn sent_of_inset(&mut self, count: usize) -> bool {
+        let here = self.removed + self.sent;
+        let Some((_, inset)) = self.insets.front_mut().filter(|(at, _)| *at == here) else {
             return false;
         };
-        self.shared_sent += count;
-        self.shared_bytes -= count;
-        if self.shared_sent == bytes.len() {
-            self.shared.pop_front();
-            self.shared_sent = 0;
+        self.inset_sent += count;
+        self.inset_bytes -= count;
+        if self.inset_sent < inset.bytes().len() {
+            return true;
+        }
+        self.inset_sent = 0;
+        match inset {
+            Inset::Rest(rest) if !rest.is_whole() => rest.taken(),
+            Inset::Rest(_) => self.end_rest(),
+            Inset::Message(_) => {
+                self.insets.pop_front();
+            }
         }
         true
     }
@@ -244,11 +339,13 @@ impl Replies {
         self.removed += self.out.len();
         self.out = Vec::new();
         self.sent = 0;
-        self.shared = VecDeque::new();
+        self.insets = VecDeque::new();
+        self.parked_rests = Vec::new();
+        self.rest_count = 0;
         if let Some(withheld) = &mut self.withheld {
             withheld.clear();
         }
-        (self.shared_sent, self.shared_bytes) = (0, 0);
+        (self.inset_sent, self.inset_bytes) = (0, 0);
     }
 
     /// Gives memory back when there is nothing to send.
@@ -273,14 +370,22 @@ impl Replies {
             + self.side.capacity()
             + self.parked.capacity() * size_of::<Option<Parked>>()
             + self.muted.capacity() * 4
-            + self.shared_bytes
+            + self.inset_bytes
+            + self.rest_count as usize * size_of::<Rest>()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resp::listing::{Listing, Shown};
+    use crate::resp::reply::{Protocol, Reply};
     use proptest::prelude::*;
+    use ringraft_shards::ids::DatabaseIndex;
+    use ringraft_shards::keyspace::{Key, KeyHasher, Keyspace};
+    use ringraft_shards::random::Random;
+    use ringraft_shards::value::Value;
+    use ringraft_shards::value::list::{End, List};
 
     #[test]
     fn muted_replies_keep_their_place_but_are_not_sent() {
@@ -360,6 +465,82 @@ mod tests {
         replies.discard();
         replies.release_withheld();
         assert_eq!((replies.unsent(), replies.waiting_bytes()), (&b""[..], 0));
+    }
+
+    /// Writes the beginning of a long reply and returns its rest, and all of it as it is written at once.
+    fn long_reply(list: List<'_>, out: &mut Vec<u8>) -> (Option<Box<Rest>>, Vec<u8>) {
+        let (mut rest, mut whole) = (None, Vec::new());
+        let listing = Listing::from(0, list.count(), Shown::Names);
+        Reply::new(&mut whole, Protocol::Resp2).list(Value::List(list), listing);
+        let mut reply = Reply::with_rest(out, Protocol::Resp2, Some(&mut rest));
+        reply.list(Value::List(list), listing);
+        (rest, whole)
+    }
+
+    /// Replies with rests, in whatever order they are written, muted or not, with messages between them.
+    #[test]
+    fn rests_keep_their_place() {
+        let mut keyspace = Keyspace::new(KeyHasher::new(1));
+        let key = Key::new(b"list", keyspace.hasher().hash(b"list"));
+        let mut edit = keyspace.edit(DatabaseIndex(0), 0);
+        let mut list = edit.list_mut(&key).expect("a list or nothing");
+        for n in 0..200 {
+            list.push(End::Back, n.to_string().repeat(400).as_bytes());
+        }
+        for seed in 0..60 {
+            let mut random = Random::new(seed);
+            let mut replies = Replies::default();
+            let count = 1 + random.below(12) as usize;
+            let is_muted: Vec<bool> = (0..count).map(|_| random.below(5) == 0).collect();
+            let mut order: Vec<u32> = is_muted
+                .iter()
+                .map(|muted| if *muted { replies.expect_muted() } else { replies.expect() })
+                .collect();
+            for at in (1..count).rev() {
+                order.swap(at, random.below(at as u64 + 1) as usize);
+            }
+            let (mut expected, mut parts) = (Vec::new(), vec![Vec::new(); count]);
+            let (mut received, mut messages) = (Vec::new(), 0);
+            let take = |replies: &mut Replies, received: &mut Vec<u8>, most: u64, by: u64| {
+                for _ in 0..most {
+                    if replies.unsent().is_empty() && replies.write_slice().0 == 0 {
+                        return;
+                    }
+                    let some = (by as usize).min(replies.unsent().len());
+                    received.extend_from_slice(&replies.unsent()[..some]);
+                    replies.sent(some);
+                }
+            };
+            for sequence in order {
+                let mut rest = None;
+                let part = &mut parts[sequence as usize];
+                let is_sent = replies.write(sequence, |out| match random.below(2) {
+                    0 => {
+                        out.extend_from_slice(format!("+{sequence}\r\n").as_bytes());
+                        *part = format!("+{sequence}\r\n").into_bytes();
+                    }
+                    _ => (rest, *part) = long_reply(list.list(), out),
+                });
+                assert_eq!(is_sent, !is_muted[sequence as usize]);
+                if let Some(rest) = rest.filter(|_| is_sent) {
+                    replies.put_rest(sequence, rest);
+                }
+                let by = 1 + random.below(100_000);
+                take(&mut replies, &mut received, random.below(6), by);
+                if replies.unfinished() == 0 {
+                    messages = 1 + random.below(3);
+                }
+            }
+            let message: Arc<[u8]> = Arc::from(vec![b'm'; SHARED_MESSAGE_BYTES_MIN]);
+            (0..messages).for_each(|_| replies.push_message(&message));
+            take(&mut replies, &mut received, u64::MAX, 1 << 20);
+            for (part, muted) in parts.iter().zip(&is_muted) {
+                expected.extend_from_slice(if *muted { b"" } else { part });
+            }
+            expected.extend((0..messages).flat_map(|_| message.iter()));
+            assert!(received == expected, "seed {seed}");
+            assert_eq!((replies.waiting_bytes(), replies.has_rest()), (0, false), "seed {seed}");
+        }
     }
 
     proptest! {

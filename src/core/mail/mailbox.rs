@@ -12,6 +12,7 @@ use crate::core::place::moving::Moved;
 use crate::core::push::{Message, News};
 use crate::core::transact::participate::TransactionMessage;
 use crate::limits::{MAILBOX_MESSAGES_MAX, SPARE_MESSAGE_BYTES_MAX, SPARE_MESSAGES_MAX};
+use crate::resp::listing::Rest;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use ringraft_shards::batch::BatchBuilder;
 use ringraft_shards::ids::ShardId;
@@ -55,6 +56,8 @@ pub struct RepliesMail {
     pub bytes: Vec<u8>,
     /// For each of them, whose it is and its length.
     pub targets: Vec<(Target, usize)>,
+    /// Rests of some of them, each with its reply's place among them, in order.
+    pub rests: Vec<(usize, Box<Rest>)>,
 }
 
 /// The way into a core, as others see it.
@@ -179,6 +182,7 @@ impl RepliesMail {
     fn clear(&mut self) {
         self.bytes.clear();
         self.targets.clear();
+        self.rests.clear();
     }
 }
 
@@ -242,6 +246,12 @@ impl Outbox {
         let start = self.replies.bytes.len();
         write(&mut self.replies.bytes);
         self.replies.targets.push((target, self.replies.bytes.len() - start));
+    }
+
+    /// The last reply has a rest.
+    #[cold]
+    pub fn put_rest(&mut self, rest: Box<Rest>) {
+        self.replies.rests.push((self.replies.targets.len() - 1, rest));
     }
 
     /// Appends a message of a transaction, behind the requests so far.

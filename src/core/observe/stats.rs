@@ -5,9 +5,11 @@ use crate::core::commands::table;
 use crate::core::observe::command_log::{CommandLog, Trait};
 use crate::core::observe::latency::{Event, LatencyMonitor};
 use crate::refusal::Outcome;
+use crate::resp::listing::{LongReply, Rest};
 use crate::resp::reply::Reply;
 use crate::settings::Settings;
 use hdrhistogram::Histogram;
+use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -151,6 +153,22 @@ impl Noted {
     #[inline(always)]
     pub fn is_large_reply(&self, size: usize) -> bool {
         size as u64 >= self.large_replies.threshold()
+    }
+
+    /// A reply that began so far has a rest: it is looked at when that is written.
+    #[cold]
+    pub fn note_long(
+        &self,
+        rest: &mut Rest,
+        command: &Command,
+        arguments: Arguments<'_>,
+        size: &mut usize,
+    ) {
+        let size = std::mem::take(size) as u64;
+        if self.large_replies.threshold() < u64::MAX && !command.flags.no_slowlog {
+            let (command, arguments) = (command.number, OwnedArguments::copy(arguments));
+            rest.noted = Some(Box::new(LongReply { command, arguments, size }));
+        }
     }
 
     /// Notes what held the core up, if it did: a command, or like ones together.

@@ -129,9 +129,11 @@ impl LocalShard {
                         false => None,
                     };
                     let mut size = 0;
-                    answers.write(origin, |out| {
+                    answers.write_with_rest(origin, |out, mut rest| {
                         let start = out.len();
-                        let mut reply = Reply::new(out, origin.protocol);
+                        // What a stamp remembers is the whole reply.
+                        let place = rest.as_deref_mut().filter(|_| stamped.is_none());
+                        let mut reply = Reply::with_rest(out, origin.protocol, place);
                         let outcome = if waiting.proposed {
                             // Records and servings were run above.
                             let mut edit = keyspace.edit(operation.database(), time);
@@ -158,6 +160,9 @@ impl LocalShard {
                         size = out.len() - start;
                         if let Some((stamp, _)) = stamped {
                             keyspace.remember(stamp, Some(&out[start..]));
+                        }
+                        if let Some(rest) = rest.and_then(Option::as_deref_mut) {
+                            stats.noted.note_long(rest, command, arguments, &mut size);
                         }
                     });
                     if stats.noted.is_large_reply(size) {

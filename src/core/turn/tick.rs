@@ -254,6 +254,7 @@ impl Core {
                 && self.answers.blocks.count() == 0
                 && self.coordinator.count() == 0
                 && self.answers.dirty.is_empty()
+                && self.answers.in_slices.is_empty()
                 && !self.has_unsent_mail()
                 && self.storage.is_idle()
                 && self.shards.iter().all(|s| s.files.as_ref().is_none_or(ShardFiles::is_synced))
