@@ -290,6 +290,9 @@ impl Edit<'_> {
 
     /// Puts an item that is in no table where its key is, whatever was there.
     pub(super) fn put_changed(&mut self, key: &Key<'_>, item: RawItem) {
+        if item.has_body() && lend::borrow_body_mut(item).has_leftovers() {
+            self.keyspace.will_sweep(self.database, key.bytes());
+        }
         let found = self.find_live(key);
         self.put(key, found, item);
         self.keyspace.watches.changed(self.database, key.bytes());
@@ -345,6 +348,7 @@ impl Edit<'_> {
         keyspace.watched_databases_change(&[one, other], self.now_ms);
         keyspace.watches.feed_mut().note_flush(one);
         keyspace.databases.swap(one.0 as usize, other.0 as usize);
+        keyspace.swap_swept(one, other);
         keyspace.pool.clear();
         if let Some(cut) = &mut keyspace.cut {
             cut.swap(one.0 as usize, other.0 as usize);

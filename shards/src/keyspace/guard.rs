@@ -219,7 +219,11 @@ impl<'e, 'k> Guard<'e, 'k> {
     /// Brings the account up to date.
     fn settle(&mut self) {
         if self.item.has_body() {
-            let bytes = lend::borrow_body_mut(self.item).bytes();
+            let body = lend::borrow_body_mut(self.item);
+            let bytes = body.bytes();
+            if body.has_leftovers() {
+                self.keyspace.will_sweep(self.database, self.key.bytes());
+            }
             self.keyspace.memory.add(bytes);
             self.keyspace.memory.subtract(self.accounted);
             self.accounted = bytes;

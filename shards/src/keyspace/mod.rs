@@ -28,6 +28,7 @@ mod memory;
 mod model;
 mod ordered;
 mod shape;
+mod sweep;
 mod table;
 mod timed;
 mod view;
@@ -241,6 +242,8 @@ pub struct Keyspace {
     libraries_changed: bool,
     /// When collections change their form.
     limits: Limits,
+    /// Sorted sets that are to be swept.
+    unswept: sweep::Unswept,
     /// What the entry under way has declared and not served.
     serving: Served,
     /// Milliseconds that items with a deadline have left on average, by database, as the sweep sees them.
@@ -271,6 +274,7 @@ impl Keyspace {
             libraries: Libraries::default(),
             libraries_changed: false,
             limits: Limits::default(),
+            unswept: sweep::Unswept::default(),
             serving: Served::default(),
             average_ttl_ms: [0; DATABASE_COUNT],
             turned: None,
@@ -405,7 +409,8 @@ impl Keyspace {
     pub fn free_some(&mut self, bucket_budget: usize) -> bool {
         let more = self.lazy_free.free_some(bucket_budget, &mut self.memory);
         let cut = self.walk_aborted_cut(bucket_budget);
-        more || cut
+        let swept = self.sweep_some();
+        more || cut || swept
     }
 
     /// Gives the physical memory of up to so many slabs (64 KiB each) that hold nothing back to the kernel, and

@@ -4,6 +4,7 @@
 //! gives its records an order and decides when to go from one to the other.
 
 use super::deadlines::Deadlines;
+use super::leftovers::Leftovers;
 use super::pack::{self, Pack, Record, Room};
 use super::stream::Content;
 use super::tree::{Number, Tree};
@@ -35,8 +36,8 @@ pub(super) enum Trees {
     Fields(Tree<2>),
     /// The same, and some fields have deadlines.
     TimedFields(Box<TimedFields>),
-    /// Members and scores, once by score and once by the members' hashes.
-    Scored { order: Tree<2>, index: Tree<2> },
+    /// Members and scores, once by score and once by the members' hashes; and what is still to be taken out of the latter.
+    Scored { order: Tree<2>, index: Tree<2>, leftovers: Option<Box<Leftovers>> },
     /// Entries of a stream by id, and its groups.
     Stream(Box<Content>),
 }
@@ -55,7 +56,10 @@ impl Body {
             Trees::Elements(tree) => tree.bytes(),
             Trees::Fields(tree) => tree.bytes(),
             Trees::TimedFields(timed) => timed.fields.bytes() + timed.deadlines.bytes(),
-            Trees::Scored { order, index } => order.bytes() + index.bytes(),
+            Trees::Scored { order, index, leftovers } => {
+                let gone = leftovers.as_ref().map_or(0, |leftovers| leftovers.bytes());
+                order.bytes() + index.bytes_without(gone)
+            }
             Trees::Stream(content) => content.bytes(),
         };
         BODY_BYTES + trees
@@ -74,12 +78,15 @@ impl Body {
                     timed.deadlines.shed(leaf_count)
                 }
             }
-            Trees::Scored { order, index } => {
+            Trees::Scored { order, index, leftovers } => {
                 if order.count() > 0 {
                     order.shed(leaf_count);
                     true
+                } else if index.count() > 0 {
+                    index.shed(leaf_count) || leftovers.is_some()
                 } else {
-                    index.shed(leaf_count)
+                    leftovers.take_if(|leftovers| !leftovers.shed(leaf_count));
+                    leftovers.is_some()
                 }
             }
             Trees::Stream(content) => content.shed(leaf_count),
@@ -116,9 +123,22 @@ impl Body {
 
     pub(super) fn scored(&self) -> (&Tree<2>, &Tree<2>) {
         match &self.trees {
-            Trees::Scored { order, index } => (order, index),
+            Trees::Scored { order, index, .. } => (order, index),
             _ => unreachable!("the collection's type says what its trees are"),
         }
+    }
+
+    /// Is anything to be taken out that is not to be seen any more?
+    pub fn has_leftovers(&self) -> bool {
+        matches!(self.trees, Trees::Scored { leftovers: Some(_), .. })
+    }
+
+    /// Takes some of it out, up to so many leaves. Is there more?
+    pub fn sweep(&mut self, leaf_count: usize) -> bool {
+        let Trees::Scored { order, index, leftovers } = &mut self.trees else { return false };
+        let hasher = self.hasher;
+        leftovers.take_if(|leftovers| !leftovers.sweep(hasher, order, index, leaf_count));
+        leftovers.is_some()
     }
 
     pub(super) fn stream(&self) -> &Content {
@@ -174,9 +194,12 @@ impl Trees {
         forgotten
     }
 
-    pub(super) fn scored_mut(&mut self) -> (&mut Tree<2>, &mut Tree<2>) {
+    /// The trees of a sorted set, and its leftovers.
+    pub(super) fn scored_mut(
+        &mut self,
+    ) -> (&mut Tree<2>, &mut Tree<2>, &mut Option<Box<Leftovers>>) {
         match self {
-            Trees::Scored { order, index } => (order, index),
+            Trees::Scored { order, index, leftovers } => (order, index, leftovers),
             _ => unreachable!("the collection's type says what its trees are"),
         }
     }

@@ -5,6 +5,7 @@ mod deadlines;
 pub mod hash;
 mod integers;
 mod leaf;
+mod leftovers;
 mod limits;
 pub mod list;
 mod members;

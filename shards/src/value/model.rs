@@ -4,9 +4,10 @@ use super::body::{Body, Place, Stored};
 use super::hash::HashMut;
 use super::list::{End, ListMut};
 use super::set::SetMut;
-use super::sorted_set::SortedSetMut;
+use super::sorted_set::{SortedSet, SortedSetMut};
 use super::{Form, Limits, Room};
 use crate::keyspace::KeyHasher;
+use crate::random::Random;
 use std::collections::BTreeMap;
 
 /// A collection that lies in no item.
@@ -307,6 +308,84 @@ fn sorted_sets_are_sorted() {
             }
         }
     });
+}
+
+/// Long ranges that are cut off, members that come again before they are swept, and sweeps in between.
+#[test]
+fn what_is_cut_off_is_not_seen_while_it_is_swept() {
+    for seed in 0..if cfg!(miri) { 1 } else { 30 } {
+        let mut chance = Random::new(seed);
+        let mut place = Alone::new(Limits::default());
+        let mut model: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
+        let member = |n: u64| format!("m{n}").into_bytes();
+        let count = 300 + chance.below(2000);
+        for _ in 0..200 {
+            let mut set = SortedSetMut::new(&mut place);
+            match chance.below(8) {
+                0 if set.count() > 0 => {
+                    let (rank, some) = (chance.below(set.count()), chance.below(set.count()));
+                    let gone = set.sorted_set().members_from(rank).take(some as usize);
+                    gone.for_each(|(member, _)| {
+                        model.remove(member);
+                    });
+                    set.remove_at(rank, some);
+                }
+                1 => {
+                    let is_tree = matches!(place.stored(), Stored::Tree(_));
+                    if is_tree {
+                        place.body_mut().sweep(chance.below(4) as usize);
+                    }
+                }
+                2 => {
+                    for _ in 0..chance.below(50) {
+                        let member = member(chance.below(count));
+                        let gone = model.remove(&member).map(|score| score as f64);
+                        assert_eq!(set.remove(&member), gone, "seed {seed}");
+                    }
+                }
+                _ => {
+                    for _ in 0..chance.below(200) {
+                        let (member, score) = (member(chance.below(count)), chance.below(50));
+                        let before = model.insert(member.clone(), score as i64);
+                        let before = before.map(|score| score as f64);
+                        assert_eq!(set.set(&member, score as f64), before, "seed {seed}");
+                    }
+                }
+            }
+            let set = SortedSet::new(place.stored());
+            assert_eq!(set.count(), model.len() as u64, "seed {seed}");
+            for n in 0..count {
+                let expected = model.get(&member(n)).map(|score| *score as f64);
+                assert_eq!(set.score(&member(n)), expected, "seed {seed}");
+            }
+            let (mut met, mut cursor) = (BTreeMap::new(), 0);
+            loop {
+                cursor = set.scan(cursor, 100, &mut |member, score| {
+                    met.insert(member.to_vec(), score as i64);
+                });
+                if cursor == 0 {
+                    break;
+                }
+            }
+            assert!(met == model, "seed {seed}");
+        }
+        if matches!(place.stored(), Stored::Tree(_)) {
+            let body = place.body_mut();
+            if chance.below(2) == 0 {
+                let before = body.bytes();
+                while body.sweep(1) {}
+                assert_eq!(body.bytes(), before, "what is not seen is on no account");
+                let (order, index) = body.scored();
+                assert_eq!(order.count(), index.count(), "seed {seed}");
+            }
+            let mut bytes = body.bytes();
+            while body.shed(2) {
+                assert!(body.bytes() <= bytes, "seed {seed}");
+                bytes = body.bytes();
+            }
+            assert!(!body.has_leftovers());
+        }
+    }
 }
 
 #[test]

@@ -7,10 +7,13 @@ use super::body::{
 };
 use super::limits::PACK_BYTES_MAX;
 use super::members;
-use super::pack::Record;
+use super::pack::{Record, record_bytes};
 use super::score::{self, Score};
 use super::tree::Tree;
 use std::cmp::Ordering;
+
+/// Members that are taken out of the index at once; of more only those at the ends, and the others later.
+const REMOVED_AT_ONCE_MAX: u64 = 64;
 
 /// A sorted set that is read.
 #[derive(Clone, Copy, Debug)]
@@ -41,11 +44,13 @@ impl<'a> SortedSet<'a> {
 
     /// The score of a member.
     pub fn score(self, member: &[u8]) -> Option<f64> {
-        let source = match self.stored {
-            Stored::Tree(body) => Source::Tree(body.scored().1),
-            Stored::Pack(_) | Stored::Integers(_) => self.source,
+        let Stored::Tree(body) = self.stored else {
+            let record = members::record_of(self.source, self.stored, member);
+            return record.map(|record| score_of(&record));
         };
-        members::record_of(source, self.stored, member).map(|record| score_of(&record))
+        let (order, index) = body.scored();
+        let record = members::record_of(Source::Tree(index), self.stored, member)?;
+        (index.count() == order.count() || has(order, &record)).then(|| score_of(&record))
     }
 
     /// The rank of a member, and its score.
@@ -74,9 +79,12 @@ impl<'a> SortedSet<'a> {
     pub fn scan(self, cursor: u64, count: usize, visit: &mut dyn FnMut(&'a [u8], f64)) -> u64 {
         match self.stored {
             Stored::Tree(body) => {
-                let index = body.scored().1;
+                let (order, index) = body.scored();
+                let is_whole = index.count() == order.count();
                 members::scan(index, body.hasher, cursor, count, &mut |record| {
-                    visit(record[0], score_of(&record));
+                    if is_whole || has(order, &record) {
+                        visit(record[0], score_of(&record));
+                    }
                 })
             }
             Stored::Pack(_) | Stored::Integers(_) => {
@@ -117,6 +125,13 @@ impl<'a> SortedSet<'a> {
 
 fn score_of(record: &Record<'_, 2>) -> f64 {
     score::read(record[1])
+}
+
+/// Has an order this member with this score?
+pub(super) fn has(order: &Tree<2>, record: &Record<'_, 2>) -> bool {
+    let wanted = (score_of(record), record[0]);
+    let compared = |other: &Record<'_, 2>| compare((score_of(other), other[0]), wanted);
+    order.search(number_of(wanted.0), &compared).is_ok()
 }
 
 fn compare(one: (f64, &[u8]), other: (f64, &[u8])) -> Ordering {
@@ -181,7 +196,7 @@ impl<P: Place> SortedSetMut<P> {
         let in_index = found.expect("every member is in both trees");
         let bytes = Score::new(score);
         let record = [member, bytes.bytes()];
-        let (order, index) = self.place.body_mut().trees.scored_mut();
+        let (order, index, _) = self.place.body_mut().trees.scored_mut();
         index.replace(in_index, &record, &members::number(hasher));
         order.remove(rank);
         let place = order.search(number_of(score), &|other| {
@@ -208,18 +223,31 @@ impl<P: Place> SortedSetMut<P> {
         }
         let body = self.place.body_mut();
         let hasher = body.hasher;
-        let (order, index) = body.trees.scored_mut();
+        let (order, index, leftovers) = body.trees.scored_mut();
         if count == order.count() {
             let (order, index) = (std::mem::take(order), std::mem::take(index));
-            return self.place.discard(Body { hasher, trees: Trees::Scored { order, index } });
+            let trees = Trees::Scored { order, index, leftovers: leftovers.take() };
+            return self.place.discard(Body { hasher, trees });
         }
-        for record in order.records_from(rank).take(count as usize) {
+        // A long range goes in whole leaves, whose members are swept from the index later.
+        let (front, back) = match count > REMOVED_AT_ONCE_MAX {
+            true => order.edges(rank, count),
+            false => (count, 0),
+        };
+        let edges = order.records_from(rank).take(front as usize);
+        for record in edges.chain(order.records_from(rank + count - back).take(back as usize)) {
             let hash = hasher.place(record[0]);
             let found = index.rank_of(record[0], hash, &members::number(hasher));
             index.remove(found.expect("every member is in both trees"));
         }
         let gone = order.take_range(rank, count);
-        let scored = |order| Trees::Scored { order, index: Tree::default() };
+        if count > REMOVED_AT_ONCE_MAX {
+            if gone.count() > 0 {
+                leftovers.get_or_insert_default().push(gone);
+            }
+            return;
+        }
+        let scored = |order| Trees::Scored { order, index: Tree::default(), leftovers: None };
         free_tree(&mut self.place, gone, scored);
     }
 
@@ -241,12 +269,19 @@ impl<P: Place> SortedSetMut<P> {
         let stored = self.place.stored();
         let Stored::Tree(body) = stored else { unreachable!("just seen") };
         let in_index = members::find(Source::Tree(body.scored().1), stored, member);
-        let in_index = in_index.expect_err("it is in neither tree");
         let body = self.place.body_mut();
         let by_hash = members::number(body.hasher);
-        let (order, index) = body.trees.scored_mut();
+        let (order, index, leftovers) = body.trees.scored_mut();
         order.insert(rank, &record, &number);
-        index.insert(in_index, &record, &by_hash);
+        match in_index {
+            Err(at) => index.insert(at, &record, &by_hash),
+            Ok(at) => {
+                let before = index.get(at).map_or(0, |before| record_bytes(&before));
+                let leftovers = leftovers.as_mut().expect("it was cut off, or it were in both");
+                leftovers.readd(before);
+                index.replace(at, &record, &by_hash);
+            }
+        }
     }
 
     fn grow_for(&mut self, member: &[u8]) {
@@ -270,6 +305,6 @@ impl<P: Place> SortedSetMut<P> {
         let order = tree_of(source.from(0), &number);
         let records = members::in_order(source, hasher);
         let index = tree_of(records.into_iter(), &members::number(hasher));
-        self.place.grow(Body { hasher, trees: Trees::Scored { order, index } });
+        self.place.grow(Body { hasher, trees: Trees::Scored { order, index, leftovers: None } });
     }
 }

@@ -291,7 +291,60 @@ impl<const W: usize> Tree<W> {
     /// Bytes of memory that it takes, about: a function of its records alone, so that replicas account alike. What nodes
     /// and rounding add to the records is a sixteenth of them.
     pub fn bytes(&self) -> usize {
-        (self.bytes + self.bytes / 16) as usize
+        self.bytes_without(0)
+    }
+
+    /// The same without so many bytes of records.
+    pub fn bytes_without(&self, record_bytes: u64) -> usize {
+        let bytes = self.bytes.saturating_sub(record_bytes);
+        (bytes + bytes / 16) as usize
+    }
+
+    /// Bytes of its records.
+    pub fn record_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Of `count` records from a rank on, those at both ends whose leaves have others too.
+    pub fn edges(&self, rank: u64, count: u64) -> (u64, u64) {
+        let front = match self.leaf_at(rank) {
+            (0, _) => 0,
+            (at, size) => (size - at).min(count),
+        };
+        let (back, _) = self.leaf_at(rank + count);
+        (front, back.min(count - front))
+    }
+
+    /// The place of a rank in its leaf, and the leaf's count; nothing behind the last one.
+    fn leaf_at(&self, mut rank: u64) -> (u64, u64) {
+        if rank >= self.count {
+            return (0, 0);
+        }
+        let (mut node, mut size) = (&self.root, self.count);
+        while let Node::Inner(children) = node {
+            let (at, below) = child_of(children, rank);
+            (node, size, rank) = (&children[at].node, children[at].count, below);
+        }
+        (rank, size)
+    }
+
+    /// Hands out the records of the last leaf and drops it. Are there more? For what was cut off.
+    pub fn take_leaf(&mut self, visit: &mut dyn FnMut(Record<'_, W>)) -> bool {
+        let mut node = &self.root;
+        while let Node::Inner(children) = node
+            && let Some(last) = children.last()
+        {
+            node = &last.node;
+        }
+        if let Node::Leaf(leaf) = node {
+            leaf.records().for_each(visit);
+        }
+        let (count, bytes) = self.root.pop_leaf();
+        (self.count, self.bytes) = (self.count - count, self.bytes - bytes);
+        if count == 0 {
+            *self = Tree::default();
+        }
+        self.count > 0
     }
 }
 
@@ -442,6 +495,21 @@ impl<const W: usize> Node<W> {
                 let node = node.shareable();
                 children.push(Child { count: rest.0, bytes: rest.1, number, node });
             }
+        }
+        (count, bytes)
+    }
+
+    /// Drops the last leaf, which other trees may have too. Returns how many records, and bytes of them, were in it.
+    fn pop_leaf(&mut self) -> (u64, u64) {
+        let Node::Inner(children) = self else { return (0, 0) };
+        let Some(last) = children.last_mut() else { return (0, 0) };
+        let (count, bytes) = match &*last.node {
+            Node::Leaf(_) => (last.count, last.bytes),
+            Node::Inner(_) => Arc::make_mut(&mut last.node).pop_leaf(),
+        };
+        (last.count, last.bytes) = (last.count - count, last.bytes - bytes);
+        if last.count == 0 {
+            children.pop();
         }
         (count, bytes)
     }
