@@ -21,5 +21,6 @@ mod once;
 mod reads;
 mod routing;
 mod secure;
+mod slices;
 mod soak;
 mod tracking;

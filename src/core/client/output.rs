@@ -76,7 +76,7 @@ impl Core {
         }
         let connection = self.answers.connections.at_mut(index);
         connection.over_soft_limit_since_ms = None;
-        if connection.replies.has_rest() {
+        if connection.replies.has_rest() && connection.replies.rest_is_next() {
             // It goes on in a turn to come.
             self.answers.in_slices.push_back(index);
             return self.regulate(index);

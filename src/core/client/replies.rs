@@ -172,6 +172,13 @@ impl Replies {
         self.rest_count > 0
     }
 
+    /// Is all before a rest sent, so that a slice of it can be written?
+    #[cold]
+    pub fn rest_is_next(&self) -> bool {
+        let here = self.removed + self.sent;
+        matches!(self.insets.front(), Some((at, Inset::Rest(_))) if *at == here)
+    }
+
     /// Writes a slice of the rest that is next to be sent, when all before it is. Returns its size, and what is to be noted of
     /// the reply when that was its last one.
     #[cold]
