@@ -436,6 +436,10 @@ pub const CLOCK_UNFIT_MS: i64 = 5000;
 /// Ticks between two messages that say how a node is.
 pub const CONDITION_TICKS: u64 = 20;
 
+/// Ticks for which another node must be connected with more than a leader, for that to be no leader any more. Of a node that has
+/// ended the others may say for [`CONDITION_TICKS`] that they are connected with it.
+pub const OUTDONE_TICKS: u64 = 3 * CONDITION_TICKS;
+
 /// Bytes of snapshots that go to one node in a second.
 pub const TRANSFER_TO_PEER_BYTES_PER_SECOND: u64 = 80 << 20;
 
@@ -447,3 +451,7 @@ pub const LOST_REST_TICKS: u64 = 20;
 
 /// Ticks between two questions of a node which replica it has of a shard that it has lost.
 pub const LOST_ASK_TICKS: u64 = 10;
+
+/// How long a leader without room waits, after it has tried to hand over, before it tries again, milliseconds. Meanwhile clients are
+/// told that there is none.
+pub const HAND_OVER_AGAIN_MS: u64 = 10_000;

@@ -325,6 +325,7 @@ impl Core {
     pub fn new(mut parts: Parts) -> Core {
         for shard in &mut parts.shards {
             shard.lanes = parts.shared.lanes.clone();
+            shard.fitness = parts.shared.cluster.fitness.clone();
         }
         let core_count = parts.mailboxes.len();
         let shard_count = parts.router.shard_count();

@@ -131,20 +131,29 @@ fn what_is_cut_in_one_direction_is_soon_whole_again_or_led_by_another() {
 }
 
 #[test]
-fn one_wire_of_three_brings_no_elections() {
+fn of_one_wire_of_three_nobody_notices_anything_as_the_one_leads_whom_all_reach() {
     let Some(scene) = Scene::new() else { return };
     let (leader, cut, other) = scene.roles();
     let term = scene.term(leader);
-    let seen = append(&scene.ports(&[leader, other]), 2, 50, || {
+    let seen = append(&scene.ports(&[leader, cut, other]), 2, 50, || {
         scene.network.part(leader, cut);
+        eventually("the one in the middle leads", || {
+            (scene.cluster.servers[other].info("role") == "master").then_some(())
+        });
+        let fitness = scene.cluster.servers[leader].info("fit_to_lead");
+        assert_eq!(fitness, "no: another node reaches more of the others");
+        // For all that it was cut off for seconds, it takes requests.
+        assert_eq!(scene.cluster.client(cut).say("SET key value"), Value::ok());
         scene.pass(leader, Duration::from_secs(4));
-        assert_eq!(scene.term(leader), term, "nobody was elected");
-        assert_eq!(scene.term(cut), term);
-        assert_eq!(scene.cluster.servers[other].info("role"), "slave");
+        assert_eq!(scene.term(other), term + 1, "handed over once");
     });
-    assert!(seen.iter().all(|one| one.errors.is_empty()), "{seen:?}");
+    // What was under way over the wire, the memory of the next leader may have pushed out.
+    in_doubt_at_most(&seen, 1);
     scene.check(&seen);
-    assert_eq!(scene.term(leader), term, "the one that was cut off disturbs nobody");
+    assert_eq!(scene.term(other), term + 1, "it goes on leading");
+    eventually("the other one may lead again", || {
+        (scene.cluster.servers[leader].info("fit_to_lead") == "yes").then_some(())
+    });
 }
 
 #[test]
@@ -163,7 +172,8 @@ fn wires_that_flap_hold_nobody_up_who_has_a_majority() {
     });
     assert!(seen.iter().all(|one| one.errors.is_empty()), "{seen:?}");
     scene.check(&seen);
-    assert_eq!(scene.term(leader), term, "nobody was elected");
+    let risen = scene.term(leader) - term;
+    assert!(risen <= 1, "handed over {risen} times to the one that reaches the third");
 }
 
 #[test]

@@ -96,7 +96,10 @@ fn propose_set<H: Host>(
             host.server_mut().flights.push_back(Flight { index, term, set });
         }
         Err(error @ ProposeError::DiskFull(_)) if reserve == Reserve::Kept => {
-            propose_smaller(host, set, &error, now_ms, turn);
+            match host.hand_over(now_ms) {
+                true => refuse(host, set, &ProposeError::Transferring, now_ms, turn),
+                false => propose_smaller(host, set, &error, now_ms, turn),
+            }
         }
         Err(error) => refuse(host, set, &error, now_ms, turn),
     }

@@ -156,10 +156,7 @@ fn serve_due<H: Host>(host: &mut H, turn: &mut H::Turn<'_>) {
             if let Some(time_ms) = time_ms {
                 host.server_mut().clock.applied(time_ms);
             }
-            for kept in due.reads {
-                let reply = host.read_by(&kept, time_ms, turn);
-                host.answer(H::who(&kept), reply, turn);
-            }
+            host.read_all_by(&due.reads, time_ms, turn);
         } else {
             later.push(due);
         }

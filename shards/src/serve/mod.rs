@@ -121,6 +121,12 @@ pub trait Host: Sized {
     /// A set is about to be proposed: says in its entry whose requests they are, as far as that is to be known.
     #[inline(always)]
     fn stamp(&self, _set: &mut Set<Self>) {}
+    /// There is no room in the log for what is to be proposed: hands leadership over, if somebody else can take it. True if that is
+    /// under way; then what waits is for whoever leads next.
+    #[cold]
+    fn hand_over(&mut self, _now_ms: i64) -> bool {
+        false
+    }
     /// A set is on its way.
     #[inline(always)]
     fn proposed(&mut self, _set: &Set<Self>, _proposal: Proposal) {}
@@ -169,6 +175,13 @@ pub trait Host: Sized {
     }
     /// Answers a read.
     fn answer(&mut self, who: Self::Who, reply: Self::Reply, turn: &mut Self::Turn<'_>);
+    /// Executes reads in order, as [`Host::read_by`] does, and answers them.
+    fn read_all_by(&mut self, all: &[Self::Kept], time_ms: Option<i64>, turn: &mut Self::Turn<'_>) {
+        for kept in all {
+            let reply = self.read_by(kept, time_ms, turn);
+            self.answer(Self::who(kept), reply, turn);
+        }
+    }
     /// Answers a request that was not executed. `asked`: its database and arguments, but of reads that were executed and
     /// could not be confirmed.
     fn fail(

@@ -1,4 +1,4 @@
-//! Who is fit to lead: nodes whose disks take what is written and whose clocks are right.
+//! Who is fit to lead: nodes whose disks take what is written, whose clocks are right, and whom the others reach.
 //!
 //! Each core notes how its disk does; the core with the links judges, tells the other nodes each second and at every change,
 //! and hears the same from them. A node that is not fit leads nothing while another one can: what it leads goes to the voter with the
@@ -10,7 +10,7 @@ use crate::core::shard::LocalShard;
 use crate::core::{Core, wall_clock_ms};
 use crate::limits::{
     CLOCK_NOTED_MS, CLOCK_UNFIT_MS, CONDITION_TICKS, DISK_HANGS_MS, DISK_SILENT_MS,
-    DISK_SLOW_TIMES, DISK_SLOW_US, LEVEL_ENTRIES, TRANSFER_TICKS,
+    DISK_SLOW_TIMES, DISK_SLOW_US, LEVEL_ENTRIES, OUTDONE_TICKS, TRANSFER_TICKS,
 };
 use ringraft_shards::ids::NodeId;
 use ringraft_shards::raft::{Group, PeerProgress, Role};
@@ -35,12 +35,16 @@ impl Unfit {
     /// A replica of it was lost, and has no vote again yet: it cannot lead all shards.
     pub const LACKS_SHARD: Unfit = Unfit(16);
 
-    const REASONS: [(Unfit, &'static str); 5] = [
+    /// It is cut off from a node that another one reaches: clients there would find no leader.
+    pub const LACKS_LINK: Unfit = Unfit(32);
+
+    const REASONS: [(Unfit, &'static str); 6] = [
         (Unfit::DISK_HANGS, "its disk hangs"),
         (Unfit::DISK_FULL, "its disk is full"),
         (Unfit::DISK_SLOW, "its disk is slow"),
         (Unfit::CLOCK_OFF, "its clock is off"),
         (Unfit::LACKS_SHARD, "it gets a shard anew"),
+        (Unfit::LACKS_LINK, "another node reaches more of the others"),
     ];
 
     /// As another node has said it.
@@ -129,8 +133,20 @@ impl Fitness {
         others.get(&node).map(|heard| heard.hears.contains(&other))
     }
 
-    fn is_fit(&self, node: NodeId) -> bool {
+    /// May a node lead, as far as is known?
+    pub(in crate::core) fn is_fit(&self, node: NodeId) -> bool {
         self.of(node).is_some_and(|unfit| !unfit.is_any())
+    }
+
+    /// Is there a fit node that is connected with all that `own` is connected with, and with another one?
+    fn is_outdone(&self, own: NodeId, reached: &[NodeId]) -> bool {
+        let others = self.others.lock().expect("nobody panics with it");
+        others.iter().any(|(node, heard)| {
+            let reaches = |other: &NodeId| other == node || heard.hears.contains(other);
+            let reaches_all = reaches(&own) && reached.iter().all(reaches);
+            let mut more = heard.hears.iter().filter(|other| **other != own);
+            !heard.unfit.is_any() && reaches_all && more.any(|other| !reached.contains(other))
+        })
     }
 
     fn note_core(&self, core: u16, facts: CoreFacts) {
@@ -200,7 +216,7 @@ fn is_slow(p99_us: u64, others: &[u64]) -> bool {
 
 /// The voter that shall lead in this node's place: of those that are heard, may lead and have nearly as much as any the one with
 /// the smallest number, in all groups the same.
-pub(super) fn heir(
+pub(in crate::core) fn heir(
     peers: &[PeerProgress],
     own: NodeId,
     may_lead: impl Fn(NodeId) -> bool,
@@ -252,12 +268,20 @@ impl Core {
         let (facts, wall_ms) = (fitness.all_cores(), wall_clock_ms());
         let (others_p99_us, ahead_ms) = fitness.others(wall_ms - self.steady_ms());
         let off_ms = clock_ahead_ms(&ahead_ms);
+        let links = shared.cluster.links();
+        let reached: Vec<NodeId> =
+            links.iter().filter(|link| link.is_up).map(|link| link.node).collect();
+        self.cluster.outdone_ticks = match fitness.is_outdone(shared.cluster.own(), &reached) {
+            true => self.cluster.outdone_ticks + 1,
+            false => 0,
+        };
         let unfit = Unfit::DISK_HANGS
             .when(facts.oldest_ms >= DISK_HANGS_MS)
             .or(Unfit::DISK_FULL.when(self.is_short()))
             .or(Unfit::DISK_SLOW.when(is_slow(facts.p99_us, &others_p99_us)))
             .or(Unfit::CLOCK_OFF.when(off_ms.abs() >= CLOCK_UNFIT_MS))
-            .or(Unfit::LACKS_SHARD.when(facts.lacks_shard));
+            .or(Unfit::LACKS_SHARD.when(facts.lacks_shard))
+            .or(Unfit::LACKS_LINK.when(self.cluster.outdone_ticks >= OUTDONE_TICKS));
         self.note_clock(off_ms);
         let before = Unfit(fitness.own.swap(unfit.0, Ordering::Relaxed));
         if unfit != before {
@@ -269,8 +293,8 @@ impl Core {
             }
         }
         if unfit != before || self.cluster.ticks.is_multiple_of(CONDITION_TICKS) {
-            for link in shared.cluster.links().iter().filter(|link| link.is_up) {
-                self.tell_condition(link.node);
+            for node in reached {
+                self.tell_condition(node);
             }
         }
     }
@@ -381,6 +405,23 @@ mod tests {
         assert!(!fitness.is_fit(node) && !fitness.is_fit(NodeId(3)));
         fitness.forget(node);
         assert_eq!(fitness.of(node), None);
+    }
+
+    #[test]
+    fn who_is_connected_with_less_is_outdone() {
+        let [own, middle, far] = [1, 2, 3].map(NodeId);
+        let heard = |unfit, hears: &[NodeId]| {
+            let fitness = Fitness::default();
+            fitness.heard(middle, unfit, 0, 0, hears.to_vec());
+            fitness
+        };
+        let well = Unfit::default();
+        assert!(heard(well, &[own, far]).is_outdone(own, &[middle]));
+        assert!(!heard(well, &[own, far]).is_outdone(own, &[middle, far]), "it has as much");
+        assert!(!heard(well, &[own]).is_outdone(own, &[middle]), "nobody reaches that one");
+        assert!(!heard(Unfit::DISK_FULL, &[own, far]).is_outdone(own, &[middle]), "it is not fit");
+        let fourth = NodeId(4);
+        assert!(!heard(well, &[own, far]).is_outdone(own, &[middle, fourth]), "each lacks one");
     }
 
     #[test]

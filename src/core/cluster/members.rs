@@ -386,8 +386,10 @@ impl Core {
         let fitness = &self.shared.cluster.fitness;
         let is_unfit = |node: NodeId| fitness.of(node).is_some_and(|unfit| unfit.is_any());
         let meta_leader = self.shared.cluster.meta_leader().map(NodeId::node);
-        // It hands the meta group over as well.
-        let meta_leader = meta_leader.filter(|leader| *leader == own || !is_unfit(*leader));
+        // One that is not fit hands the meta group over as well, unless nobody is: then it is as good as this one.
+        let is_own_unfit = fitness.own().is_any();
+        let meta_leader =
+            meta_leader.filter(|leader| *leader == own || is_own_unfit || !is_unfit(*leader));
         let tick = self.cluster.ticks;
         let mut led_elsewhere = None;
         for shard in &mut self.shards {

@@ -76,6 +76,8 @@ pub struct Cluster {
     route_changed_at: u64,
     /// Does this node's clock differ from those of the others?
     is_clock_off: bool,
+    /// Ticks for which a fit node has been connected with more than this one.
+    outdone_ticks: u64,
     /// Ticks so far.
     pub(in crate::core) ticks: u64,
 }

@@ -57,7 +57,7 @@ pub struct ClusterView {
     /// How fast snapshots go.
     pub(super) pace: super::pace::Pace,
     /// Who is fit to lead.
-    pub fitness: super::fitness::Fitness,
+    pub fitness: Arc<super::fitness::Fitness>,
 }
 
 impl ClusterView {
@@ -81,7 +81,7 @@ impl ClusterView {
             groups: (0..=shard_count).map(|_| Mutex::new(None)).collect(),
             links: Mutex::new(Vec::new()),
             pace: super::pace::Pace::default(),
-            fitness: super::fitness::Fitness::default(),
+            fitness: Arc::default(),
         }
     }
 

@@ -5,12 +5,14 @@ use crate::commands::expire::TURN_BACK;
 use crate::core::client::answers::{Origin, Target};
 use crate::core::client::intake::OUT_OF_MEMORY;
 use crate::core::client::session::Watched;
+use crate::core::cluster::fitness::heir;
 use crate::core::cluster::relay::{AGAIN, UNSURE};
 use crate::core::commands::table;
-use crate::core::shard::run::run_read;
+use crate::core::shard::run::{run_read, seed_of};
 use crate::core::shard::{Caller, LocalShard, Request, Set, ShardTurn};
 use crate::core::transact::participate::{Ask, Found, Parked, is_step};
 use crate::core::transact::transaction::RUN;
+use crate::limits::{HAND_OVER_AGAIN_MS, READS_PER_STAGE};
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::batch::{Batch, BatchBuilder};
@@ -19,6 +21,7 @@ use ringraft_shards::keyspace::{Key, KeyHash};
 use ringraft_shards::raft::{CommittedEntry, ProposeError};
 use ringraft_shards::serve::{Certainty, Fate, Host, Server};
 use ringraft_shards::transaction::{Fetch, LockSet, NO_LEADER, Record};
+use std::time::Instant;
 
 /// What a client is told whose request was not executed, and is not known to have been.
 fn fate_text(fate: Fate<'_>) -> String {
@@ -159,6 +162,24 @@ impl Host for LocalShard {
         }
     }
 
+    #[cold]
+    fn hand_over(&mut self, now_ms: i64) -> bool {
+        if self.group.hands_over() {
+            return true;
+        }
+        // One that did not come off says that nobody takes it.
+        if now_ms.abs_diff(self.handed_over_ms) < HAND_OVER_AGAIN_MS {
+            return false;
+        }
+        let fitness = self.fitness.clone();
+        let own = self.group.config().node.node();
+        let Some(heir) = heir(&self.group.peers(), own, |node| fitness.is_fit(node)) else {
+            return false;
+        };
+        self.handed_over_ms = now_ms;
+        self.group.transfer_leader(heir).is_ok()
+    }
+
     #[inline]
     fn begin_entry(&mut self, entry: &CommittedEntry, batch: &Batch<'_>) {
         self.snapshots.note_applied(entry.data.len(), batch.count());
@@ -207,11 +228,44 @@ impl Host for LocalShard {
         let (request, bytes_max) = (parked.request(), self.string_bytes_max);
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, request.origin.protocol);
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let outcome = run_read(&self.keyspace, &request, time, seed, bytes_max, &mut reply);
         turn.stats.finish(outcome, request.command, 0, &mut reply);
         turn.stats.count(request.command, 1, start);
         out
+    }
+
+    fn read_all_by(&mut self, all: &[Parked], time_ms: Option<i64>, turn: &mut ShardTurn<'_>) {
+        let time = time_ms.unwrap_or_else(|| self.time(turn.stats.now_ms));
+        let (seed, bytes_max) = (LocalShard::random(self), self.string_bytes_max);
+        let (keyspace, mut clock) = (&self.server.keyspace, Instant::now());
+        let mut place = 0;
+        for stage in all.chunks(READS_PER_STAGE) {
+            for request in stage.iter().map(Parked::request) {
+                keyspace.prefetch_bucket(request.database, request.first_key);
+            }
+            for request in stage.iter().map(Parked::request) {
+                keyspace.prefetch_item(request.database, request.first_key);
+            }
+            let is_same =
+                |a: &Parked, b: &Parked| std::ptr::eq(a.caller().command, b.caller().command);
+            for run in stage.chunk_by(is_same) {
+                let command = run[0].caller().command;
+                for request in run.iter().map(Parked::request) {
+                    let seed = seed_of(seed, place);
+                    place += 1;
+                    let stats = &mut *turn.stats;
+                    turn.answers.write(request.origin, |out| {
+                        let start = out.len();
+                        let mut reply = Reply::new(out, request.origin.protocol);
+                        let outcome =
+                            run_read(keyspace, &request, time, seed, bytes_max, &mut reply);
+                        stats.finish(outcome, command, start, &mut reply);
+                    });
+                }
+                clock = turn.stats.count(command, run.len() as u64, clock);
+            }
+        }
     }
 
     fn tell(

@@ -18,6 +18,7 @@ use crate::commands::{Command, Run};
 use crate::core::Chance;
 use crate::core::client::answers::{Answers, Origin, Target};
 use crate::core::client::session::Watched;
+use crate::core::cluster::fitness::Fitness;
 use crate::core::cluster::follow::Told;
 use crate::core::cluster::lanes::Lanes;
 use crate::core::cluster::transfer::Replication;
@@ -114,6 +115,10 @@ pub struct LocalShard {
     pub(in crate::core) sent_back: Vec<Parked>,
     /// What stamps of other nodes' requests stand for.
     pub(in crate::core) lanes: Arc<Lanes>,
+    /// Who may lead in this node's place.
+    pub(in crate::core) fitness: Arc<Fitness>,
+    /// When it was last handed over for lack of room, milliseconds since the Unix epoch.
+    handed_over_ms: i64,
     /// Has it ever had such a request?
     serves_sessions: bool,
     /// Answers to other nodes' questions, to be sent.
@@ -207,6 +212,8 @@ impl LocalShard {
             is_deposed: false,
             sent_back: Vec::new(),
             lanes: Arc::default(),
+            fitness: Arc::default(),
+            handed_over_ms: 0,
             serves_sessions: false,
             told: Vec::new(),
             replication: None,
