@@ -356,6 +356,20 @@ pub const SCRIPT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(
 /// A script that runs ahead of the log ends within this time, or begins again with locks: its shard's requests wait for it.
 pub const SCRIPT_AHEAD_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(2);
 
+/// A script that wanted more than the items of one shard, or ran too long on them, runs on copies so many times.
+pub const SCRIPT_DETOURS: u32 = 100;
+
+/// Memory for a script's reply that is kept for the next one.
+pub const SCRIPT_REPLY_KEPT_BYTES: usize = 64 << 10;
+
+/// A key of a script whose hash is kept for the next command is no longer.
+pub const SCRIPT_LAST_KEY_BYTES_MAX: usize = 128;
+
+/// Of each command in a script so many are timed, and then one of [`COMMANDS_PER_TIMED`].
+pub const COMMANDS_TIMED: u32 = 2;
+/// See [`COMMANDS_TIMED`].
+pub const COMMANDS_PER_TIMED: u32 = 32;
+
 /// So many scripts run before garbage is collected again that one of them has told not to be.
 pub const SCRIPTS_PER_GC_RESTART: u32 = 64;
 

@@ -210,6 +210,8 @@ pub struct Core {
     transactions: VecDeque<transact::participate::TransactionMessage>,
     /// Where their commands run, while none of them has it.
     spare_overlay: Option<Box<Overlay>>,
+    /// What a script on a shard's own items runs with, while none does.
+    spare_run: transact::in_place::Spare,
     /// Connections that MONITOR.
     monitors: std::collections::BTreeSet<u32>,
     /// Channels, patterns and their subscribers.
@@ -366,6 +368,7 @@ impl Core {
             coordinated: transact::spread::Coordinated::default(),
             transactions: VecDeque::new(),
             spare_overlay: None,
+            spare_run: Default::default(),
             monitors: Default::default(),
             push: Default::default(),
             tracking: Default::default(),

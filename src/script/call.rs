@@ -3,6 +3,7 @@
 //! A command that needs a key which is not there says so, and the script goes on as if there were no such key: so one run
 //! finds out many keys that the next one needs. What it does meanwhile is thrown away.
 
+use super::ground::Ground;
 use crate::acl::user::{Denial, User};
 use crate::commands::{Call, Command, Gather, Run as RunKind, Spread};
 use crate::core::client::rights::refusal;
@@ -10,25 +11,27 @@ use crate::core::commands::table;
 use crate::core::push::{Push, TopicKind};
 use crate::core::shard::{run_operation, seed_of};
 use crate::core::transact::everywhere::{Sights, needs_every_key};
-use crate::limits::SCRIPT_GUESSES_MAX;
+use crate::limits::{
+    COMMANDS_PER_TIMED, COMMANDS_TIMED, SCRIPT_GUESSES_MAX, SCRIPT_LAST_KEY_BYTES_MAX,
+};
 use crate::numbers::parse_integer;
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::DatabaseIndex;
-use ringraft_shards::keyspace::{KeyHash, KeyHasher};
+use ringraft_shards::keyspace::{Key, KeyHash, KeyHasher};
 use ringraft_shards::limits::DATABASE_COUNT;
-use ringraft_shards::transaction::{Overlay, install};
+use ringraft_shards::transaction::install;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A key that a script needs.
 pub type Wanted = (DatabaseIndex, Vec<u8>);
 
 /// What a run of a script has to do with.
 pub struct Run {
-    /// Items that are there.
-    pub overlay: Box<Overlay>,
+    /// Where commands run: the items that are there.
+    pub ground: Ground,
     /// What is left of the shards' databases.
     pub sights: Sights,
     /// Channels and their subscribers, as the core knows them.
@@ -39,6 +42,8 @@ pub struct Run {
     pub now_ms: i64,
     /// Hashes keys.
     pub hasher: KeyHasher,
+    /// A key, and its hash.
+    pub last_key: (Vec<u8>, KeyHash),
     /// Random bits.
     pub seed: u64,
     /// See [`Call::string_bytes_max`].
@@ -82,8 +87,8 @@ pub struct Done {
     pub effects: Vec<Effect>,
     /// Messages to send when it is committed.
     pub published: Vec<(TopicKind, Vec<u8>, Vec<u8>)>,
-    /// The commands, each with its time.
-    pub ran: Vec<(&'static Command, Duration, bool)>,
+    /// The commands.
+    pub ran: Vec<Ran>,
     /// Those that read, if the client keeps copies.
     pub read: Vec<(&'static Command, OwnedArguments)>,
     /// Them as MONITOR shows them.
@@ -96,12 +101,42 @@ pub struct Done {
     pub ended: Option<&'static str>,
     /// Did it write?
     pub wrote: bool,
+    /// It runs on a shard's own items, and wants more than these.
+    pub is_misplaced: bool,
+    /// The place in `ran` of the one that ran last.
+    last_ran: usize,
     /// Questions answered.
     asked: usize,
     /// Commands so far.
     count: usize,
     /// Commands since the first that guessed.
     guesses: usize,
+}
+
+/// Runs of one command.
+pub struct Ran {
+    /// Its row.
+    pub command: &'static Command,
+    /// How many.
+    pub count: u32,
+    /// How many of them ended in an error.
+    pub failed: u32,
+    /// How many of them were timed: the first, and some of many.
+    timed: u32,
+    nanoseconds: u64,
+}
+
+impl Ran {
+    /// How long all of them took, as far as is known from those that were timed.
+    pub fn nanoseconds(&self) -> u64 {
+        self.nanoseconds * u64::from(self.count) / u64::from(self.timed.max(1))
+    }
+
+    /// Is the next one to be timed?
+    #[inline]
+    fn is_timed_next(&self) -> bool {
+        self.count < COMMANDS_TIMED || self.count.is_multiple_of(COMMANDS_PER_TIMED)
+    }
 }
 
 /// A change behind which a change of all keys comes.
@@ -150,18 +185,66 @@ fn is_allowed(command: &Command) -> bool {
     }
 }
 
+impl Done {
+    /// The command that ran last, if it is asked for again: its name says all.
+    #[inline]
+    fn recent(&self, arguments: Arguments<'_>) -> Option<&'static Command> {
+        let last = self.ran.get(self.last_ran)?.command;
+        let is_it = arguments.at(0).eq_ignore_ascii_case(last.name.as_bytes());
+        (is_it && last.parent.is_empty() && !matches!(last.run, RunKind::Container(_)))
+            .then_some(last)
+    }
+
+    /// The place of a command among those that ran; it is the last one now.
+    #[inline]
+    fn runs_of(&mut self, command: &'static Command) -> usize {
+        let is_it = |ran: &Ran| std::ptr::eq(ran.command, command);
+        if !self.ran.get(self.last_ran).is_some_and(is_it) {
+            self.last_ran = self.ran.iter().position(is_it).unwrap_or_else(|| {
+                self.ran.push(Ran { command, count: 0, failed: 0, timed: 0, nanoseconds: 0 });
+                self.ran.len() - 1
+            });
+        }
+        self.last_ran
+    }
+
+    /// As before the first run; what has grown keeps its memory.
+    pub fn reset(&mut self) {
+        let Done { ran, read, shown, logged, denied, effects, published, wanted, .. } = self;
+        ran.clear();
+        read.clear();
+        shown.clear();
+        logged.clear();
+        denied.clear();
+        effects.clear();
+        published.clear();
+        wanted.clear();
+        (self.question, self.needs_whole, self.ended) = (None, false, None);
+        (self.wrote, self.is_misplaced) = (false, false);
+        (self.last_ran, self.asked, self.count, self.guesses) = (0, 0, 0, 0);
+    }
+}
+
 impl Run {
     /// Must it run again, with more than it has?
     pub fn lacks(&self) -> bool {
         !self.done.wanted.is_empty() || self.done.question.is_some() || self.done.needs_whole
     }
 
-    /// Runs a command.
-    pub fn command(&mut self, protocol: Protocol, arguments: &OwnedArguments) -> Ending {
+    /// Runs a command. Its reply goes to the memory of `out`, which is empty.
+    pub fn command(
+        &mut self,
+        protocol: Protocol,
+        arguments: &OwnedArguments,
+        out: Vec<u8>,
+    ) -> Ending {
         let view = arguments.borrow();
-        let command = match table::resolve(view) {
-            Some(command) if !command.flags.internal => command,
-            _ => return error("ERR Unknown Redis command called from script"),
+        let command = match self.done.recent(view) {
+            Some(command) => command,
+            None => match table::resolve(view) {
+                Some(command) if !command.flags.internal => command,
+                _ => return error("ERR Unknown Redis command called from script"),
+            },
         };
         if command.check_arity(view.count()).is_err() {
             return error("ERR Wrong number of args calling Redis command from script");
@@ -187,12 +270,18 @@ impl Run {
                 return Ending::Stop;
             }
         }
-        let clock = Instant::now();
-        let ending = self.run(command, protocol, arguments);
+        let ran = self.done.runs_of(command);
+        let clock = self.done.ran[ran].is_timed_next().then(Instant::now);
+        let ending = self.run(command, protocol, arguments, out);
         self.done.count += 1;
         self.done.wrote |= command.run.writes();
-        let failed = matches!(ending, Ending::Error(_));
-        self.done.ran.push((command, clock.elapsed(), failed));
+        let ran = &mut self.done.ran[ran];
+        ran.count += 1;
+        ran.failed += u32::from(matches!(ending, Ending::Error(_)));
+        if let Some(clock) = clock {
+            ran.timed += 1;
+            ran.nanoseconds += clock.elapsed().as_nanos() as u64;
+        }
         if self.is_tracked && command.flags.readonly {
             self.done.read.push((command, arguments.clone()));
         }
@@ -213,15 +302,18 @@ impl Run {
         command: &'static Command,
         protocol: Protocol,
         arguments: &OwnedArguments,
+        mut out: Vec<u8>,
     ) -> Ending {
         if needs_every_key(command) {
+            if self.ground.own_items().is_some() {
+                return self.misplaced();
+            }
             return self.of_every_key(command, protocol, arguments);
         }
         let view = arguments.borrow();
         match command.run {
             RunKind::Session => self.of_session(command, view),
             RunKind::Plain(run) => {
-                let mut out = Vec::new();
                 let call = self.call(command, view);
                 let outcome = match command.name {
                     // One moment for all of a script.
@@ -240,12 +332,20 @@ impl Run {
                 }
             }
             _ => {
-                self.fetch(command, view);
+                let hash = self.first_key(command, view);
+                if self.ground.own_items().is_some() {
+                    if !self.is_here(command, view, hash) {
+                        return self.misplaced();
+                    }
+                } else {
+                    self.fetch(command, view);
+                }
                 let seed = seed_of(self.seed, self.done.count);
-                let hash = command.first_key(view, self.hasher);
-                let mut out = Vec::new();
                 let mut reply = Reply::new(&mut out, protocol);
-                let mut edit = self.overlay.edit(self.database, self.now_ms);
+                let mut edit = match &mut self.ground {
+                    Ground::Overlay(overlay) => overlay.edit(self.database, self.now_ms),
+                    Ground::Shard(items) => items.edit(self.database, self.now_ms),
+                };
                 let bytes_max = self.string_bytes_max;
                 let outcome =
                     run_operation(&mut edit, command, hash, view, seed, bytes_max, &mut reply);
@@ -255,6 +355,52 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// The hash of a command's first key: often that of the one before.
+    #[inline]
+    fn first_key(&mut self, command: &Command, arguments: Arguments<'_>) -> KeyHash {
+        let first = command.keys.positions(arguments).find_map(|at| arguments.get(at));
+        let Some(key) = first else { return KeyHash::default() };
+        if key.len() > SCRIPT_LAST_KEY_BYTES_MAX {
+            return self.hasher.hash(key);
+        }
+        if self.last_key.0 != key {
+            self.last_key.0.clear();
+            self.last_key.0.extend_from_slice(key);
+            self.last_key.1 = self.hasher.hash(key);
+        }
+        self.last_key.1
+    }
+
+    /// It runs on a shard's own items and wants others: what it did is undone, and it runs again on copies.
+    #[cold]
+    fn misplaced(&mut self) -> Ending {
+        self.done.is_misplaced = true;
+        Ending::Stop
+    }
+
+    /// Are all keys of a command among the shard's own items on which the script runs? Then those that it may change are
+    /// saved.
+    fn is_here(&mut self, command: &Command, arguments: Arguments<'_>, first: KeyHash) -> bool {
+        let refers = command.refers.as_ref().is_some_and(|refers| (refers.may)(arguments));
+        if refers || command.flags.crosses_databases {
+            return false;
+        }
+        let is_read = matches!(command.run, RunKind::Read(_));
+        let (hasher, database, now_ms) = (self.hasher, self.database, self.now_ms);
+        let Some(items) = self.ground.own_items() else { return false };
+        for i in command.keys.positions(arguments) {
+            let key = arguments.at(i);
+            let hash = if i == command.keys.first { first } else { hasher.hash(key) };
+            if !items.have(hash) {
+                return false;
+            }
+            if !is_read {
+                items.save(database, &Key::new(key, hash), now_ms);
+            }
+        }
+        true
     }
 
     fn call<'a>(&self, command: &'static Command, arguments: Arguments<'a>) -> Call<'a> {
@@ -306,8 +452,9 @@ impl Run {
         loop {
             let call = self.call(command, arguments);
             let (database, now_ms) = (self.database, self.now_ms);
-            let has = |key: &[u8]| self.overlay.has(database, key);
-            let view = self.overlay.view(database, now_ms);
+            let overlay = self.ground.overlay();
+            let has = |key: &[u8]| overlay.has(database, key);
+            let view = overlay.view(database, now_ms);
             let keys: Vec<Vec<u8>> =
                 (refers.keys)(&call, &view, &has).into_iter().filter(|key| !has(key)).collect();
             if keys.is_empty() {
@@ -319,7 +466,7 @@ impl Run {
     }
 
     fn want(&mut self, database: DatabaseIndex, key: &[u8]) {
-        if self.overlay.has(database, key) {
+        if self.ground.overlay().has(database, key) {
             return;
         }
         if !self.sights.hides(database, key) {
@@ -330,7 +477,7 @@ impl Run {
                 self.done.wanted.extend(all.map(|database| (database, key.to_vec())));
             }
         }
-        self.overlay.install(database, install(key, None).borrow(), self.now_ms);
+        self.ground.overlay().install(database, install(key, None).borrow(), self.now_ms);
     }
 
     fn of_every_key(
@@ -384,7 +531,7 @@ impl Run {
         arguments: &OwnedArguments,
     ) -> Vec<u8> {
         let (database, now_ms, effects) = (self.database, self.now_ms, &mut self.done.effects);
-        self.overlay.flush(now_ms, |database, key, arguments| {
+        self.ground.overlay().flush(now_ms, |database, key, arguments| {
             let arguments = OwnedArguments::copy(arguments);
             effects.push(Effect::Item(database, key.hash(), arguments));
         });
@@ -393,14 +540,14 @@ impl Run {
         let mut reply = Reply::new(&mut out, protocol);
         let (seed, bytes_max) = (seed_of(self.seed, self.done.count), self.string_bytes_max);
         let (key, view) = (KeyHash::default(), arguments.borrow());
-        let mut edit = self.overlay.edit(database, now_ms);
+        let mut edit = self.ground.overlay().edit(database, now_ms);
         if let Err(refusal) =
             run_operation(&mut edit, command, key, view, seed, bytes_max, &mut reply)
         {
             unreachable!("{} was checked: {refusal}", command.name);
         }
         // The shards will be told by the effect.
-        self.overlay.flush(now_ms, |_, _, _| {});
+        self.ground.overlay().flush(now_ms, |_, _, _| {});
         self.sights.note(command, database, view);
         out
     }

@@ -9,7 +9,7 @@ use super::sandbox::Sandbox;
 use super::shebang::{Traits, check_name};
 use super::values::{error, raised};
 use mlua::{Function, Lua, MultiValue, Table, Value};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -44,6 +44,7 @@ pub struct Registered {
     /// Its flags.
     pub traits: Traits,
     pub(super) function: Function,
+    pub(super) detours: Rc<Cell<u32>>,
 }
 
 /// A library that was run.
@@ -197,7 +198,8 @@ fn from_pair(name: &Value, run: &Value) -> Result<Registered, &'static str> {
         return Err("second argument to redis.register_function must be a function");
     };
     let (name, function) = (name.into(), run.clone());
-    Ok(Registered { name, description: None, traits: Traits::FUNCTION, function })
+    let (description, traits, detours) = (None, Traits::FUNCTION, Rc::default());
+    Ok(Registered { name, description, traits, function, detours })
 }
 
 fn from_table(named: &Table) -> Result<Registered, &'static str> {
@@ -241,7 +243,8 @@ fn from_table(named: &Table) -> Result<Registered, &'static str> {
     }
     let name = name.ok_or("redis.register_function must get a function name argument")?;
     let function = run.ok_or("redis.register_function must get a callback argument")?;
-    Ok(Registered { name: name.into(), description, traits, function })
+    let (name, detours) = (name.into(), Rc::default());
+    Ok(Registered { name, description, traits, function, detours })
 }
 
 fn read_flags(flags: &Table, traits: &mut Traits) -> Result<(), &'static str> {

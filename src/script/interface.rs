@@ -102,7 +102,7 @@ fn call(lua: &Lua, place: &Place, desk: &Desk, values: MultiValue) -> Results {
             }
         }
     }
-    told(lua, place, place.command(place.protocol(), &arguments))
+    told(lua, place, place.command(place.protocol(), &arguments, Vec::new()))
 }
 
 /// How a command has ended, as a script sees it.

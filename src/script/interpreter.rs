@@ -5,7 +5,7 @@ use super::fiber::{self, Fiber, Pause, Stack, Step};
 use super::functions::{Functions, Loaded, Registered};
 use super::interface;
 use super::library::{Busy, Digest, Kind, Library, RunState};
-use super::quick::{self, Desk, Start};
+use super::quick::{ByItself, Desk, Door, Pinned, Visit};
 use super::raise::text_of;
 use super::sandbox::{Sandbox, interpreter};
 use super::shebang::{self, Traits};
@@ -30,20 +30,28 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// A compiled script.
-#[derive(Clone)]
 pub struct Script {
     title: Title,
     /// What it says of itself.
     pub traits: Traits,
-    function: Function,
+    callee: Callee,
+    /// So many runs are to be on copies, after one on a shard's own items that came to nothing.
+    pub detours: Rc<Cell<u32>>,
 }
 
-/// What names a script in its errors, and so how it is given its keys.
-#[derive(Clone)]
+/// What is called.
+enum Callee {
+    /// A script, with KEYS and ARGV.
+    Script(Pinned),
+    /// A function, with its arguments.
+    Function(Function),
+}
+
+/// What names a script in its errors.
 enum Title {
-    /// A script: KEYS and ARGV.
+    /// A script.
     Digest(Digest),
-    /// A function: its arguments.
+    /// A function.
     Function(Rc<[u8]>),
 }
 
@@ -59,7 +67,7 @@ impl Script {
 /// A script to run.
 pub struct Job {
     /// The script.
-    pub script: Script,
+    pub script: Rc<Script>,
     /// The arguments of the command that runs it.
     pub arguments: OwnedArguments,
     /// How many of them are keys, from the fourth on.
@@ -72,6 +80,8 @@ pub struct Job {
     pub is_told: bool,
     /// How long it runs before it rests.
     pub patience: Duration,
+    /// When it begins.
+    pub began: Instant,
 }
 
 /// How far a script has come.
@@ -180,10 +190,10 @@ impl Place {
         self.stopping.get()
     }
 
-    /// Runs a command.
-    pub fn command(&self, protocol: Protocol, arguments: &OwnedArguments) -> Ending {
+    /// Runs a command; its reply goes to the memory of `out`, which is empty.
+    pub fn command(&self, protocol: Protocol, arguments: &OwnedArguments, out: Vec<u8>) -> Ending {
         match self.run.borrow_mut().as_mut() {
-            Some(run) if !self.is_stopping() => run.command(protocol, arguments),
+            Some(run) if !self.is_stopping() => run.command(protocol, arguments, out),
             _ => Ending::Stop,
         }
     }
@@ -232,8 +242,10 @@ struct Watch {
     pause: Pause,
     /// When it began or went on.
     resumed: Cell<Instant>,
-    /// How long it runs before it rests.
+    /// How long it runs before it rests, or before it is stopped if it does not rest.
     slice: Cell<Duration>,
+    /// Does it run to its end at once?
+    rests_never: Cell<bool>,
     /// Why the run was made to end, if it was.
     ended: Cell<Option<&'static str>>,
 }
@@ -248,7 +260,11 @@ pub struct Interpreter {
     watch: Rc<Watch>,
     protected_call: Function,
     handler: Function,
-    compiled: HashMap<Digest, Script>,
+    /// How scripts are called past the bridge.
+    door: Door,
+    compiled: HashMap<Digest, Rc<Script>, ByItself>,
+    /// The script that was asked for last by its digest, and the digits.
+    last: Option<([u8; 40], Rc<Script>)>,
     generation: u64,
     functions: Functions,
     /// Memory that it may have.
@@ -285,10 +301,12 @@ impl Interpreter {
             pause: Pause::default(),
             resumed: Cell::new(Instant::now()),
             slice: Cell::new(Duration::MAX),
+            rests_never: Cell::new(false),
             ended: Cell::new(None),
         });
         let handler = lua.create_function(explain)?;
-        let compiled = HashMap::new();
+        let door = Door::new(&lua, &sandbox.globals, &handler)?;
+        let compiled = HashMap::default();
         let made = Interpreter {
             lua,
             sandbox,
@@ -297,7 +315,9 @@ impl Interpreter {
             watch,
             protected_call,
             handler,
+            door,
             compiled,
+            last: None,
             generation,
             functions,
             bytes_max: Cell::new(bytes_max),
@@ -347,12 +367,13 @@ impl Interpreter {
         let generation = self.watch.library.generation();
         if std::mem::replace(&mut self.generation, generation) != generation {
             self.compiled.clear();
+            self.last = None;
         }
     }
 
     /// The script of a text, which is made known to all cores.
     /// Errors: it is none.
-    pub fn script(&mut self, text: &[u8]) -> Result<Script, Refusal> {
+    pub fn script(&mut self, text: &[u8]) -> Result<Rc<Script>, Refusal> {
         self.refresh();
         let digest = sha1::digest(text);
         if let Some(script) = self.compiled.get(&digest) {
@@ -364,25 +385,35 @@ impl Interpreter {
     }
 
     /// The script of a digest. Errors: nobody has loaded it.
-    pub fn known(&mut self, digits: &[u8]) -> Result<Script, Refusal> {
+    pub fn known(&mut self, digits: &[u8]) -> Result<Rc<Script>, Refusal> {
         const NO_SCRIPT: Refusal = Refusal::text("NOSCRIPT No matching script. Please use EVAL.");
         self.refresh();
-        let digest = sha1::parse(digits).ok_or(NO_SCRIPT)?;
-        if let Some(script) = self.compiled.get(&digest) {
+        if let Some((_, script)) = self.last.as_ref().filter(|(last, _)| last == digits) {
             return Ok(script.clone());
         }
-        let text = self.watch.library.text(&digest).ok_or(NO_SCRIPT)?;
-        self.compile(digest, &text)
+        let digest = sha1::parse(digits).ok_or(NO_SCRIPT)?;
+        let script = match self.compiled.get(&digest) {
+            Some(script) => script.clone(),
+            None => {
+                let text = self.watch.library.text(&digest).ok_or(NO_SCRIPT)?;
+                self.compile(digest, &text)?
+            }
+        };
+        self.last = digits.try_into().ok().map(|digits| (digits, script.clone()));
+        Ok(script)
     }
 
-    fn compile(&mut self, digest: Digest, text: &[u8]) -> Result<Script, Refusal> {
+    fn compile(&mut self, digest: Digest, text: &[u8]) -> Result<Rc<Script>, Refusal> {
         let (traits, body) = shebang::of_script(text)?;
         let chunk = self.lua.load(body).set_name("@user_script");
         let function = chunk.set_mode(ChunkMode::Text).into_function().map_err(|error| {
             let text = text_of(&error);
             Refusal::Text(format!("ERR Error compiling script (new function): {text}").into())
         })?;
-        let script = Script { title: Title::Digest(digest), traits, function };
+        let no_memory = |_| Refusal::text("ERR not enough memory");
+        let callee = Callee::Script(Pinned::new(&self.lua, function).map_err(no_memory)?);
+        let (title, detours) = (Title::Digest(digest), Rc::default());
+        let script = Rc::new(Script { title, traits, callee, detours });
         if self.compiled.len() >= SCRIPTS_COMPILED_MAX {
             self.compiled.clear();
         }
@@ -425,12 +456,12 @@ impl Interpreter {
     }
 
     /// A function. Errors: there is none such.
-    pub fn function(&mut self, name: &[u8]) -> Result<Script, Refusal> {
+    pub fn function(&mut self, name: &[u8]) -> Result<Rc<Script>, Refusal> {
         let registered = self.functions().by_name.get(name);
-        let Registered { name, traits, function, .. } =
+        let Registered { name, traits, function, detours, .. } =
             registered.ok_or(Refusal::text("ERR Function not found"))?;
-        let title = Title::Function(name.clone());
-        Ok(Script { title, traits: *traits, function: function.clone() })
+        let (title, callee) = (Title::Function(name.clone()), Callee::Function(function.clone()));
+        Ok(Rc::new(Script { title, traits: *traits, callee, detours: detours.clone() }))
     }
 
     /// Runs a library for what it registers: its name and its functions.
@@ -447,7 +478,8 @@ impl Interpreter {
         let broken = |error: mlua::Error| failed(format!("ERR {}", text_of(&error)).as_bytes());
         self.functions.begin_loading().map_err(broken)?;
         self.place.stopping.set(false);
-        self.watch.begin(Kind::Function, Some(LIBRARY_LOAD_TIME_MAX), "FUNCTION LOAD timeout");
+        let now = Instant::now();
+        self.watch.begin(Kind::Function, now, Some(LIBRARY_LOAD_TIME_MAX), "FUNCTION LOAD timeout");
         let ended = self.protected_call.call::<MultiValue>((run, self.handler.clone()));
         self.end_run();
         let functions = self.functions.end_loading().map_err(broken)?;
@@ -475,7 +507,6 @@ impl Interpreter {
             // It was set a moment ago with the same means.
             let _ = self.hook(SCRIPT_TICK_INSTRUCTIONS);
         }
-        self.sandbox.clean();
         self.runs.set(self.runs.get().wrapping_add(1));
         if self.runs.get().is_multiple_of(SCRIPTS_PER_GC_RESTART) {
             // A script may have stopped it. Each restart begins a step at once.
@@ -522,6 +553,39 @@ impl Interpreter {
         }
     }
 
+    /// Runs a script to its end: it does not rest, and is stopped after its time of patience. Its reply goes to the memory of
+    /// `reply`, which is empty.
+    pub fn run_at_once(
+        mut self: Box<Self>,
+        job: Job,
+        run: Box<Run>,
+        mut reply: Vec<u8>,
+    ) -> RunEnded {
+        let Ok(stack) = self.stack.take().map_or_else(Stack::new, Ok) else {
+            let outcome = Err(Refusal::text("ERR not enough memory for scripts"));
+            return RunEnded { interpreter: self, arguments: job.arguments, run, reply, outcome };
+        };
+        let pause = self.watch.pause.clone();
+        let work = move || {
+            self.watch.rests_never.set(true);
+            let (run, outcome) = self.run(&job, run, &mut reply);
+            self.watch.rests_never.set(false);
+            RunEnded { interpreter: self, arguments: job.arguments, run, reply, outcome }
+        };
+        match fiber::start(stack, pause, work) {
+            Step::Ended(mut ended, stack) => {
+                ended.interpreter.stack = Some(stack);
+                ended
+            }
+            Step::Rests(_) => unreachable!("it does not rest"),
+        }
+    }
+
+    /// Was the last run stopped before its end, to run again?
+    pub fn was_stopped(&self) -> bool {
+        self.place.is_stopping()
+    }
+
     /// Runs a script; its reply goes to `out`.
     /// Errors: it ends in one, or its reply cannot be written.
     fn run(&self, job: &Job, run: Box<Run>, out: &mut Vec<u8>) -> (Box<Run>, Result<(), Refusal>) {
@@ -532,7 +596,8 @@ impl Interpreter {
         // Other numbers for every script, the same ones when it runs again.
         self.sandbox.random.seed(run.seed as i32);
         *self.place.run.borrow_mut() = Some(run);
-        self.watch.begin(script.kind(), job.limit, "Script ran longer than script-time-limit.");
+        let lateness = "Script ran longer than script-time-limit.";
+        self.watch.begin(script.kind(), job.began, job.limit, lateness);
         self.watch.slice.set(job.patience);
         let words = job.arguments.borrow().tail(3);
         let outcome = self.run_protected(script, words, job.key_count, reply);
@@ -549,26 +614,27 @@ impl Interpreter {
         key_count: usize,
         reply: &mut Reply<'_>,
     ) -> Result<(), Refusal> {
-        let results = match script.title {
-            Title::Function(_) => self.call_function(script, words, key_count),
-            Title::Digest(_) => {
-                let start = Start {
-                    globals: &self.sandbox.globals,
-                    protected_call: &self.protected_call,
-                    script: &script.function,
-                    handler: &self.handler,
-                    words,
-                    key_count,
-                };
-                quick::call(&self.lua, &start)
+        let (is_well, value) = match &script.callee {
+            Callee::Script(pinned) => {
+                let protocol = self.place.protocol.clone();
+                let mut visit = Visit::new(&self.door, pinned, words, key_count, &protocol, reply);
+                if self.door.call(&mut visit) {
+                    return Ok(());
+                }
+                let is_well = visit.is_well();
+                (is_well, self.door.take_value(&self.lua))
+            }
+            Callee::Function(function) => {
+                let results = self.call_function(function, words, key_count);
+                let results = results.map(MultiValue::into_iter).map(|mut results| {
+                    let is_well = results.next() == Some(Value::Boolean(true));
+                    (is_well, results.next().unwrap_or(Value::Nil))
+                });
+                results.map_or_else(|error| (false, Err(error)), |(well, value)| (well, Ok(value)))
             }
         };
-        let mut results = match results {
-            Ok(results) => results.into_iter(),
-            Err(error) => return Err(Refusal::Text(format!("ERR {}", text_of(&error)).into())),
-        };
-        let is_well = results.next() == Some(Value::Boolean(true));
-        let value = results.next().unwrap_or(Value::Nil);
+        let value =
+            value.map_err(|error| Refusal::Text(format!("ERR {}", text_of(&error)).into()))?;
         match is_well {
             true => to_reply(&value, self.place.protocol(), reply),
             false => Err(final_error(&value, &script.title)),
@@ -577,13 +643,13 @@ impl Interpreter {
 
     fn call_function(
         &self,
-        script: &Script,
+        function: &Function,
         words: Arguments<'_>,
         key_count: usize,
     ) -> mlua::Result<MultiValue> {
         let keys = self.strings(words.iter_from(0).take(key_count))?;
         let arguments = self.strings(words.iter_from(key_count))?;
-        let (run, handler) = (script.function.clone(), self.handler.clone());
+        let (run, handler) = (function.clone(), self.handler.clone());
         self.functions.calling.call((run, handler, keys, arguments))
     }
 
@@ -597,13 +663,13 @@ impl Interpreter {
 }
 
 impl Watch {
-    fn begin(&self, kind: Kind, limit: Option<Duration>, lateness: &'static str) {
-        self.began.set(Instant::now());
+    fn begin(&self, kind: Kind, now: Instant, limit: Option<Duration>, lateness: &'static str) {
+        self.began.set(now);
         self.limit.set(limit);
         self.lateness.set(lateness);
         self.guessed_ticks.set(0);
         self.ended.set(None);
-        self.resumed.set(Instant::now());
+        self.resumed.set(now);
         self.slice.set(Duration::MAX);
         self.state.begin(kind);
     }
@@ -618,6 +684,9 @@ impl Watch {
     }
 
     fn why_to_end(&self, place: &Place) -> Option<&'static str> {
+        if self.rests_never.get() && self.resumed.get().elapsed() >= self.slice.get() {
+            place.stop();
+        }
         if place.is_stopping() {
             return Some("the script runs again");
         }

@@ -9,13 +9,16 @@
 use super::call::Ending;
 use super::interpreter::Place;
 use super::raise::raise;
+use super::sandbox::READ_ONLY;
+use super::values::whole;
 use crate::numbers::parse_integer;
-use crate::resp::reply::Protocol;
+use crate::resp::reply::{Protocol, Reply};
 use mlua::ffi::{self, lua_State};
-use mlua::{Function, Lua, MultiValue, Table};
+use mlua::{Function, LightUserData, Lua, Table, Value};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
+use std::hash::{BuildHasher, Hasher};
 use std::rc::Rc;
 
 /// What calls have to do with, one after the other.
@@ -58,7 +61,9 @@ impl Desk {
     /// Runs the command whose arguments are there.
     fn run(&self) -> Result {
         let protocol = self.place.protocol();
-        let reply = match self.place.command(protocol, &self.arguments.borrow()) {
+        let mut memory = self.reply.take();
+        memory.clear();
+        let reply = match self.place.command(protocol, &self.arguments.borrow(), memory) {
             Ending::Reply(reply) => reply,
             other => {
                 self.ending.set(Some(other));
@@ -77,15 +82,18 @@ impl Desk {
 }
 
 fn plain(reply: &[u8], protocol: Protocol) -> Result {
-    let line = memchr::memchr(b'\n', reply).map_or(reply.len(), |at| at + 1);
-    let number = || parse_integer(reply[1..line].trim_ascii_end());
-    match (reply.first(), number()) {
-        (Some(b':'), Some(number)) => Result::Number(number as f64),
-        (Some(b'$'), Some(count)) if count >= 0 => {
-            let text = &reply[line..line + count as usize];
+    let number = |line: usize| parse_integer(reply[1..line].trim_ascii_end());
+    let line = || memchr::memchr(b'\n', reply).map_or(reply.len(), |at| at + 1);
+    match reply.first() {
+        Some(b':') => number(reply.len()).map_or(Result::Other, |n| Result::Number(n as f64)),
+        Some(b'$') if reply.get(1) != Some(&b'-') => {
+            let line = line();
+            let count = number(line).map_or(0, |count| count as usize);
+            let text = &reply[line..line + count];
             Result::Text(text.as_ptr(), text.len())
         }
-        (Some(b'$' | b'*'), Some(_)) if reply.len() == line && reply[1] == b'-' => match protocol {
+        Some(b'$' | b'*') if reply.get(1) == Some(&b'-') && line() == reply.len() => match protocol
+        {
             Protocol::Resp2 => Result::False,
             Protocol::Resp3 => Result::Nil,
         },
@@ -93,51 +101,297 @@ fn plain(reply: &[u8], protocol: Protocol) -> Result {
     }
 }
 
-/// What a script is called with.
-pub struct Start<'a> {
-    /// Where `KEYS` and `ARGV` are set.
-    pub globals: &'a Table,
-    /// `xpcall`.
-    pub protected_call: &'a Function,
-    /// The script.
-    pub script: &'a Function,
-    /// What errors are given to.
-    pub handler: &'a Function,
-    /// Keys and arguments.
-    pub words: Arguments<'a>,
-    /// How many of them are keys.
-    pub key_count: usize,
+/// A function of the interpreter that is found past the bridge. It keeps the interpreter.
+pub struct Pinned {
+    state: *mut lua_State,
+    reference: c_int,
+    _lua: Lua,
 }
 
-/// Calls a script. Errors: no memory for its arguments.
-pub fn call(lua: &Lua, start: &Start<'_>) -> mlua::Result<MultiValue> {
-    let Start { globals, protected_call, script, handler, words, key_count } = *start;
-    // SAFETY: four values are on the stack, and seven are used at most. No value with a destructor is in this frame when an
-    // error of Lua's leaves it. What is on the stack in the end is what `xpcall` has returned.
-    unsafe {
-        lua.exec_raw((globals, protected_call, script, handler), |state| {
-            let rest = words.count() - key_count;
-            ffi::lua_pushlstring(state, c"KEYS".as_ptr(), 4);
-            push_row(state, words.iter_from(0).take(key_count), key_count);
-            ffi::lua_rawset(state, 1);
-            ffi::lua_pushlstring(state, c"ARGV".as_ptr(), 4);
-            push_row(state, words.iter_from(key_count), rest);
-            ffi::lua_rawset(state, 1);
-            ffi::lua_remove(state, 1);
-            ffi::lua_call(state, 2, ffi::LUA_MULTRET);
-        })
+impl Pinned {
+    /// Errors: no memory.
+    pub fn new(lua: &Lua, function: Function) -> mlua::Result<Pinned> {
+        let (mut pinned, mut state) = (0, std::ptr::null_mut());
+        // SAFETY: the function is the one value on the stack, and `luaL_ref` takes it from there.
+        unsafe {
+            lua.exec_raw::<()>(function, |own| {
+                state = own;
+                pinned = ffi::luaL_ref(own, ffi::LUA_REGISTRYINDEX);
+            })?;
+        }
+        Ok(Pinned { state, reference: pinned, _lua: lua.clone() })
     }
 }
 
-/// Pushes a table with these words.
-unsafe fn push_row<'a>(state: *mut lua_State, words: impl Iterator<Item = &'a [u8]>, count: usize) {
-    // SAFETY: two places of the stack are used, and the caller has left them.
-    unsafe {
-        ffi::lua_createtable(state, count as c_int, 0);
-        for (nth, word) in words.enumerate() {
-            ffi::lua_pushlstring(state, word.as_ptr().cast(), word.len());
-            ffi::lua_rawseti(state, -2, nth as ffi::lua_Integer + 1);
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: the interpreter lives, and no script runs; both places of the registry that are written are there, so that
+        // nothing is allocated.
+        unsafe { ffi::luaL_unref(self.state, ffi::LUA_REGISTRYINDEX, self.reference) }
+    }
+}
+
+/// Places in the registry of an interpreter with what is needed to call scripts.
+pub struct Door {
+    state: *mut lua_State,
+    /// The function [`enter`].
+    enter: c_int,
+    /// Where `KEYS` and `ARGV` are set.
+    globals: c_int,
+    /// What errors are given to.
+    handler: c_int,
+    /// A table that is empty: the row of a script without keys, or without arguments.
+    empty: c_int,
+    /// A result that is not plain. Never nil, so that putting it there needs no memory.
+    result: c_int,
+}
+
+impl Door {
+    /// The interpreter must outlive it. Errors: no memory.
+    pub fn new(lua: &Lua, globals: &Table, handler: &Function) -> mlua::Result<Door> {
+        let mut door = Door {
+            state: std::ptr::null_mut(),
+            enter: 0,
+            globals: 0,
+            handler: 0,
+            empty: 0,
+            result: 0,
+        };
+        // SAFETY: two values are on the stack and two are added; `luaL_ref` takes the last one each time.
+        unsafe {
+            lua.exec_raw::<()>((globals, handler), |state| {
+                let pin = || ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
+                door.state = state;
+                door.handler = pin();
+                door.globals = pin();
+                ffi::lua_pushcfunction(state, enter);
+                door.enter = pin();
+                ffi::lua_createtable(state, 0, 0);
+                door.empty = pin();
+                ffi::lua_pushboolean(state, 0);
+                door.result = pin();
+            })?;
         }
+        Ok(door)
+    }
+
+    /// Calls a script. True: its reply is written. Else there is a value, or an error: see [`Door::take_value`].
+    pub fn call(&self, visit: &mut Visit<'_, '_>) -> bool {
+        let state = self.state;
+        // SAFETY: no script runs, and the stack has room for some values. Nothing here raises an error of Lua's outside of
+        // `lua_pcall`. What is visited outlives the call.
+        unsafe {
+            ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, self.enter.into());
+            ffi::lua_pushlightuserdata(state, std::ptr::from_mut(visit).cast());
+            if ffi::lua_pcall(state, 1, 0, 0) != ffi::LUA_OK {
+                // No memory for its arguments.
+                visit.is_well = false;
+                visit.is_written = false;
+                ffi::lua_rawseti(state, ffi::LUA_REGISTRYINDEX, self.result.into());
+            }
+        }
+        visit.is_written
+    }
+
+    /// Pushes a table with these words.
+    unsafe fn push_row<'a>(
+        &self,
+        state: *mut lua_State,
+        words: impl Iterator<Item = &'a [u8]>,
+        count: usize,
+    ) {
+        // SAFETY: two places of the stack are used, and the caller has left them.
+        unsafe {
+            if count == 0 {
+                return self.push_empty(state);
+            }
+            ffi::lua_createtable(state, count as c_int, 0);
+            for (nth, word) in words.enumerate() {
+                ffi::lua_pushlstring(state, word.as_ptr().cast(), word.len());
+                ffi::lua_rawseti(state, -2, nth as ffi::lua_Integer + 1);
+            }
+        }
+    }
+
+    /// Pushes the table that is empty, or another one when a script has put something there: nothing of a script is left when it
+    /// has ended that could do so later.
+    unsafe fn push_empty(&self, state: *mut lua_State) {
+        // SAFETY: three places of the stack are used, and the caller has left them.
+        unsafe {
+            let top = ffi::lua_gettop(state);
+            ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, self.empty.into());
+            let is_bare = ffi::lua_getmetatable(state, -1) == 0;
+            let is_empty = is_bare && {
+                ffi::lua_pushnil(state);
+                ffi::lua_next(state, -2) == 0
+            };
+            if !is_empty {
+                ffi::lua_settop(state, top);
+                ffi::lua_createtable(state, 0, 0);
+                ffi::lua_pushvalue(state, -1);
+                ffi::lua_rawseti(state, ffi::LUA_REGISTRYINDEX, self.empty.into());
+            }
+        }
+    }
+
+    /// The value of the last call. Errors: no memory.
+    pub fn take_value(&self, lua: &Lua) -> mlua::Result<Value> {
+        // SAFETY: two values are pushed, one of which stays. The place of the registry is there.
+        unsafe {
+            lua.exec_raw((), |state| {
+                ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, self.result.into());
+                ffi::lua_pushboolean(state, 0);
+                ffi::lua_rawseti(state, ffi::LUA_REGISTRYINDEX, self.result.into());
+            })
+        }
+    }
+}
+
+/// A call of a script.
+pub struct Visit<'a, 'r> {
+    door: &'a Door,
+    script: c_int,
+    /// Keys and arguments.
+    words: Arguments<'a>,
+    key_count: usize,
+    /// The protocol that the script has chosen.
+    protocol: &'a Cell<Protocol>,
+    reply: &'a mut Reply<'r>,
+    is_well: bool,
+    is_written: bool,
+}
+
+impl<'a, 'r> Visit<'a, 'r> {
+    /// With these words, so many of which are keys.
+    pub fn new(
+        door: &'a Door,
+        script: &Pinned,
+        words: Arguments<'a>,
+        key_count: usize,
+        protocol: &'a Cell<Protocol>,
+        reply: &'a mut Reply<'r>,
+    ) -> Visit<'a, 'r> {
+        let script = script.reference;
+        let (is_well, is_written) = (false, false);
+        Visit { door, script, words, key_count, protocol, reply, is_well, is_written }
+    }
+
+    /// Has it ended without an error?
+    pub fn is_well(&self) -> bool {
+        self.is_well
+    }
+
+    /// Writes the value on top of the stack if it is plain.
+    unsafe fn write_plain(&mut self, state: *mut lua_State) -> bool {
+        // SAFETY: there is a value, and the bytes of a string stay where they are while it is there.
+        unsafe {
+            match ffi::lua_type(state, -1) {
+                ffi::LUA_TNUMBER => self.reply.integer(whole(ffi::lua_tonumber(state, -1))),
+                ffi::LUA_TSTRING => {
+                    let mut length = 0;
+                    let bytes = ffi::lua_tolstring(state, -1, &mut length);
+                    self.reply.bulk(std::slice::from_raw_parts(bytes.cast(), length));
+                }
+                ffi::LUA_TNIL => self.reply.null(),
+                ffi::LUA_TBOOLEAN => {
+                    match (self.protocol.get(), ffi::lua_toboolean(state, -1) != 0) {
+                        (Protocol::Resp2, true) => self.reply.integer(1),
+                        (Protocol::Resp2, false) => self.reply.null(),
+                        (Protocol::Resp3, value) => self.reply.boolean(value),
+                    }
+                }
+                _ => return false,
+            }
+        }
+        true
+    }
+}
+
+/// Gives a script its keys and arguments, and calls it.
+unsafe extern "C-unwind" fn enter(state: *mut lua_State) -> c_int {
+    // SAFETY: `Door::call` gives the address of a visit that outlives this. Lua gives a C function twenty free places on the
+    // stack; seven are used at most. No value with a destructor is in this frame when an error of Lua's leaves it.
+    unsafe {
+        let visit = &mut *ffi::lua_touserdata(state, 1).cast::<Visit<'_, '_>>();
+        let (words, key_count) = (visit.words, visit.key_count);
+        ffi::lua_settop(state, 0);
+        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, visit.door.handler.into());
+        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, visit.door.globals.into());
+        ffi::lua_pushlstring(state, c"KEYS".as_ptr(), 4);
+        visit.door.push_row(state, words.iter_from(0).take(key_count), key_count);
+        ffi::lua_rawset(state, 2);
+        ffi::lua_pushlstring(state, c"ARGV".as_ptr(), 4);
+        match words.count() - key_count {
+            // Two tables, whatever is in them.
+            0 if key_count == 0 => ffi::lua_createtable(state, 0, 0),
+            count => visit.door.push_row(state, words.iter_from(key_count), count),
+        }
+        ffi::lua_rawset(state, 2);
+        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, visit.script.into());
+        visit.is_well = ffi::lua_pcall(state, 0, 1, 1) == ffi::LUA_OK;
+        visit.is_written = visit.is_well && visit.write_plain(state);
+        if !visit.is_written {
+            ffi::lua_rawseti(state, ffi::LUA_REGISTRYINDEX, visit.door.result.into());
+        }
+        0
+    }
+}
+
+/// What stands in the metatables of tables that scripts must not change.
+pub fn mark() -> LightUserData {
+    static MARK: u8 = 0;
+    LightUserData(std::ptr::from_ref(&MARK).cast_mut().cast())
+}
+
+/// A function of Lua's own in C that changes its first argument, but not a table with [`mark`]. Errors: no memory, or it is none in C.
+pub fn guarded(lua: &Lua, inner: Function) -> mlua::Result<Function> {
+    // SAFETY: the inner function is the one value on the stack, and becomes the closure's upvalue, which takes its place.
+    unsafe { lua.exec_raw(inner, |state| ffi::lua_pushcclosure(state, guard, 1)) }
+}
+
+/// Upvalue: the function of Lua's.
+unsafe extern "C-unwind" fn guard(state: *mut lua_State) -> c_int {
+    // SAFETY: three places of the stack are used, of the twenty that are free. The inner function finds the stack as it would have
+    // found it, and has no upvalues: it may run in this frame, and its errors name what the script has called.
+    unsafe {
+        if ffi::lua_type(state, 1) == ffi::LUA_TTABLE && ffi::lua_getmetatable(state, 1) != 0 {
+            ffi::lua_pushlightuserdata(state, mark().0);
+            ffi::lua_rawget(state, -2);
+            if ffi::lua_type(state, -1) != ffi::LUA_TNIL {
+                ffi::lua_pushlstring(state, READ_ONLY.as_ptr().cast(), READ_ONLY.len());
+                ffi::lua_error(state);
+            }
+            ffi::lua_settop(state, -3);
+        }
+        match ffi::lua_tocfunction(state, ffi::lua_upvalueindex(1)) {
+            Some(inner) => inner(state),
+            None => 0,
+        }
+    }
+}
+
+/// Places digests, which are as good as any hash of them.
+#[derive(Clone, Copy, Default)]
+pub struct ByItself(u64);
+
+impl BuildHasher for ByItself {
+    type Hasher = ByItself;
+
+    fn build_hasher(&self) -> ByItself {
+        ByItself(0)
+    }
+}
+
+impl Hasher for ByItself {
+    fn write(&mut self, bytes: &[u8]) {
+        let first = bytes.first_chunk().copied().map_or(0, u64::from_le_bytes);
+        self.0 ^= first;
+    }
+
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

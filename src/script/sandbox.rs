@@ -4,6 +4,7 @@
 //! through, writing is refused. So nothing that one script does is seen by the next.
 
 use super::arguments::Given;
+use super::quick::{guarded, mark};
 use super::raise::{Fault, function};
 use super::random::Random;
 use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table, Value};
@@ -45,15 +46,15 @@ const CATCHING: &str = "local pcall, type = ... \
     end \
     return function(...) return ended(pcall(...)) end";
 
-const READ_ONLY: &str = "Attempt to modify a readonly table";
+/// What a script is told that changes what it must not.
+pub(super) const READ_ONLY: &str = "Attempt to modify a readonly table";
 
 /// An interpreter's globals.
 pub struct Sandbox {
     /// Where they really are.
     pub globals: Table,
     /// The empty tables in front.
-    fronts: Rc<RefCell<Vec<Table>>>,
-    addresses: Rc<RefCell<HashSet<*const c_void>>>,
+    fronts: Rc<RefCell<HashSet<*const c_void>>>,
     /// `math.random`.
     pub random: Random,
 }
@@ -71,7 +72,6 @@ impl Sandbox {
         let sandbox = Sandbox {
             globals: lua.create_table()?,
             fronts: Rc::default(),
-            addresses: Rc::default(),
             random: Random::default(),
         };
         let globals = &sandbox.globals;
@@ -80,6 +80,8 @@ impl Sandbox {
         }
         let math: Table = all.raw_get("math")?;
         sandbox.random.install(lua, &math)?;
+        let list: Table = all.raw_get("table")?;
+        list.raw_set("insert", guarded(lua, list.raw_get("insert")?)?)?;
         // Of `os` there is the clock alone.
         let os: Table = all.raw_get("os")?;
         let clock = lua.create_table()?;
@@ -128,28 +130,16 @@ impl Sandbox {
         let refuse = function(lua, |_, _| Err(Fault::placed(READ_ONLY)))?;
         manner.raw_set("__newindex", refuse)?;
         manner.raw_set("__metatable", false)?;
+        manner.raw_set(Value::LightUserData(mark()), true)?;
         front.set_metatable(Some(manner))?;
-        self.addresses.borrow_mut().insert(front.to_pointer());
-        self.fronts.borrow_mut().push(front.clone());
+        self.fronts.borrow_mut().insert(front.to_pointer());
         Ok(front)
-    }
-
-    /// Takes out what `table.insert` may have put in front.
-    pub fn clean(&self) {
-        for front in self.fronts.borrow().iter() {
-            if front.raw_len() > 0 {
-                for nth in 1..=front.raw_len() {
-                    // Setting to nil takes no memory.
-                    let _ = front.raw_set(nth, Value::Nil);
-                }
-            }
-        }
     }
 
     /// Functions of Lua that would go around the sandbox.
     fn replace_functions(&self, lua: &Lua, all: &Table) -> mlua::Result<()> {
         for name in ["rawset", "setmetatable"] {
-            let (inner, fronts): (Function, _) = (all.raw_get(name)?, self.addresses.clone());
+            let (inner, fronts): (Function, _) = (all.raw_get(name)?, self.fronts.clone());
             let guarded = move |lua: &Lua, values: MultiValue| {
                 let is_front = |value: &Value| fronts.borrow().contains(&value.to_pointer());
                 if values.front().is_some_and(is_front) {

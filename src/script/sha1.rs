@@ -32,12 +32,26 @@ pub fn parse(digits: &[u8]) -> Option<[u8; 20]> {
     if digits.len() != 40 {
         return None;
     }
+    let mut all = 0;
     for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |digit: u8| char::from(digit).to_digit(16);
-        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+        let (high, low) = (DIGITS[usize::from(pair[0])], DIGITS[usize::from(pair[1])]);
+        all |= high | low;
+        *byte = high << 4 | low;
     }
-    Some(digest)
+    (all < 16).then_some(digest)
 }
+
+/// What each byte says as a hexadecimal digit; 16 and more of one that is none.
+const DIGITS: [u8; 256] = {
+    let mut digits = [0xff; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        digits[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        digits[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    digits
+};
 
 fn absorb(state: &mut [u32; 5], chunk: &[u8]) {
     let mut words = [0u32; 80];
@@ -91,5 +105,7 @@ mod tests {
             "34aa973cd4c4daa4f61eeb2bdbad27316534016f"
         );
         assert_eq!(parse(b"abc"), None);
+        assert_eq!(parse(&[b'g'; 40]), None);
+        assert_eq!(parse(&[0xff; 40]), None);
     }
 }

@@ -138,7 +138,8 @@ fn write(
     Ok(())
 }
 
-fn whole(number: f64) -> i64 {
+/// A number as a reply says it.
+pub(super) fn whole(number: f64) -> i64 {
     const LIMIT: f64 = 9_223_372_036_854_775_808.0;
     if (-LIMIT..LIMIT).contains(&number) { number as i64 } else { i64::MIN }
 }

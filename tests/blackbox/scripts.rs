@@ -180,10 +180,11 @@ fn a_script_may_not_take_all_memory() {
 
 /// Servers whose scripts are told of soon, with one core in use and with two.
 fn impatient_servers() -> Vec<Server> {
-    let shapes: [&[&str]; 3] = [
+    let shapes: [&[&str]; 4] = [
         &["--shards", "1", "--cores", "0"],
         &["--shards", "4", "--cores", "0"],
         &["--shards", "4", "--cores-in-use", "all"],
+        &["--shards", "1", "--mode", "cache"],
     ];
     let impatient = ["--busy-reply-threshold", "20", "--script-time-limit", "0"];
     shapes.iter().map(|shape| Server::start(&[shape, &impatient[..]].concat())).collect()
@@ -465,6 +466,81 @@ fn others_hear_of_what_scripts_do_in_order() {
         assert_eq!(other.read(), Value::Array(vec![Value::bulk("list"), Value::bulk("x")]));
         assert_eq!(client.say("LRANGE list 0 -1"), Value::Array(vec![Value::bulk("y")]));
         listener.say("PUNSUBSCRIBE");
+    }
+}
+
+/// Values of all kinds that a script changes.
+const CHANGES: &str = "redis.call('incr',KEYS[1]) redis.call('append',KEYS[1],'x') \
+    redis.call('rpush','{k}l','a','b') redis.call('hset','{k}h','f',redis.call('hlen','{k}h')) \
+    redis.call('zadd','{k}z',1,'m',2,'n') redis.call('sadd','{k}s','1','x') redis.call('del','{k}gone') \
+    redis.call('rename','{k}l','{k}other') redis.call('expire','{k}s',1000) redis.call('publish','c','said') ";
+
+/// A script that begins on the items of its shard and turns out to want others, or to run for long, has done nothing twice: no
+/// write, no event, no message; the connection's reads before it see nothing of it.
+#[test]
+fn what_a_script_began_in_vain_is_undone() {
+    let ends = [
+        "return redis.call('incr','elsewhere'..ARGV[1])",
+        "for i=1,3e6 do end return redis.call('incr','{k}elsewhere')",
+        "return redis.call('incrby','{k}elsewhere',redis.call('dbsize')*0+1)",
+    ];
+    for (server, end) in servers().iter().flat_map(|server| ends.map(|end| (server, end))) {
+        let mut client = server.client();
+        assert_eq!(client.say("FLUSHALL"), Value::ok());
+        client.say("CONFIG SET notify-keyspace-events KEA");
+        client.say("SET {k}gone 1 EX 500");
+        client.say("ZADD {k}z 7 old");
+        let mut listener = server.client();
+        listener.say("PSUBSCRIBE __keyevent@0__:* c");
+        listener.read();
+        let script = format!("{CHANGES}{end}");
+        let bytes = [
+            crate::support::client::encode(&["GET", "{k}n"]),
+            crate::support::client::encode(&["EVAL", &script, "1", "{k}n", "1"]),
+            crate::support::client::encode(&["GET", "{k}n"]),
+        ];
+        let replies = client.pipeline(&bytes.concat(), 3);
+        assert_eq!(replies, [Value::Null, Value::Integer(1), Value::bulk("1x")], "{end}");
+        assert_eq!(client.say("LRANGE {k}other 0 -1").elements().len(), 2);
+        assert_eq!(client.say("HGET {k}h f"), Value::bulk("0"));
+        assert_eq!(client.say("ZRANGE {k}z 0 -1").elements().len(), 3);
+        assert_eq!(client.say("SCARD {k}s"), Value::Integer(2));
+        assert_eq!(client.say("TTL {k}s"), Value::Integer(1000));
+        assert_eq!(client.say("EXISTS {k}gone {k}l"), Value::Integer(0));
+        client.say("SET last 1");
+        let mut heard = Vec::new();
+        while heard.last().is_none_or(|last: &(String, String)| last.1 != "last") {
+            let message = listener.read();
+            heard.push((message.elements()[2].text(), message.elements()[3].text()));
+        }
+        for told in ["append", "rpush", "hset", "zadd", "sadd", "del", "rename_from", "expire"] {
+            let is_it =
+                |one: &&(String, String)| one.0.strip_prefix("__keyevent@0__:") == Some(told);
+            assert_eq!(heard.iter().filter(is_it).count(), 1, "{told}: {heard:?}");
+        }
+        assert_eq!(heard.iter().filter(|one| one.1 == "said").count(), 1, "{heard:?}");
+        listener.say("PUNSUBSCRIBE");
+    }
+}
+
+/// Where there is no log a script needs no entry, and what comes between scripts is in order all the same.
+#[test]
+fn scripts_without_a_log_need_no_entries() {
+    let server = Server::start(&["--shards", "1", "--mode", "cache"]);
+    let mut client = server.client();
+    eval(&mut client, INCREMENT, &["1", "key"]);
+    let before = entries(&server);
+    let script = crate::support::client::encode(&["EVAL", INCREMENT, "1", "key"]);
+    let replies = client.pipeline(&script.repeat(1000), 1000);
+    assert!(replies.iter().map(Value::integer).eq(2..=1001));
+    assert_eq!(entries(&server), before);
+    let write = crate::support::client::encode(&["INCR", "key"]);
+    let read = crate::support::client::encode(&["GET", "key"]);
+    let replies = client.pipeline(&[&write[..], &script, &read].concat().repeat(300), 900);
+    for (nth, three) in replies.chunks_exact(3).enumerate() {
+        let first = 1002 + 2 * nth as i64;
+        let text = Value::bulk((first + 1).to_string());
+        assert_eq!(three, [Value::Integer(first), Value::Integer(first + 1), text]);
     }
 }
 

@@ -128,6 +128,19 @@ impl Keyspace {
         feed.signed = 0;
     }
 
+    /// How many events there are.
+    pub fn event_count(&self) -> usize {
+        self.feed().events.len()
+    }
+
+    /// Forgets the events behind the first `count`: what they tell of was undone.
+    pub fn forget_events_behind(&mut self, count: usize) {
+        let feed = self.watches.feed_mut();
+        feed.changes.clear();
+        feed.events.truncate(count);
+        feed.signed = feed.signed.min(count);
+    }
+
     /// Notes events of changes that were made without being noted.
     pub fn add_events(&mut self, events: Vec<KeyEvent>) {
         self.watches.feed_mut().events.extend(events);

@@ -293,6 +293,13 @@ impl<H: Host> Server<H> {
         self.flights.is_empty() && self.sets.iter().all(|set| set.is_empty())
     }
 
+    /// May items be changed without an entry that says so? While this node is the only member, has no log but in memory, and
+    /// has applied everything that was gathered: whoever joins begins with the items as they are then.
+    #[inline]
+    pub fn needs_no_entry(&self) -> bool {
+        self.is_alone && self.group.is_alone() && self.is_quiet() && !self.clock.is_turning()
+    }
+
     /// Is nothing on its way through the log?
     pub fn is_settled(&self) -> bool {
         self.flights.is_empty()

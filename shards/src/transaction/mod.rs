@@ -32,6 +32,7 @@ mod message;
 mod overlay;
 mod participant;
 mod record;
+mod undo;
 mod wire;
 
 pub use coordinator::{Coordinator, CoordinatorOutput, Event, Outcome, Part};
@@ -40,6 +41,7 @@ pub use message::{Address, Message, State, ToCoordinator, ToShard};
 pub use overlay::{Fetched, FetchedItem, Overlay};
 pub use participant::{Fetch, NO_LEADER, Next, Participant, ParticipantOutput};
 pub use record::{Applied, INSTALL, RECORD, Record, apply, install};
+pub use undo::Undo;
 pub use wire::{put_message, take_message};
 
 use smallvec::SmallVec;

@@ -53,7 +53,7 @@ impl Core {
         loop {
             self.serve_transactions();
             for local in 0..self.shards.len() {
-                while self.failure.is_none() && self.drive_shard(local) {}
+                self.settle_shard(local);
             }
             if !self.has_transaction_work() {
                 break;
@@ -72,6 +72,11 @@ impl Core {
         if self.settings.notify_keyspace_events.hear_misses() {
             self.publish_misses();
         }
+    }
+
+    /// Applies what a shard has gathered, as far as nothing has to be waited for.
+    pub(in crate::core) fn settle_shard(&mut self, local: usize) {
+        while self.failure.is_none() && self.drive_shard(local) {}
     }
 
     /// Writes all that its shards have packed to their segments, through the page cache.

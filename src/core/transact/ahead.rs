@@ -14,7 +14,7 @@ use crate::core::push::{TopicKind, writer_of};
 use crate::core::shard::{LocalShard, Request};
 use crate::core::transact::participate::{record_command, run_record};
 use crate::core::transact::spread::TOO_LARGE;
-use crate::core::transact::steps::{Step, Steps};
+use crate::core::transact::steps::Steps;
 use crate::core::transact::transaction::SETTLE;
 use crate::limits::{
     REQUEST_BYTES_MAX, SCRIPT_AHEAD_SEARCH_MAX, SCRIPT_AHEAD_TIME_MAX, SCRIPT_ATTEMPTS_MAX,
@@ -134,6 +134,11 @@ impl Ahead {
         }
     }
 
+    /// Messages of a script that is done, to be sent when the turn's entries are applied.
+    pub(super) fn publish(&mut self, published: Published) {
+        self.published.extend(published);
+    }
+
     /// Messages of scripts that are done since the last call.
     pub(in crate::core) fn take_published(&mut self) -> Published {
         std::mem::take(&mut self.published)
@@ -214,7 +219,10 @@ impl Core {
             // What it answers is to be remembered with what it does: see `Core::stamp_effects`.
             return Some(steps);
         }
-        let Some(local) = self.shard_of_script(steps.current()) else { return Some(steps) };
+        let step = steps.current();
+        let Some(local) = self.shard_of_script(step.command, step.arguments.borrow()) else {
+            return Some(steps);
+        };
         let clock = Instant::now();
         for _ in 0..SCRIPT_ATTEMPTS_MAX {
             match self.try_ahead(local, &mut steps, clock) {
@@ -227,16 +235,19 @@ impl Core {
     }
 
     /// The one shard of a script's keys, if it is here and no transaction is about.
-    fn shard_of_script(&self, step: &Step) -> Option<usize> {
-        let arguments = step.arguments.borrow();
-        let mut keys = step.command.keys.positions(arguments);
+    pub(super) fn shard_of_script(
+        &self,
+        command: &Command,
+        arguments: Arguments<'_>,
+    ) -> Option<usize> {
+        if self.router.shard_count() == 1 {
+            let local = self.router.local(ringraft_shards::ids::ShardId(0));
+            return local.filter(|local| self.shards[*local].is_open());
+        }
+        let mut keys = command.keys.positions(arguments);
         let shard_of = |i| self.router.shard(self.router.hash(arguments.at(i)));
-        let shard = match keys.next() {
-            Some(first) => shard_of(first),
-            // It may be about any.
-            None if self.router.shard_count() == 1 => ringraft_shards::ids::ShardId(0),
-            None => return None,
-        };
+        // Without keys it may be about any.
+        let shard = shard_of(keys.next()?);
         if !keys.all(|i| shard_of(i) == shard) {
             return None;
         }
@@ -415,9 +426,9 @@ fn load_all<'a>(
 ) -> bool {
     let (command, database) = (steps.current().command, steps.current().database);
     let named = command.keys.positions(arguments).map(|i| (database, arguments.at(i)));
+    let (overlay, now_ms) = (run.ground.overlay(), run.now_ms);
     let mut load = |database, key| {
-        run.overlay.has(database, key)
-            || shard.load_ahead((database, key), &mut run.overlay, run.now_ms)
+        overlay.has(database, key) || shard.load_ahead((database, key), overlay, now_ms)
     };
     for (database, key) in named {
         if !load(database, key) {
@@ -429,7 +440,7 @@ fn load_all<'a>(
             return false;
         }
     }
-    run.overlay.begin();
+    overlay.begin();
     true
 }
 

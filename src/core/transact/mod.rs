@@ -4,6 +4,7 @@ pub(in crate::core) mod ahead;
 pub mod coalesce;
 pub(in crate::core) mod copies;
 pub mod everywhere;
+pub(in crate::core) mod in_place;
 pub mod libraries;
 pub mod participate;
 pub mod referred;

@@ -6,6 +6,7 @@
 //! are asked for what it lacks, and it runs again from the start, until it has everything.
 
 use crate::acl::log::Place;
+use crate::acl::user::User;
 use crate::commands::{Command, Run as RunKind, ScriptBy};
 use crate::core::Core;
 use crate::core::OUT_OF_MEMORY;
@@ -21,12 +22,16 @@ use crate::numbers::parse_integer;
 use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
 use crate::script::call::{Answered, Done, Effect, Run, Wanted};
+use crate::script::ground::Ground;
 use crate::script::interpreter::{Came, Interpreter, Job, Resting, RunEnded, Script, emit};
+use crate::script::shebang::Traits;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::KeyHash;
 use ringraft_shards::transaction::{INSTALL, TransactionId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -125,6 +130,8 @@ impl Core {
         let (database, protocol) = (connection.session.database, connection.session.protocol);
         let session = &connection.session;
         let user = session.is_limited.then(|| session.user.clone());
+        let tried = self.run_in_place((index, target), (command, database), arguments, user);
+        let Some((arguments, user)) = tried else { return };
         let steps = vec![Step { command, database, arguments, user }];
         let mut steps = Steps::new(steps, target, protocol, Manner::Alone);
         steps.retry.tracks = self.remembers_reads(index);
@@ -213,7 +220,10 @@ impl Core {
         self.interpreter.get_or_insert(interpreter);
         steps.current_mut().arguments = arguments;
         let lacks = run.lacks();
-        let Run { overlay, sights, push, mut done, answers, .. } = *run;
+        let Run { ground, sights, push, mut done, answers, .. } = *run;
+        let Ground::Overlay(overlay) = ground else {
+            unreachable!("steps run on an overlay");
+        };
         (steps.overlay, steps.sights) = (Some(overlay), sights);
         self.push = push;
         let place = steps.place();
@@ -247,21 +257,31 @@ impl Core {
         };
         if let Target::Connection { index, .. } = steps.target {
             let arguments = steps.current().arguments.borrow();
-            self.note_slow(command, took, index, arguments);
-            if self.stats.noted.is_large_reply(out.len()) {
-                let (kind, size) = (Trait::LargeReply, out.len() as u64);
-                self.note_command(kind, command, size, index, arguments);
-            }
+            self.note_script(command, (took, out.len()), index, arguments);
         }
         Progress::Done
     }
 
+    /// Keeps a script that took long, or whose reply is large.
+    pub(super) fn note_script(
+        &mut self,
+        command: &'static Command,
+        (took, size): (Duration, usize),
+        index: u32,
+        arguments: Arguments<'_>,
+    ) {
+        self.note_slow(command, took, index, arguments);
+        if self.stats.noted.is_large_reply(size) {
+            self.note_command(Trait::LargeReply, command, size as u64, index, arguments);
+        }
+    }
+
     /// The script, and its keys and arguments. Errors: there is none such, or the count of keys is none.
-    fn find_script(
+    pub(super) fn find_script(
         &mut self,
         command: &Command,
         arguments: Arguments<'_>,
-    ) -> Result<(Script, usize), Refusal> {
+    ) -> Result<(Rc<Script>, usize), Refusal> {
         let name = arguments.at(1);
         if matches!(command.run, RunKind::Script(ScriptBy::Function)) {
             // As in Redis it is looked for before its keys are counted.
@@ -277,6 +297,24 @@ impl Core {
         Ok((script, count))
     }
 
+    /// May a script run? True: it may, but memory is over its limit.
+    pub(super) fn check_traits(
+        &mut self,
+        traits: Traits,
+        command: &'static Command,
+        arguments: Arguments<'_>,
+    ) -> Result<bool, Refusal> {
+        let lacks_memory = !traits.allow_oom() && self.lacks_memory(command, arguments);
+        if lacks_memory && traits.declares && !traits.no_writes() {
+            return Err(Refusal::text(OUT_OF_MEMORY));
+        }
+        if command.flags.readonly && traits.declares && !traits.no_writes() {
+            let text = "ERR Can not execute a script with write flag using *_ro command.";
+            return Err(Refusal::text(text));
+        }
+        Ok(lacks_memory)
+    }
+
     /// What to run, but for its arguments, and with what. Errors: it cannot run.
     pub(super) fn prepare_script(
         &mut self,
@@ -286,14 +324,7 @@ impl Core {
         let command = steps.current().command;
         let (script, key_count) = self.find_script(command, arguments)?;
         let traits = script.traits;
-        let lacks_memory = !traits.allow_oom() && self.lacks_memory(command, arguments);
-        if lacks_memory && traits.declares && !traits.no_writes() {
-            return Err(Refusal::text(OUT_OF_MEMORY));
-        }
-        if command.flags.readonly && traits.declares && !traits.no_writes() {
-            let text = "ERR Can not execute a script with write flag using *_ro command.";
-            return Err(Refusal::text(text));
-        }
+        let lacks_memory = self.check_traits(traits, command, arguments)?;
         let (limit, threshold) =
             (self.settings.script_time_limit, self.settings.busy_reply_threshold);
         let time = |ms: u32| (ms > 0).then(|| Duration::from_millis(ms.into()));
@@ -305,15 +336,19 @@ impl Core {
             limit: time(limit),
             is_told: threshold > 0,
             patience: time(threshold).unwrap_or(SCRIPT_PATIENCE),
+            began: Instant::now(),
         };
         let place = steps.place();
         let run = Box::new(Run {
-            overlay: steps.overlay.take().expect("it is there while steps are locked"),
+            ground: Ground::Overlay(
+                steps.overlay.take().expect("it is there while steps are locked"),
+            ),
             sights: std::mem::take(&mut steps.sights),
             push: std::mem::take(&mut self.push),
             database: steps.current().database,
             now_ms: *steps.retry.now_ms.get_or_insert(self.turn.now_ms),
             hasher: self.router.hasher(),
+            last_key: (Vec::new(), self.router.hash(b"")),
             seed: steps.current_seed(),
             string_bytes_max: self.settings.proto_max_bulk_len as usize,
             read_only: command.flags.readonly || traits.no_writes(),
@@ -328,36 +363,39 @@ impl Core {
         Ok((job, run))
     }
 
-    /// A script has run to its end: what it did is done, or will be.
-    pub(super) fn finish_script(
-        &mut self,
-        steps: &mut Steps,
-        (done, outcome): Ended,
-    ) -> Result<(), Refusal> {
-        for (command, took, failed) in done.ran {
-            self.stats.count_span(command, 1, took.as_nanos() as u64);
-            self.stats.commands[usize::from(command.number)].failed += u64::from(failed);
+    /// A script has run to its end: its commands are counted, and who is to hear of them does.
+    pub(super) fn tell_of(&mut self, target: Target, user: Option<&Arc<User>>, done: &mut Done) {
+        for ran in done.ran.drain(..) {
+            self.stats.count_span(ran.command, ran.count.into(), ran.nanoseconds());
+            self.stats.commands[usize::from(ran.command.number)].failed += u64::from(ran.failed);
         }
-        if let (Target::Connection { index, .. }, Some(user)) =
-            (steps.target, steps.current().user.clone())
-        {
-            for (denial, command, arguments) in &done.denied {
-                let place = Place::Script;
-                self.note_denial(index, &user, *denial, place, command, arguments.borrow());
-            }
-        }
-        for (level, text) in done.logged {
+        for (level, text) in done.logged.drain(..) {
             emit(level, &text);
-        }
-        if let Target::Connection { index, .. } = steps.target {
-            // Its keys are locked: nobody changes them before the client is noted as a reader.
-            for (command, arguments) in &done.read {
-                self.remember_reads(index, command, arguments.borrow());
-            }
         }
         for (database, arguments) in &done.shown {
             self.show_line(*database, "lua", arguments.borrow());
         }
+        let Target::Connection { index, .. } = target else { return };
+        if let Some(user) = user {
+            for (denial, command, arguments) in &done.denied {
+                let place = Place::Script;
+                self.note_denial(index, user, *denial, place, command, arguments.borrow());
+            }
+        }
+        for (command, arguments) in &done.read {
+            // Nobody has changed its keys before the client is noted as a reader.
+            self.remember_reads(index, command, arguments.borrow());
+        }
+    }
+
+    /// A script has run to its end: what it did is done, or will be.
+    pub(super) fn finish_script(
+        &mut self,
+        steps: &mut Steps,
+        (mut done, outcome): Ended,
+    ) -> Result<(), Refusal> {
+        let user = steps.current().user.clone();
+        self.tell_of(steps.target, user.as_ref(), &mut done);
         if done.ended.is_some() {
             // Nothing of it is done, nor of the transaction that it is part of.
             let refusal = outcome.err().unwrap_or(Refusal::text("ERR Script killed"));

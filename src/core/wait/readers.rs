@@ -41,6 +41,11 @@ pub struct Readers {
 }
 
 impl Readers {
+    /// Does nobody wait?
+    pub(in crate::core) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     fn add(&mut self, asker: Asker, reader: Reader) {
         self.last += 1;
         for key in &reader.keys {

@@ -114,6 +114,13 @@ pub struct Interests {
     told: HashMap<WaitKey, Asker>,
 }
 
+impl Interests {
+    /// Does nobody wait?
+    pub(in crate::core) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+}
+
 /// Is this the reply of a command that found nothing?
 pub fn is_nothing(reply: &[u8]) -> bool {
     [&b"*-1\r\n"[..], b"$-1\r\n", b"_\r\n"].iter().any(|null| reply.starts_with(null))

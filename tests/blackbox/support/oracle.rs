@@ -2,12 +2,14 @@
 
 use super::{Client, Server, Value};
 
-/// Servers of all shapes: one shard; several on one core; several on two.
+/// Servers of all shapes: one shard; several on one core; several on two; with and without a log.
 pub fn servers() -> Vec<Server> {
-    let shapes: [&[&str]; 3] = [
+    let shapes: [&[&str]; 5] = [
         &["--shards", "1"],
         &["--shards", "4", "--cores", "0"],
         &["--shards", "4", "--cores-in-use", "all"],
+        &["--shards", "1", "--mode", "cache"],
+        &["--shards", "4", "--mode", "cache", "--cores-in-use", "all"],
     ];
     shapes.iter().map(|shape| Server::start(shape)).collect()
 }

@@ -21,6 +21,9 @@ use Limit::AtMost;
 /// Subscribers.
 const CROWDS: [usize; 3] = [1, 100, 10_000];
 
+/// Connections beside them. Few: 20,000 descriptors suffice for all.
+const OTHER_CLIENTS: usize = 1000;
+
 /// Messages that reach somebody, in one measurement.
 const DELIVERIES: usize = 400_000;
 
@@ -86,7 +89,8 @@ impl Findings<'_> {
     ) -> Result<f64, String> {
         let setup = self.bench.setup.clone();
         let arm = Arm::start(server, Some(&setup.server_cpu))?;
-        arm.connect()?.call(&["CONFIG", "SET", "maxclients", "20000"])?;
+        let clients = (crowd + OTHER_CLIENTS).to_string();
+        arm.connect()?.call(&["CONFIG", "SET", "maxclients", &clients])?;
         let mut listeners = Listeners::subscribe(&arm, crowd)?;
         let mut publisher = arm.connect()?;
         // The first message brings what is only made once.

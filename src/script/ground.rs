@@ -1,0 +1,102 @@
+//! Where a script's commands run: on copies of items, or on a shard's own.
+
+#![allow(unsafe_code)]
+
+use super::call::Run;
+use super::interpreter::{Interpreter, Job, RunEnded};
+use ringraft_shards::ids::DatabaseIndex;
+use ringraft_shards::keyspace::{Edit, Key, KeyHash, Keyspace};
+use ringraft_shards::transaction::{Overlay, Undo};
+use std::ops::Range;
+use std::ptr::NonNull;
+
+/// Where commands run.
+pub enum Ground {
+    /// On copies.
+    Overlay(Box<Overlay>),
+    /// On the items themselves.
+    Shard(OwnItems),
+}
+
+/// A shard's own items, while a script runs on them. What it changes is saved before.
+pub struct OwnItems {
+    /// The items, while [`run_in_place`] runs; else nothing.
+    keyspace: Option<NonNull<Keyspace>>,
+    /// The slots whose keys are among them.
+    slots: Range<usize>,
+    /// What is needed to give up.
+    pub undo: Undo,
+}
+
+impl OwnItems {
+    /// Those of a shard with these slots, which are lent later.
+    pub fn of(slots: Range<usize>) -> OwnItems {
+        OwnItems { keyspace: None, slots, undo: Undo::default() }
+    }
+
+    /// From now on those of a shard with these slots.
+    pub fn choose(&mut self, slots: Range<usize>) {
+        self.slots = slots;
+    }
+
+    /// Is a key among them?
+    #[inline]
+    pub fn have(&self, hash: KeyHash) -> bool {
+        self.slots.contains(&hash.slot().number())
+    }
+
+    /// For changing them.
+    #[inline]
+    pub fn edit(&mut self, database: DatabaseIndex, now_ms: i64) -> Edit<'_> {
+        let mut keyspace = self.keyspace.expect(LENT);
+        // SAFETY: `run_in_place` has put it there, has lent the items for as long as it runs, and takes it out before it returns;
+        // commands run one at a time, and what this returns is bound to an exclusive borrow of `self`.
+        unsafe { keyspace.as_mut() }.edit(database, now_ms)
+    }
+
+    /// Saves a key before it is changed.
+    #[inline]
+    pub fn save(&mut self, database: DatabaseIndex, key: &Key<'_>, now_ms: i64) {
+        let keyspace = self.keyspace.expect(LENT);
+        // SAFETY: as in `edit`; nothing changes the items while they are looked at.
+        let view = unsafe { keyspace.as_ref() }.view(database, now_ms);
+        self.undo.save(&view, key);
+    }
+}
+
+const LENT: &str = "commands run while the items are lent";
+
+impl Ground {
+    /// The copies. Panics when it is not on copies that the script runs.
+    pub fn overlay(&mut self) -> &mut Overlay {
+        match self {
+            Ground::Overlay(overlay) => overlay,
+            _ => unreachable!("a script on a shard's own items does not ask for others"),
+        }
+    }
+
+    /// The items themselves.
+    pub fn own_items(&mut self) -> Option<&mut OwnItems> {
+        match self {
+            Ground::Shard(items) => Some(items),
+            _ => None,
+        }
+    }
+}
+
+/// Runs a script on a shard's own items to its end: it does not rest. What it did may have to be undone.
+pub fn run_in_place(
+    interpreter: Box<Interpreter>,
+    job: Job,
+    mut run: Box<Run>,
+    reply: Vec<u8>,
+    keyspace: &mut Keyspace,
+) -> RunEnded {
+    run.ground.own_items().expect("the caller has said which").keyspace =
+        Some(NonNull::from(keyspace));
+    let mut ended = interpreter.run_at_once(job, run, reply);
+    if let Some(items) = ended.run.ground.own_items() {
+        items.keyspace = None;
+    }
+    ended
+}
