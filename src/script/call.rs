@@ -191,8 +191,7 @@ impl Done {
     fn recent(&self, arguments: Arguments<'_>) -> Option<&'static Command> {
         let last = self.ran.get(self.last_ran)?.command;
         let is_it = arguments.at(0).eq_ignore_ascii_case(last.name.as_bytes());
-        (is_it && last.parent.is_empty() && !matches!(last.run, RunKind::Container))
-            .then_some(last)
+        (is_it && last.parent.is_empty() && !matches!(last.run, RunKind::Container)).then_some(last)
     }
 
     /// The place of a command among those that ran; it is the last one now.
