@@ -217,18 +217,12 @@ fn pop_several(
     let mut list = edit.list_mut(&key)?;
     let count = count.min(list.count());
     reply.array(count as usize);
-    let first = match end {
-        End::Front => 0,
-        End::Back => list.count() - count,
+    let last = list.count().saturating_sub(1);
+    let (first, listing) = match end {
+        End::Front => (0, Listing::from(0, count, Shown::Names)),
+        End::Back => (list.count() - count, Listing::back_from(last, count, Shown::Names)),
     };
-    let elements = list.list();
-    match end {
-        End::Front => elements.elements_from(0).take(count as usize).for_each(|e| reply.bulk(e)),
-        End::Back => {
-            let last = list.count().saturating_sub(1);
-            elements.elements_back_from(last).take(count as usize).for_each(|e| reply.bulk(e));
-        }
-    }
+    reply.list(Value::List(list.list()), listing);
     list.remove(first, count);
     Ok(())
 }

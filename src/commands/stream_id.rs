@@ -131,7 +131,7 @@ pub fn reply_range(
         && let Some(entry) = entries.next()
     {
         if inner.size() >= LONG_REPLY_SLICE_BYTES {
-            let all = stream.count_between(start, end, limit as u64);
+            let all = stream.count_between(start, end).min(limit as u64);
             reply.array(all as usize);
             reply.raw(&found);
             let rest = Listing::entries(direction, entry.id, all - count as u64);

@@ -4,9 +4,11 @@ use super::options::timeout_of;
 use super::refusal::{Outcome, Refusal};
 use super::{Arity, Call, Command, Group, Keys, Search, TimeoutAt, block, read, write};
 use crate::numbers::parse_float;
+use crate::resp::listing::{Listing, Shown};
 use crate::resp::reply::{Protocol, Reply};
 use Arity::{AtLeast, Exactly};
 use ringraft_shards::keyspace::{Edit, View};
+use ringraft_shards::value::Value;
 use ringraft_shards::waiting::WaitKind;
 
 /// The rows of this family.
@@ -312,16 +314,43 @@ fn pop(call: &Call<'_>, edit: &mut Edit<'_>, extreme: Extreme, reply: &mut Reply
         3 => Some(call.count_at(2, 0, "ERR value is out of range, must be positive")?),
         _ => return Err(Refusal::Syntax),
     };
-    let taken = take(call, 1, edit, extreme, count.unwrap_or(1))?;
-    let in_pairs = count.is_some() && reply.protocol() == Protocol::Resp3;
-    reply.array(if in_pairs { taken.len() } else { 2 * taken.len() });
+    if let Some(count) = count {
+        return pop_several(call, edit, extreme, count, reply);
+    }
+    let taken = take(call, 1, edit, extreme, 1)?;
+    reply.array(2 * taken.len());
     for (member, score) in taken {
-        if in_pairs {
-            reply.array(2);
-        }
         reply.bulk(&member);
         reply.double(score);
     }
+    Ok(())
+}
+
+/// Takes up to `count` members, which may be many.
+fn pop_several(
+    call: &Call<'_>,
+    edit: &mut Edit<'_>,
+    extreme: Extreme,
+    count: u64,
+    reply: &mut Reply<'_>,
+) -> Outcome {
+    let key = call.key(1);
+    let mut set = edit.sorted_set_mut(&key)?;
+    let size = set.count();
+    let count = count.min(size);
+    reply.array(match reply.protocol() {
+        Protocol::Resp2 => 2 * count as usize,
+        Protocol::Resp3 => count as usize,
+    });
+    let (first, listing) = match extreme {
+        Extreme::Lowest => (0, Listing::from(0, count, Shown::Scores)),
+        Extreme::Highest => {
+            let last = size.saturating_sub(1);
+            (size - count, Listing::back_from(last, count, Shown::Scores))
+        }
+    };
+    reply.list(Value::SortedSet(set.sorted_set()), listing);
+    set.remove_at(first, count);
     Ok(())
 }
 

@@ -89,11 +89,15 @@ impl Listing {
         let mut steps = Steps { left: self.left, size_max, looked: 0, looked_max };
         let (shown, at) = (self.shown, self.place);
         match (value, at, self.direction) {
-            (Value::List(list), Place::Rank(rank), Direction::Up) => {
-                steps.go(list.elements_from(rank), reply, |reply, element| {
+            (Value::List(list), Place::Rank(rank), direction) => {
+                let show = |reply: &mut Reply<'_>, element: &[u8]| {
                     reply.bulk(element);
                     1
-                });
+                };
+                match direction {
+                    Direction::Up => steps.go(list.elements_from(rank), reply, show),
+                    Direction::Down => steps.go(list.elements_back_from(rank), reply, show),
+                }
             }
             (Value::Set(set), Place::Rank(rank), Direction::Up) => {
                 let show = |reply: &mut Reply<'_>, member: Cow<'_, [u8]>| {

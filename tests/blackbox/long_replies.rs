@@ -192,6 +192,15 @@ const ORDERED: &[&str] = &[
     "XREAD COUNT 3000 STREAMS stream 1-3",
 ];
 
+/// Takes of each type, which empty it.
+const TAKES: &[&str] = &[
+    "LPOP list 9400",
+    "RPOP list 9999999",
+    "ZPOPMIN zset 4000",
+    "ZPOPMAX zset 9999999",
+    "EXISTS list zset",
+];
+
 /// The others.
 const UNORDERED: &[&str] = &[
     "SMEMBERS set",
@@ -213,10 +222,11 @@ fn replies_of_all_lengths_are_those_of_redis() {
         for server in [&redis, &server] {
             fill_all(&mut server.client(), count);
         }
-        let requests = ORDERED.join("\r\n") + "\r\n";
+        let all = [ORDERED, TAKES].concat();
+        let requests = all.join("\r\n") + "\r\n";
         let replies = [&redis, &server]
-            .map(|server| server.client().pipeline(requests.as_bytes(), ORDERED.len()));
-        for (n, request) in ORDERED.iter().enumerate() {
+            .map(|server| server.client().pipeline(requests.as_bytes(), all.len()));
+        for (n, request) in all.iter().enumerate() {
             assert!(replies[0][n] == replies[1][n], "{request}, {count} elements");
         }
     }

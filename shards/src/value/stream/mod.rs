@@ -85,6 +85,13 @@ impl Content {
         self.closed.count() + u64::from(!self.open.is_empty())
     }
 
+    /// How many entries the blocks before a rank have.
+    fn entries_before(&self, rank: u64) -> u64 {
+        let (blocks, entries) = self.runs.pass(|blocks, _| blocks <= rank);
+        let rest = self.blocks_from(blocks).take((rank - blocks) as usize);
+        entries + rest.map(Block::count).sum::<u64>()
+    }
+
     fn block(&self, rank: u64) -> Option<Block<'_>> {
         match self.closed.get(rank) {
             Some(record) => Some(block_of(record)),
@@ -197,27 +204,21 @@ impl<'a> Stream<'a> {
         entries.skip_while(move |entry| entry.id > id)
     }
 
-    /// How many entries there are from one id to another, up to `most`. Cost: a look at each block, and walks through the
-    /// first one and the last.
-    pub fn count_between(self, start: StreamId, end: StreamId, most: u64) -> u64 {
-        let blocks = self.content.map(|content| content.blocks_from(content.rank_of(start)));
-        let mut blocks = blocks.into_iter().flatten().peekable();
-        let mut count = 0;
-        while let Some(block) = blocks.next()
-            && count < most
-            && block.first() <= end
-        {
-            let is_whole = block.first() >= start
-                && blocks.peek().is_some_and(|next: &Block<'_>| next.first() <= end);
-            count += match is_whole {
-                true => block.count(),
-                false => {
-                    let ids = block.entries().map(|entry| entry.id);
-                    ids.filter(|id| (start..=end).contains(id)).count() as u64
-                }
-            };
+    /// How many entries there are from one id to another. Cost: a look at each run of blocks, and walks through the first block
+    /// and the last.
+    pub fn count_between(self, start: StreamId, end: StreamId) -> u64 {
+        let Some(content) = self.content.filter(|_| start <= end) else { return 0 };
+        let of = |rank: u64| {
+            let entries = content.block(rank).into_iter().flat_map(Block::entries);
+            entries.filter(|entry| (start..=end).contains(&entry.id)).count() as u64
+        };
+        match (content.rank_of(start), content.rank_of(end)) {
+            (first, last) if first == last => of(first),
+            (first, last) => {
+                let between = content.entries_before(last) - content.entries_before(first + 1);
+                of(first) + between + of(last)
+            }
         }
-        count.min(most)
     }
 
     /// The blocks with the entries from an id on.

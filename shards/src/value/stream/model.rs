@@ -168,6 +168,12 @@ impl Model {
 
     fn check_ranges(&self, chance: &mut Chance, stream: Stream<'_>) {
         let (from, to) = (self.some_id(chance), self.some_id(chance));
+        let until = self.some_id(chance);
+        let between = match from <= until {
+            true => self.entries.range(from..=until).count() as u64,
+            false => 0,
+        };
+        assert_eq!(stream.count_between(from, until), between);
         let forward = stream.entries_from(from).take(30).map(|entry| owned(&entry));
         let expected = self.entries.range(from..).take(30);
         assert!(forward.eq(expected.map(|(id, pairs)| (*id, pairs.clone()))));
