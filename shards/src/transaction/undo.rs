@@ -124,11 +124,11 @@ mod tests {
 
     const DATABASE: DatabaseIndex = DatabaseIndex(2);
 
+    /// An item: its shape, its deadline, its value.
+    type Seen = (Shape, Option<Deadline>, Vec<u8>);
+
     /// What a keyspace has of some keys.
-    fn picture(
-        keyspace: &Keyspace,
-        names: &[String],
-    ) -> Vec<Option<(Shape, Option<Deadline>, Vec<u8>)>> {
+    fn picture(keyspace: &Keyspace, names: &[String]) -> Vec<Option<Seen>> {
         let view = keyspace.view(DATABASE, 100);
         let one = |name: &String| {
             let item =
