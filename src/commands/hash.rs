@@ -12,15 +12,16 @@ use Arity::{AtLeast, Exactly};
 use ringraft_shards::keyspace::{Edit, View};
 use ringraft_shards::value::Value;
 use ringraft_shards::value::hash::Hash;
+use ringraft_shards::value::spot::MEMBERS_AHEAD;
 
 /// The rows of this family.
 pub const COMMANDS: &[Command] = &[
-    write("hset", AtLeast(4), Keys::FIRST, hset).grows().fast().about(
+    write("hset", AtLeast(4), Keys::FIRST, hset).seeks(2).grows().fast().about(
         Group::Hash,
         "2.0.0",
         "Sets fields of a hash, making the hash when it does not exist.",
     ),
-    read("hget", Exactly(3), Keys::FIRST, hget).fast().about(
+    read("hget", Exactly(3), Keys::FIRST, hget).seeks(2).fast().about(
         Group::Hash,
         "2.0.0",
         "Returns the value of a field of a hash.",
@@ -30,17 +31,17 @@ pub const COMMANDS: &[Command] = &[
         "2.0.0",
         "Counts the fields of a hash.",
     ),
-    write("hmset", AtLeast(4), Keys::FIRST, hmset).grows().fast().about(
+    write("hmset", AtLeast(4), Keys::FIRST, hmset).seeks(2).grows().fast().about(
         Group::Hash,
         "2.0.0",
         "Sets fields of a hash, making the hash when it does not exist.",
     ),
-    write("hsetnx", Exactly(4), Keys::FIRST, hsetnx).grows().fast().about(
+    write("hsetnx", Exactly(4), Keys::FIRST, hsetnx).seeks(2).grows().fast().about(
         Group::Hash,
         "2.0.0",
         "Sets a field of a hash that has none of this name.",
     ),
-    read("hmget", AtLeast(3), Keys::FIRST, hmget).fast().about(
+    read("hmget", AtLeast(3), Keys::FIRST, hmget).seeks(2).fast().about(
         Group::Hash,
         "2.0.0",
         "Returns the values of several fields of a hash.",
@@ -50,17 +51,17 @@ pub const COMMANDS: &[Command] = &[
         "2.0.0",
         "Returns all fields of a hash and their values.",
     ),
-    write("hdel", AtLeast(3), Keys::FIRST, hdel).fast().about(
+    write("hdel", AtLeast(3), Keys::FIRST, hdel).seeks(2).fast().about(
         Group::Hash,
         "2.0.0",
         "Takes fields out of a hash.",
     ),
-    read("hexists", Exactly(3), Keys::FIRST, hexists).fast().about(
+    read("hexists", Exactly(3), Keys::FIRST, hexists).seeks(2).fast().about(
         Group::Hash,
         "2.0.0",
         "Says whether a hash has a field.",
     ),
-    read("hstrlen", Exactly(3), Keys::FIRST, hstrlen).fast().about(
+    read("hstrlen", Exactly(3), Keys::FIRST, hstrlen).seeks(2).fast().about(
         Group::Hash,
         "3.2.0",
         "Returns the size of the value of a field.",
@@ -75,12 +76,12 @@ pub const COMMANDS: &[Command] = &[
         "2.0.0",
         "Returns all values of a hash.",
     ),
-    write("hincrby", Exactly(4), Keys::FIRST, hincrby).grows().fast().about(
+    write("hincrby", Exactly(4), Keys::FIRST, hincrby).seeks(2).grows().fast().about(
         Group::Hash,
         "2.0.0",
         "Adds a number to the integer of a field, which counts as 0 when it does not exist.",
     ),
-    write("hincrbyfloat", Exactly(4), Keys::FIRST, hincrbyfloat).grows().fast().about(
+    write("hincrbyfloat", Exactly(4), Keys::FIRST, hincrbyfloat).seeks(2).grows().fast().about(
         Group::Hash,
         "2.6.0",
         "Adds a number to the number of a field, which counts as 0 when it does not exist.",
@@ -111,8 +112,14 @@ fn set_pairs(call: &Call<'_>, edit: &mut Edit<'_>) -> Result<usize, Refusal> {
     }
     let key = call.key(1);
     let mut hash = edit.hash_mut(&key)?;
-    let pairs = (2..call.count()).step_by(2);
-    Ok(pairs.filter(|&i| hash.set(call.at(i), call.at(i + 1))).count())
+    let mut added = 0;
+    for (place, i) in (2..call.count()).step_by(2).enumerate() {
+        if place.is_multiple_of(MEMBERS_AHEAD) {
+            hash.hash().fetch(call.arguments.iter_from(i).step_by(2));
+        }
+        added += usize::from(hash.set(call.at(i), call.at(i + 1)));
+    }
+    Ok(added)
 }
 
 /// HGET key field.
@@ -154,7 +161,10 @@ fn hsetnx(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcom
 fn hmget(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let hash = call.hash(1, view)?;
     reply.array(call.count() - 2);
-    for field in call.arguments.iter_from(2) {
+    for (place, field) in call.arguments.iter_from(2).enumerate() {
+        if let (Some(hash), true) = (hash, place.is_multiple_of(MEMBERS_AHEAD)) {
+            hash.fetch(call.arguments.iter_from(2 + place));
+        }
         match hash.and_then(|hash| hash.get(field)) {
             Some(value) => reply.bulk(value),
             None => reply.null(),
@@ -182,7 +192,13 @@ fn list_all(hash: Option<Hash<'_>>, shown: Shown, reply: &mut Reply<'_>) {
 fn hdel(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let key = call.key(1);
     let mut hash = edit.hash_mut(&key)?;
-    let removed = call.arguments.iter_from(2).filter(|field| hash.remove(field)).count();
+    let mut removed = 0;
+    for (place, field) in call.arguments.iter_from(2).enumerate() {
+        if place.is_multiple_of(MEMBERS_AHEAD) {
+            hash.hash().fetch(call.arguments.iter_from(2 + place));
+        }
+        removed += usize::from(hash.remove(field));
+    }
     reply.integer(removed as i64);
     Ok(())
 }

@@ -544,6 +544,8 @@ pub struct Command<W: 'static = ()> {
     pub alone: Option<fn(&Call<'_>, &mut Reply<'_>) -> Outcome>,
     /// What it waits for.
     pub wait: Option<Wait>,
+    /// The argument that names a member of the collection of the first key, or the first of several; 0 for none.
+    pub member_at: u8,
     /// Looks at its arguments before they are sent to several shards, where nobody would hear of a refusal.
     pub check: Option<fn(&Call<'_>) -> Outcome>,
     /// Which keys it needs beside those it names.

@@ -116,6 +116,7 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
         secrets: Secrets::None,
         alone: None,
         wait: None,
+        member_at: 0,
         check: None,
         refers: None,
         group: Group::Generic,
@@ -173,6 +174,7 @@ impl<W: Copy> Command<W> {
             secrets: self.secrets,
             alone: self.alone,
             wait: self.wait,
+            member_at: self.member_at,
             check: self.check,
             refers: self.refers,
             group: self.group,
@@ -184,6 +186,13 @@ impl<W: Copy> Command<W> {
     /// Constant or logarithmic time.
     pub const fn fast(mut self) -> Self {
         self.flags.fast = true;
+        self
+    }
+
+    /// Argument `at` names a member of the collection of the first key, or the first of several: where it lies is fetched
+    /// ahead.
+    pub const fn seeks(mut self, at: u8) -> Self {
+        self.member_at = at;
         self
     }
 

@@ -12,15 +12,16 @@ use Arity::{AtLeast, Exactly};
 use ringraft_shards::keyspace::{Edit, View};
 use ringraft_shards::value::Value;
 use ringraft_shards::value::set::Set;
+use ringraft_shards::value::spot::MEMBERS_AHEAD;
 
 /// The rows of this file.
 pub const COMMANDS: &[Command] = &[
-    write("sadd", AtLeast(3), Keys::FIRST, sadd).grows().fast().about(
+    write("sadd", AtLeast(3), Keys::FIRST, sadd).seeks(2).grows().fast().about(
         Group::Set,
         "1.0.0",
         "Adds members to a set, making the set when it does not exist.",
     ),
-    write("srem", AtLeast(3), Keys::FIRST, srem).fast().about(
+    write("srem", AtLeast(3), Keys::FIRST, srem).seeks(2).fast().about(
         Group::Set,
         "1.0.0",
         "Takes members out of a set.",
@@ -35,12 +36,12 @@ pub const COMMANDS: &[Command] = &[
         "1.0.0",
         "Returns members of a set by chance.",
     ),
-    read("sismember", Exactly(3), Keys::FIRST, sismember).fast().about(
+    read("sismember", Exactly(3), Keys::FIRST, sismember).seeks(2).fast().about(
         Group::Set,
         "1.0.0",
         "Is it a member of a set?",
     ),
-    read("smismember", AtLeast(3), Keys::FIRST, smismember).fast().about(
+    read("smismember", AtLeast(3), Keys::FIRST, smismember).seeks(2).fast().about(
         Group::Set,
         "6.2.0",
         "Which of these are members of a set?",
@@ -71,7 +72,13 @@ pub const COMMANDS: &[Command] = &[
 fn sadd(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let key = call.key(1);
     let mut set = edit.set_mut(&key)?;
-    let added = call.arguments.iter_from(2).filter(|member| set.add(member)).count();
+    let mut added = 0;
+    for (place, member) in call.arguments.iter_from(2).enumerate() {
+        if place.is_multiple_of(MEMBERS_AHEAD) {
+            set.set().fetch(call.arguments.iter_from(2 + place));
+        }
+        added += usize::from(set.add(member));
+    }
     reply.integer(added as i64);
     Ok(())
 }
@@ -80,7 +87,13 @@ fn sadd(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome 
 fn srem(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let key = call.key(1);
     let mut set = edit.set_mut(&key)?;
-    let removed = call.arguments.iter_from(2).filter(|member| set.remove(member)).count();
+    let mut removed = 0;
+    for (place, member) in call.arguments.iter_from(2).enumerate() {
+        if place.is_multiple_of(MEMBERS_AHEAD) {
+            set.set().fetch(call.arguments.iter_from(2 + place));
+        }
+        removed += usize::from(set.remove(member));
+    }
     reply.integer(removed as i64);
     Ok(())
 }
@@ -185,7 +198,10 @@ fn sismember(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome
 fn smismember(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let set = call.set(1, view)?;
     reply.array(call.count() - 2);
-    for member in call.arguments.iter_from(2) {
+    for (place, member) in call.arguments.iter_from(2).enumerate() {
+        if let (Some(set), true) = (set, place.is_multiple_of(MEMBERS_AHEAD)) {
+            set.fetch(call.arguments.iter_from(2 + place));
+        }
         reply.integer(i64::from(set.is_some_and(|set| set.contains(member))));
     }
     Ok(())

@@ -9,21 +9,22 @@ use crate::resp::reply::{Protocol, Reply};
 use Arity::{AtLeast, Exactly};
 use ringraft_shards::keyspace::{Edit, View};
 use ringraft_shards::value::Value;
+use ringraft_shards::value::spot::MEMBERS_AHEAD;
 use ringraft_shards::waiting::WaitKind;
 
 /// The rows of this family.
 pub const COMMANDS: &[Command] = &[
-    write("zadd", AtLeast(4), Keys::FIRST, zadd).grows().fast().about(
+    write("zadd", AtLeast(4), Keys::FIRST, zadd).seeks(3).grows().fast().about(
         Group::SortedSet,
         "1.2.0",
         "Gives members of a sorted set scores, making it when it does not exist.",
     ),
-    write("zincrby", Exactly(4), Keys::FIRST, zincrby).grows().fast().about(
+    write("zincrby", Exactly(4), Keys::FIRST, zincrby).seeks(3).grows().fast().about(
         Group::SortedSet,
         "1.2.0",
         "Adds to the score of a member.",
     ),
-    write("zrem", AtLeast(3), Keys::FIRST, zrem).fast().about(
+    write("zrem", AtLeast(3), Keys::FIRST, zrem).seeks(2).fast().about(
         Group::SortedSet,
         "1.2.0",
         "Takes members out of a sorted set.",
@@ -33,22 +34,22 @@ pub const COMMANDS: &[Command] = &[
         "1.2.0",
         "Counts the members of a sorted set.",
     ),
-    read("zscore", Exactly(3), Keys::FIRST, zscore).fast().about(
+    read("zscore", Exactly(3), Keys::FIRST, zscore).seeks(2).fast().about(
         Group::SortedSet,
         "1.2.0",
         "Returns the score of a member.",
     ),
-    read("zmscore", AtLeast(3), Keys::FIRST, zmscore).fast().about(
+    read("zmscore", AtLeast(3), Keys::FIRST, zmscore).seeks(2).fast().about(
         Group::SortedSet,
         "6.2.0",
         "Returns the scores of members.",
     ),
-    read("zrank", AtLeast(3), Keys::FIRST, zrank).fast().about(
+    read("zrank", AtLeast(3), Keys::FIRST, zrank).seeks(2).fast().about(
         Group::SortedSet,
         "2.0.0",
         "Returns how many members have lower scores.",
     ),
-    read("zrevrank", AtLeast(3), Keys::FIRST, zrevrank).fast().about(
+    read("zrevrank", AtLeast(3), Keys::FIRST, zrevrank).seeks(2).fast().about(
         Group::SortedSet,
         "2.0.0",
         "Returns how many members have higher scores.",
@@ -197,10 +198,13 @@ pub(super) fn add_pairs(
     let key = call.key(1);
     let mut set = edit.sorted_set_mut(&key)?;
     let (mut added, mut changed, mut last) = (0, 0, None);
-    for &(given, member) in pairs {
+    for (place, &(given, member)) in pairs.iter().enumerate() {
+        if place.is_multiple_of(MEMBERS_AHEAD) {
+            set.sorted_set().fetch(pairs[place..].iter().map(|&(_, member)| member));
+        }
         let old = set.sorted_set().score(member);
         let Some(new) = adding.new_score(old, given)? else { continue };
-        set.set(member, new);
+        set.set_from(old, member, new);
         last = Some(new);
         added += i64::from(old.is_none());
         changed += i64::from(old.is_none_or(|old| old != new));
@@ -217,8 +221,14 @@ pub(super) fn add_pairs(
 fn zrem(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let key = call.key(1);
     let mut set = edit.sorted_set_mut(&key)?;
-    let removed = call.arguments.iter_from(2).filter(|member| set.remove(member).is_some());
-    reply.integer(removed.count() as i64);
+    let mut removed = 0;
+    for (place, member) in call.arguments.iter_from(2).enumerate() {
+        if place.is_multiple_of(MEMBERS_AHEAD) {
+            set.sorted_set().fetch(call.arguments.iter_from(2 + place));
+        }
+        removed += i64::from(set.remove(member).is_some());
+    }
+    reply.integer(removed);
     Ok(())
 }
 
@@ -239,7 +249,10 @@ fn zscore(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
 fn zmscore(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let set = call.sorted_set(1, view)?;
     reply.array(call.count() - 2);
-    for member in call.arguments.iter_from(2) {
+    for (place, member) in call.arguments.iter_from(2).enumerate() {
+        if let (Some(set), true) = (set, place.is_multiple_of(MEMBERS_AHEAD)) {
+            set.fetch(call.arguments.iter_from(2 + place));
+        }
         score_or_null(set.and_then(|set| set.score(member)), reply);
     }
     Ok(())

@@ -56,6 +56,7 @@ use crate::slot::{SLOT_COUNT, Slot, SlotScheme};
 use crate::stamp::Stamp;
 use crate::transaction::Ledger;
 use crate::value::Limits;
+use crate::value::spot::Spot;
 use crate::waiting::Served;
 use access::Accesses;
 use compact::Compaction;
@@ -441,6 +442,17 @@ impl Keyspace {
         if let Some(table) = self.databases[database.0 as usize].table(hash.slot()) {
             table.prefetch_item(hash.hash());
         }
+    }
+
+    /// Fourth stage, of a member of a collection: the way to it, to be gone beside others. Reads table, bucket and item.
+    pub fn spot_of(
+        &self,
+        database: DatabaseIndex,
+        key: &Key<'_>,
+        member: &[u8],
+    ) -> Option<Spot<'_>> {
+        let item = self.view(database, i64::MIN).peek(key)?;
+        Spot::of(item.stored(), member)
     }
 
     /// Takes all items out of a database. Returns how many there were.

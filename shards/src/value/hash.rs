@@ -5,7 +5,7 @@ use super::body::{
 };
 use super::deadlines::Deadlines;
 use super::limits::PACK_BYTES_MAX;
-use super::members;
+use super::{members, spot};
 
 /// A hash that is read.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +50,12 @@ impl<'a> Hash<'a> {
             return None;
         }
         members::record_of(self.source, self.stored, field).map(|[_, value]| value)
+    }
+
+    /// Fetches into the cache what looking for the first [`MEMBERS_AHEAD`](super::spot::MEMBERS_AHEAD) of these fields will
+    /// read, if it is a large one.
+    pub fn fetch<'m>(self, fields: impl ExactSizeIterator<Item = &'m [u8]>) {
+        spot::fetch_all(self.stored, fields);
     }
 
     /// When a field ends, which may have passed.
@@ -184,20 +190,16 @@ impl<P: Place> HashMut<P> {
     /// Sets a field, whose deadline stays. Is it new?
     pub fn set_keeping(&mut self, field: &[u8], value: &[u8]) -> bool {
         self.grow_for(field, value);
-        let found = self.hash().find(field);
         let record = [field, value];
-        match (self.place.stored(), found) {
-            (Stored::Tree(_), _) => {
-                let body = self.place.body_mut();
-                let number = members::number(body.hasher);
-                let tree = body.trees.fields_mut();
-                match found {
-                    Ok(rank) => tree.replace(rank, &record, &number),
-                    Err(rank) => tree.insert(rank, &record, &number),
-                }
-            }
-            (_, Ok(rank)) => replace_small(&mut self.place, rank, &record),
-            (_, Err(rank)) => insert_small(&mut self.place, rank, &record),
+        if matches!(self.place.stored(), Stored::Tree(_)) {
+            let body = self.place.body_mut();
+            let (hash, number) = (body.hasher.place(field), members::number(body.hasher));
+            return body.trees.fields_mut().put_member(&record, hash, &number);
+        }
+        let found = self.hash().find(field);
+        match found {
+            Ok(rank) => replace_small(&mut self.place, rank, &record),
+            Err(rank) => insert_small(&mut self.place, rank, &record),
         }
         let is_new = found.is_err();
         if is_new && !self.place.limits().hash_fits(self.count()) {
@@ -208,14 +210,18 @@ impl<P: Place> HashMut<P> {
 
     /// Takes out a field. Was there one?
     pub fn remove(&mut self, field: &[u8]) -> bool {
-        let Ok(rank) = self.hash().find(field) else { return false };
-        let had_ended = self.hash().has_ended(field);
+        let hash = self.hash();
+        if members::record_of(hash.source, hash.stored, field).is_none() {
+            return false;
+        }
+        let had_ended = hash.has_ended(field);
         self.persist(field);
-        match self.place.stored() {
-            Stored::Tree(_) => self.place.body_mut().trees.fields_mut().remove(rank),
-            Stored::Pack(_) | Stored::Integers(_) => {
-                remove_small::<2>(&mut self.place, rank, 1);
-            }
+        if matches!(self.place.stored(), Stored::Tree(_)) {
+            let body = self.place.body_mut();
+            let (hash, number) = (body.hasher.place(field), members::number(body.hasher));
+            body.trees.fields_mut().take_member(field, hash, &number);
+        } else if let Ok(rank) = self.hash().find(field) {
+            remove_small::<2>(&mut self.place, rank, 1);
         }
         !had_ended
     }

@@ -6,6 +6,7 @@
 //! anew. Where they stand decides nothing but time.
 
 use super::pack::{self, Pack, Record, Records, Room};
+use crate::keyspace::prefetch;
 use std::cmp::Ordering;
 
 /// Posts of a leaf.
@@ -139,20 +140,37 @@ impl<const W: usize> Leaf<W> {
         self.walk(from, &|record| (number_of(record), record[0]).cmp(&(number, member)))
     }
 
-    /// Puts a record in at a place.
-    pub(super) fn insert(&mut self, place: usize, record: &Record<'_, W>) {
-        let grown = pack::record_bytes(record);
-        pack::insert(&mut self.bytes, place, record);
-        self.move_posts(place, grown as isize, 1);
-        self.look_at_gap(place, grown);
+    /// Where the record that begins at a place ends.
+    pub(super) fn end_of(&self, place: usize) -> usize {
+        let mut records = self.pack().records_at(place);
+        records.skip_some(1);
+        records.place()
     }
 
-    /// Puts a record in the place of the one from `start` to `end`.
+    /// Fetches what a search will read that takes an eighth of the leaf for the likely one.
+    pub(super) fn fetch(&self, guess: usize) {
+        const LINE: usize = 64;
+        let from = usize::from(self.post_before(guess.min(POST_COUNT)).place);
+        let end = self.posts.get(guess).map_or(self.size(), |post| usize::from(post.place));
+        // Where a member is differs from where it is likely by some records.
+        let lines = from.saturating_sub(LINE)..(end.max(from) + LINE).min(self.size());
+        for line in self.bytes.get(lines).unwrap_or(&[]).chunks(LINE) {
+            prefetch(line.as_ptr());
+        }
+    }
+
+    /// Puts a record in at a place.
+    pub(super) fn insert(&mut self, place: usize, record: &Record<'_, W>) {
+        self.replace(place, place, record);
+    }
+
+    /// Puts a record in the place of the bytes from `start` to `end`: those of a record, or none.
     pub(super) fn replace(&mut self, start: usize, end: usize, record: &Record<'_, W>) {
         let size = pack::record_bytes(record);
+        let (was, more) = (end - start, u16::from(end == start));
         pack::replace(&mut self.bytes, start, end, record);
-        if size != end - start {
-            self.move_posts(start, size as isize - (end - start) as isize, 0);
+        if size != was {
+            self.move_posts(start, size as isize - was as isize, more);
             self.look_at_gap(start, size);
         }
     }

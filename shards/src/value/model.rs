@@ -91,6 +91,8 @@ impl Chance {
             0 => vec![b'x'; (n % 7) as usize * 700],
             1 => format!("a longer name, number {n}, of more than sixty-four bytes, to be sure")
                 .into(),
+            // As integers of large sets begin.
+            2 => vec![0x80 + (n % 0x28) as u8; (n % 10) as usize + 1],
             _ if n.is_multiple_of(3) => n.to_string().into_bytes(),
             _ => format!("name:{n}").into_bytes(),
         }
@@ -252,6 +254,18 @@ fn sets_are_sets() {
             }
         }
     });
+}
+
+#[test]
+fn integers_of_a_large_set_are_short() {
+    const COUNT: usize = 5000;
+    let mut set = SetMut::new(Alone::new(Limits::default()));
+    for n in 0..COUNT {
+        assert!(set.add((10_000_000 + 80 * n).to_string().as_bytes()));
+    }
+    let Stored::Tree(body) = set.set().stored else { panic!("it is large") };
+    // Eight digits and a length as text would be nine each.
+    assert!(body.bytes() < 6 * COUNT, "{} bytes", body.bytes());
 }
 
 #[test]

@@ -5,8 +5,9 @@ use super::body::{
     Body, Place, Source, Stored, Trees, free_tree, insert_small, remove_small, small_bytes,
 };
 use super::integers::Integers;
+use super::kept::{self, keep};
 use super::limits::PACK_BYTES_MAX;
-use super::{Form, members};
+use super::{Form, members, spot};
 use std::borrow::Cow;
 
 /// A set that is read.
@@ -48,10 +49,17 @@ impl<'a> Set<'a> {
             Stored::Integers(bytes) => {
                 integer(member).is_some_and(|n| Integers::new(bytes).find(n).is_ok())
             }
-            Stored::Pack(_) | Stored::Tree(_) => {
-                members::record_of(self.source(), self.stored, member).is_some()
+            Stored::Pack(_) => members::record_of(self.source(), self.stored, member).is_some(),
+            Stored::Tree(_) => {
+                members::record_of(self.source(), self.stored, &keep(member)).is_some()
             }
         }
+    }
+
+    /// Fetches into the cache what looking for the first [`MEMBERS_AHEAD`](super::spot::MEMBERS_AHEAD) of these members will
+    /// read, if it is a large one.
+    pub fn fetch<'m>(self, members: impl ExactSizeIterator<Item = &'m [u8]>) {
+        spot::fetch_all(self.stored, members);
     }
 
     /// The member of a rank.
@@ -69,7 +77,11 @@ impl<'a> Set<'a> {
             let text = itoa::Buffer::new().format(integers.at(at)).as_bytes().to_vec();
             Cow::Owned(text)
         });
-        texts.chain(self.source().from(rank).map(|[member]| Cow::Borrowed(member)))
+        let is_tree = matches!(self.stored, Stored::Tree(_));
+        texts.chain(self.source().from(rank).map(move |[member]| match is_tree {
+            true => kept::read(member),
+            false => Cow::Borrowed(member),
+        }))
     }
 
     /// Visits about `count` members from a cursor on, 0 at first, all of a small set. Returns the cursor to go on with, 0 at
@@ -78,7 +90,7 @@ impl<'a> Set<'a> {
         match self.stored {
             Stored::Tree(body) => {
                 members::scan(body.elements(), body.hasher, cursor, count, &mut |[member]| {
-                    visit(member);
+                    visit(&kept::read(member));
                 })
             }
             Stored::Pack(_) | Stored::Integers(_) => {
@@ -102,14 +114,22 @@ impl<'a> Set<'a> {
 
 /// The integer whose text this is, when printing the integer gives the text again.
 pub fn integer(text: &[u8]) -> Option<i64> {
-    /// As long as the text of the least one.
-    const TEXT_BYTES_MAX: usize = 20;
-    let first = *text.first()?;
-    if text.len() > TEXT_BYTES_MAX || !(first.is_ascii_digit() || first == b'-') {
+    /// So many digits fit into 64 bits without a sign, and no integer has more.
+    const DIGITS_MAX: usize = 19;
+    let (is_negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    let is_printed_so = match digits {
+        [] => false,
+        [b'0'] => !is_negative,
+        [first, ..] => *first != b'0' && digits.len() <= DIGITS_MAX,
+    };
+    if !is_printed_so || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let n: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
-    (itoa::Buffer::new().format(n).as_bytes() == text).then_some(n)
+    let n = digits.iter().fold(0_u64, |n, digit| n * 10 + u64::from(digit - b'0'));
+    if is_negative { 0_i64.checked_sub_unsigned(n) } else { i64::try_from(n).ok() }
 }
 
 /// A set that is changed.
@@ -176,23 +196,24 @@ impl<P: Place> SetMut<P> {
 
     fn add_bytes(&mut self, member: &[u8]) -> bool {
         let set = self.set();
-        let Err(rank) = members::find(set.source(), set.stored, member) else { return false };
+        if set.contains(member) {
+            return false;
+        }
         if let Stored::Pack(bytes) = self.place.stored() {
             let limits = self.place.limits();
-            let fits = limits.set_fits(set.count() + 1)
+            let count = set.count();
+            let fits = limits.set_fits(count + 1)
                 && member.len() as u64 <= limits.set_value
                 && bytes.len() + member.len() < PACK_BYTES_MAX;
             if fits {
-                insert_small(&mut self.place, rank, &[member]);
+                insert_small(&mut self.place, count, &[member]);
                 return true;
             }
             self.grow();
-            return self.add_bytes(member);
         }
-        let body = self.place.body_mut();
-        let number = members::number(body.hasher);
-        body.trees.elements_mut().insert(rank, &[member], &number);
-        true
+        let (body, kept) = (self.place.body_mut(), keep(member));
+        let (hash, number) = (body.hasher.place(&kept), members::number(body.hasher));
+        body.trees.elements_mut().put_member(&[&kept], hash, &number)
     }
 
     /// Takes out a member. Was it one?
@@ -202,14 +223,23 @@ impl<P: Place> SetMut<P> {
             Stored::Integers(bytes) => integer(member)
                 .and_then(|n| Integers::new(bytes).find(n).ok())
                 .map(|rank| rank as u64),
-            Stored::Pack(_) | Stored::Tree(_) => {
-                members::find(set.source(), set.stored, member).ok()
-            }
+            Stored::Pack(_) => members::find(set.source(), set.stored, member).ok(),
+            Stored::Tree(_) => return self.remove_kept(&keep(member)),
         };
         if let Some(rank) = found {
             self.remove_at(rank, 1);
         }
         found.is_some()
+    }
+
+    fn remove_kept(&mut self, kept: &[u8]) -> bool {
+        let set = self.set();
+        if members::record_of(set.source(), set.stored, kept).is_none() {
+            return false;
+        }
+        let body = self.place.body_mut();
+        let (hash, number) = (body.hasher.place(kept), members::number(body.hasher));
+        body.trees.elements_mut().take_member(kept, hash, &number)
     }
 
     /// Takes out up to `count` members from a rank on.
@@ -238,9 +268,10 @@ impl<P: Place> SetMut<P> {
         }
         let hasher = self.place.member_hasher();
         let number = members::number(hasher);
-        let mut all: Vec<_> = self.set().members_from(0).collect();
-        all.sort_by_cached_key(|member| (hasher.place(member), member.clone()));
-        let tree = super::body::tree_of(all.iter().map(|member| [&member[..]]), &number);
+        let all: Vec<_> = self.set().members_from(0).collect();
+        let mut all: Vec<_> = all.iter().map(|member| keep(member)).collect();
+        all.sort_by_cached_key(|kept| (hasher.place(kept), kept.to_vec()));
+        let tree = super::body::tree_of(all.iter().map(|kept| [&kept[..]]), &number);
         self.place.grow(Body { hasher, trees: Trees::Elements(tree) });
     }
 }

@@ -6,10 +6,10 @@ use super::body::{
     Body, Place, Source, Stored, Trees, free_tree, insert_small, remove_small, tree_of,
 };
 use super::limits::PACK_BYTES_MAX;
-use super::members;
 use super::pack::{Record, record_bytes};
 use super::score::{self, Score};
-use super::tree::Tree;
+use super::tree::{ByOrder, Tree};
+use super::{members, spot};
 use std::cmp::Ordering;
 
 /// Members that are taken out of the index at once; of more only those at the ends, and the others later.
@@ -51,6 +51,12 @@ impl<'a> SortedSet<'a> {
         let (order, index) = body.scored();
         let record = members::record_of(Source::Tree(index), self.stored, member)?;
         (index.count() == order.count() || has(order, &record)).then(|| score_of(&record))
+    }
+
+    /// Fetches into the cache what looking for the first [`MEMBERS_AHEAD`](super::spot::MEMBERS_AHEAD) of these members will
+    /// read, if it is a large one.
+    pub fn fetch<'m>(self, members: impl ExactSizeIterator<Item = &'m [u8]>) {
+        spot::fetch_all(self.stored, members);
     }
 
     /// The rank of a member, and its score.
@@ -149,6 +155,22 @@ fn number(record: &Record<'_, 2>) -> u64 {
     number_of(score_of(record))
 }
 
+/// Puts a member with a score into the order, where it is not.
+fn put_into(order: &mut Tree<2>, record: &Record<'_, 2>, score: f64) {
+    let compare = |other: &Record<'_, 2>| compare((score_of(other), other[0]), (score, record[0]));
+    let seek = ByOrder { number: number_of(score), number_of: number, compare: &compare };
+    let is_new = order.put_at(seek, record);
+    debug_assert!(is_new, "it was in the order");
+}
+
+/// Takes a member with a score out of the order, where it is.
+fn take_from(order: &mut Tree<2>, member: &[u8], score: f64) {
+    let compare = |other: &Record<'_, 2>| compare((score_of(other), other[0]), (score, member));
+    let seek = ByOrder { number: number_of(score), number_of: number, compare: &compare };
+    let was_there = order.take_at(seek);
+    debug_assert!(was_there, "every member is in both trees");
+}
+
 /// A sorted set that is changed.
 pub struct SortedSetMut<P: Place> {
     place: P,
@@ -174,14 +196,19 @@ impl<P: Place> SortedSetMut<P> {
     /// to the last bit.
     pub fn set(&mut self, member: &[u8], score: f64) -> Option<f64> {
         let before = self.sorted_set().score(member);
+        self.set_from(before, member, score);
+        before
+    }
+
+    /// The same for a member whose score is known.
+    pub fn set_from(&mut self, before: Option<f64>, member: &[u8], score: f64) {
         if before.is_some_and(|before| before.to_bits() == score.to_bits()) {
-            return before;
+            return;
         }
         match before {
             Some(before) => self.move_to(member, before, score),
             None => self.put(member, score),
         }
-        before
     }
 
     /// Gives a member that is there another score.
@@ -190,19 +217,13 @@ impl<P: Place> SortedSetMut<P> {
             self.take(member, before);
             return self.put(member, score);
         };
-        let (hasher, set) = (body.hasher, self.sorted_set());
-        let rank = set.find(member, before).expect("it has this score");
-        let found = members::find(Source::Tree(body.scored().1), set.stored, member);
-        let in_index = found.expect("every member is in both trees");
+        let hasher = body.hasher;
         let bytes = Score::new(score);
         let record = [member, bytes.bytes()];
         let (order, index, _) = self.place.body_mut().trees.scored_mut();
-        index.replace(in_index, &record, &members::number(hasher));
-        order.remove(rank);
-        let place = order.search(number_of(score), &|other| {
-            compare((score_of(other), other[0]), (score, member))
-        });
-        order.insert(place.expect_err("it is not there any more"), &record, &number);
+        index.put_member(&record, hasher.place(member), &members::number(hasher));
+        take_from(order, member, before);
+        put_into(order, &record, score);
     }
 
     /// Takes out a member. Returns the score that it had.
@@ -237,8 +258,7 @@ impl<P: Place> SortedSetMut<P> {
         let edges = order.records_from(rank).take(front as usize);
         for record in edges.chain(order.records_from(rank + count - back).take(back as usize)) {
             let hash = hasher.place(record[0]);
-            let found = index.rank_of(record[0], hash, &members::number(hasher));
-            index.remove(found.expect("every member is in both trees"));
+            index.take_member(record[0], hash, &members::number(hasher));
         }
         let gone = order.take_range(rank, count);
         if count > REMOVED_AT_ONCE_MAX {
@@ -252,6 +272,12 @@ impl<P: Place> SortedSetMut<P> {
     }
 
     fn take(&mut self, member: &[u8], score: f64) {
+        if let Stored::Tree(_) = self.place.stored() {
+            let body = self.place.body_mut();
+            let (order, index, _) = body.trees.scored_mut();
+            index.take_member(member, body.hasher.place(member), &members::number(body.hasher));
+            return take_from(order, member, score);
+        }
         let found = self.sorted_set().find(member, score);
         let rank = found.expect("it has this score");
         self.remove_at(rank, 1);
@@ -259,29 +285,23 @@ impl<P: Place> SortedSetMut<P> {
 
     fn put(&mut self, member: &[u8], score: f64) {
         self.grow_for(member);
-        let place = self.sorted_set().find(member, score);
-        let rank = place.expect_err("it is not there");
         let bytes = Score::new(score);
         let record = [member, bytes.bytes()];
-        if !matches!(self.place.stored(), Stored::Tree(_)) {
-            return insert_small(&mut self.place, rank, &record);
-        }
-        let stored = self.place.stored();
-        let Stored::Tree(body) = stored else { unreachable!("just seen") };
-        let in_index = members::find(Source::Tree(body.scored().1), stored, member);
-        let body = self.place.body_mut();
-        let by_hash = members::number(body.hasher);
-        let (order, index, leftovers) = body.trees.scored_mut();
-        order.insert(rank, &record, &number);
-        match in_index {
-            Err(at) => index.insert(at, &record, &by_hash),
-            Ok(at) => {
-                let before = index.get(at).map_or(0, |before| record_bytes(&before));
-                let leftovers = leftovers.as_mut().expect("it was cut off, or it were in both");
-                leftovers.readd(before);
-                index.replace(at, &record, &by_hash);
+        if let Stored::Tree(_) = self.place.stored() {
+            let body = self.place.body_mut();
+            let (hash, by_hash) = (body.hasher.place(member), members::number(body.hasher));
+            let (order, index, leftovers) = body.trees.scored_mut();
+            if let Some(leftovers) = leftovers
+                && let Some(before) = index.record_of(member, hash, &by_hash)
+            {
+                leftovers.readd(record_bytes(&before));
             }
+            index.put_member(&record, hash, &by_hash);
+            return put_into(order, &record, score);
         }
+        let place = self.sorted_set().find(member, score);
+        let rank = place.expect_err("it is not there");
+        insert_small(&mut self.place, rank, &record);
     }
 
     fn grow_for(&mut self, member: &[u8]) {

@@ -12,10 +12,17 @@
 //! clone is a *version*: it stays as it was, for the price of what is changed meanwhile. A node that only one tree has is
 //! changed in place, at the cost of a look at its count.
 
+mod fetch;
+mod seek;
+
 use super::leaf::{Found, Leaf};
 use super::pack::{self, Pack, Record, Records};
 use std::cmp::Ordering;
 use triomphe::Arc;
+
+pub(super) use fetch::Way;
+pub(super) use seek::ByOrder;
+use seek::{ByMember, Seek};
 
 /// Bytes of a leaf; one record alone may have more.
 const LEAF_BYTES_MAX: usize = 2048;
@@ -187,25 +194,14 @@ impl<const W: usize> Tree<W> {
         number_of: &impl Fn(&Record<'_, W>) -> u64,
         mut pass: impl FnMut(&[Child<W>]),
     ) -> Option<(&Leaf<W>, Found)> {
+        let mut seek = ByMember::new(member, number, number_of);
         let mut node = &self.root;
-        let (mut least, mut most) = (0, u64::MAX);
         loop {
             match node {
-                Node::Leaf(leaf) => {
-                    let guess = eighth_of(number, least, most);
-                    return Some((leaf, leaf.find(member, number, guess, number_of)));
-                }
+                Node::Leaf(leaf) => return Some((leaf, seek.find(leaf))),
                 Node::Inner(children) => {
-                    let after = children.partition_point(|child| child.number < number);
-                    if let Some(next) = children.get(after) {
-                        if next.number == number {
-                            return None;
-                        }
-                        most = next.number;
-                    }
-                    let at = after.saturating_sub(1);
+                    let at = seek.child(children)?;
                     pass(&children[..at]);
-                    least = children[at].number;
                     node = &children[at].node;
                 }
             }
@@ -219,10 +215,26 @@ impl<const W: usize> Tree<W> {
         self.count += 1;
         self.bytes += pack::record_bytes(record) as u64;
         if let Some(right) = self.root.insert(rank, record, number, is_last) {
-            let left = std::mem::replace(&mut self.root, Node::Inner(Vec::new()));
-            let (count, bytes) = (self.count - right.count, self.bytes - right.bytes);
-            let left = Child { count, bytes, number: 0, node: Arc::new(left) };
-            self.root = Node::Inner(vec![left, right]);
+            self.grow_root(right);
+        }
+    }
+
+    /// Puts a root above the one that was split.
+    fn grow_root(&mut self, right: Child<W>) {
+        let left = std::mem::replace(&mut self.root, Node::Inner(Vec::new()));
+        let (count, bytes) = (self.count - right.count, self.bytes - right.bytes);
+        let left = Child { count, bytes, number: 0, node: Arc::new(left) };
+        self.root = Node::Inner(vec![left, right]);
+    }
+
+    /// Takes away roots with one child or none.
+    fn shrink_root(&mut self) {
+        while let Node::Inner(children) = &mut self.root
+            && children.len() <= 1
+        {
+            self.root = children
+                .pop()
+                .map_or(Node::Leaf(Leaf::new()), |child| Arc::unwrap_or_clone(child.node));
         }
     }
 
@@ -258,13 +270,7 @@ impl<const W: usize> Tree<W> {
         self.count -= count;
         let mut gone = Vec::new();
         self.bytes -= self.root.remove(rank, count, &mut gone);
-        while let Node::Inner(children) = &mut self.root
-            && children.len() <= 1
-        {
-            self.root = children
-                .pop()
-                .map_or(Node::Leaf(Leaf::new()), |child| Arc::unwrap_or_clone(child.node));
-        }
+        self.shrink_root();
         let sum = |number: fn(&Child<W>) -> u64| gone.iter().map(number).sum();
         let (count, bytes) = (sum(|child| child.count), sum(|child| child.bytes));
         Tree { root: Node::Inner(gone), count, bytes }
@@ -401,11 +407,7 @@ impl<const W: usize> Node<W> {
                     return None;
                 }
                 let kept = if is_last { CHILDREN_MAX } else { children.len() / 2 };
-                let right = children.split_off(kept);
-                let count = right.iter().map(|child| child.count).sum();
-                let bytes = right.iter().map(|child| child.bytes).sum();
-                let number = right[0].number;
-                Some(Child { count, bytes, number, node: Arc::new(Node::Inner(right)) })
+                Some(split_inner(children, kept))
             }
         }
     }
@@ -573,6 +575,15 @@ fn split_leaf<const W: usize>(leaf: &mut Leaf<W>, number: Number<'_, W>) -> Opti
     let right = leaf.split_off(place);
     let (count, bytes) = (right.records().count() as u64, right.size() as u64);
     Some(Child { count, bytes, number, node: Arc::new(Node::Leaf(right)) })
+}
+
+/// Splits an inner node that has too many children.
+fn split_inner<const W: usize>(children: &mut Vec<Child<W>>, kept: usize) -> Child<W> {
+    let right = children.split_off(kept);
+    let count = right.iter().map(|child| child.count).sum();
+    let bytes = right.iter().map(|child| child.bytes).sum();
+    let number = right[0].number;
+    Child { count, bytes, number, node: Arc::new(Node::Inner(right)) }
 }
 
 /// The eighth of the way from `least` to `most` in which a number between them lies.

@@ -13,7 +13,7 @@ use crate::core::commands::table;
 use crate::core::mail::mailbox::Outbox;
 use crate::core::mail::router::Router;
 use crate::core::observe::stats::Stats;
-use crate::core::shard::{LocalShard, Request, numbered, run_read};
+use crate::core::shard::{LocalShard, Request, Seeking, fetch_members, numbered, run_read};
 use crate::core::transact::coalesce::joins;
 use crate::core::transact::spread::Member;
 use crate::core::turn::{Source, StagedRead};
@@ -442,9 +442,14 @@ impl Core {
             let keyspace = &self.shards[usize::from(read.shard)].keyspace;
             keyspace.prefetch_bucket(read.database, read.first_key);
         }
+        let mut seeking = 0;
         for read in &reads {
             let keyspace = &self.shards[usize::from(read.shard)].keyspace;
             keyspace.prefetch_item(read.database, read.first_key);
+            seeking += usize::from(read.command.member_at > 0);
+        }
+        if seeking > 1 {
+            self.fetch_members(&reads);
         }
         for run in reads.chunk_by(|a, b| std::ptr::eq(a.command, b.command)) {
             for read in run {
@@ -459,6 +464,18 @@ impl Core {
         self.turn.reads = reads;
         self.turn.reads.clear();
         self.turn.spans.clear();
+    }
+
+    /// Fetches what those reads will look into that name members.
+    #[inline(never)]
+    fn fetch_members(&self, reads: &[StagedRead]) {
+        let seeking = reads.iter().filter(|read| read.command.member_at > 0);
+        fetch_members(seeking.map(|read| {
+            let keyspace = &self.shards[usize::from(read.shard)].keyspace;
+            let arguments = read.arguments(&self.turn, &self.ring, &self.answers.connections);
+            let StagedRead { command, database, first_key, .. } = *read;
+            Seeking { keyspace, command, database, first_key, arguments }
+        }));
     }
 
     #[inline(always)]

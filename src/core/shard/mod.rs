@@ -46,7 +46,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-pub use run::{numbered, run_operation, run_read, seed_of};
+pub use run::{Seeking, fetch_members, numbered, run_operation, run_read, seed_of};
 
 /// Who waits for a request.
 #[derive(Clone, Copy)]

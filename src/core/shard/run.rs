@@ -14,9 +14,12 @@ use crate::refusal::Outcome;
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::batch::{Batch, Operation};
-use ringraft_shards::keyspace::{Edit, KeyHash, Keyspace};
+use ringraft_shards::ids::DatabaseIndex;
+use ringraft_shards::keyspace::{Edit, Key, KeyHash, Keyspace};
 use ringraft_shards::serve;
 use ringraft_shards::stamp::{Answer as Told, Stamp, StampReader, Stamped};
+use ringraft_shards::value::spot::{Spot, step_all};
+use smallvec::SmallVec;
 use std::iter::Peekable;
 use std::time::Instant;
 
@@ -32,6 +35,12 @@ impl LocalShard {
         for start in (0..batch.count()).step_by(READS_PER_STAGE) {
             let end = batch.count().min(start + READS_PER_STAGE);
             prefetch(&self.keyspace, (start..end).map(|i| batch.operation(i).0));
+            let keyspace = &self.server.keyspace;
+            let commands = (start..end).map(|i| (i, numbered(batch.operation(i).0.command())));
+            let seeking = commands.filter(|(_, command)| command.member_at > 0);
+            fetch_members(
+                seeking.map(|(i, command)| Seeking::of(keyspace, command, batch.operation(i))),
+            );
             for i in start..end {
                 let (operation, arguments) = batch.operation(i);
                 let command = numbered(operation.command());
@@ -84,6 +93,11 @@ impl LocalShard {
         let mut clock = Instant::now();
         for stage in set.order.chunks(READS_PER_STAGE) {
             prefetch(&self.keyspace, stage.iter().map(|waiting| fetch(waiting).0));
+            let seeking = stage.iter().filter(|waiting| waiting.who.command.member_at > 0);
+            if seeking.clone().nth(1).is_some() {
+                let keyspace = &self.server.keyspace;
+                fetch_members(seeking.map(|it| Seeking::of(keyspace, it.who.command, fetch(it))));
+            }
             for run in stage.chunk_by(|a, b| std::ptr::eq(a.who.command, b.who.command)) {
                 for waiting in run {
                     let (operation, arguments) = fetch(waiting);
@@ -290,6 +304,45 @@ fn prefetch<'a>(keyspace: &Keyspace, operations: impl Iterator<Item = &'a Operat
     for operation in operations {
         keyspace.prefetch_item(operation.database(), operation.first_key());
     }
+}
+
+/// A request that names a member of the collection of its first key.
+pub struct Seeking<'a> {
+    /// Where the collection is.
+    pub keyspace: &'a Keyspace,
+    /// Knows which argument is the member.
+    pub command: &'static Command,
+    /// The collection's database.
+    pub database: DatabaseIndex,
+    /// Hash of its key.
+    pub first_key: KeyHash,
+    /// The request's.
+    pub arguments: Arguments<'a>,
+}
+
+impl<'a> Seeking<'a> {
+    fn of(
+        keyspace: &'a Keyspace,
+        command: &'static Command,
+        (operation, arguments): (&Operation, Arguments<'a>),
+    ) -> Seeking<'a> {
+        let (database, first_key) = (operation.database(), operation.first_key());
+        Seeking { keyspace, command, database, first_key, arguments }
+    }
+
+    fn spot(&self) -> Option<Spot<'a>> {
+        let key = Key::new(self.arguments.get(self.command.keys.first)?, self.first_key);
+        let member = self.arguments.get(self.command.member_at.into())?;
+        self.keyspace.spot_of(self.database, &key, member)
+    }
+}
+
+/// Fetches what some requests will look into.
+#[inline(never)]
+pub fn fetch_members<'a>(requests: impl Iterator<Item = Seeking<'a>>) {
+    let spots = requests.filter_map(|request| request.spot());
+    let mut spots: SmallVec<[Spot<'a>; READS_PER_STAGE]> = spots.collect();
+    step_all(&mut spots);
 }
 
 #[inline]
