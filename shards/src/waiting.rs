@@ -222,29 +222,54 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
         }
     }
 
-    /// Whom to serve in `round` behind something that may give `key` up to `count` elements. `None`: nobody.
-    pub fn declare(&mut self, key: &WaitKey, count: usize, round: Round) -> Option<Declaration> {
-        let queue = self.queues.get_mut(key)?;
+    /// Whom [`Waiters::declare`] would serve, and whether there would be more to do once that is known.
+    ///
+    /// Some of them may need nothing of this key when their turn has come: they may find something at another key, or an
+    /// entry under way serves them. The next ones are served too then, as if those had never waited.
+    fn chosen(&self, key: &WaitKey, count: usize, round: Round) -> (Vec<Ticket>, bool) {
+        let Some(queue) = self.queues.get(key) else { return (Vec::new(), false) };
         let from = match queue.meant {
             Some((other, last)) if other == round => Ticket(last.0 + 1),
             _ => Ticket(0),
         };
+        let (mut chosen, mut takers) = (Vec::new(), 0);
+        let mut following = queue.tickets.range(from..);
+        while takers < count && chosen.len() < DECLARED_PER_OPERATION_MAX {
+            let Some(&ticket) = following.next() else { break };
+            let waiter = &self.open[&ticket];
+            takers += usize::from(waiter.round.is_none() && waiter.keys.len() == 1);
+            chosen.push(ticket);
+        }
+        (chosen, takers < count && following.next().is_some())
+    }
+
+    /// Those whom an operation would serve that [`Waiters::declare`] is asked for next; the first of them may have been declared
+    /// for this key by the same round.
+    pub fn to_be_served(&self, key: &WaitKey, count: usize, round: Round) -> Vec<&W> {
+        let Some(last) = self.chosen(key, count, round).0.pop() else { return Vec::new() };
+        let all = self.queues[key].tickets.range(..=last);
+        all.map(|ticket| &self.open[ticket].what).collect()
+    }
+
+    /// Whom to serve in `round` behind something that may give `key` up to `count` elements. `None`: nobody.
+    pub fn declare(&mut self, key: &WaitKey, count: usize, round: Round) -> Option<Declaration> {
+        let (chosen, has_more) = self.chosen(key, count, round);
+        let queue = self.queues.get_mut(key)?;
+        queue.again |= has_more;
+        if let Some(&last) = chosen.last() {
+            queue.meant = Some((round, last));
+        }
+        let last = queue.meant.filter(|(other, _)| *other == round)?.1;
         let mut declared = Vec::new();
         let mut is_behind = false;
-        let mut following = queue.tickets.range(from..);
-        for &ticket in following.by_ref().take(count.min(DECLARED_PER_OPERATION_MAX)) {
-            let waiter = &self.open[&ticket];
-            if waiter.round != Some(round) {
+        for ticket in chosen {
+            let before = self.open[&ticket].round;
+            if before != Some(round) {
                 // Whether an entry under way serves it is not known yet.
-                is_behind |= waiter.round.is_some();
+                is_behind |= before.is_some();
                 declared.push(ticket);
+                self.note(round, ticket);
             }
-            queue.meant = Some((round, ticket));
-        }
-        queue.again |= count > DECLARED_PER_OPERATION_MAX && following.next().is_some();
-        let last = queue.meant.filter(|(other, _)| *other == round)?.1;
-        for &ticket in &declared {
-            self.note(round, ticket);
         }
         Some(Declaration { tickets: declared, last, is_behind })
     }
@@ -528,6 +553,23 @@ mod tests {
         waiters.served(both);
         assert_eq!(waiters.settle(round).keys, [key("b")]);
         assert!(!waiters.is_awaited(&key("a")) && waiters.is_awaited(&key("b")));
+    }
+
+    #[test]
+    fn who_may_need_nothing_of_a_key_is_in_nobody_s_way() {
+        let mut waiters = Waiting::default();
+        let both = wait(&mut waiters, 1, &["a", "b"]);
+        let (second, third) = (wait(&mut waiters, 2, &["a"]), wait(&mut waiters, 3, &["a"]));
+        // The first may find something at the other key.
+        let round = waiters.next_round();
+        assert_eq!(waiters.declare(&key("a"), 1, round), declaration(&[both, second]));
+        // The entry under way may serve both.
+        let later = waiters.next_round();
+        let all = Declaration { tickets: vec![both, second, third], last: third, is_behind: true };
+        assert_eq!(waiters.declare(&key("a"), 1, later), Some(all));
+        waiters.served(both);
+        waiters.served(second);
+        assert!(waiters.settle(round).keys.len() == 1 && waiters.has_served(later));
     }
 
     #[test]

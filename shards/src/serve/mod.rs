@@ -28,6 +28,7 @@ mod follow;
 mod part;
 mod reads;
 mod sets;
+pub mod waits;
 
 pub use entries::{Minded, apply, mind_clock, propose};
 pub use fate::{give_up, note_role, polled, settle};
@@ -42,8 +43,8 @@ use crate::clock::ShardClock;
 use crate::ids::{DatabaseIndex, Index, NodeId, ShardId, Term};
 use crate::keyspace::Keyspace;
 use crate::raft::{CommittedEntry, Group, Proposal, ProposeError};
-use crate::transaction::{Fetch, LockSet, Participant, ParticipantOutput};
-use crate::waiting::Round;
+use crate::transaction::{Fetch, LockSet, Participant, ParticipantOutput, TransactionId};
+use crate::waiting::{Round, WaitKey};
 use follow::Following;
 use reads::Reads;
 use sets::Flight;
@@ -111,6 +112,12 @@ pub trait Host: Sized {
     fn who(kept: &Self::Kept) -> Self::Who;
     /// Gathers a request that need not wait any more.
     fn admit(&mut self, kept: Self::Kept, turn: &mut Self::Turn<'_>);
+
+    /// Locks may be free: serves those who wait for keys that were held, before others are let in. See
+    /// [`waits::serve_postponed`].
+    fn serve_postponed(&mut self);
+    /// Does anybody wait for a key?
+    fn awaits_any(&self) -> bool;
 
     /// Is what a guard watches as it was? Ends the interest in it.
     fn resolve(&mut self, guard: &Self::Guard, now_ms: i64) -> bool;
@@ -219,6 +226,10 @@ pub struct Server<H: Host> {
     pub participant: Participant<H::Ask, H::Found, H::Kept>,
     /// What they want done.
     pub wanted: Wanted<H>,
+    /// Keys that have something for those who wait, and that a transaction holds: they are served when it is over.
+    pub postponed: Vec<WaitKey>,
+    /// Transactions that hold their locks, and are still to read, in the order of what is let in at present.
+    unread: Vec<TransactionId>,
     /// Sets that served waiting commands and are done with.
     pub settled: Vec<Round>,
     // Boxed: a set changes hands six times on its way.
@@ -249,6 +260,8 @@ impl<H: Host> Server<H> {
             clock: ShardClock::new(last_time_ms),
             participant: Participant::new(id),
             wanted: Wanted::<H>::default(),
+            postponed: Vec::new(),
+            unread: Vec::new(),
             settled: Vec::new(),
             sets: VecDeque::new(),
             flights: VecDeque::new(),

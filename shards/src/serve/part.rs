@@ -43,6 +43,9 @@ pub fn transact<H: Host>(
 ) -> bool {
     let any = !host.server().wanted.is_empty();
     while !host.server().wanted.is_empty() {
+        if !host.server().postponed.is_empty() {
+            host.serve_postponed();
+        }
         transact_once(host, messages, turn);
     }
     any
@@ -56,6 +59,14 @@ fn transact_once<H: Host>(
     let wanted = std::mem::take(&mut host.server_mut().wanted);
     let serves = host.server().serves();
     assert!(serves || wanted.records.is_empty(), "records are a leader's");
+    let is_awaited = !host.server().postponed.is_empty() || host.awaits_any();
+    if is_awaited {
+        let unread = wanted.next.iter().filter_map(|next| match next {
+            Next::Fetch(fetch) => Some(fetch.id),
+            Next::Admit(_) => None,
+        });
+        host.server_mut().unread.extend(unread);
+    }
     for next in wanted.next {
         match next {
             Next::Admit(kept) if serves => host.admit(kept, turn),
@@ -63,9 +74,13 @@ fn transact_once<H: Host>(
                 let leader = host.server().group.leader();
                 host.fail_kept(kept, Fate::NotLeader { leader }, turn);
             }
-            Next::Fetch(fetch) => host.gather_fetch(fetch),
+            Next::Fetch(fetch) => {
+                host.server_mut().unread.retain(|id| *id != fetch.id);
+                host.gather_fetch(fetch);
+            }
         }
     }
+    debug_assert!(host.server().unread.is_empty(), "all of them were let in");
     for record in wanted.records {
         host.gather_record(&record);
     }

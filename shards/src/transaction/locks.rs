@@ -101,6 +101,14 @@ impl Row {
         }
     }
 
+    /// Is one of them granted, but for these?
+    fn is_taken(&self, but: &[TransactionId]) -> bool {
+        match self {
+            Row::Few(row) => row.iter().any(|waiter| waiter.granted && !but.contains(&waiter.id)),
+            Row::Many(many) => many.granted.iter().any(|id| !but.contains(id)),
+        }
+    }
+
     fn insert(&mut self, waiter: Waiter) {
         match self {
             Row::Few(row) if row.len() < FEW_MAX => insert_sorted(row, waiter),
@@ -262,6 +270,11 @@ impl LockTable {
     /// Does a granted exclusive lock cover this key?
     pub(super) fn is_held(&self, key: u64) -> bool {
         self.whole.is_held() || self.keys.get(&key).is_some_and(Row::is_held)
+    }
+
+    /// Does a granted lock of any kind cover this key, but for those of these?
+    pub(super) fn is_taken(&self, key: u64, but: &[TransactionId]) -> bool {
+        self.whole.is_taken(but) || self.keys.get(&key).is_some_and(|row| row.is_taken(but))
     }
 
     /// Does a granted exclusive lock cover any key?

@@ -262,6 +262,11 @@ impl<F, V, W> Participant<F, V, W> {
         self.locks.is_any_held()
     }
 
+    /// Has a transaction locked this key, in whatever way? Those of `unread` do not count: they have not read it yet.
+    pub fn is_taken(&self, key: u64, unread: &[TransactionId]) -> bool {
+        self.locks.is_taken(key, unread)
+    }
+
     /// Does this transaction hold its locks here, with nothing prepared?
     pub fn holds(&self, id: TransactionId) -> bool {
         self.held.get(&id).is_some_and(|held| matches!(held.stage, Stage::Granted))

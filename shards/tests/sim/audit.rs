@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use crate::queues::Served;
 use raft::eraftpb::MessageType;
 use ringraft_shards::ids::NodeId;
 use ringraft_shards::raft::{CommittedEntry, EntryKind, PeerMessage};
@@ -39,6 +40,8 @@ pub struct Audit {
     acknowledged: HashMap<(u16, u64), u64>,
     /// Nodes whose directory was emptied: what they said before is not theirs any more.
     wiped: HashSet<u64>,
+    /// Who was served what by the queues.
+    pub served: Served,
     /// Greatest commit index known to anybody.
     committed: HashMap<u16, u64>,
 }
@@ -127,6 +130,11 @@ impl Audit {
     pub fn executed(&mut self, operation: u64) {
         self.executions += HINT_STEP;
         self.hints.insert(operation, self.executions);
+    }
+
+    /// Operations whose effects are in some state.
+    pub fn happened(&self) -> &HashSet<u64> {
+        &self.happened
     }
 
     /// An operation has read a state that holds operations up to this one.

@@ -9,11 +9,18 @@ use crate::command::{Command, Condition, KeyNumber, Reply};
 use crate::counts::Count;
 use crate::machine::{key_name, shard_of};
 use crate::plan::Plan;
+use crate::queues::{self, Told};
 use crate::request::{Answer, Request, Result};
 use crate::schedule::{Core, Event};
 
 /// Tries of one command go on for so long.
 const PATIENCE_US: u64 = 600_000;
+
+/// Classes of keys: registers, counters, lists, queues.
+const CLASSES: u8 = 4;
+const QUEUES: u8 = 3;
+/// As many queues are used, so that clients meet there.
+const QUEUES_MAX: u64 = 3;
 
 /// The keys of a run.
 pub struct Keys {
@@ -24,13 +31,24 @@ pub struct Keys {
 
 impl Keys {
     fn new(plan: &Plan) -> Keys {
-        let count = plan.keys_per_class * 3;
+        let count = plan.keys_per_class * CLASSES;
         let shards = (0..count).map(|key| shard_of(&key_name(key), plan.shards)).collect();
         Keys { shards, per_class: plan.keys_per_class }
     }
 
+    /// All that are read in the end.
     pub fn all(&self) -> std::ops::Range<KeyNumber> {
-        0..self.shards.len() as u8
+        0..QUEUES * self.per_class
+    }
+
+    /// All queues.
+    pub fn queues(&self) -> std::ops::Range<KeyNumber> {
+        QUEUES * self.per_class..CLASSES * self.per_class
+    }
+
+    fn any_queue(&self, chance: &mut Random) -> KeyNumber {
+        let count = QUEUES_MAX.min(u64::from(self.per_class));
+        QUEUES * self.per_class + chance.below(count) as u8
     }
 
     pub fn shard(&self, key: KeyNumber) -> u16 {
@@ -68,6 +86,8 @@ struct Pending {
 }
 
 struct Client {
+    /// It pushes to queues, and waits for them.
+    is_of_queues: bool,
     /// It reads, and loses little time over a node that does not answer: so it notices what others have written.
     reads_only: bool,
     pending: Option<Pending>,
@@ -100,7 +120,9 @@ pub struct Clients {
 
 impl Clients {
     pub fn new(plan: &Plan) -> Clients {
+        let all = plan.clients + plan.queue_clients;
         let client = |number: usize| Client {
+            is_of_queues: (plan.clients..all).contains(&number),
             reads_only: number % 3 == 1,
             pending: None,
             leaders: vec![1; usize::from(plan.shards)],
@@ -110,7 +132,7 @@ impl Clients {
         };
         Clients {
             keys: Keys::new(plan),
-            clients: (0..=plan.clients).map(client).collect(),
+            clients: (0..=all).map(client).collect(),
             history: Vec::new(),
             attempts: 0,
             nodes: (1..=plan.nodes).collect(),
@@ -148,7 +170,8 @@ impl Clients {
 
     /// The history for the checker.
     pub fn history(&self, core: &Core) -> Vec<Operation> {
-        let kept = self.history.iter().filter(|record| !record.refused);
+        let judged = |record: &&Record| !record.refused && !record.operation.command.is_queue();
+        let kept = self.history.iter().filter(judged);
         let hinted = |record: &Record| {
             let mut operation = record.operation.clone();
             let is_done = operation.outcome != Outcome::Unknown;
@@ -156,6 +179,17 @@ impl Clients {
             operation
         };
         kept.map(hinted).collect()
+    }
+
+    /// What the clients of queues were told.
+    pub fn told(&self) -> impl Iterator<Item = Told<'_>> {
+        let all = self.history.iter().filter(|record| record.operation.command.is_queue());
+        all.map(|Record { operation, refused }| Told {
+            operation: operation.number,
+            command: &operation.command,
+            outcome: &operation.outcome,
+            is_refused: *refused,
+        })
     }
 
     /// A client goes on: with its command, or with a new one.
@@ -298,6 +332,9 @@ impl Clients {
         }
         let number = self.history.len() as u64 + 1;
         let (keys, chance) = (&self.keys, &mut state.chance);
+        if state.is_of_queues {
+            return Some(queue_command(keys, number, chance));
+        }
         let value = format!("v{number}").into_bytes();
         let element = format!("{number:05}").into_bytes();
         let several = chance.below(100) < core.plan.multi_key_percent;
@@ -360,5 +397,29 @@ impl Clients {
                 }
             },
         })
+    }
+}
+
+/// What a client of queues does next.
+fn queue_command(keys: &Keys, operation: u64, chance: &mut Random) -> Command {
+    let key = keys.any_queue(chance);
+    let mut others: Vec<KeyNumber> = vec![key];
+    for _ in 0..2 {
+        let other = keys.any_queue(chance);
+        if !others.contains(&other) {
+            others.push(other);
+        }
+    }
+    let push = |key: KeyNumber| Command::Push(key, queues::element(operation, key));
+    match chance.below(100) {
+        0..27 => push(key),
+        27..35 => Command::Exec(others.into_iter().map(push).collect()),
+        which => {
+            others.retain(|other| keys.shard(*other) == keys.shard(key));
+            match others[..] {
+                [from, to, ..] if which < 55 => Command::Move(from, to),
+                _ => Command::Pop(others),
+            }
+        }
     }
 }

@@ -37,6 +37,12 @@ pub enum Command {
         to: KeyNumber,
         replace: bool,
     },
+    /// Answers how many elements there are then.
+    Push(KeyNumber, Vec<u8>),
+    /// Waits for the first element of the first of these queues that has one; answers it, or nil when its time is over.
+    Pop(Vec<KeyNumber>),
+    /// The same of one queue, and pushes the element to another.
+    Move(KeyNumber, KeyNumber),
     /// MULTI/EXEC: all of these, alone.
     Exec(Vec<Command>),
 }
@@ -62,6 +68,20 @@ impl Command {
         }
     }
 
+    /// Is it one of those that push to queues and wait for them? They have a judge of their own.
+    pub fn is_queue(&self) -> bool {
+        match self {
+            Command::Push(..) | Command::Pop(_) | Command::Move(..) => true,
+            Command::Exec(commands) => commands.iter().all(Command::is_queue),
+            _ => false,
+        }
+    }
+
+    /// May it wait?
+    pub fn waits(&self) -> bool {
+        matches!(self, Command::Pop(_) | Command::Move(..))
+    }
+
     /// Its keys, each once, and whether it may write them.
     pub fn access(&self) -> Vec<(KeyNumber, bool)> {
         let mut all: Vec<(KeyNumber, bool)> = match self {
@@ -84,12 +104,15 @@ impl Command {
             | Command::Set(key, ..)
             | Command::Exchange(key, _)
             | Command::Increment(key)
-            | Command::Append(key, _) => vec![*key],
-            Command::Delete(keys) | Command::MGet(keys) => keys.clone(),
+            | Command::Append(key, _)
+            | Command::Push(key, _) => vec![*key],
+            Command::Delete(keys) | Command::MGet(keys) | Command::Pop(keys) => keys.clone(),
             Command::MSet(pairs) | Command::MSetAbsent(pairs) => {
                 pairs.iter().map(|(key, _)| *key).collect()
             }
-            Command::Rename(from, to) | Command::Copy { from, to, .. } => vec![*from, *to],
+            Command::Rename(from, to)
+            | Command::Copy { from, to, .. }
+            | Command::Move(from, to) => vec![*from, *to],
             Command::Exec(commands) => commands.iter().flat_map(Command::keys).collect(),
         }
     }
@@ -128,6 +151,9 @@ impl std::fmt::Display for Command {
             Command::Copy { from, to, replace } => {
                 write!(f, "COPY k{from} k{to}{}", if *replace { " REPLACE" } else { "" })
             }
+            Command::Push(key, element) => write!(f, "PUSH k{key} {}", text(element)),
+            Command::Pop(list) => write!(f, "BPOP{}", keys(list)),
+            Command::Move(from, to) => write!(f, "BMOVE k{from} k{to}"),
             Command::Exec(commands) => {
                 let all: Vec<String> = commands.iter().map(|one| one.to_string()).collect();
                 write!(f, "EXEC[{}]", all.join("; "))

@@ -11,6 +11,10 @@ fn only(seed: u64, flaw: Flaw, kinds: &[Kind]) -> Plan {
     }
     plan.flaw = flaw;
     plan.lease = matches!(flaw, Flaw::UncheckedLease | Flaw::DriftingClocks);
+    plan.queue_clients = match flaw {
+        Flaw::ServedAgain | Flaw::EndedTooSoon | Flaw::Overtaking | Flaw::Untended => 8,
+        _ => plan.queue_clients,
+    };
     plan.multi_key_percent = match flaw {
         Flaw::UnconfirmedReads | Flaw::UncheckedLease | Flaw::DriftingClocks => 10,
         _ => 50,
@@ -38,6 +42,10 @@ const VARIANTS: &[(Flaw, u64, &[Kind])] = {
         (Flaw::ForgottenVote, 400, &[Kill, Power, Loss]),
         (Flaw::UncheckedDirectory, 50, &[Wipe]),
         (Flaw::UnfencedNodes, 50, &[Membership]),
+        (Flaw::ServedAgain, 50, &[]),
+        (Flaw::EndedTooSoon, 50, &[]),
+        (Flaw::Overtaking, 50, &[]),
+        (Flaw::Untended, 50, &[]),
     ]
 };
 

@@ -6,7 +6,7 @@ use ringraft_shards::keyspace::{Edit, Expiry, Key, KeyHasher, StringForm, View};
 use ringraft_shards::slot::{Slot, SlotScheme};
 
 use crate::command::{Command, Condition, KeyNumber, Reply};
-use crate::values;
+use crate::{queues, values};
 
 /// The database that all clients use.
 pub const DATABASE: DatabaseIndex = DatabaseIndex(0);
@@ -22,6 +22,12 @@ pub const FLEETING: u16 = 13;
 pub const TURN_BACK: u16 = 14;
 /// A transaction reads: beside an entry, never in one.
 pub const FETCH: u16 = 15;
+const PUSH: u16 = 16;
+const POP: u16 = 17;
+/// Waits at its first key.
+pub const MOVE: u16 = 18;
+/// Serves commands that wait.
+pub const SERVE: u16 = 19;
 
 /// Which operation does this: its first argument says it.
 pub fn operation_of(arguments: Arguments<'_>) -> u64 {
@@ -42,6 +48,9 @@ fn number(command: &Command) -> u16 {
         Command::Rename(..) => 10,
         Command::Copy { .. } => 11,
         Command::Exec(_) => EXEC,
+        Command::Push(..) => PUSH,
+        Command::Pop(_) => POP,
+        Command::Move(..) => MOVE,
     }
 }
 
@@ -67,7 +76,9 @@ fn push(out: &mut OwnedArguments, command: &Command) {
     let mut key = |key: &KeyNumber| out.push(&key_name(*key));
     match command {
         Command::Get(name) | Command::Increment(name) => key(name),
-        Command::Exchange(name, value) | Command::Append(name, value) => {
+        Command::Exchange(name, value)
+        | Command::Append(name, value)
+        | Command::Push(name, value) => {
             key(name);
             out.push(value);
         }
@@ -84,14 +95,18 @@ fn push(out: &mut OwnedArguments, command: &Command) {
                 }
             }
         }
-        Command::Delete(names) | Command::MGet(names) => names.iter().for_each(key),
+        Command::Delete(names) | Command::MGet(names) | Command::Pop(names) => {
+            names.iter().for_each(key);
+        }
         Command::MSet(pairs) | Command::MSetAbsent(pairs) => {
             for (name, value) in pairs {
                 out.push(&key_name(*name));
                 out.push(value);
             }
         }
-        Command::Rename(from, to) => [from, to].into_iter().for_each(key),
+        Command::Rename(from, to) | Command::Move(from, to) => {
+            [from, to].into_iter().for_each(key);
+        }
         Command::Copy { from, to, replace } => {
             [from, to].into_iter().for_each(key);
             if *replace {
@@ -219,6 +234,10 @@ pub fn run(edit: &mut Edit<'_>, number: u16, arguments: Arguments<'_>) -> Reply 
             let mut replies = Vec::new();
             each(arguments, |number, arguments| replies.push(run(edit, number, arguments)));
             Reply::List(replies)
+        }
+        PUSH => {
+            let key = keyed(hasher, arguments.at(0));
+            Reply::Integer(queues::push(edit, &key, arguments.at(1)))
         }
         FLEETING => {
             let key = keyed(hasher, arguments.at(0));

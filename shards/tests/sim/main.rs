@@ -20,6 +20,7 @@ mod network;
 mod node;
 mod operator;
 mod plan;
+mod queues;
 mod registry;
 mod replica;
 mod request;

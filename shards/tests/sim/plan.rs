@@ -29,6 +29,14 @@ pub enum Flaw {
     UncheckedDirectory,
     /// Nodes that were removed are spoken to as before.
     UnfencedNodes,
+    /// Whom an entry has served meanwhile a later one serves again.
+    ServedAgain,
+    /// A wait ends in vain while an entry is under way that may serve it.
+    EndedTooSoon,
+    /// Who waits is not served right behind the write that fills the key.
+    Overtaking,
+    /// What fills a key unnamed is not noticed.
+    Untended,
 }
 
 macro_rules! kinds {
@@ -82,6 +90,8 @@ pub struct Plan {
     pub nodes: u64,
     pub shards: u16,
     pub clients: usize,
+    /// Clients beside those that push to queues and wait for them.
+    pub queue_clients: usize,
     /// Keys of each class: registers, counters, lists.
     pub keys_per_class: u8,
     /// Faults and new commands end after so long.
@@ -126,6 +136,7 @@ impl Plan {
             nodes: if chance.below(5) == 0 { 5 } else { 3 },
             shards: 2 + chance.below(3) as u16,
             clients: 3 + chance.below(5) as usize,
+            queue_clients: Random::new(mix(seed ^ 0x7175_6575)).below(6) as usize,
             keys_per_class: 2 + chance.below(4) as u8,
             duration_us: 800_000 + chance.below(1_700_000),
             fault_every_us: [50_000, 150_000, 400_000][chance.below(3) as usize],

@@ -25,7 +25,7 @@ use crate::node::{Input, TICK_US};
 use crate::plan::Flaw;
 use crate::request::Answer;
 use crate::schedule::Core;
-use crate::serve::{TransactionMessage, Turn, fleeting::Fleeting};
+use crate::serve::{TransactionMessage, Turn, blocked::Blocks, fleeting::Fleeting};
 use crate::snapshots::{self, Cutting};
 use crate::transfer::{Incoming, Outgoing};
 
@@ -104,6 +104,8 @@ pub struct Running {
     /// Was the last attempt to turn time back refused?
     pub turn_refused: bool,
     pub fleeting: Fleeting,
+    /// Commands that wait.
+    pub blocks: Blocks,
     writes: BTreeMap<u64, Write>,
     reported: u64,
     file_action: Option<FileAction>,
@@ -197,6 +199,7 @@ impl Replica {
             jumps: 0,
             turn_refused: false,
             fleeting: Fleeting::default(),
+            blocks: Blocks::default(),
             writes: BTreeMap::new(),
             reported: 0,
             file_action: None,

@@ -143,9 +143,11 @@ impl Running {
             core.audit.fail(|| format!("a snapshot at {} was never stored", point.index));
             return Ok(());
         };
-        self.server.keyspace = Keyspace::new(KeyHasher::new(HASH_SEED));
+        let mut fresh = Keyspace::new(KeyHasher::new(HASH_SEED));
         let mut time_ms = 0;
-        let read = read(bytes, &mut self.server.keyspace, &mut time_ms)?;
+        let read = read(bytes, &mut fresh, &mut time_ms)?;
+        fresh.take_watches(&mut self.server.keyspace);
+        self.server.keyspace = fresh;
         (self.server.clock, self.fleeting) = (ShardClock::new(time_ms), Default::default());
         assert_eq!(read, *point, "the header says what was offered");
         self.cutting = None;

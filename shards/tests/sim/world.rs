@@ -8,8 +8,10 @@ use ringraft_shards::random::Random;
 use crate::checker;
 use crate::client::Clients;
 use crate::counts::{Count, Counts};
+use crate::machine::DATABASE;
 use crate::node::{Input, Node};
 use crate::plan::{Flaw, Kind, Plan};
+use crate::queues;
 use crate::registry::Registry;
 use crate::schedule::{Core, Event};
 
@@ -85,6 +87,7 @@ impl World {
             }
         }
         self.compare()?;
+        self.judge_queues()?;
         checker::check(&self.clients.history(&self.core))
     }
 
@@ -253,6 +256,20 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// In the end every element is accounted for.
+    fn judge_queues(&self) -> Result<(), String> {
+        let mut left = Vec::new();
+        for key in self.clients.keys.queues() {
+            let shard = self.clients.keys.shard(key);
+            let replica = &self.core.registry.shard(usize::from(shard)).replicas[0];
+            let running = self.nodes[&replica.node.0].replicas[usize::from(shard)].running.as_ref();
+            let keyspace = &running.expect("all are up").server.keyspace;
+            left.extend(queues::elements(&keyspace.view(DATABASE, 0), key));
+        }
+        let audit = &self.core.audit;
+        audit.served.judge(self.clients.told(), audit.happened(), left)
     }
 
     pub fn counts(&self) -> &Counts {

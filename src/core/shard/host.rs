@@ -19,7 +19,7 @@ use ringraft_shards::batch::{Batch, BatchBuilder};
 use ringraft_shards::ids::{DatabaseIndex, Index, NodeId};
 use ringraft_shards::keyspace::{Key, KeyHash};
 use ringraft_shards::raft::{CommittedEntry, ProposeError};
-use ringraft_shards::serve::{Certainty, Fate, Host, Server};
+use ringraft_shards::serve::{Certainty, Fate, Host, Server, waits};
 use ringraft_shards::transaction::{Fetch, LockSet, NO_LEADER, Record};
 use std::time::Instant;
 
@@ -151,8 +151,16 @@ impl Host for LocalShard {
         turn.answers.write(origin, |out| Reply::new(out, origin.protocol).null_array());
     }
 
+    fn serve_postponed(&mut self) {
+        waits::serve_postponed(self);
+    }
+
+    fn awaits_any(&self) -> bool {
+        !self.waiters.is_empty()
+    }
+
     fn forget_served(&mut self, set: &mut Set) {
-        LocalShard::forget_served(self, set);
+        waits::forget_served(self, set);
     }
 
     #[inline(always)]

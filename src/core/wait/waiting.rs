@@ -1,10 +1,7 @@
 //! A shard as commands wait for its keys (BLPOP and its kin), and how they are served through its log.
 //!
-//! Who waits is memory of the leader (`ringraft_shards::waiting`); what is logged is an operation that *serves*: it
-//! carries the waiting commands that the entry does not know yet, and the key to serve them at. The first try
-//! of a command is such an operation at its place in the order; behind every write that names an awaited key
-//! stands another. What fills a key unnamed (SWAPDB, a transaction over several shards) is noticed when it is
-//! applied, and served by the next entry.
+//! What is done when, and how it is logged, is the engine's (`ringraft_shards::serve::waits`); here is which commands
+//! wait for what, and how their clients are answered.
 
 use crate::commands::stream_read;
 use crate::commands::{Arity, Call, Command, Fill, Group, Keys, Run, TimeoutAt};
@@ -12,18 +9,15 @@ use crate::core::client::answers::{Answers, Origin, Target};
 use crate::core::cluster::relay::UNSURE;
 use crate::core::commands::{Row, table, write};
 use crate::core::observe::stats::Stats;
-use crate::core::shard::{LocalShard, Request, Set, numbered, run_operation};
+use crate::core::shard::{Caller, LocalShard, Request, numbered, run_operation, seed_of};
 use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
-use ringraft_shards::batch::BatchBuilder;
 use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::{Edit, Key, KeyHash, Value, View};
 use ringraft_shards::limits::DATABASE_COUNT;
-use ringraft_shards::stamp::Stamp;
-use ringraft_shards::waiting::{
-    self, Declaration, Declared, Ending, Round, Ticket, WaitKey, WaitKind, of_key,
-};
+use ringraft_shards::serve::waits::{self, Serving, Waits};
+use ringraft_shards::waiting::{self, Declared, Ending, Ticket, WaitKey, WaitKind, of_key};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -31,14 +25,10 @@ use std::sync::Arc;
 /// Rows of this file.
 pub const COMMANDS: &[Row] = &[serve_row()];
 
-const SERVE: &str = "serve-waiting";
-
 const fn serve_row() -> Row {
-    let mut row = write(SERVE, Arity::AtLeast(2), Keys::NONE, unreachable_serve).internal().about(
-        Group::Generic,
-        "7.2.0",
-        "Serves commands that wait for a key.",
-    );
+    let mut row = write(waits::SERVE, Arity::AtLeast(2), Keys::NONE, unreachable_serve)
+        .internal()
+        .about(Group::Generic, "7.2.0", "Serves commands that wait for a key.");
     row.run = Run::Serve;
     row
 }
@@ -71,9 +61,8 @@ impl End {
 }
 
 const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
-/// Bits of how a declared command is answered: in RESP3; and that its stamp stands before its arguments.
+/// How a declared command is answered: in RESP3.
 const RESP3: u8 = 1;
-const STAMPED: u8 = 2;
 
 /// What clients are told whose shard is led by another node now.
 pub const FORCED: &str =
@@ -151,27 +140,12 @@ impl LocalShard {
         };
         let (command, database) = (request.command, request.database);
         let keys = awaited_keys(command, database, request.arguments);
-        for key in &keys {
-            self.keyspace.start_awaiting(key.database, &key.bytes);
-        }
         let arguments = OwnedArguments::copy(request.arguments);
         let waiting = Waiting { command, origin: request.origin, database, arguments };
-        self.open_set();
-        let round = self.round();
-        let ticket = self.waiters.open((request.origin.core, number), keys, waiting, round);
-        self.gather_serve(
-            b"",
-            Declaration { tickets: vec![ticket], last: ticket, is_behind: false },
-        );
+        waits::begin(self, (request.origin.core, number), keys, waiting);
         // BLMOVE fills a key as others do.
         let sources = command.wait.and_then(|wait| wait.sources).unwrap_or(usize::MAX);
         self.serve_keys(request, sources);
-    }
-
-    /// The round of the newest set.
-    fn round(&mut self) -> Round {
-        let set = self.server.newest_set();
-        *set.round.get_or_insert_with(|| self.waiters.next_round())
     }
 
     /// Puts an operation behind a write, in the same set, that serves those who wait for what it may have filled.
@@ -213,72 +187,9 @@ impl LocalShard {
                 false => request.database.0..request.database.0 + 1,
             };
             for database in databases.map(DatabaseIndex) {
-                let keys = self.waiters.awaited(database, arguments.at(i));
-                for key in keys.cloned().collect::<Vec<WaitKey>>() {
-                    self.serve(&key, count);
-                }
+                waits::serve_behind(self, database, arguments.at(i), count);
             }
         }
-    }
-
-    /// Gathers an operation that serves those who wait for a key, if somebody may be.
-    fn serve(&mut self, key: &WaitKey, count: usize) {
-        let round = self.round();
-        if let Some(declaration) = self.waiters.declare(key, count, round) {
-            if declaration.is_behind {
-                self.server.newest_set().is_behind = true;
-            }
-            self.gather_serve(&key.encode(), declaration);
-        }
-    }
-
-    /// `key` empty: the first try of the one ticket.
-    fn gather_serve(&mut self, key: &[u8], declaration: Declaration) {
-        let mut owned: OwnedArguments =
-            [SERVE.as_bytes(), key, &declaration.last.0.to_le_bytes()].into_iter().collect();
-        for ticket in declaration.tickets {
-            let waiting = self.waiters.waiting(ticket).expect("just declared");
-            let declared = Declared {
-                command: waiting.command.number,
-                manner: u8::from(waiting.origin.protocol == Protocol::Resp3),
-                database: waiting.database,
-                arguments: waiting.arguments.clone(),
-                stamp: self.lanes.stamp(waiting.origin.stamp),
-            };
-            push_declared(&mut owned, ticket, &declared);
-        }
-        let (command, origin) = (table::internal(SERVE), Origin::NOBODY);
-        let (database, first_key) = (DatabaseIndex(0), KeyHash::default());
-        let arguments = owned.borrow();
-        self.gather_beside(&Request { command, origin, database, first_key, arguments });
-    }
-
-    /// Takes out of a set, which is about to be proposed, the tickets that earlier entries have served since it was gathered.
-    #[cold]
-    pub(in crate::core) fn forget_served(&self, set: &mut Set) {
-        if !set.round.is_some_and(|round| self.waiters.has_served(round)) {
-            return;
-        }
-        let mut rest = BatchBuilder::default();
-        for waiting in set.order.iter_mut().filter(|waiting| waiting.proposed) {
-            let (operation, arguments) = set.batch.operation(waiting.place as usize);
-            let mut owned = OwnedArguments::default();
-            let arguments = match waiting.who.command.run {
-                Run::Serve => {
-                    arguments.first(3).iter_from(0).for_each(|argument| owned.push(argument));
-                    each_declared(arguments, |ticket, declared| {
-                        if self.waiters.waiting(ticket).is_some() {
-                            push_declared(&mut owned, ticket, &declared);
-                        }
-                    });
-                    owned.borrow()
-                }
-                _ => arguments,
-            };
-            let (number, database) = (operation.command(), operation.database());
-            waiting.place = rest.push(number, database, operation.first_key(), arguments) as u32;
-        }
-        set.batch = rest;
     }
 
     /// Applies an operation that serves, and answers those whose turn it was.
@@ -295,25 +206,12 @@ impl LocalShard {
         serve(&mut edit, arguments, manner, &mut |ticket, reply| served.push((ticket, reply)));
         for (ticket, reply) in served {
             // Nobody waits under this number when the shard was led elsewhere meanwhile.
-            let Some((waiting, keys)) = self.waiters.served(ticket) else { continue };
+            let Some(waiting) = waits::take_served(self, ticket) else { continue };
             if reply.starts_with(b"-") {
                 stats.commands[usize::from(waiting.command.number)].failed += 1;
             }
-            self.release((waiting, keys), answers, |_, out| out.extend_from_slice(&reply));
+            answers.write(waiting.origin, |out| out.extend_from_slice(&reply));
         }
-    }
-
-    /// Answers a command that waits no longer, and ends the interest in its keys.
-    fn release(
-        &mut self,
-        (waiting, keys): (Waiting, Vec<WaitKey>),
-        answers: &mut Answers,
-        write: impl FnOnce(Protocol, &mut Vec<u8>),
-    ) {
-        for key in &keys {
-            self.keyspace.stop_awaiting(key.database, &key.bytes);
-        }
-        answers.write(waiting.origin, |out| write(waiting.origin.protocol, out));
     }
 
     /// An operation that serves could not be proposed. Those who waited before go on waiting.
@@ -324,23 +222,19 @@ impl LocalShard {
         session_text: Option<&[u8]>,
         answers: &mut Answers,
     ) {
-        let is_first_try = arguments.at(1).is_empty();
-        each_declared(arguments, |ticket, _| {
-            if is_first_try && let Some(waited) = self.waiters.served(ticket) {
-                let text = session_text.filter(|_| waited.0.origin.is_kept());
-                self.release(waited, answers, |protocol, out| match text {
-                    Some(text) => out.extend_from_slice(text),
-                    None => Reply::new(out, protocol).error(error),
-                });
-            }
+        let Some(Waiting { origin, .. }) = waits::refused(self, arguments) else { return };
+        let text = session_text.filter(|_| origin.is_kept());
+        answers.write(origin, |out| match text {
+            Some(text) => out.extend_from_slice(text),
+            None => Reply::new(out, origin.protocol).error(error),
         });
     }
 
     /// A client no longer wants to wait. It is answered, now or once it is known that nobody has served it.
     pub fn end_wait(&mut self, asker: Asker, end: End, answers: &mut Answers) {
-        match self.waiters.end(asker, end.clone()) {
-            Ending::Ended(waited) => {
-                self.release(waited, answers, |protocol, out| end.write(protocol, out));
+        match waits::end(self, asker, end.clone()) {
+            Ending::Ended(Waiting { origin, .. }) => {
+                answers.write(origin, |out| end.write(origin.protocol, out));
             }
             Ending::Later => {}
             Ending::Unknown => self.end_reading(asker, end, answers),
@@ -350,9 +244,8 @@ impl LocalShard {
     /// Is there something to do for those who wait?
     #[inline(always)]
     pub fn has_waiting_work(&self) -> bool {
-        !self.settled.is_empty()
+        waits::is_to_be_tended(&self.server)
             || self.is_deposed
-            || self.keyspace.awaited_key_changed()
             || self.keyspace.key_to_read_changed()
     }
 
@@ -366,31 +259,12 @@ impl LocalShard {
         if self.keyspace.key_to_read_changed() {
             self.serve_readers(self.time(now_ms), answers);
         }
-        let mut keys = Vec::new();
-        for round in std::mem::take(&mut self.settled) {
-            let settled = self.waiters.settle(round);
-            for (waited, end) in settled.ended {
-                self.release(waited, answers, |protocol, out| end.write(protocol, out));
-            }
-            keys.extend(settled.keys);
+        let (mut ended, time) = (Vec::new(), self.time(now_ms));
+        let keys = waits::tend(self, time, &mut ended);
+        for (Waiting { origin, .. }, end) in ended {
+            answers.write(origin, |out| end.write(origin.protocol, out));
         }
-        for (database, bytes) in self.keyspace.take_changed() {
-            let waiting = self.waiters.awaited(database, &bytes);
-            let all = waiting.chain(of_key(&self.interests.queues, database, &bytes));
-            keys.extend(all.cloned());
-        }
-        keys.sort_unstable();
-        keys.dedup();
-        for key in keys {
-            if !self.has_something(&key, now_ms) {
-                continue;
-            }
-            if self.waiters.is_awaited(&key) {
-                self.open_set();
-                self.serve(&key, usize::MAX);
-            }
-            ready.extend(self.tell(&key));
-        }
+        ready.extend(keys.iter().filter_map(|key| self.tell(key)));
     }
 
     fn has_something(&self, key: &WaitKey, now_ms: i64) -> bool {
@@ -462,12 +336,11 @@ impl LocalShard {
 
     /// This node leads the shard no longer: who waits is told.
     pub(in crate::core) fn dissolve_waiters(&mut self, answers: &mut Answers) {
-        for waited in self.waiters.dissolve() {
+        for Waiting { origin, .. } in waits::dissolve(self) {
             // What serves it may be on its way through the log.
-            let is_kept = waited.0.origin.is_kept();
-            self.release(waited, answers, |protocol, out| match is_kept {
+            answers.write(origin, |out| match origin.is_kept() {
                 true => out.extend_from_slice(UNSURE),
-                false => Reply::new(out, protocol).error(FORCED),
+                false => Reply::new(out, origin.protocol).error(FORCED),
             });
         }
         self.dissolve_readers(FORCED, answers);
@@ -484,100 +357,107 @@ pub(in crate::core) fn has(view: &View<'_>, key: &WaitKey) -> bool {
     }
 }
 
-fn each_declared<'a>(operation: Arguments<'a>, mut visit: impl FnMut(Ticket, Declared)) {
-    let mut at = 3;
-    while let Some(head) = operation.get(at) {
-        let head: [u8; 16] = head.try_into().expect("a head has sixteen bytes");
-        let number = |range: std::ops::Range<usize>| {
-            head[range].iter().rev().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte))
-        };
-        let count = number(12..16) as usize;
-        at += 1;
-        let stamp = (head[11] & STAMPED != 0).then(|| {
-            at += 1;
-            Stamp::decode(operation.at(at - 1)).expect("a leader has stamped it")
-        });
-        let declared = Declared {
-            command: number(8..10) as u16,
-            database: DatabaseIndex(head[10]),
-            manner: head[11] & RESP3,
-            arguments: OwnedArguments::copy(operation.tail(at).first(count)),
-            stamp,
-        };
-        visit(Ticket(number(0..8)), declared);
-        at += count;
-    }
-}
+impl Waits for LocalShard {
+    type Asker = Asker;
+    type Waiting = Waiting;
+    type End = End;
 
-fn push_declared(operation: &mut OwnedArguments, ticket: Ticket, declared: &Declared) {
-    let arguments = declared.arguments.borrow();
-    let mut head = [0; 16];
-    head[..8].copy_from_slice(&ticket.0.to_le_bytes());
-    head[8..10].copy_from_slice(&declared.command.to_le_bytes());
-    head[10] = declared.database.0;
-    head[11] = declared.manner | if declared.stamp.is_some() { STAMPED } else { 0 };
-    head[12..].copy_from_slice(&(arguments.count() as u32).to_le_bytes());
-    operation.push(&head);
-    if let Some(stamp) = declared.stamp {
-        operation.push(&stamp.encode());
+    fn waiters(&self) -> &Waiters {
+        &self.waiters
     }
-    arguments.iter_from(0).for_each(|argument| operation.push(argument));
+
+    fn waiters_mut(&mut self) -> &mut Waiters {
+        &mut self.waiters
+    }
+
+    fn declared(&self, waiting: &Waiting) -> Declared {
+        Declared {
+            command: waiting.command.number,
+            manner: if waiting.origin.protocol == Protocol::Resp3 { RESP3 } else { 0 },
+            database: waiting.database,
+            arguments: waiting.arguments.clone(),
+            stamp: self.lanes.stamp(waiting.origin.stamp),
+        }
+    }
+
+    fn gather_serving(&mut self, arguments: Arguments<'_>) {
+        let (command, origin) = (table::internal(waits::SERVE), Origin::NOBODY);
+        let (database, first_key) = (DatabaseIndex(0), KeyHash::default());
+        self.gather_beside(&Request { command, origin, database, first_key, arguments });
+    }
+
+    fn is_serving(who: &Caller) -> bool {
+        matches!(who.command.run, Run::Serve)
+    }
+
+    fn has(view: &View<'_>, key: &WaitKey) -> bool {
+        has(view, key)
+    }
+
+    fn also_filled(&self, waiting: &Waiting) -> Vec<(DatabaseIndex, Vec<u8>)> {
+        let Waiting { command, database, .. } = *waiting;
+        let Some(sources) = command.wait.and_then(|wait| wait.sources) else { return Vec::new() };
+        let arguments = waiting.arguments.borrow();
+        let others = command.keys.positions(arguments).skip(sources);
+        others.map(|i| (database, arguments.at(i).to_vec())).collect()
+    }
+
+    fn also_awaited(&self, database: DatabaseIndex, key: &[u8], found: &mut Vec<WaitKey>) {
+        found.extend(of_key(&self.interests.queues, database, key).cloned());
+    }
 }
 
 /// Can an operation that serves only make the data smaller?
 pub fn shrinks(operation: Arguments<'_>) -> bool {
     let mut grows = false;
-    each_declared(operation, |_, declared| grows |= numbered(declared.command).flags.grows);
+    waits::each_declared(operation, |_, declared| grows |= numbered(declared.command).flags.grows);
     !grows
 }
 
-/// Serves: on the leader and on every other replica alike. `served` gets the ticket and the reply of each command
-/// that found something or was refused.
+/// How commands are run that an operation serves. `F` gets the ticket and the reply of each that found something or was
+/// refused.
+struct Serve<'a, F> {
+    manner: Manner,
+    served: &'a mut F,
+}
+
+/// Serves: on the leader and on every other replica alike.
 pub fn serve(
     edit: &mut Edit<'_>,
     operation: Arguments<'_>,
     manner: Manner,
     served: &mut impl FnMut(Ticket, Vec<u8>),
 ) {
-    let mut first_try = None;
-    each_declared(operation, |ticket, declared| {
-        let command = numbered(declared.command);
-        let keys = awaited_keys(command, declared.database, declared.arguments.borrow());
-        first_try = Some((ticket, declared.clone()));
-        edit.serving().declare(ticket, keys.into_iter(), declared);
-    });
-    let Some(key) = WaitKey::decode(operation.at(1)) else {
-        let (ticket, declared) = first_try.expect("a first try declares its command");
-        let reply = run(edit, &declared, manner);
-        if !is_nothing(&reply) {
-            edit.serving().take(ticket);
-            remember(edit, &declared, &reply);
-            served(ticket, reply);
-        }
-        return;
-    };
-    let last = operation.at(2).try_into().map(u64::from_le_bytes).expect("a ticket has 8 bytes");
-    let mut nth = 0;
-    while has(&edit.of_database(key.database).view(), &key) {
-        let Some((ticket, declared)) = edit.serving().next(&key, Ticket(last)) else { return };
-        let declared = declared.clone();
-        let seed = crate::core::shard::seed_of(manner.seed, nth);
-        let reply = run(edit, &declared, Manner { seed, ..manner });
-        nth += 1;
-        if is_nothing(&reply) {
-            edit.serving().pass(&key, ticket);
-        } else {
-            edit.serving().take(ticket);
-            remember(edit, &declared, &reply);
-            served(ticket, reply);
-        }
-    }
+    waits::serve(edit, operation, &mut Serve { manner, served });
 }
 
-/// Whoever lost this answer can ask for it.
-fn remember(edit: &mut Edit<'_>, declared: &Declared, reply: &[u8]) {
-    if let Some(stamp) = declared.stamp {
-        edit.remember(stamp, Some(reply));
+impl<F: FnMut(Ticket, Vec<u8>)> Serving for Serve<'_, F> {
+    fn keys(&self, declared: &Declared) -> Vec<WaitKey> {
+        let command = numbered(declared.command);
+        awaited_keys(command, declared.database, declared.arguments.borrow())
+    }
+
+    fn has(&self, view: &View<'_>, key: &WaitKey) -> bool {
+        has(view, key)
+    }
+
+    fn run(
+        &mut self,
+        edit: &mut Edit<'_>,
+        declared: &Declared,
+        nth: Option<usize>,
+    ) -> Option<Vec<u8>> {
+        let seed = nth.map_or(self.manner.seed, |nth| seed_of(self.manner.seed, nth));
+        let reply = run(edit, declared, Manner { seed, ..self.manner });
+        (!is_nothing(&reply)).then_some(reply)
+    }
+
+    fn served(&mut self, edit: &mut Edit<'_>, ticket: Ticket, declared: &Declared, reply: Vec<u8>) {
+        // Whoever lost this answer can ask for it.
+        if let Some(stamp) = declared.stamp {
+            edit.remember(stamp, Some(&reply));
+        }
+        (self.served)(ticket, reply);
     }
 }
 
@@ -586,7 +466,7 @@ fn run(edit: &mut Edit<'_>, declared: &Declared, manner: Manner) -> Vec<u8> {
     let arguments = declared.arguments.borrow();
     let first_key = command.first_key(arguments, edit.view().hasher());
     let mut out = Vec::new();
-    let protocol = if declared.manner == 1 { Protocol::Resp3 } else { Protocol::Resp2 };
+    let protocol = if declared.manner == RESP3 { Protocol::Resp3 } else { Protocol::Resp2 };
     let mut reply = Reply::new(&mut out, protocol);
     let mut edit = edit.of_database(declared.database);
     let Manner { seed, string_bytes_max } = manner;

@@ -137,6 +137,9 @@ impl Model {
                 self.put(*to, Some(value), undo);
                 Reply::Integer(1)
             }
+            Command::Push(..) | Command::Pop(_) | Command::Move(..) => {
+                unreachable!("queues have a judge of their own")
+            }
             Command::Exec(commands) => {
                 Reply::List(commands.iter().map(|command| self.run(command, undo)).collect())
             }

@@ -7,11 +7,12 @@ use ringraft_shards::ids::{DatabaseIndex, Index};
 use ringraft_shards::keyspace::{Edit, Key, KeyHash};
 use ringraft_shards::limits::STRING_BYTES_DEFAULT;
 use ringraft_shards::raft::{CommittedEntry, Proposal, ProposeError};
-use ringraft_shards::serve::{Fate, Host, Server, Set};
+use ringraft_shards::serve::{Fate, Host, Server, Set, waits};
 use ringraft_shards::transaction::{
     self, Applied, Fetch, Fetched, FetchedItem, Ledger, LockSet, Participant, RECORD, Record,
 };
 
+use super::blocked::{self, ServedOne};
 use super::{Reads, Turn, Values, Who, answer, fleeting, locks};
 use crate::command::Reply;
 use crate::machine::{self, DATABASE};
@@ -24,6 +25,7 @@ use crate::schedule::Core;
 enum Executed {
     Command(Reply),
     Record(Applied),
+    Served(Vec<ServedOne>),
 }
 
 impl Host for Running {
@@ -57,8 +59,11 @@ impl Host for Running {
     }
 
     fn shrinks(&self, who: &Who, arguments: Arguments<'_>) -> bool {
-        let prepares = || matches!(Record::read(arguments), Some(Record::Prepare { .. }));
-        matches!(who, Who::Record) && !prepares()
+        match who {
+            Who::Record => !matches!(Record::read(arguments), Some(Record::Prepare { .. })),
+            Who::Serve => blocked::shrinks(arguments),
+            _ => false,
+        }
     }
 
     fn push_turn_back(&self, batch: &mut BatchBuilder, to_ms: i64) {
@@ -101,8 +106,8 @@ impl Host for Running {
         Who::Client(request.origin())
     }
 
-    fn admit(&mut self, request: Request, _: &mut Turn<'_>) {
-        self.gather(&request);
+    fn admit(&mut self, request: Request, turn: &mut Turn<'_>) {
+        self.gather(&request, turn.core);
     }
 
     fn resolve(&mut self, guard: &Self::Guard, _: i64) -> bool {
@@ -113,8 +118,19 @@ impl Host for Running {
         unreachable!("WATCH is not simulated");
     }
 
-    fn forget_served(&mut self, _: &mut Set<Running>) {
-        unreachable!("commands that wait are not simulated");
+    fn serve_postponed(&mut self) {
+        self.note_postponed();
+        waits::serve_postponed(self);
+    }
+
+    fn awaits_any(&self) -> bool {
+        !waits::Waits::waiters(self).is_empty()
+    }
+
+    fn forget_served(&mut self, set: &mut Set<Running>) {
+        if self.flaw != Flaw::ServedAgain {
+            waits::forget_served(self, set);
+        }
     }
 
     fn proposed(&mut self, set: &Set<Running>, proposal: Proposal) {
@@ -126,6 +142,7 @@ impl Host for Running {
     }
 
     fn begin_entry(&mut self, _: &CommittedEntry, batch: &Batch<'_>) {
+        self.server.keyspace.begin_entry();
         if self.flaw == Flaw::FallingTime {
             self.server.clock = ShardClock::new(batch.leader_time_ms());
         }
@@ -157,6 +174,9 @@ impl Host for Running {
                 }
                 (Who::Record, Some(Executed::Record(applied))) => {
                     self.server.record_applied(&applied);
+                }
+                (Who::Serve, Some(Executed::Served(served))) => {
+                    self.answer_served(served, turn.core, turn.outbox);
                 }
                 (Who::Own { .. }, Some(_)) => {}
                 (Who::Fetch(fetch), None) => self.fetch(fetch),
@@ -212,11 +232,10 @@ impl Host for Running {
     fn fail(
         &mut self,
         who: &Who,
-        _: Option<(DatabaseIndex, Arguments<'_>)>,
+        asked: Option<(DatabaseIndex, Arguments<'_>)>,
         fate: Fate<'_>,
         turn: &mut Turn<'_>,
     ) {
-        let Who::Client(origin) = *who else { return };
         let result = match fate {
             Fate::NotLeader { leader } | Fate::Refused(&ProposeError::NotLeader { leader }) => {
                 Result::Refused { leader: leader.map(|member| member.node().0) }
@@ -224,7 +243,13 @@ impl Host for Running {
             Fate::Refused(_) | Fate::Lost => Result::Refused { leader: None },
             Fate::Unknown => Result::Unknown,
         };
-        answer(turn.outbox, origin, result);
+        match (*who, asked) {
+            (Who::Client(origin), _) => answer(turn.outbox, origin, result),
+            (Who::Serve, Some((_, operation))) => {
+                self.serve_refused(operation, result, turn.outbox);
+            }
+            _ => {}
+        }
     }
 
     fn leads(&mut self) {
@@ -236,7 +261,9 @@ impl Host for Running {
         }
     }
 
-    fn deposed(&mut self, _: &mut Turn<'_>) {}
+    fn deposed(&mut self, _: &mut Turn<'_>) {
+        self.dissolve_later();
+    }
 }
 
 impl Running {
@@ -251,6 +278,10 @@ impl Running {
         let number = operation.command();
         let serves = self.server.serves();
         let mut edit = self.server.keyspace.edit(DATABASE, batch.leader_time_ms());
+        if number == machine::SERVE {
+            let served = blocked::serve(&mut edit, arguments, (self.shard, index), core);
+            return Executed::Served(served);
+        }
         if number != RECORD {
             let name = machine::operation_of(arguments);
             let hint = core.audit.operation(self.shard, name, index.0, serves);

@@ -1,6 +1,7 @@
 //! Requests of one shard: the engine's own server (`ringraft_shards::serve`), driven turn by turn. `host.rs` is what it asks
 //! of the simulation.
 
+pub mod blocked;
 pub mod fleeting;
 mod host;
 
@@ -38,6 +39,8 @@ pub enum Who {
     Own { key: usize, lifetime: u8 },
     /// A step of a transaction.
     Record,
+    /// Those who wait.
+    Serve,
     /// A transaction that reads.
     Fetch(Fetch),
 }
@@ -84,7 +87,7 @@ impl Running {
             }
             if self.server.has_gathered() && is_idle && core.once_in(2) {
                 core.count(Count::Riders);
-                self.gather(&request);
+                self.gather(&request, core);
             } else {
                 self.server.gather_read(request);
             }
@@ -92,7 +95,7 @@ impl Running {
             || self.flaw == Flaw::SkippedLock
             || !self.server.participant.blocks(&self.locks(&request))
         {
-            self.gather(&request);
+            self.gather(&request, core);
         } else {
             core.count(Count::LockWaits);
             serve::wait(self, request);
@@ -110,14 +113,20 @@ impl Running {
     }
 
     /// A request takes its place in the shard's order.
-    fn gather(&mut self, request: &Request) {
+    fn gather(&mut self, request: &Request, core: &mut Core) {
+        if request.command.waits() {
+            return self.gather_blocked(request, core);
+        }
         let (number, arguments) = machine::encode(request.operation, &request.command);
         let hasher = self.server.keyspace.hasher();
         let key = hasher.hash(&machine::key_name(request.command.keys()[0]));
         let (who, arguments) = (Who::Client(request.origin()), arguments.borrow());
         match request.command.is_read() {
             true => self.server.gather_rider(who, number, DATABASE, key, arguments),
-            false => self.server.gather_write(who, number, DATABASE, key, arguments),
+            false => {
+                self.server.gather_write(who, number, DATABASE, key, arguments);
+                self.declare_behind(&request.command);
+            }
         }
     }
 
@@ -159,6 +168,8 @@ impl Running {
         out.lost.iter().for_each(|_| core.count(Count::ProposalsLost));
         out.read_ready.iter().for_each(|_| core.count(Count::ReadBatches));
         serve::settle(self, out, &mut Turn { core, outbox });
+        // Before anybody is let in who has waited for a transaction, as the server does.
+        self.tend_blocked(core, outbox);
         self.transact(core, outbox);
     }
 
@@ -166,6 +177,7 @@ impl Running {
     pub fn propose(&mut self, clock: MonotonicTime, core: &mut Core, outbox: &mut Outbox) {
         self.end_leased(clock, core, outbox);
         self.note_role(core, outbox);
+        self.tend_blocked(core, outbox);
         if !self.server.serves() {
             return;
         }
@@ -180,6 +192,7 @@ impl Running {
         let turn = &mut Turn { core, outbox };
         serve::propose(self, wall_ms, turn);
         serve::ask_for_reads(self, clock, leases, turn);
+        self.check_blocked(core);
         self.transact(core, outbox);
     }
 
