@@ -23,7 +23,8 @@ pub fn count(bytes: &[u8]) -> u64 {
     in_words + rest.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>()
 }
 
-/// Count of bits that are set from bit `first` to bit `last`, both belonging to the range and existing.
+/// Count of bits that are set from bit `first` to bit `last`, both belonging to the range and
+/// existing.
 pub fn count_range(bytes: &[u8], first: u64, last: u64) -> u64 {
     let range = &bytes[(first / 8) as usize..=(last / 8) as usize];
     let before = u64::from((range[0] & !(0xff >> (first % 8))).count_ones());

@@ -31,7 +31,8 @@ pub struct Target {
     pub user: String,
     /// The password; empty without one.
     pub password: String,
-    /// Where TLS is spoken; the server is one that a certificate's authority vouches for, as this says.
+    /// Where TLS is spoken; the server is one that a certificate's authority vouches for, as this
+    /// says.
     pub tls: Option<Tls>,
 }
 
@@ -134,8 +135,8 @@ impl Client {
         Client::begin(stream.map_err(|error| cannot_connect(target, &error))?, target)
     }
 
-    /// The same, where neither the server's machine nor any of its replies is waited for longer than this.
-    /// Errors: one line.
+    /// The same, where neither the server's machine nor any of its replies is waited for longer
+    /// than this. Errors: one line.
     pub fn connect_within(target: &Target, patience: Duration) -> Result<Client, String> {
         let failed = |error: io::Error| cannot_connect(target, &error);
         let addresses = (target.host.as_str(), target.port).to_socket_addrs().map_err(failed)?;
@@ -280,7 +281,8 @@ pub fn failed(error: &io::Error) -> String {
     format!("the connection to the server failed: {}", said(error))
 }
 
-/// The kernel's words for a time that is over are about something else; those of TLS do not say what to do.
+/// The kernel's words for a time that is over are about something else; those of TLS do not say
+/// what to do.
 fn said(error: &io::Error) -> String {
     if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
         return "no answer in time".into();

@@ -1,7 +1,8 @@
 //! Days and times of day, in UTC, for names of files and lines of tools.
 
-/// Year, month, day, hour, minute and second of so many seconds since 1970. Days are counted in eras of 400 years that begin in
-/// March (H. Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+/// Year, month, day, hour, minute and second of so many seconds since 1970. Days are counted in
+/// eras of 400 years that begin in March (H. Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms").
 pub fn utc(seconds: u64) -> [u64; 6] {
     let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);

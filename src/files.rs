@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Replaces a file's contents: written beside it, synced, renamed over it, the folder synced. An existing
-/// file's permissions stay.
+/// Replaces a file's contents: written beside it, synced, renamed over it, the folder synced. An
+/// existing file's permissions stay.
 /// Errors: the first step that failed; the file is then as it was.
 pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     let beside = beside(path);

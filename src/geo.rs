@@ -1,11 +1,13 @@
 //! Places on Earth as numbers, and which of them lie in an area.
 //!
-//! A place is a cell of a grid of 2^26 by 2^26 cells over all longitudes and the latitudes of the Mercator projection; its
-//! number interleaves the bits of both, the latitude's lowest first, so that a square of cells is a range of numbers. The
-//! arithmetic is Redis' step by step: numbers, cells searched and the order in which they are searched are the same,
-//! also where a search misses something because its cells do not cover a pole.
+//! A place is a cell of a grid of 2^26 by 2^26 cells over all longitudes and the latitudes of the
+//! Mercator projection; its number interleaves the bits of both, the latitude's lowest first, so
+//! that a square of cells is a range of numbers. The arithmetic is Redis' step by step: numbers,
+//! cells searched and the order in which they are searched are the same, also where a search misses
+//! something because its cells do not cover a pole.
 //!
-//! Sines are computed in software: what is stored must be the same to the last bit on every replica, whatever its C library.
+//! Sines are computed in software: what is stored must be the same to the last bit on every
+//! replica, whatever its C library.
 
 use std::f64::consts::PI;
 use std::ops::Range;
@@ -114,10 +116,12 @@ impl Cell {
         }
     }
 
-    /// The cell so many cells (-1, 0 or 1) further to the east and to the north; beyond an edge it is at the other one.
+    /// The cell so many cells (-1, 0 or 1) further to the east and to the north; beyond an edge it
+    /// is at the other one.
     fn neighbor(self, east: i64, north: i64) -> Cell {
         let used = !0 >> (u64::BITS - 2 * self.steps);
-        // The other axis' bits are ones, so that carries pass over them, or zeros, so that borrows do.
+        // The other axis' bits are ones, so that carries pass over them, or zeros, so that borrows
+        // do.
         let moved = |own: u64, by: i64| {
             let (own, other) = (self.bits & own, !own & used);
             match by {
@@ -161,8 +165,8 @@ impl Place {
         }
     }
 
-    /// Its public geohash, whose latitudes go to the poles. Of eleven letters the last one is always that of 0: 52 bits
-    /// are no more.
+    /// Its public geohash, whose latitudes go to the poles. Of eleven letters the last one is
+    /// always that of 0: 52 bits are no more.
     pub fn geohash(self) -> [u8; 11] {
         const LETTERS: &[u8; 32] = b"0123456789bcdefghjkmnpqrstuvwxyz";
         let bits = Cell::of(self, ALL_LATITUDES, STEPS_MAX).bits;
@@ -249,8 +253,8 @@ impl Area {
         }
     }
 
-    /// Ranges of numbers that cover it, in the order in which they are searched: the middle cell's, then those of its
-    /// neighbors that are needed. Nine at most, no two the same.
+    /// Ranges of numbers that cover it, in the order in which they are searched: the middle cell's,
+    /// then those of its neighbors that are needed. Nine at most, no two the same.
     pub fn ranges(&self) -> Vec<Range<u64>> {
         let bounds = self.bounds();
         let reach = match self.shape {
@@ -319,7 +323,8 @@ fn steps_for(reach: f64, latitude: f64) -> u32 {
         reach *= 2.0;
         steps += 1;
     }
-    // Larger than needed, so that nine of them nearly always do; cells are narrower towards the poles.
+    // Larger than needed, so that nine of them nearly always do; cells are narrower towards the
+    // poles.
     steps -= 2 + i32::from(latitude.abs() > 66.0) + i32::from(latitude.abs() > 80.0);
     steps.clamp(1, STEPS_MAX as i32) as u32
 }

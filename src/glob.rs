@@ -1,9 +1,9 @@
 //! Glob patterns as Redis matches them, byte by byte.
 //!
-//! `*` is any run, `?` any one byte, `[ab]` one of these, `[a-z]` one of a range, `[^ab]` none of these, a
-//! backslash takes the next byte literally. Nothing is a syntax error: a class that is not closed ends with
-//! the pattern, a backslash at the end is itself. The literal bytes before the first of these bound the
-//! keys that can match, which is what makes a page of KEYS cheap.
+//! `*` is any run, `?` any one byte, `[ab]` one of these, `[a-z]` one of a range, `[^ab]` none of
+//! these, a backslash takes the next byte literally. Nothing is a syntax error: a class that is not
+//! closed ends with the pattern, a backslash at the end is itself. The literal bytes before the
+//! first of these bound the keys that can match, which is what makes a page of KEYS cheap.
 
 use std::borrow::Cow;
 use std::ops::Bound;

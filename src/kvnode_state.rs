@@ -1,8 +1,8 @@
 //! Reads kvnode's snapshots: `state.bin`, and the `meta.json` beside it.
 //!
-//! `state.bin` is a gzip stream of records to its end, each `key length | key | value length | value`, the
-//! lengths 64 bits little endian. A key of the user begins with `k`; what begins otherwise is kvnode's
-//! own business and is passed over.
+//! `state.bin` is a gzip stream of records to its end, each `key length | key | value length |
+//! value`, the lengths 64 bits little endian. A key of the user begins with `k`; what begins
+//! otherwise is kvnode's own business and is passed over.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -86,8 +86,8 @@ pub struct KvnodeState {
 }
 
 impl KvnodeState {
-    /// Opens the file. When a `meta.json` lies beside it, size and checksum are checked first: one pass
-    /// over the file.
+    /// Opens the file. When a `meta.json` lies beside it, size and checksum are checked first: one
+    /// pass over the file.
     pub fn open(path: &Path) -> Result<KvnodeState, KvnodeError> {
         check_meta(path)?;
         let file = File::open(path).map_err(io(path))?;

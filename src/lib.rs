@@ -1,4 +1,5 @@
-//! Ringraft: a Redis-compatible key/value server, thread per core on io_uring, a Raft group per shard.
+//! Ringraft: a Redis-compatible key/value server, thread per core on io_uring, a Raft group per
+//! shard.
 
 pub mod acl;
 pub mod bits;

@@ -15,9 +15,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Options of the allocator, which looks for them under this name when it starts; `_RJEM_MALLOC_CONF` in the environment
-/// goes before them. Large allocations begin at a page, not anywhere within it, which costs each one more: 20,362 bytes instead of
-/// 16,637 for a value of 16,000.
+/// Options of the allocator, which looks for them under this name when it starts;
+/// `_RJEM_MALLOC_CONF` in the environment goes before them. Large allocations begin at a page, not
+/// anywhere within it, which costs each one more: 20,362 bytes instead of 16,637 for a value of
+/// 16,000.
 #[allow(unsafe_code)] // The name is the allocator's; nothing else in the process has it.
 #[unsafe(export_name = "_rjem_malloc_conf")]
 pub static ALLOCATOR_OPTIONS: Option<&'static libc::c_char> =
@@ -55,7 +56,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Nothing but commands goes to the output, so that it can be piped on; the count goes to standard error.
+/// Nothing but commands goes to the output, so that it can be piped on; the count goes to standard
+/// error.
 fn print_snapshot(file: &Path) -> Result<(), Refusal> {
     let printed = snapshot_print::print(file, &mut std::io::stdout().lock());
     let counts = printed.map_err(|error| Refusal::failure(error.to_string()))?;

@@ -2,8 +2,8 @@
 
 pub mod long_double;
 
-/// A 64-bit integer by Redis' strict rules: digits with an optional `-`, no `+`, no spaces, no leading
-/// zeros, no `-0`.
+/// A 64-bit integer by Redis' strict rules: digits with an optional `-`, no `+`, no spaces, no
+/// leading zeros, no `-0`.
 pub fn parse_integer(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
@@ -25,8 +25,8 @@ pub fn parse_integer(text: &[u8]) -> Option<i64> {
     if negative { 0i64.checked_sub_unsigned(value) } else { i64::try_from(value).ok() }
 }
 
-/// A double as `strtod` reads it, of all the text: decimal or hexadecimal, or an infinity. No spaces, no NaN;
-/// `None` too when it is too large or too small for a double.
+/// A double as `strtod` reads it, of all the text: decimal or hexadecimal, or an infinity. No
+/// spaces, no NaN; `None` too when it is too large or too small for a double.
 pub fn parse_float(text: &[u8]) -> Option<f64> {
     let unsigned = text.strip_prefix(b"-").or(text.strip_prefix(b"+")).unwrap_or(text);
     let is_hexadecimal = unsigned.len() > 2 && unsigned[..2].eq_ignore_ascii_case(b"0x");
@@ -41,8 +41,8 @@ pub fn parse_float(text: &[u8]) -> Option<f64> {
     (!f64::is_nan(value) && fits).then_some(value)
 }
 
-/// A double as Redis 7.2 prints it: the shortest digits that read back, as an integer up to 2^52, with an exponent where
-/// that is far from the point.
+/// A double as Redis 7.2 prints it: the shortest digits that read back, as an integer up to 2^52,
+/// with an exponent where that is far from the point.
 pub fn print_float(value: f64) -> String {
     const EXACT: f64 = (1u64 << 52) as f64;
     if !value.is_finite() {
@@ -130,7 +130,8 @@ pub fn print_decimals(value: f64, decimal_count: usize) -> String {
     if text == "-0" { "0".to_owned() } else { text.to_owned() }
 }
 
-/// A number with so many decimals as Redis 7.2 rounds it: to even, of the product with a power of ten.
+/// A number with so many decimals as Redis 7.2 rounds it: to even, of the product with a power of
+/// ten.
 pub fn print_rounded(value: f64, decimal_count: usize) -> String {
     let scaled = (value * 10f64.powi(decimal_count as i32)).round_ties_even();
     if scaled.is_nan() || scaled.abs() >= i64::MAX as f64 {

@@ -1,8 +1,9 @@
-//! The command line, made from the table of settings: `ringraft [OPTIONS]` starts a server, `ringraft snapshot print
-//! FILE`, `ringraft rdb import FILE`, `ringraft rdb export` and the tools for clusters start none.
+//! The command line, made from the table of settings: `ringraft [OPTIONS]` starts a server,
+//! `ringraft snapshot print FILE`, `ringraft rdb import FILE`, `ringraft rdb export` and the tools
+//! for clusters start none.
 //!
-//! The file that `--config` names is read first; the command line wins over it. Whatever is refused is
-//! refused with one line.
+//! The file that `--config` names is read first; the command line wins over it. Whatever is refused
+//! is refused with one line.
 
 use crate::client::Target;
 use crate::rdb::export::{Export, Source};
@@ -137,8 +138,8 @@ fn export(matches: &ArgMatches) -> Result<Export, String> {
     Ok(Export { source, out, timed })
 }
 
-/// The server that a tool talks to. A password in the command line is seen by all who list processes, one in the environment
-/// is not.
+/// The server that a tool talks to. A password in the command line is seen by all who list
+/// processes, one in the environment is not.
 fn target(matches: &ArgMatches) -> Target {
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let from_environment = || std::env::var("REDISCLI_AUTH").unwrap_or_default();
@@ -267,7 +268,8 @@ fn help(row: &Setting) -> StyledStr {
     format!("{}{choices} [default: {default}]", row.help).into()
 }
 
-/// clap's refusals are paragraphs; the first line says it all but for the suggestion. `command` is the first word.
+/// clap's refusals are paragraphs; the first line says it all but for the suggestion. `command` is
+/// the first word.
 fn one_line(error: &clap::Error, command: &str) -> String {
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! What a command answers when it refuses: the client's fault, or the data's type.
 //!
-//! Every case owns its exact Redis text. A refusal depends only on the command and the data, so applying
-//! an entry may end in one: all replicas refuse alike.
+//! Every case owns its exact Redis text. A refusal depends only on the command and the data, so
+//! applying an entry may end in one: all replicas refuse alike.
 
 use ringraft_shards::keyspace::WrongType;
 use std::borrow::Cow;
@@ -51,7 +51,8 @@ impl From<WrongType> for Refusal {
 }
 
 impl Refusal {
-    /// A text, code word included, that repeats a word of the client's: as Redis does, up to its first NUL.
+    /// A text, code word included, that repeats a word of the client's: as Redis does, up to its
+    /// first NUL.
     pub fn repeating(before: &str, word: &[u8], after: &str) -> Refusal {
         let end = word.iter().position(|&byte| byte == 0).unwrap_or(word.len());
         Refusal::Bytes([before.as_bytes(), &word[..end], after.as_bytes()].concat())

@@ -1,8 +1,8 @@
 //! `ringraft snapshot print`: a snapshot as RESP commands, for `redis-cli --pipe`.
 //!
-//! Items are printed as they are verified, a chunk at a time; whether the whole file was good is known
-//! at its end. What precedes damage is thus saved, and the exit status says that it is not all. Nothing
-//! but commands is written to the output.
+//! Items are printed as they are verified, a chunk at a time; whether the whole file was good is
+//! known at its end. What precedes damage is thus saved, and the exit status says that it is not
+//! all. Nothing but commands is written to the output.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -64,9 +64,10 @@ pub enum PrintError {
 }
 
 /// Prints the snapshot at `path`: `state.ring`, kvnode's `state.bin`, or the directory of either.
-/// Items come as `SET key value [PXAT ms]`, or as what adds the elements of a collection and `PEXPIREAT`, with `SELECT`
-/// before the first one of ringraft's and wherever the database changes. On an error, what was printed before it is true but not all.
-/// Cost: memory for one chunk, or one huge item.
+/// Items come as `SET key value [PXAT ms]`, or as what adds the elements of a collection and
+/// `PEXPIREAT`, with `SELECT` before the first one of ringraft's and wherever the database changes.
+/// On an error, what was printed before it is true but not all. Cost: memory for one chunk, or one
+/// huge item.
 pub fn print(path: &Path, out: &mut dyn Write) -> Result<Counts, PrintError> {
     let path = locate(path)?;
     let out = BufWriter::with_capacity(PRINT_BUFFER_BYTES, out);
@@ -226,7 +227,8 @@ impl Commands<'_> {
         if words.is_empty() { Ok(()) } else { self.add(name, &item.key, &words) }
     }
 
-    /// Commands that make a stream, or go on with one: an entry each, and what is known beside them once the last one has come.
+    /// Commands that make a stream, or go on with one: an entry each, and what is known beside them
+    /// once the last one has come.
     fn stream(&mut self, item: &ItemRecord<'_>) -> std::io::Result<()> {
         let mut result = Ok(());
         let read = item.value.each(&mut |part| {
@@ -277,7 +279,8 @@ impl Commands<'_> {
                 self.words(&[b"XGROUP", b"CREATECONSUMER", key, group, name])
             }
             StreamPart::Pending { group, pending } => {
-                // Of an entry that is gone this does nothing; there is no command that would do more.
+                // Of an entry that is gone this does nothing; there is no command that would do
+                // more.
                 let id = id_text(pending.id);
                 let (time, count) = (pending.delivered_ms.to_string(), pending.count.to_string());
                 let options: [&[u8]; 6] = [
@@ -295,7 +298,8 @@ impl Commands<'_> {
         }
     }
 
-    /// What is known of a stream beside its entries, if it was not said yet: its entries are all there.
+    /// What is known of a stream beside its entries, if it was not said yet: its entries are all
+    /// there.
     fn stream_head(&mut self, database: DatabaseIndex, key: &[u8]) -> std::io::Result<()> {
         let Some(head) = self.heads.remove(&(database, key.to_vec())) else { return Ok(()) };
         if !head.has_entries {

@@ -98,20 +98,21 @@ pub fn purge() -> bool {
     /// The number that stands for all arenas.
     const ALL: &[u8] = b"arena.4096.purge\0";
     let none = std::ptr::null_mut();
-    // SAFETY: the name ends with a zero byte, and a null pointer of no length is "no value" in both directions.
+    // SAFETY: the name ends with a zero byte, and a null pointer of no length is "no value" in both
+    // directions.
     let result = unsafe {
         tikv_jemalloc_sys::mallctl(ALL.as_ptr().cast(), none, std::ptr::null_mut(), none, 0)
     };
     result == 0
 }
 
-/// Gives back what of the calling thread's free pages has been free for long. The allocator does so by itself as a thread allocates;
-/// for a thread that does nothing somebody has to ask.
+/// Gives back what of the calling thread's free pages has been free for long. The allocator does so
+/// by itself as a thread allocates; for a thread that does nothing somebody has to ask.
 pub fn decay() {
     let (mut arena, mut size) = (0u32, size_of::<u32>());
     let none = std::ptr::null_mut();
-    // SAFETY: names end with a zero byte; the first call writes the four bytes that it is given, the second
-    // has no value in either direction. What an allocator refuses is left as it is.
+    // SAFETY: names end with a zero byte; the first call writes the four bytes that it is given,
+    // the second has no value in either direction. What an allocator refuses is left as it is.
     unsafe {
         let to = (&raw mut arena).cast();
         if tikv_jemalloc_sys::mallctl(c"thread.arena".as_ptr(), to, &mut size, none, 0) == 0 {
@@ -131,7 +132,8 @@ pub fn allocator_version() -> String {
 pub fn allocator_report() -> String {
     /// Appends a piece of the report to the vector that `to` points to.
     unsafe extern "C" fn append(to: *mut c_void, piece: *const c_char) {
-        // SAFETY: `to` is the vector below, which nobody else uses meanwhile; pieces end with a zero byte.
+        // SAFETY: `to` is the vector below, which nobody else uses meanwhile; pieces end with a
+        // zero byte.
         let (report, piece) = unsafe { (&mut *to.cast::<Vec<u8>>(), CStr::from_ptr(piece)) };
         let piece = piece.to_bytes();
         // Not by growing: the allocator must not be entered from here.
@@ -140,7 +142,8 @@ pub fn allocator_report() -> String {
     }
     let mut report: Vec<u8> = Vec::with_capacity(REPORT_BYTES_MAX);
     let to = (&raw mut report).cast();
-    // SAFETY: `append` is called before this returns, with `to`; a null pointer stands for no options.
+    // SAFETY: `append` is called before this returns, with `to`; a null pointer stands for no
+    // options.
     unsafe { tikv_jemalloc_sys::malloc_stats_print(Some(append), to, std::ptr::null()) };
     String::from_utf8_lossy(&report).into_owned()
 }

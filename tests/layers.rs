@@ -1,7 +1,8 @@
-//! Which part of the server may use which: the directions of imports, so that what lies below never learns of what is
-//! built on it.
+//! Which part of the server may use which: the directions of imports, so that what lies below never
+//! learns of what is built on it.
 //!
-//! The engine (`shards`) and the load generator (`bench`) are crates of their own: the compiler keeps those directions.
+//! The engine (`shards`) and the load generator (`bench`) are crates of their own: the compiler
+//! keeps those directions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,7 +17,8 @@ const LAYERS: &[&[&str]] = &[
     &["settings"],
     // What commands do with values.
     &["commands"],
-    // Cores, and the commands that need one; scripts and users, which are asked for at every request.
+    // Cores, and the commands that need one; scripts and users, which are asked for at every
+    // request.
     &["core", "script", "acl"],
     // The process, and what is typed at a prompt.
     &["node", "options", "snapshot_print", "rdb", "tools"],
@@ -29,7 +31,8 @@ const CLIMBING: &[(&str, &str)] = &[
     ("core", "node"),
 ];
 
-/// Rooms of the core that know nothing of how requests are carried out: what of the core each of them may use.
+/// Rooms of the core that know nothing of how requests are carried out: what of the core each of
+/// them may use.
 const QUIET_ROOMS: &[(&str, &[&str])] = &[
     ("observe", &["client", "commands", "gather", "turn"]),
     ("mail", &["client", "place", "push", "transact"]),
@@ -53,7 +56,8 @@ fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
     }
 }
 
-/// The words behind each `crate::` of a text that are modules: `core::client` for `crate::core::client::...`.
+/// The words behind each `crate::` of a text that are modules: `core::client` for
+/// `crate::core::client::...`.
 fn used(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for rest in text.split("crate::").skip(1) {

@@ -23,8 +23,8 @@ fn run(folder: &Path, line: &str) -> Output {
     program().current_dir(folder).args(arguments).output().expect("the program starts")
 }
 
-/// Runs the program and expects a refusal: exit code and one line, whose beginning is returned without the
-/// program's name.
+/// Runs the program and expects a refusal: exit code and one line, whose beginning is returned
+/// without the program's name.
 fn refusal(folder: &Path, line: &str, code: i32) -> String {
     refused(&run(folder, line), line, code)
 }
@@ -127,8 +127,8 @@ fn a_directory_of_another_cluster_is_refused() {
     assert!(text.starts_with("./data/cluster.json is damaged ("), "{text}");
 }
 
-/// That another shard count is refused once a start has succeeded: `starts::another_shard_count_is_refused` of the
-/// black-box tests.
+/// That another shard count is refused once a start has succeeded:
+/// `starts::another_shard_count_is_refused` of the black-box tests.
 #[test]
 fn a_refused_first_start_decides_no_shard_count() {
     let folder = scratch();
@@ -155,8 +155,8 @@ fn a_file_in_the_way_is_refused() {
     );
 }
 
-/// Makes a command run without root's rights: nobody runs it when this is root. Its program must be a copy
-/// in the folder, which nobody can reach.
+/// Makes a command run without root's rights: nobody runs it when this is root. Its program must be
+/// a copy in the folder, which nobody can reach.
 fn without_rights(folder: &Path, command: &mut Command) {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("ours");
     let status = fs::read_to_string("/proc/self/status").expect("Linux");

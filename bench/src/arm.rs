@@ -139,7 +139,8 @@ impl Arm {
         Err(format!("{} did not end within {STOP_TIME_MAX:?} of SIGTERM", self.name))
     }
 
-    /// Starts the ended server again in its directory; returns the time from its start until it has loaded everything.
+    /// Starts the ended server again in its directory; returns the time from its start until it has
+    /// loaded everything.
     pub fn restart(&mut self) -> Result<Duration, String> {
         let begin = Instant::now();
         self.child = spawn(&self.command, self.cpus.as_ref(), self.port, self.directory.path())?;
@@ -147,7 +148,8 @@ impl Arm {
         Ok(begin.elapsed())
     }
 
-    /// Waits until PING is answered by PONG: a server that loads refuses connections, or answers LOADING.
+    /// Waits until PING is answered by PONG: a server that loads refuses connections, or answers
+    /// LOADING.
     fn wait_until_ready(&mut self) -> Result<(), String> {
         let begin = Instant::now();
         while begin.elapsed() < START_TIME_MAX {

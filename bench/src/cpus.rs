@@ -65,7 +65,8 @@ pub fn on<T: Send>(cpus: Option<&Cpus>, start: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Pins this thread to one of `cpus`, where threads with different seats take turns; or to all, if they are shared.
+/// Pins this thread to one of `cpus`, where threads with different seats take turns; or to all, if
+/// they are shared.
 pub fn sit_down(cpus: &Cpus, seat: usize) {
     if let Seats::Any = cpus.seats {
         return pin(cpus);
@@ -92,12 +93,14 @@ fn pin(cpus: &Cpus) {
 /// Asks a process to end.
 pub fn terminate(pid: u32) -> Result<(), String> {
     let pid = libc::pid_t::try_from(pid).map_err(|_| format!("not a process: {pid}"))?;
-    // SAFETY: kill takes two integers; `pid` is a child of ours that was not waited for, so nobody else has its id.
+    // SAFETY: kill takes two integers; `pid` is a child of ours that was not waited for, so nobody
+    // else has its id.
     let outcome = unsafe { libc::kill(pid, libc::SIGTERM) };
     if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().to_string()) }
 }
 
-/// Lets this thread go before others of its cpu, if this process may ask for that; else nothing changes.
+/// Lets this thread go before others of its cpu, if this process may ask for that; else nothing
+/// changes.
 pub fn hasten() {
     const NICENESS: i32 = -15;
     // SAFETY: setpriority takes integers; 0 is the calling thread.

@@ -10,7 +10,8 @@ use crate::client::run;
 use crate::cpus::Cpus;
 use crate::scenario::Scenario;
 
-/// Requests sent together: enough to hide round trips and to share syncs, few enough to stay in socket buffers.
+/// Requests sent together: enough to hide round trips and to share syncs, few enough to stay in
+/// socket buffers.
 const PIPELINE: usize = 100;
 
 /// Connections.

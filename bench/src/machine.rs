@@ -1,4 +1,5 @@
-//! What a measurement was taken on: printed above every table, because a number without it means nothing.
+//! What a measurement was taken on: printed above every table, because a number without it means
+//! nothing.
 
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,7 +17,8 @@ pub struct Machine {
     pub cpus: usize,
     /// Release of the kernel.
     pub kernel: String,
-    /// Of the working directory; `unknown` outside a repository, `+` for changes that are not committed.
+    /// Of the working directory; `unknown` outside a repository, `+` for changes that are not
+    /// committed.
     pub commit: String,
     /// UTC.
     pub date: String,
@@ -78,8 +80,8 @@ pub fn command_line(arguments: impl IntoIterator<Item = impl AsRef<str>>) -> Str
     quoted.collect::<Vec<String>>().join(" ")
 }
 
-/// `2026-11-21` of the seconds since 1970, by the proleptic Gregorian calendar (Hinnant, "chrono-compatible low-level
-/// date algorithms").
+/// `2026-11-21` of the seconds since 1970, by the proleptic Gregorian calendar (Hinnant,
+/// "chrono-compatible low-level date algorithms").
 fn date(seconds: u64) -> String {
     let days = seconds / 86_400 + 719_468;
     let era = days / 146_097;

@@ -1,9 +1,10 @@
 //! `ringraft-bench`: the same load against several servers of the same protocol, side by side.
 //!
-//! The one idea: it starts the servers itself, pins them and its client to different cpus, interleaves the runs, and
-//! reports cpu per request (which a busy neighbour disturbs little) beside throughput (which it disturbs a lot). Ratios
-//! are taken between neighbouring runs of one round, and their spread is printed with them. Replies are verified: a
-//! server that answers wrongly has no speed.
+//! The one idea: it starts the servers itself, pins them and its client to different cpus,
+//! interleaves the runs, and reports cpu per request (which a busy neighbour disturbs little)
+//! beside throughput (which it disturbs a lot). Ratios are taken between neighbouring runs of one
+//! round, and their spread is printed with them. Replies are verified: a server that answers
+//! wrongly has no speed.
 
 mod arm;
 mod client;

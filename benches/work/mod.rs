@@ -1,5 +1,6 @@
-//! Pieces of work on a request's way, each a function that can be run again and again: timed by criterion
-//! (`benches/parser.rs`) and counted in instructions by callgrind (`examples/parser_work.rs`).
+//! Pieces of work on a request's way, each a function that can be run again and again: timed by
+//! criterion (`benches/parser.rs`) and counted in instructions by callgrind
+//! (`examples/parser_work.rs`).
 
 #[path = "../../shards/benches/work/piece.rs"]
 mod piece;

@@ -1,9 +1,11 @@
 //! The arguments of one command as offsets into the bytes they arrived in.
 //!
-//! A request in a receive buffer, a request in a mailbox message and a write in a log entry all look
-//! the same to a command function: one byte area and a row of spans. Nothing is copied to run it.
+//! A request in a receive buffer, a request in a mailbox message and a write in a log entry all
+//! look the same to a command function: one byte area and a row of spans. Nothing is copied to run
+//! it.
 
-/// Where one argument lies in its byte area. Offsets and lengths are 32 bits: an area is at most 4 GiB.
+/// Where one argument lies in its byte area. Offsets and lengths are 32 bits: an area is at most 4
+/// GiB.
 #[derive(
     Clone,
     Copy,

@@ -1,8 +1,8 @@
 //! The payload of a Raft entry: every write of one shard's turn.
 //!
 //! One flat archive: a row of operations, a row of argument spans and one byte area that the spans
-//! point into, so that applying reads the entry in place. Encoded with rkyv (little endian, unaligned);
-//! `docs/formats.md` shows the bytes.
+//! point into, so that applying reads the entry in place. Encoded with rkyv (little endian,
+//! unaligned); `docs/formats.md` shows the bytes.
 
 use crate::arguments::{Arguments, Span};
 use crate::ids::DatabaseIndex;
@@ -10,11 +10,11 @@ use crate::keyspace::KeyHash;
 use crate::limits::{ENTRY_BYTES_MAX, STRING_BYTES_DEFAULT};
 use crate::stamp::{StampReader, Stamps};
 
-/// The command number of an operation that is none: behind all others, it says how long a string may get, when that is not
-/// the default.
+/// The command number of an operation that is none: behind all others, it says how long a string
+/// may get, when that is not the default.
 const BOUND: u16 = u16::MAX - 2;
-/// The command number of an operation that is none, behind all others but the one before: whose requests they are
-/// ([`crate::stamp`]).
+/// The command number of an operation that is none, behind all others but the one before: whose
+/// requests they are ([`crate::stamp`]).
 const STAMPS: u16 = u16::MAX - 3;
 
 /// One operation of a batch.
@@ -142,8 +142,8 @@ impl BatchBuilder {
             .expect("a vector grows and plain fields always archive")
     }
 
-    /// As [`BatchBuilder::encode`]; the commands make no string longer than `string_bytes_max`, wherever and whenever they
-    /// are applied.
+    /// As [`BatchBuilder::encode`]; the commands make no string longer than `string_bytes_max`,
+    /// wherever and whenever they are applied.
     pub fn encode_bounded(
         &mut self,
         leader_time_ms: i64,

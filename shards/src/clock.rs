@@ -1,12 +1,13 @@
-//! The time of a shard: what its wall clock shows, but never earlier than what was judged by it before, until the log says
-//! that it goes back (`docs/decisions/0010-clocks.md`).
+//! The time of a shard: what its wall clock shows, but never earlier than what was judged by it
+//! before, until the log says that it goes back (`docs/decisions/0010-clocks.md`).
 //!
-//! An item past its deadline is absent from then on, although it may lie in memory for a while. So time must not go
-//! back beneath a reader: what it saw end would be there again. And it must not stand still until a clock that was wrong
-//! is caught up with: nothing would end for so long. Therefore the leader, when its clock is behind, proposes an
-//! operation at the latest time that anything was judged by. Applying it removes every item that has ended by then, and
-//! from there on time goes on with the clock. All replicas go back at the same place of the log, whatever their own clocks
-//! show.
+//! An item past its deadline is absent from then on, although it may lie in memory for a while. So
+//! time must not go back beneath a reader: what it saw end would be there again. And it must not
+//! stand still until a clock that was wrong is caught up with: nothing would end for so long.
+//! Therefore the leader, when its clock is behind, proposes an operation at the latest time that
+//! anything was judged by. Applying it removes every item that has ended by then, and from there on
+//! time goes on with the clock. All replicas go back at the same place of the log, whatever their
+//! own clocks show.
 //!
 //! Knows nothing of clocks: the wall clock's time is an argument.
 
@@ -75,7 +76,8 @@ impl ShardClock {
         self.behind_ms.is_some()
     }
 
-    /// The time for an entry that is about to be proposed. Never earlier than that of the entry before.
+    /// The time for an entry that is about to be proposed. Never earlier than that of the entry
+    /// before.
     #[inline]
     pub fn entry_ms(&mut self, wall_ms: i64) -> i64 {
         match &mut self.behind_ms {

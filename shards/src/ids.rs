@@ -1,7 +1,8 @@
 //! Newtypes for the numbers that must not be mixed.
 
-/// One node (process) of a cluster. Never 0. In a Raft group the id of a member: a node's id in the lower half, the
-/// generation of its replica in the upper one, so that a replica that has lost its log comes back as another member.
+/// One node (process) of a cluster. Never 0. In a Raft group the id of a member: a node's id in the
+/// lower half, the generation of its replica in the upper one, so that a replica that has lost its
+/// log comes back as another member.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -14,7 +15,8 @@ impl NodeId {
         NodeId((u64::from(generation) << 32) | (self.0 & u64::from(u32::MAX)))
     }
 
-    /// A replica of the node that has lost what it was, and is not told yet which one it will be: a member of no group.
+    /// A replica of the node that has lost what it was, and is not told yet which one it will be: a
+    /// member of no group.
     pub fn lost_replica(self) -> NodeId {
         self.replica(u32::MAX)
     }
@@ -39,7 +41,8 @@ impl NodeId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClusterId(pub u128);
 
-/// One data directory: random bits drawn when it is made. A node is known by its directory; an emptied one is another node.
+/// One data directory: random bits drawn when it is made. A node is known by its directory; an
+/// emptied one is another node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DirectoryId(pub u128);
 
@@ -59,7 +62,8 @@ pub struct Term(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Deadline(pub i64);
 
-/// A time on this node's clock that never goes back, in microseconds since some start. Means nothing to other nodes.
+/// A time on this node's clock that never goes back, in microseconds since some start. Means
+/// nothing to other nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MonotonicTime(pub u64);
 

@@ -1,8 +1,8 @@
 //! The shard engine of ringraft.
 //!
-//! A shard is a keyspace, a Raft group, a log and snapshots, run as a synchronous state machine: time,
-//! chance, disk and network are arguments. This crate knows nothing of RESP, sockets, commands or
-//! threads: it replicates opaque commands and keeps items.
+//! A shard is a keyspace, a Raft group, a log and snapshots, run as a synchronous state machine:
+//! time, chance, disk and network are arguments. This crate knows nothing of RESP, sockets,
+//! commands or threads: it replicates opaque commands and keeps items.
 
 pub mod arguments;
 pub mod batch;

@@ -1,8 +1,8 @@
 //! What a shard remembers of stamped requests: that they were done, and what they were answered.
 //!
-//! Replicated state: changed by entries alone, part of snapshots and of the digest. Bounded: the oldest rows go first, and of
-//! what is gone each lane knows up to which number, so that nothing that was forgotten is ever taken for something that was
-//! not done.
+//! Replicated state: changed by entries alone, part of snapshots and of the digest. Bounded: the
+//! oldest rows go first, and of what is gone each lane knows up to which number, so that nothing
+//! that was forgotten is ever taken for something that was not done.
 
 use crate::limits::{
     REMEMBERED_BYTES_MAX, REMEMBERED_LANES_MAX, REMEMBERED_REPLY_BYTES_MAX, REMEMBERED_ROW_BYTES,
@@ -40,8 +40,9 @@ impl Row {
 pub struct Remembered {
     rows: VecDeque<Row>,
     bytes: usize,
-    /// Of each lane the greatest number that was forgotten. A lane of a waiting client may have no place here any more: the
-    /// greatest of those of its process stands under [`u64::MAX`], and all up to it have forgotten all.
+    /// Of each lane the greatest number that was forgotten. A lane of a waiting client may have no
+    /// place here any more: the greatest of those of its process stands under [`u64::MAX`],
+    /// and all up to it have forgotten all.
     gone: BTreeMap<Lane, u64>,
 }
 
@@ -87,8 +88,8 @@ impl Remembered {
             || lane.is_of_waiting() && self.gone.get(&all).is_some_and(|gone| *gone >= lane.number)
     }
 
-    /// What is known of these requests. Of those that are not in the answer it is certain that no entry so far has done them.
-    /// Cost: all rows are looked at.
+    /// What is known of these requests. Of those that are not in the answer it is certain that no
+    /// entry so far has done them. Cost: all rows are looked at.
     pub fn recall(&self, asked: &BTreeSet<Stamp>) -> Vec<(Stamp, Recollection)> {
         let mut known: BTreeMap<Stamp, Recollection> = BTreeMap::new();
         for row in self.rows.iter().filter(|row| asked.contains(&row.stamp)) {

@@ -7,7 +7,8 @@
 //! | Codis | CRC-32 (IEEE) mod 1024 | what lies between the first `{` and the first `}` after it, even when that is empty |
 //! | Redis | the slot of Redis Cluster (CRC-16 mod 16384) divided by 16 | the same, but the whole key when it is empty |
 //!
-//! Without both braces it is the whole key. In the scheme of Redis each slot here holds sixteen of Redis Cluster's.
+//! Without both braces it is the whole key. In the scheme of Redis each slot here holds sixteen of
+//! Redis Cluster's.
 
 use crc::{CRC_16_XMODEM, Crc, Table};
 

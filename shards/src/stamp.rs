@@ -1,12 +1,14 @@
-//! Stamps of requests that one node sends to another: by them it is known, whatever becomes of the node that ran a request,
-//! whether it took effect.
+//! Stamps of requests that one node sends to another: by them it is known, whatever becomes of the
+//! node that ran a request, whether it took effect.
 //!
-//! A request that may write is stamped by the node that sends it on. The entry that it becomes says whose operations are
-//! whose; what it was answered is kept by every replica ([`crate::remembered`]) and can be asked for by its stamp. So a
-//! request whose answer was lost is sent again only if it is certain that it never took effect.
+//! A request that may write is stamped by the node that sends it on. The entry that it becomes says
+//! whose operations are whose; what it was answered is kept by every replica
+//! ([`crate::remembered`]) and can be asked for by its stamp. So a request whose answer was lost is
+//! sent again only if it is certain that it never took effect.
 //!
-//! Sequence numbers grow along a *lane*, of which a core has one for all that is answered soon, and one more for each client
-//! that waits (BLPOP): what waits long is old among what is not, and would be taken for forgotten.
+//! Sequence numbers grow along a *lane*, of which a core has one for all that is answered soon, and
+//! one more for each client that waits (BLPOP): what waits long is old among what is not, and would
+//! be taken for forgotten.
 
 use crate::ids::NodeId;
 

@@ -1,18 +1,22 @@
-//! Who waits for a key of a shard: blocked commands in the memory of its leader, in order of arrival.
+//! Who waits for a key of a shard: blocked commands in the memory of its leader, in order of
+//! arrival.
 //!
-//! A waiting command has a *ticket*. Nothing of waiting is replicated but the tries: operations of the log that carry
-//! the waiting commands themselves. An entry **declares** each of them at most once; from there to the end of
-//! the entry it is run as soon as one of its keys has something. When the leader gathers a write that may fill a
-//! key, it declares the next tickets of that key in the same entry, right behind the write: so they are served
-//! before any later command, as Redis does.
+//! A waiting command has a *ticket*. Nothing of waiting is replicated but the tries: operations of
+//! the log that carry the waiting commands themselves. An entry **declares** each of them at most
+//! once; from there to the end of the entry it is run as soon as one of its keys has something.
+//! When the leader gathers a write that may fill a key, it declares the next tickets of that key in
+//! the same entry, right behind the write: so they are served before any later command, as Redis
+//! does.
 //!
 //! Invariants:
-//! - whether an entry serves a ticket depends on that entry and the items alone ([`Served`] is forgotten at its end), and
-//!   nobody is served twice: an entry that declares a ticket of an earlier one is proposed when that one is applied, and
-//!   without the tickets that it has served ([`Declaration::is_behind`]);
+//! - whether an entry serves a ticket depends on that entry and the items alone ([`Served`] is
+//!   forgotten at its end), and nobody is served twice: an entry that declares a ticket of an
+//!   earlier one is proposed when that one is applied, and without the tickets that it has served
+//!   ([`Declaration::is_behind`]);
 //! - the tickets of a key are declared in their order: nobody overtakes.
 //!
-//! Deliberately absent: what a command is, how its reply goes back, and time. The asker ends a wait.
+//! Deliberately absent: what a command is, how its reply goes back, and time. The asker ends a
+//! wait.
 
 use crate::arguments::OwnedArguments;
 use crate::ids::DatabaseIndex;
@@ -37,8 +41,8 @@ pub enum WaitKind {
     List = 1,
     /// A sorted set.
     SortedSet = 2,
-    /// A stream with entries that a group was not given, or anything that is none with this group: then there is an error to
-    /// be told.
+    /// A stream with entries that a group was not given, or anything that is none with this group:
+    /// then there is an error to be told.
     Group = 3,
     /// A stream with entries behind an id.
     Entries = 4,
@@ -115,7 +119,8 @@ struct Waiter<A, W, E> {
 #[derive(Default)]
 struct Queue {
     tickets: BTreeSet<Ticket>,
-    /// The last ticket that a write of this round was meant for: the next write is for those behind it.
+    /// The last ticket that a write of this round was meant for: the next write is for those
+    /// behind it.
     meant: Option<(Round, Ticket)>,
     /// The last round that declares tickets of this key.
     listed: Option<Round>,
@@ -222,10 +227,12 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
         }
     }
 
-    /// Whom [`Waiters::declare`] would serve, and whether there would be more to do once that is known.
+    /// Whom [`Waiters::declare`] would serve, and whether there would be more to do once that is
+    /// known.
     ///
-    /// Some of them may need nothing of this key when their turn has come: they may find something at another key, or an
-    /// entry under way serves them. The next ones are served too then, as if those had never waited.
+    /// Some of them may need nothing of this key when their turn has come: they may find something
+    /// at another key, or an entry under way serves them. The next ones are served too then, as
+    /// if those had never waited.
     fn chosen(&self, key: &WaitKey, count: usize, round: Round) -> (Vec<Ticket>, bool) {
         let Some(queue) = self.queues.get(key) else { return (Vec::new(), false) };
         let from = match queue.meant {
@@ -243,15 +250,16 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
         (chosen, takers < count && following.next().is_some())
     }
 
-    /// Those whom an operation would serve that [`Waiters::declare`] is asked for next; the first of them may have been declared
-    /// for this key by the same round.
+    /// Those whom an operation would serve that [`Waiters::declare`] is asked for next; the first
+    /// of them may have been declared for this key by the same round.
     pub fn to_be_served(&self, key: &WaitKey, count: usize, round: Round) -> Vec<&W> {
         let Some(last) = self.chosen(key, count, round).0.pop() else { return Vec::new() };
         let all = self.queues[key].tickets.range(..=last);
         all.map(|ticket| &self.open[ticket].what).collect()
     }
 
-    /// Whom to serve in `round` behind something that may give `key` up to `count` elements. `None`: nobody.
+    /// Whom to serve in `round` behind something that may give `key` up to `count` elements.
+    /// `None`: nobody.
     pub fn declare(&mut self, key: &WaitKey, count: usize, round: Round) -> Option<Declaration> {
         let (chosen, has_more) = self.chosen(key, count, round);
         let queue = self.queues.get_mut(key)?;
@@ -374,7 +382,8 @@ pub struct Declared {
     pub stamp: Option<Stamp>,
 }
 
-/// What an entry has declared and not served so far, while it is applied; the same on every replica.
+/// What an entry has declared and not served so far, while it is applied; the same on every
+/// replica.
 #[derive(Debug, Default)]
 pub struct Served {
     commands: BTreeMap<Ticket, Declared>,

@@ -1,8 +1,9 @@
-//! Bytes between nodes, read and written by hand: little-endian numbers, lengths before what they are of.
+//! Bytes between nodes, read and written by hand: little-endian numbers, lengths before what they
+//! are of.
 //!
-//! A reader checks every length against what is there before it uses it, and says what is wrong by name. The bytes came
-//! over a link whose other end has proven that it knows the cluster's secret, and under a checksum: garbage is an error of
-//! the peer's, and costs it the link.
+//! A reader checks every length against what is there before it uses it, and says what is wrong by
+//! name. The bytes came over a link whose other end has proven that it knows the cluster's secret,
+//! and under a checksum: garbage is an error of the peer's, and costs it the link.
 
 use bytes::Bytes;
 
@@ -103,7 +104,8 @@ impl Reader {
         self.bytes(length as usize)
     }
 
-    /// A count of four bytes of things that take at least `least` bytes each: there are no more than can be there.
+    /// A count of four bytes of things that take at least `least` bytes each: there are no more
+    /// than can be there.
     pub fn count(&mut self, least: usize) -> Result<usize, Garbage> {
         let count = self.u32()? as usize;
         if count.saturating_mul(least) > self.bytes.len() {

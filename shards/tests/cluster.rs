@@ -161,8 +161,8 @@ fn a_node_joins_as_learner_is_promoted_and_replaces_another() {
     assert_eq!(cluster.node(4).applied().len(), 51);
 }
 
-/// Found by the simulator (seed 0 of its first day): the snapshot that the leader had did not name the newcomer, who
-/// refused it, was offered it again, and so on for ever.
+/// Found by the simulator (seed 0 of its first day): the snapshot that the leader had did not name
+/// the newcomer, who refused it, was offered it again, and so on for ever.
 #[test]
 fn a_node_that_joins_after_the_last_snapshot_gets_a_newer_one() {
     let mut cluster = Cluster::new(3, 22);

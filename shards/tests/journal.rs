@@ -1,4 +1,5 @@
-//! One journal for many logs: what was reported durable is there after a crash, whatever was in flight, and damage is refused.
+//! One journal for many logs: what was reported durable is there after a crash, whatever was in
+//! flight, and damage is refused.
 
 use std::sync::Arc;
 
@@ -479,7 +480,8 @@ fn records_that_a_journal_makes_durable_share_blocks_and_others_do_not() {
         places.push(write.offset);
         log.written(write.ticket, write.buffer);
     }
-    // The first holds the hard state too. 64 + 8 + 24 + 100 bytes are 196, the next multiple of 8 is 200.
+    // The first holds the hard state too. 64 + 8 + 24 + 100 bytes are 196, the next multiple of 8
+    // is 200.
     assert_eq!(places, [512, 1024, 1224, 1536, 2048]);
     core.close_runs(0);
 }

@@ -1,5 +1,5 @@
-//! Leases under clocks of different rates, partitions, pauses, quick restarts, hand-overs and changes of members: while a leader
-//! has a valid lease nobody else leads in a greater term.
+//! Leases under clocks of different rates, partitions, pauses, quick restarts, hand-overs and
+//! changes of members: while a leader has a valid lease nobody else leads in a greater term.
 
 mod common;
 
@@ -356,7 +356,8 @@ fn a_node_that_restarts_does_not_vote_before_its_old_promise_is_over() {
     assert!(cluster.node(others[1]).is_leader(), "the promise is over");
 }
 
-/// Found by the simulation (seed 202944 of its time): the refusal came late, renewed the promise, and not raft-rs' timer.
+/// Found by the simulation (seed 202944 of its time): the refusal came late, renewed the promise,
+/// and not raft-rs' timer.
 #[test]
 fn a_late_refusal_to_vote_is_no_sign_of_a_leader() {
     let mut cluster = Cluster::new(3, 11);

@@ -1,4 +1,5 @@
-//! The log under damage: cut at every byte, every byte changed, writes that end out of order, foreign and newer files.
+//! The log under damage: cut at every byte, every byte changed, writes that end out of order,
+//! foreign and newer files.
 
 mod common;
 
@@ -71,7 +72,8 @@ fn a_log_cut_at_every_byte_of_its_last_64_kilobytes_recovers_the_writes_before()
     let disk = node.disk.copy();
     let zeros = vec![0; bytes.len()];
     for cut in (last.end - (64 << 10)..=last.end).rev() {
-        // From the cut on there is what was there before: zeros. What the recovery before wiped comes back.
+        // From the cut on there is what was there before: zeros. What the recovery before wiped
+        // comes back.
         let restored = cut.saturating_sub(2048);
         disk.write_at(file, restored as u64, &bytes[restored..cut]).expect("written");
         disk.write_at(file, cut as u64, &zeros[..last.end - cut]).expect("written");

@@ -1,4 +1,5 @@
-//! What section by section of `docs/replication.md` promises: who disturbs whom, what is bounded, what a proposal learns.
+//! What section by section of `docs/replication.md` promises: who disturbs whom, what is bounded,
+//! what a proposal learns.
 
 mod common;
 
@@ -442,7 +443,8 @@ fn what_a_follower_says_waits_for_its_disk() {
 
 #[test]
 fn a_leader_sends_entries_before_they_are_on_its_disk_but_not_before_its_term_is() {
-    // A sole voter leads in the step that raises its term; its learner must not hear of a term that may be forgotten.
+    // A sole voter leads in the step that raises its term; its learner must not hear of a term that
+    // may be forgotten.
     let mut node = Node::new(1, &[1]);
     node.config.learners = vec![NodeId(2)];
     node.start(14).expect("an empty directory");
@@ -522,8 +524,8 @@ fn a_learner_counts_for_nothing() {
     }
 }
 
-/// Two of three voters are replaced at once, up to where the leader has entered the joint change. Nothing that it sent since
-/// has arrived.
+/// Two of three voters are replaced at once, up to where the leader has entered the joint change.
+/// Nothing that it sent since has arrived.
 fn in_the_middle_of_a_joint_change(seed: u64) -> (Cluster, u64, Vec<u64>) {
     let (mut cluster, leader, others) = cluster(3, seed);
     for id in [4, 5] {
@@ -591,7 +593,8 @@ fn a_vote_goes_to_another_and_who_had_it_listens() {
 #[test]
 fn a_joint_change_needs_both_majorities() {
     let (mut cluster, leader, others) = in_the_middle_of_a_joint_change(17);
-    // The new members are a majority of the new ones alone; the end of the change needs the old ones too.
+    // The new members are a majority of the new ones alone; the end of the change needs the old
+    // ones too.
     cluster.cut = others.iter().flat_map(|&id| [(leader, id), (id, leader)]).collect();
     let joined = cluster.node(leader).group().commit_index();
     for _ in 0..4 {

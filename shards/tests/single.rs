@@ -1,4 +1,5 @@
-//! A group of one voter against a memory disk: the path of a write, restarts, a full disk, failing writes.
+//! A group of one voter against a memory disk: the path of a write, restarts, a full disk, failing
+//! writes.
 
 mod common;
 

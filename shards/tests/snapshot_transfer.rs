@@ -1,4 +1,5 @@
-//! Snapshots between two nodes: pieces, losses, restarts of either end, newer and older offers, damaged files.
+//! Snapshots between two nodes: pieces, losses, restarts of either end, newer and older offers,
+//! damaged files.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,5 @@
-//! Passwords are kept and compared as the hexadecimal SHA-256 of what the client sends, as in Redis' ACL files.
+//! Passwords are kept and compared as the hexadecimal SHA-256 of what the client sends, as in
+//! Redis' ACL files.
 
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
@@ -33,7 +34,8 @@ impl Password {
     }
 }
 
-/// Is the password one of these? How long it takes does not tell which, nor how much of it was right.
+/// Is the password one of these? How long it takes does not tell which, nor how much of it was
+/// right.
 pub fn is_among(passwords: &[Password], clear: &[u8]) -> bool {
     let given = Password::of(clear);
     let equal = |known: &Password| known.0.as_bytes().ct_eq(given.0.as_bytes());

@@ -1,6 +1,7 @@
 //! One set of permissions: which commands, on which keys, with which channels.
 //!
-//! A user has one, and may have more, each for itself: a request is allowed when one of them allows all of it.
+//! A user has one, and may have more, each for itself: a request is allowed when one of them allows
+//! all of it.
 
 use crate::commands::{Command, Run};
 use crate::core::commands::command::categories;
@@ -190,7 +191,8 @@ impl Selector {
     }
 }
 
-/// Is a channel, or a pattern of channels, among these globs? A pattern must be one of them to the letter.
+/// Is a channel, or a pattern of channels, among these globs? A pattern must be one of them to the
+/// letter.
 pub fn allows_channel(globs: &[Vec<u8>], name: &[u8], kind: Channels) -> bool {
     globs.iter().any(|glob| match kind {
         Channels::Patterns => glob == name,

@@ -210,8 +210,8 @@ impl Selector {
         self.words().join(&b' ')
     }
 
-    /// All of it between brackets, where quotes mean something: words that hold some are quoted, or they would not be
-    /// read back.
+    /// All of it between brackets, where quotes mean something: words that hold some are quoted, or
+    /// they would not be read back.
     fn describe_in_brackets(&self) -> Vec<u8> {
         let shown = self.words().into_iter().map(|word| {
             if !word.iter().any(|byte| matches!(byte, b'"' | b'\'')) && !word.ends_with(b")") {

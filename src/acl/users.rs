@@ -124,8 +124,9 @@ impl Users {
         Ok(found)
     }
 
-    /// The users as lines of the configuration file; none while there is but the default user, with no other rules than
-    /// `requirepass` gives it. `None` when that file cannot hold one of them: it is no UTF-8, or has no name.
+    /// The users as lines of the configuration file; none while there is but the default user, with
+    /// no other rules than `requirepass` gives it. `None` when that file cannot hold one of
+    /// them: it is no UTF-8, or has no name.
     pub fn configured(&self, requirepass: &str) -> Option<Vec<String>> {
         let mut plain = User::default_user(self.default_user().id);
         plain.set_password(requirepass.as_bytes());
@@ -227,8 +228,8 @@ fn system_text(error: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().to_string()
 }
 
-/// The users that are in force, for all cores. It is locked when users change and when a core takes them over, never for a
-/// request.
+/// The users that are in force, for all cores. It is locked when users change and when a core takes
+/// them over, never for a request.
 #[derive(Debug)]
 pub struct Register(Mutex<Arc<Users>>);
 

@@ -38,7 +38,8 @@ pub const COMMANDS: &[Command] = &[
     ),
 ];
 
-/// A position of a bit in the longest string that the call may make. Errors: no integer, negative, or past that string's end.
+/// A position of a bit in the longest string that the call may make. Errors: no integer, negative,
+/// or past that string's end.
 pub(super) fn parse_offset(call: &Call<'_>, i: usize) -> Result<u64, Refusal> {
     check_offset(parse_integer(call.at(i)), call)
 }
@@ -134,8 +135,8 @@ fn bitcount(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome 
     Ok(())
 }
 
-/// BITPOS key bit [start [end [BYTE | BIT]]]. Without an end, a string counts as followed by zeros; a key
-/// that does not exist is zeros only.
+/// BITPOS key bit [start [end [BYTE | BIT]]]. Without an end, a string counts as followed by zeros;
+/// a key that does not exist is zeros only.
 fn bitpos(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let bit = match call.integer(2)? {
         0 => false,
@@ -163,8 +164,8 @@ fn bitpos(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     Ok(())
 }
 
-/// BITOP AND | OR | XOR | NOT destination key [key ...]. The destination loses its deadline; an empty
-/// result removes it.
+/// BITOP AND | OR | XOR | NOT destination key [key ...]. The destination loses its deadline; an
+/// empty result removes it.
 fn bitop(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let join = if call.arguments.is(1, "AND") {
         Some(Join::And)

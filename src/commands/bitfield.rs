@@ -1,7 +1,7 @@
 //! BITFIELD: integers of any width at any bit of a string.
 //!
-//! A request is parsed whole into operations before the first one runs, so that a mistake in the last
-//! changes nothing.
+//! A request is parsed whole into operations before the first one runs, so that a mistake in the
+//! last changes nothing.
 
 use super::bit::{BIT_OUT_OF_RANGE, check_offset};
 use super::refusal::{Outcome, Refusal};
@@ -25,9 +25,9 @@ pub const COMMANDS: &[Command] = &[
     ),
 ];
 
-/// BITFIELD key [GET type offset | [OVERFLOW WRAP | SAT | FAIL] SET type offset value | INCRBY type offset
-/// increment ...]. Keeps the deadline. With writes, the string grows to the last bit written, even when
-/// every write fails.
+/// BITFIELD key [GET type offset | [OVERFLOW WRAP | SAT | FAIL] SET type offset value | INCRBY type
+/// offset increment ...]. Keeps the deadline. With writes, the string grows to the last bit
+/// written, even when every write fails.
 fn bitfield(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let operations = Operation::parse_all(call)?;
     let writes = operations.iter().filter(|operation| operation.action != Action::Get);
@@ -194,8 +194,8 @@ impl Operation {
         match self.overflow {
             _ if (least..=most).contains(&wanted) => Some(wanted),
             Overflow::Wrap => Some(wanted),
-            // Redis measures the room above `wanted` in 64 bits. Near their smallest integer that room
-            // overflows, and SET then takes the integer for one that is too large.
+            // Redis measures the room above `wanted` in 64 bits. Near their smallest integer that
+            // room overflows, and SET then takes the integer for one that is too large.
             Overflow::Saturate if self.is_set() && most - wanted > i128::from(i64::MAX) => {
                 Some(most)
             }

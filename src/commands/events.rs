@@ -109,7 +109,8 @@ pub fn note_events(edit: &mut Edit<'_>, command: &Command, arguments: Arguments<
     let mut events = Events { edit, arguments, changes: &changes, told: Vec::new() };
     for change in &changes {
         match change.what {
-            // One that was removed and made again was there before; what is moved is new even where it replaces.
+            // One that was removed and made again was there before; what is moved is new even where
+            // it replaces.
             What::Created if events.has_told(change) || moves(&name) => {}
             What::Created => events.push(class::NEW, "new", change),
             What::Expired => {

@@ -1,8 +1,8 @@
 //! Deadlines: setting and asking them, and the deletions that the leader proposes by itself.
 //!
-//! Deadlines are absolute: what a client gives as a span is added to the time of the entry, which is the
-//! leader's and the same on every replica. An item past its deadline is absent to every command from that
-//! moment on; its memory returns when the leader has [`EXPIRE_KEYS`] remove it.
+//! Deadlines are absolute: what a client gives as a span is added to the time of the entry, which
+//! is the leader's and the same on every replica. An item past its deadline is absent to every
+//! command from that moment on; its memory returns when the leader has [`EXPIRE_KEYS`] remove it.
 
 use super::refusal::{Outcome, Refusal};
 use super::{Arity, Call, Command, Group, Keys, read, write};

@@ -390,8 +390,8 @@ fn show_or_store(
     store_at(call, at, edit, &members, reply)
 }
 
-/// GEOSEARCH key FROMMEMBER member|FROMLONLAT longitude latitude BYRADIUS radius unit|BYBOX width height unit
-/// [ASC|DESC] [COUNT count [ANY]] [WITHCOORD] [WITHDIST] [WITHHASH].
+/// GEOSEARCH key FROMMEMBER member|FROMLONLAT longitude latitude BYRADIUS radius unit|BYBOX width
+/// height unit [ASC|DESC] [COUNT count [ANY]] [WITHCOORD] [WITHDIST] [WITHHASH].
 fn geosearch(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     show(call, view, Form::Search, reply)
 }
@@ -401,8 +401,8 @@ fn geosearchstore(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -
     show_or_store(call, edit, Form::SearchStore, reply)
 }
 
-/// GEORADIUS key longitude latitude radius unit [WITHCOORD] [WITHDIST] [WITHHASH] [COUNT count [ANY]] [ASC|DESC]
-/// [STORE key|STOREDIST key].
+/// GEORADIUS key longitude latitude radius unit [WITHCOORD] [WITHDIST] [WITHHASH] [COUNT count
+/// [ANY]] [ASC|DESC] [STORE key|STOREDIST key].
 fn georadius(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     show_or_store(call, edit, Form::AroundPlace, reply)
 }

@@ -286,7 +286,8 @@ fn hrandfield(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcom
         }
         return Ok(());
     };
-    // Ranks are of all fields: where some have ended that are still there, those that have not are counted.
+    // Ranks are of all fields: where some have ended that are still there, those that have not are
+    // counted.
     let shown: Option<Vec<_>> = hash.hides_any().then(|| hash.fields_from(0).collect());
     let count = shown.as_ref().map_or(hash.count(), |shown| shown.len() as u64);
     if count == 0 {
@@ -320,8 +321,8 @@ fn hrandfield(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcom
     Ok(())
 }
 
-/// HSCAN key cursor [MATCH pattern] [COUNT count] [NOVALUES]. Options are looked at only when there is a hash, as in
-/// Redis.
+/// HSCAN key cursor [MATCH pattern] [COUNT count] [NOVALUES]. Options are looked at only when there
+/// is a hash, as in Redis.
 fn hscan(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let cursor = Cursor::at(call.arguments, 2)?;
     let mut found = Vec::new();

@@ -1,7 +1,8 @@
 //! Fields of hashes that end at a time: HEXPIRE and its kin, HGETEX, HSETEX, HGETDEL.
 //!
-//! A field that has ended is as if it were not there for every command from that moment on; its memory returns when the
-//! leader has [`EXPIRE_FIELDS`] remove it, or when somebody writes to it. Setting a field anew takes its deadline away.
+//! A field that has ended is as if it were not there for every command from that moment on; its
+//! memory returns when the leader has [`EXPIRE_FIELDS`] remove it, or when somebody writes to it.
+//! Setting a field anew takes its deadline away.
 
 use super::refusal::{Outcome, Refusal};
 use super::{Arity, Call, Command, Group, Keys, read, write};
@@ -177,7 +178,8 @@ fn hpexpireat(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Ou
     expire(call, edit, PXAT, reply)
 }
 
-/// Answers for each field -2: there is none; 0: the condition does not hold; 1: done; 2: it has ended at once.
+/// Answers for each field -2: there is none; 0: the condition does not hold; 1: done; 2: it has
+/// ended at once.
 fn expire(call: &Call<'_>, edit: &mut Edit<'_>, unit: Unit, reply: &mut Reply<'_>) -> Outcome {
     let now_ms = edit.view().now_ms();
     call.hash(1, &edit.view())?;
@@ -247,7 +249,8 @@ fn deadline_of(hash: Option<Hash<'_>>, field: &[u8]) -> Option<Option<i64>> {
     Some(hash.deadline(field))
 }
 
-/// HPERSIST key FIELDS numfields field [field ...]. Answers as HTTL, and 1: it does not end any more.
+/// HPERSIST key FIELDS numfields field [field ...]. Answers as HTTL, and 1: it does not end any
+/// more.
 fn hpersist(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     call.hash(1, &edit.view())?;
     let fields = fields(call, 2, NO_COUNT)?;
@@ -296,7 +299,8 @@ fn unit_at(call: &Call<'_>, i: usize) -> Option<Unit> {
     [EX, PX, EXAT, PXAT].into_iter().find(|unit| call.arguments.is(i, unit.name))
 }
 
-/// HGETEX key [EX seconds|PX milliseconds|EXAT seconds|PXAT milliseconds|PERSIST] FIELDS numfields field [field ...].
+/// HGETEX key [EX seconds|PX milliseconds|EXAT seconds|PXAT milliseconds|PERSIST] FIELDS numfields
+/// field [field ...].
 fn hgetex(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let now_ms = edit.view().now_ms();
     call.hash(1, &edit.view())?;
@@ -391,8 +395,8 @@ impl Setting {
     }
 }
 
-/// HSETEX key [FNX|FXX] [EX seconds|PX milliseconds|EXAT seconds|PXAT milliseconds|KEEPTTL] FIELDS numfields
-/// field value [field value ...]. Answers 1, or 0 when nothing was set.
+/// HSETEX key [FNX|FXX] [EX seconds|PX milliseconds|EXAT seconds|PXAT milliseconds|KEEPTTL] FIELDS
+/// numfields field value [field value ...]. Answers 1, or 0 when nothing was set.
 fn hsetex(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let now_ms = edit.view().now_ms();
     let setting = Setting::of(call, now_ms)?;

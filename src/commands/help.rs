@@ -4,7 +4,8 @@ use super::refusal::Outcome;
 use super::{Call, Command, families};
 use crate::resp::reply::Reply;
 
-/// Lists the subcommands of the container that the called row belongs to. Panics when it is of no family of values.
+/// Lists the subcommands of the container that the called row belongs to. Panics when it is of no
+/// family of values.
 pub fn help(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
     let container = families::find(call.command.parent).expect("a subcommand has a parent");
     list(container.name, container.subcommands.iter(), reply);

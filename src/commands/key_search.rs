@@ -1,9 +1,9 @@
 //! Where a command's keys stand among its arguments.
 //!
-//! Most rows say it with three numbers. Some commands count their keys (`ZUNION 2 a b`) or announce them
-//! with a word (`XREAD STREAMS a b`, `SORT a STORE b`): those keys are *found* in the arguments, behind the
-//! ones at fixed places. A request that is malformed has fewer keys than it should, never others; its
-//! function refuses it.
+//! Most rows say it with three numbers. Some commands count their keys (`ZUNION 2 a b`) or announce
+//! them with a word (`XREAD STREAMS a b`, `SORT a STORE b`): those keys are *found* in the
+//! arguments, behind the ones at fixed places. A request that is malformed has fewer keys than it
+//! should, never others; its function refuses it.
 
 use crate::numbers::parse_integer;
 use ringraft_shards::arguments::Arguments;
@@ -141,7 +141,8 @@ fn streams(arguments: Arguments<'_>) -> Range<usize> {
     0..0
 }
 
-/// The argument behind the last of `words`; `takes` are other words with the count of what belongs to them.
+/// The argument behind the last of `words`; `takes` are other words with the count of what belongs
+/// to them.
 fn last_after(
     arguments: Arguments<'_>,
     from: usize,

@@ -136,8 +136,8 @@ impl<'a> Table<'a> {
         self.lengths[a_size * (self.b.len() + 1) + b_size]
     }
 
-    /// The runs of one longest common subsequence, the last first. Among several, Redis' choice: where
-    /// bytes differ and both ways are as good, `b` gets shorter.
+    /// The runs of one longest common subsequence, the last first. Among several, Redis' choice:
+    /// where bytes differ and both ways are as good, `b` gets shorter.
     fn runs(&self) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         let (mut i, mut j) = (self.a.len(), self.b.len());

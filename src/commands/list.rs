@@ -1,5 +1,5 @@
-//! Lists: elements in the order in which they were put in, from both ends. What waits for an element is the business
-//! of `core::waiting`: the functions here find one or answer null.
+//! Lists: elements in the order in which they were put in, from both ends. What waits for an
+//! element is the business of `core::waiting`: the functions here find one or answer null.
 
 use super::options::{rank_range, timeout_of};
 use super::refusal::{Outcome, Refusal};

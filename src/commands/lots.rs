@@ -14,8 +14,8 @@ pub struct Lots {
 impl Lots {
     /// The numbers of a call's seed.
     pub fn new(seed: u64) -> Lots {
-        // The seeds of a transaction's commands lie as far apart as states do: unmixed, each would draw the numbers of
-        // the one before, but for the first.
+        // The seeds of a transaction's commands lie as far apart as states do: unmixed, each would
+        // draw the numbers of the one before, but for the first.
         let mixed = (seed ^ seed >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
         let mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
         Lots { state: mixed ^ mixed >> 33 }
@@ -34,8 +34,8 @@ impl Lots {
         ((u128::from(self.bits()) * u128::from(end)) >> u64::BITS) as u64
     }
 
-    /// So many numbers below `end`, no two the same, ascending; every choice of them is as likely as another.
-    /// `count` is at most `end`. Cost: O(count log count), whatever `end` is.
+    /// So many numbers below `end`, no two the same, ascending; every choice of them is as likely
+    /// as another. `count` is at most `end`. Cost: O(count log count), whatever `end` is.
     pub fn distinct(&mut self, count: u64, end: u64) -> BTreeSet<u64> {
         debug_assert!(count <= end);
         let mut chosen = BTreeSet::new();
@@ -82,8 +82,8 @@ impl Drawing {
         Ok(Drawing { count: Some(count), in_pairs })
     }
 
-    /// The ranks drawn from a collection of `size` elements, which is not empty. Ascending where none comes twice.
-    /// Errors: more than may be drawn with repetitions.
+    /// The ranks drawn from a collection of `size` elements, which is not empty. Ascending where
+    /// none comes twice. Errors: more than may be drawn with repetitions.
     pub fn ranks(self, seed: u64, size: u64) -> Result<Vec<u64>, Refusal> {
         let mut lots = Lots::new(seed);
         let count = self.count.unwrap_or(1);

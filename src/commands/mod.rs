@@ -1,8 +1,9 @@
 //! Commands on values, and what a row of the command table says.
 //!
-//! One row and one function per command. Each family file opens with its rows, functions below in the same order. Gates (arity,
-//! password, memory, state) read only the row and never name a command. Nothing here knows of cores, connections or
-//! other nodes: the commands that need them, and the table of all, are in `core::commands`.
+//! One row and one function per command. Each family file opens with its rows, functions below in
+//! the same order. Gates (arity, password, memory, state) read only the row and never name a
+//! command. Nothing here knows of cores, connections or other nodes: the commands that need them,
+//! and the table of all, are in `core::commands`.
 
 pub mod bit;
 pub mod bitfield;
@@ -82,7 +83,8 @@ pub struct Call<'a> {
     pub hasher: KeyHasher,
     /// Random bits: the same on every replica for a write.
     pub seed: u64,
-    /// How long it may make a string (`proto-max-bulk-len`): the same on every replica for a write.
+    /// How long it may make a string (`proto-max-bulk-len`): the same on every replica for a
+    /// write.
     pub string_bytes_max: usize,
 }
 
@@ -110,8 +112,8 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The keys in order, each with the position of its argument, [`KEYS_AHEAD`] at a time: whoever looks up a chunk prefetches
-    /// it first.
+    /// The keys in order, each with the position of its argument, [`KEYS_AHEAD`] at a time: whoever
+    /// looks up a chunk prefetches it first.
     pub fn key_chunks(&self) -> impl Iterator<Item = KeyChunk<'a>> {
         let mut positions = self.command.keys.positions(self.arguments);
         let call = *self;
@@ -202,9 +204,10 @@ impl<'a> Call<'a> {
         last.filter(|last| *last < self.count()).ok_or(Refusal::Syntax)
     }
 
-    /// What stands behind the word MPOP of a command: `numkeys key [key ...] LOW|HIGH [COUNT count]`, from argument `at` on;
-    /// `ends` are the two words. Returns the positions of the keys, which word it is, and the count.
-    /// Errors: as [`Call::counted_keys`]; another word; a count that is none.
+    /// What stands behind the word MPOP of a command: `numkeys key [key ...] LOW|HIGH [COUNT
+    /// count]`, from argument `at` on; `ends` are the two words. Returns the positions of the
+    /// keys, which word it is, and the count. Errors: as [`Call::counted_keys`]; another word;
+    /// a count that is none.
     pub fn popping(
         &self,
         at: usize,
@@ -226,8 +229,8 @@ impl<'a> Call<'a> {
         Ok((at + 1..=last, end, count))
     }
 
-    /// Argument `i` as a 64-bit integer by Redis' strict rules (no spaces, no `+`, no leading zeros).
-    /// Errors: [`Refusal::NotAnInteger`].
+    /// Argument `i` as a 64-bit integer by Redis' strict rules (no spaces, no `+`, no leading
+    /// zeros). Errors: [`Refusal::NotAnInteger`].
     pub fn integer(&self, i: usize) -> Result<i64, Refusal> {
         crate::numbers::parse_integer(self.arguments.at(i)).ok_or(Refusal::NotAnInteger)
     }
@@ -278,7 +281,8 @@ pub enum Run {
     Plain(fn(&Call<'_>, &mut Reply<'_>) -> Outcome),
     /// Runs on the core of the connection: the core has its function.
     Session,
-    /// Runs beside the items of one shard, outside its log, and changes no item: the core has its function.
+    /// Runs beside the items of one shard, outside its log, and changes no item: the core has its
+    /// function.
     Shard,
     /// As a write; when it finds nothing and its row says what it waits for, the client waits.
     Block(fn(&Call<'_>, &mut Edit<'_>, &mut Reply<'_>) -> Outcome),
@@ -377,7 +381,8 @@ pub enum Spread {
     One,
     /// Each key to its shard; the parts run side by side.
     Split(Gather),
-    /// As [`Spread::One`], unless patterns among its arguments refer to keys that may be anywhere: see [`Refers`].
+    /// As [`Spread::One`], unless patterns among its arguments refer to keys that may be anywhere:
+    /// see [`Refers`].
     Referring,
     /// To every shard.
     Everywhere(Gather),
@@ -394,8 +399,8 @@ pub struct Refers {
     pub keys: ReferredKeys,
 }
 
-/// The keys that a command needs as the items are now, as far as that is seen from the keys that are known: asked again when
-/// they all are, it names the rest. None when it will refuse.
+/// The keys that a command needs as the items are now, as far as that is seen from the keys that
+/// are known: asked again when they all are, it names the rest. None when it will refuse.
 pub type ReferredKeys = fn(&Call<'_>, &View<'_>, &dyn Fn(&[u8]) -> bool) -> Vec<Vec<u8>>;
 
 /// Which group COMMAND DOCS and the ACL categories put a command in.
@@ -487,13 +492,15 @@ pub struct Flags {
     pub serves_listeners: bool,
     /// Changes what messages the connection gets: every earlier reply is sent before it runs.
     pub listens: bool,
-    /// Sends messages: it runs when every earlier write of its connection is done, in EXEC after the commit.
+    /// Sends messages: it runs when every earlier write of its connection is done, in EXEC after
+    /// the commit.
     pub sends: bool,
     /// Takes the connection over for good: EXEC, whose reply is one array, cannot hold it.
     pub takes_over: bool,
     /// Not shown to MONITOR.
     pub no_monitor: bool,
-    /// Writes nothing that it would answer for, and yet may change something on a replica: a pause of writes holds it back.
+    /// Writes nothing that it would answer for, and yet may change something on a replica: a pause
+    /// of writes holds it back.
     pub may_replicate: bool,
     /// A reply that may differ from call to call on the same data.
     pub random_reply: bool,
@@ -544,9 +551,11 @@ pub struct Command<W: 'static = ()> {
     pub alone: Option<fn(&Call<'_>, &mut Reply<'_>) -> Outcome>,
     /// What it waits for.
     pub wait: Option<Wait>,
-    /// The argument that names a member of the collection of the first key, or the first of several; 0 for none.
+    /// The argument that names a member of the collection of the first key, or the first of
+    /// several; 0 for none.
     pub member_at: u8,
-    /// Looks at its arguments before they are sent to several shards, where nobody would hear of a refusal.
+    /// Looks at its arguments before they are sent to several shards, where nobody would hear of a
+    /// refusal.
     pub check: Option<fn(&Call<'_>) -> Outcome>,
     /// Which keys it needs beside those it names.
     pub refers: Option<Refers>,

@@ -9,8 +9,9 @@ use ringraft_shards::keyspace::Expiry;
 use std::ops::Range;
 use std::time::Duration;
 
-/// How long a command may wait; `None` is for ever. `call` has a row that says where its timeout stands.
-/// Errors: the timeout is no number, negative, or too large; there is none where it is a choice.
+/// How long a command may wait; `None` is for ever. `call` has a row that says where its timeout
+/// stands. Errors: the timeout is no number, negative, or too large; there is none where it is a
+/// choice.
 pub fn timeout_of(
     command: &Command,
     arguments: Arguments<'_>,
@@ -98,7 +99,8 @@ impl TimeUnit {
 
 impl GivenTime<'_> {
     /// The point in time that is meant; `now_ms` is the leader's, so that all replicas agree.
-    /// Errors: no integer; not positive, before or after the addition; too large. `command` is named in the text.
+    /// Errors: no integer; not positive, before or after the addition; too large. `command` is
+    /// named in the text.
     pub fn deadline(&self, command: &'static str, now_ms: i64) -> Result<Deadline, Refusal> {
         let number = crate::numbers::parse_integer(self.text).ok_or(Refusal::NotAnInteger)?;
         let milliseconds = match self.unit {
@@ -117,8 +119,8 @@ impl GivenTime<'_> {
     }
 }
 
-/// What a request wants to become of the deadline. At most one of its kinds may be given; the same kind
-/// again replaces the first, as in Redis.
+/// What a request wants to become of the deadline. At most one of its kinds may be given; the same
+/// kind again replaces the first, as in Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GivenExpiry<'a> {
     /// Nothing was said.
@@ -213,8 +215,8 @@ fn take_time<'a>(call: &Call<'a>, at: usize) -> Result<GivenExpiry<'a>, Refusal>
     }
 }
 
-/// A range of positions whose ends both belong to it, of a string of `size` bytes or bits: negative ends
-/// count from the end, and what lies outside is cut off. `None` when nothing is left.
+/// A range of positions whose ends both belong to it, of a string of `size` bytes or bits: negative
+/// ends count from the end, and what lies outside is cut off. `None` when nothing is left.
 /// An end before the string becomes its first position, so that something may be left even then;
 /// [`range_in_order`] is more careful.
 pub fn range_within(start: i64, end: i64, size: i64) -> Option<(i64, i64)> {
@@ -223,7 +225,8 @@ pub fn range_within(start: i64, end: i64, size: i64) -> Option<(i64, i64)> {
     (start <= end).then_some((start, end))
 }
 
-/// As [`range_within`], but nothing is left when both ends count from the end and stand in the wrong order.
+/// As [`range_within`], but nothing is left when both ends count from the end and stand in the
+/// wrong order.
 pub fn range_in_order(start: i64, end: i64, size: i64) -> Option<(i64, i64)> {
     let backwards = start < 0 && end < 0 && start > end;
     if backwards { None } else { range_within(start, end, size) }

@@ -1,7 +1,8 @@
 //! Commands that choose keys by what they or their values look like: KEYS, PDEL, DELIF.
 //!
-//! KEYS answers in bytewise order. Alone it is Redis' command and walks the whole database; with a word
-//! after the pattern it is a page: it uses the ordered index and reads only from its start to its limit.
+//! KEYS answers in bytewise order. Alone it is Redis' command and walks the whole database; with a
+//! word after the pattern it is a page: it uses the ordered index and reads only from its start to
+//! its limit.
 
 use std::borrow::Cow;
 use std::ops::Bound;

@@ -189,8 +189,8 @@ impl<W: Copy> Command<W> {
         self
     }
 
-    /// Argument `at` names a member of the collection of the first key, or the first of several: where it lies is fetched
-    /// ahead.
+    /// Argument `at` names a member of the collection of the first key, or the first of several:
+    /// where it lies is fetched ahead.
     pub const fn seeks(mut self, at: u8) -> Self {
         self.member_at = at;
         self
@@ -278,7 +278,8 @@ impl<W: Copy> Command<W> {
         self
     }
 
-    /// COMMAND INFO says that MONITOR does not show it; its commands are shown in its stead, and it is as well.
+    /// COMMAND INFO says that MONITOR does not show it; its commands are shown in its stead, and it
+    /// is as well.
     pub const fn unshown(mut self) -> Self {
         self.flags.skips_monitor = true;
         self

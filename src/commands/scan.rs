@@ -1,8 +1,8 @@
 //! Walking through a database piece by piece: SCAN and RANDOMKEY.
 //!
-//! A cursor is a place, not a state: slot and lower bound of the hash, so it is good on every replica and
-//! after a restart. The slots of a shard are walked in ascending order; the router goes on with the next
-//! shard where [`Cursor::END`] is answered too early.
+//! A cursor is a place, not a state: slot and lower bound of the hash, so it is good on every
+//! replica and after a restart. The slots of a shard are walked in ascending order; the router goes
+//! on with the next shard where [`Cursor::END`] is answered too early.
 
 use super::keys::type_name;
 use super::refusal::{Outcome, Refusal};
@@ -27,8 +27,8 @@ pub const COMMANDS: &[Command] = &[
         .about(Group::Generic, "1.0.0", "Any key of the database."),
 ];
 
-/// Where a SCAN goes on: `slot << 38 | top 38 bits of the hash`, below 2^48: clients keep cursors in doubles, too. 0 is both
-/// the start and the end.
+/// Where a SCAN goes on: `slot << 38 | top 38 bits of the hash`, below 2^48: clients keep cursors
+/// in doubles, too. 0 is both the start and the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor(pub u64);
 

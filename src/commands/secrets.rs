@@ -1,7 +1,8 @@
 //! Passwords among the arguments of commands: MONITOR and SLOWLOG show `(redacted)` in their place.
 //!
-//! A row says where its secrets are; whoever shows arguments to others than the client that sent them asks here first. What
-//! is badly formed is hidden rather than shown: a slip in a command does not make its password less secret.
+//! A row says where its secrets are; whoever shows arguments to others than the client that sent
+//! them asks here first. What is badly formed is hidden rather than shown: a slip in a command does
+//! not make its password less secret.
 
 use super::Command;
 use crate::settings::row::Setting;
@@ -27,8 +28,8 @@ pub enum Secrets {
 /// What is shown instead.
 const REDACTED: &[u8] = b"(redacted)";
 
-/// Settings of Redis that hold secrets and that ringraft does not know: a CONFIG SET of them is refused, and hidden all the
-/// same.
+/// Settings of Redis that hold secrets and that ringraft does not know: a CONFIG SET of them is
+/// refused, and hidden all the same.
 const SECRETS_OF_REDIS: [&str; 4] =
     ["masterauth", "masteruser", "tls-key-file-pass", "tls-client-key-file-pass"];
 
@@ -80,7 +81,8 @@ fn hide_of_migrate(arguments: Arguments<'_>, hidden: &mut [bool]) {
     }
 }
 
-/// Well-formed pairs hide the values of secrets; from a name or a count that is wrong on, all behind the first secret.
+/// Well-formed pairs hide the values of secrets; from a name or a count that is wrong on, all
+/// behind the first secret.
 fn hide_settings(arguments: Arguments<'_>, hidden: &mut [bool]) {
     let count = arguments.count();
     let is_known = |i: usize| {

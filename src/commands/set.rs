@@ -123,7 +123,8 @@ fn spop(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome 
     reply.set(count as usize);
     let mut lots = Lots::new(call.seed);
     if count == size || count > POPPED_EACH_MAX && set.set().is_large() {
-        // Neighbours in a large one are so by a hash that is the cluster's secret: any run of it is a choice by chance.
+        // Neighbours in a large one are so by a hash that is the cluster's secret: any run of it is
+        // a choice by chance.
         let start = if count == size { 0 } else { lots.below(size) };
         reply.list(Value::Set(set.set()), Listing::from(start, count, Shown::Names));
         let at_end = count.min(size - start);
@@ -148,8 +149,8 @@ fn show_at(set: Set<'_>, rank: u64, reply: &mut Reply<'_>) {
     reply.bulk(&set.at(rank).expect("the rank is below the count"));
 }
 
-/// SRANDMEMBER key [count]: one member or none; with a count that many different ones at most, with a
-/// negative one just that many, of which some may be the same.
+/// SRANDMEMBER key [count]: one member or none; with a count that many different ones at most, with
+/// a negative one just that many, of which some may be the same.
 fn srandmember(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     const OUT_OF_RANGE: Refusal = Refusal::text(
         "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
@@ -226,7 +227,8 @@ fn scard(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     Ok(())
 }
 
-/// SMOVE source destination member. Without a source the destination may be of any type, as in Redis.
+/// SMOVE source destination member. Without a source the destination may be of any type, as in
+/// Redis.
 fn smove(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let (from, to, member) = (call.key(1), call.key(2), call.at(3));
     let view = edit.view();
@@ -244,7 +246,8 @@ fn smove(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome
     Ok(())
 }
 
-/// SSCAN key cursor [MATCH pattern] [COUNT count]. Options are looked at only when there is a set, as in Redis.
+/// SSCAN key cursor [MATCH pattern] [COUNT count]. Options are looked at only when there is a set,
+/// as in Redis.
 fn sscan(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let cursor = Cursor::at(call.arguments, 2)?;
     let set = call.set(1, view)?;

@@ -1,7 +1,9 @@
-//! What is made of several sets: what they share, what any of them has, what only the first one has.
+//! What is made of several sets: what they share, what any of them has, what only the first one
+//! has.
 //!
-//! A key that does not exist is an empty set. All keys are looked at before anything is answered or changed.
-//! Members come in the order of the set they are taken from, so that what is stored is the same on every replica.
+//! A key that does not exist is an empty set. All keys are looked at before anything is answered or
+//! changed. Members come in the order of the set they are taken from, so that what is stored is the
+//! same on every replica.
 
 use super::refusal::{Outcome, Refusal};
 use super::{Arity, Call, Command, Group, Keys, Search, read, write};
@@ -149,7 +151,8 @@ fn store(
     Ok(())
 }
 
-/// The members that all sets share. Cost: the members of the smallest one, each looked up in the others.
+/// The members that all sets share. Cost: the members of the smallest one, each looked up in the
+/// others.
 fn intersection<'v>(sets: &Sets<'v>) -> impl Iterator<Item = Cow<'v, [u8]>> + use<'v> {
     let all: Option<Vec<Set<'v>>> = sets.iter().copied().collect();
     let mut all = all.unwrap_or_default();
@@ -166,8 +169,9 @@ fn union<'v>(sets: &Sets<'v>) -> Members<'v> {
     members.filter(|member| seen.insert(member.clone())).collect()
 }
 
-/// The members of the first set that no other one has. Cost: the members of the first one, each looked up in
-/// the others, or those of the others, each looked up in the first one: whatever is less.
+/// The members of the first set that no other one has. Cost: the members of the first one, each
+/// looked up in the others, or those of the others, each looked up in the first one: whatever is
+/// less.
 fn difference<'v>(sets: &Sets<'v>) -> Members<'v> {
     let Some((Some(first), others)) = sets.split_first() else { return Vec::new() };
     let others: Vec<Set<'v>> = others.iter().flatten().copied().collect();

@@ -1,7 +1,9 @@
-//! SORT and SORT_RO: the elements of a list, set or sorted set in another order, or what keys named after them hold.
+//! SORT and SORT_RO: the elements of a list, set or sorted set in another order, or what keys named
+//! after them hold.
 //!
-//! The keys that a pattern makes of elements stand nowhere among the arguments. With several shards they are fetched once
-//! everything is locked (`core/transact/referred.rs`); the functions here find them in their keyspace either way.
+//! The keys that a pattern makes of elements stand nowhere among the arguments. With several shards
+//! they are fetched once everything is locked (`core/transact/referred.rs`); the functions here
+//! find them in their keyspace either way.
 
 use super::refusal::{Outcome, Refusal};
 use super::{Arity, Call, Command, Group, Keys, Refers, Search, Spread, read, write};
@@ -153,7 +155,8 @@ impl<'a> Asked<'a> {
         if self.descending { Descending::Yes } else { Descending::No }
     }
 
-    /// Elements as they stand in their collection; of lists and sorted sets the last ones first when asked.
+    /// Elements as they stand in their collection; of lists and sorted sets the last ones first
+    /// when asked.
     fn in_place<'v>(&self, source: Value<'v>, places: Range<u64>) -> Vec<Element<'v>> {
         let count = (places.end - places.start.min(places.end)) as usize;
         in_own_order(source, self.order(), places.start).take(count).collect()
@@ -205,7 +208,8 @@ fn sorted<'v, T>(
     pairs.into_iter().map(|(_, element)| element).collect()
 }
 
-/// A number as C's `strtod` reads it, space before it and nothing at all included. It ends at a NUL.
+/// A number as C's `strtod` reads it, space before it and nothing at all included. It ends at a
+/// NUL.
 fn score_of(text: &[u8]) -> Option<f64> {
     let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
     if text.is_empty() {
@@ -216,7 +220,8 @@ fn score_of(text: &[u8]) -> Option<f64> {
     parse_float(&text[start..])
 }
 
-/// The key that a pattern makes of an element, and the field of the hash there; `None` without a `*`.
+/// The key that a pattern makes of an element, and the field of the hash there; `None` without a
+/// `*`.
 fn reference<'a>(pattern: &'a [u8], element: &[u8]) -> Option<(Vec<u8>, Option<&'a [u8]>)> {
     let star = pattern.iter().position(|&byte| byte == b'*')?;
     let (prefix, rest) = (&pattern[..star], &pattern[star + 1..]);
@@ -228,7 +233,8 @@ fn reference<'a>(pattern: &'a [u8], element: &[u8]) -> Option<(Vec<u8>, Option<&
     Some(([prefix, element, suffix].concat(), field))
 }
 
-/// What a pattern stands for: `#` for the element itself, others for a string or the field of a hash.
+/// What a pattern stands for: `#` for the element itself, others for a string or the field of a
+/// hash.
 fn lookup<'v>(view: &View<'v>, pattern: &[u8], element: &Element<'v>) -> Option<Element<'v>> {
     if pattern == b"#" {
         return Some(element.clone());
@@ -279,8 +285,8 @@ fn option(arguments: Arguments<'_>) -> Option<&'static str> {
     None
 }
 
-/// The keys that patterns make of elements. While those are not known by which it is sorted, only they: which elements are
-/// wanted depends on them.
+/// The keys that patterns make of elements. While those are not known by which it is sorted, only
+/// they: which elements are wanted depends on them.
 fn referred(call: &Call<'_>, view: &View<'_>, known: &dyn Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
     let (Ok(asked), Ok(Some(source))) = (Asked::of(call), source(call, view)) else {
         return Vec::new();
@@ -315,7 +321,8 @@ fn show(asked: &Asked<'_>, call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'
     Ok(())
 }
 
-/// SORT key [BY pattern] [LIMIT offset count] [GET pattern ...] [ASC|DESC] [ALPHA] [STORE destination].
+/// SORT key [BY pattern] [LIMIT offset count] [GET pattern ...] [ASC|DESC] [ALPHA] [STORE
+/// destination].
 fn sort(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let asked = Asked::of(call)?;
     let Some(at) = asked.store else { return show(&asked, call, &edit.view(), reply) };

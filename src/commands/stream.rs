@@ -160,7 +160,8 @@ fn not_negative(call: &Call<'_>, i: usize, refusal: &'static str) -> Result<u64,
     u64::try_from(call.integer(i)?).map_err(|_| Refusal::text(refusal))
 }
 
-/// XADD key [NOMKSTREAM] [MAXLEN|MINID [=|~] threshold [LIMIT count]] *|id field value [field value ...].
+/// XADD key [NOMKSTREAM] [MAXLEN|MINID [=|~] threshold [LIMIT count]] *|id field value [field value
+/// ...].
 fn xadd(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let options = Options::of_xadd(call)?;
     let first = options.id_at + 1;

@@ -73,7 +73,8 @@ fn printed(word: &[u8]) -> &[u8] {
     word.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
-/// What those are told who name a key or group that is not there; `behind` says more about the place.
+/// What those are told who name a key or group that is not there; `behind` says more about the
+/// place.
 pub fn no_key_or_group(key: &[u8], group: &[u8], behind: &[u8]) -> Refusal {
     let parts: [&[u8]; 6] = [
         b"NOGROUP No such key '",
@@ -317,8 +318,8 @@ impl Claim {
     }
 }
 
-/// XCLAIM key group consumer min-idle-time id [id ...] [IDLE ms] [TIME ms] [RETRYCOUNT count] [FORCE] [JUSTID]
-/// [LASTID id].
+/// XCLAIM key group consumer min-idle-time id [id ...] [IDLE ms] [TIME ms] [RETRYCOUNT count]
+/// [FORCE] [JUSTID] [LASTID id].
 fn xclaim(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let (key, now_ms) = (call.key(1), edit.now_ms());
     let mut stream = edit.stream_mut(&key)?;

@@ -109,8 +109,8 @@ pub fn reply_entries<'e>(entries: impl Iterator<Item = Entry<'e>>, reply: &mut R
     reply.raw(&found);
 }
 
-/// Writes up to so many of the entries from one id to another as an array, in a direction, at the reply's end. Most are few:
-/// they are written before it is known how many.
+/// Writes up to so many of the entries from one id to another as an array, in a direction, at the
+/// reply's end. Most are few: they are written before it is known how many.
 pub fn reply_range(
     stream: Stream<'_>,
     direction: Direction,

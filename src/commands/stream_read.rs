@@ -42,7 +42,8 @@ pub const COMMANDS: &[Command] = &[
     internal_row(),
 ];
 
-/// XREAD as a client of several shards tries it: when it finds nothing, the ids that it waits behind follow on its null.
+/// XREAD as a client of several shards tries it: when it finds nothing, the ids that it waits
+/// behind follow on its null.
 pub const XREAD_TRY: &str = "xread-try";
 
 const fn internal_row() -> Command {
@@ -171,7 +172,8 @@ pub fn timeout_at(command: &Command, arguments: Arguments<'_>) -> usize {
     ReadOptions::of(command, arguments).map_or(0, |options| options.block_at)
 }
 
-/// What a request waits for: of a group what its consumers are to be given, otherwise entries behind an id that is known.
+/// What a request waits for: of a group what its consumers are to be given, otherwise entries
+/// behind an id that is known.
 pub fn awaited(
     command: &Command,
     database: DatabaseIndex,
@@ -195,8 +197,8 @@ pub fn awaited(
     options.pairs().filter_map(key).collect()
 }
 
-/// What a read needs of each stream: entries behind an id, and how many. `None` for what is no such read, or none that makes
-/// sense.
+/// What a read needs of each stream: entries behind an id, and how many. `None` for what is no such
+/// read, or none that makes sense.
 pub fn tails<'a>(
     command: &Command,
     arguments: Arguments<'a>,
@@ -384,7 +386,8 @@ enum From {
     Own(StreamId),
 }
 
-/// XREADGROUP GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key [key ...] id [id ...].
+/// XREADGROUP GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key [key ...]
+/// id [id ...].
 fn xreadgroup(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     let options = ReadOptions::of(call.command, call.arguments)?;
     options.check_time(edit.now_ms())?;

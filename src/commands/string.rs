@@ -1,4 +1,5 @@
-//! Strings: read, set, cut and join. Counters are in `counter.rs`, LCS in `lcs.rs`, bits in `bit.rs`.
+//! Strings: read, set, cut and join. Counters are in `counter.rs`, LCS in `lcs.rs`, bits in
+//! `bit.rs`.
 
 use super::options::{Condition, GivenExpiry, GivenTime, SetOptions, TimeUnit};
 use super::refusal::{Outcome, Refusal};
@@ -252,7 +253,8 @@ fn strlen(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     Ok(())
 }
 
-/// GETRANGE key start end, and SUBSTR. Both ends belong to the range; negative ones count from the end.
+/// GETRANGE key start end, and SUBSTR. Both ends belong to the range; negative ones count from the
+/// end.
 fn getrange(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let (start, end) = (call.integer(2)?, call.integer(3)?);
     let value = call.string(1, view)?.unwrap_or_default();

@@ -1,7 +1,9 @@
-//! What is made of several sorted sets: what any of them has, what they share, what only the first one has.
+//! What is made of several sorted sets: what any of them has, what they share, what only the first
+//! one has.
 //!
-//! A set is a sorted set whose members all have the score 1; a key that does not exist is empty. Sums depend on the order in
-//! which they are made: that of the keys, for what is shared or had by any the smallest first.
+//! A set is a sorted set whose members all have the score 1; a key that does not exist is empty.
+//! Sums depend on the order in which they are made: that of the keys, for what is shared or had by
+//! any the smallest first.
 
 use super::refusal::{Outcome, Refusal};
 use super::zset_range::store;
@@ -278,8 +280,8 @@ impl<'v> Asked<'v> {
         })
     }
 
-    /// Cost: the members of the first one, each looked up in the others, or those of the others, each looked up in the
-    /// first one: whatever is less.
+    /// Cost: the members of the first one, each looked up in the others, or those of the others,
+    /// each looked up in the first one: whatever is less.
     fn difference(&self) -> Vec<(Cow<'v, [u8]>, f64)> {
         let (first, others) = self.sources.split_first().expect("one key at least");
         let members = first.held.members();
@@ -347,12 +349,14 @@ fn store_result(
     store(call, edit, &members, reply)
 }
 
-/// ZUNIONSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX].
+/// ZUNIONSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE
+/// SUM|MIN|MAX].
 fn zunionstore(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     store_result(call, edit, Operation::Union, reply)
 }
 
-/// ZINTERSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX].
+/// ZINTERSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE
+/// SUM|MIN|MAX].
 fn zinterstore(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> Outcome {
     store_result(call, edit, Operation::Intersection, reply)
 }

@@ -1,4 +1,5 @@
-//! Ranges of sorted sets: by rank, by score, by the members' bytes. Whatever bounds a range, it is one of ranks.
+//! Ranges of sorted sets: by rank, by score, by the members' bytes. Whatever bounds a range, it is
+//! one of ranks.
 
 use super::options::rank_range;
 use super::refusal::{Outcome, Refusal};
@@ -146,7 +147,8 @@ impl<'a> Bounds<'a> {
         })
     }
 
-    /// The ranks of the members in it. Ranks given count from the highest score when `direction` says so.
+    /// The ranks of the members in it. Ranks given count from the highest score when `direction`
+    /// says so.
     fn ranks(self, set: SortedSet<'_>, direction: Direction) -> Range<u64> {
         let range = match self {
             Bounds::Ranks(start, stop) => {
@@ -311,7 +313,8 @@ fn zrangestore(call: &Call<'_>, edit: &mut Edit<'_>, reply: &mut Reply<'_>) -> O
     store(call, edit, &found, reply)
 }
 
-/// Puts members in the place of whatever the first key held, its deadline included. Answers how many there are.
+/// Puts members in the place of whatever the first key held, its deadline included. Answers how
+/// many there are.
 pub(super) fn store(
     call: &Call<'_>,
     edit: &mut Edit<'_>,

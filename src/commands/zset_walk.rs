@@ -54,7 +54,8 @@ fn zrandmember(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outco
     Ok(())
 }
 
-/// ZSCAN key cursor [MATCH pattern] [COUNT count]. Options are looked at only when there is a sorted set, as in Redis.
+/// ZSCAN key cursor [MATCH pattern] [COUNT count]. Options are looked at only when there is a
+/// sorted set, as in Redis.
 fn zscan(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     let cursor = Cursor::at(call.arguments, 2)?;
     let mut found = Vec::new();
@@ -75,7 +76,8 @@ fn zscan(call: &Call<'_>, view: &View<'_>, reply: &mut Reply<'_>) -> Outcome {
     Ok(())
 }
 
-/// How ZSCAN prints scores: with 17 digits those of a large sorted set, with as few as read back those of a small one.
+/// How ZSCAN prints scores: with 17 digits those of a large sorted set, with as few as read back
+/// those of a small one.
 fn printing(set: SortedSet<'_>) -> fn(f64) -> String {
     if set.is_large() { |score| print_general(score, 17) } else { print_float }
 }

@@ -1,9 +1,9 @@
 //! One core: a pinned thread and all it owns.
 //!
-//! A core runs turns. A turn takes what the ring has completed and what other cores have sent, parses it
-//! all, runs the reads in stages, proposes the writes of each shard as one entry, and sends every
-//! connection's replies at once. Nothing is shared with other cores but mailboxes and a few counters, and
-//! no lock is taken on a request's path.
+//! A core runs turns. A turn takes what the ring has completed and what other cores have sent,
+//! parses it all, runs the reads in stages, proposes the writes of each shard as one entry, and
+//! sends every connection's replies at once. Nothing is shared with other cores but mailboxes and a
+//! few counters, and no lock is taken on a request's path.
 
 pub mod client;
 pub mod cluster;
@@ -238,7 +238,8 @@ pub struct Core {
     listening: Vec<bool>,
     /// When syncs were started last, milliseconds since the process started.
     last_sync_ms: i64,
-    /// When the ring and the memory were looked after last, milliseconds since the process started.
+    /// When the ring and the memory were looked after last, milliseconds since the process
+    /// started.
     rested_ms: i64,
     /// Is memory of cleared databases still to be freed?
     freeing: bool,
@@ -271,7 +272,8 @@ pub type NameReplica = Arc<
         + Sync,
 >;
 
-/// What is done to the data directory when a shard is lost, and when others have it too. All of it blocks.
+/// What is done to the data directory when a shard is lost, and when others have it too. All of it
+/// blocks.
 #[derive(Clone)]
 pub struct Lost {
     /// Sets a shard aside.
@@ -429,8 +431,8 @@ impl Core {
         Err(self.failure.take().expect("the loop's condition"))
     }
 
-    /// Lets clients in once the starter permits it: when every shard of every core serves, so that no request of theirs comes
-    /// too early.
+    /// Lets clients in once the starter permits it: when every shard of every core serves, so that
+    /// no request of theirs comes too early.
     #[cold]
     fn open_when_permitted(&mut self) {
         let Some(report) = self.report.clone() else { return };
@@ -660,7 +662,8 @@ impl Core {
                 for (at, (target, length)) in replies.targets.iter().enumerate() {
                     let end = start + *length;
                     let bytes = &replies.bytes[start..end];
-                    // The other core's cache has them: fetched one by one they cost more than all the rest.
+                    // The other core's cache has them: fetched one by one they cost more than all
+                    // the rest.
                     prefetch(bytes.as_ptr().wrapping_add(REPLIES_PREFETCHED_BYTES));
                     match rests.next_if(|(of, _)| *of == at) {
                         None => {

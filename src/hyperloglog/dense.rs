@@ -1,4 +1,5 @@
-//! Registers of six bits each, back to back, the lowest bits of a byte first. Four of them are three bytes.
+//! Registers of six bits each, back to back, the lowest bits of a byte first. Four of them are
+//! three bytes.
 
 use super::REGISTERS;
 use super::estimate::Histogram;

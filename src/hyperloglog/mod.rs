@@ -1,19 +1,20 @@
 //! HyperLogLog: counting distinct elements in a string of at most 12,304 bytes, to about 0.81 %.
 //!
-//! A value is a string that other Redis servers understand: a header of 16 bytes, then 16,384 registers of
-//! six bits, packed ([`dense`]) or as runs ([`sparse`]). An element's hash names a register and a rank, the
-//! place of the lowest bit that is set in the rest of it; the register keeps the highest rank. What is done
-//! here to the bytes is what Redis does, so values compare equal byte for byte.
+//! A value is a string that other Redis servers understand: a header of 16 bytes, then 16,384
+//! registers of six bits, packed ([`dense`]) or as runs ([`sparse`]). An element's hash names a
+//! register and a rank, the place of the lowest bit that is set in the rest of it; the register
+//! keeps the highest rank. What is done here to the bytes is what Redis does, so values compare
+//! equal byte for byte.
 //!
 //! ```text
 //! "HYLL" │ encoding: 0 dense, 1 sparse │ 0 0 0 │ cached count, little-endian u64; top bit: not valid
 //! ```
 //!
-//! The count is never written into the header: a read changes nothing. A count that another server cached
-//! there is believed until the value changes.
+//! The count is never written into the header: a read changes nothing. A count that another server
+//! cached there is believed until the value changes.
 //!
-//! Source: Heule, Nunkesser, Hall, "HyperLogLog in Practice" (2013), for the registers; Ertl, "New cardinality
-//! estimation algorithms for HyperLogLog sketches" (2017), section 4, for the estimate.
+//! Source: Heule, Nunkesser, Hall, "HyperLogLog in Practice" (2013), for the registers; Ertl, "New
+//! cardinality estimation algorithms for HyperLogLog sketches" (2017), section 4, for the estimate.
 
 mod dense;
 mod estimate;
@@ -197,8 +198,8 @@ pub fn decode(value: &[u8]) -> Option<String> {
     sparse::decode(&value[HEADER_BYTES..])
 }
 
-/// Checks the arithmetic as PFSELFTEST promises: random registers read back, and estimates of known counts
-/// in both encodings. Errors: what went wrong.
+/// Checks the arithmetic as PFSELFTEST promises: random registers read back, and estimates of known
+/// counts in both encodings. Errors: what went wrong.
 pub fn self_test() -> Result<(), String> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut bits = move || {

@@ -85,7 +85,8 @@ impl Run {
     }
 }
 
-/// The runs in order. `each` gets the first register of each. `None` unless they cover all registers just so.
+/// The runs in order. `each` gets the first register of each. `None` unless they cover all
+/// registers just so.
 fn each_run(mut bytes: &[u8], mut each: impl FnMut(usize, Run)) -> Option<()> {
     let mut first = 0;
     while !bytes.is_empty() {
@@ -107,7 +108,8 @@ pub(super) fn histogram(bytes: &[u8]) -> Option<Histogram> {
     Some(histogram)
 }
 
-/// Raises each register to that of the runs. `None`, and some of it done, when the runs are damaged.
+/// Raises each register to that of the runs. `None`, and some of it done, when the runs are
+/// damaged.
 pub(super) fn merge(registers: &mut [u8; REGISTERS], bytes: &[u8]) -> Option<()> {
     each_run(bytes, |first, run| {
         if run.rank() > 0 {

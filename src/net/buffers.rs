@@ -1,12 +1,15 @@
-//! Provided receive buffers: memory that the kernel receives into, and the ring of those it may take.
+//! Provided receive buffers: memory that the kernel receives into, and the ring of those it may
+//! take.
 //!
-//! The kernel takes buffers in the order in which they were given, so that all that it was given are touched in turn, and
-//! displace one another in the caches. Therefore it gets about twice as many as a turn needs: more as soon as
-//! a turn took half of them or there were none left, fewer when a second went by with less. The others are held back.
+//! The kernel takes buffers in the order in which they were given, so that all that it was given
+//! are touched in turn, and displace one another in the caches. Therefore it gets about twice as
+//! many as a turn needs: more as soon as a turn took half of them or there were none left, fewer
+//! when a second went by with less. The others are held back.
 //!
-//! Invariant: a buffer is held back here, or in the ring, or lent (filled, and not given back by its reader).
-//! With a deferred or cooperative ring the kernel fills buffers only while this thread is in a system call; so what is neither
-//! lent nor announced by a completion holds nothing that anyone needs.
+//! Invariant: a buffer is held back here, or in the ring, or lent (filled, and not given back by
+//! its reader). With a deferred or cooperative ring the kernel fills buffers only while this thread
+//! is in a system call; so what is neither lent nor announced by a completion holds nothing that
+//! anyone needs.
 
 #![allow(unsafe_code)] // Memory that is shared with the kernel.
 
@@ -70,8 +73,8 @@ impl Buffers {
     #[inline(always)]
     pub(super) fn bytes(&self, buffer: u16, length: usize) -> &[u8] {
         assert!(usize::from(buffer) < RECEIVE_BUFFER_COUNT && length <= RECEIVE_BUFFER_BYTES);
-        // SAFETY: the buffer lies within the mapping, and the kernel filled it and does not touch it again
-        // before it is recycled, which needs `&mut self`.
+        // SAFETY: the buffer lies within the mapping, and the kernel filled it and does not touch
+        // it again before it is recycled, which needs `&mut self`.
         unsafe { std::slice::from_raw_parts(self.start_of(buffer), length) }
     }
 
@@ -110,8 +113,9 @@ impl Buffers {
         }
     }
 
-    /// Adapts their number to what was lent since the last call, and gives their memory back if that was next to
-    /// nothing. Returns whether it was next to nothing. `all_taken`: no completion waits that has a buffer.
+    /// Adapts their number to what was lent since the last call, and gives their memory back if
+    /// that was next to nothing. Returns whether it was next to nothing. `all_taken`: no
+    /// completion waits that has a buffer.
     pub(super) fn rest(&mut self, all_taken: bool) -> bool {
         let peak = std::mem::take(&mut self.lent_max);
         let count = std::mem::take(&mut self.lent_count);
@@ -157,8 +161,8 @@ impl Buffers {
     fn provide(&mut self, buffer: u16) {
         const MASK: u16 = RECEIVE_BUFFER_COUNT as u16 - 1;
         let start = self.start_of(buffer);
-        // SAFETY: the masked tail is within the entries, the buffer within the data, and the kernel reads
-        // an entry only after its tail is published.
+        // SAFETY: the masked tail is within the entries, the buffer within the data, and the kernel
+        // reads an entry only after its tail is published.
         unsafe {
             let entry = &mut *self.entries.add(usize::from(self.tail & MASK));
             entry.set_addr(start as u64);
@@ -169,7 +173,8 @@ impl Buffers {
     }
 
     fn publish(&mut self) {
-        // SAFETY: the tail lies in the first entry's unused field; the kernel reads it with acquire.
+        // SAFETY: the tail lies in the first entry's unused field; the kernel reads it with
+        // acquire.
         unsafe {
             let tail = BufRingEntry::tail(self.entries).cast_mut().cast::<AtomicU16>();
             (*tail).store(self.tail, Ordering::Release);

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 /// Connections that may wait for their accept.
 const BACKLOG: i32 = 1024;
 
-/// Opens a socket that will listen, sharing its port with those of the other cores. Accepted sockets inherit
-/// TCP_NODELAY and the keep-alive. Until [`listen`], who connects is refused.
+/// Opens a socket that will listen, sharing its port with those of the other cores. Accepted
+/// sockets inherit TCP_NODELAY and the keep-alive. Until [`listen`], who connects is refused.
 /// Errors: the address is in use by another process, not this machine's, or not allowed.
 pub fn bind(address: SocketAddr, keepalive_seconds: u64) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -34,8 +34,8 @@ pub fn listen(socket: &Socket) -> io::Result<()> {
 /// Between two tries.
 const RELEASE_POLL: Duration = Duration::from_millis(10);
 
-/// Lets the kernel probe connections that a listening socket will accept after so much silence; 0 never does.
-/// Errors: the kernel does not allow it.
+/// Lets the kernel probe connections that a listening socket will accept after so much silence; 0
+/// never does. Errors: the kernel does not allow it.
 pub fn keep_alive(socket: &Socket, seconds: u64) -> io::Result<()> {
     if seconds == 0 {
         return socket.set_keepalive(false);
@@ -49,10 +49,10 @@ pub fn keep_alive(socket: &Socket, seconds: u64) -> io::Result<()> {
     socket.set_tcp_keepalive(&keepalive)
 }
 
-/// Is the address free? SO_REUSEPORT would let two servers of one user share it unnoticed, so the first
-/// thing a starting server does is to bind without it. It does not listen, for no client is to reach it. An address in
-/// use is tried again for a second: a killed server's sockets listen until its rings are torn down.
-/// Errors: as [`bind`].
+/// Is the address free? SO_REUSEPORT would let two servers of one user share it unnoticed, so the
+/// first thing a starting server does is to bind without it. It does not listen, for no client is
+/// to reach it. An address in use is tried again for a second: a killed server's sockets listen
+/// until its rings are torn down. Errors: as [`bind`].
 pub fn probe(address: SocketAddr) -> io::Result<()> {
     until_released(|| probe_once(address))
 }

@@ -1,11 +1,12 @@
 //! The socket ring of one core.
 //!
-//! One io_uring per core, used by its thread alone. Accepting and receiving are multishot operations
-//! armed once; received bytes lie in provided buffers that are given back at the turn's end. Replies do
-//! not come this way: `send(2)` costs less than a submission (architecture brief, section 2).
+//! One io_uring per core, used by its thread alone. Accepting and receiving are multishot
+//! operations armed once; received bytes lie in provided buffers that are given back at the turn's
+//! end. Replies do not come this way: `send(2)` costs less than a submission (architecture brief,
+//! section 2).
 //!
-//! What an older kernel lacks is left out feature by feature; [`Ring::features`] says what is in use.
-//! Knows nothing of connections or RESP: a [`Token`] says whose completion it is.
+//! What an older kernel lacks is left out feature by feature; [`Ring::features`] says what is in
+//! use. Knows nothing of connections or RESP: a [`Token`] says whose completion it is.
 
 #![allow(unsafe_code)] // Kernel memory is shared with the ring: provided buffers and submissions.
 
@@ -148,11 +149,12 @@ pub struct Ring {
 
 /// How the kernel is entered.
 struct Entrance {
-    /// The ring, or its number among those that the thread has registered, which the kernel finds sooner.
+    /// The ring, or its number among those that the thread has registered, which the kernel finds
+    /// sooner.
     ring: RawFd,
     registered: IoringEnterFlags,
-    /// For a wait. With NO_IOWAIT (Linux 6.15) it counts as idle time; without it a core that waits for its clients looks
-    /// as if it waited for a disk.
+    /// For a wait. With NO_IOWAIT (Linux 6.15) it counts as idle time; without it a core that
+    /// waits for its clients looks as if it waited for a disk.
     waiting: IoringEnterFlags,
 }
 
@@ -166,7 +168,8 @@ struct RingUpdate {
 }
 
 impl Entrance {
-    /// Registers the ring with this thread, which is then the only one that may enter it; that ends with the thread.
+    /// Registers the ring with this thread, which is then the only one that may enter it; that ends
+    /// with the thread.
     fn new(ring: &IoUring) -> Entrance {
         let mut waiting = IoringEnterFlags::GETEVENTS;
         if ring.params().is_feature_no_iowait() {
@@ -177,7 +180,8 @@ impl Entrance {
             RingUpdate { number: u32::MAX, reserved: 0, descriptor: descriptor as u64 };
         let argument = (&raw mut update).cast();
         let operation = IoringRegisterOp::RegisterRingFds;
-        // SAFETY: the descriptor is open, and the argument is one update, as the operation wants it.
+        // SAFETY: the descriptor is open, and the argument is one update, as the operation wants
+        // it.
         let outcome = unsafe {
             let ring = BorrowedFd::borrow_raw(descriptor);
             rustix::io_uring::io_uring_register(ring, operation, argument, 1)
@@ -191,8 +195,9 @@ impl Entrance {
     }
 
     fn enter(&self, submitted: u32, wanted: u32, flags: IoringEnterFlags) -> io::Result<()> {
-        // SAFETY: the descriptor, or the number that stands for it, is the ring's, which is open as long as this is in use;
-        // no argument is passed, and submissions satisfy their own conditions.
+        // SAFETY: the descriptor, or the number that stands for it, is the ring's, which is open as
+        // long as this is in use; no argument is passed, and submissions satisfy their own
+        // conditions.
         unsafe {
             let ring = BorrowedFd::borrow_raw(self.ring);
             rustix::io_uring::io_uring_enter(ring, submitted, wanted, flags | self.registered)?;
@@ -202,8 +207,8 @@ impl Entrance {
 }
 
 impl Ring {
-    /// Sets up a ring on the thread that will use it, leaving out what `wanted` leaves out and what the
-    /// kernel does not know.
+    /// Sets up a ring on the thread that will use it, leaving out what `wanted` leaves out and what
+    /// the kernel does not know.
     /// Errors: io_uring is missing or forbidden, or memory cannot be locked.
     pub fn new(wanted: Features) -> io::Result<Ring> {
         let mut features = wanted;
@@ -290,7 +295,8 @@ impl Ring {
         self.submit(Token::new(Operation::Timer, 0), entry);
     }
 
-    /// Completes once when `time` has passed, or sooner when it is called again before the ring is entered.
+    /// Completes once when `time` has passed, or sooner when it is called again before the ring is
+    /// entered.
     pub fn start_deadline(&mut self, time: Duration) {
         *self.deadline = Timespec::from(time);
         let entry = opcode::Timeout::new(&raw const *self.deadline).build();
@@ -322,17 +328,19 @@ impl Ring {
 
     fn submit(&mut self, token: Token, entry: squeue::Entry) {
         let entry = entry.user_data(token.pack());
-        // SAFETY: every operation above refers to descriptors and memory that outlive it: provided buffers
-        // and the eventfd live as long as the ring, sockets are shut down and their operations awaited
-        // before they are closed, and `write` passes its condition on to its caller.
+        // SAFETY: every operation above refers to descriptors and memory that outlive it: provided
+        // buffers and the eventfd live as long as the ring, sockets are shut down and their
+        // operations awaited before they are closed, and `write` passes its condition on to
+        // its caller.
         while unsafe { self.ring.submission().push(&entry) }.is_err() {
             self.ring.submit().expect("the kernel takes submissions from a healthy ring");
         }
     }
 
-    /// Hands submissions to the kernel and lets it post completions; waits for one if there is none, as `wait`
-    /// says. Cost: one system call, none when there is nothing to submit, nothing pending and no wait.
-    /// Errors: none that a running server can meet; they are returned for the caller to die on.
+    /// Hands submissions to the kernel and lets it post completions; waits for one if there is
+    /// none, as `wait` says. Cost: one system call, none when there is nothing to submit,
+    /// nothing pending and no wait. Errors: none that a running server can meet; they are
+    /// returned for the caller to die on.
     pub fn enter(&mut self, wait: Wait) -> io::Result<()> {
         let (_, mut submissions, completions) = self.ring.split();
         submissions.sync();
@@ -389,8 +397,9 @@ impl Ring {
         self.buffers.recycle(buffers);
     }
 
-    /// Adapts the provided buffers to what was received lately, and gives their memory back when that was next to
-    /// nothing. To be called about once a second. Returns whether it was next to nothing.
+    /// Adapts the provided buffers to what was received lately, and gives their memory back when
+    /// that was next to nothing. To be called about once a second. Returns whether it was next
+    /// to nothing.
     pub fn rest(&mut self) -> bool {
         let all_taken = self.ring.completion().is_empty() && !self.ring.submission().cq_overflow();
         self.buffers.rest(all_taken)

@@ -17,11 +17,11 @@ pub struct UnixSocket {
 }
 
 impl UnixSocket {
-    /// Makes the file, with these permission bits unless they are 0. Until a core listens, who connects is refused. What a server
-    /// that was killed has left there is removed; it is tried for a second whether somebody still listens there, since a
-    /// killed server's sockets listen until its rings are torn down.
-    /// Errors: somebody listens there, it is a file of another kind, the path is too long, its folder is missing or not
-    /// writable.
+    /// Makes the file, with these permission bits unless they are 0. Until a core listens, who
+    /// connects is refused. What a server that was killed has left there is removed; it is
+    /// tried for a second whether somebody still listens there, since a killed server's sockets
+    /// listen until its rings are torn down. Errors: somebody listens there, it is a file of
+    /// another kind, the path is too long, its folder is missing or not writable.
     pub fn bind(path: &Path, mode: u32) -> io::Result<UnixSocket> {
         let address = SockAddr::unix(path)?;
         until_released(|| clear(path))?;

@@ -1,4 +1,5 @@
-//! What the machine must give before a server can run: io_uring, locked memory, open files, ports, disk space.
+//! What the machine must give before a server can run: io_uring, locked memory, open files, ports,
+//! disk space.
 //!
 //! What can be raised is raised; what stands in the way is refused with its cause and its remedy.
 
@@ -61,8 +62,8 @@ fn try_ring() -> io::Result<()> {
 const FILTER_REMEDY: &str = "io_uring_setup, io_uring_enter and io_uring_register must be allowed: run the container with \
      --security-opt seccomp=FILE, where FILE is packaging/seccomp.json of ringraft, or your profile with these three, or unconfined";
 
-/// Why a ring could not be set up. `sysctl` is the text of kernel.io_uring_disabled, `release` the kernel's, `status` that of
-/// /proc/self/status.
+/// Why a ring could not be set up. `sysctl` is the text of kernel.io_uring_disabled, `release` the
+/// kernel's, `status` that of /proc/self/status.
 pub fn ring_refused(error: &io::Error, sysctl: &str, release: &str, status: &str) -> Refusal {
     let is_filtered = status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"]));
     let text = match (error.raw_os_error(), sysctl) {
@@ -128,8 +129,8 @@ fn locked_memory_need(core_count: usize, unlimited: bool) -> u64 {
     rings.max(LOCKED_BYTES_MIN)
 }
 
-/// Raises the limit of open files to what `maxclients` needs; where that fails, lowers `maxclients`.
-/// Errors: there would be no room for a single client.
+/// Raises the limit of open files to what `maxclients` needs; where that fails, lowers
+/// `maxclients`. Errors: there would be no room for a single client.
 pub fn open_files(
     settings: &mut Settings,
     core_count: usize,
@@ -171,8 +172,8 @@ fn own_files(core_count: usize, shard_count: u16) -> u64 {
         + u64::from(shard_count) * OPEN_FILES_PER_SHARD
 }
 
-/// Are the ports free? Addresses that may be absent, and of a name those that this machine does not have, are left out.
-/// Errors: the first that is not; no address is left.
+/// Are the ports free? Addresses that may be absent, and of a name those that this machine does not
+/// have, are left out. Errors: the first that is not; no address is left.
 pub fn ports(settings: &mut Settings) -> Result<(), Refusal> {
     let mut present: Vec<IpAddr> = Vec::new();
     let mut absent = None;
@@ -243,8 +244,8 @@ pub fn listening_refused(address: SocketAddr, option: &str, error: &io::Error) -
     Refusal::failure(format!("cannot listen on {address}: {error}: {remedy}"))
 }
 
-/// Is there room for the first segments of each shard's log? A log that has one needs no more: what is on a full disk
-/// can be read, and writes are refused until there is room.
+/// Is there room for the first segments of each shard's log? A log that has one needs no more: what
+/// is on a full disk can be read, and writes are refused until there is room.
 /// Errors: there is not.
 pub fn free_space(directory: &Directory, segment_size: u64) -> Result<(), Refusal> {
     let path = directory.path();
@@ -303,8 +304,8 @@ fn limit(resource: Resource) -> (u64, u64) {
     (limit.rlim_cur, limit.rlim_max)
 }
 
-/// Raises a soft limit to `need`, the hard one too where this process may, else as far as it goes; never
-/// lowers it. Returns what holds then.
+/// Raises a soft limit to `need`, the hard one too where this process may, else as far as it goes;
+/// never lowers it. Returns what holds then.
 fn raise(resource: Resource, need: u64) -> u64 {
     let (soft, hard) = limit(resource);
     if soft >= need {

@@ -11,8 +11,8 @@ pub fn allowed() -> Vec<usize> {
     cpus
 }
 
-/// The cpus to use: those asked for, else the first of the allowed ones, at most one per shard and as many as the quota
-/// is worth.
+/// The cpus to use: those asked for, else the first of the allowed ones, at most one per shard and
+/// as many as the quota is worth.
 /// Errors: a cpu that is not allowed.
 pub fn choose(
     asked: Option<&[usize]>,
@@ -43,7 +43,8 @@ pub fn choose(
 /// Share of a cpu that others may use for the server to begin there.
 const BUSY_MAX: f64 = 0.5;
 
-/// The place of the first cpu that is not busy; of the least busy one if all are. One of which nothing is known counts as idle.
+/// The place of the first cpu that is not busy; of the least busy one if all are. One of which
+/// nothing is known counts as idle.
 pub fn first_free(busy: &[Option<f64>]) -> usize {
     let share = |place: &usize| busy[*place].unwrap_or(0.0);
     let free = (0..busy.len()).find(|place| share(place) <= BUSY_MAX);

@@ -1,12 +1,13 @@
 //! The data directory of a `store` node: who uses it, and which cluster it belongs to.
 //!
-//! `lock` holds the process id of its user and is locked (flock) as long as that process lives, whatever becomes of it.
-//! `cluster.json` says what was decided when the directory was created and can never change: identities, the count of
-//! shards, the seed of the key hash. It is written once, atomically, and carries a checksum.
-//! A first start writes it as `founding.json` ([`Directory::begin_founding`]), and gives it its name when all shards serve
-//! and before a client is let in ([`Directory::end_founding`]). A start that finds `founding.json` knows that nothing was ever
-//! acknowledged: it begins anew. So a first start that is refused or killed decides nothing.
-//! A `cache` node has an [`Identity`] but no directory: it touches no disk.
+//! `lock` holds the process id of its user and is locked (flock) as long as that process lives,
+//! whatever becomes of it. `cluster.json` says what was decided when the directory was created and
+//! can never change: identities, the count of shards, the seed of the key hash. It is written once,
+//! atomically, and carries a checksum. A first start writes it as `founding.json`
+//! ([`Directory::begin_founding`]), and gives it its name when all shards serve and before a client
+//! is let in ([`Directory::end_founding`]). A start that finds `founding.json` knows that nothing
+//! was ever acknowledged: it begins anew. So a first start that is refused or killed decides
+//! nothing. A `cache` node has an [`Identity`] but no directory: it touches no disk.
 
 use super::Refusal;
 use crate::core::disk::journal::journal_directory;
@@ -23,8 +24,8 @@ use std::time::{Duration, Instant};
 /// How long a start waits for the lock of a process that is dead already.
 const DYING_HOLDER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The version of `cluster.json` and of the directory's layout that this program writes, and the newest it reads.
-/// Since 2 it may hold journals, without which its logs may lack something.
+/// The version of `cluster.json` and of the directory's layout that this program writes, and the
+/// newest it reads. Since 2 it may hold journals, without which its logs may lack something.
 pub const FORMAT: u32 = 2;
 
 const CLUSTER_FILE: &str = "cluster.json";
@@ -90,9 +91,9 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Opens the directory, or creates it as wanted, to be founded before anything is written to it.
-    /// Errors: it cannot be written, is in use, damaged, newer than this program, of another shard count or with
-    /// other slots.
+    /// Opens the directory, or creates it as wanted, to be founded before anything is written to
+    /// it. Errors: it cannot be written, is in use, damaged, newer than this program, of
+    /// another shard count or with other slots.
     pub fn open(path: &Path, wanted: &Wanted, now_ms: u64) -> Result<Directory, Refusal> {
         let shown = path.display();
         let fails = |doing: &str, error: io::Error| unusable(path, doing, &error);
@@ -139,8 +140,8 @@ impl Directory {
         self.identity = identity;
     }
 
-    /// Writes down what a new directory is for, as far as this start goes; that an older one is of this program's format from
-    /// now on. To be called before any shard writes to it.
+    /// Writes down what a new directory is for, as far as this start goes; that an older one is of
+    /// this program's format from now on. To be called before any shard writes to it.
     /// Errors: it cannot be written.
     pub fn begin_founding(&self) -> Result<(), Refusal> {
         let fails = |doing: &str, error: io::Error| unusable(&self.path, doing, &error);
@@ -157,8 +158,8 @@ impl Directory {
         files::sync_folder_of(&path).map_err(|error| fails("write to", error))
     }
 
-    /// Decides for good what a new directory is for. To be called when its shards serve, before anything is acknowledged.
-    /// Errors: it cannot be written.
+    /// Decides for good what a new directory is for. To be called when its shards serve, before
+    /// anything is acknowledged. Errors: it cannot be written.
     pub fn end_founding(&self) -> Result<(), Refusal> {
         if !self.is_new {
             return Ok(());
@@ -193,8 +194,8 @@ fn holder(file: &mut File) -> String {
     first_line.unwrap_or_default().trim().to_string()
 }
 
-/// Is this process dead or about to be? A killed server holds its lock until the kernel has taken down its rings,
-/// which a quick restart can outrun.
+/// Is this process dead or about to be? A killed server holds its lock until the kernel has taken
+/// down its rings, which a quick restart can outrun.
 fn is_dying(process: &str) -> bool {
     match std::fs::read_to_string(format!("/proc/{process}/stat")) {
         // The state follows the name, which is in parentheses and may hold anything.
@@ -205,7 +206,8 @@ fn is_dying(process: &str) -> bool {
     }
 }
 
-/// Takes the directory for this process. Writing the process id also shows whether the disk takes data.
+/// Takes the directory for this process. Writing the process id also shows whether the disk takes
+/// data.
 fn lock(path: &Path) -> Result<File, Refusal> {
     let fails = |doing: &str, error: io::Error| unusable(path, doing, &error);
     let mut options = OpenOptions::new();

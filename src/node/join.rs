@@ -1,7 +1,8 @@
 //! Asks a cluster to be taken in: what a first start with `--join` does before anything else.
 //!
-//! The question is a command over a client's connection, sealed with the secret; any node passes it on to the one that leads.
-//! Asked again, a directory gets the same number: whatever is interrupted here, the next start goes on.
+//! The question is a command over a client's connection, sealed with the secret; any node passes it
+//! on to the one that leads. Asked again, a directory gets the same number: whatever is interrupted
+//! here, the next start goes on.
 
 use super::Refusal;
 use super::directory::Identity;
@@ -116,8 +117,8 @@ fn ask(seed: &str, asking: &Asking<'_>, now_ms: u64) -> Result<Identity, Failed>
     }
 }
 
-/// Is it an answer of a moment in which nobody leads, or another node is about to, or of a node that starts or has much to
-/// do? A directory that asks twice is told the same.
+/// Is it an answer of a moment in which nobody leads, or another node is about to, or of a node
+/// that starts or has much to do? A directory that asks twice is told the same.
 fn is_passing(text: &str) -> bool {
     const PASSING: [&str; 4] =
         [NO_LEADER, "ERR the outcome is not known", "leadership lost", "LOADING"];

@@ -1,7 +1,8 @@
 //! Which directory this is, and which of its starts: `life`, one line in the data directory.
 //!
-//! The directory's number is drawn when it is made: one that was emptied is another node, one that was copied is told
-//! from its copy by the starts. The line keeps its length, so that a start on a full disk can write it.
+//! The directory's number is drawn when it is made: one that was emptied is another node, one that
+//! was copied is told from its copy by the starts. The line keeps its length, so that a start on a
+//! full disk can write it.
 
 use super::Refusal;
 use super::directory::unusable;

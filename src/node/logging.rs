@@ -1,7 +1,7 @@
 //! Events: where they are written, and from which level on.
 //!
-//! Events are rare and written at once, under one lock. One that is switched off costs the check of a level that is
-//! cached where it is issued.
+//! Events are rare and written at once, under one lock. One that is switched off costs the check of
+//! a level that is cached where it is issued.
 
 use super::Refusal;
 use crate::settings::values::LogLevel;
@@ -56,7 +56,8 @@ pub fn set_level(level: LogLevel) {
     }
 }
 
-/// Opens the log file again, after it was moved away. When that fails, events go on into the old one.
+/// Opens the log file again, after it was moved away. When that fails, events go on into the old
+/// one.
 pub fn reopen() {
     let failure = match &mut *sink() {
         Sink::Stderr => None,

@@ -1,4 +1,5 @@
-//! The process around the cores: what is checked, opened and decided before the first of them starts.
+//! The process around the cores: what is checked, opened and decided before the first of them
+//! starts.
 
 pub mod banner;
 pub mod checks;
@@ -148,8 +149,8 @@ fn read_secret(settings: &Settings) -> Result<Secret, Refusal> {
     }
 }
 
-/// Counts this start, finds out where others reach this node, and joins them if that was asked for and not done.
-/// Errors: the directory's, or why it cannot join.
+/// Counts this start, finds out where others reach this node, and joins them if that was asked for
+/// and not done. Errors: the directory's, or why it cannot join.
 fn meet_others(
     settings: &Settings,
     directory: &mut Directory,
@@ -258,8 +259,8 @@ fn users_of(settings: &Settings) -> Result<Users, Refusal> {
     Ok(users)
 }
 
-/// Does what a change of settings entails for the process as a whole; to be called once per change, before the
-/// cores are told.
+/// Does what a change of settings entails for the process as a whole; to be called once per change,
+/// before the cores are told.
 /// Errors: the system does not allow it, and nothing was done.
 pub fn apply(old: &Settings, new: &Settings) -> Result<(), SettingError> {
     if new.maxclients > old.maxclients {

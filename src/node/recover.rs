@@ -1,8 +1,9 @@
 //! Brings a shard back from its snapshot and its log.
 //!
-//! The newest good snapshot is loaded, then the log is read, without keeping what the snapshot covers, and
-//! the group is opened behind it; the entries that it knows to be committed are applied by the core's first
-//! turns. Nothing on the disk is changed before the log is known to go on where the snapshot ends.
+//! The newest good snapshot is loaded, then the log is read, without keeping what the snapshot
+//! covers, and the group is opened behind it; the entries that it knows to be committed are applied
+//! by the core's first turns. Nothing on the disk is changed before the log is known to go on where
+//! the snapshot ends.
 
 use crate::core::CLUSTER_TICK;
 use crate::core::cluster::META;
@@ -33,7 +34,8 @@ const BLOCK_BYTES: usize = 4096;
 /// The node that founds a cluster.
 const FOUNDER: NodeId = NodeId(1);
 
-/// Ticks without a leader before an election, at least; at most twice as many. The same on all nodes: leases rest on it.
+/// Ticks without a leader before an election, at least; at most twice as many. The same on all
+/// nodes: leases rest on it.
 const ELECTION_TICKS: usize = 8;
 
 /// Size of segments of the meta group's log.
@@ -123,9 +125,9 @@ impl From<String> for Failure {
 }
 
 impl Origins {
-    /// Brings one shard back. Blocks until its data is read. One that cannot be read is set aside when others have it, and what is
-    /// brought back is an empty replica, which gets everything from them.
-    /// Errors: one line that names the file, what is wrong and what to do.
+    /// Brings one shard back. Blocks until its data is read. One that cannot be read is set aside
+    /// when others have it, and what is brought back is an empty replica, which gets everything
+    /// from them. Errors: one line that names the file, what is wrong and what to do.
     pub fn recover(&self, shard: ShardId, seed: u64) -> Result<LocalShard, String> {
         let Some(directory) = self.directory.as_deref().filter(|_| self.heals) else {
             return self.bring_back(shard, seed).map_err(Failure::text);
@@ -322,8 +324,8 @@ impl Origins {
     }
 }
 
-/// Writes what the journals of all cores hold to the logs, which nobody has opened yet, and empties them.
-/// Errors: one line that names the file, what is wrong and what to do.
+/// Writes what the journals of all cores hold to the logs, which nobody has opened yet, and empties
+/// them. Errors: one line that names the file, what is wrong and what to do.
 pub fn redo_journals(data: &Path, whose: (ClusterId, NodeId), cores: u16) -> Result<(), String> {
     let directory = journal_directory(data);
     if !directory.is_dir() {

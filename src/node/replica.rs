@@ -1,11 +1,12 @@
 //! Which replica of a shard lies in a directory, and what becomes of one that cannot be read.
 //!
-//! A replica is the first of its node, and there is nothing more to say; or a later one, since the node has lost what it had: then
-//! `shard-N/replica` has its generation. A replica that cannot be read, or that has less than it has promised, is set aside
-//! (`shard-N.damaged-DATE`), and an empty one takes its place, whose file says that it is lost: it is a member of no group, until the
-//! cluster has said which one it is. What the old one has promised binds nobody, since it never votes again.
-//! `companions` says how many other nodes had the shards when this one heard of it last: without a majority of others nothing
-//! is set aside.
+//! A replica is the first of its node, and there is nothing more to say; or a later one, since the
+//! node has lost what it had: then `shard-N/replica` has its generation. A replica that cannot be
+//! read, or that has less than it has promised, is set aside (`shard-N.damaged-DATE`), and an empty
+//! one takes its place, whose file says that it is lost: it is a member of no group, until the
+//! cluster has said which one it is. What the old one has promised binds nobody, since it never
+//! votes again. `companions` says how many other nodes had the shards when this one heard of it
+//! last: without a majority of others nothing is set aside.
 
 use crate::files;
 use ringraft_shards::ids::{NodeId, ShardId};
@@ -37,7 +38,8 @@ pub fn member(data: &Path, shard: ShardId, node: NodeId) -> Result<NodeId, Strin
     match (text.trim(), text.trim().parse::<u32>()) {
         (LOST, _) => Ok(node.lost_replica()),
         (_, Ok(generation)) if generation != u32::MAX => Ok(node.replica(generation)),
-        // As good as lost, and safe: a cut file cannot name another replica, since its end is written with it.
+        // As good as lost, and safe: a cut file cannot name another replica, since its end is
+        // written with it.
         _ => Ok(node.lost_replica()),
     }
 }
@@ -49,8 +51,8 @@ pub fn note_member(data: &Path, shard: ShardId, member: NodeId) -> io::Result<()
     files::replace(&folder(data, shard).join(REPLICA_FILE), text.as_bytes())
 }
 
-/// Sets a shard's folder aside, if there is one, and puts an empty one in its place, whose replica is lost. Returns where the old
-/// one is.
+/// Sets a shard's folder aside, if there is one, and puts an empty one in its place, whose replica
+/// is lost. Returns where the old one is.
 /// Errors: the directory cannot be written.
 pub fn set_aside(data: &Path, shard: ShardId, now_ms: i64) -> io::Result<Option<PathBuf>> {
     let place = folder(data, shard);

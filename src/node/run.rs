@@ -353,7 +353,8 @@ impl CoreStart {
     /// The life of a core's thread.
     fn run(self, seat: Seat) -> Result<(), String> {
         self.step(seat.id, "waiting for the executor of its core");
-        // The helper thread is made before the core is pinned, so that it does not compete for the core's cpu.
+        // The helper thread is made before the core is pinned, so that it does not compete for the
+        // core's cpu.
         let executor = LocalExecutorBuilder::new(Placement::Unbound)
             .io_memory(EXECUTOR_IO_MEMORY_BYTES)
             .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
@@ -426,7 +427,8 @@ impl CoreStart {
             recover: {
                 let origins = self.origins.clone();
                 Arc::new(move |shard| {
-                    // Segments that are begun anew must not have the salts of those before: a journal may hold records of them.
+                    // Segments that are begun anew must not have the salts of those before: a
+                    // journal may hold records of them.
                     let seed = getrandom::u64()
                         .map_err(|error| format!("cannot read random bytes: {error}"))?;
                     origins.recover(shard, seed)
@@ -448,7 +450,8 @@ impl CoreStart {
     }
 }
 
-/// The memory of a ring comes back a moment after its process was killed: who starts right behind it waits for it.
+/// The memory of a ring comes back a moment after its process was killed: who starts right behind
+/// it waits for it.
 fn set_up_ring(features: Features) -> io::Result<Ring> {
     let begun = Instant::now();
     loop {

@@ -1,14 +1,16 @@
 //! The number of INCRBYFLOAT: C's `long double` on x86, an 80-bit float with a 64-bit mantissa.
 //!
-//! Replicas must agree to the bit and with Redis' text, whatever machine they run on, so the arithmetic
-//! is done on integers: text becomes an exact fraction that is rounded once, sums are exact and rounded
-//! once, and printing rounds the exact value to 17 decimals. All rounding is to nearest, ties to even.
-//! Infinities exist as text only: every sum with one is refused, as Redis refuses it.
+//! Replicas must agree to the bit and with Redis' text, whatever machine they run on, so the
+//! arithmetic is done on integers: text becomes an exact fraction that is rounded once, sums are
+//! exact and rounded once, and printing rounds the exact value to 17 decimals. All rounding is to
+//! nearest, ties to even. Infinities exist as text only: every sum with one is refused, as Redis
+//! refuses it.
 
 use num_bigint::BigUint;
 use std::cmp::Ordering;
 
-/// Longest text that is looked at: Redis reads numbers into a buffer of 5 KiB with a NUL at its end.
+/// Longest text that is looked at: Redis reads numbers into a buffer of 5 KiB with a NUL at its
+/// end.
 const TEXT_BYTES_MAX: usize = 5 * 1024 - 1;
 /// Bits of a mantissa.
 const MANTISSA_BITS: i64 = 64;
@@ -39,9 +41,9 @@ impl LongDouble {
     /// Zero.
     pub const ZERO: LongDouble = LongDouble::Finite { negative: false, mantissa: 0, exponent: 0 };
 
-    /// Reads what C's `strtold` reads, all of it: decimal and hexadecimal, `inf` and `infinity`. `None` for
-    /// other text, NaN, leading space, and numbers too large or too small to be told from zero.
-    /// Cost: some allocations, about a microsecond for short text.
+    /// Reads what C's `strtold` reads, all of it: decimal and hexadecimal, `inf` and `infinity`.
+    /// `None` for other text, NaN, leading space, and numbers too large or too small to be told
+    /// from zero. Cost: some allocations, about a microsecond for short text.
     pub fn parse(text: &[u8]) -> Option<LongDouble> {
         if text.len() > TEXT_BYTES_MAX {
             return None;
@@ -86,7 +88,8 @@ impl LongDouble {
         let LongDouble::Finite { negative, mantissa, exponent } = self else {
             return f64::INFINITY;
         };
-        // In three steps: no power of two on the way leaves the range before the number itself does.
+        // In three steps: no power of two on the way leaves the range before the number itself
+        // does.
         let exponent = exponent.clamp(-2000, 2000) as i32;
         let step = exponent / 3;
         let value = mantissa as f64 * 2f64.powi(step) * 2f64.powi(step);

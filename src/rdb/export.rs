@@ -1,7 +1,7 @@
 //! `ringraft rdb export`: an RDB file of all shards as they were at one moment.
 //!
-//! The server takes snapshots of all shards at one moment (RAFTMOMENT); the file is made from them, while the server goes
-//! on. A stopped server is started for it, as nobody else's.
+//! The server takes snapshots of all shards at one moment (RAFTMOMENT); the file is made from them,
+//! while the server goes on. A stopped server is started for it, as nobody else's.
 
 use super::Progress;
 use crate::client::{Answer, Client, Target};
@@ -236,7 +236,8 @@ fn fill(
     Ok(items)
 }
 
-/// Hands out all items of a snapshot, some in pieces. Returns the libraries of functions that it holds.
+/// Hands out all items of a snapshot, some in pieces. Returns the libraries of functions that it
+/// holds.
 fn each(
     snapshot: &SnapshotFile,
     done: &mut u64,

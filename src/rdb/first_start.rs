@@ -1,7 +1,8 @@
 //! `--load-rdb FILE`: the data of a new directory comes from an RDB file.
 //!
-//! Each shard gets a snapshot with its part of the file, at the entry behind its founding. The shards then start as from any
-//! snapshot. All of it happens while the directory is being founded, so a start that fails or is killed leaves nothing.
+//! Each shard gets a snapshot with its part of the file, at the entry behind its founding. The
+//! shards then start as from any snapshot. All of it happens while the directory is being founded,
+//! so a start that fails or is killed leaves nothing.
 
 use super::{Progress, check, in_file, open};
 use crate::core::mail::router::Router;

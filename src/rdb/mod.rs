@@ -1,8 +1,10 @@
-//! RDB files in and out: `ringraft rdb import`, `ringraft rdb export`, and `--load-rdb` at a first start.
+//! RDB files in and out: `ringraft rdb import`, `ringraft rdb export`, and `--load-rdb` at a first
+//! start.
 //!
-//! What is imported goes through the port of a running server like any client's writes. A first start makes a snapshot of
-//! every shard from the file before there is a shard, so that nothing of it goes through the log. An export is made
-//! from snapshots of all shards that were taken at one moment.
+//! What is imported goes through the port of a running server like any client's writes. A first
+//! start makes a snapshot of every shard from the file before there is a shard, so that nothing of
+//! it goes through the log. An export is made from snapshots of all shards that were taken at one
+//! moment.
 
 pub mod export;
 pub mod first_start;

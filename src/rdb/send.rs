@@ -73,7 +73,8 @@ impl Sender {
     }
 
     /// Sends an item, or a piece of one.
-    /// Errors: the connection is gone, or the server has refused something: [`Sender::finish`] says what.
+    /// Errors: the connection is gone, or the server has refused something: [`Sender::finish`] says
+    /// what.
     pub fn send(&mut self, record: &ItemRecord<'_>, fields: ItemFields) -> io::Result<()> {
         if record.database != self.database {
             self.database = record.database;
@@ -255,7 +256,8 @@ impl Sender {
     fn say(&mut self, asked: Asked, words: &[&[u8]]) -> io::Result<()> {
         let mut bytes = Vec::new();
         encode(&mut bytes, words);
-        // Said before it is sent: the reply finds it there. A full channel waits for replies, which need what is unsent.
+        // Said before it is sent: the reply finds it there. A full channel waits for replies, which
+        // need what is unsent.
         if let Err(error) = self.asked.try_send(asked) {
             match error {
                 std::sync::mpsc::TrySendError::Full(asked) => {

@@ -1,11 +1,12 @@
 //! Rows of elements in replies, and the rest of those that are too long to be written at once.
 //!
-//! A command that shows many elements of a collection says which ones by a [`Listing`] and hands both to [`Reply::list`].
-//! That writes as many as [`LONG_REPLY_SLICE_BYTES`] have room for. What is left of a large collection becomes a [`Rest`], where
-//! whoever takes the reply can go on with one: a version of the collection as it is now, and the place in it.
+//! A command that shows many elements of a collection says which ones by a [`Listing`] and hands
+//! both to [`Reply::list`]. That writes as many as [`LONG_REPLY_SLICE_BYTES`] have room for. What
+//! is left of a large collection becomes a [`Rest`], where whoever takes the reply can go on with
+//! one: a version of the collection as it is now, and the place in it.
 //!
-//! A rest needs neither the shard nor its core. What its version alone still has when it ends goes to a [`Rubble`], whose core
-//! frees it bit by bit.
+//! A rest needs neither the shard nor its core. What its version alone still has when it ends goes
+//! to a [`Rubble`], whose core frees it bit by bit.
 
 use crate::limits::{LONG_REPLY_SLICE_BYTES, LONG_REPLY_SLICE_ELEMENTS};
 use crate::resp::reply::{Protocol, Reply};
@@ -58,7 +59,8 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// So many elements from a rank on, which are there. Those of a set go on with its first one behind its last one.
+    /// So many elements from a rank on, which are there. Those of a set go on with its first one
+    /// behind its last one.
     pub fn from(rank: u64, count: u64, shown: Shown) -> Listing {
         Listing { shown, direction: Direction::Up, place: Place::Rank(rank), left: count }
     }
@@ -269,8 +271,8 @@ impl Rest {
         self.version.is_none()
     }
 
-    /// Writes the next slice, when what was written is all taken. Returns its size. Cost: what the slice has, and the way to
-    /// its first element.
+    /// Writes the next slice, when what was written is all taken. Returns its size. Cost: what the
+    /// slice has, and the way to its first element.
     pub fn write_slice(&mut self) -> usize {
         let Some(version) = &self.version else { return 0 };
         self.bytes.clear();
@@ -310,8 +312,8 @@ impl Drop for Rest {
 }
 
 impl Reply<'_> {
-    /// Shows elements of a value, at the reply's end: nothing may be written behind them. Those that are too many for now
-    /// become its rest.
+    /// Shows elements of a value, at the reply's end: nothing may be written behind them. Those
+    /// that are too many for now become its rest.
     pub fn list(&mut self, value: Value<'_>, mut listing: Listing) {
         if !self.takes_rest() {
             return listing.write_some(value, self, usize::MAX, u64::MAX);

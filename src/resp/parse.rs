@@ -1,8 +1,9 @@
 //! Splits a stream of bytes into requests.
 //!
-//! One pass, nothing copied: a request becomes spans of the buffer it lies in. A request that is not all
-//! there leaves its progress behind, so that no byte is looked at twice however small the pieces in which
-//! it arrives; the connection then keeps the bytes from the request's start on and calls again.
+//! One pass, nothing copied: a request becomes spans of the buffer it lies in. A request that is
+//! not all there leaves its progress behind, so that no byte is looked at twice however small the
+//! pieces in which it arrives; the connection then keeps the bytes from the request's start on and
+//! calls again.
 //!
 //! Knows nothing of commands, connections or sockets.
 
@@ -106,7 +107,8 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// Bytes from the request's start without which calling again is in vain; a hint to reserve memory.
+    /// Bytes from the request's start without which calling again is in vain; a hint to reserve
+    /// memory.
     pub fn needed(&self) -> usize {
         self.needed
     }
@@ -121,9 +123,10 @@ impl Parser {
         self.partial.as_ref().map_or(0, |partial| partial.position)
     }
 
-    /// Parses the request that starts at `start` and appends its spans, which count from `input`'s first byte.
-    /// After [`Step::Incomplete`] the next call must be given the same bytes from the request's start and more.
-    /// Errors: the stream is not RESP; nothing after it can be trusted and the connection is closed.
+    /// Parses the request that starts at `start` and appends its spans, which count from `input`'s
+    /// first byte. After [`Step::Incomplete`] the next call must be given the same bytes from
+    /// the request's start and more. Errors: the stream is not RESP; nothing after it can be
+    /// trusted and the connection is closed.
     #[inline(always)]
     pub fn next(
         &mut self,
@@ -205,8 +208,8 @@ impl Parser {
         }
     }
 
-    /// Is what is there, or is needed, of a request that is not all there more than a request may have? One that is larger
-    /// comes by here before it is complete: it takes many receives.
+    /// Is what is there, or is needed, of a request that is not all there more than a request may
+    /// have? One that is larger comes by here before it is complete: it takes many receives.
     fn check_size(&self, present: usize) -> Result<(), ProtocolError> {
         match present.max(self.needed) <= REQUEST_BYTES_MAX {
             true => Ok(()),
@@ -265,7 +268,8 @@ impl Parser {
     }
 }
 
-/// Is the argument with this many from it on the payload of a RESTORE, which is a little longer than the value in it?
+/// Is the argument with this many from it on the payload of a RESTORE, which is a little longer
+/// than the value in it?
 #[cold]
 fn is_payload(input: &[u8], start: usize, remaining: usize, length: i64, bounds: Bounds) -> bool {
     const NAME: &[u8] = b"restore";
@@ -295,8 +299,8 @@ enum Line {
     Number(i64, usize),
 }
 
-/// Reads such a line by Redis' rules: CR ends it, one more byte belongs to it, whatever it is, and nothing behind a NUL is
-/// seen.
+/// Reads such a line by Redis' rules: CR ends it, one more byte belongs to it, whatever it is, and
+/// nothing behind a NUL is seen.
 #[cold]
 fn unusual_line(rest: &[u8]) -> Line {
     match memchr::memchr2(b'\r', 0, rest).filter(|&end| rest[end] == b'\r') {
@@ -309,8 +313,9 @@ fn unusual_line(rest: &[u8]) -> Line {
     }
 }
 
-/// A decimal number that ends with CR LF, and the position after it. `None`: not all there, or none of the usual form.
-/// A scalar loop: for the one to three digits of most lengths it beats a search for CR.
+/// A decimal number that ends with CR LF, and the position after it. `None`: not all there, or none
+/// of the usual form. A scalar loop: for the one to three digits of most lengths it beats a search
+/// for CR.
 #[inline(always)]
 fn number_line(input: &[u8], start: usize) -> Option<(i64, usize)> {
     let mut value: i64 = 0;
@@ -376,9 +381,9 @@ fn inline(input: &[u8], start: usize, spans: &mut Vec<Span>) -> Result<Step, Pro
     Ok(if spans.len() == first { Step::Nothing(end) } else { Step::Request(end) })
 }
 
-/// The arguments of an inline request by the quoting rules of redis-cli: `"..."` with `\n \r \t \b \a \xHH`
-/// and escaped quotes, `'...'` with `\'`. Rewritten as a RESP array, so that it can be parsed like any other.
-/// Errors: [`ProtocolError::UnbalancedQuotes`].
+/// The arguments of an inline request by the quoting rules of redis-cli: `"..."` with `\n \r \t \b
+/// \a \xHH` and escaped quotes, `'...'` with `\'`. Rewritten as a RESP array, so that it can be
+/// parsed like any other. Errors: [`ProtocolError::UnbalancedQuotes`].
 pub fn decode_inline(line: &[u8]) -> Result<Vec<u8>, ProtocolError> {
     let words = quoting::split_words(line).ok_or(ProtocolError::UnbalancedQuotes)?;
     let mut request = Vec::with_capacity(line.len() + 16 * words.len() + 16);

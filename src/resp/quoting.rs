@@ -1,6 +1,7 @@
 //! The quoting rules of redis-cli: words of a line, and text shown as a quoted word.
 
-/// Does this byte end a word? Vertical tab and form feed do not: they are blanks only where a word may begin.
+/// Does this byte end a word? Vertical tab and form feed do not: they are blanks only where a word
+/// may begin.
 pub fn ends_word(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0)
 }

@@ -1,7 +1,7 @@
 //! Writes replies as RESP bytes.
 //!
-//! A reply goes straight into the buffer that will be sent. RESP3 types fall back to their RESP2 forms
-//! where the connection speaks RESP2, so that a command writes its reply once.
+//! A reply goes straight into the buffer that will be sent. RESP3 types fall back to their RESP2
+//! forms where the connection speaks RESP2, so that a command writes its reply once.
 
 use crate::resp::listing::Rest;
 

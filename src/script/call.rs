@@ -1,7 +1,8 @@
 //! Commands of a script, run on what it has of the items.
 //!
-//! A command that needs a key which is not there says so, and the script goes on as if there were no such key: so one run
-//! finds out many keys that the next one needs. What it does meanwhile is thrown away.
+//! A command that needs a key which is not there says so, and the script goes on as if there were
+//! no such key: so one run finds out many keys that the next one needs. What it does meanwhile is
+//! thrown away.
 
 use super::ground::Ground;
 use crate::acl::user::{Denial, User};
@@ -176,7 +177,8 @@ const REFUSED_PARENTS: [&str; 11] = [
     "pubsub",
 ];
 
-/// May a script use a command? What concerns the connection, or is answered by all cores together, it may not.
+/// May a script use a command? What concerns the connection, or is answered by all cores together,
+/// it may not.
 fn is_allowed(command: &Command) -> bool {
     match command.run {
         RunKind::Read(_) | RunKind::Write(_) | RunKind::Block(_) => true,
@@ -372,15 +374,16 @@ impl Run {
         self.last_key.1
     }
 
-    /// It runs on a shard's own items and wants others: what it did is undone, and it runs again on copies.
+    /// It runs on a shard's own items and wants others: what it did is undone, and it runs again on
+    /// copies.
     #[cold]
     fn misplaced(&mut self) -> Ending {
         self.done.is_misplaced = true;
         Ending::Stop
     }
 
-    /// Are all keys of a command among the shard's own items on which the script runs? Then those that it may change are
-    /// saved.
+    /// Are all keys of a command among the shard's own items on which the script runs? Then those
+    /// that it may change are saved.
     fn is_here(&mut self, command: &Command, arguments: Arguments<'_>, first: KeyHash) -> bool {
         let refers = command.refers.as_ref().is_some_and(|refers| (refers.may)(arguments));
         if refers || command.flags.crosses_databases {
@@ -436,7 +439,8 @@ impl Run {
         Ending::Reply(out)
     }
 
-    /// Sees to it that all keys of a command are there: those that are not are wanted, and guessed to be none.
+    /// Sees to it that all keys of a command are there: those that are not are wanted, and guessed
+    /// to be none.
     fn fetch(&mut self, command: &'static Command, arguments: Arguments<'_>) {
         let one = self.database.0..self.database.0 + 1;
         let databases = if command.flags.crosses_databases { 0..DATABASE_COUNT as u8 } else { one };

@@ -1,6 +1,8 @@
-//! Something that runs on a stack of its own, so that it can rest in the middle of a call and go on later.
+//! Something that runs on a stack of its own, so that it can rest in the middle of a call and go on
+//! later.
 //!
-//! Lua's own coroutines do not yield across `pcall`, metamethods and functions like `table.sort`; a stack does not mind.
+//! Lua's own coroutines do not yield across `pcall`, metamethods and functions like `table.sort`; a
+//! stack does not mind.
 
 #![allow(unsafe_code)]
 
@@ -10,7 +12,8 @@ use std::cell::Cell;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-/// Bytes of a stack: address space, of which memory is what was used. Lua's limit of nested calls comes first.
+/// Bytes of a stack: address space, of which memory is what was used. Lua's limit of nested calls
+/// comes first.
 const STACK_BYTES: usize = 4 << 20;
 
 /// A stack that nothing runs on.
@@ -23,7 +26,8 @@ impl Stack {
     }
 }
 
-/// Lets what runs on a fiber rest. A handle belongs to one fiber at a time, and to none between two.
+/// Lets what runs on a fiber rest. A handle belongs to one fiber at a time, and to none between
+/// two.
 #[derive(Clone, Default)]
 pub struct Pause(Rc<Cell<Option<NonNull<Way>>>>);
 
@@ -31,11 +35,13 @@ pub struct Pause(Rc<Cell<Option<NonNull<Way>>>>);
 type Way = Yielder<(), ()>;
 
 impl Pause {
-    /// Rests until the fiber is resumed; without a fiber not at all. To be called by what runs on the fiber alone.
+    /// Rests until the fiber is resumed; without a fiber not at all. To be called by what runs on
+    /// the fiber alone.
     pub fn rest(&self) {
         if let Some(yielder) = self.0.get() {
-            // SAFETY: it was put there by `start`, on the stack of the fiber that still runs: `start` takes it out when
-            // the work on it has ended, and the stack is not given back before.
+            // SAFETY: it was put there by `start`, on the stack of the fiber that still runs:
+            // `start` takes it out when the work on it has ended, and the stack is not
+            // given back before.
             unsafe { yielder.as_ref() }.suspend(());
         }
     }
@@ -84,8 +90,9 @@ impl<T: 'static> Fiber<T> {
 impl<T> Drop for Fiber<T> {
     fn drop(&mut self) {
         if let Some(coroutine) = &mut self.0 {
-            // SAFETY: the process ends, and frames of Lua's C code cannot be unwound. What lies on the stack is leaked; nothing
-            // outside refers to it but a `Pause`, whose owner is leaked with it.
+            // SAFETY: the process ends, and frames of Lua's C code cannot be unwound. What lies on
+            // the stack is leaked; nothing outside refers to it but a `Pause`, whose
+            // owner is leaked with it.
             unsafe { coroutine.force_reset() };
         }
     }

@@ -1,7 +1,9 @@
-//! Functions: what libraries register when they are loaded, and what a core's interpreter has of them.
+//! Functions: what libraries register when they are loaded, and what a core's interpreter has of
+//! them.
 //!
-//! A library runs once in each interpreter, when that meets it for the first time; it finds `redis.register_function` and
-//! nothing else. Its functions see what scripts see, but for KEYS and ARGV, which they are given.
+//! A library runs once in each interpreter, when that meets it for the first time; it finds
+//! `redis.register_function` and nothing else. Its functions see what scripts see, but for KEYS and
+//! ARGV, which they are given.
 
 use super::arguments::bytes_of;
 use super::raise::{Results, function};

@@ -49,8 +49,9 @@ impl OwnItems {
     #[inline]
     pub fn edit(&mut self, database: DatabaseIndex, now_ms: i64) -> Edit<'_> {
         let mut keyspace = self.keyspace.expect(LENT);
-        // SAFETY: `run_in_place` has put it there, has lent the items for as long as it runs, and takes it out before it returns;
-        // commands run one at a time, and what this returns is bound to an exclusive borrow of `self`.
+        // SAFETY: `run_in_place` has put it there, has lent the items for as long as it runs, and
+        // takes it out before it returns; commands run one at a time, and what this returns
+        // is bound to an exclusive borrow of `self`.
         unsafe { keyspace.as_mut() }.edit(database, now_ms)
     }
 
@@ -84,7 +85,8 @@ impl Ground {
     }
 }
 
-/// Runs a script on a shard's own items to its end: it does not rest. What it did may have to be undone.
+/// Runs a script on a shard's own items to its end: it does not rest. What it did may have to be
+/// undone.
 pub fn run_in_place(
     interpreter: Box<Interpreter>,
     job: Job,

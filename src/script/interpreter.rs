@@ -553,8 +553,8 @@ impl Interpreter {
         }
     }
 
-    /// Runs a script to its end: it does not rest, and is stopped after its time of patience. Its reply goes to the memory of
-    /// `reply`, which is empty.
+    /// Runs a script to its end: it does not rest, and is stopped after its time of patience. Its
+    /// reply goes to the memory of `reply`, which is empty.
     pub fn run_at_once(
         mut self: Box<Self>,
         job: Job,

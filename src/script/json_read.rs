@@ -1,4 +1,5 @@
-//! Reads JSON as lua-cjson does: what it takes beside the standard (`NaN`, `0x1F`, `012`), and its words for what it does not.
+//! Reads JSON as lua-cjson does: what it takes beside the standard (`NaN`, `0x1F`, `012`), and its
+//! words for what it does not.
 
 use super::json::Manner;
 use super::raise::Fault;

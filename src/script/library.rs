@@ -1,7 +1,7 @@
 //! The scripts that the process knows, by digest; its functions; and what runs now.
 //!
-//! Every core keeps what it has compiled; here is the text for those that have not. It is locked only when a core meets
-//! a script for the first time since SCRIPT FLUSH.
+//! Every core keeps what it has compiled; here is the text for those that have not. It is locked
+//! only when a core meets a script for the first time since SCRIPT FLUSH.
 
 use ringraft_shards::keyspace::Libraries;
 use std::collections::HashMap;

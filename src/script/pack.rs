@@ -234,7 +234,8 @@ fn integer(format: &Format<'_>, letter: u8, bytes: &[u8]) -> f64 {
     value as i64 as f64
 }
 
-/// As C makes a `size_t` of a number on this machine: what does not fit wraps, or is 2^63, or nothing.
+/// As C makes a `size_t` of a number on this machine: what does not fit wraps, or is 2^63, or
+/// nothing.
 fn as_size(number: f64) -> usize {
     const TOP: u64 = 1 << 63;
     let signed = |number: f64| match (-(TOP as f64)..TOP as f64).contains(&number) {

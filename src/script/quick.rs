@@ -1,8 +1,10 @@
-//! How a script is called, and `redis.call` for what scripts ask most: strings and numbers in, a number or a string out.
+//! How a script is called, and `redis.call` for what scripts ask most: strings and numbers in, a
+//! number or a string out.
 //!
-//! The bridge makes values of Rust of all arguments and results, each with an anchor in the interpreter. Here arguments are read
-//! where they lie on Lua's stack, and a plain reply is put there. Everything else (other arguments, errors, tables)
-//! is done by the function that goes through the bridge, which finds the reply if the command has run already.
+//! The bridge makes values of Rust of all arguments and results, each with an anchor in the
+//! interpreter. Here arguments are read where they lie on Lua's stack, and a plain reply is put
+//! there. Everything else (other arguments, errors, tables) is done by the function that goes
+//! through the bridge, which finds the reply if the command has run already.
 
 #![allow(unsafe_code)]
 
@@ -125,8 +127,8 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // SAFETY: the interpreter lives, and no script runs; both places of the registry that are written are there, so that
-        // nothing is allocated.
+        // SAFETY: the interpreter lives, and no script runs; both places of the registry that are
+        // written are there, so that nothing is allocated.
         unsafe { ffi::luaL_unref(self.state, ffi::LUA_REGISTRYINDEX, self.reference) }
     }
 }
@@ -157,7 +159,8 @@ impl Door {
             empty: 0,
             result: 0,
         };
-        // SAFETY: two values are on the stack and two are added; `luaL_ref` takes the last one each time.
+        // SAFETY: two values are on the stack and two are added; `luaL_ref` takes the last one each
+        // time.
         unsafe {
             lua.exec_raw::<()>((globals, handler), |state| {
                 let pin = || ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
@@ -175,11 +178,12 @@ impl Door {
         Ok(door)
     }
 
-    /// Calls a script. True: its reply is written. Else there is a value, or an error: see [`Door::take_value`].
+    /// Calls a script. True: its reply is written. Else there is a value, or an error: see
+    /// [`Door::take_value`].
     pub fn call(&self, visit: &mut Visit<'_, '_>) -> bool {
         let state = self.state;
-        // SAFETY: no script runs, and the stack has room for some values. Nothing here raises an error of Lua's outside of
-        // `lua_pcall`. What is visited outlives the call.
+        // SAFETY: no script runs, and the stack has room for some values. Nothing here raises an
+        // error of Lua's outside of `lua_pcall`. What is visited outlives the call.
         unsafe {
             ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, self.enter.into());
             ffi::lua_pushlightuserdata(state, std::ptr::from_mut(visit).cast());
@@ -213,8 +217,8 @@ impl Door {
         }
     }
 
-    /// Pushes the table that is empty, or another one when a script has put something there: nothing of a script is left when it
-    /// has ended that could do so later.
+    /// Pushes the table that is empty, or another one when a script has put something there:
+    /// nothing of a script is left when it has ended that could do so later.
     unsafe fn push_empty(&self, state: *mut lua_State) {
         // SAFETY: three places of the stack are used, and the caller has left them.
         unsafe {
@@ -283,7 +287,8 @@ impl<'a, 'r> Visit<'a, 'r> {
 
     /// Writes the value on top of the stack if it is plain.
     unsafe fn write_plain(&mut self, state: *mut lua_State) -> bool {
-        // SAFETY: there is a value, and the bytes of a string stay where they are while it is there.
+        // SAFETY: there is a value, and the bytes of a string stay where they are while it is
+        // there.
         unsafe {
             match ffi::lua_type(state, -1) {
                 ffi::LUA_TNUMBER => self.reply.integer(whole(ffi::lua_tonumber(state, -1))),
@@ -309,8 +314,9 @@ impl<'a, 'r> Visit<'a, 'r> {
 
 /// Gives a script its keys and arguments, and calls it.
 unsafe extern "C-unwind" fn enter(state: *mut lua_State) -> c_int {
-    // SAFETY: `Door::call` gives the address of a visit that outlives this. Lua gives a C function twenty free places on the
-    // stack; seven are used at most. No value with a destructor is in this frame when an error of Lua's leaves it.
+    // SAFETY: `Door::call` gives the address of a visit that outlives this. Lua gives a C function
+    // twenty free places on the stack; seven are used at most. No value with a destructor is in
+    // this frame when an error of Lua's leaves it.
     unsafe {
         let visit = &mut *ffi::lua_touserdata(state, 1).cast::<Visit<'_, '_>>();
         let (words, key_count) = (visit.words, visit.key_count);
@@ -343,16 +349,19 @@ pub fn mark() -> LightUserData {
     LightUserData(std::ptr::from_ref(&MARK).cast_mut().cast())
 }
 
-/// A function of Lua's own in C that changes its first argument, but not a table with [`mark`]. Errors: no memory, or it is none in C.
+/// A function of Lua's own in C that changes its first argument, but not a table with [`mark`].
+/// Errors: no memory, or it is none in C.
 pub fn guarded(lua: &Lua, inner: Function) -> mlua::Result<Function> {
-    // SAFETY: the inner function is the one value on the stack, and becomes the closure's upvalue, which takes its place.
+    // SAFETY: the inner function is the one value on the stack, and becomes the closure's upvalue,
+    // which takes its place.
     unsafe { lua.exec_raw(inner, |state| ffi::lua_pushcclosure(state, guard, 1)) }
 }
 
 /// Upvalue: the function of Lua's.
 unsafe extern "C-unwind" fn guard(state: *mut lua_State) -> c_int {
-    // SAFETY: three places of the stack are used, of the twenty that are free. The inner function finds the stack as it would have
-    // found it, and has no upvalues: it may run in this frame, and its errors name what the script has called.
+    // SAFETY: three places of the stack are used, of the twenty that are free. The inner function
+    // finds the stack as it would have found it, and has no upvalues: it may run in this frame,
+    // and its errors name what the script has called.
     unsafe {
         if ffi::lua_type(state, 1) == ffi::LUA_TTABLE && ffi::lua_getmetatable(state, 1) != 0 {
             ffi::lua_pushlightuserdata(state, mark().0);
@@ -395,12 +404,12 @@ impl Hasher for ByItself {
     }
 }
 
-/// Makes the function of a desk; `slow` is a bridged one that does everything. The desk must live as long as scripts run.
-/// Errors: no memory.
+/// Makes the function of a desk; `slow` is a bridged one that does everything. The desk must live
+/// as long as scripts run. Errors: no memory.
 pub fn function(lua: &Lua, desk: &Rc<Desk>, slow: Function) -> mlua::Result<Function> {
     let address = Rc::as_ptr(desk).cast_mut();
-    // SAFETY: the slower function is the one value on the stack; with the address in front of it they are the closure's
-    // upvalues, which takes their place. Lua gives twenty free places.
+    // SAFETY: the slower function is the one value on the stack; with the address in front of it
+    // they are the closure's upvalues, which takes their place. Lua gives twenty free places.
     unsafe {
         lua.exec_raw(slow, |state| {
             ffi::lua_pushlightuserdata(state, address.cast());
@@ -412,8 +421,9 @@ pub fn function(lua: &Lua, desk: &Rc<Desk>, slow: Function) -> mlua::Result<Func
 
 /// Upvalues: the desk, and the slower function.
 unsafe extern "C-unwind" fn quick(state: *mut lua_State) -> c_int {
-    // SAFETY: the interpreter keeps the desk as long as it runs scripts. Lua gives a C function twenty free places on the stack;
-    // four are used at most. Pushing a string may leave this frame by an error of Lua's: nothing in it has a destructor then.
+    // SAFETY: the interpreter keeps the desk as long as it runs scripts. Lua gives a C function
+    // twenty free places on the stack; four are used at most. Pushing a string may leave this
+    // frame by an error of Lua's: nothing in it has a destructor then.
     unsafe {
         let desk = &*ffi::lua_touserdata(state, ffi::lua_upvalueindex(1)).cast::<Desk>();
         let count = ffi::lua_gettop(state);
@@ -439,8 +449,9 @@ unsafe fn take_arguments(state: *mut lua_State, count: c_int, desk: &Desk) -> bo
     let mut arguments = desk.arguments.borrow_mut();
     arguments.clear();
     for nth in 1..=count {
-        // SAFETY: there are so many values on the stack. The bytes of a string stay where they are while it is there, and
-        // nothing of Lua's runs between asking for them and copying them.
+        // SAFETY: there are so many values on the stack. The bytes of a string stay where they are
+        // while it is there, and nothing of Lua's runs between asking for them and copying
+        // them.
         unsafe {
             match ffi::lua_type(state, nth) {
                 ffi::LUA_TSTRING => {

@@ -1,8 +1,8 @@
 //! Functions that scripts call, and how they raise errors of Lua's own kinds.
 //!
-//! The bridge to Lua turns what a Rust function returns as an error into an object of its own, which a script's `pcall`
-//! would find there. Redis' scripts find strings and tables. So every function given to scripts is a closure of
-//! [`trampoline`]: it calls the Rust function, and raises what that one says.
+//! The bridge to Lua turns what a Rust function returns as an error into an object of its own,
+//! which a script's `pcall` would find there. Redis' scripts find strings and tables. So every
+//! function given to scripts is a closure of [`trampoline`]: it calls the Rust function, and raises what that one says.
 
 #![allow(unsafe_code)]
 
@@ -14,7 +14,8 @@ use std::ffi::c_int;
 pub enum Fault {
     /// A text, to be raised behind the place of the caller (`user_script:1: `).
     Placed(Vec<u8>),
-    /// An argument is wrong: which, and why. Raised as [`Fault::Placed`], with the name by which the function was called.
+    /// An argument is wrong: which, and why. Raised as [`Fault::Placed`], with the name by which
+    /// the function was called.
     Argument(usize, String),
     /// A value, to be raised as it is.
     Raised(Value),
@@ -61,7 +62,8 @@ pub fn function(
     run: impl Fn(&Lua, MultiValue) -> Results + 'static,
 ) -> mlua::Result<Function> {
     let inner = bridged(lua, run)?;
-    // SAFETY: the function is the one value on the stack; it becomes the closure's only upvalue, which takes its place.
+    // SAFETY: the function is the one value on the stack; it becomes the closure's only upvalue,
+    // which takes its place.
     unsafe { lua.exec_raw(inner, |state| ffi::lua_pushcclosure(state, trampoline, 1)) }
 }
 
@@ -95,7 +97,8 @@ pub(super) fn bridged(
     })
 }
 
-/// What Lua says of an argument: the name is that by which the script has called the function, if it has one there.
+/// What Lua says of an argument: the name is that by which the script has called the function, if
+/// it has one there.
 fn bad_argument(lua: &Lua, nth: usize, why: &str) -> String {
     // Below the bridged function is the one that was called.
     let names = lua.inspect_stack(1, |frame| {
@@ -114,18 +117,22 @@ fn bad_argument(lua: &Lua, nth: usize, why: &str) -> String {
 
 /// Calls its upvalue with its arguments.
 unsafe extern "C-unwind" fn trampoline(state: *mut lua_State) -> c_int {
-    // SAFETY: a closure of `function`, whose upvalue is a bridged function; there are places for what is raised.
+    // SAFETY: a closure of `function`, whose upvalue is a bridged function; there are places for
+    // what is raised.
     unsafe { raise(state, ffi::lua_upvalueindex(1)) }
 }
 
-/// Calls a bridged function with all that is on the stack. It returns `nil` and the results, `false` and a text that is raised
-/// behind the place of whoever called the present C function, or `true` and a value that is raised.
+/// Calls a bridged function with all that is on the stack. It returns `nil` and the results,
+/// `false` and a text that is raised behind the place of whoever called the present C function, or
+/// `true` and a value that is raised.
 ///
 /// # Safety
 ///
-/// To be called as the last thing of a C function, which has four free places on its stack and nothing with a destructor.
+/// To be called as the last thing of a C function, which has four free places on its stack and
+/// nothing with a destructor.
 pub(super) unsafe fn raise(state: *mut lua_State, bridged: c_int) -> c_int {
-    // SAFETY: `lua_call` makes room for results itself. No Rust value is alive when `lua_error` leaves this frame.
+    // SAFETY: `lua_call` makes room for results itself. No Rust value is alive when `lua_error`
+    // leaves this frame.
     unsafe {
         let count = ffi::lua_gettop(state);
         ffi::lua_pushvalue(state, bridged);

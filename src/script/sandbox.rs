@@ -1,7 +1,8 @@
 //! What scripts find: Redis' globals and no others, none of which they can change.
 //!
-//! A table that scripts may not change is an empty one in front of the real one, which they never get hold of: reading goes
-//! through, writing is refused. So nothing that one script does is seen by the next.
+//! A table that scripts may not change is an empty one in front of the real one, which they never
+//! get hold of: reading goes through, writing is refused. So nothing that one script does is seen
+//! by the next.
 
 use super::arguments::Given;
 use super::quick::{guarded, mark};

@@ -3,8 +3,8 @@
 use crate::refusal::Refusal;
 use crate::resp::quoting::split_words;
 
-/// Flags, in the order in which FUNCTION LIST shows them. The last three change nothing here: there is one node, and there are
-/// no slots that keys could cross.
+/// Flags, in the order in which FUNCTION LIST shows them. The last three change nothing here: there
+/// is one node, and there are no slots that keys could cross.
 const FLAGS: [&str; 5] =
     ["no-writes", "allow-oom", "allow-stale", "no-cluster", "allow-cross-slot-keys"];
 

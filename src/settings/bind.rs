@@ -1,7 +1,7 @@
 //! Where the server listens: addresses and names, as given and as found.
 //!
-//! The words are Redis': `*` is every IPv4 address, `::*` every IPv6 one, and a dash before an address lets the start go on
-//! without it. Names are looked up once, at the start.
+//! The words are Redis': `*` is every IPv4 address, `::*` every IPv6 one, and a dash before an
+//! address lets the start go on without it. Names are looked up once, at the start.
 
 use super::values::{items, join};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};

@@ -1,7 +1,8 @@
 //! The TOML file of settings: read at the start, written back by CONFIG REWRITE.
 //!
-//! Flat `name = value` lines under the names of the table. A value may be written as text, as a number or, where
-//! the setting is a list, as an array; what it means is the row's affair, as on the command line.
+//! Flat `name = value` lines under the names of the table. A value may be written as text, as a
+//! number or, where the setting is a list, as an array; what it means is the row's affair, as on
+//! the command line.
 
 use super::Settings;
 use super::redis_file;
@@ -91,9 +92,9 @@ impl From<RewriteError> for Refusal {
     }
 }
 
-/// Writes the settings back into the file they came from. Lines whose value still holds stay as they are, comments and
-/// order too; others are changed in place; what is new and not the default is added at the end.
-/// Errors: the file is then as it was.
+/// Writes the settings back into the file they came from. Lines whose value still holds stay as
+/// they are, comments and order too; others are changed in place; what is new and not the default
+/// is added at the end. Errors: the file is then as it was.
 /// Cost: one synced file write on the calling thread.
 pub fn rewrite(settings: &Settings) -> Result<(), RewriteError> {
     let path = settings.config_file.as_deref().ok_or(RewriteError::NoFile)?;

@@ -1,7 +1,8 @@
-//! Settings of Redis that are no settings here, because it is always so, or follows from a setting: CONFIG GET shows what is so,
-//! and CONFIG SET takes that value alone.
+//! Settings of Redis that are no settings here, because it is always so, or follows from a setting:
+//! CONFIG GET shows what is so, and CONFIG SET takes that value alone.
 //!
-//! Only what is true stands here. Names of Redis that mean nothing in this server are refused as such.
+//! Only what is true stands here. Names of Redis that mean nothing in this server are refused as
+//! such.
 
 use super::values::Routing;
 use super::{Settings, redis_file};

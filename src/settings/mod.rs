@@ -1,8 +1,9 @@
 //! The settings of a server: what the command line, the file and CONFIG say.
 //!
-//! One table of rows ([`table`]) serves all three, so that a setting has one name, one range and one text
-//! everywhere. [`Settings`] is plain data: each core holds its own copy and is sent changes. Knows nothing
-//! of threads or sockets: what a change entails outside (log level, open files) is `node::apply`'s.
+//! One table of rows ([`table`]) serves all three, so that a setting has one name, one range and
+//! one text everywhere. [`Settings`] is plain data: each core holds its own copy and is sent
+//! changes. Knows nothing of threads or sockets: what a change entails outside (log level, open
+//! files) is `node::apply`'s.
 
 pub mod bind;
 pub mod events;
@@ -109,7 +110,8 @@ pub struct Settings {
     pub busy_reply_threshold: u32,
     /// Sizes at which collections change their form.
     pub limits: Limits,
-    /// Nodes at each end of a list that Redis would not compress. Nothing is compressed here, so any number will do.
+    /// Nodes at each end of a list that Redis would not compress. Nothing is compressed here, so
+    /// any number will do.
     pub list_compress_depth: u32,
     /// Port of the Prometheus page; 0 is none.
     pub metrics_port: u16,
@@ -139,7 +141,8 @@ pub struct Settings {
     pub spin_us: Spin,
     /// What the socket rings may use.
     pub ring_features: Features,
-    /// Addresses of a cluster that a new directory joins, separated by commas; empty: it founds one.
+    /// Addresses of a cluster that a new directory joins, separated by commas; empty: it founds
+    /// one.
     pub join: String,
     /// Where other nodes and their clients reach this one; empty: where it listens.
     pub advertise: String,
@@ -267,8 +270,9 @@ impl From<SettingError> for Refusal {
 }
 
 impl Settings {
-    /// The settings whose names match one of the globs, ignoring case, as CONFIG GET shows them: each once, in the
-    /// table's order, under Redis' name too where that differs. Behind them what is always so.
+    /// The settings whose names match one of the globs, ignoring case, as CONFIG GET shows them:
+    /// each once, in the table's order, under Redis' name too where that differs. Behind them
+    /// what is always so.
     pub fn get(&self, patterns: &[&[u8]]) -> Vec<(&'static str, String)> {
         let patterns: Vec<Vec<u8>> = patterns.iter().map(|p| p.to_ascii_lowercase()).collect();
         let globs: Vec<Glob<'_>> = patterns.iter().map(|pattern| Glob::new(pattern)).collect();
@@ -344,7 +348,8 @@ impl Settings {
         Ok(())
     }
 
-    /// Bytes that clients may hold together; 0 is no limit. A share of `maxmemory` is none while there is no `maxmemory`.
+    /// Bytes that clients may hold together; 0 is no limit. A share of `maxmemory` is none while
+    /// there is no `maxmemory`.
     pub fn client_memory_max(&self) -> u64 {
         match self.maxmemory_clients {
             ClientShare::Bytes(bytes) => bytes,
@@ -414,7 +419,8 @@ impl Settings {
         Ok(())
     }
 
-    /// Gives what was not given the value that `cache` mode implies, so that CONFIG GET tells the truth.
+    /// Gives what was not given the value that `cache` mode implies, so that CONFIG GET tells the
+    /// truth.
     pub fn settle(&mut self) {
         if self.mode == Mode::Cache {
             if !self.is_given("fsync") {

@@ -1,8 +1,9 @@
 //! Redis' own configuration file, translated: `ringraft redis.conf`.
 //!
-//! A directive is one of ringraft's settings under Redis' name, or about something that does not exist here and changes no
-//! answer and no promise ([`Meaning::Any`]), or true only with certain values ([`Meaning::Only`]). Everything else is refused
-//! with its line: nobody shall believe that a promise is kept which is not. The file is read and never written.
+//! A directive is one of ringraft's settings under Redis' name, or about something that does not
+//! exist here and changes no answer and no promise ([`Meaning::Any`]), or true only with certain
+//! values ([`Meaning::Only`]). Everything else is refused with its line: nobody shall believe that
+//! a promise is kept which is not. The file is read and never written.
 
 use super::Settings;
 use super::row::Setting;
@@ -157,7 +158,8 @@ const DIRECTIVES: &[(&str, Meaning)] = &[
     ("locale-collate", Any),
 ];
 
-/// Why a name of Redis cannot be set while the server runs, with its spelling; `None` when Redis does not know it either.
+/// Why a name of Redis cannot be set while the server runs, with its spelling; `None` when Redis
+/// does not know it either.
 pub fn remedy(name: &str) -> Option<(&'static str, &'static str)> {
     const NOTHING: &str = "ringraft has nothing that it would change";
     let others = [
@@ -214,8 +216,8 @@ pub fn remedy(name: &str) -> Option<(&'static str, &'static str)> {
 /// Settings that take several words.
 const SEVERAL_WORDS: [&str; 4] = ["bind", "client-output-buffer-limit", "cores", "tls-protocols"];
 
-/// Is this text in Redis' format rather than TOML? The first line that says something decides; a file that ends in `.toml`
-/// is TOML whatever it says.
+/// Is this text in Redis' format rather than TOML? The first line that says something decides; a
+/// file that ends in `.toml` is TOML whatever it says.
 pub fn is_redis_format(path: &Path, text: &str) -> bool {
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml")) {
         return false;
@@ -364,8 +366,8 @@ fn add_points(values: &[String], points: &mut Option<Vec<i64>>) -> Result<(), St
     Ok(())
 }
 
-/// Chooses the mode: a file that wants neither snapshots nor a log wants a cache; any other has what it wants, and the log
-/// besides.
+/// Chooses the mode: a file that wants neither snapshots nor a log wants a cache; any other has
+/// what it wants, and the log besides.
 fn settle(persistence: Persistence, settings: &mut Settings) -> Result<(), String> {
     let set = |settings: &mut Settings, name: &str, value: &str| {
         let (row, _) = Setting::find(name).expect("a row of the table");
@@ -407,7 +409,8 @@ fn include(
     Ok(())
 }
 
-/// The files that `include` means, in the order of their names: one, or those that its last part matches.
+/// The files that `include` means, in the order of their names: one, or those that its last part
+/// matches.
 fn matching(pattern: &Path) -> std::io::Result<Vec<PathBuf>> {
     let name = pattern.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if !name.contains(['*', '?', '[']) {

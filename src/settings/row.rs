@@ -219,8 +219,8 @@ impl Setting {
         !self.help.is_empty()
     }
 
-    /// May its value on the command line begin with a dash? Numbers that are negative, addresses that may be absent, and
-    /// passwords do.
+    /// May its value on the command line begin with a dash? Numbers that are negative, addresses
+    /// that may be absent, and passwords do.
     pub fn takes_dashes(&self) -> bool {
         let is_number = matches!(self.kind, Kind::Integer { .. } | Kind::Size { .. });
         is_number || self.is_secret || self.name == "bind"

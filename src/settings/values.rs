@@ -1,8 +1,8 @@
 //! The values that settings take: words from closed sets, sizes, lists.
 //!
-//! Each type reads itself from text and writes itself back, so that a row of the table needs one line. A refusal
-//! here is only the cause ("argument must be a memory value"); who asked adds the rest: CONFIG SET its
-//! `ERR CONFIG SET failed`, the command line and the file their place.
+//! Each type reads itself from text and writes itself back, so that a row of the table needs one
+//! line. A refusal here is only the cause ("argument must be a memory value"); who asked adds the
+//! rest: CONFIG SET its `ERR CONFIG SET failed`, the command line and the file their place.
 
 use crate::net::ring::Features;
 use ringraft_shards::log::SyncPolicy;
@@ -177,7 +177,8 @@ impl Word for Routing {
 pub enum Consistency {
     /// Everything that was acknowledged before it was sent, at whatever node.
     High,
-    /// What the node has that believes to lead: a leader that is cut off may not know of another one.
+    /// What the node has that believes to lead: a leader that is cut off may not know of another
+    /// one.
     Medium,
     /// What the node has that it was sent to; but at least what its connection has seen.
     Low,
@@ -347,8 +348,8 @@ impl BufferLimits {
         pubsub: BufferLimit { hard_bytes: 32 << 20, soft_bytes: 8 << 20, soft_seconds: 60 },
     };
 
-    /// Reads groups of four: class, hard limit, soft limit, seconds. Classes not named keep their limits.
-    /// Errors: Redis' texts.
+    /// Reads groups of four: class, hard limit, soft limit, seconds. Classes not named keep their
+    /// limits. Errors: Redis' texts.
     pub fn change(mut self, text: &str) -> Result<BufferLimits, String> {
         let parts: Vec<&str> = text.split_ascii_whitespace().collect();
         if !parts.len().is_multiple_of(4) || parts.is_empty() {
@@ -395,7 +396,8 @@ impl Display for BufferLimits {
     }
 }
 
-/// A size in bytes: digits, then nothing or one of Redis' units in any case (`k` 1000, `kb` 1024, and so on).
+/// A size in bytes: digits, then nothing or one of Redis' units in any case (`k` 1000, `kb` 1024,
+/// and so on).
 pub fn parse_size(text: &str) -> Option<u64> {
     let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(digits_end);

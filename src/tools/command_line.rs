@@ -57,8 +57,9 @@ pub fn address(matches: &ArgMatches, default: &str) -> Result<Target, String> {
     Target::parse(matches.get_one::<String>("address").map_or(default, String::as_str))
 }
 
-/// Who asks it, and how. A password in the command line is seen by all who list processes, one in the environment is not.
-/// Errors: a file of TLS that is not there or does not do, or none is named.
+/// Who asks it, and how. A password in the command line is seen by all who list processes, one in
+/// the environment is not. Errors: a file of TLS that is not there or does not do, or none is
+/// named.
 pub fn credentials(matches: &ArgMatches, target: Target) -> Result<Target, String> {
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let from_environment = || std::env::var("REDISCLI_AUTH").unwrap_or_default();
@@ -70,8 +71,8 @@ pub fn credentials(matches: &ArgMatches, target: Target) -> Result<Target, Strin
     })
 }
 
-/// Options of TLS, by redis-cli's names, the settings that they are here, and what they are. The setting is the argument's id:
-/// kvsctl has keys of its own.
+/// Options of TLS, by redis-cli's names, the settings that they are here, and what they are. The
+/// setting is the argument's id: kvsctl has keys of its own.
 const TLS_FILES: [(&str, &str, &str, &str); 4] = [
     ("cacert", "tls-ca-cert-file", "FILE", "Authorities of the server's certificate, PEM"),
     ("cacertdir", "tls-ca-cert-dir", "DIR", "A folder with such files"),

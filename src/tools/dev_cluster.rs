@@ -1,8 +1,8 @@
 //! `ringraft dev-cluster`: a cluster of processes on this machine, for trials and tests.
 //!
-//! What was asked for is in `dev-cluster.json`; node N has its data, its log and its pid below `node-N`. A process is taken for a
-//! node only if it runs with that node's data directory. Nodes join one after the other, so that node N is number N of
-//! the cluster.
+//! What was asked for is in `dev-cluster.json`; node N has its data, its log and its pid below
+//! `node-N`. A process is taken for a node only if it runs with that node's data directory. Nodes
+//! join one after the other, so that node N is number N of the cluster.
 
 use super::picture::{Member, Picture, members};
 use super::process::{self, Process};
@@ -358,7 +358,8 @@ impl Cluster {
         self.eventually(started, || self.answers(last).map_err(|cause| (last, cause)))
     }
 
-    /// Waits until all answer, and each knows all of them as voters and who leads. Returns that one.
+    /// Waits until all answer, and each knows all of them as voters and who leads. Returns that
+    /// one.
     fn await_whole(&self, started: &mut [(u16, Child)]) -> Result<String, String> {
         self.eventually(started, || {
             let mut leader = String::new();

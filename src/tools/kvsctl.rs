@@ -1,7 +1,8 @@
-//! `ringraft ctl`, and this program under the name `kvsctl`: the commands of raft-kv's tool, with its output and exit codes.
+//! `ringraft ctl`, and this program under the name `kvsctl`: the commands of raft-kv's tool, with
+//! its output and exit codes.
 //!
-//! One command, one reply, printed on standard output, be it an error: exit code 0. Whatever else goes wrong is a line with
-//! date and time on standard error: exit code 1.
+//! One command, one reply, printed on standard output, be it an error: exit code 0. Whatever else
+//! goes wrong is a line with date and time on standard error: exit code 1.
 
 use super::command_line::{address, credentials, with_credentials};
 use super::{DECISION_PATIENCE, print};

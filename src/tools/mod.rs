@@ -1,7 +1,9 @@
-//! Tools around clusters: `ringraft cluster`, `ringraft member`, `ringraft ctl` (kvsctl) and `ringraft dev-cluster`.
+//! Tools around clusters: `ringraft cluster`, `ringraft member`, `ringraft ctl` (kvsctl) and
+//! `ringraft dev-cluster`.
 //!
-//! All but the last are clients: they ask a node and say what it answers. The last one starts and ends processes of this
-//! machine. What a tool was asked for goes to standard output, everything else to standard error.
+//! All but the last are clients: they ask a node and say what it answers. The last one starts and
+//! ends processes of this machine. What a tool was asked for goes to standard output, everything
+//! else to standard error.
 
 pub mod command_line;
 pub mod dev_cluster;
@@ -18,7 +20,8 @@ use std::time::Duration;
 
 /// How long a node may take to answer a question about itself.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long a node may take to do what others must agree on: longer than it waits for a leader itself.
+/// How long a node may take to do what others must agree on: longer than it waits for a leader
+/// itself.
 const DECISION_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a tool is asked for.
@@ -35,7 +38,8 @@ pub enum Tool {
 }
 
 impl Tool {
-    /// Does it; the exit code is 1 when it failed, or found that something is wrong. `now_s` is the time since the Unix epoch.
+    /// Does it; the exit code is 1 when it failed, or found that something is wrong. `now_s` is the
+    /// time since the Unix epoch.
     pub fn run(&self, now_s: u64) -> ExitCode {
         let done = match self {
             Tool::Status(target) => status::run(target),

@@ -1,4 +1,5 @@
-//! What the nodes of a cluster say of it: one is asked for all of them, and then each is asked for itself.
+//! What the nodes of a cluster say of it: one is asked for all of them, and then each is asked for
+//! itself.
 //!
 //! Nothing here judges; see [`super::status`].
 
@@ -76,7 +77,8 @@ pub struct Picture {
 
 impl Picture {
     /// Asks a node, and then all that it names, at the same time.
-    /// Errors: the first one does not answer, or is no node of this kind; one line that says what to do.
+    /// Errors: the first one does not answer, or is no node of this kind; one line that says what
+    /// to do.
     pub fn take(target: &Target) -> Result<Picture, String> {
         let mut client = Client::connect_within(target, PATIENCE).map_err(|line| {
             let line = advice(&line).map_or(line.clone(), |advice| format!("{line}: {advice}"));

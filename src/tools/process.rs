@@ -1,7 +1,8 @@
-//! Processes of this machine that outlive the tool: started in a session of their own, found again by their pid, ended.
+//! Processes of this machine that outlive the tool: started in a session of their own, found again
+//! by their pid, ended.
 //!
-//! A pid may be another process' by now. So one is held by a descriptor first, which stays that process', and what it runs is
-//! looked at after that.
+//! A pid may be another process' by now. So one is held by a descriptor first, which stays that
+//! process', and what it runs is looked at after that.
 #![allow(unsafe_code)] // A function that runs between fork and exec has no safe form in std.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -86,8 +87,8 @@ pub fn start(program: &Path, arguments: &[OsString], log: &Path) -> io::Result<C
         // Such variables are for the tool.
         .env_remove("REDISCLI_AUTH");
     let leave = || rustix::process::setsid().map(|_| ()).map_err(io::Error::from);
-    // SAFETY: `leave` runs in the child between fork and exec, where only what is safe in a handler of signals may be called: it
-    // makes one system call, allocates nothing and takes no lock.
+    // SAFETY: `leave` runs in the child between fork and exec, where only what is safe in a handler
+    // of signals may be called: it makes one system call, allocates nothing and takes no lock.
     unsafe { command.pre_exec(leave) };
     command.spawn()
 }

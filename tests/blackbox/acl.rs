@@ -1,10 +1,12 @@
-//! Users and what they may do: rules, denials and their words, changes under clients that are connected.
+//! Users and what they may do: rules, denials and their words, changes under clients that are
+//! connected.
 
 use crate::support::oracle::{agree_with_redis, servers};
 use crate::support::{Client, Program, Server, Value, eventually};
 use std::collections::BTreeSet;
 
-/// Requests of `acl.txt`, sent to the real redis-server and to ours: rules of all kinds and how they are shown, refusals.
+/// Requests of `acl.txt`, sent to the real redis-server and to ours: rules of all kinds and how
+/// they are shown, refusals.
 #[test]
 fn replies_are_those_of_redis() {
     // Redis 7.0 shows the second rule only once it was said, 7.2 and this server always.
@@ -14,8 +16,8 @@ fn replies_are_those_of_redis() {
     );
 }
 
-/// What commands need of each of their keys: every request of `acl_requests.txt`, asked for users with and without the
-/// permission to read and to write its first key and the others.
+/// What commands need of each of their keys: every request of `acl_requests.txt`, asked for users
+/// with and without the permission to read and to write its first key and the others.
 #[test]
 fn commands_need_of_their_keys_what_they_need_in_redis() {
     let redis = Server::start_redis(&[]);
@@ -279,7 +281,8 @@ fn transactions_are_checked_when_queued_and_at_exec() {
                 Value::Integer(3),
             ]
         );
-        // Who logs in on the way has the new rights from there on, scripts included; and the old ones before.
+        // Who logs in on the way has the new rights from there on, scripts included; and the old
+        // ones before.
         let script = "EVAL return(redis.pcall('incr','s')) 0";
         say(&mut client, &["MULTI"]);
         for request in [script, "AUTH v x", script, "STRLEN r:1"] {
@@ -326,7 +329,8 @@ fn scripts_have_the_rights_of_their_caller() {
         assert!(client.say("FCALL f 0").is_error());
         assert_eq!(client.say("FCALL f 1 r:1"), Value::bulk("1"));
         refused(&mut client, "FCALL f 1 a", NO_KEY);
-        // Keys of many shards, found out one after the other: it runs again and again, and is denied the last all the same.
+        // Keys of many shards, found out one after the other: it runs again and again, and is
+        // denied the last all the same.
         let chain =
             "EVAL \"for i=1,40 do redis.call('set','r:'..i,i) end return redis.call('get','a')\" 0";
         assert!(client.pipeline(format!("{chain}\r\n").as_bytes(), 1)[0].is_error());

@@ -83,8 +83,8 @@ fn cursors_fit_into_doubles() {
     assert_eq!(seen.len(), 20_000);
 }
 
-/// One client's long row of requests behind a transaction of several shards keeps nobody waiting for long: it used to
-/// take seconds, growing with the square of the row.
+/// One client's long row of requests behind a transaction of several shards keeps nobody waiting
+/// for long: it used to take seconds, growing with the square of the row.
 #[test]
 fn a_long_row_behind_a_transaction_is_served() {
     const ROW: usize = 16_000;

@@ -1,5 +1,6 @@
-//! Commands that wait: served in order of arrival, before any other command sees what they wait for; ended by time,
-//! by CLIENT UNBLOCK, by a disconnect, by the server's stop. The same demands go to the real redis-server.
+//! Commands that wait: served in order of arrival, before any other command sees what they wait
+//! for; ended by time, by CLIENT UNBLOCK, by a disconnect, by the server's stop. The same demands
+//! go to the real redis-server.
 
 use crate::support::{Client, Server, Value, eventually};
 use std::time::{Duration, Instant};
@@ -177,7 +178,8 @@ fn a_wait_ends_by_time_by_command_and_by_disconnect() {
     }
 }
 
-/// Redis closes such a client without a word; here it is answered as when its time is over, and then closed.
+/// Redis closes such a client without a word; here it is answered as when its time is over, and
+/// then closed.
 #[test]
 fn who_sends_nothing_more_does_not_wait() {
     for server in &servers()[1..] {
@@ -317,7 +319,8 @@ fn followers_are_waited_for() {
     }
 }
 
-/// WAITAOF says what is on this node's disk: always what was answered, or once a sync has ended, or never.
+/// WAITAOF says what is on this node's disk: always what was answered, or once a sync has ended, or
+/// never.
 #[test]
 fn this_disk_is_waited_for() {
     let pair = |local: i64| Value::Array(vec![Value::Integer(local), Value::Integer(0)]);

@@ -1,5 +1,6 @@
-//! XREAD and XREADGROUP that wait: who reads is told of what comes right behind it, who takes is served in order of arrival
-//! before any other command. The same demands go to the real redis-server where it is of the same mind.
+//! XREAD and XREADGROUP that wait: who reads is told of what comes right behind it, who takes is
+//! served in order of arrival before any other command. The same demands go to the real
+//! redis-server where it is of the same mind.
 
 use crate::blocking::{servers, waiting};
 use crate::support::{Client, Server, Value, eventually};

@@ -1,6 +1,7 @@
-//! Wall clocks that are wrong: what is given a deadline ends when it should once the clock is right, locks are free
-//! again, what has ended stays gone, and nobody but the clock had to be repaired. The clock is libfaketime's (Debian's
-//! `faketime`, which `tests/run` installs): the process sees the time that a file says.
+//! Wall clocks that are wrong: what is given a deadline ends when it should once the clock is
+//! right, locks are free again, what has ended stays gone, and nobody but the clock had to be
+//! repaired. The clock is libfaketime's (Debian's `faketime`, which `tests/run` installs): the
+//! process sees the time that a file says.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,4 +1,5 @@
-//! Clients of Redis Cluster against this node: they learn that it has every slot, and are never sent elsewhere.
+//! Clients of Redis Cluster against this node: they learn that it has every slot, and are never
+//! sent elsewhere.
 
 use crate::support::client::encode;
 use crate::support::{Server, Value};

@@ -1,4 +1,5 @@
-//! The tools around clusters: a cluster of processes in one command, its state in words, members, and kvsctl.
+//! The tools around clusters: a cluster of processes in one command, its state in words, members,
+//! and kvsctl.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -31,7 +32,8 @@ fn run(arguments: &[&str]) -> Outcome {
     run_as("ringraft", arguments)
 }
 
-/// A cluster made by the tool. Dropping it ends its processes, by the tool, which looks at what it ends.
+/// A cluster made by the tool. Dropping it ends its processes, by the tool, which looks at what it
+/// ends.
 struct DevCluster {
     directory: TempDir,
     port: u16,
@@ -96,7 +98,8 @@ fn runs(pid: u32) -> bool {
     std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
-/// The cluster's state as the node at an address sees it, once the tool's exit code is this one and its text has this.
+/// The cluster's state as the node at an address sees it, once the tool's exit code is this one and
+/// its text has this.
 fn status(address: &str, code: i32, text: &str) -> String {
     eventually(&format!("cluster status says '{text}'"), || {
         let outcome = run(&["cluster", "status", "-a", address]);
@@ -173,7 +176,8 @@ fn squeezed(line: &str) -> String {
     line.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Of three nodes two are gone: the third says how many there are, how many are needed, and which to start.
+/// Of three nodes two are gone: the third says how many there are, how many are needed, and which
+/// to start.
 #[test]
 fn a_cluster_without_a_majority() {
     let cluster = DevCluster::prepare(3);

@@ -1,10 +1,12 @@
-//! Lists, sets, hashes, sorted sets and streams, small and large: through restarts and snapshots, over shards, under memory limits.
+//! Lists, sets, hashes, sorted sets and streams, small and large: through restarts and snapshots,
+//! over shards, under memory limits.
 
 use crate::atomic::scene::keys_in_turn;
 use crate::support::client::encode;
 use crate::support::{Client, Server, Value, eventually};
 
-/// Payloads as redis-server 7.0 wrote them: a set of three integers, and a sorted set of three members.
+/// Payloads as redis-server 7.0 wrote them: a set of three integers, and a sorted set of three
+/// members.
 const INTEGERS: &[u8] = b"\x0b\x14\x04\0\0\0\x03\0\0\0\x01\0\0\0\x02\0\0\0\xe0\x93\x04\0\x0a\0\x74\x2f\x33\x48\x48\x6c\x6a\x39";
 const SCORED: &[u8] = b"\x11\x1d\x1d\0\0\0\x06\0\x81b\x02\xdf\xfe\x02\x81a\x02\x831.5\x04\x81c\x02\x83inf\x04\xff\x0a\0\x73\x56\xad\x6c\xc2\x48\x4a\xd0";
 
@@ -91,7 +93,8 @@ fn look(client: &mut Client) -> Vec<Value> {
     seen
 }
 
-/// The digest when everything that was answered is applied in all shards: DBSIZE waits for transactions, and the digest does not.
+/// The digest when everything that was answered is applied in all shards: DBSIZE waits for
+/// transactions, and the digest does not.
 fn settled_digest(client: &mut Client) -> Value {
     client.say("DBSIZE");
     client.say("DEBUG DIGEST")
@@ -345,7 +348,8 @@ fn operations_on_sorted_sets_cross_shards() {
     }
 }
 
-/// Fields end at their time, everywhere: from the log, from snapshots, after moves between shards; and their memory returns.
+/// Fields end at their time, everywhere: from the log, from snapshots, after moves between shards;
+/// and their memory returns.
 #[test]
 fn fields_of_hashes_end() {
     let mut server = Server::start(&["--shards", "2", "--fsync", "everysec"]);
@@ -405,7 +409,8 @@ fn fields_of_hashes_end() {
     }
 }
 
-/// Keys that SORT refers to lie in all shards, the source and the destination in any; in EXEC it sees what was done before.
+/// Keys that SORT refers to lie in all shards, the source and the destination in any; in EXEC it
+/// sees what was done before.
 #[test]
 fn sort_refers_to_keys_of_all_shards() {
     for shards in ["1", "4"] {
@@ -445,7 +450,8 @@ fn sort_refers_to_keys_of_all_shards() {
             );
             assert_eq!(client.say(&format!("EXISTS {to}")), Value::Integer(0));
         }
-        // A transaction's own changes are seen, of elements and of what they refer to, and of whole databases.
+        // A transaction's own changes are seen, of elements and of what they refer to, and of whole
+        // databases.
         for (command, reply) in [
             ("MULTI", Value::ok()),
             ("RPUSH list new", Value::Simple("QUEUED".into())),
@@ -500,7 +506,8 @@ fn what_is_freed_bit_by_bit_takes_nothing_along() {
     fill_hash(&mut client, "large", 100_000);
     let with_large = client.say("MEMORY USAGE large").integer();
     assert!(with_large > 10_000_000, "{with_large}");
-    // Of all keys it is the one longest unused, so it goes first; and room is lacking for a part of it alone.
+    // Of all keys it is the one longest unused, so it goes first; and room is lacking for a part of
+    // it alone.
     let Value::Bulk(payload) = client.say("DUMP large") else { panic!("a payload") };
     let words: [&[u8]; 7] =
         [b"RESTORE", b"large", b"0", &payload, b"REPLACE", b"IDLETIME", b"100000"];

@@ -74,8 +74,8 @@ fn a_file_of_redis_means_the_same_here() {
     assert!(output.contains(&expected), "{output}");
 }
 
-/// The file that redis-server's package brings, where it is installed, needs no change but for what it says about running in
-/// the background.
+/// The file that redis-server's package brings, where it is installed, needs no change but for what
+/// it says about running in the background.
 #[test]
 fn the_file_of_a_package_is_understood() {
     let Ok(text) = std::fs::read_to_string("/etc/redis/redis.conf") else {

@@ -1,4 +1,5 @@
-//! Servers in containers: filters of system calls that forbid what they need, and the profile that does not.
+//! Servers in containers: filters of system calls that forbid what they need, and the profile that
+//! does not.
 
 use crate::support::seccomp::Filter;
 use crate::support::tool::redis_cli;

@@ -1,5 +1,6 @@
-//! Cores that follow the load: a server begins on one, takes all when it is told to, and gives back those that it does not need.
-//! (When it takes more by itself depends on what else the machine does; that is tested in virtual time, `core/place/policy.rs`.)
+//! Cores that follow the load: a server begins on one, takes all when it is told to, and gives back
+//! those that it does not need. (When it takes more by itself depends on what else the machine
+//! does; that is tested in virtual time, `core/place/policy.rs`.)
 
 use crate::support::client::encode;
 use crate::support::{Client, Server, Value, eventually};

@@ -1,8 +1,8 @@
-//! kill -9 under load with `--fsync always`: nothing acknowledged is lost, nothing appears that was not
-//! asked for, and an MSET of one shard is there whole or not at all.
+//! kill -9 under load with `--fsync always`: nothing acknowledged is lost, nothing appears that was
+//! not asked for, and an MSET of one shard is there whole or not at all.
 //!
-//! Every writer keeps a ledger of what it asked for and what was acknowledged. After each kill and restart
-//! the server's answers must lie between the two.
+//! Every writer keeps a ledger of what it asked for and what was acknowledged. After each kill and
+//! restart the server's answers must lie between the two.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -272,7 +272,8 @@ fn nothing_acknowledged_is_lost_on_one_shard() {
     );
 }
 
-/// Small segments and frequent snapshots: kills hit the log's recycling and half-written snapshots too.
+/// Small segments and frequent snapshots: kills hit the log's recycling and half-written snapshots
+/// too.
 #[test]
 fn nothing_acknowledged_is_lost_on_two_shards() {
     let storage = ["--segment-size", "8mb", "--snapshot-log-bytes", "1mb"];

@@ -1,5 +1,5 @@
-//! How connections end: all that a client sent is executed, and every reply that Redis would send is sent, by
-//! whatever way the end comes and whatever is under way then.
+//! How connections end: all that a client sent is executed, and every reply that Redis would send
+//! is sent, by whatever way the end comes and whatever is under way then.
 //!
 //! The same bytes go to the real redis-server, and its replies and its data are what is expected.
 
@@ -164,8 +164,8 @@ fn a_half_closed_connection_ends_as_in_redis() {
     }
 }
 
-/// A client that is gone without a word has its requests executed all the same; in Redis too as long as it has no
-/// replies to send.
+/// A client that is gone without a word has its requests executed all the same; in Redis too as
+/// long as it has no replies to send.
 #[test]
 fn what_a_client_sent_before_it_went_is_executed() {
     let case = "500 x INCR a|INFO|500 x INCR a0|MSET b1 1 a0 500|CONFIG SET maxmemory 0|500 x INCR a|SET b 1";
@@ -199,8 +199,8 @@ fn what_a_client_sent_before_it_went_is_executed() {
     }
 }
 
-/// Everything before a SHUTDOWN in the same stream is executed and answered, nothing behind it. (Redis does not send the
-/// last replies.)
+/// Everything before a SHUTDOWN in the same stream is executed and answered, nothing behind it.
+/// (Redis does not send the last replies.)
 #[test]
 fn what_comes_before_a_shutdown_is_answered() {
     for mut server in servers() {
@@ -214,7 +214,8 @@ fn what_comes_before_a_shutdown_is_answered() {
     }
 }
 
-/// More replies than sockets hold wait for a client that reads late, and what is behind them is executed.
+/// More replies than sockets hold wait for a client that reads late, and what is behind them is
+/// executed.
 #[test]
 fn a_client_that_reads_late_gets_every_reply() {
     let value = "x".repeat(100_000);
@@ -235,7 +236,8 @@ fn a_client_that_reads_late_gets_every_reply() {
     }
 }
 
-/// Requests that CLIENT PAUSE holds back are executed when it is over. (Redis closes such a client at once.)
+/// Requests that CLIENT PAUSE holds back are executed when it is over. (Redis closes such a client
+/// at once.)
 #[test]
 fn a_paused_client_that_has_finished_writing_is_served_at_last() {
     for server in &servers() {
@@ -254,7 +256,8 @@ fn a_paused_client_that_has_finished_writing_is_served_at_last() {
     }
 }
 
-/// A connection that is on its way to another core takes with it that its client sends nothing more.
+/// A connection that is on its way to another core takes with it that its client sends nothing
+/// more.
 #[test]
 fn a_connection_ends_while_it_moves() {
     let server = Server::start(&["--shards", "3", "--mode", "cache", "--cores-in-use", "all"]);
@@ -275,7 +278,8 @@ fn a_connection_ends_while_it_moves() {
     assert!(server.info_number("moved_connections") > 0, "none has moved");
 }
 
-/// A reply is sent once another client can have seen what the request did, though its client be killed then.
+/// A reply is sent once another client can have seen what the request did, though its client be
+/// killed then.
 #[test]
 fn a_killed_client_has_the_reply_to_what_others_have_seen() {
     let server = Server::start(&["--shards", "4", "--fsync", "no"]);

@@ -1,5 +1,5 @@
-//! Keyspace events: the same commands make the same events as in the real redis-server, in the same order, over one shard
-//! and over several.
+//! Keyspace events: the same commands make the same events as in the real redis-server, in the same
+//! order, over one shard and over several.
 
 use crate::support::{Chance, Client, Server, Value, eventually};
 
@@ -21,8 +21,8 @@ impl Scene {
         Scene { _server: server, writer, listener, is_ordered }
     }
 
-    /// Runs a command. Returns the events of it, as `channel payload`; of a server that has them in no order, as many as
-    /// are expected, sorted.
+    /// Runs a command. Returns the events of it, as `channel payload`; of a server that has them in
+    /// no order, as many as are expected, sorted.
     fn events_of(&mut self, command: &str, expected: Option<usize>) -> Vec<String> {
         let words: Vec<&str> = command.split(' ').collect();
         self.writer.call(&words);

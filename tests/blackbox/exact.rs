@@ -1,5 +1,6 @@
-//! The same bytes get the same answers as from the real redis-server: requests of unusual form, words that are no
-//! text, numbers at the edge of what a field holds, and what counts against `client-query-buffer-limit`.
+//! The same bytes get the same answers as from the real redis-server: requests of unusual form,
+//! words that are no text, numbers at the edge of what a field holds, and what counts against
+//! `client-query-buffer-limit`.
 
 use crate::support::client::encode;
 use crate::support::{Server, Value, eventually};
@@ -183,8 +184,8 @@ fn a_given_idle_time_saturates() {
     assert!((1000..1060).contains(&client.say("OBJECT IDLETIME b").integer()));
 }
 
-/// The limit is for the argument that is not all there, as in Redis; whole arguments and whole requests that wait
-/// are no query buffer.
+/// The limit is for the argument that is not all there, as in Redis; whole arguments and whole
+/// requests that wait are no query buffer.
 #[test]
 fn only_what_is_unfinished_counts_against_the_query_limit() {
     const LIMIT: usize = 1 << 20;

@@ -1,9 +1,9 @@
-//! A disk that is full: reads and deletions go on, a start is possible, and the server recovers by itself as soon as
-//! there is room, or when it can make some.
+//! A disk that is full: reads and deletions go on, a start is possible, and the server recovers by
+//! itself as soon as there is room, or when it can make some.
 //!
-//! The disk is a small tmpfs, which only a privileged user can mount. Where that is not possible these tests say so and do
-//! nothing; what the engine does on a full disk is tested on a simulated one too (`shards/tests/single.rs`,
-//! `shards/tests/sim`).
+//! The disk is a small tmpfs, which only a privileged user can mount. Where that is not possible
+//! these tests say so and do nothing; what the engine does on a full disk is tested on a simulated
+//! one too (`shards/tests/single.rs`, `shards/tests/sim`).
 
 use crate::moves::DoneOnDrop;
 use crate::support::client::encode;
@@ -202,7 +202,8 @@ fn a_log_that_fills_its_disk_is_made_smaller_again_and_again() {
     keeps_the_last_round(&mut scene, ROUNDS);
 }
 
-/// The same while the shards move between cores: segments, snapshots and what is given up of them are the work of either.
+/// The same while the shards move between cores: segments, snapshots and what is given up of them
+/// are the work of either.
 #[test]
 fn shards_move_beside_a_disk_that_fills_again_and_again() {
     const ROUNDS: usize = 80;
@@ -327,7 +328,8 @@ fn on_a_full_disk_reads_deletions_and_starts_go_on() {
         assert_eq!(read(&mut client, n), Some(value(n, 2)));
     }
     assert_eq!(scene.server.info("aof_last_write_status"), "ok");
-    // There is room for one of them; then that shard's log is given up, and there is room for the other.
+    // There is room for one of them; then that shard's log is given up, and there is room for the
+    // other.
     eventually("the snapshots that failed have been taken", || {
         (scene.server.info("rdb_last_bgsave_status") == "ok").then_some(())
     });

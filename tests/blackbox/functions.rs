@@ -1,4 +1,5 @@
-//! Functions: Redis' replies, the state that survives everything, payloads both ways, and every core at once.
+//! Functions: Redis' replies, the state that survives everything, payloads both ways, and every
+//! core at once.
 
 use crate::support::oracle::{agree_with_redis, servers};
 use crate::support::{Chance, Client, Server, Value};
@@ -21,7 +22,8 @@ fn replies_are_those_of_redis() {
     agree_with_redis(include_str!("functions.txt"), &["FLUSHALL", "FUNCTION FLUSH"]);
 }
 
-/// Acknowledged is kept: over kill -9, by the log and by a snapshot, over SIGTERM, and over DEBUG RELOAD.
+/// Acknowledged is kept: over kill -9, by the log and by a snapshot, over SIGTERM, and over DEBUG
+/// RELOAD.
 #[test]
 fn functions_survive_the_process() {
     for arguments in [&["--shards", "4"][..], &["--shards", "4", "--fsync", "everysec"]] {

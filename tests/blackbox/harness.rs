@@ -1,5 +1,5 @@
-//! The support code itself, checked against the real redis-server: what it gets wrong there it would
-//! get wrong everywhere.
+//! The support code itself, checked against the real redis-server: what it gets wrong there it
+//! would get wrong everywhere.
 
 use std::io::BufReader;
 

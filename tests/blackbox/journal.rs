@@ -1,4 +1,5 @@
-//! The journal of a core: what it makes durable for several shards is there after kill -9, and damage to it is refused.
+//! The journal of a core: what it makes durable for several shards is there after kill -9, and
+//! damage to it is refused.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -92,7 +93,8 @@ fn a_damaged_journal_is_refused_and_nothing_is_changed() {
     check_all(&server, round);
 }
 
-/// What a core's journal stands for must be in the segments when the shard leaves, and when the mode of syncs changes.
+/// What a core's journal stands for must be in the segments when the shard leaves, and when the
+/// mode of syncs changes.
 #[test]
 fn shards_that_move_and_modes_that_change_lose_nothing() {
     let arguments = [&SHARDS[..], &["--cores-in-use", "all"]].concat();
@@ -127,7 +129,8 @@ fn shards_that_move_and_modes_that_change_lose_nothing() {
     }
 }
 
-/// The files of the journal are filled and emptied many times over, by turns that write more than one frame takes.
+/// The files of the journal are filled and emptied many times over, by turns that write more than
+/// one frame takes.
 #[test]
 fn a_journal_that_is_full_again_and_again_loses_nothing() {
     let mut server = Server::start(&SHARDS);

@@ -125,8 +125,8 @@ fn the_keyspace_as_a_whole() {
     }
 }
 
-/// SCAN's promise: what is there from its beginning to its end is returned, however the tables grow,
-/// and what was never there is not.
+/// SCAN's promise: what is there from its beginning to its end is returned, however the tables
+/// grow, and what was never there is not.
 #[test]
 fn a_scan_while_keys_come_and_go() {
     let server = Server::start(&["--shards", "4"]);
@@ -139,7 +139,8 @@ fn a_scan_while_keys_come_and_go() {
         fill(&mut client, constant.iter().cloned());
         let mut next = 0;
         let found = scan(&mut client, &["COUNT", count], |client| {
-            // Bounded, so that a scan by single keys ends although keys are added for every page of it.
+            // Bounded, so that a scan by single keys ends although keys are added for every page of
+            // it.
             if next < 20_000 {
                 fill(client, (next..next + 50).map(|index| format!("coming:{index}")));
                 next += 50;
@@ -155,7 +156,8 @@ fn a_scan_while_keys_come_and_go() {
     }
 }
 
-/// A page of SCAN goes from shard to shard at once. (It once went on with the next tick, so that this took minutes.)
+/// A page of SCAN goes from shard to shard at once. (It once went on with the next tick, so that
+/// this took minutes.)
 #[test]
 fn a_scan_of_many_shards_on_one_core_waits_for_nothing() {
     let shape = ["--shards", "1024", "--mode", "cache", "--cores", "0"];
@@ -222,7 +224,8 @@ fn one_connection_sees_its_own_writes_in_order() {
     }
 }
 
-/// Many connections, every one of them pinned to no core in particular, increment the same counters.
+/// Many connections, every one of them pinned to no core in particular, increment the same
+/// counters.
 #[test]
 fn counters_of_many_connections_add_up() {
     const CONNECTIONS: usize = 20;
@@ -247,7 +250,8 @@ fn counters_of_many_connections_add_up() {
     }
 }
 
-/// A connection that uses the keys of one other core is handed over to it, and its client notices nothing.
+/// A connection that uses the keys of one other core is handed over to it, and its client notices
+/// nothing.
 #[test]
 fn connections_follow_their_keys() {
     const PIPELINE: i64 = 50;

@@ -1,5 +1,6 @@
-//! How long things may get: strings, requests, sums of them. One bound on a string, `proto-max-bulk-len` as it is in force,
-//! asked by every command that makes one long; what was acknowledged comes back whatever is set later.
+//! How long things may get: strings, requests, sums of them. One bound on a string,
+//! `proto-max-bulk-len` as it is in force, asked by every command that makes one long; what was
+//! acknowledged comes back whatever is set later.
 
 use crate::support::client::encode;
 use crate::support::{Client, Program, Server, Value};
@@ -12,7 +13,8 @@ fn lower(client: &mut Client) {
     assert_eq!(client.say("CONFIG SET proto-max-bulk-len 1mb"), Value::ok());
 }
 
-/// Every way to make a string longer than the bound, and the longest that is allowed, here and in Redis.
+/// Every way to make a string longer than the bound, and the longest that is allowed, here and in
+/// Redis.
 #[test]
 fn a_lowered_bound_holds_for_every_command() {
     let servers = [
@@ -69,7 +71,8 @@ fn a_lowered_bound_holds_for_every_command() {
     }
 }
 
-/// An integer that begins within the bound and ends behind it: Redis lets the string grow past its bound.
+/// An integer that begins within the bound and ends behind it: Redis lets the string grow past its
+/// bound.
 #[test]
 fn a_field_ends_within_the_bound() {
     let server = Server::start(&[]);

@@ -1,4 +1,5 @@
-//! Limits hold by themselves: what is over one that was lowered goes although nobody asks for anything.
+//! Limits hold by themselves: what is over one that was lowered goes although nobody asks for
+//! anything.
 
 use crate::support::client::encode;
 use crate::support::{Client, Server, Value, eventually};

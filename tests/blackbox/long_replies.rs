@@ -1,5 +1,5 @@
-//! Replies that are too long to be written at once: what clients see of their slices, which is nothing, and what becomes of
-//! the values meanwhile.
+//! Replies that are too long to be written at once: what clients see of their slices, which is
+//! nothing, and what becomes of the values meanwhile.
 
 use crate::support::client::encode;
 use crate::support::secure::{Authority, SecureClient};
@@ -43,7 +43,8 @@ fn field(operator: &mut Client, name: &str, field: &str) -> Option<i64> {
     Some(value.expect("a field").parse().expect("a number"))
 }
 
-/// A client that asks for a long list, and for more behind it, and reads nothing; its reply waits for it.
+/// A client that asks for a long list, and for more behind it, and reads nothing; its reply waits
+/// for it.
 fn reader(server: &Server, operator: &mut Client) -> Client {
     let mut reader = server.client();
     assert_eq!(reader.say("CLIENT SETNAME reader"), Value::ok());

@@ -1,5 +1,5 @@
-//! Keys that go by themselves: expiry that nobody has to ask for, eviction under each policy, and the
-//! refusal where nothing may be evicted.
+//! Keys that go by themselves: expiry that nobody has to ask for, eviction under each policy, and
+//! the refusal where nothing may be evicted.
 
 use crate::support::client::encode;
 use crate::support::{Client, Server, Value, eventually};
@@ -7,7 +7,8 @@ use crate::support::{Client, Server, Value, eventually};
 /// Memory granted above what the empty server uses.
 const ROOM_BYTES: i64 = 32 << 20;
 
-/// How far used memory may stand above the limit: what the requests of one turn add before eviction.
+/// How far used memory may stand above the limit: what the requests of one turn add before
+/// eviction.
 const OVERSHOOT_BYTES: i64 = 8 << 20;
 
 const VALUE_BYTES: usize = 4096;
@@ -161,8 +162,8 @@ fn frequently_used_keys_stay() {
     );
 }
 
-/// Without eviction, or with nothing that may be evicted, writes that need memory are refused with Redis'
-/// words; reads and deletions go on, and writes again once there is room.
+/// Without eviction, or with nothing that may be evicted, writes that need memory are refused with
+/// Redis' words; reads and deletions go on, and writes again once there is room.
 #[test]
 fn without_eviction_writes_are_refused() {
     for policy in ["noeviction", "volatile-lru"] {

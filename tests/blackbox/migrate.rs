@@ -1,5 +1,5 @@
-//! MIGRATE to and from a real Redis and between servers of ours: what it says, what it moves, and that nothing is lost when
-//! either side, or the way between them, fails.
+//! MIGRATE to and from a real Redis and between servers of ours: what it says, what it moves, and
+//! that nothing is lost when either side, or the way between them, fails.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -24,7 +24,8 @@ fn move_all(from: &Server, to: &Server, database: usize) {
     assert_eq!(client.say("DBSIZE"), Value::Integer(0));
 }
 
-/// What a server holds, but for the milliseconds that a deadline is late by: it travels as what is left of it.
+/// What a server holds, but for the milliseconds that a deadline is late by: it travels as what is
+/// left of it.
 fn seen(server: &Server) -> Vec<String> {
     let rounded = |line: String| match line.rsplit_once(" :") {
         Some((head, time)) if time.len() == 13 => {
@@ -204,8 +205,8 @@ enum Manner {
     Answers(usize),
 }
 
-/// A target that is no server: it accepts SELECT. Returns its port, and what tells that a RESTORE has come; it closes its
-/// connection when that is dropped.
+/// A target that is no server: it accepts SELECT. Returns its port, and what tells that a RESTORE
+/// has come; it closes its connection when that is dropped.
 fn target(manner: Manner) -> (u16, Receiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("bound").port();

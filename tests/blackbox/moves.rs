@@ -1,5 +1,5 @@
-//! Shards that move between cores while they serve: what each client sees of it, which is nothing. (What must hold of
-//! transactions while shards move is demanded by `atomic`.)
+//! Shards that move between cores while they serve: what each client sees of it, which is nothing.
+//! (What must hold of transactions while shards move is demanded by `atomic`.)
 
 use crate::support::client::encode;
 use crate::support::{Chance, Client, Server, Value, eventually, system};
@@ -87,7 +87,8 @@ fn requests_of_a_connection_keep_their_order() {
     }
 }
 
-/// Counts `depth` times further on each key, all in one pipeline, by single commands and by transactions, with reads in between.
+/// Counts `depth` times further on each key, all in one pipeline, by single commands and by
+/// transactions, with reads in between.
 fn count_in_a_pipeline(client: &mut Client, keys: &[String], start: i64, depth: i64) {
     let mut bytes = Vec::new();
     let transacts = |n: i64| n % 3 == 0;
@@ -127,7 +128,8 @@ fn count_in_a_pipeline(client: &mut Client, keys: &[String], start: i64, depth: 
     }
 }
 
-/// Blocked clients wait at their shard, wherever it goes: each is served once, in order, or ends by its time.
+/// Blocked clients wait at their shard, wherever it goes: each is served once, in order, or ends by
+/// its time.
 #[test]
 fn blocked_clients_are_served_where_the_shard_is() {
     const ROUNDS: usize = 40;
@@ -214,8 +216,8 @@ fn a_monitor_is_shown_every_request_once() {
     }
 }
 
-/// What was acknowledged is in the log of the shard, wherever it was written; snapshots begun on one core and ended on
-/// another are whole; settings that change meanwhile reach every shard.
+/// What was acknowledged is in the log of the shard, wherever it was written; snapshots begun on
+/// one core and ended on another are whole; settings that change meanwhile reach every shard.
 #[test]
 fn nothing_is_lost_by_a_kill_while_shards_move() {
     const CYCLES: usize = 6;
@@ -321,7 +323,8 @@ fn only_shards_and_cores_that_exist_are_moved() {
     assert_eq!(client.say("DEBUG MOVE-SHARD 1 0"), Value::ok(), "it is there already");
 }
 
-/// Who caches what it has read is told of every change behind it, and a subscriber hears of every event of a key in order.
+/// Who caches what it has read is told of every change behind it, and a subscriber hears of every
+/// event of a key in order.
 #[test]
 fn news_of_changes_comes_from_wherever_the_shard_is() {
     const ROUNDS: i64 = 300;

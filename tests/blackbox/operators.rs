@@ -1,5 +1,5 @@
-//! What operators ask: LATENCY's events, COMMANDLOG, memory of clients, settings that are always so, and commands about what
-//! this server does not have.
+//! What operators ask: LATENCY's events, COMMANDLOG, memory of clients, settings that are always
+//! so, and commands about what this server does not have.
 
 use crate::support::client::encode;
 use crate::support::tool::{redis_cli, run};

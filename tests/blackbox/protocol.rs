@@ -1,5 +1,5 @@
-//! The protocol over real sockets: deep pipelines, requests in pieces, requests that are wrong, values at
-//! the limit, and clients that misbehave and must hurt only themselves.
+//! The protocol over real sockets: deep pipelines, requests in pieces, requests that are wrong,
+//! values at the limit, and clients that misbehave and must hurt only themselves.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -38,7 +38,8 @@ fn a_pipeline_of_100_000_commands() {
     }
 }
 
-/// One client alone must read what it wrote, whatever of its pipeline goes to which shards and together with what.
+/// One client alone must read what it wrote, whatever of its pipeline goes to which shards and
+/// together with what.
 #[test]
 fn a_pipeline_keeps_its_order_over_shards() {
     let mut chance = Chance::new("a_pipeline_keeps_its_order_over_shards");
@@ -108,8 +109,9 @@ fn order_reply(model: &mut BTreeMap<String, String>, words: &[String]) -> Value 
     }
 }
 
-/// Many clients write a whole batch before they read the first reply. Redis serves them whatever the
-/// sizes; a server that stops reading because its replies are not taken would wait for them for ever.
+/// Many clients write a whole batch before they read the first reply. Redis serves them whatever
+/// the sizes; a server that stops reading because its replies are not taken would wait for them for
+/// ever.
 #[test]
 fn everything_is_written_before_anything_is_read() {
     let server = Server::start(&["--shards", "2"]);
@@ -151,8 +153,9 @@ fn requests_byte_by_byte() {
     }
 }
 
-/// Requests of very different sizes, cut into pieces without regard to where one ends: whatever lies in a
-/// receive buffer, straddles two or fills many, replies and values are those of the requests.
+/// Requests of very different sizes, cut into pieces without regard to where one ends: whatever
+/// lies in a receive buffer, straddles two or fills many, replies and values are those of the
+/// requests.
 #[test]
 fn requests_in_pieces_of_any_size() {
     let mut chance = Chance::new("requests_in_pieces_of_any_size");
@@ -226,8 +229,8 @@ fn send_in_pieces(client: &mut Client, chance: &mut Chance, requests: u64) {
     }
 }
 
-/// Bytes without any meaning, and pieces of valid requests with a byte changed: an error or silence for
-/// that connection, and nothing for the others.
+/// Bytes without any meaning, and pieces of valid requests with a byte changed: an error or silence
+/// for that connection, and nothing for the others.
 #[test]
 fn garbage_hurts_only_its_sender() {
     let server = Server::start(&["--shards", "2"]);

@@ -1,13 +1,14 @@
-//! Channels and messages: one connection's conversation is the real redis-server's to the byte; messages of one publisher
-//! come in order, to every core, and never before the writes that stand before them.
+//! Channels and messages: one connection's conversation is the real redis-server's to the byte;
+//! messages of one publisher come in order, to every core, and never before the writes that stand
+//! before them.
 
 use crate::support::client::encode;
 use crate::support::{Client, Server, Value, eventually};
 
 const TWO_CORES: &[&str] = &["--shards", "4", "--cores", "0,1", "--cores-in-use", "all"];
 
-/// Sends each line by itself and reads everything that comes before the answer to an ECHO or, where that is not allowed, a
-/// PING behind it.
+/// Sends each line by itself and reads everything that comes before the answer to an ECHO or, where
+/// that is not allowed, a PING behind it.
 fn converse(server: &Server, lines: &[&str]) -> Vec<String> {
     let mut client = server.client();
     let mut all = Vec::new();
@@ -245,7 +246,8 @@ fn subscribers_of_all_cores_are_counted_and_forgotten() {
     assert_eq!(client.say("PUBLISH a x"), Value::Integer(0));
 }
 
-/// Whoever subscribes, leaves and comes again at once is never missed by a message that is published afterwards.
+/// Whoever subscribes, leaves and comes again at once is never missed by a message that is
+/// published afterwards.
 #[test]
 fn who_comes_and_goes_is_not_missed() {
     let server = Server::start(TWO_CORES);
@@ -320,8 +322,8 @@ fn messages_come_between_replies() {
     }
 }
 
-/// Clients (redis-py's, for one) send SUBSCRIBE, do not wait, and publish on another connection: in Redis the subscription
-/// came first. Here both are of one core, which has others to tell.
+/// Clients (redis-py's, for one) send SUBSCRIBE, do not wait, and publish on another connection: in
+/// Redis the subscription came first. Here both are of one core, which has others to tell.
 #[test]
 fn a_subscription_that_was_sent_before_hears_what_comes_behind_it() {
     let server = Server::start(&["--shards", "4", "--cores", "0,1", "--cores-in-use", "auto"]);

@@ -1,4 +1,5 @@
-//! RDB files: what Redis writes is imported and loaded, what is exported Redis reads; damage is refused with its place.
+//! RDB files: what Redis writes is imported and loaded, what is exported Redis reads; damage is
+//! refused with its place.
 
 use std::path::Path;
 

@@ -1,5 +1,6 @@
-//! What a directory keeps: graceful restarts, snapshots with a log after them, damage that is refused or
-//! repaired and never served, and directories that are in use or were made for something else.
+//! What a directory keeps: graceful restarts, snapshots with a log after them, damage that is
+//! refused or repaired and never served, and directories that are in use or were made for something
+//! else.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -193,9 +194,10 @@ fn used_length(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)
 }
 
-/// Flips bits in every file of a stopped server's directory, one place at a time. The server must refuse
-/// to start, naming the file, or come up with right values only; where it comes up with fewer keys, what is
-/// missing must be the end of what was written (a tail that looks torn), never a hole.
+/// Flips bits in every file of a stopped server's directory, one place at a time. The server must
+/// refuse to start, naming the file, or come up with right values only; where it comes up with
+/// fewer keys, what is missing must be the end of what was written (a tail that looks torn), never
+/// a hole.
 fn damage_every_file(name: &str, mut server: Server) {
     let mut chance = Chance::new(name);
     let (status, output) = server.terminate();

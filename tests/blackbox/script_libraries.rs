@@ -1,10 +1,12 @@
-//! Lua's libraries `cjson`, `cmsgpack`, `struct` and `bit` with random values and random bytes, as in the real redis-server.
+//! Lua's libraries `cjson`, `cmsgpack`, `struct` and `bit` with random values and random bytes, as
+//! in the real redis-server.
 
 use crate::support::client::encode;
 use crate::support::{Chance, Server};
 use std::fmt::Write;
 
-/// Writes any value as text that is the same for equal values, and calls a function without being ended by its errors.
+/// Writes any value as text that is the same for equal values, and calls a function without being
+/// ended by its errors.
 const PRELUDE: &str = "local function show(v, depth) local t = type(v) \
     if t == 'number' then return string.format('%.17g', v) \
     elseif t == 'string' then return '<'..v..'>' \

@@ -8,7 +8,8 @@ fn eval(client: &mut Client, script: &str, words: &[&str]) -> Value {
     client.call(&[&["EVAL", script], words].concat())
 }
 
-/// Requests of `scripts.txt`, sent inline to the real redis-server and to ours: values of all kinds, errors, flags, libraries.
+/// Requests of `scripts.txt`, sent inline to the real redis-server and to ours: values of all
+/// kinds, errors, flags, libraries.
 #[test]
 fn replies_are_those_of_redis() {
     agree_with_redis(include_str!("scripts.txt"), &["FLUSHALL"]);
@@ -89,7 +90,8 @@ fn concurrent_scripts_over_shards_lose_nothing() {
     }
 }
 
-/// A script in EXEC sees what stands before it, and what asks all cores is asked once though the script runs again.
+/// A script in EXEC sees what stands before it, and what asks all cores is asked once though the
+/// script runs again.
 #[test]
 fn scripts_are_steps_of_transactions() {
     for server in servers() {
@@ -134,7 +136,8 @@ fn a_script_is_known_on_all_cores() {
     }
 }
 
-/// Scripts that do not end are ended by SCRIPT KILL of another core, or by the limit; nothing of them is done.
+/// Scripts that do not end are ended by SCRIPT KILL of another core, or by the limit; nothing of
+/// them is done.
 #[test]
 fn endless_scripts_are_ended() {
     let server =
@@ -200,7 +203,8 @@ fn until_busy(client: &mut Client) {
     });
 }
 
-/// Others hear BUSY, may still do what ends the script, and find nothing of it done; also on the script's own core.
+/// Others hear BUSY, may still do what ends the script, and find nothing of it done; also on the
+/// script's own core.
 #[test]
 fn others_are_told_of_a_long_script_and_may_kill_it() {
     for server in impatient_servers() {
@@ -262,7 +266,8 @@ fn long_functions_are_shown_and_killed() {
     }
 }
 
-/// A long script that ends does what it did, and what waited for its keys comes behind it; several may rest at once.
+/// A long script that ends does what it did, and what waited for its keys comes behind it; several
+/// may rest at once.
 #[test]
 fn a_long_script_that_ends_is_done() {
     for server in impatient_servers() {
@@ -327,7 +332,8 @@ fn a_server_ends_while_a_script_runs() {
     }
 }
 
-/// What a script reads is remembered for a client that keeps copies, as in Redis: named, unnamed, over shards, in EXEC.
+/// What a script reads is remembered for a client that keeps copies, as in Redis: named, unnamed,
+/// over shards, in EXEC.
 #[test]
 fn keys_that_scripts_read_are_tracked() {
     for server in servers() {
@@ -374,7 +380,8 @@ fn entries(server: &Server) -> i64 {
 
 const INCREMENT: &str = "return redis.call('incr',KEYS[1])";
 
-/// The next script reads what the one before has done, on its way to the disk or not: many share an entry of the log.
+/// The next script reads what the one before has done, on its way to the disk or not: many share an
+/// entry of the log.
 #[test]
 fn scripts_on_one_key_do_not_wait_for_each_other() {
     let server = Server::start(&["--shards", "1", "--fsync", "always"]);
@@ -475,8 +482,9 @@ const CHANGES: &str = "redis.call('incr',KEYS[1]) redis.call('append',KEYS[1],'x
     redis.call('zadd','{k}z',1,'m',2,'n') redis.call('sadd','{k}s','1','x') redis.call('del','{k}gone') \
     redis.call('rename','{k}l','{k}other') redis.call('expire','{k}s',1000) redis.call('publish','c','said') ";
 
-/// A script that begins on the items of its shard and turns out to want others, or to run for long, has done nothing twice: no
-/// write, no event, no message; the connection's reads before it see nothing of it.
+/// A script that begins on the items of its shard and turns out to want others, or to run for long,
+/// has done nothing twice: no write, no event, no message; the connection's reads before it see
+/// nothing of it.
 #[test]
 fn what_a_script_began_in_vain_is_undone() {
     let ends = [
@@ -523,7 +531,8 @@ fn what_a_script_began_in_vain_is_undone() {
     }
 }
 
-/// Where there is no log a script needs no entry, and what comes between scripts is in order all the same.
+/// Where there is no log a script needs no entry, and what comes between scripts is in order all
+/// the same.
 #[test]
 fn scripts_without_a_log_need_no_entries() {
     let server = Server::start(&["--shards", "1", "--mode", "cache"]);

@@ -1,4 +1,5 @@
-//! A password is seen by the client that sends it and by nobody else: not by MONITOR, SLOWLOG, CLIENT LIST or the log.
+//! A password is seen by the client that sends it and by nobody else: not by MONITOR, SLOWLOG,
+//! CLIENT LIST or the log.
 
 use crate::support::{Server, Value};
 

@@ -1,5 +1,5 @@
-//! The commands about connections and about the server: CLIENT, CONFIG, INFO, SLOWLOG, LATENCY, MEMORY, DEBUG,
-//! MONITOR, SHUTDOWN, and the metrics page, with several cores.
+//! The commands about connections and about the server: CLIENT, CONFIG, INFO, SLOWLOG, LATENCY,
+//! MEMORY, DEBUG, MONITOR, SHUTDOWN, and the metrics page, with several cores.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -236,7 +236,8 @@ fn info_counts_what_happened() {
     assert!(server.info_number("used_memory_peak") >= server.info_number("used_memory_startup"));
 }
 
-/// What transactions leave behind in logs and lock tables goes when they are over, with nobody's help.
+/// What transactions leave behind in logs and lock tables goes when they are over, with nobody's
+/// help.
 #[test]
 fn transactions_over_several_shards_leave_nothing() {
     let server = Server::start(SHAPE);

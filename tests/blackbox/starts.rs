@@ -1,5 +1,5 @@
-//! The moments of a start and a stop: who comes early waits or is refused, and never gets a wrong answer; a stop is
-//! prompt and clean whenever it comes.
+//! The moments of a start and a stop: who comes early waits or is refused, and never gets a wrong
+//! answer; a stop is prompt and clean whenever it comes.
 
 use crate::support::client::encode;
 use crate::support::{Chance, Client, Program, Server, Value, eventually, system};
@@ -146,8 +146,8 @@ fn a_refused_first_start_decides_nothing() {
     assert_eq!(server.client().say("GET a"), Value::bulk("1"));
 }
 
-/// Also one that fails late, when some shards have written already, and one that is killed at any moment before a client is
-/// let in.
+/// Also one that fails late, when some shards have written already, and one that is killed at any
+/// moment before a client is let in.
 #[test]
 fn a_first_start_that_does_not_end_decides_nothing() {
     let mut server = Server::prepare(Program::Ringraft, &["--shards", "4"]);

@@ -1,4 +1,5 @@
-//! Clients that speak TLS: what they may, how they begin and end, and what their certificates are worth.
+//! Clients that speak TLS: what they may, how they begin and end, and what their certificates are
+//! worth.
 
 use crate::support::client::encode;
 use crate::support::secure::{Authority, SecureClient, VERSIONS, certificate};
@@ -12,7 +13,8 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Starts a server with a port for TLS beside the one for plain text. It asks clients for no certificate unless `further` says so.
+/// Starts a server with a port for TLS beside the one for plain text. It asks clients for no
+/// certificate unless `further` says so.
 fn start(authority: &Authority, name: &str, further: &[&str]) -> (Server, u16) {
     let port = free_port();
     let arguments = authority.arguments(port, name);
@@ -392,7 +394,8 @@ fn ends_are_honoured() {
         let config = authority.client(None, &[version]);
         let connect = || SecureClient::connect(port, &config);
         plain.say("FLUSHALL");
-        // close_notify, with the socket open or half-closed: all is executed and answered, and the end is said.
+        // close_notify, with the socket open or half-closed: all is executed and answered, and the
+        // end is said.
         for (key, also_cuts) in [("a", false), ("b", true)] {
             let mut client = connect();
             client.send(&requests(key)).expect("it takes them");
@@ -404,7 +407,8 @@ fn ends_are_honoured() {
             assert!(replies.ends_with(b":5000\r\n"));
             assert_eq!(plain.say(&format!("GET {key}")), Value::bulk("5000"));
         }
-        // The socket ends without a word: what came whole is executed and answered, half a request is not.
+        // The socket ends without a word: what came whole is executed and answered, half a request
+        // is not.
         let mut client = connect();
         client
             .send(&[requests("c"), b"*2\r\n$4\r\nINCR\r\n$1\r\n".to_vec()].concat())

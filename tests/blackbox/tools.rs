@@ -1,4 +1,5 @@
-//! The tools that people point at a Redis: redis-benchmark, redis-cli in its modes, very many connections.
+//! The tools that people point at a Redis: redis-benchmark, redis-cli in its modes, very many
+//! connections.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Client-side caches: who is told of what, as by the real redis-server; and no client ever keeps a value that has changed.
+//! Client-side caches: who is told of what, as by the real redis-server; and no client ever keeps a
+//! value that has changed.
 
 use crate::support::{Chance, Client, Server, Value, eventually};
 use std::collections::HashMap;
@@ -194,7 +195,8 @@ fn another_client_may_be_told() {
     }
 }
 
-/// A cache that does as the documents say: it keeps what it read until it is told. Afterwards it holds nothing that is not so.
+/// A cache that does as the documents say: it keeps what it read until it is told. Afterwards it
+/// holds nothing that is not so.
 #[test]
 fn no_cache_keeps_what_has_changed() {
     let mut chance = Chance::new("no_cache_keeps_what_has_changed");

@@ -1,5 +1,5 @@
-//! MULTI and EXEC hold every command that Redis lets them hold, over one shard and over several: the same transactions
-//! go to the real redis-server.
+//! MULTI and EXEC hold every command that Redis lets them hold, over one shard and over several:
+//! the same transactions go to the real redis-server.
 
 use crate::support::{Chance, Client, Server, Value, eventually};
 
@@ -264,7 +264,8 @@ fn what_a_transaction_cannot_hold_is_an_error_in_its_place() {
 
 const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 
-/// What is queued is refused when memory is full, and what was queued before is not run then, unless it only reads.
+/// What is queued is refused when memory is full, and what was queued before is not run then,
+/// unless it only reads.
 #[test]
 fn a_full_memory_refuses_what_is_queued() {
     let redis = Server::start_redis(&[]);

@@ -39,7 +39,8 @@ fn clients_of_the_unix_socket_are_clients_like_others() {
             ["-s", &path, "-t", "set,get,mset", "-P", "16", "-n", "20000", "-r", "1000", "-q"];
         let outcome = run("redis-benchmark", &load, b"");
         assert!(outcome.status.success() && !outcome.text.contains("rror"), "{}", outcome.text);
-        // A server that was killed leaves its file; the next one takes its place, and takes it away in the end.
+        // A server that was killed leaves its file; the next one takes its place, and takes it away
+        // in the end.
         server.kill();
         assert!(fs::exists(&path).expect("readable"));
         server.launch();

@@ -1,4 +1,5 @@
-//! Replicas whose files are damaged, gone, or old: they come anew from the others, and their node serves meanwhile.
+//! Replicas whose files are damaged, gone, or old: they come anew from the others, and their node
+//! serves meanwhile.
 
 use crate::cluster::Cluster;
 use crate::load::{append, check, ports};
@@ -64,8 +65,8 @@ fn set_aside(server: &Server, shard: &str) -> usize {
     names.filter(|name| name.to_string_lossy().starts_with(&prefix)).count()
 }
 
-/// A follower is killed, something is done to its files, and it starts again, under load. It must come to be like the others, and
-/// the whole cluster must survive the loss of another node then.
+/// A follower is killed, something is done to its files, and it starts again, under load. It must
+/// come to be like the others, and the whole cluster must survive the loss of another node then.
 fn check_healing(shards: &[&str], harm: impl FnOnce(&mut Server)) {
     let mut cluster = Cluster::form(3, &NO_JOURNAL);
     fill(&cluster);
@@ -146,7 +147,8 @@ fn an_old_copy_of_a_shard_is_noticed_and_set_aside() {
 #[test]
 fn without_a_majority_of_others_nothing_is_set_aside() {
     for count in [1, 2] {
-        // One shard needs no journal either, and here nothing that is damaged may be taken for torn.
+        // One shard needs no journal either, and here nothing that is damaged may be taken for
+        // torn.
         let mut cluster = Cluster::empty();
         cluster.add(&["--shards", "1"]);
         for _ in 1..count {

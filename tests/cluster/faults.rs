@@ -8,7 +8,8 @@ use std::cell::RefCell;
 
 const SMALL_SEGMENTS: [&str; 2] = ["--segment-size", "8mb"];
 
-/// Three nodes, the first of which leads on what `mount` puts on its directory. None where that cannot be had.
+/// Three nodes, the first of which leads on what `mount` puts on its directory. None where that
+/// cannot be had.
 fn form_on(
     mounts: &RefCell<Vec<Mount>>,
     count: usize,

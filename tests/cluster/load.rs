@@ -19,8 +19,8 @@ pub struct Seen {
     pub longest: Duration,
 }
 
-/// Has so many clients at each of these ports append while `meanwhile` runs, and until each has had `count` more acknowledged
-/// after it.
+/// Has so many clients at each of these ports append while `meanwhile` runs, and until each has had
+/// `count` more acknowledged after it.
 pub fn append(ports: &[u16], clients: usize, count: usize, meanwhile: impl FnOnce()) -> Vec<Seen> {
     let (is_over, begun) = (AtomicBool::new(false), AtomicUsize::new(0));
     let given_up = GivenUp::default();

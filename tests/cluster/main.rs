@@ -1,7 +1,8 @@
-//! Several real servers as one cluster: they form it, fail, come back, leave, and lose nothing that they have acknowledged.
+//! Several real servers as one cluster: they form it, fail, come back, leave, and lose nothing that
+//! they have acknowledged.
 //!
-//! Every test starts its own servers on ports and directories of their own and ends them by their process ids. Nothing is
-//! waited for but conditions.
+//! Every test starts its own servers on ports and directories of their own and ends them by their
+//! process ids. Nothing is waited for but conditions.
 
 #[path = "../blackbox/support/mod.rs"]
 #[allow(dead_code)] // Each program that uses it uses some of it.

@@ -1,5 +1,5 @@
-//! File systems of a node's own, which a test can fill or freeze. Root makes them; a test says that it was passed over where it
-//! cannot.
+//! File systems of a node's own, which a test can fill or freeze. Root makes them; a test says that
+//! it was passed over where it cannot.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,7 +34,8 @@ impl Mount {
         said(done).then(|| Mount { place: place.into(), image: None })
     }
 
-    /// An ext4 of its own, in a file beside the directory. None, with the reason printed, where it cannot be had.
+    /// An ext4 of its own, in a file beside the directory. None, with the reason printed, where it
+    /// cannot be had.
     pub fn ext4(place: &Path, mib: u64) -> Option<Mount> {
         let image = place.with_extension("image");
         let file = std::fs::File::create(&image).expect("a file beside the directory");

@@ -1,4 +1,5 @@
-//! Networks that break: between nodes that live, in one direction or both, for long or again and again.
+//! Networks that break: between nodes that live, in one direction or both, for long or again and
+//! again.
 
 use crate::cluster::Cluster;
 use crate::load::{Seen, append, check, ports};

@@ -1,8 +1,9 @@
-//! A network of a test's own: a namespace for each node, a switch between them, and wires that can be cut in one direction.
+//! A network of a test's own: a namespace for each node, a switch between them, and wires that can
+//! be cut in one direction.
 //!
-//! Root makes it; a test says that it was passed over where it cannot. Clients stay at 127.0.0.1: what they send to a node's port is
-//! carried to the node whatever is cut between the nodes. A cut direction is silent: what is sent there goes to a hardware address
-//! that nobody has.
+//! Root makes it; a test says that it was passed over where it cannot. Clients stay at 127.0.0.1:
+//! what they send to a node's port is carried to the node whatever is cut between the nodes. A cut
+//! direction is silent: what is sent there goes to a hardware address that nobody has.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

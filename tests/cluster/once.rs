@@ -1,5 +1,5 @@
-//! Every kind of write through nodes that do not lead, while the leader is lost: no request fails, each takes effect once, and
-//! each is answered with what it did.
+//! Every kind of write through nodes that do not lead, while the leader is lost: no request fails,
+//! each takes effect once, and each is answered with what it did.
 
 use crate::cluster::Cluster;
 use crate::load::ports;
@@ -95,8 +95,8 @@ const KINDS: &[(&str, Round)] = &[
     ("pipeline", pipeline),
 ];
 
-/// Has a client of every kind, and a pair that hands things over by BLPOP, at each of these ports while `meanwhile` runs.
-/// Returns the longest time that a round took.
+/// Has a client of every kind, and a pair that hands things over by BLPOP, at each of these ports
+/// while `meanwhile` runs. Returns the longest time that a round took.
 fn hammer(ports: &[u16], meanwhile: impl FnOnce()) -> Duration {
     let (is_over, begun) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -303,7 +303,8 @@ fn a_reply_that_is_too_long_to_be_kept_is_not_made_up() {
     let mut client = cluster.client(follower);
     let value = "x".repeat(100_000);
     assert_eq!(client.call(&["SET", "long", &value]), Value::ok());
-    // The leader sleeps with the request in its socket, and nobody else has had it: it is sent again.
+    // The leader sleeps with the request in its socket, and nobody else has had it: it is sent
+    // again.
     let pid = cluster.servers[leader].pid();
     system::send_signal(pid, libc::SIGSTOP);
     client.send(&encode(&["GETSET", "long", "short"]));

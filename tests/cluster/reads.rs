@@ -112,7 +112,8 @@ fn a_follower_that_is_cut_off_may_read_what_it_has_and_knows_no_more() {
     }
     assert_eq!(high.read(), Value::bulk("old"));
     assert_eq!(low.read(), Value::bulk("old"));
-    // The other way round: it sleeps while the others write, and has not heard of it when it is asked.
+    // The other way round: it sleeps while the others write, and has not heard of it when it is
+    // asked.
     system::send_signal(cluster.servers[follower].pid(), libc::SIGSTOP);
     cluster.is_asleep(follower, true);
     let leader = if cluster.up().any(|node| node == leader) { cluster.leader() } else { leader };
@@ -143,8 +144,8 @@ fn a_connection_reads_what_it_has_written_whoever_answers() {
     assert!(read_here(&cluster, follower) > 0);
 }
 
-/// A counter that only grows, raised at one node and read at all: no reader sees less than was acknowledged when it asked, nor
-/// less than anybody saw before. Leaders are killed meanwhile.
+/// A counter that only grows, raised at one node and read at all: no reader sees less than was
+/// acknowledged when it asked, nor less than anybody saw before. Leaders are killed meanwhile.
 #[test]
 fn no_reader_sees_less_than_was_there_while_leaders_are_killed() {
     let mut cluster = Cluster::form(3, &[]);
@@ -161,7 +162,8 @@ fn no_reader_sees_less_than_was_there_while_leaders_are_killed() {
             scope.spawn(move || {
                 let mut client = Client::connect(writing);
                 while !is_over.load(Ordering::Acquire) {
-                    // In doubt it may have been raised, and nobody is told by how much: the next reply says it.
+                    // In doubt it may have been raised, and nobody is told by how much: the next
+                    // reply says it.
                     if let Value::Integer(count) = client.say("INCR count") {
                         acknowledged.fetch_max(count.unsigned_abs(), Ordering::AcqRel);
                     }

@@ -1,4 +1,5 @@
-//! Clients that are sent to the node that leads, as Redis Cluster sends them; and leadership that goes where it is sent.
+//! Clients that are sent to the node that leads, as Redis Cluster sends them; and leadership that
+//! goes where it is sent.
 
 use crate::cluster::{Cluster, field};
 use crate::load::{append, check, ports};
@@ -193,7 +194,8 @@ fn a_failover_to_one_that_sleeps_comes_to_nothing() {
     cluster.is_level();
 }
 
-/// What a client of Redis Cluster does, in a few lines: it asks for the slots, goes where they are, and follows what it is told.
+/// What a client of Redis Cluster does, in a few lines: it asks for the slots, goes where they are,
+/// and follows what it is told.
 #[test]
 fn who_follows_what_it_is_told_finds_the_new_leader() {
     let mut cluster = Cluster::form(3, &["--slots", "redis", "--routing", "moved"]);

@@ -1,4 +1,5 @@
-//! Long replies, which are written in slices, by every node of a cluster: whole, in order, and of the value as it was.
+//! Long replies, which are written in slices, by every node of a cluster: whole, in order, and of
+//! the value as it was.
 
 use crate::cluster::Cluster;
 use crate::support::client::encode;

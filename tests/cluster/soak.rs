@@ -1,6 +1,8 @@
-//! All faults mixed, for as long as `RINGRAFT_SOAK_MINUTES` says, while clients write by every node and their histories are checked.
+//! All faults mixed, for as long as `RINGRAFT_SOAK_MINUTES` says, while clients write by every node
+//! and their histories are checked.
 //!
-//! Not part of the usual run: `cargo test --release -p ringraft --test cluster soak -- --ignored --nocapture`.
+//! Not part of the usual run: `cargo test --release -p ringraft --test cluster soak -- --ignored
+//! --nocapture`.
 
 use crate::cluster::Cluster;
 use crate::support::history::History;
@@ -410,7 +412,8 @@ fn check(cluster: &Cluster, world: &World, lists: &[Vec<u64>], produced: &[Vec<S
         let text = item.text();
         assert!(!once.contains(text.as_str()), "{text} was popped and is still there");
     }
-    // What is neither here nor popped was popped for a client whose connection was cut: as many as were in doubt, at most.
+    // What is neither here nor popped was popped for a client whose connection was cut: as many as
+    // were in doubt, at most.
     let produced: usize = produced.iter().map(Vec::len).sum();
     println!(
         "{produced} items acknowledged, {} popped, {} left",

@@ -1,4 +1,5 @@
-//! Clients at any node that keep copies of what they read: whatever changes, wherever, they are told of it.
+//! Clients at any node that keep copies of what they read: whatever changes, wherever, they are
+//! told of it.
 
 use crate::cluster::Cluster;
 use crate::support::{Client, Value};

@@ -1,10 +1,10 @@
 //! Transcripts: requests and the replies they must get, one file per command.
 //!
-//! The files run in process, in virtual time, against one keyspace; `UPDATE=1 cargo test transcripts`
-//! writes what was answered into them, to be reviewed as a diff. The same files run against a real
-//! redis-server when one is installed, so that the transcripts stay true to Redis; where it answers
-//! otherwise on purpose, a `@differs` line beside the request says why. `UPDATE=redis` writes the
-//! real server's replies instead.
+//! The files run in process, in virtual time, against one keyspace; `UPDATE=1 cargo test
+//! transcripts` writes what was answered into them, to be reviewed as a diff. The same files run
+//! against a real redis-server when one is installed, so that the transcripts stay true to Redis;
+//! where it answers otherwise on purpose, a `@differs` line beside the request says why.
+//! `UPDATE=redis` writes the real server's replies instead.
 //!
 //! A file, `tests/transcripts/get.txt` say, reads like a session of redis-cli:
 //!
@@ -28,9 +28,9 @@
 //! | `@now+1500ms`, `@now-2s` as a word of a request | that point in time, as digits in this unit |
 //! | `@x*100` as a word of a request | `x` a hundred times |
 //!
-//! A reply has one line per RESP value with RESP's own mark; only bulk strings are shown quoted, without
-//! their length, and what belongs to an aggregate is indented by two spaces. Every file starts with an
-//! empty keyspace.
+//! A reply has one line per RESP value with RESP's own mark; only bulk strings are shown quoted,
+//! without their length, and what belongs to an aggregate is indented by two spaces. Every file
+//! starts with an empty keyspace.
 
 mod random;
 mod random_streams;

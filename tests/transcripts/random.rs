@@ -110,7 +110,8 @@ impl Dice {
         words[self.below(words.len() as u64) as usize]
     }
 
-    /// A template's words; those with a leading capital stand for something random, `?` words come or not.
+    /// A template's words; those with a leading capital stand for something random, `?` words come
+    /// or not.
     fn request(&mut self) -> Vec<String> {
         const TEMPLATES: &[&str] = &[
             "set Key Value ?Option ?Option",
@@ -159,7 +160,8 @@ impl Dice {
         self.words_of(template)
     }
 
-    /// A request to HyperLogLogs. PFCOUNT of one key is left out: Redis writes the count into the value.
+    /// A request to HyperLogLogs. PFCOUNT of one key is left out: Redis writes the count into the
+    /// value.
     fn sketch_request(&mut self) -> Vec<String> {
         let template = match self.below(20) {
             0 => "del Key",
@@ -182,7 +184,8 @@ impl Dice {
         words
     }
 
-    /// A request to sets. Some grow out of their small forms; now and then there is a string instead.
+    /// A request to sets. Some grow out of their small forms; now and then there is a string
+    /// instead.
     fn set_request(&mut self) -> Vec<String> {
         const TEMPLATES: &[&str] = &[
             "srem Key Member Member",
@@ -288,8 +291,8 @@ impl Dice {
         words
     }
 
-    /// A request to places. Near each other now and then, near edges of the map, and all over it; areas from nothing to
-    /// more than Earth.
+    /// A request to places. Near each other now and then, near edges of the map, and all over it;
+    /// areas from nothing to more than Earth.
     fn place_request(&mut self) -> Vec<String> {
         const TEMPLATES: &[&str] = &[
             "geopos Key Town Town",
@@ -326,8 +329,8 @@ impl Dice {
         }
     }
 
-    /// A longitude or latitude up to `end` degrees. No two places are one: which of those equally far is counted first
-    /// is the sorting's affair. Files have the corners.
+    /// A longitude or latitude up to `end` degrees. No two places are one: which of those equally
+    /// far is counted first is the sorting's affair. Files have the corners.
     fn degrees(&mut self, end: f64) -> f64 {
         let part = (self.next() >> 11) as f64 / (1u64 << 53) as f64 * 2.0 - 1.0;
         match self.below(8) {
@@ -339,7 +342,8 @@ impl Dice {
         }
     }
 
-    /// A request that sorts. Elements are small numbers, and keys with weights and names hang on them.
+    /// A request that sorts. Elements are small numbers, and keys with weights and names hang on
+    /// them.
     fn sort_request(&mut self) -> Vec<String> {
         const TEMPLATES: &[&str] = &[
             "set Weight Integer",

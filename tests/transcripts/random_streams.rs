@@ -1,5 +1,5 @@
-//! Random requests to streams and their groups, without what depends on time or on the bounds of blocks. How many consumers
-//! there are is not compared: 7.2 makes those too that claimed nothing.
+//! Random requests to streams and their groups, without what depends on time or on the bounds of
+//! blocks. How many consumers there are is not compared: 7.2 makes those too that claimed nothing.
 
 use crate::random::{Dice, compare};
 

@@ -1,7 +1,7 @@
 //! The redis-server that transcripts are compared with, when one is installed.
 //!
-//! Its clock cannot be moved. Letting time go on is therefore done the other way round: every deadline
-//! is moved back, which looks the same to all that follows.
+//! Its clock cannot be moved. Letting time go on is therefore done the other way round: every
+//! deadline is moved back, which looks the same to all that follows.
 
 use crate::reply;
 use crate::script::{Version, version};
@@ -165,13 +165,14 @@ const ROWS_THAT_DIFFER: &[(&str, &str, &str)] = &[
     ("object|help", "readonly", "it runs where the other subcommands run"),
 ];
 
-/// Compares arity, flags and key positions of every row with what COMMAND INFO says. Rows that Redis
-/// does not have are passed over. Returns the differences.
+/// Compares arity, flags and key positions of every row with what COMMAND INFO says. Rows that
+/// Redis does not have are passed over. Returns the differences.
 pub fn compare_rows(redis: &mut Redis) -> Vec<String> {
     let mut differences = Vec::new();
     for row in table::rows() {
         let lines = redis.must(&["COMMAND", "INFO", &row.full_name()]);
-        // An array of one, a null or a command: name, arity, flags, first key, last key, step, and more.
+        // An array of one, a null or a command: name, arity, flags, first key, last key, step, and
+        // more.
         if lines.len() <= 2 {
             continue;
         }

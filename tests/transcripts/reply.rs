@@ -2,8 +2,8 @@
 
 use ringraft::resp::quoting;
 
-/// Renders the bytes of one reply. Panics when they are not exactly one reply: a command that writes a
-/// wrong count must not pass.
+/// Renders the bytes of one reply. Panics when they are not exactly one reply: a command that
+/// writes a wrong count must not pass.
 pub fn render(bytes: &[u8]) -> Vec<String> {
     let mut lines = Vec::new();
     match render_one(bytes, 0, &mut lines) {

@@ -61,7 +61,8 @@ impl Script {
         Script { name: name.to_owned(), lines }
     }
 
-    /// Can it be compared with a server of this version? What servers answer that have come later only with those.
+    /// Can it be compared with a server of this version? What servers answer that have come later
+    /// only with those.
     pub fn fits(&self, version: Version) -> bool {
         let since = self.lines.iter().find_map(|line| match line {
             Line::Since(since, _) => Some(*since),
@@ -166,7 +167,8 @@ fn expand(word: Vec<u8>, now_ms: i64) -> Vec<u8> {
     expanded.map_or(word, String::into_bytes)
 }
 
-/// Do replies agree? With a clock error, a number may be that much smaller than expected: the time left.
+/// Do replies agree? With a clock error, a number may be that much smaller than expected: the time
+/// left.
 fn same(expected: &[String], answered: &[String], clock_error_ms: i64) -> bool {
     let close = |(expected, answered): (&String, &String)| {
         let number = |line: &str| line.strip_prefix(':')?.parse::<i64>().ok();

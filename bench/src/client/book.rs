@@ -1,8 +1,9 @@
 //! Requests built ahead: while a run is measured, sending one is copying bytes that lie ready.
 //!
-//! Each connection has a book of its own: batches one behind the other in one piece of memory, sent from first to last and
-//! from the first again. Where the same keys must not come again (sequential keys), and for a last, shorter batch, a
-//! batch is built when its turn comes; of those only one can await replies at a time.
+//! Each connection has a book of its own: batches one behind the other in one piece of memory, sent
+//! from first to last and from the first again. Where the same keys must not come again (sequential
+//! keys), and for a last, shorter batch, a batch is built when its turn comes; of those only one
+//! can await replies at a time.
 
 use super::keys::{Picker, Zipf};
 use super::operations::Operation;
@@ -12,7 +13,8 @@ use super::random::Random;
 /// Bytes of requests that all books of one load may take.
 const BOOKS_BYTES_MAX: usize = 96 << 20;
 
-/// Batches of a book: enough that the server's caches do not know the sequence by heart, few enough to build fast.
+/// Batches of a book: enough that the server's caches do not know the sequence by heart, few enough
+/// to build fast.
 const BATCHES_MAX: usize = 16_384;
 
 /// Batches that a book in which requests wait for replies (open loop) has at least.
@@ -128,8 +130,9 @@ impl Book {
         self.starts.len() - 1
     }
 
-    /// Takes the next batch of `length` requests. The caller awaits replies for fewer than [`Book::capacity`] batches,
-    /// and asks for another length than that of the load only when it is the last time.
+    /// Takes the next batch of `length` requests. The caller awaits replies for fewer than
+    /// [`Book::capacity`] batches, and asks for another length than that of the load only when
+    /// it is the last time.
     pub fn take(&mut self, length: usize) -> usize {
         let ahead = self.starts[self.next + 1].1 - self.starts[self.next].1;
         if !self.usable || ahead != length {

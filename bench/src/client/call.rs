@@ -1,4 +1,5 @@
-//! Single commands over a blocking connection: what a measurement asks a server before, between and after loads.
+//! Single commands over a blocking connection: what a measurement asks a server before, between and
+//! after loads.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -30,8 +31,8 @@ impl Caller {
         }
     }
 
-    /// Sends a command and returns its reply as text: `OK`, `12`, a value, or the elements of an array line by line.
-    /// An error reply is an error.
+    /// Sends a command and returns its reply as text: `OK`, `12`, a value, or the elements of an
+    /// array line by line. An error reply is an error.
     pub fn call(&mut self, arguments: &[&str]) -> Result<String, String> {
         let what = || arguments.join(" ");
         let mut bytes = Vec::new();
@@ -62,7 +63,8 @@ impl Caller {
         }
     }
 
-    /// Sends commands that are encoded already and takes as many replies; an error among them is an error.
+    /// Sends commands that are encoded already and takes as many replies; an error among them is an
+    /// error.
     pub fn send_all(&mut self, requests: &[u8], count: usize) -> Result<(), String> {
         self.stream.write_all(requests).map_err(|error| format!("{count} requests: {error}"))?;
         let mut buffer = vec![0; 64 << 10];
@@ -91,7 +93,8 @@ impl Caller {
         }
     }
 
-    /// Sends a command whose reply is long and takes it without looking at more than its first byte.
+    /// Sends a command whose reply is long and takes it without looking at more than its first
+    /// byte.
     pub fn take_long(&mut self, arguments: &[&str]) -> Result<(), String> {
         const MARK: &str = "the end of a long reply";
         let mut bytes = Vec::new();

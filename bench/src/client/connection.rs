@@ -1,7 +1,7 @@
 //! A connection that never blocks: requests out, replies judged as they come.
 //!
-//! Batches await their replies in the order they were sent. A connection knows nothing of clocks: whoever drives it
-//! says what time it is.
+//! Batches await their replies in the order they were sent. A connection knows nothing of clocks:
+//! whoever drives it says what time it is.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -88,7 +88,8 @@ impl Connection {
         awaited.sum::<usize>() as u64
     }
 
-    /// Queues the next batch, of `pipeline` requests or as many as are left; [`Connection::flush`] sends it.
+    /// Queues the next batch, of `pipeline` requests or as many as are left; [`Connection::flush`]
+    /// sends it.
     pub fn push(&mut self, pipeline: usize, begin_ns: u64) {
         let length = self.left.min(pipeline as u64);
         self.left -= length;
@@ -129,7 +130,8 @@ impl Connection {
         }
     }
 
-    /// Judges replies that came at `now_ns`; returns how many they were. `verify_every` as in the plan.
+    /// Judges replies that came at `now_ns`; returns how many they were. `verify_every` as in the
+    /// plan.
     pub fn digest(
         &mut self,
         received: &[u8],

@@ -66,14 +66,16 @@ impl Epoll {
         if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Waits until a connection is ready or `timeout` has passed; zero only looks. Returns how many are.
+    /// Waits until a connection is ready or `timeout` has passed; zero only looks. Returns how many
+    /// are.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<usize> {
         let time = libc::timespec {
             tv_sec: timeout.as_secs() as libc::time_t,
             tv_nsec: libc::c_long::from(timeout.subsec_nanos() as i32),
         };
         self.events.clear();
-        // SAFETY: `events` has room for EVENTS_MAX entries, `time` lives through the call, a null mask is allowed.
+        // SAFETY: `events` has room for EVENTS_MAX entries, `time` lives through the call, a null
+        // mask is allowed.
         let count = unsafe {
             libc::epoll_pwait2(
                 self.set.as_raw_fd(),

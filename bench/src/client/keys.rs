@@ -1,7 +1,8 @@
 //! Which key a request names, and the text of each key.
 //!
-//! A key is the number of an item, `0..count`; its text is `key:` and the number with leading zeros, 16 bytes by
-//! default: the keys of redis-benchmark's `key:__rand_int__`, so that both clients find what either has filled in.
+//! A key is the number of an item, `0..count`; its text is `key:` and the number with leading
+//! zeros, 16 bytes by default: the keys of redis-benchmark's `key:__rand_int__`, so that both
+//! clients find what either has filled in.
 
 use super::random::Random;
 
@@ -63,8 +64,8 @@ impl Picker {
     }
 }
 
-/// Zipf's distribution by rejection-inversion (Hörmann and Derflinger 1996): constant time and no table, so that it
-/// works for any number of keys.
+/// Zipf's distribution by rejection-inversion (Hörmann and Derflinger 1996): constant time and no
+/// table, so that it works for any number of keys.
 #[derive(Clone, Debug)]
 pub struct Zipf {
     count: f64,

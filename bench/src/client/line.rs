@@ -1,8 +1,10 @@
-//! Command lines with places for numbers and values: what a mix can ask beside the commands that the client knows.
+//! Command lines with places for numbers and values: what a mix can ask beside the commands that
+//! the client knows.
 //!
-//! `HSET h f:{key} {value}` is words with blanks between them, in quotes where they hold some. `{key}` is a number picked as a
-//! key's is, of twelve digits as redis-benchmark's; `{same}` is the last one again; `{value}` is the value of the last one. Of
-//! the replies only errors are told from others: what is asked decides what is answered.
+//! `HSET h f:{key} {value}` is words with blanks between them, in quotes where they hold some.
+//! `{key}` is a number picked as a key's is, of twelve digits as redis-benchmark's; `{same}` is the
+//! last one again; `{value}` is the value of the last one. Of the replies only errors are told from
+//! others: what is asked decides what is answered.
 
 use super::plan::Data;
 use super::resp::{bulk, header};

@@ -21,7 +21,8 @@ pub enum Operation {
     MGet,
     /// `MSET key value ...`
     MSet,
-    /// `INCR counter`: the key's text with its first letter replaced, so that values stay what they were.
+    /// `INCR counter`: the key's text with its first letter replaced, so that values stay what they
+    /// were.
     Incr,
     /// `DEL key`
     Del,

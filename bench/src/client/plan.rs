@@ -14,7 +14,8 @@ pub struct Plan {
     pub loads: Vec<Load>,
     /// When it ends.
     pub length: Length,
-    /// Of so many replies one has its content compared with what its key says; the kind is looked at in each.
+    /// Of so many replies one has its content compared with what its key says; the kind is looked
+    /// at in each.
     pub verify_every: u64,
     /// The same seed sends the same requests.
     pub seed: u64,
@@ -38,7 +39,8 @@ pub struct Data {
 pub struct Load {
     /// What reports call it.
     pub name: String,
-    /// What it asks, each with its share of the requests; shares are above 0 and need not add up to 1.
+    /// What it asks, each with its share of the requests; shares are above 0 and need not add up
+    /// to 1.
     pub mix: Vec<(Operation, f64)>,
     /// Which keys it asks for.
     pub distribution: Distribution,
@@ -54,7 +56,8 @@ pub struct Load {
     pub pace: Pace,
     /// Of a closed loop: it rests now and then.
     pub bursts: Option<Bursts>,
-    /// Whether its threads go before those of other loads where they share a cpu, if this process may ask for that.
+    /// Whether its threads go before those of other loads where they share a cpu, if this process
+    /// may ask for that.
     pub urgent: bool,
 }
 
@@ -77,7 +80,8 @@ pub enum Distribution {
 pub enum Pace {
     /// A connection sends when all it sent before was answered.
     Closed,
-    /// Requests arrive on time, whether earlier ones were answered or not; latency counts from then.
+    /// Requests arrive on time, whether earlier ones were answered or not; latency counts from
+    /// then.
     Open {
         /// Requests per second over all threads.
         rate: f64,

@@ -1,4 +1,5 @@
-//! Seeded chance: SplitMix64 (Steele, Lea, Flood 2014). Fast, and the same numbers on every machine.
+//! Seeded chance: SplitMix64 (Steele, Lea, Flood 2014). Fast, and the same numbers on every
+//! machine.
 
 /// A stream of numbers that depends on its seed alone.
 #[derive(Clone, Debug)]

@@ -1,6 +1,8 @@
-//! Requests out, replies in: the client's own RESP2, which shares nothing with the server under measurement.
+//! Requests out, replies in: the client's own RESP2, which shares nothing with the server under
+//! measurement.
 //!
-//! A reply is looked at where it lies in the receive buffer; nothing is copied and nothing is allocated.
+//! A reply is looked at where it lies in the receive buffer; nothing is copied and nothing is
+//! allocated.
 
 /// Appends a command: an array of bulk strings.
 pub fn encode(bytes: &mut Vec<u8>, arguments: &[&[u8]]) {

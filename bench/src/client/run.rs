@@ -1,4 +1,5 @@
-//! A run from its first request to its last: threads, warm-up, measured time, samples while it goes on.
+//! A run from its first request to its last: threads, warm-up, measured time, samples while it goes
+//! on.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};

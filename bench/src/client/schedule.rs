@@ -1,7 +1,8 @@
 //! When requests of an open loop are due.
 //!
-//! The times are fixed by the rate alone. A request that could not be sent in time stays due, and its latency counts
-//! from the time it was due: a server that stalls is charged for every request that would have come meanwhile.
+//! The times are fixed by the rate alone. A request that could not be sent in time stays due, and
+//! its latency counts from the time it was due: a server that stalls is charged for every request
+//! that would have come meanwhile.
 
 use super::random::Random;
 
@@ -15,7 +16,8 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// `rate` arrivals per second; threads with different `phase` (0 to 1, of a gap) do not fall together.
+    /// `rate` arrivals per second; threads with different `phase` (0 to 1, of a gap) do not fall
+    /// together.
     pub fn new(rate: f64, phase: f64, poisson: Option<Random>) -> Schedule {
         assert!(rate > 0.0, "a rate of {rate}");
         let gap = 1e9 / rate;

@@ -22,8 +22,8 @@ pub struct Tally {
     pub replies: u64,
     /// From the time a request was sent, or due, to its reply.
     pub latency: Latencies,
-    /// Open loop: from the time a request was due to the time it was sent. What is long here is the client's fault,
-    /// or that of a server whose socket buffers are full.
+    /// Open loop: from the time a request was due to the time it was sent. What is long here is
+    /// the client's fault, or that of a server whose socket buffers are full.
     pub lag: Latencies,
     /// Keys that reads found.
     pub hits: u64,

@@ -1,4 +1,5 @@
-//! Values that follow from their keys, so that any reply can be checked without a table of what was written.
+//! Values that follow from their keys, so that any reply can be checked without a table of what was
+//! written.
 
 use super::random::mix;
 
@@ -12,7 +13,8 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// The size of the value of key `index`: anything between the bounds, always the same for a key.
+    /// The size of the value of key `index`: anything between the bounds, always the same for a
+    /// key.
     pub fn of(&self, index: u64) -> usize {
         let range = (self.largest - self.smallest + 1) as u64;
         self.smallest + (mix(index ^ SIZE_SALT) % range) as usize

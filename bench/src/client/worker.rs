@@ -1,7 +1,7 @@
 //! A thread of the client: its connections, its clock, its counts.
 //!
-//! One loop: wait for replies, judge them, send what may be sent next. In a closed loop that is the connection's next
-//! batch; in an open loop it is whatever is due.
+//! One loop: wait for replies, judge them, send what may be sent next. In a closed loop that is the
+//! connection's next batch; in an open loop it is whatever is due.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +22,8 @@ const RECEIVE_BYTES: usize = 256 << 10;
 /// How long a closed loop waits for replies before it looks whether the run has ended.
 const WAIT_MAX: Duration = Duration::from_millis(20);
 
-/// An open loop sleeps only if nothing is due for so long, and wakes so much early: a sleeping thread comes late.
+/// An open loop sleeps only if nothing is due for so long, and wakes so much early: a sleeping
+/// thread comes late.
 const SLEEP_MARGIN: Duration = Duration::from_micros(60);
 
 /// How long requests may stay unanswered after the run's end before they count as lost.
@@ -265,7 +266,8 @@ impl<'a> Worker<'a> {
         let schedule = self.schedule.as_mut().expect("an open loop has a schedule");
         let now_ns = self.control.now_ns();
         let count = self.connections.len();
-        // At most one batch per connection and look, so that replies are read however far behind the client is.
+        // At most one batch per connection and look, so that replies are read however far behind
+        // the client is.
         for _ in 0..count {
             let due_ns = start_ns + schedule.next_due();
             if due_ns > now_ns {
@@ -275,7 +277,8 @@ impl<'a> Worker<'a> {
             let room = (0..count)
                 .map(|step| (self.turn + step) % count)
                 .find(|index| self.connections[*index].has_room());
-            // Without room the request stays due: it is the server's slowness, and is charged to it.
+            // Without room the request stays due: it is the server's slowness, and is charged to
+            // it.
             let Some(index) = room else { return Ok(Duration::ZERO) };
             self.turn = (index + 1) % count;
             schedule.advance();

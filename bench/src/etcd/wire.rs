@@ -1,7 +1,9 @@
-//! What a gRPC client of etcd sends and receives: frames of HTTP/2 (RFC 9113) with a protobuf message each.
+//! What a gRPC client of etcd sends and receives: frames of HTTP/2 (RFC 9113) with a protobuf
+//! message each.
 //!
-//! Headers are sent as literals that change no table (RFC 7541, 6.2.2), so nothing has to be remembered, and those that come
-//! are passed over: a call has succeeded when a message came and its stream has ended.
+//! Headers are sent as literals that change no table (RFC 7541, 6.2.2), so nothing has to be
+//! remembered, and those that come are passed over: a call has succeeded when a message came and
+//! its stream has ended.
 
 /// What a client sends first: the preface, no settings, and a window that a run does not use up.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -90,7 +92,8 @@ impl Wire {
         frame(out, kind::DATA, flag::END_STREAM, self.stream, &message);
     }
 
-    /// Takes what came, and appends to `out` what must be answered at once. The call's event, if it has ended.
+    /// Takes what came, and appends to `out` what must be answered at once. The call's event, if it
+    /// has ended.
     pub fn receive(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Option<Event> {
         self.received.extend_from_slice(bytes);
         let mut event = None;

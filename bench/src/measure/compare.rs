@@ -1,8 +1,8 @@
 //! `ringraft-bench compare`: the same scenarios against several servers, round by round.
 //!
-//! Every round runs every server once, in an order that turns with the rounds, so that a slow phase of the machine
-//! falls on all of them. Ratios compare runs of the same round. Before anything else the base is compared with itself:
-//! what that shows is noise, and a difference has to exceed it.
+//! Every round runs every server once, in an order that turns with the rounds, so that a slow phase
+//! of the machine falls on all of them. Ratios compare runs of the same round. Before anything else
+//! the base is compared with itself: what that shows is noise, and a difference has to exceed it.
 
 use std::path::PathBuf;
 
@@ -46,7 +46,8 @@ pub struct Setup {
 /// What to measure.
 #[derive(Args)]
 pub struct Options {
-    /// A server to measure, NAME=COMMAND; `--port N --dir DIR` is appended. Give it once per server
+    /// A server to measure, NAME=COMMAND; `--port N --dir DIR` is appended. Give it once per
+    /// server
     #[arg(long = "server", required = true)]
     servers: Vec<ServerCommand>,
     /// Scenario files, or names of those that come with the tool, separated by commas

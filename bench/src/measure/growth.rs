@@ -1,7 +1,7 @@
 //! `ringraft-bench growth`: how the cost of a request grows with shards, keys and connections.
 //!
-//! One of the three is varied at a time, the others stay as the scenario has them. What is compared is the server's cpu
-//! per request, and its ratio to the first point of the same series.
+//! One of the three is varied at a time, the others stay as the scenario has them. What is compared
+//! is the server's cpu per request, and its ratio to the first point of the same series.
 
 use clap::Args;
 

@@ -18,7 +18,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// What to measure.
 #[derive(Args)]
 pub struct Options {
-    /// A server to measure, NAME=COMMAND; `--port N --dir DIR` is appended. Give it once per server
+    /// A server to measure, NAME=COMMAND; `--port N --dir DIR` is appended. Give it once per
+    /// server
     #[arg(long = "server", required = true)]
     servers: Vec<ServerCommand>,
     /// Connections that stay open, separated by commas

@@ -1,8 +1,8 @@
 //! `ringraft-bench instructions`: instructions per operation, counted by callgrind.
 //!
-//! A count does not depend on what else the machine does, so that a change of one percent is a change. Each piece of
-//! work is run twice, with different numbers of steps; the difference holds neither the start of the program nor the
-//! setting up.
+//! A count does not depend on what else the machine does, so that a change of one percent is a
+//! change. Each piece of work is run twice, with different numbers of steps; the difference holds
+//! neither the start of the program nor the setting up.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,7 +16,8 @@ use crate::report::{JsonLines, Table};
 /// What to count.
 #[derive(Args)]
 pub struct Options {
-    /// Programs that answer `list` and `NAME STEPS`; `cargo build --release --examples --workspace` builds them
+    /// Programs that answer `list` and `NAME STEPS`; `cargo build --release --examples
+    /// --workspace` builds them
     #[arg(
         long = "program",
         value_delimiter = ',',

@@ -1,4 +1,5 @@
-//! One run of one scenario against one arm: what the client saw and what the kernel says the server used meanwhile.
+//! One run of one scenario against one arm: what the client saw and what the kernel says the server
+//! used meanwhile.
 
 use serde::Serialize;
 
@@ -119,8 +120,9 @@ impl Clocks {
     }
 }
 
-/// Runs until each load has had a reply in the measured time, some times at most. On a machine that does other things a short
-/// time can pass without one, which says nothing of the server and is to end no table.
+/// Runs until each load has had a reply in the measured time, some times at most. On a machine that
+/// does other things a short time can pass without one, which says nothing of the server and is to
+/// end no table.
 fn until_answered(mut run: impl FnMut() -> Result<Outcome, String>) -> Result<Outcome, String> {
     for _ in 1..RUNS_MAX {
         let outcome = run()?;

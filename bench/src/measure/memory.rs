@@ -1,7 +1,8 @@
 //! `ringraft-bench memory`: growth of resident memory per key, and per idle connection.
 //!
-//! Every figure is that of a new process: what it resides in after its first requests, against what it resides in with
-//! all keys (or connections), after a time in which the allocator can return what it no longer uses.
+//! Every figure is that of a new process: what it resides in after its first requests, against what
+//! it resides in with all keys (or connections), after a time in which the allocator can return
+//! what it no longer uses.
 
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ const IDLE_CONNECTIONS: usize = 5000;
 /// What to measure.
 #[derive(Args)]
 pub struct Options {
-    /// A server to measure, NAME=COMMAND; `--port N --dir DIR` is appended. Give it once per server
+    /// A server to measure, NAME=COMMAND; `--port N --dir DIR` is appended. Give it once per
+    /// server
     #[arg(long = "server", required = true)]
     servers: Vec<ServerCommand>,
     /// Keys to insert
@@ -38,7 +40,8 @@ pub struct Options {
     /// Bytes of each value, separated by commas
     #[arg(short = 'd', long, value_delimiter = ',', default_value = "8,64,1024")]
     value_size: Vec<usize>,
-    /// Seconds to wait before memory is read, so that the allocator can return what it no longer uses
+    /// Seconds to wait before memory is read, so that the allocator can return what it no longer
+    /// uses
     #[arg(long, default_value_t = 10)]
     settle_seconds: u64,
     #[command(flatten)]

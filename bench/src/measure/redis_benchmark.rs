@@ -10,7 +10,8 @@ use crate::client::plan::{Distribution, Length, Pace};
 use crate::cpus::{self, Cpus};
 use crate::scenario::Scenario;
 
-/// Requests of the short run whose throughput tells how many make up the time that the scenario asks for.
+/// Requests of the short run whose throughput tells how many make up the time that the scenario
+/// asks for.
 const TRIAL_REQUESTS_PER_DEPTH: u64 = 20_000;
 
 /// The name that it has in tables.

@@ -1,7 +1,8 @@
 //! `ringraft-bench restart`: how long a server takes from its start until it has all keys again.
 //!
-//! After a save: the snapshot is loaded. After kill -9 under load: what the log and the last snapshot hold is
-//! recovered. Either way every key is read and compared afterwards, for a fast start with less in it would be no gain.
+//! After a save: the snapshot is loaded. After kill -9 under load: what the log and the last
+//! snapshot hold is recovered. Either way every key is read and compared afterwards, for a fast
+//! start with less in it would be no gain.
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -25,7 +26,8 @@ const SECONDS_BEFORE_KILL: f64 = 1.0;
 /// What to measure.
 #[derive(Args)]
 pub struct Options {
-    /// A server to measure, NAME=COMMAND; `--port N --dir DIR` is appended. Give it once per server
+    /// A server to measure, NAME=COMMAND; `--port N --dir DIR` is appended. Give it once per
+    /// server
     #[arg(long = "server", required = true)]
     servers: Vec<ServerCommand>,
     /// How the server ends: after SAVE, or by kill -9 while it is written to
@@ -155,7 +157,8 @@ fn once(
     Ok((time.as_secs_f64(), directory_bytes))
 }
 
-/// Kills the server while keys are set to the values that they have: whatever was written last, the values are known.
+/// Kills the server while keys are set to the values that they have: whatever was written last, the
+/// values are known.
 fn kill_under_load(
     arm: &mut Arm,
     data: &Data,

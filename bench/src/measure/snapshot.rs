@@ -1,7 +1,8 @@
 //! `ringraft-bench snapshot`: what taking snapshots costs the clients meanwhile.
 //!
-//! The same load twice: alone, and while BGSAVE is asked for again as soon as the one before is done. So every figure
-//! of the second run is one of snapshots, not of a second with some milliseconds of them.
+//! The same load twice: alone, and while BGSAVE is asked for again as soon as the one before is
+//! done. So every figure of the second run is one of snapshots, not of a second with some
+//! milliseconds of them.
 
 use std::path::PathBuf;
 
@@ -24,7 +25,8 @@ use crate::scenario::{self, Found, Overrides, Scenario};
 /// What to measure.
 #[derive(Args)]
 pub struct Options {
-    /// A server to measure, NAME=COMMAND; `--port N --dir DIR` is appended. Give it once per server
+    /// A server to measure, NAME=COMMAND; `--port N --dir DIR` is appended. Give it once per
+    /// server
     #[arg(long = "server", required = true)]
     servers: Vec<ServerCommand>,
     /// The load: a scenario file, or the name of one that comes with the tool
@@ -228,7 +230,8 @@ fn judge(scenario: &Scenario, arm: &Arm, outcome: &Outcome) -> Result<(), String
     Err(format!("{} on {}: {}", scenario.name, arm.name, failures.join("; ")))
 }
 
-/// The most memory that was seen: resident pages of the server, and those of a forked child that are its own.
+/// The most memory that was seen: resident pages of the server, and those of a forked child that
+/// are its own.
 struct Memory {
     pid: u32,
     most: u64,
@@ -267,7 +270,8 @@ impl Snapshots {
         Ok(())
     }
 
-    /// How many were finished and how long one took; the one under way is only shaded, for its end was not seen.
+    /// How many were finished and how long one took; the one under way is only shaded, for its end
+    /// was not seen.
     fn finish(&mut self, at: f64) -> (usize, f64) {
         let finished = self.spans.len();
         let seconds = self.spans.iter().map(|(begin, end)| end - begin).sum::<f64>();

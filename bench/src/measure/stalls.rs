@@ -1,7 +1,9 @@
-//! How long the machine itself keeps its cpus from running: the floor of every tail that is measured on it.
+//! How long the machine itself keeps its cpus from running: the floor of every tail that is
+//! measured on it.
 //!
-//! One thread on each cpu does nothing but read the clock. Where two readings lie further apart than a reading
-//! can take, something else had the cpu: another process, the kernel, or the host that the machine is a guest of.
+//! One thread on each cpu does nothing but read the clock. Where two readings lie further apart
+//! than a reading can take, something else had the cpu: another process, the kernel, or the host
+//! that the machine is a guest of.
 
 use std::sync::Barrier;
 use std::thread;
@@ -53,7 +55,8 @@ impl Stalls {
     }
 }
 
-/// Watches all cpus at once for `time`. Their threads ask to go before others, as those of a latency measurement do.
+/// Watches all cpus at once for `time`. Their threads ask to go before others, as those of a
+/// latency measurement do.
 pub fn watch(time: Duration) -> Stalls {
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let start = Barrier::new(cores.len());

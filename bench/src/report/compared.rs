@@ -58,7 +58,8 @@ impl Compared {
         Spread::of(self.rounds.iter().map(|round| value(&round[arm]) / value(&round[other])))
     }
 
-    /// A value of an arm divided by that of the arm among `others` whose median is the highest, or the lowest; and its name.
+    /// A value of an arm divided by that of the arm among `others` whose median is the highest, or
+    /// the lowest; and its name.
     pub fn ratio_to_best(
         &self,
         arm: usize,

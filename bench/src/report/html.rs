@@ -188,7 +188,8 @@ fn latency_plots(compared: &Compared) -> Vec<Plot> {
     plots
 }
 
-/// Latency over 1 / (1 - part): each nine is as wide as the one before. As far as there are enough requests.
+/// Latency over 1 / (1 - part): each nine is as wide as the one before. As far as there are enough
+/// requests.
 fn curve(tally: &Tally) -> Vec<(f64, f64)> {
     const STEPS_PER_NINE: u32 = 10;
     const NINES: u32 = 5;

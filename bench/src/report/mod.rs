@@ -39,7 +39,8 @@ impl Spread {
         Spread { median, lowest: sorted[0], highest: sorted[sorted.len() - 1] }
     }
 
-    /// The ratio of two measurements that were not taken in the same rounds: as far apart as they can be.
+    /// The ratio of two measurements that were not taken in the same rounds: as far apart as they
+    /// can be.
     pub fn over(&self, other: &Spread) -> Spread {
         Spread {
             median: self.median / other.median,
@@ -114,7 +115,8 @@ impl fmt::Display for Table {
     }
 }
 
-/// Appends one JSON object per measurement to a file, so that a run that was cut short keeps what it had.
+/// Appends one JSON object per measurement to a file, so that a run that was cut short keeps what
+/// it had.
 pub struct JsonLines(Option<File>);
 
 impl JsonLines {

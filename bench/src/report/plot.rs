@@ -1,4 +1,5 @@
-//! Plots as SVG text: lines over axes whose ticks are chosen here, so that logarithmic axes read well.
+//! Plots as SVG text: lines over axes whose ticks are chosen here, so that logarithmic axes read
+//! well.
 
 use std::ops::Range;
 

@@ -1,4 +1,5 @@
-//! The text of a scenario: the fields of the TOML file as they are written. `docs/performance.md` explains them.
+//! The text of a scenario: the fields of the TOML file as they are written. `docs/performance.md`
+//! explains them.
 
 use std::collections::BTreeMap;
 

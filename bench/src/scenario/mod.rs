@@ -1,7 +1,7 @@
 //! Scenarios: what a benchmark does and what must hold, as TOML.
 //!
-//! A file may list several pipeline depths and numbers of connections; each combination becomes a scenario of its own.
-//! Every error names the field.
+//! A file may list several pipeline depths and numbers of connections; each combination becomes a
+//! scenario of its own. Every error names the field.
 
 mod expect;
 mod file;

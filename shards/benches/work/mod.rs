@@ -1,5 +1,6 @@
-//! Pieces of work of the engine, each a function that can be run again and again: timed by criterion
-//! (`benches/engine.rs`) and counted in instructions by callgrind (`examples/engine_work.rs`).
+//! Pieces of work of the engine, each a function that can be run again and again: timed by
+//! criterion (`benches/engine.rs`) and counted in instructions by callgrind
+//! (`examples/engine_work.rs`).
 //!
 //! Setting up is not part of the work. Everything is seeded: the same instructions in every run.
 
@@ -20,7 +21,8 @@ use ringraft_shards::random::Random;
 
 pub use piece::{Step, Work};
 
-/// Keys in the table: more than the caches next to a cpu hold, few enough to set up under callgrind.
+/// Keys in the table: more than the caches next to a cpu hold, few enough to set up under
+/// callgrind.
 const KEYS: u64 = 100_000;
 
 /// Operations of one piece of work: those of a turn with 50 connections, or of one pipeline.

@@ -1,5 +1,5 @@
-//! Pieces of work as a program, for `ringraft-bench instructions`: `list` prints their names and operations,
-//! `NAME STEPS` does one of them so many times.
+//! Pieces of work as a program, for `ringraft-bench instructions`: `list` prints their names and
+//! operations, `NAME STEPS` does one of them so many times.
 
 use std::process::ExitCode;
 

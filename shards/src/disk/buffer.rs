@@ -29,8 +29,9 @@ impl AlignedBuffer {
     /// The bytes.
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: `length` <= `capacity` bytes are allocated and were initialised by alloc_zeroed or by
-        // writes; with capacity 0 the length is 0, for which a dangling pointer is allowed.
+        // SAFETY: `length` <= `capacity` bytes are allocated and were initialised by alloc_zeroed
+        // or by writes; with capacity 0 the length is 0, for which a dangling pointer is
+        // allowed.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.length) }
     }
 

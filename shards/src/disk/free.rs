@@ -13,7 +13,8 @@ use std::path::Path;
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let name = CString::new(path.as_os_str().as_bytes())?;
     let mut stat = MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: the name ends in a zero byte, and the result is read only when the call has filled it.
+    // SAFETY: the name ends in a zero byte, and the result is read only when the call has filled
+    // it.
     let stat = unsafe {
         if libc::statvfs(name.as_ptr(), stat.as_mut_ptr()) != 0 {
             return Err(io::Error::last_os_error());

@@ -1,8 +1,8 @@
 //! A disk in memory that behaves as badly as real ones may.
 //!
-//! What was not synced is lost in a crash, sector by sector and by chance; a write in flight may be torn; a
-//! test can flip bits, fill the disk and make the next operations fail. Writes of the log are started
-//! and completed by the test, in any order.
+//! What was not synced is lost in a crash, sector by sector and by chance; a write in flight may be
+//! torn; a test can flip bits, fill the disk and make the next operations fail. Writes of the log
+//! are started and completed by the test, in any order.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -110,8 +110,8 @@ impl MemoryDisk {
         }
     }
 
-    /// The machine loses power: every sector that was not durable is, by chance, old or new, and a first
-    /// part of the unsynced changes of names survives.
+    /// The machine loses power: every sector that was not durable is, by chance, old or new, and a
+    /// first part of the unsynced changes of names survives.
     pub fn crash(&self, chance: &mut Random) {
         let mut state = self.lock();
         let in_flight = std::mem::take(&mut state.in_flight);
@@ -149,8 +149,8 @@ impl MemoryDisk {
         state.drop_nameless();
     }
 
-    /// The process dies and the machine lives: what was handed to the system stays, and each write in
-    /// flight ends.
+    /// The process dies and the machine lives: what was handed to the system stays, and each write
+    /// in flight ends.
     pub fn kill(&self) {
         let pending: Vec<u64> = self.lock().in_flight.keys().copied().collect();
         for id in pending {
@@ -202,7 +202,8 @@ impl MemoryDisk {
         self.lock().capacity_bytes = bytes;
     }
 
-    /// Makes an operation (`write`, `sync`, `create`, `rename`, ...) fail once, after `successes` more of them.
+    /// Makes an operation (`write`, `sync`, `create`, `rename`, ...) fail once, after `successes`
+    /// more of them.
     pub fn fail(&self, operation: &'static str, successes: usize) {
         self.lock().failure = Some((operation, successes));
     }

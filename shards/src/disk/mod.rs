@@ -1,8 +1,8 @@
 //! Blocking file operations of one directory: recovery and maintenance of a shard's log.
 //!
-//! The one idea: everything that is not on a request's path goes through this small trait, so that tests
-//! can put a disk behind it that tears writes, forgets what was not synced and runs full. There are two
-//! implementations, [`RealDisk`] and [`MemoryDisk`].
+//! The one idea: everything that is not on a request's path goes through this small trait, so that
+//! tests can put a disk behind it that tears writes, forgets what was not synced and runs full.
+//! There are two implementations, [`RealDisk`] and [`MemoryDisk`].
 //!
 //! Not here: the writes of the running log. The driver executes those through io_uring.
 

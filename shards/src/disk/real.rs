@@ -112,8 +112,9 @@ impl Disk for RealDisk {
     }
 }
 
-/// Creates a file that is to be filled with `bytes` zeros: past the page cache where the length and the file system allow it.
-/// Nobody reads them soon, and the copy costs a core more than the log's own writes when many logs grow.
+/// Creates a file that is to be filled with `bytes` zeros: past the page cache where the length and
+/// the file system allow it. Nobody reads them soon, and the copy costs a core more than the log's
+/// own writes when many logs grow.
 fn open_to_fill(path: &Path, bytes: u64) -> io::Result<File> {
     let open = |flags| {
         let mut options = OpenOptions::new();

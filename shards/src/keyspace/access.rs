@@ -1,8 +1,8 @@
 //! The 24 bits in each item that remember accesses, for eviction and OBJECT IDLETIME / FREQ.
 //!
-//! Recency: seconds since the epoch, modulo 2^24 (194 days). Frequency: 16 bits of minutes when the count was last
-//! decayed and an 8-bit logarithmic count, as Redis has it. Which one it is, the keyspace knows. The bits
-//! differ from replica to replica and never decide what an edit does.
+//! Recency: seconds since the epoch, modulo 2^24 (194 days). Frequency: 16 bits of minutes when the
+//! count was last decayed and an 8-bit logarithmic count, as Redis has it. Which one it is, the
+//! keyspace knows. The bits differ from replica to replica and never decide what an edit does.
 
 use super::item::RawItem;
 use crate::limits::{FREQUENCY_DECAY_MINUTES, FREQUENCY_LOG_FACTOR};
@@ -13,14 +13,15 @@ const FREQUENCY_START: u8 = 5;
 
 const CLOCK_MASK: u64 = 0xff_ffff;
 
-/// An access clock that is up to so much ahead of ours is of a time when the wall clock was ahead, not half a year old.
+/// An access clock that is up to so much ahead of ours is of a time when the wall clock was ahead,
+/// not half a year old.
 const AHEAD_SECONDS_MAX: u64 = 24 * 3600;
 
 /// The same for the 45 days of the frequency's clock.
 const AHEAD_MINUTES_MAX: u16 = 24 * 60;
 
-/// Longest idle time that can be given to an item, half of the clock's range: what is longer is taken for this, and as
-/// much time again passes before the clock has wrapped.
+/// Longest idle time that can be given to an item, half of the clock's range: what is longer is
+/// taken for this, and as much time again passes before the clock has wrapped.
 const IDLE_SECONDS_MAX: u64 = CLOCK_MASK.div_ceil(2);
 
 /// What is remembered of accesses to items: the eviction policy decides.

@@ -1,9 +1,9 @@
 //! A bucket: one cache line with eight entries, each a hash tag beside an item's address.
 //!
-//! An entry's upper 16 bits are the tag, the rest is the address. Items are aligned to 8, and bit 0 tells
-//! whether the item has a deadline, so that sweeps for deadlines leave the others' memory alone.
-//! Entries fill from the front without gaps. When a ninth comes, the last one becomes a link to an
-//! overflow bucket; an overflow bucket always holds at least two entries.
+//! An entry's upper 16 bits are the tag, the rest is the address. Items are aligned to 8, and bit 0
+//! tells whether the item has a deadline, so that sweeps for deadlines leave the others' memory
+//! alone. Entries fill from the front without gaps. When a ninth comes, the last one becomes a link
+//! to an overflow bucket; an overflow bucket always holds at least two entries.
 #![allow(unsafe_code)] // Tagged pointers: half the memory of a pointer and a hash side by side.
 
 use super::item::RawItem;
@@ -122,7 +122,8 @@ impl Bucket {
         unsafe {
             let line = std::ptr::from_ref(self).cast::<__m128i>();
             let wanted = _mm_set1_epi16(tag as i16);
-            // The tag is the upper quarter of an entry, so a match shows in the sign of its upper half.
+            // The tag is the upper quarter of an entry, so a match shows in the sign of its upper
+            // half.
             let pair = |i| _mm_castsi128_ps(_mm_cmpeq_epi16(_mm_load_si128(line.add(i)), wanted));
             let low = _mm_movemask_ps(_mm_shuffle_ps::<0b11_01_11_01>(pair(0), pair(1)));
             let high = _mm_movemask_ps(_mm_shuffle_ps::<0b11_01_11_01>(pair(2), pair(3)));

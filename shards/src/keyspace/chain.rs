@@ -16,8 +16,8 @@ impl Chain {
     /// The chain that begins with this bucket.
     ///
     /// # Safety
-    /// `head` is an initialized bucket of a table, no overflow bucket, and stays so while the chain is in
-    /// use; nobody holds a reference into the chain while one of its methods changes it.
+    /// `head` is an initialized bucket of a table, no overflow bucket, and stays so while the chain
+    /// is in use; nobody holds a reference into the chain while one of its methods changes it.
     #[inline(always)]
     pub(super) unsafe fn new(head: NonNull<Bucket>) -> Chain {
         Chain { head }
@@ -78,13 +78,14 @@ impl Chain {
     pub(super) fn take(self, place: NonNull<Entry>, memory: &mut Memory) {
         let mut before = None;
         let mut bucket = self.head;
-        // SAFETY: initialized and alive, as are all buckets that follow; references last one statement.
+        // SAFETY: initialized and alive, as are all buckets that follow; references last one
+        // statement.
         while let Some(next) = unsafe { bucket.as_ref() }.next() {
             before = Some(bucket);
             bucket = next;
         }
-        // SAFETY: as above; `place` lies in one of the chain's buckets, and no reference is held across
-        // the write to it.
+        // SAFETY: as above; `place` lies in one of the chain's buckets, and no reference is held
+        // across the write to it.
         unsafe {
             let last_index = bucket.as_ref().filled() - 1;
             let last = bucket.cast::<Entry>().add(last_index);
@@ -119,11 +120,13 @@ impl Chain {
     pub(super) fn move_overflow(self, memory: &mut Memory) -> usize {
         let mut moved = 0;
         let mut bucket = self.head;
-        // SAFETY: initialized and alive, as are all buckets that follow; references last one statement.
+        // SAFETY: initialized and alive, as are all buckets that follow; references last one
+        // statement.
         while let Some(mut next) = unsafe { bucket.as_ref() }.next() {
             if memory.is_leaving(next.cast()) {
                 let copy = Bucket::allocate(memory);
-                // SAFETY: as above; the copy takes the place of the one whose only link is replaced.
+                // SAFETY: as above; the copy takes the place of the one whose only link is
+                // replaced.
                 unsafe {
                     copy.copy_from_nonoverlapping(next, 1);
                     bucket.as_mut().entries[LAST] = Entry::link(copy);

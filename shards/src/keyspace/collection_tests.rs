@@ -1,4 +1,5 @@
-//! Collections among other items: random changes under cuts, compaction and expiry against a plain map.
+//! Collections among other items: random changes under cuts, compaction and expiry against a plain
+//! map.
 
 use super::model::{Bench, Chance};
 use super::*;
@@ -170,8 +171,8 @@ fn change_stream(edit: &mut Edit<'_>, chance: &mut Chance, key: &Key<'_>, elemen
     }
 }
 
-/// Cuts, freeing and compaction go on at all times; what a cut gives is the moment when it began, and in the end all
-/// memory is free.
+/// Cuts, freeing and compaction go on at all times; what a cut gives is the moment when it began,
+/// and in the end all memory is free.
 #[test]
 fn cuts_see_their_moment_and_all_memory_returns() {
     for seed in 0..if cfg!(miri) { 1 } else { 6 } {
@@ -416,7 +417,8 @@ fn renaming_moves_trees() {
     assert_eq!(place(&bench, &longer), before);
     assert!(bench.edit().set_deadline(&longer, Some(Deadline(i64::MAX))));
     assert_eq!(place(&bench, &longer), before);
-    // A cut needs both: the list as it was under its old name, and under its new one. They share what does not change.
+    // A cut needs both: the list as it was under its old name, and under its new one. They share
+    // what does not change.
     assert!(bench.keyspace.begin_cut());
     assert!(bench.edit().rename(&longer, DatabaseIndex(3), &k));
     assert_eq!(place(&bench, &k), before);

@@ -1,9 +1,11 @@
 //! Moves items out of sparse slabs, so that memory freed by one size of items serves another.
 //!
-//! When much of the slabs in use is free, the sparsest are chosen and all tables walked once, a bounded number of buckets at a
-//! time; each item that lies in a chosen slab is copied elsewhere, and its entries in table and ordered index follow. Arrays and overflow buckets move as well. Whether an
-//! item has to move is told by its address, so the others are not touched. Items that no table holds (a cut keeps them, or they
-//! are being freed) stay; their slabs serve again when the walk is over.
+//! When much of the slabs in use is free, the sparsest are chosen and all tables walked once, a
+//! bounded number of buckets at a time; each item that lies in a chosen slab is copied elsewhere,
+//! and its entries in table and ordered index follow. Arrays and overflow buckets move as well.
+//! Whether an item has to move is told by its address, so the others are not touched. Items that no
+//! table holds (a cut keeps them, or they are being freed) stay; their slabs serve again when the
+//! walk is over.
 //!
 //! Nothing that a reader sees changes: not the account, not the marks of a cut, not the digest.
 
@@ -28,8 +30,9 @@ pub(super) struct Compaction {
 }
 
 impl Keyspace {
-    /// Makes items lie closer together if much memory can be saved by it. To be called at each tick. `budget` bounds what is
-    /// done at once: a bucket counts 1, a move 4. Cost: 20 to 50 ns for 1; next to nothing when there is nothing to save.
+    /// Makes items lie closer together if much memory can be saved by it. To be called at each
+    /// tick. `budget` bounds what is done at once: a bucket counts 1, a move 4. Cost: 20 to 50
+    /// ns for 1; next to nothing when there is nothing to save.
     pub fn compact_some(&mut self, budget: usize) {
         if !self.compaction.walks {
             if self.compaction.wait > 0 {

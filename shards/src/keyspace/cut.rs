@@ -1,13 +1,15 @@
-//! A point-in-time cut: every item as it was when the cut began, while writing goes on. No fork, no copy.
+//! A point-in-time cut: every item as it was when the cut began, while writing goes on. No fork, no
+//! copy.
 //!
-//! Each item has a mark bit. While no cut is on, all bits are equal; beginning a cut flips what the bit
-//! means, so that all items are unmarked without touching one. The cut walks the tables in order, hands
-//! out unmarked items and marks them; items made meanwhile are born marked. An edit that is about to change or
-//! remove an unmarked item leaves the old allocation to the cut, which hands it out in its next step. A
-//! cleared database is walked in its detached tables; exchanged databases keep the numbers they had.
+//! Each item has a mark bit. While no cut is on, all bits are equal; beginning a cut flips what the
+//! bit means, so that all items are unmarked without touching one. The cut walks the tables in
+//! order, hands out unmarked items and marks them; items made meanwhile are born marked. An edit
+//! that is about to change or remove an unmarked item leaves the old allocation to the cut, which
+//! hands it out in its next step. A cleared database is walked in its detached tables; exchanged
+//! databases keep the numbers they had.
 //!
-//! A large item is handed out in pieces: whoever takes one says where the next begins. Between two of them it stays
-//! unmarked, so that an edit leaves this state of it, too, to the cut.
+//! A large item is handed out in pieces: whoever takes one says where the next begins. Between two
+//! of them it stays unmarked, so that an edit leaves this state of it, too, to the cut.
 
 use super::Keyspace;
 use super::bucket::BUCKET_WIDTH;
@@ -21,8 +23,8 @@ use crate::ids::DatabaseIndex;
 use crate::limits::{CUT_PIECE_BUCKETS, DATABASE_COUNT};
 use crate::slot::SLOT_COUNT;
 
-/// Takes an item of a cut from a place in its value on, 0 at first. Returns the place to go on at, when the item was
-/// not taken to its end.
+/// Takes an item of a cut from a place in its value on, 0 at first. Returns the place to go on at,
+/// when the item was not taken to its end.
 pub type TakeItem<'t> = dyn FnMut(DatabaseIndex, Item<'_>, u64) -> Option<u64> + 't;
 
 /// Where the items are that a database had when the cut began.
@@ -141,8 +143,9 @@ impl Cut {
 }
 
 impl Keyspace {
-    /// Begins a cut: the items of this moment will be handed out by [`Keyspace::cut_step`]. False when one
-    /// is on already, or the last one was aborted and [`Keyspace::free_some`] is not through with it.
+    /// Begins a cut: the items of this moment will be handed out by [`Keyspace::cut_step`]. False
+    /// when one is on already, or the last one was aborted and [`Keyspace::free_some`] is not
+    /// through with it.
     #[must_use]
     pub fn begin_cut(&mut self) -> bool {
         if self.cut.is_some() {
@@ -159,10 +162,10 @@ impl Keyspace {
     }
 
     /// Hands out the next items of the cut: of those that edits have displaced so far as many as
-    /// `bucket_budget` buckets hold, and those of about `bucket_budget` buckets. Each item of the moment
-    /// when the cut began comes once, with the number that its database had then. Returns whether that
-    /// was the last. What edits displace between two steps is kept in memory: at worst, if no step
-    /// ever comes, all that was there when the cut began.
+    /// `bucket_budget` buckets hold, and those of about `bucket_budget` buckets. Each item of the
+    /// moment when the cut began comes once, with the number that its database had then.
+    /// Returns whether that was the last. What edits displace between two steps is kept in
+    /// memory: at worst, if no step ever comes, all that was there when the cut began.
     pub fn cut_step(&mut self, bucket_budget: usize, out: &mut TakeItem<'_>) -> bool {
         self.cut_displaced(bucket_budget.max(1) * BUCKET_WIDTH, out);
         let Some(mut cut) = self.cut.take_if(|cut| !cut.aborted) else { return true };
@@ -173,8 +176,8 @@ impl Keyspace {
         finished
     }
 
-    /// Hands out up to `item_budget` of the items that edits have displaced, which until then take memory twice.
-    /// Cost: a copy and a free each, of what was just in use.
+    /// Hands out up to `item_budget` of the items that edits have displaced, which until then take
+    /// memory twice. Cost: a copy and a free each, of what was just in use.
     pub fn cut_displaced(&mut self, item_budget: usize, out: &mut TakeItem<'_>) {
         let Some(cut) = &mut self.cut else { return };
         let mut left = item_budget;

@@ -113,7 +113,8 @@ impl Database {
         }
     }
 
-    /// The slot that holds the item of this rank, counting slot by slot all items or those with deadlines.
+    /// The slot that holds the item of this rank, counting slot by slot all items or those with
+    /// deadlines.
     pub(super) fn slot_of_rank(&self, mut rank: u64, expiring: bool) -> Option<usize> {
         let slots = if expiring { &self.expiring_slots } else { &self.used_slots };
         let row = self.row.as_ref()?;
@@ -156,8 +157,8 @@ impl Database {
         }
     }
 
-    /// Puts another item in the place of one with the same key, which may be the same allocation, and may still be in the
-    /// making: when its fields end is noted when it is made.
+    /// Puts another item in the place of one with the same key, which may be the same allocation,
+    /// and may still be in the making: when its fields end is noted when it is made.
     #[inline]
     pub(super) fn replace(
         &mut self,

@@ -1,7 +1,7 @@
 //! Digests of what a keyspace holds, independent of the order in which it came there.
 //!
-//! Each item is hashed to 160 bits, and the hashes are added: equal items, equal digest. Replicas at one index
-//! agree, whatever their seeds, their tables' sizes and their access clocks.
+//! Each item is hashed to 160 bits, and the hashes are added: equal items, equal digest. Replicas
+//! at one index agree, whatever their seeds, their tables' sizes and their access clocks.
 
 use super::item::{Item, RawItem};
 use super::lend;
@@ -12,7 +12,8 @@ use crate::value::{Part, ValueType};
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 use std::ops::ControlFlow;
 
-/// One independent hash per lane of the digest; fixed for ever, as digests of different builds are compared.
+/// One independent hash per lane of the digest; fixed for ever, as digests of different builds are
+/// compared.
 static LANES: [RapidSecrets; 3] = [
     RapidSecrets::seed(0x64696731),
     RapidSecrets::seed(0x64696732),
@@ -66,8 +67,8 @@ fn deadline_number(item: &Item<'_>) -> u64 {
     item.deadline().map_or(i64::MIN, |deadline| deadline.0) as u64
 }
 
-/// The sum of the hashes of a collection's elements, those of a list with their places, beside its type.
-/// In which order the others lie is no part of it.
+/// The sum of the hashes of a collection's elements, those of a list with their places, beside its
+/// type. In which order the others lie is no part of it.
 fn of_collection(item: &Item<'_>, value: Value<'_>) -> [u8; 24] {
     let mut sum = Sum::default();
     let value_type = item.shape().value_type() as u64;
@@ -135,15 +136,16 @@ fn add_database(sum: &mut Sum, keyspace: &Keyspace, database: DatabaseIndex) {
 }
 
 impl Keyspace {
-    /// Digest of all keys, values and deadlines of one database, expired items that are not deleted yet included.
-    /// Cost: reads everything.
+    /// Digest of all keys, values and deadlines of one database, expired items that are not deleted
+    /// yet included. Cost: reads everything.
     pub fn digest(&self, database: DatabaseIndex) -> [u8; 20] {
         let mut sum = Sum::default();
         add_database(&mut sum, self, database);
         sum.bytes()
     }
 
-    /// Digest of all databases: what clients can see. Digests of shards add up to the digest of the whole.
+    /// Digest of all databases: what clients can see. Digests of shards add up to the digest of the
+    /// whole.
     pub fn digest_items(&self) -> [u8; 20] {
         self.sum_of_items().bytes()
     }
@@ -156,8 +158,8 @@ impl Keyspace {
         sum
     }
 
-    /// Digest of all databases, of the transactions that are under way, of requests that are remembered and of the libraries.
-    /// Digests of shards add up to the digest of the whole.
+    /// Digest of all databases, of the transactions that are under way, of requests that are
+    /// remembered and of the libraries. Digests of shards add up to the digest of the whole.
     pub fn digest_all(&self) -> [u8; 20] {
         let mut sum = self.sum_of_items();
         if !self.ledger.is_empty() {

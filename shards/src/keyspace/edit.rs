@@ -1,7 +1,8 @@
 //! Changing a database at one time.
 //!
-//! Every function meets an item past its deadline by removing it first: what an edit does depends on its
-//! own time, not on when the sweep came by. Changes in place happen only to items that no cut waits for.
+//! Every function meets an item past its deadline by removing it first: what an edit does depends
+//! on its own time, not on when the sweep came by. Changes in place happen only to items that no
+//! cut waits for.
 
 use super::access;
 use super::bucket::Entry;
@@ -52,7 +53,8 @@ impl Edit<'_> {
         self.keyspace.limits = limits;
     }
 
-    /// Changes the libraries of functions. False: the change was judged by another state, and nothing is done.
+    /// Changes the libraries of functions. False: the change was judged by another state, and
+    /// nothing is done.
     pub fn change_libraries(&mut self, change: &LibraryChange) -> bool {
         let changed = self.keyspace.libraries.change(change);
         self.keyspace.libraries_changed |= changed;
@@ -69,7 +71,8 @@ impl Edit<'_> {
         self.keyspace.remember(stamp, reply);
     }
 
-    /// Has the operation under way changed a key, and does somebody want to know? Cost: one comparison.
+    /// Has the operation under way changed a key, and does somebody want to know? Cost: one
+    /// comparison.
     #[inline(always)]
     pub fn has_changes(&self) -> bool {
         self.keyspace.feed().has_changes()
@@ -155,10 +158,11 @@ impl Edit<'_> {
         self.keyspace.watches.changed(self.database, key.bytes());
     }
 
-    /// The bytes of a string, resized to `length` (cut, or filled with zeros), for writing in place; a
-    /// missing key is created without deadline. `None` when the key holds another type.
-    /// Cost: no allocation while the length stays within its size class, else one and a copy; as
-    /// classes of the raw form are a fifth apart, appending byte by byte copies each byte about five times.
+    /// The bytes of a string, resized to `length` (cut, or filled with zeros), for writing in
+    /// place; a missing key is created without deadline. `None` when the key holds another
+    /// type. Cost: no allocation while the length stays within its size class, else one and a
+    /// copy; as classes of the raw form are a fifth apart, appending byte by byte copies each
+    /// byte about five times.
     pub fn string_mut(
         &mut self,
         key: &Key<'_>,
@@ -170,7 +174,8 @@ impl Edit<'_> {
         Some(lend::borrow_value_mut(item))
     }
 
-    /// Gives a string that is there the raw form, as commands on its bits do although they change nothing else.
+    /// Gives a string that is there the raw form, as commands on its bits do although they change
+    /// nothing else.
     pub fn make_raw(&mut self, key: &Key<'_>) {
         let length = self.view().peek(key).and_then(|item| item.string()).map(<[u8]>::len);
         if let Some(length) = length {
@@ -215,7 +220,8 @@ impl Edit<'_> {
         true
     }
 
-    /// Removes an item that is past its deadline, which [`Edit::remove`] takes for absent. Was there one?
+    /// Removes an item that is past its deadline, which [`Edit::remove`] takes for absent. Was
+    /// there one?
     pub fn remove_expired(&mut self, key: &Key<'_>) -> bool {
         let count = self.view().count();
         self.find_live(key);
@@ -255,8 +261,9 @@ impl Edit<'_> {
         true
     }
 
-    /// Moves an item of any type with its deadline to another key, maybe in another database, replacing what
-    /// is there. Is there a source? Cost: what its own allocation holds is copied; pages are not.
+    /// Moves an item of any type with its deadline to another key, maybe in another database,
+    /// replacing what is there. Is there a source? Cost: what its own allocation holds is
+    /// copied; pages are not.
     pub fn rename(&mut self, from: &Key<'_>, database: DatabaseIndex, to: &Key<'_>) -> bool {
         let Some((place, source)) = self.find_live(from) else { return false };
         if database == self.database && from.bytes() == to.bytes() {
@@ -298,8 +305,8 @@ impl Edit<'_> {
         self.keyspace.watches.changed(self.database, key.bytes());
     }
 
-    /// An item with another frame and the value of this one. Pages go over to it, unless a cut waits for the old
-    /// item: then they are copied.
+    /// An item with another frame and the value of this one. Pages go over to it, unless a cut
+    /// waits for the old item: then they are copied.
     fn reframed(&mut self, old: RawItem, frame: &Frame, key: &[u8]) -> RawItem {
         let memory = &mut self.keyspace.memory;
         if old.mark() == self.keyspace.mark {
@@ -316,7 +323,8 @@ impl Edit<'_> {
         self.free_moved(old);
     }
 
-    /// Frees an item of which [`Edit::reframed`] has made another, or leaves it to the cut that waits for it.
+    /// Frees an item of which [`Edit::reframed`] has made another, or leaves it to the cut that
+    /// waits for it.
     fn free_moved(&mut self, old: RawItem) {
         if old.mark() == self.keyspace.mark {
             lend::free_item(old, &mut self.keyspace.memory);

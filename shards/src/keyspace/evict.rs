@@ -1,7 +1,7 @@
 //! Choosing what to evict when memory runs out.
 //!
-//! As Redis does it: a few items are sampled, the best of them enter a small pool of the best seen so far,
-//! and the best of the pool goes. The choice is the leader's; replicas apply its deletion.
+//! As Redis does it: a few items are sampled, the best of them enter a small pool of the best seen
+//! so far, and the best of the pool goes. The choice is the leader's; replicas apply its deletion.
 
 use super::access::AccessClock;
 use super::item::RawItem;
@@ -155,8 +155,8 @@ impl Keyspace {
         self.pool.samples = samples.max(1);
     }
 
-    /// The key that should go next by this policy; `None` when the policy or the items give none. A key
-    /// is not proposed again before it was sampled again.
+    /// The key that should go next by this policy; `None` when the policy or the items give none. A
+    /// key is not proposed again before it was sampled again.
     /// Cost: a walk over the slots' counts (about 1 us) and a cache miss per sample.
     pub fn eviction_candidate(
         &mut self,
@@ -274,8 +274,8 @@ mod tests {
     /// Items of which half are evicted.
     const COUNT: usize = if cfg!(miri) { 60 } else { 1000 };
 
-    /// Evicts half of the items; item `n` is the better to keep the higher `n` is. Returns how many percent of the
-    /// evicted were in the worse half.
+    /// Evicts half of the items; item `n` is the better to keep the higher `n` is. Returns how many
+    /// percent of the evicted were in the worse half.
     fn hits_percent(policy: EvictionPolicy) -> usize {
         let mut bench = Bench::new();
         bench.keyspace.set_access_clock(policy.access_clock());

@@ -1,8 +1,8 @@
 //! The sweep that finds items past their deadline.
 //!
-//! It goes round the tables that have deadlines, a bounded number of buckets at a time, and only reports: deletions
-//! are proposed by the leader and applied like any write. Items without a deadline are told apart by their
-//! entry in the bucket and not touched.
+//! It goes round the tables that have deadlines, a bounded number of buckets at a time, and only
+//! reports: deletions are proposed by the leader and applied like any write. Items without a
+//! deadline are told apart by their entry in the bucket and not touched.
 
 use super::item::Item;
 use super::lend;
@@ -42,9 +42,10 @@ pub struct Turned {
 }
 
 impl Edit<'_> {
-    /// Turns the shard's time back. Every item, of all databases, that has ended by the time of this edit is removed, and
-    /// every field, so that none can be there again; see [`crate::clock`].
-    /// Cost: a walk over all tables that have deadlines, about 10 ns per bucket and 15 ns per item with a deadline.
+    /// Turns the shard's time back. Every item, of all databases, that has ended by the time of
+    /// this edit is removed, and every field, so that none can be there again; see
+    /// [`crate::clock`]. Cost: a walk over all tables that have deadlines, about 10 ns per
+    /// bucket and 15 ns per item with a deadline.
     pub fn turn_back(&mut self, to_ms: i64) {
         let (from_ms, mut ended) = (self.now_ms, Vec::new());
         self.keyspace.sweep = SweepPosition::default();
@@ -83,14 +84,14 @@ impl Keyspace {
         self.turned.take()
     }
 
-    /// Milliseconds that the items of a database that have a deadline have left on average: a moving average
-    /// over those that the sweep came by; 0 before it did.
+    /// Milliseconds that the items of a database that have a deadline have left on average: a
+    /// moving average over those that the sweep came by; 0 before it did.
     pub fn average_ttl_ms(&self, database: DatabaseIndex) -> i64 {
         self.average_ttl_ms[usize::from(database.0)]
     }
 
-    /// Looks at up to `bucket_budget` buckets of tables that have deadlines, going on where the last call
-    /// stopped and going round once at most, and reports each item past its deadline.
+    /// Looks at up to `bucket_budget` buckets of tables that have deadlines, going on where the
+    /// last call stopped and going round once at most, and reports each item past its deadline.
     /// Cost: about 10 ns per bucket and 15 ns per item with a deadline.
     pub fn collect_expired(
         &mut self,

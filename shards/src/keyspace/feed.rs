@@ -1,8 +1,10 @@
-//! The feed of changes: which keys an operation has changed, and the events that its server makes of them.
+//! The feed of changes: which keys an operation has changed, and the events that its server makes
+//! of them.
 //!
-//! Changes are noted at the one place where watched keys are told too ([`super::watch`]), while somebody listens; nobody
-//! pays for a feed that is off. The server turns them into named events behind each operation, because only it knows what the
-//! command was; they wait here until the entry is applied.
+//! Changes are noted at the one place where watched keys are told too ([`super::watch`]), while
+//! somebody listens; nobody pays for a feed that is off. The server turns them into named events
+//! behind each operation, because only it knows what the command was; they wait here until the
+//! entry is applied.
 
 use super::{Key, Keyspace};
 use crate::ids::DatabaseIndex;

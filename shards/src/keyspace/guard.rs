@@ -1,9 +1,10 @@
 //! The one way to change a collection.
 //!
-//! A guard holds a key's collection, or an empty one that is nowhere yet. What changes it goes through
-//! [`Guard::own`]: the first change copies what a cut waits for, and is remembered. When the guard ends, the change
-//! is reported, once, and only if there was one; a collection that is empty then is gone, with its key; one that was
-//! nowhere and is not empty is put in. Deadline, marks, account and place in the table are its business alone.
+//! A guard holds a key's collection, or an empty one that is nowhere yet. What changes it goes
+//! through [`Guard::own`]: the first change copies what a cut waits for, and is remembered. When the guard ends, the change
+//! is reported, once, and only if there was one; a collection that is empty then is gone, with its
+//! key; one that was nowhere and is not empty is put in. Deadline, marks, account and place in the
+//! table are its business alone.
 
 use super::bucket::Entry;
 use super::item::{BODY_POINTER_BYTES, Frame, RawItem};
@@ -112,8 +113,8 @@ impl<'e> Edit<'e> {
 }
 
 impl Edit<'_> {
-    /// Sets a key to a collection that is filled before anybody sees it. A deadline that has passed removes the key.
-    /// Errors: those of `fill`; then the key is as it was.
+    /// Sets a key to a collection that is filled before anybody sees it. A deadline that has passed
+    /// removes the key. Errors: those of `fill`; then the key is as it was.
     pub(super) fn install(
         &mut self,
         key: &Key<'_>,
@@ -193,7 +194,8 @@ impl<'e, 'k> Guard<'e, 'k> {
         self.item = item;
     }
 
-    /// Gives an empty collection the form that it was written in, which it keeps while parts are added.
+    /// Gives an empty collection the form that it was written in, which it keeps while parts are
+    /// added.
     pub(super) fn keep_form(&mut self, form: Form) {
         self.limits = Limits::keeping(form);
         value::begin(self, self.item.shape().value_type(), form);
@@ -230,8 +232,8 @@ impl<'e, 'k> Guard<'e, 'k> {
         }
     }
 
-    /// Gives the part of the value that is in the item another length and form. What fits of the bytes stays; what is
-    /// new is zero.
+    /// Gives the part of the value that is in the item another length and form. What fits of the
+    /// bytes stays; what is new is zero.
     fn reshape(&mut self, length: usize, form: Form) {
         self.own();
         let old = self.item;

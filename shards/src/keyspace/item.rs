@@ -8,9 +8,10 @@
 //! key bytes, value bytes: a string, a small collection, or a pointer to the trees of a large one
 //! ```
 //!
-//! The allocation's size follows from the lengths and the form ([`item_size`]), so its capacity is known
-//! without being stored. The header changes under shared references (access clock, cut mark), therefore no
-//! reference to it is ever made: it is read and written through the pointer, by one thread.
+//! The allocation's size follows from the lengths and the form ([`item_size`]), so its capacity is
+//! known without being stored. The header changes under shared references (access clock, cut mark),
+//! therefore no reference to it is ever made: it is read and written through the pointer, by one
+//! thread.
 #![allow(unsafe_code)] // An item has no fixed shape: its fields are found by offset in one allocation.
 
 use super::memory::{Memory, item_size};
@@ -77,8 +78,8 @@ fn key_start(has_deadline: bool, key_length: usize, value_length: usize) -> usiz
         + if value_length >= LONG { 4 } else { 0 }
 }
 
-/// Pointer to an item's allocation. Whoever holds one knows that the item is alive: it is in a table, in
-/// lazy free or saved for a cut. Aligned to 8.
+/// Pointer to an item's allocation. Whoever holds one knows that the item is alive: it is in a
+/// table, in lazy free or saved for a cut. Aligned to 8.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct RawItem(NonNull<u8>);
 
@@ -89,7 +90,8 @@ impl RawItem {
     /// The item at `pointer`.
     ///
     /// # Safety
-    /// `pointer` came from [`RawItem::pointer`] of an item that lives as long as the result is used.
+    /// `pointer` came from [`RawItem::pointer`] of an item that lives as long as the result is
+    /// used.
     #[inline(always)]
     pub(super) unsafe fn from_pointer(pointer: NonNull<u8>) -> RawItem {
         RawItem(pointer)
@@ -129,8 +131,8 @@ impl RawItem {
     /// The item was made with this memory, and nobody uses it afterwards.
     #[inline]
     pub(super) unsafe fn free(self, memory: &mut Memory) {
-        // SAFETY: allocated with the size that follows from its frame, and every change in place keeps that
-        // size (`rewrite`, `resize`).
+        // SAFETY: allocated with the size that follows from its frame, and every change in place
+        // keeps that size (`rewrite`, `resize`).
         unsafe { memory.free_item(self.0, self.allocation_size()) }
     }
 
@@ -152,7 +154,8 @@ impl RawItem {
         copy
     }
 
-    /// Gives it a body of its own, where it has that of the item that it was copied from. Cost: a copy of all of it.
+    /// Gives it a body of its own, where it has that of the item that it was copied from. Cost: a
+    /// copy of all of it.
     fn copy_body(self, memory: &mut Memory) {
         if self.has_body() {
             // SAFETY: the item that this was copied from is alive, and nobody changes its body now.
@@ -173,7 +176,8 @@ impl RawItem {
         }
     }
 
-    /// Makes these its trees. It has the form of a tree, and room for a pointer; the body that it had is another's now.
+    /// Makes these its trees. It has the form of a tree, and room for a pointer; the body that it
+    /// had is another's now.
     pub(super) fn set_body(self, body: Box<Body>) {
         let frame = self.frame();
         assert!(self.has_body() && frame.value_length == BODY_POINTER_BYTES);
@@ -193,7 +197,8 @@ impl RawItem {
         unsafe { Box::from_raw(self.body().as_ptr()) }
     }
 
-    /// Gives it another key of the same length in place; false, and nothing done, when it has another length.
+    /// Gives it another key of the same length in place; false, and nothing done, when it has
+    /// another length.
     pub(super) fn rekey(self, frame: &Frame, key: &[u8]) -> bool {
         let old = self.frame();
         let fits = old.key_length == frame.key_length && old.key_start() == frame.key_start();
@@ -204,8 +209,8 @@ impl RawItem {
         fits
     }
 
-    /// Makes it another item of the same key in the same memory. The frame's allocation size must be
-    /// this one's.
+    /// Makes it another item of the same key in the same memory. The frame's allocation size must
+    /// be this one's.
     #[inline(always)]
     pub(super) fn rewrite(self, frame: &Frame, key: &[u8], value: &[u8]) {
         let old = self.frame();
@@ -218,8 +223,9 @@ impl RawItem {
         self.write_value(frame, 0, value);
     }
 
-    /// Changes the length of the value in place, filling with zeros. The frame has the same allocation size, the
-    /// same deadline and the same kind of lengths; false, and nothing done, when it has not.
+    /// Changes the length of the value in place, filling with zeros. The frame has the same
+    /// allocation size, the same deadline and the same kind of lengths; false, and nothing
+    /// done, when it has not.
     pub(super) fn resize(self, frame: &Frame) -> bool {
         let old = self.frame();
         if frame.allocation_size() != old.allocation_size() || frame.key_start() != old.key_start()
@@ -256,8 +262,8 @@ impl RawItem {
             header |= MARK_BIT;
         }
         let mut at = HEADER_SIZE;
-        // SAFETY: all offsets lie before `key_start`, inside the allocation; it is aligned to 8, the
-        // deadline is at 8, and the lengths that follow are at multiples of 4.
+        // SAFETY: all offsets lie before `key_start`, inside the allocation; it is aligned to 8,
+        // the deadline is at 8, and the lengths that follow are at multiples of 4.
         unsafe {
             let base = self.0.as_ptr();
             if let Some(deadline) = frame.deadline {
@@ -280,8 +286,8 @@ impl RawItem {
     #[inline(always)]
     fn write_value(self, frame: &Frame, from: usize, value: &[u8]) {
         assert!(from + value.len() <= frame.value_length);
-        // SAFETY: within the value of this allocation, as asserted; `value` is the caller's memory or
-        // another item's.
+        // SAFETY: within the value of this allocation, as asserted; `value` is the caller's memory
+        // or another item's.
         unsafe {
             let to = self.0.as_ptr().add(frame.key_start() + frame.key_length + from);
             std::ptr::copy_nonoverlapping(value.as_ptr(), to, value.len());
@@ -458,7 +464,8 @@ fn shape_of(header: u64) -> Shape {
     Shape::from_bits((header & TYPE_MASK) >> TYPE_SHIFT, header & FORM_MASK)
 }
 
-/// Equality for short strings without a call: by words, the last of which may overlap the one before.
+/// Equality for short strings without a call: by words, the last of which may overlap the one
+/// before.
 #[inline(always)]
 fn same_bytes(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() || a.len() < 8 || a.len() > 64 {

@@ -1,8 +1,8 @@
 //! What was cleared and is not freed yet.
 //!
-//! Clearing a database detaches its tables at once and frees them bit by bit, so that a turn stays short
-//! whatever the database held. So does removing or replacing a large value: its item comes here, and its leaves are
-//! freed some at a time.
+//! Clearing a database detaches its tables at once and frees them bit by bit, so that a turn stays
+//! short whatever the database held. So does removing or replacing a large value: its item comes
+//! here, and its leaves are freed some at a time.
 
 use super::database::{ROW_SIZE, Row};
 use super::item::RawItem;
@@ -42,7 +42,8 @@ impl LazyFree {
         self.orders.push_back(order);
     }
 
-    /// Frees an item that nobody uses any more: at once when that is one allocation, else bit by bit.
+    /// Frees an item that nobody uses any more: at once when that is one allocation, else bit by
+    /// bit.
     #[inline(always)]
     pub(super) fn free_item(&mut self, item: RawItem, memory: &mut Memory) {
         if item.has_body() {

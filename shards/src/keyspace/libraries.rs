@@ -1,7 +1,9 @@
-//! Texts by name that a shard keeps for the server beside its items: libraries of functions. What they mean the engine does not know.
+//! Texts by name that a shard keeps for the server beside its items: libraries of functions. What
+//! they mean the engine does not know.
 //!
-//! They are part of the shard's state: changed by its log alone, in its snapshots, in its digest. Who changes them says
-//! which state they have judged, so that of two changes judged by the same one only the first takes effect.
+//! They are part of the shard's state: changed by its log alone, in its snapshots, in its digest.
+//! Who changes them says which state they have judged, so that of two changes judged by the same
+//! one only the first takes effect.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

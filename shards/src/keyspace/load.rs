@@ -6,8 +6,8 @@ use crate::rdb::{EncodedValue, Fault, Piece};
 use crate::value::Form;
 
 impl Edit<'_> {
-    /// Sets a key to a value, whatever was there, in the form that the limits give it. A deadline that has passed removes
-    /// the key.
+    /// Sets a key to a value, whatever was there, in the form that the limits give it. A deadline
+    /// that has passed removes the key.
     /// Errors: a duplicate among the elements; then the key is as it was.
     pub fn restore(
         &mut self,
@@ -23,9 +23,10 @@ impl Edit<'_> {
         self.install(key, shape, expiry, |guard| value.each(&mut |part| guard.push(part)))
     }
 
-    /// Sets a key to a value of this type and form, or goes on with one whose first piece was set before. A deadline
-    /// that has passed removes it.
-    /// Errors: a duplicate among the elements, a piece of something else; then the key is as it was.
+    /// Sets a key to a value of this type and form, or goes on with one whose first piece was set
+    /// before. A deadline that has passed removes it.
+    /// Errors: a duplicate among the elements, a piece of something else; then the key is as it
+    /// was.
     pub fn load(
         &mut self,
         key: &Key<'_>,

@@ -1,8 +1,8 @@
 //! Keys and their items: one table per slot and database.
 //!
-//! All reading goes through [`View`], all changing through [`Edit`]; both are bound to a database and a
-//! time, so that an item past its deadline is absent to both. Everything here is deterministic: what an
-//! edit does depends on the items, its arguments and its time alone.
+//! All reading goes through [`View`], all changing through [`Edit`]; both are bound to a database
+//! and a time, so that an item past its deadline is absent to both. Everything here is
+//! deterministic: what an edit does depends on the items, its arguments and its time alone.
 
 mod access;
 mod bucket;
@@ -177,7 +177,8 @@ impl<'a> Key<'a> {
 /// How OBJECT ENCODING and in-place growth treat a string.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StringForm {
-    /// As SET makes it: `int` when it is the canonical text of a 64-bit integer, else `embstr` up to 44 bytes, else `raw`.
+    /// As SET makes it: `int` when it is the canonical text of a 64-bit integer, else `embstr` up
+    /// to 44 bytes, else `raw`.
     #[default]
     Automatic,
     /// Never `int`: what INCRBYFLOAT leaves.
@@ -218,7 +219,8 @@ struct Lookups {
 /// One shard's items, all databases.
 pub struct Keyspace {
     hasher: KeyHasher,
-    /// Places members within large collections. Not the keys' own, so that a key says nothing of a member's place.
+    /// Places members within large collections. Not the keys' own, so that a key says nothing of a
+    /// member's place.
     member_hasher: KeyHasher,
     databases: Box<[Database]>,
     /// Items, tables, and the account of both and of indexes.
@@ -247,7 +249,8 @@ pub struct Keyspace {
     unswept: sweep::Unswept,
     /// What the entry under way has declared and not served.
     serving: Served,
-    /// Milliseconds that items with a deadline have left on average, by database, as the sweep sees them.
+    /// Milliseconds that items with a deadline have left on average, by database, as the sweep
+    /// sees them.
     average_ttl_ms: [i64; DATABASE_COUNT],
     /// Time was turned back, and nobody has asked yet.
     turned: Option<Turned>,
@@ -308,7 +311,8 @@ impl Keyspace {
         &self.remembered
     }
 
-    /// A stamped request was done, and answered this if that is known. By an entry alone, on all replicas alike.
+    /// A stamped request was done, and answered this if that is known. By an entry alone, on all
+    /// replicas alike.
     pub fn remember(&mut self, stamp: Stamp, reply: Option<&[u8]>) {
         self.remembered.note(stamp, reply);
     }
@@ -362,8 +366,8 @@ impl Keyspace {
         Edit { keyspace: self, database, now_ms }
     }
 
-    /// What is remembered of accesses from now on. Bits written under the other clock are misread until
-    /// the next access to their item, as in Redis.
+    /// What is remembered of accesses from now on. Bits written under the other clock are misread
+    /// until the next access to their item, as in Redis.
     pub fn set_access_clock(&mut self, clock: AccessClock) {
         self.accesses.clock = clock;
     }
@@ -405,8 +409,8 @@ impl Keyspace {
         numbers.filter(|&database| self.count(database) > 0)
     }
 
-    /// Frees about `bucket_budget` buckets of what was cleared, and clears up after an aborted cut. Is there
-    /// more to do? To be called each turn while it says so.
+    /// Frees about `bucket_budget` buckets of what was cleared, and clears up after an aborted cut.
+    /// Is there more to do? To be called each turn while it says so.
     pub fn free_some(&mut self, bucket_budget: usize) -> bool {
         let more = self.lazy_free.free_some(bucket_budget, &mut self.memory);
         let cut = self.walk_aborted_cut(bucket_budget);
@@ -414,8 +418,9 @@ impl Keyspace {
         more || cut || swept
     }
 
-    /// Gives the physical memory of up to so many slabs (64 KiB each) that hold nothing back to the kernel, and
-    /// brings [`Spare::of_process`] up to date. Is there more to give back? To be called now and then.
+    /// Gives the physical memory of up to so many slabs (64 KiB each) that hold nothing back to the
+    /// kernel, and brings [`Spare::of_process`] up to date. Is there more to give back? To be
+    /// called now and then.
     pub fn tend_memory(&mut self, slab_budget: usize) -> bool {
         self.memory.tend(slab_budget)
     }
@@ -444,7 +449,8 @@ impl Keyspace {
         }
     }
 
-    /// Fourth stage, of a member of a collection: the way to it, to be gone beside others. Reads table, bucket and item.
+    /// Fourth stage, of a member of a collection: the way to it, to be gone beside others. Reads
+    /// table, bucket and item.
     pub fn spot_of(
         &self,
         database: DatabaseIndex,
@@ -507,8 +513,8 @@ mod tests {
     use super::model::Bench;
     use super::*;
 
-    /// The promise of at most 48 bytes for a key of 16 and a value of 8, at every size of the whole. The process
-    /// needs the rest for what is not accounted here.
+    /// The promise of at most 48 bytes for a key of 16 and a value of 8, at every size of the
+    /// whole. The process needs the rest for what is not accounted here.
     #[test]
     fn memory_per_key_is_bounded() {
         let mut bench = Bench::new();

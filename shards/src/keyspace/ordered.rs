@@ -1,8 +1,8 @@
 //! The index of a database's keys in bytewise order, for paging through KEYS.
 //!
-//! Exists only once it was asked for, is kept up to date from then on, and goes when nobody asks for long. It
-//! is a row of sorted chunks that hold pointers to the items, not their keys. It is no part of the
-//! replicated state, but a function of it, so that even a view may build it.
+//! Exists only once it was asked for, is kept up to date from then on, and goes when nobody asks
+//! for long. It is a row of sorted chunks that hold pointers to the items, not their keys. It is no
+//! part of the replicated state, but a function of it, so that even a view may build it.
 
 use super::item::{Item, RawItem};
 use super::lend;

@@ -27,7 +27,8 @@ impl Shape {
         self.bits().1 as u8
     }
 
-    /// The shape of a type and what [`Shape::form_byte`] gave; `None` for a form that the type has not.
+    /// The shape of a type and what [`Shape::form_byte`] gave; `None` for a form that the type has
+    /// not.
     pub(crate) fn read(value_type: ValueType, form: u8) -> Option<Shape> {
         let known = match value_type {
             ValueType::String | ValueType::Set => 0..=2,

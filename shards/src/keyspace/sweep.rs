@@ -28,7 +28,8 @@ impl Keyspace {
         self.unswept = all.into_iter().map(|(at, key)| (swapped(at), key)).collect();
     }
 
-    /// Sweeps some leaves. Is there more? What is swept is to be seen by nobody, so neither a cut nor a watch is concerned.
+    /// Sweeps some leaves. Is there more? What is swept is to be seen by nobody, so neither a cut
+    /// nor a watch is concerned.
     pub(super) fn sweep_some(&mut self) -> bool {
         let Some((database, key)) = self.unswept.pop_first() else { return false };
         let hashed = Key::new(&key, self.hasher.hash(&key));

@@ -1,13 +1,13 @@
 //! The table of one slot in one database.
 //!
-//! An array of buckets in the order of the hash: bucket `i` of `n` holds the positions (top 48 bits of the hash)
-//! from `i/n` to `(i+1)/n` of their range. Any `n` will do, and the order of positions survives every
-//! change of `n`; scans, sweeps and cuts are therefore just positions.
+//! An array of buckets in the order of the hash: bucket `i` of `n` holds the positions (top 48 bits
+//! of the hash) from `i/n` to `(i+1)/n` of their range. Any `n` will do, and the order of positions
+//! survives every change of `n`; scans, sweeps and cuts are therefore just positions.
 //!
-//! A resize builds a second array and moves the old one's buckets in order. A small table is moved at
-//! once, a larger one a few buckets per write; below the frontier (`moved` buckets of the old array) the
-//! new array holds, above it the old one. The new array's memory is initialized as the frontier
-//! reaches it, so that no step is long, whatever the size.
+//! A resize builds a second array and moves the old one's buckets in order. A small table is moved
+//! at once, a larger one a few buckets per write; below the frontier (`moved` buckets of the old
+//! array) the new array holds, above it the old one. The new array's memory is initialized as the
+//! frontier reaches it, so that no step is long, whatever the size.
 #![allow(unsafe_code)] // Raw arrays: half-initialized while a resize is on, entries shared with readers.
 
 use super::KeyHasher;
@@ -26,8 +26,8 @@ pub(super) const POSITION_END: u64 = 1 << 48;
 /// How far ahead of a move items are fetched into the cache, in buckets.
 const PREFETCH_DISTANCE: usize = 4;
 
-/// Items of one slot in one database. One cache line. Its arrays and items are freed by those who hold the memory
-/// they are from, not when it is dropped.
+/// Items of one slot in one database. One cache line. Its arrays and items are freed by those who
+/// hold the memory they are from, not when it is dropped.
 #[repr(align(64))]
 pub(super) struct Table {
     /// The array that new items go to; null when the table is empty.
@@ -189,8 +189,8 @@ impl Table {
         }
     }
 
-    /// Takes all items out of the chain that a position falls into, and returns the first position after
-    /// it. For tables that are being freed: the counts are not kept.
+    /// Takes all items out of the chain that a position falls into, and returns the first position
+    /// after it. For tables that are being freed: the counts are not kept.
     pub(super) fn drain_at(
         &mut self,
         position: u64,
@@ -202,15 +202,15 @@ impl Table {
         next
     }
 
-    /// Moves the array out of a slab that is to be left, unless a resize will do so anyway. Returns how many buckets
-    /// it has if it was moved.
+    /// Moves the array out of a slab that is to be left, unless a resize will do so anyway. Returns
+    /// how many buckets it has if it was moved.
     pub(super) fn move_array(&mut self, memory: &mut Memory) -> usize {
         let array = NonNull::new(self.buckets).filter(|array| memory.is_leaving(array.cast()));
         let Some(array) = array.filter(|_| self.old.is_null()) else { return 0 };
         let count = self.bucket_count as usize;
         let copy = memory.allocate_buckets(count);
-        // SAFETY: both have room for so many buckets, and without a resize all of the old one are initialized. Nothing
-        // but the table points to them.
+        // SAFETY: both have room for so many buckets, and without a resize all of the old one are
+        // initialized. Nothing but the table points to them.
         unsafe {
             copy.copy_from_nonoverlapping(array, count);
             memory.free_buckets(array, count);
@@ -269,7 +269,8 @@ impl Table {
         Some(unsafe { array.add(index_of(position, self.bucket_count as usize)) })
     }
 
-    /// Starts to move everything into an array of `count` buckets; a small table is done with at once.
+    /// Starts to move everything into an array of `count` buckets; a small table is done with at
+    /// once.
     fn resize(&mut self, count: usize, hasher: &KeyHasher, memory: &mut Memory) {
         debug_assert!(self.old.is_null());
         self.old = self.buckets;
@@ -324,7 +325,8 @@ impl Table {
             let hash = hasher.place(unsafe { item.borrow() }.key());
             let to = index_of(position_of(hash), count);
             debug_assert!(to <= last);
-            // SAFETY: the new array is initialized up to `last`, and no other reference into it is held.
+            // SAFETY: the new array is initialized up to `last`, and no other reference into it is
+            // held.
             let chain = unsafe { Chain::new(NonNull::new_unchecked(buckets.add(to))) };
             chain.push(entry, memory);
         });
@@ -391,7 +393,8 @@ mod tests {
         }
     }
 
-    /// Fills and empties one table; every item is found at every moment, and walks by position meet all.
+    /// Fills and empties one table; every item is found at every moment, and walks by position meet
+    /// all.
     fn check(count: usize) {
         let hasher = KeyHasher::new(count as u64);
         let mut memory = Memory::default();

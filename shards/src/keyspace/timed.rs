@@ -1,7 +1,7 @@
 //! Which keys of a database hold hashes with fields that end, and when the first of them does.
 //!
-//! Kept where items go in and out of tables, so that it is exact; it is no part of the state, for it follows from the
-//! items. A database without such hashes has none of it but two empty maps.
+//! Kept where items go in and out of tables, so that it is exact; it is no part of the state, for
+//! it follows from the items. A database without such hashes has none of it but two empty maps.
 
 use super::item::RawItem;
 use super::lend;
@@ -49,8 +49,8 @@ impl TimedKeys {
 }
 
 impl Keyspace {
-    /// Reports up to so many hashes that have fields past their deadline, those with the earliest first, and how many such
-    /// fields each has.
+    /// Reports up to so many hashes that have fields past their deadline, those with the earliest
+    /// first, and how many such fields each has.
     pub fn collect_ended_fields(
         &self,
         now_ms: i64,

@@ -33,12 +33,13 @@ pub struct View<'a> {
 pub struct ScanPosition {
     /// The slot to go on with.
     pub slot: usize,
-    /// Lower bound of the top 48 bits of the hash. Where a scan is interrupted it is a multiple of [`SCAN_UNIT`].
+    /// Lower bound of the top 48 bits of the hash. Where a scan is interrupted it is a multiple of
+    /// [`SCAN_UNIT`].
     pub hash: u64,
 }
 
-/// Positions of a hash that are one to a cursor: with ten bits of the slot it has 48 bits, which clients may keep in
-/// doubles.
+/// Positions of a hash that are one to a cursor: with ten bits of the slot it has 48 bits, which
+/// clients may keep in doubles.
 pub const SCAN_UNIT: u64 = 1 << 10;
 
 impl<'a> View<'a> {
@@ -73,7 +74,8 @@ impl<'a> View<'a> {
         Some(lend::borrow_item(item))
     }
 
-    /// Fetches what lookups of these keys will need into the cache. Cost: the misses of all of them overlap.
+    /// Fetches what lookups of these keys will need into the cache. Cost: the misses of all of them
+    /// overlap.
     #[inline]
     pub fn prefetch(&self, keys: impl Iterator<Item = KeyHash> + Clone) {
         keys.clone().for_each(|key| self.keyspace.prefetch_table(self.database, key));
@@ -113,8 +115,8 @@ impl<'a> View<'a> {
         View { counts: true, ..*self }
     }
 
-    /// The same without some keys, for what looks at all of them: [`View::count`], [`View::random`], [`View::scan`],
-    /// [`View::ordered`]. A lookup finds them still.
+    /// The same without some keys, for what looks at all of them: [`View::count`],
+    /// [`View::random`], [`View::scan`], [`View::ordered`]. A lookup finds them still.
     pub fn without(&self, hidden: &'a Hidden<'a>) -> View<'a> {
         View { hidden: Some(hidden), ..*self }
     }
@@ -129,7 +131,8 @@ impl<'a> View<'a> {
     }
 
     /// Count of keys, those past their deadline but not yet deleted included (as Redis' DBSIZE).
-    /// Cost: none, but a walk over all keys when some are left out, those past their deadline then too.
+    /// Cost: none, but a walk over all keys when some are left out, those past their deadline then
+    /// too.
     pub fn count(&self) -> u64 {
         if self.hidden.is_none() {
             return self.database_ref().count;
@@ -224,10 +227,10 @@ impl<'a> View<'a> {
     }
 
     /// Visits items from `from` on, in (slot, hash) order, whole buckets at a time, until at least
-    /// `count` were visited or [`SCAN_BUCKETS_PER_ITEM`] times as many buckets looked at. Returns where to
-    /// go on, or `None` at the end of this shard's last slot.
-    /// Every item present from the first call to the last is visited at least once, whatever grows or
-    /// shrinks in between. Expired items are not visited.
+    /// `count` were visited or [`SCAN_BUCKETS_PER_ITEM`] times as many buckets looked at. Returns
+    /// where to go on, or `None` at the end of this shard's last slot.
+    /// Every item present from the first call to the last is visited at least once, whatever grows
+    /// or shrinks in between. Expired items are not visited.
     pub fn scan(
         &self,
         from: ScanPosition,

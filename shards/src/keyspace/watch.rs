@@ -1,10 +1,10 @@
-//! Keys that transactions watch, and a version of each that grows with every change; keys that commands wait for, and
-//! which of them changed.
+//! Keys that transactions watch, and a version of each that grows with every change; keys that
+//! commands wait for, and which of them changed.
 //!
 //! The same place notes changes for the feed ([`super::feed`]).
 //!
-//! A key past its deadline counts as absent: that it expires is a change, that an expired item is deleted later
-//! is none. While nobody watches, a change costs one predictable branch.
+//! A key past its deadline counts as absent: that it expires is a change, that an expired item is
+//! deleted later is none. While nobody watches, a change costs one predictable branch.
 
 use super::feed::{Feed, What};
 use super::lend;
@@ -154,7 +154,8 @@ impl Keyspace {
         watches.look(database, key.bytes(), expired).expect("it is watched")
     }
 
-    /// Takes over the watches of the keyspace whose place this one takes. Every watched key counts as changed.
+    /// Takes over the watches of the keyspace whose place this one takes. Every watched key counts
+    /// as changed.
     pub fn take_watches(&mut self, from: &mut Keyspace) {
         self.watches = std::mem::take(&mut from.watches);
         self.forget_events();
@@ -189,7 +190,8 @@ impl Keyspace {
         }
     }
 
-    /// A command waits for a key: its changes are listed, until [`Keyspace::stop_awaiting`] was called as often.
+    /// A command waits for a key: its changes are listed, until [`Keyspace::stop_awaiting`] was
+    /// called as often.
     pub fn start_awaiting(&mut self, database: DatabaseIndex, key: &[u8]) {
         let watches = &mut self.watches;
         let keys = &mut watches.keys[database.0 as usize];
@@ -212,8 +214,8 @@ impl Keyspace {
         }
     }
 
-    /// A command that only reads waits for a key: it is told of every change, until [`Keyspace::stop_reading`] was called as
-    /// often.
+    /// A command that only reads waits for a key: it is told of every change, until
+    /// [`Keyspace::stop_reading`] was called as often.
     pub fn start_reading(&mut self, database: DatabaseIndex, key: &[u8]) {
         self.start_awaiting(database, key);
         let watched = self.watches.keys[database.0 as usize].get_mut(key);
@@ -233,7 +235,8 @@ impl Keyspace {
         !self.watches.fresh.is_empty()
     }
 
-    /// The keys that changed while commands waited to read them, in order, since this was called before.
+    /// The keys that changed while commands waited to read them, in order, since this was called
+    /// before.
     pub fn take_keys_to_read(&mut self) -> Vec<(DatabaseIndex, Box<[u8]>)> {
         std::mem::take(&mut self.watches.fresh)
     }
@@ -255,8 +258,8 @@ impl Keyspace {
         std::mem::take(&mut watches.changed)
     }
 
-    /// The version of a watched key at this time: another one than before when it has changed, expired
-    /// or been deleted since. `None` when nobody watches it.
+    /// The version of a watched key at this time: another one than before when it has changed,
+    /// expired or been deleted since. `None` when nobody watches it.
     pub fn watch_version(
         &mut self,
         database: DatabaseIndex,
@@ -267,8 +270,9 @@ impl Keyspace {
         self.watches.look(database, key.bytes(), expired)
     }
 
-    /// All items of some databases are about to go or to be exchanged: their watched keys that have items in one
-    /// of them change. With one database alone, a key that had expired when it was watched stays as it was.
+    /// All items of some databases are about to go or to be exchanged: their watched keys that have
+    /// items in one of them change. With one database alone, a key that had expired when it was
+    /// watched stays as it was.
     pub(super) fn watched_databases_change(&mut self, databases: &[DatabaseIndex], now_ms: i64) {
         if self.watches.count == 0 {
             return;

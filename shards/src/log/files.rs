@@ -1,7 +1,7 @@
 //! Names of the log's files, and the work on whole files that is done aside of the writes.
 //!
-//! `00000000000000000007.log` is segment 7. `.new` is a segment in the making and worth nothing. `.free` was a
-//! segment once and waits to become another one.
+//! `00000000000000000007.log` is segment 7. `.new` is a segment in the making and worth nothing.
+//! `.free` was a segment once and waits to become another one.
 
 use super::format::{HEADER_BYTES, SegmentHeader};
 use crate::disk::{Disk, DiskResult};
@@ -41,8 +41,8 @@ pub(super) fn classify(name: &str) -> Option<FileKind> {
     }
 }
 
-/// One piece of work on whole files. The group has at most one out at a time; the driver runs it where blocking is
-/// allowed and reports the result with its number.
+/// One piece of work on whole files. The group has at most one out at a time; the driver runs it
+/// where blocking is allowed and reports the result with its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileAction {
     /// Number to report it by.

@@ -1,7 +1,8 @@
 //! Bytes of a segment: header, records, parts. `docs/formats.md` shows them with an example.
 //!
-//! A segment is a header block and then records, each from the start of a block on, padded with zeros to the
-//! next. A record is what one write wrote: it is valid as a whole or not at all. All numbers are little endian.
+//! A segment is a header block and then records, each from the start of a block on, padded with
+//! zeros to the next. A record is what one write wrote: it is valid as a whole or not at all. All
+//! numbers are little endian.
 
 use super::{AlignedBuffer, LogIdentity};
 use crate::ids::{ClusterId, NodeId, ShardId};
@@ -18,8 +19,8 @@ pub const RECORD_HEADER_BYTES: usize = 64;
 pub const PART_HEADER_BYTES: usize = 8;
 /// Bytes of an entry part's payload before the entry's data.
 pub const ENTRY_HEADER_BYTES: usize = 24;
-/// No index, term or count of records gets this large (a million a second take 146,000 years). Greater ones make
-/// no sense, and refusing them keeps every sum from overflowing.
+/// No index, term or count of records gets this large (a million a second take 146,000 years).
+/// Greater ones make no sense, and refusing them keeps every sum from overflowing.
 pub(super) const NUMBER_MAX: u64 = 1 << 62;
 /// Payload of a state part.
 pub(super) const STATE_BYTES: usize = 40;
@@ -39,8 +40,9 @@ pub struct SegmentHeader {
     pub identity: LogIdentity,
     /// Position in the chain of segments; never used twice.
     pub sequence: u64,
-    /// Random bits that every live record of the segment repeats. What is left from an earlier use of the
-    /// file has other bits, and a client, who does not know them, cannot put a record into a value.
+    /// Random bits that every live record of the segment repeats. What is left from an earlier use
+    /// of the file has other bits, and a client, who does not know them, cannot put a record
+    /// into a value.
     pub salt: u64,
     /// Records begin at multiples of this.
     pub block_bytes: u32,
@@ -128,7 +130,8 @@ pub struct RecordHeader {
     pub parts: u32,
 }
 
-/// Completes a record that begins with [`RECORD_HEADER_BYTES`] placeholder bytes: fills in header and checksum.
+/// Completes a record that begins with [`RECORD_HEADER_BYTES`] placeholder bytes: fills in header
+/// and checksum.
 pub(super) fn seal_record(record: &mut [u8], header: &RecordHeader) {
     let length = u32::try_from(record.len()).expect("a record is bounded far below 4 GiB");
     record[4..8].copy_from_slice(&length.to_le_bytes());
@@ -157,8 +160,9 @@ pub enum RecordFault {
     Damaged,
 }
 
-/// Reads the record at the start of `bytes`, which reach to the end of the segment. Returns its header and
-/// its parts; the record takes [`RECORD_HEADER_BYTES`] + parts.len() bytes, padded to a block.
+/// Reads the record at the start of `bytes`, which reach to the end of the segment. Returns its
+/// header and its parts; the record takes [`RECORD_HEADER_BYTES`] + parts.len() bytes, padded to a
+/// block.
 pub fn read_record(bytes: &[u8], salt: u64) -> Result<(RecordHeader, &[u8]), RecordFault> {
     if bytes.len() < RECORD_HEADER_BYTES || u64_at(bytes, 8) != salt {
         return Err(RecordFault::NotLive);
@@ -207,7 +211,8 @@ pub struct StatePart {
 pub enum Part<'a> {
     /// Raft's hard state.
     State(StatePart),
-    /// An entry, or a fragment of a large one. An index that is there already replaces it and drops all later ones.
+    /// An entry, or a fragment of a large one. An index that is there already replaces it and drops
+    /// all later ones.
     Entry {
         /// raft-rs' entry type.
         entry_type: u8,
@@ -302,8 +307,8 @@ impl PartWriter<'_> {
     }
 }
 
-/// Takes the first part off `bytes`. `None` when they make no sense, which a checksum that fits rules out
-/// for records of this version.
+/// Takes the first part off `bytes`. `None` when they make no sense, which a checksum that fits
+/// rules out for records of this version.
 pub fn read_part<'a>(bytes: &mut &'a [u8]) -> Option<Part<'a>> {
     let head = bytes.get(..PART_HEADER_BYTES)?;
     let length = u32_at(head, 4) as usize;

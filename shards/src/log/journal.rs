@@ -1,12 +1,15 @@
-//! One journal for the logs of a core: what the turn wants written in many logs is durable by one write.
+//! One journal for the logs of a core: what the turn wants written in many logs is durable by one
+//! write.
 //!
-//! The one idea: a frame repeats the records of one turn and says where each belongs. When it is on the disk, the records are
-//! durable, and may wait in memory until many are written to their segment in one piece ([`Layout::Packed`]), through the page cache,
-//! without a sync of their own. A start writes what frames hold to its places ([`super::redo`]) before any log is read; so recovery
-//! knows nothing of the journal.
+//! The one idea: a frame repeats the records of one turn and says where each belongs. When it is on
+//! the disk, the records are durable, and may wait in memory until many are written to their
+//! segment in one piece ([`Layout::Packed`]), through the page cache, without a sync of their own.
+//! A start writes what frames hold to its places ([`super::redo`]) before any log is read; so
+//! recovery knows nothing of the journal.
 //!
-//! A journal has two files of a fixed size. One takes frames; when it is full, the other takes its place, the segments that the
-//! full one stands for are synced, and a new header with a new salt makes all its frames void at once.
+//! A journal has two files of a fixed size. One takes frames; when it is full, the other takes its
+//! place, the segments that the full one stands for are synced, and a new header with a new salt
+//! makes all its frames void at once.
 //!
 //! Records that find no room in it are written to their segments and synced there.
 
@@ -91,8 +94,8 @@ pub struct JournalWork {
 }
 
 impl JournalWork {
-    /// Makes the file, or makes it empty. A file that an earlier start has left is used again: its frames were redone. Doing it
-    /// again after a failure is fine.
+    /// Makes the file, or makes it empty. A file that an earlier start has left is used again: its
+    /// frames were redone. Doing it again after a failure is fine.
     pub fn run(&self, disk: &dyn Disk) -> DiskResult<()> {
         let there = disk.list()?.into_iter().find(|file| file.name == self.name);
         if there.as_ref().is_some_and(|file| file.bytes == self.header.bytes) {
@@ -159,7 +162,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// A journal of two files of so many bytes, none of which is there yet. Draw `seed` anew for every start.
+    /// A journal of two files of so many bytes, none of which is there yet. Draw `seed` anew for
+    /// every start.
     pub fn new(cluster: ClusterId, node: NodeId, core: u16, bytes: u64, seed: u64) -> Journal {
         assert!(bytes.is_multiple_of(JOURNAL_BLOCK_BYTES as u64));
         let place = || Place {
@@ -174,7 +178,8 @@ impl Journal {
         Journal { cluster, node, core, bytes, places, active: 0, chance: Random::new(seed) }
     }
 
-    /// How many of these writes go into a frame of so many bytes, one at least, and bytes of that frame.
+    /// How many of these writes go into a frame of so many bytes, one at least, and bytes of that
+    /// frame.
     pub fn fitting<'a>(
         writes: impl Iterator<Item = &'a LogWrite>,
         bytes_max: usize,
@@ -217,7 +222,8 @@ impl Journal {
         place.state == State::Ready && place.offset + bytes as u64 <= self.bytes
     }
 
-    /// Builds a frame of these writes in `buffer`, which is empty. [`Journal::make_room`] has found room for it.
+    /// Builds a frame of these writes in `buffer`, which is empty. [`Journal::make_room`] has found
+    /// room for it.
     pub fn build<'a>(
         &mut self,
         writes: impl Iterator<Item = (ShardId, &'a LogWrite)>,
@@ -265,7 +271,8 @@ impl Journal {
         ticket
     }
 
-    /// A frame is durable. Frames may end in any order, and none waits for another: a start does all that it finds.
+    /// A frame is durable. Frames may end in any order, and none waits for another: a start does
+    /// all that it finds.
     pub fn written(&mut self, ticket: FrameTicket) {
         let place = &mut self.places[ticket.place];
         let at = (ticket.number - place.durable - 1) as usize;
@@ -290,7 +297,8 @@ impl Journal {
         })
     }
 
-    /// The next piece of work on its files. What the frames of a full one repeat must have been written to its segments before.
+    /// The next piece of work on its files. What the frames of a full one repeat must have been
+    /// written to its segments before.
     pub fn take_work(&mut self) -> Option<JournalWork> {
         let place = self.place_to_work_on()?;
         let holds_frames = self.places[place].state == State::Full;

@@ -1,4 +1,5 @@
-//! Where entries lie in the log, sparsely, and reading them back for a follower that lags far behind.
+//! Where entries lie in the log, sparsely, and reading them back for a follower that lags far
+//! behind.
 
 use std::collections::VecDeque;
 
@@ -12,7 +13,8 @@ use super::run::{Runs, places_behind};
 use crate::disk::{Disk, DiskError};
 use crate::limits::{LOG_MARK_BYTES, LOG_RECORD_BYTES_MAX};
 
-/// The entry `index` begins in the record at `offset` of segment `sequence`, and is the first one that does.
+/// The entry `index` begins in the record at `offset` of segment `sequence`, and is the first one
+/// that does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark {
     index: u64,
@@ -20,8 +22,8 @@ struct Mark {
     offset: u64,
 }
 
-/// Marks in the order of both index and place. What lies between two marks' places and has an index at or
-/// above the later mark's was truncated.
+/// Marks in the order of both index and place. What lies between two marks' places and has an index
+/// at or above the later mark's was truncated.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Marks {
     marks: VecDeque<Mark>,
@@ -36,7 +38,8 @@ pub(super) struct PartialEntry {
 }
 
 impl PartialEntry {
-    /// Takes the next fragment. `None` when there is nothing that it continues; `Some(true)` when it is the last.
+    /// Takes the next fragment. `None` when there is nothing that it continues; `Some(true)` when
+    /// it is the last.
     pub(super) fn take(pending: &mut Option<PartialEntry>, part: &Part<'_>) -> Option<bool> {
         let Part::Entry { entry_type, term, index, total, offset, data } = part else {
             return None;
@@ -98,8 +101,8 @@ pub enum ReadBackError {
 }
 
 impl Marks {
-    /// Notes that the entry `index` begins in this record and is the first one that does. Indexes that are not
-    /// greater than noted ones truncate.
+    /// Notes that the entry `index` begins in this record and is the first one that does. Indexes
+    /// that are not greater than noted ones truncate.
     pub(super) fn push(&mut self, index: u64, sequence: u64, offset: u64) {
         let mut truncated = false;
         while self.marks.back().is_some_and(|mark| mark.index >= index) {
@@ -135,8 +138,8 @@ impl Marks {
         self.marks.front().map(|mark| mark.index)
     }
 
-    /// Reads entries from `low` up to and without `high`, at least one, else up to about `bytes_max`. They must be
-    /// durable. Cost: two reads per record, blocking.
+    /// Reads entries from `low` up to and without `high`, at least one, else up to about
+    /// `bytes_max`. They must be durable. Cost: two reads per record, blocking.
     pub(super) fn read(
         &self,
         (disk, runs): (&dyn Disk, &Runs),

@@ -1,20 +1,22 @@
 //! The log of one shard: a chain of preallocated, recycled segments.
 //!
-//! The one idea: what one write writes is one record, valid as a whole or not at all, and each record says up to
-//! which record everything was durable when it was built. So a record that cannot be read is a torn tail when
-//! nothing after it vouches for it, and damage, which is refused, when something does.
+//! The one idea: what one write writes is one record, valid as a whole or not at all, and each
+//! record says up to which record everything was durable when it was built. So a record that cannot
+//! be read is a torn tail when nothing after it vouches for it, and damage, which is refused, when
+//! something does.
 //!
-//! - [`Log`] is the writing side: it takes entries and hard states, packs whatever has gathered into one aligned
-//!   write, hands writes out and learns when they are durable, in any order.
+//! - [`Log`] is the writing side: it takes entries and hard states, packs whatever has gathered
+//!   into one aligned write, hands writes out and learns when they are durable, in any order.
 //! - [`recover`] reads the chain at start and returns a [`RecoveredLog`].
-//! - [`FileAction`] is work on whole files (prepare the next segment, give one back) that the driver does
-//!   aside, blocking, in the order given.
+//! - [`FileAction`] is work on whole files (prepare the next segment, give one back) that the
+//!   driver does aside, blocking, in the order given.
 //!
-//! - [`Journal`] makes the writes of many logs durable by one, and [`redo`] brings them to their places at start. A log knows
-//!   nothing of it.
+//! - [`Journal`] makes the writes of many logs durable by one, and [`redo`] brings them to their
+//!   places at start. A log knows nothing of it.
 //!
-//! A write goes over a part of a file that was written before (zeros, or an earlier use of the file): no metadata
-//! changes, so one O_DIRECT|O_DSYNC write is one trip to the disk. Several may be in flight.
+//! A write goes over a part of a file that was written before (zeros, or an earlier use of the
+//! file): no metadata changes, so one O_DIRECT|O_DSYNC write is one trip to the disk. Several may
+//! be in flight.
 //!
 //! Not here: Raft, when to compact, any I/O of the running log.
 
@@ -70,8 +72,8 @@ pub struct LogIdentity {
 pub enum SyncPolicy {
     /// A write that is reported is on the disk and survives a loss of power.
     Always,
-    /// A write that is reported is with the operating system; it survives the end of the process only. What a
-    /// later sync has put on the disk is reported apart, by `synced`.
+    /// A write that is reported is with the operating system; it survives the end of the process
+    /// only. What a later sync has put on the disk is reported apart, by `synced`.
     Lazy,
 }
 
@@ -80,7 +82,8 @@ pub enum SyncPolicy {
 pub struct LogOptions {
     /// Whose log it is.
     pub identity: LogIdentity,
-    /// Writes begin and end at multiples of this: the logical block size of the device, at least 512.
+    /// Writes begin and end at multiples of this: the logical block size of the device, at least
+    /// 512.
     pub block_bytes: usize,
     /// Size of new segments; a multiple of the block size.
     pub segment_bytes: u64,

@@ -1,9 +1,10 @@
 //! Reading the log at start.
 //!
-//! Records are read in the order of their numbers. Where the chain breaks, everything behind the break is searched for
-//! valid records. One of them that was built after the missing record was durable proves a loss: the log is
-//! refused. Otherwise the break is the end: writes were in flight when the node stopped, nobody was told
-//! of them, and what is left of them is wiped out so that it cannot come back behind new records.
+//! Records are read in the order of their numbers. Where the chain breaks, everything behind the
+//! break is searched for valid records. One of them that was built after the missing record was
+//! durable proves a loss: the log is refused. Otherwise the break is the end: writes were in flight
+//! when the node stopped, nobody was told of them, and what is left of them is wiped out so that it
+//! cannot come back behind new records.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -45,7 +46,8 @@ pub struct Cut {
     pub offset: u64,
     /// What was found there.
     pub found: &'static str,
-    /// Bytes of records that began there or behind it in this segment, by their own heads, and were dropped.
+    /// Bytes of records that began there or behind it in this segment, by their own heads, and
+    /// were dropped.
     pub dropped_bytes: u64,
     /// Valid records among them, and in later segments, that nobody was told of.
     pub dropped_records: usize,
@@ -84,9 +86,9 @@ impl RecoveredLog {
     }
 }
 
-/// Reads the log in a directory, blocking. Entries up to `keep_after` (the snapshot's index) are checked and not
-/// kept. `seed` gives new segments their salts: draw it anew for every start. `progress` is told bytes read and in all.
-/// An empty directory gives an empty log.
+/// Reads the log in a directory, blocking. Entries up to `keep_after` (the snapshot's index) are
+/// checked and not kept. `seed` gives new segments their salts: draw it anew for every start.
+/// `progress` is told bytes read and in all. An empty directory gives an empty log.
 pub fn recover(
     disk: Arc<dyn Disk>,
     options: LogOptions,
@@ -377,7 +379,8 @@ fn record_places(from: u64, segment: &[u8]) -> impl Iterator<Item = usize> + use
     (from as usize..segment.len().saturating_sub(RECORD_HEADER_BYTES - 1)).step_by(RECORD_ALIGNMENT)
 }
 
-/// Bytes that a record takes by its own head, which may be damaged: those of the head at least, and no more than there are.
+/// Bytes that a record takes by its own head, which may be damaged: those of the head at least, and
+/// no more than there are.
 fn claimed_bytes(bytes: &[u8]) -> u64 {
     let claimed = bytes.first_chunk().map_or(0, super::format::record_length) as usize;
     claimed.clamp(RECORD_HEADER_BYTES, bytes.len()) as u64
@@ -393,7 +396,8 @@ fn judge(
 ) -> Result<Option<Cut>, RecoverError> {
     let file = format!("{}/{}", disk.place(), segment_file_name(header.sequence));
     let first_behind = witnesses.iter().map(|witness| witness.number).min();
-    // When not one record could be read, the missing one is at least the one before the first that can.
+    // When not one record could be read, the missing one is at least the one before the first that
+    // can.
     let missing = next_record.or(first_behind.map(|number| number.saturating_sub(1))).unwrap_or(1);
     let strongest = witnesses.iter().max_by_key(|witness| witness.synced);
     if let Some(witness) = strongest.filter(|witness| witness.synced >= missing) {
@@ -436,8 +440,8 @@ fn finish(
     cut: Option<Cut>,
 ) -> RecoveredLog {
     let offset = match segments.last() {
-        // Written with another block size: leave it as it is. Another size of segments is no reason to make a new one, for
-        // which there may be no room.
+        // Written with another block size: leave it as it is. Another size of segments is no reason
+        // to make a new one, for which there may be no room.
         Some((header, ..)) if header.block_bytes as usize != options.block_bytes => {
             header.segment_bytes
         }

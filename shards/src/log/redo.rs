@@ -1,7 +1,8 @@
 //! What the journals of a node hold is written to its places, at start, before any log is read.
 //!
-//! Every valid frame is done, whichever others are missing: what it repeats was handed out as one write, and each log judges by
-//! itself what it finds. A frame that was durable once and cannot be read is a loss, and refused.
+//! Every valid frame is done, whichever others are missing: what it repeats was handed out as one
+//! write, and each log judges by itself what it finds. A frame that was durable once and cannot be
+//! read is a loss, and refused.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,10 +34,11 @@ pub struct Redone {
 /// Opens the log's directory of a shard; `None` when the shard is not there.
 pub type LogDisks<'a> = dyn FnMut(ShardId) -> DiskResult<Option<Arc<dyn Disk>>> + 'a;
 
-/// Writes what the journals in a directory hold to the segments that it belongs to, and empties the journals: their files
-/// stay, because on a full disk the logs would take their room. Those of cores that are no more, from `cores` on, are removed.
-/// Draw `seed` anew for every start. Being interrupted and done again is fine.
-/// Errors: a journal is damaged or of another node. Nothing was changed then.
+/// Writes what the journals in a directory hold to the segments that it belongs to, and empties the
+/// journals: their files stay, because on a full disk the logs would take their room. Those of
+/// cores that are no more, from `cores` on, are removed. Draw `seed` anew for every start. Being
+/// interrupted and done again is fine. Errors: a journal is damaged or of another node. Nothing was
+/// changed then.
 pub fn redo(
     journals: &dyn Disk,
     (cluster, node): (ClusterId, NodeId),
@@ -98,7 +100,8 @@ struct JournalFile {
     bytes: Vec<u8>,
     /// Where its valid frames are, and their numbers.
     frames: Vec<(usize, u64)>,
-    /// What frames say of this and of other files: by salt, how many of the first frames are durable, and which frame says so.
+    /// What frames say of this and of other files: by salt, how many of the first frames are
+    /// durable, and which frame says so.
     durable: Vec<(u64, u64, u64)>,
 }
 

@@ -26,8 +26,8 @@ pub(super) struct Replay {
     pub(super) entries: VecDeque<Entry>,
     pub(super) marks: Marks,
     pub(super) founding: Option<Founding>,
-    /// A large entry whose fragments are being gathered, with what its record says of the entry before it and
-    /// where that record is.
+    /// A large entry whose fragments are being gathered, with what its record says of the entry
+    /// before it and where that record is.
     partial: Option<PartialEntry>,
     partial_begin: Begin,
     /// For every truncation: the segment that it happened in and the last index that was left.
@@ -61,8 +61,8 @@ impl Replay {
         }
     }
 
-    /// Takes the next record, which lies at this segment and offset. Returns the index of the last entry that begins
-    /// in it, or what is wrong with it.
+    /// Takes the next record, which lies at this segment and offset. Returns the index of the last
+    /// entry that begins in it, or what is wrong with it.
     pub(super) fn record(
         &mut self,
         header: &RecordHeader,

@@ -1,8 +1,10 @@
-//! Records that lie close together: what a journal makes durable needs no block of its own in the segment.
+//! Records that lie close together: what a journal makes durable needs no block of its own in the
+//! segment.
 //!
-//! The one idea: records that a journal has made durable gather in memory and are written to their segment in one piece, a run,
-//! which begins and ends with a block. So no block is written twice, and what is written durably by itself never shares one with
-//! what is not. Until it is written a run is a part of the log that reads are served from.
+//! The one idea: records that a journal has made durable gather in memory and are written to their
+//! segment in one piece, a run, which begins and ends with a block. So no block is written twice,
+//! and what is written durably by itself never shares one with what is not. Until it is written a
+//! run is a part of the log that reads are served from.
 
 use std::collections::VecDeque;
 
@@ -50,7 +52,8 @@ impl Runs {
         there + bytes <= LOG_RUN_BYTES_MAX
     }
 
-    /// Puts a record, which belongs at this place, behind the others. Returns where the next one may begin.
+    /// Puts a record, which belongs at this place, behind the others. Returns where the next one
+    /// may begin.
     pub(super) fn push(&mut self, sequence: u64, offset: u64, record: &[u8]) -> u64 {
         let spare = &mut self.spare;
         let run = self.open.get_or_insert_with(|| {

@@ -1,4 +1,5 @@
-//! Segments ahead of need: one spare is always ready or in the making, compacted files are used again.
+//! Segments ahead of need: one spare is always ready or in the making, compacted files are used
+//! again.
 
 use std::collections::VecDeque;
 
@@ -60,8 +61,8 @@ impl Space {
         self.spare.take()
     }
 
-    /// Queues that a segment is taken away, before any segment is made: its room may be what is missing. Once there will be a
-    /// file to make a segment of, the rest can wait.
+    /// Queues that a segment is taken away, before any segment is made: its room may be what is
+    /// missing. Once there will be a file to make a segment of, the rest can wait.
     pub(super) fn release(&mut self, sequence: u64, reusable: bool, sync: Vec<String>) {
         let is_kept = |work: &&FileWork| matches!(work, FileWork::Release { keep: Some(_), .. });
         let kept = self.free.len() + self.work.iter().filter(is_kept).count();

@@ -1,11 +1,12 @@
 //! The writing side of the log: parts go in, aligned writes come out, durability comes back.
 //!
-//! The one idea: parts (entries, hard states, resets) wait in one queue in the order in which they must become
-//! durable; whatever waits when a write may start becomes one record. Parts are counted, so "is it
-//! durable" is one comparison.
+//! The one idea: parts (entries, hard states, resets) wait in one queue in the order in which they
+//! must become durable; whatever waits when a write may start becomes one record. Parts are
+//! counted, so "is it durable" is one comparison.
 //!
-//! Invariants: `durable <= built <= appended` (parts); records are numbered without gaps in the order of their
-//! places; a segment is handed to release only when everything that makes it unneeded is durable.
+//! Invariants: `durable <= built <= appended` (parts); records are numbered without gaps in the
+//! order of their places; a segment is handed to release only when everything that makes it
+//! unneeded is durable.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -56,7 +57,8 @@ impl LogWrite {
     }
 }
 
-/// The room at the end of the last segment that is for what makes the data smaller, when the disk is full.
+/// The room at the end of the last segment that is for what makes the data smaller, when the disk
+/// is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reserve {
     /// Leave it.
@@ -181,8 +183,8 @@ impl Log {
         self.disk.place()
     }
 
-    /// Queues entries, the first of which follows an entry of term `previous_term`. An index that is in the
-    /// log already replaces what is there. Cost: no copy of the data.
+    /// Queues entries, the first of which follows an entry of term `previous_term`. An index that
+    /// is in the log already replaces what is there. Cost: no copy of the data.
     pub fn append(&mut self, entries: &[Entry], mut previous_term: u64) {
         for entry in entries {
             let next_term = entry.term;
@@ -241,14 +243,16 @@ impl Log {
         self.layout = layout;
     }
 
-    /// Has the next record begin a block of its own, so that [`Log::take_run`] gives everything that is packed.
+    /// Has the next record begin a block of its own, so that [`Log::take_run`] gives everything
+    /// that is packed.
     pub fn close_run(&mut self) {
         if let Some(end) = self.runs.close(self.options.block_bytes) {
             self.offset = end;
         }
     }
 
-    /// The next run that takes no more records. Write it to its segment before the log is read or built again.
+    /// The next run that takes no more records. Write it to its segment before the log is read or
+    /// built again.
     #[inline]
     pub fn take_run(&mut self) -> Option<LogRun> {
         self.runs.take_closed()
@@ -259,8 +263,8 @@ impl Log {
         self.runs.keep(buffer);
     }
 
-    /// Makes writes of what waits, as many as may be in flight. Cost: one copy and one checksum of the data;
-    /// no allocation once buffers have gone round.
+    /// Makes writes of what waits, as many as may be in flight. Cost: one copy and one checksum of
+    /// the data; no allocation once buffers have gone round.
     pub fn build(&mut self, writes: &mut Vec<LogWrite>) {
         while !self.pending.is_empty()
             && self.in_flight.len() < self.options.writes_in_flight_max
@@ -308,8 +312,8 @@ impl Log {
         self.synced_record = self.synced_record.max(ticket.0);
     }
 
-    /// Gives up segments whose entries all have an index up to `through`. Returns the index before the first entry
-    /// that is still there, when that changed.
+    /// Gives up segments whose entries all have an index up to `through`. Returns the index before
+    /// the first entry that is still there, when that changed.
     pub fn compact(&mut self, through: u64) -> Option<u64> {
         if self.durable_record < self.barrier_record {
             return None;
@@ -376,8 +380,8 @@ impl Log {
         (!self.fits(entry_bytes, reserve)).then_some(failure)
     }
 
-    /// Would an entry of this size have to wait for a segment that is being made? Whether there is room for it is known
-    /// when that is done.
+    /// Would an entry of this size have to wait for a segment that is being made? Whether there is
+    /// room for it is known when that is done.
     #[inline]
     pub fn awaits_room(&self, entry_bytes: usize) -> bool {
         self.space.is_awaited() && !self.fits(entry_bytes, Reserve::Kept)
@@ -427,7 +431,8 @@ impl Log {
         self.space.request(last + 1, &self.options);
     }
 
-    /// Makes sure that the front part can go into the last segment, opening the next one if need be.
+    /// Makes sure that the front part can go into the last segment, opening the next one if need
+    /// be.
     fn make_room(&mut self) -> bool {
         let front = self.pending.front().expect("the caller looked");
         let needed = RECORD_HEADER_BYTES + front.bytes() - self.fragment_offset;
@@ -499,7 +504,8 @@ impl Log {
         write
     }
 
-    /// Puts the front part into the record. `false` when there is none or it does not go in as a whole.
+    /// Puts the front part into the record. `false` when there is none or it does not go in as a
+    /// whole.
     fn put_front(&mut self, draft: &mut Draft<'_>) -> bool {
         let Some(part) = self.pending.pop_front() else { return false };
         let fits = part.bytes() <= draft.left();
@@ -535,7 +541,8 @@ impl Log {
         done
     }
 
-    /// Puts an entry, or as much of a large one as fits, into the record. `true` when nothing of it is left.
+    /// Puts an entry, or as much of a large one as fits, into the record. `true` when nothing of it
+    /// is left.
     fn put_entry(&mut self, draft: &mut Draft<'_>, entry: &Entry, previous_term: u64) -> bool {
         const HEADS: usize = PART_HEADER_BYTES + ENTRY_HEADER_BYTES;
         let offset = self.fragment_offset;
@@ -572,7 +579,8 @@ impl Log {
         whole
     }
 
-    /// Entries above `left` are dropped by this record. Until it is durable they may be needed again.
+    /// Entries above `left` are dropped by this record. Until it is durable they may be needed
+    /// again.
     fn drop_entries(&mut self, left: u64, record: u64) {
         self.barrier_record = record;
         for segment in &mut self.segments {

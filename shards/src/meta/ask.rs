@@ -9,13 +9,15 @@ use crate::ids::{DirectoryId, NodeId};
 pub struct Joiner {
     /// The node that it is already: the answer to an earlier join was lost.
     pub node: Option<NodeId>,
-    /// Another member that is known under the address that it names. If the joiner is the one that answers there, and the
-    /// member is silent, that one's directory is gone: it leaves when the joiner has joined. Else the joiner is refused.
+    /// Another member that is known under the address that it names. If the joiner is the one that
+    /// answers there, and the member is silent, that one's directory is gone: it leaves when
+    /// the joiner has joined. Else the joiner is refused.
     pub holder: Option<NodeId>,
 }
 
 impl MetaState {
-    /// Who is it that asks to join with this directory, and whose address does it name? Errors: it was removed.
+    /// Who is it that asks to join with this directory, and whose address does it name? Errors: it
+    /// was removed.
     pub fn find_joiner(&self, directory: DirectoryId, address: &str) -> Result<Joiner, Rejection> {
         let known = self.nodes.iter().find(|(_, node)| node.directory == directory);
         if known.is_some_and(|(_, node)| node.state == NodeState::Removed) {
@@ -27,14 +29,16 @@ impl MetaState {
         Ok(Joiner { node, holder })
     }
 
-    /// The entry by which a node says something else of itself than what is known; none when that is known, or the node does
-    /// not belong. To be asked whenever the state has changed: of two entries on their way the older may come last.
+    /// The entry by which a node says something else of itself than what is known; none when that
+    /// is known, or the node does not belong. To be asked whenever the state has changed: of
+    /// two entries on their way the older may come last.
     pub fn describe_anew(&self, node: NodeId, facts: &NodeFacts) -> Option<MetaEntry> {
         let known = self.nodes.get(&node).filter(|node| node.state != NodeState::Removed)?;
         (known.facts != *facts).then(|| MetaEntry::Describe { node, facts: facts.clone() })
     }
 
-    /// The entry that raises the feature level to what every node knows by now, if that is more than what is in use.
+    /// The entry that raises the feature level to what every node knows by now, if that is more
+    /// than what is in use.
     pub fn raise_level(&self) -> Option<MetaEntry> {
         let known = self.known_level();
         (known > self.level).then_some(MetaEntry::Level(known))

@@ -1,5 +1,6 @@
-//! Entries of the meta group's log; `docs/formats.md` has their bytes. A number is never given another meaning: what means
-//! something else gets another number, and one that is not known stops the replica that meets it.
+//! Entries of the meta group's log; `docs/formats.md` has their bytes. A number is never given
+//! another meaning: what means something else gets another number, and one that is not known stops
+//! the replica that meets it.
 
 use bytes::Bytes;
 

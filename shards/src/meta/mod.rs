@@ -1,4 +1,5 @@
-//! What the nodes of a cluster agree on: who they are, who shall have which replica, and what all of them can do.
+//! What the nodes of a cluster agree on: who they are, who shall have which replica, and what all
+//! of them can do.
 //!
 //! | part | where |
 //! |---|---|
@@ -10,12 +11,14 @@
 //! | a wish and what a group is to the group's next change | `steps.rs` |
 //! | who has a vote in the meta group itself | `voters.rs` |
 //!
-//! **Wishes, not facts.** Who votes in a shard is in that shard's log alone. The state says who *shall* have a replica; the
-//! shard's leader compares and changes its group step by step. So two stores never disagree, and a cluster whose meta
-//! group has no majority goes on serving: what waits are joins, removals and new wishes.
+//! **Wishes, not facts.** Who votes in a shard is in that shard's log alone. The state says who
+//! *shall* have a replica; the shard's leader compares and changes its group step by step. So two
+//! stores never disagree, and a cluster whose meta group has no majority goes on serving: what
+//! waits are joins, removals and new wishes.
 //!
-//! A node id belongs to one data directory and is never used twice. A replica has a generation, the index of the entry that
-//! wished it: one that has lost its log is wished anew and comes back as another member of its group.
+//! A node id belongs to one data directory and is never used twice. A replica has a generation, the
+//! index of the entry that wished it: one that has lost its log is wished anew and comes back as
+//! another member of its group.
 //!
 //! Not here: the Raft group that orders the entries, and who may propose which.
 

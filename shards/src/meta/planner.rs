@@ -1,9 +1,11 @@
-//! From nodes and shards to wishes: a pure function, asked by the meta group's leader after every change.
+//! From nodes and shards to wishes: a pure function, asked by the meta group's leader after every
+//! change.
 //!
-//! What is moved is as little as possible. In this order: replicas on nodes that are members stay; missing ones go where no
-//! other replica of the shard shares a zone, then where fewest replicas are, then to the smallest id; those that leave go
-//! against a replacement, or when there is nowhere to go; those on dead nodes only against a replacement: they may come
-//! back, and what they have is worth more than nothing; those that are too many go last; in the end a shard's replica
+//! What is moved is as little as possible. In this order: replicas on nodes that are members stay;
+//! missing ones go where no other replica of the shard shares a zone, then where fewest replicas
+//! are, then to the smallest id; those that leave go against a replacement, or when there is
+//! nowhere to go; those on dead nodes only against a replacement: they may come back, and what they
+//! have is worth more than nothing; those that are too many go last; in the end a shard's replica
 //! moves from a node with two more than another. One shard is changed by one replica at a time,
 //! so that each of its changes is small.
 
@@ -29,13 +31,14 @@ struct Plan<'a> {
 pub struct Absent<'a> {
     /// Unheard for so long that their replicas are wanted elsewhere.
     pub dead: &'a BTreeSet<NodeId>,
-    /// Those of the dead that never got a vote: joins that ended half-way. Their replicas are given up even if there is nowhere
-    /// else to go, since others wait for them; when they come back they get new ones.
+    /// Those of the dead that never got a vote: joins that ended half-way. Their replicas are
+    /// given up even if there is nowhere else to go, since others wait for them; when they
+    /// come back they get new ones.
     pub half_joined: &'a BTreeSet<NodeId>,
 }
 
-/// Wishes that bring the state nearer to what it shall be; none when it is there. `dead`: members that nobody has heard for so
-/// long that their replicas are wanted elsewhere.
+/// Wishes that bring the state nearer to what it shall be; none when it is there. `dead`: members
+/// that nobody has heard for so long that their replicas are wanted elsewhere.
 pub fn plan(state: &MetaState, dead: &BTreeSet<NodeId>) -> Vec<MetaEntry> {
     plan_without(state, Absent { dead, half_joined: &BTreeSet::new() })
 }
@@ -88,7 +91,8 @@ impl Plan<'_> {
         free.min_by_key(|node| (self.neighbours(*node, nodes), self.loads[node], *node))
     }
 
-    /// The replica to give up first: where another one is in the zone, then where most replicas are.
+    /// The replica to give up first: where another one is in the zone, then where most replicas
+    /// are.
     fn surplus(&self, nodes: &[NodeId]) -> Option<NodeId> {
         let used = nodes.iter().filter(|node| self.usable.contains(node)).copied();
         used.max_by_key(|node| (self.neighbours(*node, nodes), self.loads[node], *node))
@@ -159,7 +163,8 @@ impl Plan<'_> {
         None
     }
 
-    /// The node that shall lead all shards: the one that does, if it can; else one that has most of them.
+    /// The node that shall lead all shards: the one that does, if it can; else one that has most of
+    /// them.
     fn leader(&self, wishes: &BTreeMap<ShardId, Vec<NodeId>>) -> Option<NodeId> {
         let mut counts: BTreeMap<NodeId, (usize, usize)> = BTreeMap::new();
         for (id, shard) in &self.state.shards {

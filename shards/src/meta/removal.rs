@@ -1,4 +1,5 @@
-//! May a node be removed? Asked before anything is agreed on, when an operator wants it; who insists proposes the entry all the same.
+//! May a node be removed? Asked before anything is agreed on, when an operator wants it; who
+//! insists proposes the entry all the same.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +22,8 @@ pub enum Objection {
     MajorityLost(ShardId),
 }
 
-/// What speaks against removing a node, when these are the members that are heard. Nothing, if it leaves already.
+/// What speaks against removing a node, when these are the members that are heard. Nothing, if it
+/// leaves already.
 pub fn object_to_removal(
     state: &MetaState,
     node: NodeId,

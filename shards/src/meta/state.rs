@@ -144,8 +144,8 @@ pub struct MetaState {
     pub level: u32,
     /// How many replicas each shard shall have.
     pub replicas: u16,
-    /// Replicas that have lost their logs: which one a node has had of a shard since the last time. Kept for ever, so that no
-    /// node is the same member of a group twice.
+    /// Replicas that have lost their logs: which one a node has had of a shard since the last
+    /// time. Kept for ever, so that no node is the same member of a group twice.
     pub renewed: BTreeMap<(ShardId, NodeId), u32>,
 }
 
@@ -185,8 +185,9 @@ impl MetaState {
         node.replica(self.nodes.get(&node).map_or(0, |node| node.meta_generation))
     }
 
-    /// The member of a shard's group, or of the meta group, that a node is where replicas keep their ids as long as they have
-    /// their logs: the node's first one, or the one since its log was lost.
+    /// The member of a shard's group, or of the meta group, that a node is where replicas keep
+    /// their ids as long as they have their logs: the node's first one, or the one since its
+    /// log was lost.
     pub fn lasting_member(&self, shard: ShardId, node: NodeId) -> NodeId {
         match shard {
             META_SHARD => self.meta_member(node),

@@ -1,10 +1,12 @@
-//! From a wish and what a group is to the group's next change: asked by its leader, tick by tick, until there is nothing to
-//! do. Whoever leads next goes on from where the group is; nothing of it is remembered anywhere else.
+//! From a wish and what a group is to the group's next change: asked by its leader, tick by tick,
+//! until there is nothing to do. Whoever leads next goes on from where the group is; nothing of it
+//! is remembered anywhere else.
 //!
-//! A new member is a learner first: it counts for nothing until it is level, so an unreachable one costs nothing. Level
-//! learners become voters together with the removal of those whose place they take, in one joint change; from one voter to
-//! three both learners wait for each other, so that the group does not pass through two voters, of which each is needed. A
-//! leader that is not wished hands over first.
+//! A new member is a learner first: it counts for nothing until it is level, so an unreachable one
+//! costs nothing. Level learners become voters together with the removal of those whose place they
+//! take, in one joint change; from one voter to three both learners wait for each other, so that
+//! the group does not pass through two voters, of which each is needed. A leader that is not wished
+//! hands over first.
 
 use super::state::Wish;
 use super::voters::MetaWish;
@@ -21,13 +23,15 @@ pub enum Step {
     HandOver(NodeId),
 }
 
-/// The next step of the group that this node leads. A learner that lacks at most `behind_max` entries is level.
+/// The next step of the group that this node leads. A learner that lacks at most `behind_max`
+/// entries is level.
 pub fn next_step(group: &Group, me: NodeId, wish: &Wish, behind_max: u64) -> Option<Step> {
     let goal = Goal { voters: &wish.members, learners: &[], leader: wish.leader };
     step(group.membership(), me, &goal, &level(group, behind_max))
 }
 
-/// The next step of the meta group, which this node leads. As [`next_step`]; those who lose their vote stay as learners.
+/// The next step of the meta group, which this node leads. As [`next_step`]; those who lose their
+/// vote stay as learners.
 pub fn next_meta_step(group: &Group, me: NodeId, wish: &MetaWish, behind_max: u64) -> Option<Step> {
     let goal = Goal { voters: &wish.voters, learners: &wish.learners, leader: None };
     step(group.membership(), me, &goal, &level(group, behind_max))
@@ -75,7 +79,8 @@ fn step(members: &Membership, me: NodeId, goal: &Goal<'_>, level: &[NodeId]) -> 
         false => extra.into_iter().take(ready.len()).collect(),
     };
     let voters = members.voters.len() + ready.len() - gone.len();
-    // An even number of voters survives no more failures than one less; with one more on its way it can wait.
+    // An even number of voters survives no more failures than one less; with one more on its way it
+    // can wait.
     let is_better = !voters.is_multiple_of(2) || waiting.is_empty();
     if (ready.is_empty() && gone.is_empty()) || !is_better || voters == 0 {
         return None;

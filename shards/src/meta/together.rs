@@ -1,13 +1,15 @@
-//! Wishes for a cluster in which one node leads all shards: every shard is on the same nodes, so that each of these can.
+//! Wishes for a cluster in which one node leads all shards: every shard is on the same nodes, so
+//! that each of these can.
 
 use super::entry::MetaEntry;
 use super::planner::Absent;
 use super::state::{MetaState, NodeState};
 use crate::ids::NodeId;
 
-/// Wishes that bring all shards to the same nodes, as many as there shall be replicas; none when they are there. Nodes that
-/// have replicas keep them, but for those that leave; others come in the order of their ids. The dead keep theirs only as long as
-/// nobody can take their place, and those whose join has ended half-way not even then.
+/// Wishes that bring all shards to the same nodes, as many as there shall be replicas; none when
+/// they are there. Nodes that have replicas keep them, but for those that leave; others come in the
+/// order of their ids. The dead keep theirs only as long as nobody can take their place, and those
+/// whose join has ended half-way not even then.
 pub fn plan_together(state: &MetaState, absent: Absent<'_>) -> Vec<MetaEntry> {
     let is_member =
         |id: &NodeId| state.nodes.get(id).is_some_and(|node| node.state == NodeState::Member);

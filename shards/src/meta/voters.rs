@@ -1,6 +1,6 @@
-//! Who belongs to the meta group itself: every node, so that each reads what is agreed on from its own memory, and up to five of
-//! them with a vote. Nothing of this is agreed on beforehand: the group's leader decides from what its group is, and whoever
-//! leads next goes on from there.
+//! Who belongs to the meta group itself: every node, so that each reads what is agreed on from its
+//! own memory, and up to five of them with a vote. Nothing of this is agreed on beforehand: the
+//! group's leader decides from what its group is, and whoever leads next goes on from there.
 
 use std::collections::BTreeSet;
 
@@ -20,10 +20,11 @@ pub struct MetaWish {
     pub learners: Vec<NodeId>,
 }
 
-/// What the meta group shall be, as it is `now`. Votes are moved as little as possible: from nodes that leave, or are `dead`,
-/// or too many, to members in other zones, then of smaller ids; a dead voter keeps its vote when nobody can take it. A node
-/// that leaves listens until it is `gone`, that is until no shard's group has a replica of it: until then it may have to
-/// hand over what it leads.
+/// What the meta group shall be, as it is `now`. Votes are moved as little as possible: from nodes
+/// that leave, or are `dead`, or too many, to members in other zones, then of smaller ids; a dead
+/// voter keeps its vote when nobody can take it. A node that leaves listens until it is `gone`,
+/// that is until no shard's group has a replica of it: until then it may have to hand over what it
+/// leads.
 pub fn wish_meta(
     state: &MetaState,
     now: &Membership,
@@ -67,7 +68,8 @@ pub fn wish_meta(
     }
 }
 
-/// Votes among so many members: an odd number survives as many failures as one more. Of two, both have what is agreed on.
+/// Votes among so many members: an odd number survives as many failures as one more. Of two, both
+/// have what is agreed on.
 pub fn meta_seats(members: usize) -> usize {
     match members.min(VOTERS_MAX) {
         few @ 0..=2 => few,

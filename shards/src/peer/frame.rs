@@ -1,7 +1,8 @@
 //! Frames: what a link's stream of bytes is cut into. `docs/formats.md` has every byte.
 //!
-//! A head of 24 bytes with a checksum of its own, so that no length is believed before it was checked, then the body under
-//! its checksum. [`FrameReader`] takes the stream in whatever pieces it comes, and copies each byte once.
+//! A head of 24 bytes with a checksum of its own, so that no length is believed before it was
+//! checked, then the body under its checksum. [`FrameReader`] takes the stream in whatever pieces
+//! it comes, and copies each byte once.
 
 use bytes::Bytes;
 
@@ -133,8 +134,8 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
-    /// Takes bytes off the front of `input` until a frame is whole; `None` when they do not suffice. Before the handshake
-    /// is over only its frames pass, which are short.
+    /// Takes bytes off the front of `input` until a frame is whole; `None` when they do not
+    /// suffice. Before the handshake is over only its frames pass, which are short.
     pub fn next(&mut self, input: &mut &[u8], is_open: bool) -> Result<Option<Frame>, FrameError> {
         if self.coming.is_none() {
             move_bytes(input, &mut self.head, HEAD_BYTES);

@@ -8,11 +8,13 @@
 //!                                ◀────────     Welcome, or Refusal
 //! ```
 //!
-//! A proof is HMAC-SHA-256 with the secret over both hellos, each of which has 32 random bytes, and says which side made
-//! it: neither an old one nor the other side's own passes. Welcome and refusal carry one too. So a refusal that makes a
-//! node end for good (it was removed) cannot come from somebody who stands between.
+//! A proof is HMAC-SHA-256 with the secret over both hellos, each of which has 32 random bytes, and
+//! says which side made it: neither an old one nor the other side's own passes. Welcome and refusal
+//! carry one too. So a refusal that makes a node end for good (it was removed) cannot come from
+//! somebody who stands between.
 //!
-//! A hello may grow at its end: a reader passes over what it does not know. What it has now stays where it is.
+//! A hello may grow at its end: a reader passes over what it does not know. What it has now stays
+//! where it is.
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
@@ -238,7 +240,8 @@ impl Refusal {
         place.and_then(|place| Refusal::ALL.get(place)).copied().unwrap_or(Refusal::Unknown)
     }
 
-    /// Must the process that hears this of itself, proven, end? It is no member any more, or not the one.
+    /// Must the process that hears this of itself, proven, end? It is no member any more, or not
+    /// the one.
     pub fn ends_process(self) -> bool {
         use Refusal::{OlderEpoch, OlderStart, OtherDirectory, OtherProcess, Removed};
         matches!(self, OlderEpoch | Removed | OtherDirectory | OlderStart | OtherProcess)
@@ -303,7 +306,8 @@ impl Secret {
         mac
     }
 
-    /// Shows that whoever says this knows the secret, to somebody who need not be there: for asking to join.
+    /// Shows that whoever says this knows the secret, to somebody who need not be there: for asking
+    /// to join.
     pub fn seal(&self, said: &[u8]) -> [u8; PROOF_BYTES] {
         let mut mac: Hmac<Sha256> =
             Hmac::new_from_slice(&self.0).expect("HMAC takes keys of any length");
@@ -321,7 +325,8 @@ impl Secret {
         mac.verify_slice(seal).is_ok()
     }
 
-    /// Proof that `side` knows the secret and has said this. `hellos`: of the side that dialled, then of the other.
+    /// Proof that `side` knows the secret and has said this. `hellos`: of the side that dialled,
+    /// then of the other.
     pub(super) fn prove(
         &self,
         side: Side,

@@ -35,7 +35,8 @@ pub enum Item {
     },
     /// A message of a transaction, as bytes ([`crate::transaction::put_message`]).
     Transaction(Bytes),
-    /// What one node's process says to another's: clients' requests and replies, messages, who serves.
+    /// What one node's process says to another's: clients' requests and replies, messages, who
+    /// serves.
     Node(Bytes),
 }
 
@@ -87,7 +88,8 @@ impl Item {
     }
 }
 
-/// Appends items in their order; heartbeats that stand together become one item, and so do their answers.
+/// Appends items in their order; heartbeats that stand together become one item, and so do their
+/// answers.
 pub(super) fn put_all(items: &[Item], out: &mut Pieces) {
     let mut at = 0;
     while at < items.len() {
@@ -115,7 +117,8 @@ pub(super) fn put_head(out: &mut Pieces, kind: u8, flags: u8, shard: ShardId, le
     out.put(&length.to_le_bytes());
 }
 
-/// Reads the items of a frame, or one that came in parts. `from` and `to` are the nodes at the link's ends.
+/// Reads the items of a frame, or one that came in parts. `from` and `to` are the nodes at the
+/// link's ends.
 pub fn take_all(
     bytes: Bytes,
     from: NodeId,

@@ -1,8 +1,8 @@
 //! One connection between two cores: bytes and time in, items out, and back.
 //!
-//! The driver owns the socket. It makes a [`Link`] when it has dialled or was dialled, passes what it receives to
-//! [`Link::receive`], sends what [`Link::slices`] gives and says how much of it went ([`Link::sent`]), and calls
-//! [`Link::tick`]. Errors end the link: send what is left, then close.
+//! The driver owns the socket. It makes a [`Link`] when it has dialled or was dialled, passes what
+//! it receives to [`Link::receive`], sends what [`Link::slices`] gives and says how much of it went
+//! ([`Link::sent`]), and calls [`Link::tick`]. Errors end the link: send what is left, then close.
 //!
 //! | event | what the driver does |
 //! |---|---|
@@ -11,9 +11,10 @@
 //! | [`LinkEvent::Up`] | from now on items go |
 //! | [`LinkEvent::Item`], [`LinkEvent::Bulk`] | takes them |
 //!
-//! Frames of one direction are numbered, and each must be the next: what is received is what was sent, in order, without
-//! gaps and once. When the connection ends, what was on its way is lost; the next one is another life of the link. A
-//! driver reads nothing more from a link once a newer life of it is up.
+//! Frames of one direction are numbered, and each must be the next: what is received is what was
+//! sent, in order, without gaps and once. When the connection ends, what was on its way is lost;
+//! the next one is another life of the link. A driver reads nothing more from a link once a newer
+//! life of it is up.
 //!
 //! Not here: sockets, dialling, which of several connections stays (`peers.rs`), what items mean.
 
@@ -201,7 +202,8 @@ impl Link {
         self.stage == Stage::Up
     }
 
-    /// Which life of the link this connection is: greater than all that either side knew when they said hello.
+    /// Which life of the link this connection is: greater than all that either side knew when they
+    /// said hello.
     pub fn life(&self) -> u64 {
         self.own.life.max(self.peer.as_ref().map_or(0, |peer| peer.life)) + 1
     }
@@ -290,8 +292,9 @@ impl Link {
         Ok(())
     }
 
-    /// The side that was dialled answers the hello. `core`: which of its cores has the link now; `life`: the greatest
-    /// life of the link that it knows. Does nothing on a link that has ended meanwhile.
+    /// The side that was dialled answers the hello. `core`: which of its cores has the link now;
+    /// `life`: the greatest life of the link that it knows. Does nothing on a link that has
+    /// ended meanwhile.
     pub fn answer_hello(&mut self, core: u16, life: u64) {
         if self.stage != Stage::Greeted {
             return;
@@ -340,8 +343,8 @@ impl Link {
         super::hello::PeerCore { node: to, core: to_core, purpose }
     }
 
-    /// The peer, which has proven that it knows the secret, is one that this side speaks to. Does nothing on a link that has
-    /// ended meanwhile.
+    /// The peer, which has proven that it knows the secret, is one that this side speaks to. Does
+    /// nothing on a link that has ended meanwhile.
     pub fn admit(&mut self, events: &mut Vec<LinkEvent>) {
         if self.stage != Stage::Judging {
             return;
@@ -414,8 +417,8 @@ impl Link {
         self.take_items(whole.into(), events)
     }
 
-    /// Queues an item; it goes with the next [`Link::encode`]. Given back when there is no room: as if it were lost. Of
-    /// an append the group must hear that, as of an unreachable peer.
+    /// Queues an item; it goes with the next [`Link::encode`]. Given back when there is no room: as
+    /// if it were lost. Of an append the group must hear that, as of an unreachable peer.
     pub fn send(&mut self, item: Item) -> Result<(), Full> {
         self.outbox.push(item)
     }

@@ -1,8 +1,9 @@
-//! Messages of Raft groups as items. What raft-rs puts into a message is written, and nothing else: a field that it begins
-//! to use is found by the assertions here, which the simulator runs through.
+//! Messages of Raft groups as items. What raft-rs puts into a message is written, and nothing else:
+//! a field that it begins to use is found by the assertions here, which the simulator runs through.
 //!
-//! Heartbeats of all groups of a core go in one item, with the time that they carry once; their answers likewise. Each
-//! group's term and commit index are there: "the node is up" would leave stale leaders in place.
+//! Heartbeats of all groups of a core go in one item, with the time that they carry once; their
+//! answers likewise. Each group's term and commit index are there: "the node is up" would leave
+//! stale leaders in place.
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
@@ -150,8 +151,8 @@ fn put_snapshot(snapshot: &Snapshot, out: &mut Pieces) {
     out.share(&snapshot.data);
 }
 
-/// Appends the heartbeats, or the answers to such, with which `items` begin and that carry the same time, as one item.
-/// Returns how many they are.
+/// Appends the heartbeats, or the answers to such, with which `items` begin and that carry the same
+/// time, as one item. Returns how many they are.
 pub(super) fn put_heartbeats(items: &[Item], out: &mut Pieces) -> usize {
     let row = |item: &Item| match item {
         Item::Raft { message, .. } => {

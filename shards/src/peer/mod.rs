@@ -1,4 +1,5 @@
-//! Links between nodes: what a stream of bytes between two cores means, as state machines without sockets or clocks.
+//! Links between nodes: what a stream of bytes between two cores means, as state machines without
+//! sockets or clocks.
 //!
 //! | part | where |
 //! |---|---|
@@ -8,9 +9,10 @@
 //! | one connection | `link.rs`; what waits in it, and the bounds, `outbox.rs` |
 //! | which connection to which core stays; whom to dial, and when | `peers.rs` |
 //!
-//! A link joins two cores: (node, core) and (node, core). A connection is one life of it: numbered, in order, without
-//! gaps, and what was on its way when it ended is lost. So messages come at most once and in the order sent, which is
-//! what groups and transactions ask for. `docs/cluster.md` tells the whole of it, `docs/formats.md` has the bytes.
+//! A link joins two cores: (node, core) and (node, core). A connection is one life of it: numbered,
+//! in order, without gaps, and what was on its way when it ended is lost. So messages come at most
+//! once and in the order sent, which is what groups and transactions ask for. `docs/cluster.md`
+//! tells the whole of it, `docs/formats.md` has the bytes.
 
 mod frame;
 mod hello;

@@ -1,8 +1,10 @@
-//! What a link has to send: items that wait, in their classes, and bytes that the socket has not taken yet.
+//! What a link has to send: items that wait, in their classes, and bytes that the socket has not
+//! taken yet.
 //!
-//! Everything has a bound in bytes. Votes, heartbeats and answers overtake the rest and have a bound of their own; appends
-//! wait as they are (their entries lie in the logs' memory anyway) while too much is sent and not answered; what does not
-//! find room is given back to whoever sent it.
+//! Everything has a bound in bytes. Votes, heartbeats and answers overtake the rest and have a
+//! bound of their own; appends wait as they are (their entries lie in the logs' memory anyway)
+//! while too much is sent and not answered; what does not find room is given back to whoever sent
+//! it.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;

@@ -1,15 +1,19 @@
-//! The peers of one core: whom it dials and when, and which of several connections to one core stays.
+//! The peers of one core: whom it dials and when, and which of several connections to one core
+//! stays.
 //!
-//! Every connection is a life of its link and has a number: one more than the greatest that either side knew when it said
-//! hello. So lives are ordered whoever has dialled, and a connection is admitted only if it is newer than the one that is
-//! there: who has cut a connection and dials again is taken, who was overtaken is not.
+//! Every connection is a life of its link and has a number: one more than the greatest that either
+//! side knew when it said hello. So lives are ordered whoever has dialled, and a connection is
+//! admitted only if it is newer than the one that is there: who has cut a connection and dials
+//! again is taken, who was overtaken is not.
 //!
-//! **Both dial.** The connection of the smaller node id stays: its side, once its own proof is on the way, refuses the
-//! other's; the other side admits it and drops its own. A side that has not got so far lets the other one in instead, so a
-//! node that cannot reach its peer does not keep that one from reaching it.
+//! **Both dial.** The connection of the smaller node id stays: its side, once its own proof is on
+//! the way, refuses the other's; the other side admits it and drops its own. A side that has not
+//! got so far lets the other one in instead, so a node that cannot reach its peer does not keep
+//! that one from reaching it.
 //!
-//! **Who is who.** A node is what the meta group says: an id, its directory, removed or not. Of two processes of one
-//! directory (a copy) the one with the greater start number is spoken to; of equal ones the one that is connected.
+//! **Who is who.** A node is what the meta group says: an id, its directory, removed or not. Of two
+//! processes of one directory (a copy) the one with the greater start number is spoken to; of equal
+//! ones the one that is connected.
 
 use std::collections::BTreeMap;
 
@@ -150,8 +154,9 @@ impl Peers {
         self.slots.get(&peer).map_or(0, |slot| slot.life)
     }
 
-    /// The peer of a link has proven that it knows the secret: is it one to speak to, and is this connection the one that
-    /// stays? Then admit it, and close those that are returned. Else refuse it.
+    /// The peer of a link has proven that it knows the secret: is it one to speak to, and is this
+    /// connection the one that stays? Then admit it, and close those that are returned. Else
+    /// refuse it.
     pub fn judge(
         &mut self,
         link: &Link,
@@ -203,7 +208,8 @@ impl Peers {
         self.slots.get(&peer)?.current
     }
 
-    /// A connection has ended, or dialling has failed. Returns the link that is down now, if it was up.
+    /// A connection has ended, or dialling has failed. Returns the link that is down now, if it was
+    /// up.
     pub fn lost(&mut self, connection: Connection, now: MonotonicTime) -> Option<PeerCore> {
         for (peer, slot) in &mut self.slots {
             let was_up = slot.current.take_if(|current| *current == connection).is_some();

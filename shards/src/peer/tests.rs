@@ -268,8 +268,8 @@ fn a_newer_life_takes_the_place_of_an_older_one() {
     assert_eq!((late.links[&2].life(), other.peers.current(core_of(1))), (2, Some(2)));
 }
 
-/// Both ends dial, connections are cut, bytes come in pieces and late. Items carry a number, and each end must get rising
-/// ones; in the end one connection is up at both ends, the same.
+/// Both ends dial, connections are cut, bytes come in pieces and late. Items carry a number, and
+/// each end must get rising ones; in the end one connection is up at both ends, the same.
 fn muddle(seed: u64) {
     let mut chance = Random::new(seed);
     let (mut one, mut other) = (End::new(identity(1), seed), End::new(identity(2), seed + 1));

@@ -14,14 +14,15 @@ pub struct GroupConfig {
     pub node: NodeId,
     /// The shard, for messages.
     pub shard: ShardId,
-    /// Voters of a new group. Used only when there is neither a log nor a snapshot; empty on a node that joins an
-    /// existing group and learns the members from a snapshot.
+    /// Voters of a new group. Used only when there is neither a log nor a snapshot; empty on a
+    /// node that joins an existing group and learns the members from a snapshot.
     pub voters: Vec<NodeId>,
     /// Learners of a new group.
     pub learners: Vec<NodeId>,
     /// Time between two ticks, in microseconds; the same for all members.
     pub tick_us: u64,
-    /// Ticks without a leader before an election, at least; at most twice as many. The same for all members.
+    /// Ticks without a leader before an election, at least; at most twice as many. The same for
+    /// all members.
     pub election_ticks: usize,
     /// Ticks between a leader's heartbeats.
     pub heartbeat_ticks: usize,
@@ -29,13 +30,15 @@ pub struct GroupConfig {
     pub message_bytes_max: u64,
     /// Appends under way to one follower.
     pub messages_in_flight_max: usize,
-    /// Proposals that are not committed yet, in bytes; more are refused as busy. One proposal may be larger.
+    /// Proposals that are not committed yet, in bytes; more are refused as busy. One proposal may
+    /// be larger.
     pub uncommitted_bytes_max: u64,
     /// Committed entries handed out at a time, in bytes.
     pub committed_bytes_per_poll: u64,
     /// Recent entries that are kept in memory for followers after they were applied, in bytes.
     pub entry_cache_bytes: u64,
-    /// How much of the log on disk is kept for followers that lag, in bytes; those that need more get a snapshot.
+    /// How much of the log on disk is kept for followers that lag, in bytes; those that need more
+    /// get a snapshot.
     pub retained_bytes_max: u64,
 }
 
@@ -69,9 +72,11 @@ impl GroupConfig {
             max_inflight_msgs: self.messages_in_flight_max,
             check_quorum: true,
             pre_vote: true,
-            // Followers learn the commit index with the next append or heartbeat: half the messages.
+            // Followers learn the commit index with the next append or heartbeat: half the
+            // messages.
             skip_bcast_commit: true,
-            // It would join messages past their bound. What one poll sends is gathered there anyway.
+            // It would join messages past their bound. What one poll sends is gathered there
+            // anyway.
             batch_append: false,
             max_uncommitted_size: self.uncommitted_bytes_max,
             max_committed_size_per_ready: self.committed_bytes_per_poll,

@@ -16,9 +16,10 @@ use crate::snapshot::Membership;
 impl Group {
     /// Collects all that is to be done now into `out`, which the caller has emptied.
     ///
-    /// In memory a proposal of a group's only voter comes out as committed in the poll that follows it; with a
-    /// log in the poll that follows the report of its write.
-    /// Cost with one entry: a raft-rs cycle of some 2,500 instructions; a third of that for an only member in memory.
+    /// In memory a proposal of a group's only voter comes out as committed in the poll that follows
+    /// it; with a log in the poll that follows the report of its write.
+    /// Cost with one entry: a raft-rs cycle of some 2,500 instructions; a third of that for an only
+    /// member in memory.
     pub fn poll(&mut self, out: &mut Output) {
         if self.failure.is_some() {
             out.failure = self.failure.clone();
@@ -65,11 +66,11 @@ impl Group {
         }
     }
 
-    /// Commits the proposals of an only member that leads and keeps its log in memory: a ready would say the same.
-    /// False when there may be something else to do.
+    /// Commits the proposals of an only member that leads and keeps its log in memory: a ready
+    /// would say the same. False when there may be something else to do.
     ///
-    /// raft-rs does not learn what is handed out here. It does not hand it out again all the same: without a log
-    /// what is applied leaves the store, and no ready is made before that.
+    /// raft-rs does not learn what is handed out here. It does not hand it out again all the same:
+    /// without a log what is applied leaves the store, and no ready is made before that.
     fn commit_alone(&mut self, out: &mut Output) -> bool {
         if !self.has_only_proposals() {
             return false;
@@ -105,7 +106,8 @@ impl Group {
             && raft.raft_log.committed == self.handed_out
     }
 
-    /// Has raft-rs nothing to tell? Of an only member in memory it would still tell the commit index.
+    /// Has raft-rs nothing to tell? Of an only member in memory it would still tell the commit
+    /// index.
     pub(super) fn has_nothing_to_tell(&self) -> bool {
         if self.alone {
             self.has_only_proposals() && self.node.raft.raft_log.unstable_entries().is_empty()
@@ -205,7 +207,8 @@ impl Group {
         out.messages.extend(messages.into_iter().map(PeerMessage));
     }
 
-    /// Heartbeats carry when they were made. The time of the last tick is early enough for every later one.
+    /// Heartbeats carry when they were made. The time of the last tick is early enough for every
+    /// later one.
     fn stamped(&self, mut messages: Vec<Message>) -> Vec<Message> {
         for message in &mut messages {
             if message.msg_type == MessageType::MsgHeartbeat {
@@ -287,7 +290,8 @@ impl Group {
                     self.memberships.push_back((index, Membership::sorted(&state)));
                     out.membership_changed = true;
                 }
-                // Every member refuses it alike: it does not fit the members that it was committed under.
+                // Every member refuses it alike: it does not fit the members that it was committed
+                // under.
                 Err(error) => tracing::warn!(
                     shard = self.config.shard.0,
                     "change of members at entry {index} refused: {error}"
@@ -308,8 +312,9 @@ impl Group {
         }
     }
 
-    /// Has the log say how far it is committed, which is otherwise left to the next entry. Members are those of the last
-    /// committed change: a node that forgot that there is one would ask for votes of members that may be gone for good.
+    /// Has the log say how far it is committed, which is otherwise left to the next entry. Members
+    /// are those of the last committed change: a node that forgot that there is one would ask
+    /// for votes of members that may be gone for good.
     fn save_members(&mut self) {
         let changed = self.memberships.back().expect("never empty").0;
         if changed == self.members_saved.0 {
@@ -322,7 +327,8 @@ impl Group {
         }
     }
 
-    /// Tells raft-rs how far the state is, as far as it can know that yet, and forgets what is not needed.
+    /// Tells raft-rs how far the state is, as far as it can know that yet, and forgets what is not
+    /// needed.
     pub(super) fn advance_applied(&mut self) {
         let log = &self.node.raft.raft_log;
         let applied = self.applied.min(log.committed).min(log.persisted);
@@ -338,7 +344,8 @@ impl Group {
         self.node.mut_store().trim(applied, keep_bytes);
     }
 
-    /// A joint change ends by itself only under the leader that began it; any later one has to see to it.
+    /// A joint change ends by itself only under the leader that began it; any later one has to see
+    /// to it.
     pub(super) fn leave_joint(&mut self) {
         let raft = &self.node.raft;
         let members = self.membership();

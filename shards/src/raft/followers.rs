@@ -1,7 +1,9 @@
-//! Which followers answer: the leader keeps the log for those that do, and counts on the rest to need a snapshot.
+//! Which followers answer: the leader keeps the log for those that do, and counts on the rest to
+//! need a snapshot.
 //!
-//! raft-rs' own mark (`recent_active`) is no measure: it is taken off everybody once per election timeout, and a log
-//! compacted just then would leave every follower that lags a little to a snapshot.
+//! raft-rs' own mark (`recent_active`) is no measure: it is taken off everybody once per election
+//! timeout, and a log compacted just then would leave every follower that lags a little to a
+//! snapshot.
 
 /// When each follower was heard last.
 #[derive(Debug)]

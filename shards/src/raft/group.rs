@@ -45,9 +45,11 @@ pub struct Group {
     pub(super) saved: (u64, u64),
     /// Log parts up to this count must be durable before a leader's messages go.
     pub(super) saved_part: u64,
-    /// Index of the last change of members that the log was told of, and how many parts are durable when that is.
+    /// Index of the last change of members that the log was told of, and how many parts are
+    /// durable when that is.
     pub(super) members_saved: (u64, u64),
-    /// Term and role after the last call into raft-rs: when they change it has drawn a timeout, which is replaced.
+    /// Term and role after the last call into raft-rs: when they change it has drawn a timeout,
+    /// which is replaced.
     pub(super) observed: (u64, StateRole),
     /// What the driver reported.
     pub(super) applied: u64,
@@ -124,8 +126,8 @@ impl Group {
         group
     }
 
-    /// Time passes. Call once every `tick_us`, with the time read just before, then poll. A tick that comes too soon
-    /// is not counted.
+    /// Time passes. Call once every `tick_us`, with the time read just before, then poll. A tick
+    /// that comes too soon is not counted.
     pub fn tick(&mut self, now: MonotonicTime) {
         debug_assert!(now >= self.now, "this clock never goes back");
         self.now = now.max(self.now);
@@ -174,7 +176,8 @@ impl Group {
             self.followers.heard(message.from);
         }
         let (from, term) = (message.from, message.term);
-        // What raft-rs takes for a sign of life. A late refusal to vote for this node, by one that leads since, is none.
+        // What raft-rs takes for a sign of life. A late refusal to vote for this node, by one that
+        // leads since, is none.
         let is_leaders = matches!(
             message.msg_type,
             MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
@@ -191,21 +194,23 @@ impl Group {
         Ok(())
     }
 
-    /// Proposes a batch, which becomes one entry; then poll. Returns its place: it is committed when an entry
-    /// with that index and term is; see also [`Output::lost`](super::Output::lost). `data` is not empty.
-    /// Cost: no copy; no allocation but raft-rs' growing queues.
+    /// Proposes a batch, which becomes one entry; then poll. Returns its place: it is committed
+    /// when an entry with that index and term is; see also
+    /// [`Output::lost`](super::Output::lost). `data` is not empty. Cost: no copy; no allocation
+    /// but raft-rs' growing queues.
     pub fn propose(&mut self, data: impl Into<Bytes>) -> Result<Proposal, ProposeError> {
         self.propose_with(data.into(), Reserve::Kept)
     }
 
-    /// Proposes a batch that makes the data smaller, or ends something: on a full disk it may use the room that
-    /// [`Group::propose`] leaves.
+    /// Proposes a batch that makes the data smaller, or ends something: on a full disk it may use
+    /// the room that [`Group::propose`] leaves.
     pub fn propose_smaller(&mut self, data: impl Into<Bytes>) -> Result<Proposal, ProposeError> {
         self.propose_with(data.into(), Reserve::Used)
     }
 
-    /// Would a batch of so many bytes have to wait for a segment of the log that is being made? Then propose it when a
-    /// report of work on files has come in: a proposal that is taken now cannot be refused when the disk proves to be full.
+    /// Would a batch of so many bytes have to wait for a segment of the log that is being made?
+    /// Then propose it when a report of work on files has come in: a proposal that is taken now
+    /// cannot be refused when the disk proves to be full.
     #[inline]
     pub fn awaits_room(&self, bytes: usize) -> bool {
         self.node.store().log.as_ref().is_some_and(|log| log.awaits_room(bytes))
@@ -240,8 +245,9 @@ impl Group {
         Ok(self.note_proposal())
     }
 
-    /// Proposes a change of members; then poll. Several steps at once become a joint change, which ends by itself.
-    /// A new voter should be a learner first, until its progress is near the leader's.
+    /// Proposes a change of members; then poll. Several steps at once become a joint change, which
+    /// ends by itself. A new voter should be a learner first, until its progress is near the
+    /// leader's.
     pub fn propose_membership(
         &mut self,
         changes: &[MembershipChange],
@@ -253,9 +259,9 @@ impl Group {
         self.propose_change(&to_raft_change(changes))
     }
 
-    /// Asks whether this node still leads, so that a read can be served: answered by `read_ready` or
-    /// `read_failed` with the context, which must be unique among reads under way. One call per batch of reads is
-    /// enough. Lost messages are made up for with the next heartbeat.
+    /// Asks whether this node still leads, so that a read can be served: answered by `read_ready`
+    /// or `read_failed` with the context, which must be unique among reads under way. One call
+    /// per batch of reads is enough. Lost messages are made up for with the next heartbeat.
     pub fn read_index(&mut self, context: u64) -> Result<(), ReadError> {
         if let Some(failure) = &self.failure {
             return Err(ReadError::Failed(failure.clone()));
@@ -273,8 +279,8 @@ impl Group {
         Ok(())
     }
 
-    /// A leader tells its followers what is committed with the next poll, if one of them has not heard of it yet: by itself it
-    /// does that with the next entry, or heartbeat.
+    /// A leader tells its followers what is committed with the next poll, if one of them has not
+    /// heard of it yet: by itself it does that with the next entry, or heartbeat.
     pub fn announce_commit(&mut self) {
         let raft = &self.node.raft;
         let committed = raft.raft_log.committed;
@@ -284,10 +290,10 @@ impl Group {
             && raft.prs().iter().any(|(id, peer)| lacks(*id, peer.committed_index));
     }
 
-    /// Is it certain that at `now` no other node leads, and that everything that was ever answered is applied here? If
-    /// so, a read that was executed before `now` was read from the clock may be answered. Ask after executing;
-    /// when it does not hold, `read_index` is the way. Always holds on a leader that is the only voter.
-    /// Cost: a few comparisons.
+    /// Is it certain that at `now` no other node leads, and that everything that was ever answered
+    /// is applied here? If so, a read that was executed before `now` was read from the clock
+    /// may be answered. Ask after executing; when it does not hold, `read_index` is the way.
+    /// Always holds on a leader that is the only voter. Cost: a few comparisons.
     #[inline]
     pub fn lease_valid(&self, now: MonotonicTime) -> bool {
         let raft = &self.node.raft;
@@ -303,7 +309,8 @@ impl Group {
         self.lease.length_us()
     }
 
-    /// Stands for election now, if this node may; then poll. It may not while a leader can rely on its promise.
+    /// Stands for election now, if this node may; then poll. It may not while a leader can rely on
+    /// its promise.
     pub fn campaign(&mut self) {
         if !self.promise.is_in_force() {
             self.stand();
@@ -327,8 +334,8 @@ impl Group {
         self.lease = Lease::new(member.0, self.config.election_ticks, self.config.tick_us);
     }
 
-    /// How many others stand for election before this member when their leader is lost: 0 stands first. Without a rank it is left
-    /// to chance.
+    /// How many others stand for election before this member when their leader is lost: 0 stands
+    /// first. Without a rank it is left to chance.
     pub fn set_rank(&mut self, rank: usize) {
         if self.rank != Some(rank) {
             self.rank = Some(rank);
@@ -345,8 +352,8 @@ impl Group {
         }
     }
 
-    /// Hands leadership to a voter; then poll. Proposals are refused until it is done or an election
-    /// timeout has passed.
+    /// Hands leadership to a voter; then poll. Proposals are refused until it is done or an
+    /// election timeout has passed.
     pub fn transfer_leader(&mut self, to: NodeId) -> Result<(), ProposeError> {
         self.check_leader()?;
         self.node.transfer_leader(to.0);
@@ -356,8 +363,9 @@ impl Group {
         Ok(())
     }
 
-    /// Ceases to lead, without an heir: followers hear nothing any more, and elect another one. For a leader that cannot go on
-    /// although its messages still go out; then poll. What it proposed may yet be committed.
+    /// Ceases to lead, without an heir: followers hear nothing any more, and elect another one. For
+    /// a leader that cannot go on although its messages still go out; then poll. What it
+    /// proposed may yet be committed.
     pub fn resign(&mut self) {
         if self.role() == Role::Leader && self.failure.is_none() {
             let term = self.node.raft.term;
@@ -393,8 +401,8 @@ impl Group {
         }
     }
 
-    /// The next run of the log that takes no more records. Write it to its segment, and give it back by
-    /// [`Group::run_written`], before the next poll.
+    /// The next run of the log that takes no more records. Write it to its segment, and give it
+    /// back by [`Group::run_written`], before the next poll.
     #[inline]
     pub fn take_run(&mut self) -> Option<LogRun> {
         self.node.mut_store().log.as_mut()?.take_run()
@@ -414,8 +422,8 @@ impl Group {
         }
     }
 
-    /// Changes what a report of a write promises. Before it becomes [`SyncPolicy::Always`], everything reported so far
-    /// must be on the disk.
+    /// Changes what a report of a write promises. Before it becomes [`SyncPolicy::Always`],
+    /// everything reported so far must be on the disk.
     pub fn set_sync_policy(&mut self, sync: SyncPolicy) {
         if let Some(log) = &mut self.node.mut_store().log {
             log.set_sync_policy(sync);
@@ -429,8 +437,8 @@ impl Group {
         }
     }
 
-    /// A write or sync of the log failed: the group stops for good. What is on the disk is not known any more
-    /// (a second sync may lie), so only a restart, which reads it, can go on.
+    /// A write or sync of the log failed: the group stops for good. What is on the disk is not
+    /// known any more (a second sync may lie), so only a restart, which reads it, can go on.
     pub fn write_failed(&mut self, ticket: WriteTicket, message: &str) {
         let message = format!("record {}: {message}", ticket.0);
         let failure = GroupFailure::LogWrite { shard: self.config.shard.0, message };
@@ -453,9 +461,9 @@ impl Group {
         self.advance_applied();
     }
 
-    /// The snapshot that covers everything up to `through` is durable and what a restart would load: what the log
-    /// has up to there may go, but for what followers need. Pass the index of an older snapshot to be able to fall
-    /// back to it.
+    /// The snapshot that covers everything up to `through` is durable and what a restart would
+    /// load: what the log has up to there may go, but for what followers need. Pass the index
+    /// of an older snapshot to be able to fall back to it.
     pub fn compact(&mut self, through: Index) {
         let through = through.0.min(self.node.raft.raft_log.applied);
         let mut needed = through;
@@ -474,7 +482,8 @@ impl Group {
         }
     }
 
-    /// The point at which a snapshot taken now lies: the applied index. Write it into the snapshot's metadata.
+    /// The point at which a snapshot taken now lies: the applied index. Write it into the
+    /// snapshot's metadata.
     pub fn snapshot_point(&self) -> SnapshotPoint {
         let term = self.node.raft.raft_log.term(self.applied);
         let since = self.memberships.iter().rev().find(|(since, _)| *since <= self.applied);
@@ -490,14 +499,15 @@ impl Group {
         self.node.mut_store().set_snapshot(point, token.into());
     }
 
-    /// The transfer of a snapshot to a peer has ended. Must be called for every snapshot message, else the peer gets
-    /// nothing any more.
+    /// The transfer of a snapshot to a peer has ended. Must be called for every snapshot message,
+    /// else the peer gets nothing any more.
     pub fn snapshot_sent(&mut self, to: NodeId, delivered: bool) {
         let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.node.report_snapshot(to.0, status);
     }
 
-    /// The connection to a peer is lost: what was under way may not have arrived, a snapshot neither.
+    /// The connection to a peer is lost: what was under way may not have arrived, a snapshot
+    /// neither.
     pub fn unreachable(&mut self, peer: NodeId) {
         self.node.report_unreachable(peer.0);
         self.node.report_snapshot(peer.0, SnapshotStatus::Failure);
@@ -548,7 +558,8 @@ impl Group {
         &self.memberships.back().expect("never empty").1
     }
 
-    /// Are the members durable, so that this node will know them when it starts again, whoever it then hears?
+    /// Are the members durable, so that this node will know them when it starts again, whoever it
+    /// then hears?
     pub fn is_membership_durable(&self) -> bool {
         let log = self.node.store().log.as_ref();
         log.is_none_or(|log| log.durable() >= self.members_saved.1)
@@ -565,7 +576,8 @@ impl Group {
         log_idle && self.unpersisted.is_empty() && self.has_nothing_to_tell()
     }
 
-    /// Is it a group of one, with its log in memory? Then applying what a poll handed out brings nothing for another.
+    /// Is it a group of one, with its log in memory? Then applying what a poll handed out brings
+    /// nothing for another.
     #[inline]
     pub fn is_alone(&self) -> bool {
         self.alone
@@ -674,7 +686,8 @@ impl Group {
         Ok(())
     }
 
-    /// Does a leader rely on this node not to vote now? Handing over is exempt, and what a lower term asks is refused anyway.
+    /// Does a leader rely on this node not to vote now? Handing over is exempt, and what a lower
+    /// term asks is refused anyway.
     fn owes_silence(&self, message: &Message) -> bool {
         self.promise.is_in_force()
             && message.term >= self.node.raft.term
@@ -720,7 +733,8 @@ impl Group {
         proposal
     }
 
-    /// A sole voter wins the moment it campaigns, and raft-rs asserts that a winner has persisted its whole log.
+    /// A sole voter wins the moment it campaigns, and raft-rs asserts that a winner has persisted
+    /// its whole log.
     fn must_not_campaign(&self) -> bool {
         let raft = &self.node.raft;
         raft.state != StateRole::Leader
@@ -728,7 +742,8 @@ impl Group {
             && raft.prs().is_singleton()
     }
 
-    /// raft-rs draws election timeouts from a source that no seed governs; replaces every one that it drew.
+    /// raft-rs draws election timeouts from a source that no seed governs; replaces every one that
+    /// it drew.
     pub(super) fn observe(&mut self) {
         let now = (self.node.raft.term, self.node.raft.state);
         if now != self.observed {
@@ -740,8 +755,9 @@ impl Group {
         }
     }
 
-    /// After how many ticks without a leader this member stands for election. With a rank one after the other, and all groups
-    /// of a node alike; one tick more than a promise lasts, since the ticks of two nodes differ in phase.
+    /// After how many ticks without a leader this member stands for election. With a rank one after
+    /// the other, and all groups of a node alike; one tick more than a promise lasts, since the
+    /// ticks of two nodes differ in phase.
     fn draw_timeout(&mut self) {
         let ticks = self.config.election_ticks;
         let more = match self.rank {

@@ -1,39 +1,47 @@
-//! The leader's lease: reads without asking the others, for as long as nobody else can have been elected.
+//! The leader's lease: reads without asking the others, for as long as nobody else can have been
+//! elected.
 //!
-//! raft-rs' own lease reads are not safe (they check neither time nor transfers), and its followers forget whom they
-//! follow in ways that this rests on (a restart, a late answer from a greater term). So both halves are here.
+//! raft-rs' own lease reads are not safe (they check neither time nor transfers), and its followers
+//! forget whom they follow in ways that this rests on (a restart, a late answer from a greater
+//! term). So both halves are here.
 //!
-//! - [`Promise`], on every member: for `election_ticks` ticks after it heard its leader, and after a start from a
-//!   log or a snapshot, a member neither votes, nor pre-votes, nor stands for election, unless leadership is
-//!   handed over.
-//! - [`Lease`], on the leader: heartbeats carry the time, on the leader's clock, at which they were made; answers bring it
-//!   back. Let *s* be the latest time such that a majority (of both halves, while joint) has answered a heartbeat made at *s*
-//!   or later. The lease holds until *s* + [`Lease::length_us`].
+//! - [`Promise`], on every member: for `election_ticks` ticks after it heard its leader, and after
+//!   a start from a log or a snapshot, a member neither votes, nor pre-votes, nor stands for
+//!   election, unless leadership is handed over.
+//! - [`Lease`], on the leader: heartbeats carry the time, on the leader's clock, at which they were
+//!   made; answers bring it back. Let *s* be the latest time such that a majority (of both halves,
+//!   while joint) has answered a heartbeat made at *s* or later. The lease holds until *s* +
+//!   [`Lease::length_us`].
 //!
-//! **Why nobody else leads meanwhile.** Each member of that majority heard the leader after *s* and has promised before its
-//! answer left. A later leader needs the vote of one of them, or of the leader itself, who ignores candidates while it
-//! leads. A promise of *n* ticks, accepted by [`TickGate`], lasts at least *n* - 2 tick times on the member's clock: the first
-//! may follow at once, and the gate lets a late one be followed by a punctual one. The length is that much, less
-//! [`RAFT_CLOCK_DRIFT_PERCENT`], so it is over on the leader's clock before the promise is over on the member's.
-//! A member that answered and had voted in a greater term before would have answered in that term; the leader
-//! counts answers of its own term only. A restart forgets a promise and makes a new one, which ends later.
+//! **Why nobody else leads meanwhile.** Each member of that majority heard the leader after *s* and
+//! has promised before its answer left. A later leader needs the vote of one of them, or of the
+//! leader itself, who ignores candidates while it leads. A promise of *n* ticks, accepted by
+//! [`TickGate`], lasts at least *n* - 2 tick times on the member's clock: the first may follow at
+//! once, and the gate lets a late one be followed by a punctual one. The length is that much, less
+//! [`RAFT_CLOCK_DRIFT_PERCENT`], so it is over on the leader's clock before the promise is over on
+//! the member's. A member that answered and had voted in a greater term before would have answered
+//! in that term; the leader counts answers of its own term only. A restart forgets a promise and
+//! makes a new one, which ends later.
 //!
-//! **Handing over** makes the target stand at once, and others vote for it in spite of their promises. The message that
-//! says so may arrive late, so from the attempt on this leader has no lease for the rest of its term.
+//! **Handing over** makes the target stand at once, and others vote for it in spite of their
+//! promises. The message that says so may arrive late, so from the attempt on this leader has no
+//! lease for the rest of its term.
 //!
-//! **Changes of members.** While one is proposed and not applied here there is no lease. Otherwise the others' members are
-//! the leader's or one change older, and a majority of either contains one that has promised, or that refuses because its log
-//! is longer. A sole voter makes no promise at its start: it can be alone only if it led last, or after a change that
-//! its leader had to apply first.
+//! **Changes of members.** While one is proposed and not applied here there is no lease. Otherwise
+//! the others' members are the leader's or one change older, and a majority of either contains one
+//! that has promised, or that refuses because its log is longer. A sole voter makes no promise at
+//! its start: it can be alone only if it led last, or after a change that its leader had to apply
+//! first.
 //!
-//! **A read under a lease**: execute, then ask [`Group::lease_valid`](super::Group::lease_valid) with the time read *after*
-//! the execution; only if it holds reply, else confirm by `read_index`.
+//! **A read under a lease**: execute, then ask [`Group::lease_valid`](super::Group::lease_valid)
+//! with the time read *after* the execution; only if it holds reply, else confirm by `read_index`.
 //!
-//! **Assumed of clocks**: they never go back; the rates of any two members' clocks differ by less than
-//! [`RAFT_CLOCK_DRIFT_PERCENT`]; they go on while the process is stopped. A machine that is suspended together with
-//! its clock and resumed breaks the last, and with it the lease, but never `read_index`. Jumps of the time of day do
-//! not matter. All members have the same `election_ticks` and `tick_us`. The driver reads the clock for a tick
-//! after the messages that it handed in before.
+//! **Assumed of clocks**: they never go back; the rates of any two members' clocks differ by less
+//! than [`RAFT_CLOCK_DRIFT_PERCENT`]; they go on while the process is stopped. A machine that is
+//! suspended together with its clock and resumed breaks the last, and with it the lease, but never
+//! `read_index`. Jumps of the time of day do not matter. All members have the same `election_ticks`
+//! and `tick_us`. The driver reads the clock for a tick after the messages that it handed in
+//! before.
 //!
 //! Not here: reading clocks; deciding which reads use a lease.
 
@@ -51,7 +59,8 @@ const STAMP_BYTES: usize = 8;
 pub(super) struct Lease {
     me: u64,
     length_us: u64,
-    /// When the newest heartbeat was made that a member answered. Members are few: a search costs nothing.
+    /// When the newest heartbeat was made that a member answered. Members are few: a search costs
+    /// nothing.
     answers: Vec<(u64, MonotonicTime)>,
     /// What a majority has confirmed; the end of time when this node is a majority alone.
     since: Option<MonotonicTime>,
@@ -169,7 +178,8 @@ impl TickGate {
         TickGate { tick_us, due: None }
     }
 
-    /// May a tick happen at `now`? Then the next may one tick time after it was due; after a longer gap, after `now`.
+    /// May a tick happen at `now`? Then the next may one tick time after it was due; after a longer
+    /// gap, after `now`.
     pub(super) fn accept(&mut self, now: MonotonicTime) -> bool {
         let due = self.due.unwrap_or(now);
         if now < due {

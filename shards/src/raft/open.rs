@@ -1,8 +1,8 @@
 //! Bringing a group up from what is left of it: log, snapshot, settings.
 //!
-//! A new group begins as if a snapshot of an empty keyspace at index 1, term 1 had been installed on every founder. So
-//! a node with nothing, which joins later, cannot be fed from the log's first entry, which does not name the
-//! founders, but always gets a snapshot, which names the members.
+//! A new group begins as if a snapshot of an empty keyspace at index 1, term 1 had been installed
+//! on every founder. So a node with nothing, which joins later, cannot be fed from the log's first
+//! entry, which does not name the founders, but always gets a snapshot, which names the members.
 
 use std::collections::VecDeque;
 
@@ -60,13 +60,14 @@ impl Start {
 impl Group {
     /// Brings a group up.
     ///
-    /// - `log`: what [`recover`](crate::log::recover) found, called with the snapshot's index; `None` keeps
-    ///   everything in memory (cache mode).
+    /// - `log`: what [`recover`](crate::log::recover) found, called with the snapshot's index;
+    ///   `None` keeps everything in memory (cache mode).
     /// - `snapshot`: point of the snapshot that the driver has loaded.
     /// - `seed`: chance for election timeouts.
     ///
-    /// Recovered entries that are known to be committed come out of the next polls. A group whose only voter this
-    /// node is elects it as soon as these are applied. Errors: log and snapshot do not fit together.
+    /// Recovered entries that are known to be committed come out of the next polls. A group whose
+    /// only voter this node is elects it as soon as these are applied. Errors: log and snapshot
+    /// do not fit together.
     pub fn open(
         config: GroupConfig,
         log: Option<RecoveredLog>,
@@ -148,8 +149,9 @@ fn resume_behind(recovered: RecoveredLog, point: SnapshotPoint) -> Result<Start,
     if fits {
         return Ok(begin(recovered, point.membership, point.index.0));
     }
-    // The node stopped between receiving the snapshot and saying so in the log, or the end of the log was
-    // never synced. What the snapshot holds is committed; what the log holds beyond it does not fit.
+    // The node stopped between receiving the snapshot and saying so in the log, or the end of the
+    // log was never synced. What the snapshot holds is committed; what the log holds beyond it
+    // does not fit.
     let (term, vote) = (recovered.term, recovered.vote);
     let mut log = recovered.log;
     let base = (point.index.0, point.term.0);

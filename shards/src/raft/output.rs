@@ -8,7 +8,8 @@ use crate::ids::{Index, NodeId, Term};
 use crate::log::{FileAction, LogWrite};
 use crate::snapshot::Membership;
 
-/// What the driver has to do after a poll, in the order of the fields. Reuse it: [`Output::clear`] keeps the memory.
+/// What the driver has to do after a poll, in the order of the fields. Reuse it: [`Output::clear`]
+/// keeps the memory.
 #[derive(Debug, Default)]
 pub struct Output {
     /// The group cannot go on; nothing else is worth doing. Said with every poll from then on.
@@ -21,8 +22,8 @@ pub struct Output {
     pub writes: Vec<LogWrite>,
     /// Work on files to do where blocking is allowed. Report it with `file_action_done`.
     pub file_action: Option<FileAction>,
-    /// Load this snapshot, which takes the place of the state, before applying anything that follows; then report
-    /// `applied` with its index.
+    /// Load this snapshot, which takes the place of the state, before applying anything that
+    /// follows; then report `applied` with its index.
     pub install: Option<SnapshotToInstall>,
     /// Entries to apply, in order, all kinds counted; then report `applied`.
     pub committed: Vec<CommittedEntry>,
@@ -38,7 +39,8 @@ pub struct Output {
     pub unknown: Vec<Proposal>,
     /// There is more than one poll hands out: poll again soon, without waiting for anything.
     pub more: bool,
-    /// A follower needs a snapshot and there is none that fits: take one, then call `snapshot_taken`.
+    /// A follower needs a snapshot and there is none that fits: take one, then call
+    /// `snapshot_taken`.
     pub snapshot_wanted: bool,
 }
 
@@ -80,9 +82,9 @@ impl PeerMessage {
         NodeId(self.0.to)
     }
 
-    /// For a message that offers a snapshot: its place in the log and the driver's own bytes about it. The driver
-    /// transfers the snapshot first, hands the message to the receiver's `step` once the file is durable there, and
-    /// reports on the sender's side with `snapshot_sent`.
+    /// For a message that offers a snapshot: its place in the log and the driver's own bytes about
+    /// it. The driver transfers the snapshot first, hands the message to the receiver's `step`
+    /// once the file is durable there, and reports on the sender's side with `snapshot_sent`.
     pub fn snapshot(&self) -> Option<SnapshotToInstall> {
         (self.0.msg_type == MessageType::MsgSnapshot)
             .then(|| SnapshotToInstall::from_raft(self.0.get_snapshot()))
@@ -134,7 +136,8 @@ pub struct CommittedEntry {
     pub data: Bytes,
 }
 
-/// The place that a proposal was given. It is committed when an entry with this index and this term is.
+/// The place that a proposal was given. It is committed when an entry with this index and this term
+/// is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Proposal {
     /// Term of the entry.
@@ -198,7 +201,8 @@ pub enum ReadError {
         /// Who leads, if known.
         leader: Option<NodeId>,
     },
-    /// A new leader has not committed an entry of its own term yet; ask again after the next commit.
+    /// A new leader has not committed an entry of its own term yet; ask again after the next
+    /// commit.
     #[error("the leader is new")]
     NotReady,
     /// The group has failed.

@@ -1,7 +1,8 @@
-//! The log as raft-rs sees it: terms of all entries, the recent ones in memory, older ones read back.
+//! The log as raft-rs sees it: terms of all entries, the recent ones in memory, older ones read
+//! back.
 //!
-//! Invariant: everything above `cache_base` is in memory, and only entries that are applied and durable are dropped
-//! from there; so only sending to a follower that lags ever reads the disk.
+//! Invariant: everything above `cache_base` is in memory, and only entries that are applied and
+//! durable are dropped from there; so only sending to a follower that lags ever reads the disk.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -111,8 +112,8 @@ impl Store {
         }
     }
 
-    /// Drops entries up to `through` from memory, oldest first, while more than `keep_bytes` are there. Without
-    /// a log on disk they are gone. Cost: constant per entry dropped.
+    /// Drops entries up to `through` from memory, oldest first, while more than `keep_bytes` are
+    /// there. Without a log on disk they are gone. Cost: constant per entry dropped.
     pub(super) fn trim(&mut self, through: u64, keep_bytes: u64) {
         while self.cache_base < through && (self.cache_bytes > keep_bytes || keep_bytes == 0) {
             let Some(entry) = self.cache.pop_front() else { break };
@@ -245,7 +246,8 @@ impl Storage for Store {
     }
 
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
-        // One that was taken before the receiver became a member does not name it, and it would refuse it for ever.
+        // One that was taken before the receiver became a member does not name it, and it would
+        // refuse it for ever.
         let fits = |point: &SnapshotPoint| {
             let recent = point.index.0 >= request_index.max(self.base.0);
             recent && point.membership.contains(NodeId(to))

@@ -1,4 +1,5 @@
-//! CRC-64 of DUMP payloads and RDB files: the Jones polynomial, reflected, no initial value and no final one.
+//! CRC-64 of DUMP payloads and RDB files: the Jones polynomial, reflected, no initial value and no
+//! final one.
 
 use crc::{CRC_64_REDIS, Crc, Table};
 

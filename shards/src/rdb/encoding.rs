@@ -1,8 +1,9 @@
 //! Lengths and strings, the two things that all RDB data is made of.
 //!
-//! The first byte of a length says how it is stored: `00` in the top bits, six bits here; `01`, fourteen
-//! bits; 0x80, four bytes follow; 0x81, eight bytes follow (all big endian); `11`, not a length but a string
-//! in a special form: an integer of 1, 2 or 4 bytes (little endian), or LZF data.
+//! The first byte of a length says how it is stored: `00` in the top bits, six bits here; `01`,
+//! fourteen bits; 0x80, four bytes follow; 0x81, eight bytes follow (all big endian); `11`, not a
+//! length but a string in a special form: an integer of 1, 2 or 4 bytes (little endian), or LZF
+//! data.
 
 use std::borrow::Cow;
 
@@ -75,7 +76,8 @@ fn canonical_integer(text: &[u8]) -> Option<i32> {
     (itoa::Buffer::new().format(n).as_bytes() == text).then_some(n)
 }
 
-/// Appends a score as text: integers with all their digits, others with as many as tell them from their neighbours.
+/// Appends a score as text: integers with all their digits, others with as many as tell them from
+/// their neighbours.
 pub fn write_double_text(out: &mut Vec<u8>, score: f64) {
     if score.is_infinite() {
         out.push(if score > 0.0 { DOUBLE_INFINITY } else { DOUBLE_MINUS_INFINITY });
@@ -226,7 +228,8 @@ impl<'a> Decoder<'a> {
         usize::try_from(length).map_err(|_| start.error(Fault::LengthTooLarge(length)))
     }
 
-    /// A score as text: a length byte and so many characters, or 253, 254, 255 for what is no number and the infinities.
+    /// A score as text: a length byte and so many characters, or 253, 254, 255 for what is no
+    /// number and the infinities.
     pub fn double_text(&mut self) -> Result<f64, DecodeError> {
         let start = *self;
         match self.byte()? {

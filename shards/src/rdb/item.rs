@@ -1,7 +1,7 @@
 //! Items of snapshot files: fields, a type byte, the key, the value.
 //!
-//! Fields stand in front of the type byte, each an opcode and its value, and belong to this one record, so
-//! that any run of records can be read without what came before:
+//! Fields stand in front of the type byte, each an opcode and its value, and belong to this one
+//! record, so that any run of records can be read without what came before:
 //!
 //! | opcode | value | without it |
 //! |---|---|---|
@@ -11,8 +11,8 @@
 //! | 0xf1 | elements (of a string, bytes) of the whole value, 8 bytes, little endian: this is its first piece | all of it is here |
 //! | 0xf2 | elements (bytes) of the value that precede this piece, 8 bytes, little endian | it begins here |
 //!
-//! A value of more than [`ITEM_PIECE_BYTES`] comes in pieces. Pieces of one value come in order, those of others may
-//! stand between them.
+//! A value of more than [`ITEM_PIECE_BYTES`] comes in pieces. Pieces of one value come in order,
+//! those of others may stand between them.
 
 use std::borrow::Cow;
 
@@ -72,8 +72,8 @@ impl ItemRecord<'_> {
     }
 }
 
-/// Appends an item of `database` from a place in its value on, 0 at first. Returns the place to go on at, if it was too
-/// large to be written to its end. Cost: one copy of key and value.
+/// Appends an item of `database` from a place in its value on, 0 at first. Returns the place to go
+/// on at, if it was too large to be written to its end. Cost: one copy of key and value.
 pub fn write_item(
     out: &mut Vec<u8>,
     database: DatabaseIndex,

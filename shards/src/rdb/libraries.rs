@@ -1,4 +1,5 @@
-//! FUNCTION DUMP payloads: for each library an opcode and its text, then the footer of every payload.
+//! FUNCTION DUMP payloads: for each library an opcode and its text, then the footer of every
+//! payload.
 
 use super::encoding::{Decoder, write_string};
 use super::payload::{PayloadError, checked, sign};

@@ -1,8 +1,9 @@
 //! Reads LZF, the compression of long strings in RDB data. Nothing is ever written compressed.
 //!
-//! The stream is a row of instructions. A first byte below 32 is followed by that many bytes and one more,
-//! to be copied as they are. Any other first byte repeats earlier output: its top three bits are the count
-//! less two (7: the next byte is added), its low five bits and one more byte the distance back less one.
+//! The stream is a row of instructions. A first byte below 32 is followed by that many bytes and
+//! one more, to be copied as they are. Any other first byte repeats earlier output: its top three
+//! bits are the count less two (7: the next byte is added), its low five bits and one more byte the
+//! distance back less one.
 
 /// Most output bytes per input byte: a three-byte instruction repeats 264 bytes at most.
 const EXPANSION_MAX: usize = 88;
@@ -41,7 +42,8 @@ fn take_byte(input: &mut &[u8]) -> Option<u8> {
     Some(first)
 }
 
-/// Appends `count` bytes found `distance` bytes before the end; they may overlap what is being written.
+/// Appends `count` bytes found `distance` bytes before the end; they may overlap what is being
+/// written.
 fn repeat(plain: &mut Vec<u8>, distance: usize, count: usize) -> Option<()> {
     let start = plain.len().checked_sub(distance)?;
     if distance >= count {

@@ -1,11 +1,11 @@
 //! Values and items in Redis' RDB encodings: DUMP payloads and the items of snapshot files.
 //!
-//! Written are the plain types of RDB version 6, which every Redis since 2.6 and every Codis reads, and streams as
-//! Redis 7.0 does; read is
-//! what servers up to [`VERSION_READ`] write for the types that exist here. Decoding trusts nothing: a
-//! damaged or hostile input ends in a [`DecodeError`] that names the fault and its offset, never in a
-//! panic or in an allocation that the input's size does not justify. [`file`] reads and writes whole RDB files; those of
-//! snapshots are not the business of this module.
+//! Written are the plain types of RDB version 6, which every Redis since 2.6 and every Codis reads,
+//! and streams as Redis 7.0 does; read is
+//! what servers up to [`VERSION_READ`] write for the types that exist here. Decoding trusts
+//! nothing: a damaged or hostile input ends in a [`DecodeError`] that names the fault and its
+//! offset, never in a panic or in an allocation that the input's size does not justify. [`file`]
+//! reads and writes whole RDB files; those of snapshots are not the business of this module.
 
 pub mod checksum;
 mod encoding;
@@ -33,7 +33,8 @@ pub const VERSION_WRITTEN: u16 = 6;
 /// RDB version in which streams are written: Redis 7.0's, the first with all that they have.
 pub const VERSION_STREAMS: u16 = 10;
 
-/// RDB version in which hashes are written of which fields have deadlines: Redis 7.4's, the first with such.
+/// RDB version in which hashes are written of which fields have deadlines: Redis 7.4's, the first
+/// with such.
 pub const VERSION_TIMED: u16 = 12;
 
 /// Newest RDB version that is read: Redis 7.4's to 8.2's.
@@ -108,7 +109,8 @@ pub enum Fault {
         /// How many.
         count: usize,
     },
-    /// A piece of a value that does not go on where the one before ended, or of a value of another type.
+    /// A piece of a value that does not go on where the one before ended, or of a value of another
+    /// type.
     #[error("a piece of a value that does not follow on its first")]
     Piece,
     /// A member or field that is there already.

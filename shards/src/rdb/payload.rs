@@ -1,4 +1,5 @@
-//! DUMP payloads: a type byte, a value, the RDB version (2 bytes) and a CRC-64 over all before it (8 bytes).
+//! DUMP payloads: a type byte, a value, the RDB version (2 bytes) and a CRC-64 over all before it
+//! (8 bytes).
 
 use super::checksum::crc64;
 use super::encoding::Decoder;
@@ -47,7 +48,8 @@ pub(super) fn sign(out: &mut Vec<u8>, start: usize, version: u16) {
     out.extend_from_slice(&checksum.to_le_bytes());
 }
 
-/// Appends the payload of a value that was read elsewhere, as it is, with the version that has its type.
+/// Appends the payload of a value that was read elsewhere, as it is, with the version that has its
+/// type.
 pub fn write_payload_of(out: &mut Vec<u8>, value: &EncodedValue<'_>) {
     /// Redis 7.2's, the first with packed sets and the newest streams.
     const VERSION_PACKED_SETS: u16 = 11;

@@ -1,8 +1,8 @@
 //! DUMP payloads of items that come in records, as snapshots have them: large values in pieces.
 //!
-//! Who makes the pieces does a little at a time, and the value may lose elements meanwhile that were to end by now (fields
-//! of hashes). Then places have shifted, and something may be missing: the count at the end tells, and the item is to come
-//! again from its start.
+//! Who makes the pieces does a little at a time, and the value may lose elements meanwhile that
+//! were to end by now (fields of hashes). Then places have shifted, and something may be missing:
+//! the count at the end tells, and the item is to come again from its start.
 
 use super::{Piece, read_item, write_payload};
 use crate::ids::{DatabaseIndex, Deadline};
@@ -31,7 +31,8 @@ pub struct Payload {
     pub bytes: Vec<u8>,
 }
 
-/// Puts one item at a time together. It takes the memory of its value, and of its payload when that is made.
+/// Puts one item at a time together. It takes the memory of its value, and of its payload when that
+/// is made.
 pub struct Payloads {
     keyspace: Keyspace,
     deadline: Option<Deadline>,

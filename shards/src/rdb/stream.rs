@@ -1,7 +1,8 @@
-//! Streams: in parts of our own for snapshots and transactions, as Redis' types 15, 19 and 21 in payloads.
+//! Streams: in parts of our own for snapshots and transactions, as Redis' types 15, 19 and 21 in
+//! payloads.
 //!
-//! In parts, behind their count, each with a byte that tells its kind; ids are 16 bytes, big endian, other numbers 8 bytes,
-//! little endian:
+//! In parts, behind their count, each with a byte that tells its kind; ids are 16 bytes, big
+//! endian, other numbers 8 bytes, little endian:
 //!
 //! | kind | what | bytes |
 //! |---|---|---|
@@ -41,7 +42,8 @@ const SAME_FIELDS: i64 = 2;
 /// A count that is not known, and the time of what never was.
 const UNKNOWN: u64 = u64::MAX;
 
-/// Appends a stream, its type first, without its groups, and of its entries the blocks that hold about so many behind an id.
+/// Appends a stream, its type first, without its groups, and of its entries the blocks that hold
+/// about so many behind an id.
 pub fn write_stream_behind(out: &mut Vec<u8>, stream: Stream<'_>, id: StreamId, limit: u64) {
     let mut left = limit;
     let blocks = id.next().into_iter().flat_map(|from| stream.blocks_from(from));
@@ -225,8 +227,8 @@ pub(super) fn walk_stream(
     }
 }
 
-/// Redis' types: listpacks, what is known beside them, groups. The head, which the listpacks precede, is handed out last among
-/// what is no group: blocks may come before it.
+/// Redis' types: listpacks, what is known beside them, groups. The head, which the listpacks
+/// precede, is handed out last among what is no group: blocks may come before it.
 fn walk_redis(
     decoder: &mut Decoder<'_>,
     type_byte: u8,

@@ -1,7 +1,8 @@
 //! Values by their RDB type byte.
 //!
-//! A value is read twice: once to find its end and to check everything between, once to hand its parts to whoever
-//! builds it. So no list of elements is ever made of what may be damaged, and memory is one string at a time.
+//! A value is read twice: once to find its end and to check everything between, once to hand its
+//! parts to whoever builds it. So no list of elements is ever made of what may be damaged, and
+//! memory is one string at a time.
 
 use std::borrow::Cow;
 
@@ -36,7 +37,8 @@ pub(super) const HASH_TIMED_EARLY: u8 = 22;
 pub(super) const HASH_TIMED_LISTPACK_EARLY: u8 = 23;
 pub(super) const HASH_TIMED: u8 = 24;
 pub(super) const HASH_TIMED_LISTPACK: u8 = 25;
-/// Hashes with deadlines of fields as Valkey 9 writes them, which is 22 there: ours where the writer is not known any more.
+/// Hashes with deadlines of fields as Valkey 9 writes them, which is 22 there: ours where the
+/// writer is not known any more.
 pub(super) const HASH_TIMED_VALKEY: u8 = 65;
 /// Of Redis 5.
 pub(super) const STREAM_1: u8 = 15;
@@ -55,8 +57,8 @@ const NODE_PACKED: usize = 2;
 /// Takes parts of a value. What it refuses ends the reading.
 pub type TakePart<'t> = dyn FnMut(Part<'_>) -> Result<(), Fault> + 't;
 
-/// A value that was read to its end and found well-formed. That members are no duplicates is left to those who
-/// build it.
+/// A value that was read to its end and found well-formed. That members are no duplicates is left
+/// to those who build it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedValue<'a> {
     type_byte: u8,
@@ -549,7 +551,8 @@ mod tests {
         }
     }
 
-    /// Streams that are damaged somewhere: refused, or a stream that is written and read back as it is.
+    /// Streams that are damaged somewhere: refused, or a stream that is written and read back as it
+    /// is.
     #[test]
     fn damaged_streams_are_refused_or_streams() {
         let hasher = KeyHasher::new(3);

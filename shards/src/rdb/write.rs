@@ -1,7 +1,7 @@
 //! Writing values in the plain types, whole or in pieces.
 //!
-//! Payloads have the scores of sorted sets as text, which every Redis since 2.6 reads; items of snapshots have them as
-//! they are.
+//! Payloads have the scores of sorted sets as text, which every Redis since 2.6 reads; items of
+//! snapshots have them as they are.
 
 use std::ops::ControlFlow;
 
@@ -15,8 +15,9 @@ use crate::keyspace::Value;
 use crate::limits::{ITEM_PIECE_BYTES, ITEM_PIECE_BYTES_MAX};
 use crate::value::Part;
 
-/// Where the piece of a value that begins at `from` ends, and how much there is in all: elements, or bytes of a string.
-/// A piece has one element at least, and is about as long as the key, if that is a long one: each piece repeats it.
+/// Where the piece of a value that begins at `from` ends, and how much there is in all: elements,
+/// or bytes of a string. A piece has one element at least, and is about as long as the key, if that
+/// is a long one: each piece repeats it.
 pub(super) fn piece_end(value: Value<'_>, from: u64, key_bytes: usize) -> (u64, u64) {
     let bytes_max = key_bytes.clamp(ITEM_PIECE_BYTES, ITEM_PIECE_BYTES_MAX);
     let total = value.part_count();
@@ -105,8 +106,8 @@ fn write_elements(
 /// Takes a field, its value, and when it ends.
 type VisitTimed<'v> = dyn FnMut(&[u8], &[u8], Option<i64>) + 'v;
 
-/// Appends fields of which some have deadlines: the earliest deadline, how many fields there are, and before each 0 or by how
-/// much its deadline is later, and one more.
+/// Appends fields of which some have deadlines: the earliest deadline, how many fields there are,
+/// and before each 0 or by how much its deadline is later, and one more.
 fn write_timed(out: &mut Vec<u8>, value: Value<'_>, from: u64, end: u64) {
     let each = |visit: &mut VisitTimed<'_>| {
         let mut left = end - from;
@@ -138,7 +139,8 @@ pub fn write_value(out: &mut Vec<u8>, value: Value<'_>) {
     write_range(out, value, 0, value.part_count());
 }
 
-/// Appends the type byte of a value and all of it, as the oldest Redis reads it that knows what it holds.
+/// Appends the type byte of a value and all of it, as the oldest Redis reads it that knows what it
+/// holds.
 pub fn write_plain(out: &mut Vec<u8>, value: Value<'_>) {
     write_portable(out, value);
 }

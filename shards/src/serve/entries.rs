@@ -117,8 +117,8 @@ fn run_or_wait<H: Host>(host: &mut H, set: Box<Set<H>>, turn: &mut H::Turn<'_>) 
     }
 }
 
-/// Proposes those of a set that make the data smaller or end a transaction: there is a reserve for them in the log. The others
-/// are refused; reads run at their place.
+/// Proposes those of a set that make the data smaller or end a transaction: there is a reserve for
+/// them in the log. The others are refused; reads run at their place.
 #[cold]
 fn propose_smaller<H: Host>(
     host: &mut H,
@@ -146,7 +146,8 @@ fn propose_smaller<H: Host>(
     propose_set(host, set, Reserve::Used, now_ms, turn);
 }
 
-/// Every write of a set is refused; its reads still have their place, unless this node leads no more.
+/// Every write of a set is refused; its reads still have their place, unless this node leads no
+/// more.
 #[cold]
 fn refuse<H: Host>(
     host: &mut H,
@@ -229,8 +230,9 @@ pub fn apply<H: Host>(host: &mut H, entry: &CommittedEntry, turn: &mut H::Turn<'
     }
 }
 
-/// Runs a set of reads whose place has come. Unless nobody else can lead, somebody who asks is answered only when it
-/// is certain that this node led meanwhile: the entry before may have been proposed before they asked.
+/// Runs a set of reads whose place has come. Unless nobody else can lead, somebody who asks is
+/// answered only when it is certain that this node led meanwhile: the entry before may have been
+/// proposed before they asked.
 fn run_reads<H: Host>(host: &mut H, set: Box<Set<H>>, turn: &mut H::Turn<'_>) {
     let server = host.server_mut();
     if !server.serves() {

@@ -5,7 +5,8 @@ use super::{Fate, Host, Server, reads};
 use crate::raft::{Output, Proposal, Role};
 use crate::transaction::Next;
 
-/// Looks whether this node serves. Ask after everything that may change its role, before the next request.
+/// Looks whether this node serves. Ask after everything that may change its role, before the next
+/// request.
 pub fn note_role<H: Host>(host: &mut H, turn: &mut H::Turn<'_>) {
     let server = host.server();
     let (leads, term) = (server.group.role() == Role::Leader, server.group.term());
@@ -32,7 +33,8 @@ pub fn note_role<H: Host>(host: &mut H, turn: &mut H::Turn<'_>) {
     }
 }
 
-/// This node leads no more. What was not proposed never had an effect; what was is settled when its fate is known.
+/// This node leads no more. What was not proposed never had an effect; what was is settled when its
+/// fate is known.
 #[cold]
 fn step_down<H: Host>(host: &mut H, turn: &mut H::Turn<'_>) {
     let server = host.server_mut();
@@ -51,7 +53,8 @@ fn step_down<H: Host>(host: &mut H, turn: &mut H::Turn<'_>) {
     host.deposed(turn);
 }
 
-/// The group was polled: takes in what this says of its role and its members. Call it before what is committed is applied.
+/// The group was polled: takes in what this says of its role and its members. Call it before what
+/// is committed is applied.
 #[inline]
 pub fn polled<H: Host>(host: &mut H, output: &Output, turn: &mut H::Turn<'_>) {
     if output.role_changed || output.membership_changed {
@@ -59,7 +62,8 @@ pub fn polled<H: Host>(host: &mut H, output: &Output, turn: &mut H::Turn<'_>) {
     }
 }
 
-/// Takes in what a poll of the group says of proposals and reads. Call it when what is committed is applied.
+/// Takes in what a poll of the group says of proposals and reads. Call it when what is committed is
+/// applied.
 #[inline]
 pub fn settle<H: Host>(host: &mut H, output: &mut Output, turn: &mut H::Turn<'_>) {
     if !output.committed.is_empty() && !host.server().serves() {
@@ -76,8 +80,9 @@ pub fn settle<H: Host>(host: &mut H, output: &mut Output, turn: &mut H::Turn<'_>
     reads::settle(host, output, turn);
 }
 
-/// Nobody waits any longer to hear what becomes of what is on its way through the log: another node leads, or none, and no
-/// majority has said. It may be committed all the same, and is applied then as if another node had proposed it.
+/// Nobody waits any longer to hear what becomes of what is on its way through the log: another node
+/// leads, or none, and no majority has said. It may be committed all the same, and is applied then
+/// as if another node had proposed it.
 pub fn give_up<H: Host>(host: &mut H, turn: &mut H::Turn<'_>) {
     assert!(!host.server().serves(), "who leads hears of its entries");
     while let Some(flight) = host.server_mut().flights.pop_front() {

@@ -1,8 +1,10 @@
-//! Reads at a node that does not lead: of what is applied here, or of all that was acknowledged anywhere.
+//! Reads at a node that does not lead: of what is applied here, or of all that was acknowledged
+//! anywhere.
 //!
-//! For the latter the leader is asked, once for all reads of a turn, how far its log was committed when it certainly led
-//! ([`Server::question`]), and what time it was there. The reads are executed here when that much is applied, by that time: so
-//! what has ended for the leader has ended here, whatever the clock of this node shows.
+//! For the latter the leader is asked, once for all reads of a turn, how far its log was committed
+//! when it certainly led ([`Server::question`]), and what time it was there. The reads are executed
+//! here when that much is applied, by that time: so what has ended for the leader has ended here,
+//! whatever the clock of this node shows.
 //!
 //! | what the host hears | when |
 //! |---|---|
@@ -96,8 +98,9 @@ impl<H: Host> Server<H> {
         following.fresh.len() + asked + due
     }
 
-    /// The number of a question to the leader for all reads that came since the last one, if there are some. A leader that is
-    /// asked tells what is committed, so it is asked as well for those that wait for that.
+    /// The number of a question to the leader for all reads that came since the last one, if there
+    /// are some. A leader that is asked tells what is committed, so it is asked as well for
+    /// those that wait for that.
     pub fn ask_leader(&mut self) -> Option<u64> {
         let following = &mut self.following;
         let lacks_news = std::mem::take(&mut following.lacks_news);
@@ -117,7 +120,8 @@ impl<H: Host> Server<H> {
         Some(following.questions)
     }
 
-    /// The leader's answer to a question of this number. Without a certainty the reads are for whoever leads.
+    /// The leader's answer to a question of this number. Without a certainty the reads are for
+    /// whoever leads.
     pub fn answered(&mut self, number: u64, certainty: Option<Certainty>) {
         let asked = &mut self.following.asked;
         let Some(place) = asked.iter().position(|(known, ..)| *known == number) else { return };

@@ -1,8 +1,9 @@
-//! One server of a shard, whoever drives it: the process with its clients and disks, the simulator with its own.
+//! One server of a shard, whoever drives it: the process with its clients and disks, the simulator
+//! with its own.
 //!
-//! It decides what is proposed together, what waits behind which entry of the log, what has to be confirmed before it is
-//! answered, who waits for a transaction, and what becomes of each request when leadership changes. What commands mean, and
-//! how clients are answered, is its [`Host`]'s.
+//! It decides what is proposed together, what waits behind which entry of the log, what has to be
+//! confirmed before it is answered, who waits for a transaction, and what becomes of each request
+//! when leadership changes. What commands mean, and how clients are answered, is its [`Host`]'s.
 //!
 //! A request ends in one of these ways, each said once:
 //!
@@ -15,12 +16,13 @@
 //! | [`Fate::Lost`] | another leader's entry has its place in the log | none |
 //! | [`Fate::Unknown`] | a snapshot has taken the place of its entry | not known here |
 //!
-//! Order: what is gathered runs in the order in which it was gathered, writes and the reads beside them alike. Reads given to
-//! [`Server::gather_read`] have nothing before them.
+//! Order: what is gathered runs in the order in which it was gathered, writes and the reads beside
+//! them alike. Reads given to [`Server::gather_read`] have nothing before them.
 //!
-//! A turn: inputs ([`take_message`], [`Server::gather_write`], the group's own), [`transact`], [`mind_clock`],
-//! [`propose`], [`ask_for_reads`], then poll the group and hand its output to [`polled`], [`apply`] for each entry, and
-//! [`settle`]; at its end [`end_leased`], and [`serve_followers`] where another node leads.
+//! A turn: inputs ([`take_message`], [`Server::gather_write`], the group's own), [`transact`],
+//! [`mind_clock`], [`propose`], [`ask_for_reads`], then poll the group and hand its output to
+//! [`polled`], [`apply`] for each entry, and [`settle`]; at its end [`end_leased`], and
+//! [`serve_followers`] where another node leads.
 
 mod entries;
 mod fate;
@@ -66,7 +68,8 @@ pub enum Fate<'a> {
     Unknown,
 }
 
-/// What a server of a shard serves, and whom it answers. Everything is called in the turn in which it is due.
+/// What a server of a shard serves, and whom it answers. Everything is called in the turn in which
+/// it is due.
 pub trait Host: Sized {
     /// Who waits for a request: enough to answer it.
     type Who;
@@ -93,7 +96,8 @@ pub trait Host: Sized {
     fn string_bytes_max(&self) -> usize;
     /// Is a request a step of a transaction: a record, or what it reads? Nobody is answered then.
     fn is_step(who: &Self::Who) -> bool;
-    /// Does an operation make the data smaller, or end something? There is room for it on a full disk.
+    /// Does an operation make the data smaller, or end something? There is room for it on a full
+    /// disk.
     fn shrinks(&self, who: &Self::Who, arguments: Arguments<'_>) -> bool;
     /// Appends the operation that turns time back to `to_ms`.
     fn push_turn_back(&self, batch: &mut BatchBuilder, to_ms: i64);
@@ -113,8 +117,8 @@ pub trait Host: Sized {
     /// Gathers a request that need not wait any more.
     fn admit(&mut self, kept: Self::Kept, turn: &mut Self::Turn<'_>);
 
-    /// Locks may be free: serves those who wait for keys that were held, before others are let in. See
-    /// [`waits::serve_postponed`].
+    /// Locks may be free: serves those who wait for keys that were held, before others are let in.
+    /// See [`waits::serve_postponed`].
     fn serve_postponed(&mut self);
     /// Does anybody wait for a key?
     fn awaits_any(&self) -> bool;
@@ -125,11 +129,12 @@ pub trait Host: Sized {
     fn guard_failed(&mut self, who: &Self::Who, turn: &mut Self::Turn<'_>);
     /// Takes out of a set that stands behind others what has been done meanwhile.
     fn forget_served(&mut self, set: &mut Set<Self>);
-    /// A set is about to be proposed: says in its entry whose requests they are, as far as that is to be known.
+    /// A set is about to be proposed: says in its entry whose requests they are, as far as that is
+    /// to be known.
     #[inline(always)]
     fn stamp(&self, _set: &mut Set<Self>) {}
-    /// There is no room in the log for what is to be proposed: hands leadership over, if somebody else can take it. True if that is
-    /// under way; then what waits is for whoever leads next.
+    /// There is no room in the log for what is to be proposed: hands leadership over, if somebody
+    /// else can take it. True if that is under way; then what waits is for whoever leads next.
     #[cold]
     fn hand_over(&mut self, _now_ms: i64) -> bool {
         false
@@ -147,8 +152,8 @@ pub trait Host: Sized {
         entry: Option<(&CommittedEntry, Batch<'_>)>,
         turn: &mut Self::Turn<'_>,
     );
-    /// Runs a set of reads in order. Their replies are appended to `replies`, to be answered when it is certain
-    /// that this node leads.
+    /// Runs a set of reads in order. Their replies are appended to `replies`, to be answered when
+    /// it is certain that this node leads.
     fn run_withheld(
         &mut self,
         set: &Set<Self>,
@@ -189,8 +194,8 @@ pub trait Host: Sized {
             self.answer(Self::who(kept), reply, turn);
         }
     }
-    /// Answers a request that was not executed. `asked`: its database and arguments, but of reads that were executed and
-    /// could not be confirmed.
+    /// Answers a request that was not executed. `asked`: its database and arguments, but of reads
+    /// that were executed and could not be confirmed.
     fn fail(
         &mut self,
         who: &Self::Who,
@@ -212,7 +217,8 @@ pub trait Host: Sized {
 /// What transactions want of their shard's host.
 pub type Wanted<H> = ParticipantOutput<<H as Host>::Ask, <H as Host>::Found, <H as Host>::Kept>;
 
-/// A shard as one node serves it: items, Raft group, and the requests that wait for the log. See the module's description.
+/// A shard as one node serves it: items, Raft group, and the requests that wait for the log. See
+/// the module's description.
 pub struct Server<H: Host> {
     /// Which shard.
     pub id: ShardId,
@@ -226,9 +232,11 @@ pub struct Server<H: Host> {
     pub participant: Participant<H::Ask, H::Found, H::Kept>,
     /// What they want done.
     pub wanted: Wanted<H>,
-    /// Keys that have something for those who wait, and that a transaction holds: they are served when it is over.
+    /// Keys that have something for those who wait, and that a transaction holds: they are served
+    /// when it is over.
     pub postponed: Vec<WaitKey>,
-    /// Transactions that hold their locks, and are still to read, in the order of what is let in at present.
+    /// Transactions that hold their locks, and are still to read, in the order of what is let in
+    /// at present.
     unread: Vec<TransactionId>,
     /// Sets that served waiting commands and are done with.
     pub settled: Vec<Round>,
@@ -244,14 +252,16 @@ pub struct Server<H: Host> {
     leading: Option<Term>,
     /// Is it the only voter, so that it leads as long as it lives?
     is_alone: bool,
-    /// May reads run in place? Always while it is alone; else if the lease was long enough when the turn began.
+    /// May reads run in place? Always while it is alone; else if the lease was long enough when
+    /// the turn began.
     reads_in_place: bool,
     /// Term of the entry that is being applied.
     running: Term,
 }
 
 impl<H: Host> Server<H> {
-    /// A server of a shard whose items and group were recovered. It does not serve before [`note_role`] finds that it leads.
+    /// A server of a shard whose items and group were recovered. It does not serve before
+    /// [`note_role`] finds that it leads.
     pub fn new(id: ShardId, keyspace: Keyspace, group: Group, last_time_ms: i64) -> Server<H> {
         Server {
             id,
@@ -276,7 +286,8 @@ impl<H: Host> Server<H> {
         }
     }
 
-    /// Does this node lead the shard, with everything committed applied? As of the last [`note_role`].
+    /// Does this node lead the shard, with everything committed applied? As of the last
+    /// [`note_role`].
     #[inline(always)]
     pub fn serves(&self) -> bool {
         self.leading.is_some()
@@ -293,8 +304,9 @@ impl<H: Host> Server<H> {
         self.is_alone
     }
 
-    /// May a read that has nothing before it run in place, without being kept? It may while nobody else can lead, and
-    /// while [`Server::lease_holds`] at a time read after it was received. Elsewhere [`Server::gather_read`] is the way.
+    /// May a read that has nothing before it run in place, without being kept? It may while nobody
+    /// else can lead, and while [`Server::lease_holds`] at a time read after it was received.
+    /// Elsewhere [`Server::gather_read`] is the way.
     #[inline(always)]
     pub fn reads_in_place(&self) -> bool {
         self.reads_in_place
@@ -306,8 +318,9 @@ impl<H: Host> Server<H> {
         self.flights.is_empty() && self.sets.iter().all(|set| set.is_empty())
     }
 
-    /// May items be changed without an entry that says so? While this node is the only member, has no log but in memory, and
-    /// has applied everything that was gathered: whoever joins begins with the items as they are then.
+    /// May items be changed without an entry that says so? While this node is the only member, has
+    /// no log but in memory, and has applied everything that was gathered: whoever joins begins
+    /// with the items as they are then.
     #[inline]
     pub fn needs_no_entry(&self) -> bool {
         self.is_alone && self.group.is_alone() && self.is_quiet() && !self.clock.is_turning()
@@ -330,12 +343,14 @@ impl<H: Host> Server<H> {
         flying.chain(gathered).sum::<usize>() + self.reads.count()
     }
 
-    /// Does something wait for a turn of its own: a set that there is room for, or reads to be confirmed?
+    /// Does something wait for a turn of its own: a set that there is room for, or reads to be
+    /// confirmed?
     pub fn is_pressed(&self) -> bool {
         self.may_propose() || self.reads.is_pressed()
     }
 
-    /// A record of a transaction was applied by [`Host::run`]. One of an earlier leadership says nothing to this one.
+    /// A record of a transaction was applied by [`Host::run`]. One of an earlier leadership says
+    /// nothing to this one.
     pub fn record_applied(&mut self, applied: &crate::transaction::Applied) {
         if self.leading == Some(self.running) {
             self.participant.applied(applied, &mut self.wanted);

@@ -1,4 +1,5 @@
-//! Transactions over several shards, as far as this one takes part, and the single requests that wait for them.
+//! Transactions over several shards, as far as this one takes part, and the single requests that
+//! wait for them.
 
 use super::{Fate, Host};
 use crate::transaction::{Message, Next, ToShard};
@@ -12,7 +13,8 @@ pub fn wait<H: Host>(host: &mut H, kept: H::Kept) {
     server.participant.wait(locks, after, kept, &mut server.wanted);
 }
 
-/// Takes a message of a transaction. The answer says that this node does not serve the shard. Nothing may be staged that was not run.
+/// Takes a message of a transaction. The answer says that this node does not serve the shard.
+/// Nothing may be staged that was not run.
 pub fn take_message<H: Host>(
     host: &mut H,
     message: ToShard<H::Ask>,
@@ -25,7 +27,8 @@ pub fn take_message<H: Host>(
     None
 }
 
-/// Time passes for transactions: those in doubt ask the others, locks that nobody follows up are given up.
+/// Time passes for transactions: those in doubt ask the others, locks that nobody follows up are
+/// given up.
 pub fn tick<H: Host>(host: &mut H) {
     let server = host.server_mut();
     if server.serves() {
@@ -33,8 +36,8 @@ pub fn tick<H: Host>(host: &mut H) {
     }
 }
 
-/// Does what transactions want of this shard: lets requests go on, gathers reads and records, asks for confirmations. Messages
-/// are appended to `messages`. True when there was something to do.
+/// Does what transactions want of this shard: lets requests go on, gathers reads and records, asks
+/// for confirmations. Messages are appended to `messages`. True when there was something to do.
 #[inline]
 pub fn transact<H: Host>(
     host: &mut H,

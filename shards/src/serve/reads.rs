@@ -1,11 +1,13 @@
-//! Reads that have nothing before them, where another node may lead: under a lease, or once a majority has confirmed that this
-//! node leads.
+//! Reads that have nothing before them, where another node may lead: under a lease, or once a
+//! majority has confirmed that this node leads.
 //!
-//! A read is answered if at some moment after it was received nobody else could lead: what is applied here then is what
-//! it may see. So whoever has received reads, and reads the clock after that, may execute them in place while the lease holds
-//! at that time ([`Server::reads_in_place`], [`Server::lease_holds`]). All others are executed when their place has come and
-//! withheld until the clock, read afterwards, shows that the lease still holds. When it does not, a majority is asked, once
-//! for all reads of the turn; what they say holds for an index, and the read is executed when that is applied.
+//! A read is answered if at some moment after it was received nobody else could lead: what is
+//! applied here then is what it may see. So whoever has received reads, and reads the clock after
+//! that, may execute them in place while the lease holds at that time ([`Server::reads_in_place`],
+//! [`Server::lease_holds`]). All others are executed when their place has come and withheld until
+//! the clock, read afterwards, shows that the lease still holds. When it does not, a majority is
+//! asked, once for all reads of the turn; what they say holds for an index, and the read is
+//! executed when that is applied.
 
 use super::{Fate, Host, Server, part};
 use crate::ids::{Index, MonotonicTime, NodeId};
@@ -21,7 +23,8 @@ pub enum Leases {
     /// A majority is asked every time.
     #[default]
     Unused,
-    /// Not even that is asked for: who believes to lead answers, and may be wrong for as long as a majority is out of reach.
+    /// Not even that is asked for: who believes to lead answers, and may be wrong for as long as a
+    /// majority is out of reach.
     Unneeded,
 }
 
@@ -41,7 +44,8 @@ pub(super) struct Reads<H: Host> {
     fresh: Vec<H::Kept>,
     /// Executed under a lease, to be looked at again.
     leased: Vec<(H::Kept, H::Reply)>,
-    /// Executed at their place in the order, to be answered when it is confirmed that this node still led then.
+    /// Executed at their place in the order, to be answered when it is confirmed that this node
+    /// still led then.
     pub(super) executed: Vec<(H::Who, H::Reply)>,
     /// What transactions have read, to be confirmed.
     pub(super) fetches: Vec<Fetch>,
@@ -85,7 +89,8 @@ impl<H: Host> Reads<H> {
     }
 
     /// Is a lease enough for all of them?
-    /// A follower may have applied, and shown, what is committed and not on this node's disk yet: then it is not.
+    /// A follower may have applied, and shown, what is committed and not on this node's disk yet:
+    /// then it is not.
     fn trusts(&self, group: &Group, now: MonotonicTime) -> bool {
         match self.leases {
             Leases::Trusted => {
@@ -124,7 +129,8 @@ impl<H: Host> Server<H> {
         reads.leased.len() + reads.executed.len() + reads.fetches.len() + reads.questions.len()
     }
 
-    /// Another node asks how far the log is committed; [`Host::tell`] answers. False while this one does not serve.
+    /// Another node asks how far the log is committed; [`Host::tell`] answers. False while this one
+    /// does not serve.
     #[must_use]
     pub fn question(&mut self, asker: NodeId, number: u64) -> bool {
         if self.serves() {
@@ -133,8 +139,9 @@ impl<H: Host> Server<H> {
         self.serves()
     }
 
-    /// A turn begins: may reads run in place that are received in it? They may while nobody else can lead, or if the lease
-    /// will hold for a while yet; and only while none waits that came before them. `until`: how long it shall hold.
+    /// A turn begins: may reads run in place that are received in it? They may while nobody else
+    /// can lead, or if the lease will hold for a while yet; and only while none waits that came
+    /// before them. `until`: how long it shall hold.
     pub fn look_at_lease(&mut self, leases: Leases, until: MonotonicTime) {
         self.reads.leases = leases;
         self.reads_in_place = self.is_alone
@@ -144,8 +151,8 @@ impl<H: Host> Server<H> {
                 && self.reads.trusts(&self.group, until);
     }
 
-    /// Reads were received before `now` was read from the clock: may they run in place? When they may not, no others may in
-    /// this turn, and [`Server::gather_read`] is the way.
+    /// Reads were received before `now` was read from the clock: may they run in place? When they
+    /// may not, no others may in this turn, and [`Server::gather_read`] is the way.
     #[inline]
     pub fn lease_holds(&mut self, now: MonotonicTime) -> bool {
         let holds = self.reads_in_place
@@ -155,8 +162,8 @@ impl<H: Host> Server<H> {
     }
 }
 
-/// Executes the reads of this turn under a lease, if it is enough and holds; else asks a majority. `now` may be the
-/// time of the turn's beginning.
+/// Executes the reads of this turn under a lease, if it is enough and holds; else asks a majority.
+/// `now` may be the time of the turn's beginning.
 #[inline]
 pub fn ask_for_reads<H: Host>(
     host: &mut H,
@@ -204,8 +211,8 @@ fn ask<H: Host>(host: &mut H, now: MonotonicTime, turn: &mut H::Turn<'_>) {
     }
 }
 
-/// Reads were executed and are withheld: does the lease hold now? `now` is read from the clock after they were. If it does
-/// not, a majority is asked.
+/// Reads were executed and are withheld: does the lease hold now? `now` is read from the clock
+/// after they were. If it does not, a majority is asked.
 #[inline]
 pub fn end_leased<H: Host>(host: &mut H, now: MonotonicTime, turn: &mut H::Turn<'_>) -> bool {
     host.server().leased_count() == 0 || look_again(host, now, turn)
@@ -229,8 +236,8 @@ fn look_again<H: Host>(host: &mut H, now: MonotonicTime, turn: &mut H::Turn<'_>)
         let index = server.group.commit_index();
         tell(host, questions, Some(index), turn);
     } else {
-        // What a transaction writes follows from what it has read, and who asks wants to be certain: that is confirmed in
-        // any case.
+        // What a transaction writes follows from what it has read, and who asks wants to be
+        // certain: that is confirmed in any case.
         server.reads.is_over =
             !(server.reads.fetches.is_empty() && server.reads.questions.is_empty());
     }

@@ -31,7 +31,8 @@ pub struct Set<H: Host> {
     pub round: Option<Round>,
     /// Must everything before be applied before it is proposed?
     pub is_behind: bool,
-    /// What must be as it was when everything before is applied. A set with a guard is one transaction alone.
+    /// What must be as it was when everything before is applied. A set with a guard is one
+    /// transaction alone.
     pub(super) guard: Option<H::Guard>,
     /// Does somebody wait for the reply of a read in it?
     pub(super) is_asked: bool,
@@ -58,7 +59,8 @@ impl<H: Host> Set<H> {
         self.order.is_empty()
     }
 
-    /// The operation of one of its requests, and its arguments. `batch` is the set's entry; without one only riders are asked for.
+    /// The operation of one of its requests, and its arguments. `batch` is the set's entry; without
+    /// one only riders are asked for.
     #[inline(always)]
     pub fn operation<'a>(
         &'a self,
@@ -155,7 +157,8 @@ impl<H: Host> Server<H> {
         set.order.push(Waiting { who, proposed: false, place });
     }
 
-    /// What is gathered next goes into a set of its own. It runs only if its guard holds then: see [`Server::guard`].
+    /// What is gathered next goes into a set of its own. It runs only if its guard holds then: see
+    /// [`Server::guard`].
     pub fn begin_guarded(&mut self) {
         if !self.open_set().is_empty() {
             self.begin_set();

@@ -1,12 +1,14 @@
 //! Commands that wait for keys, and how they are served through the log of their shard.
 //!
-//! Who waits is memory of the leader ([`Waiters`]); what is logged is an operation that *serves*: it carries the waiting
-//! commands that the entry does not know yet, and the key to serve them at. The first try of a command is such an
-//! operation at its place in the order; behind every write that names an awaited key stands another. What fills a key
-//! unnamed is noticed when it is applied, and served by the next entry ([`tend`]).
+//! Who waits is memory of the leader ([`Waiters`]); what is logged is an operation that *serves*:
+//! it carries the waiting commands that the entry does not know yet, and the key to serve them at.
+//! The first try of a command is such an operation at its place in the order; behind every write
+//! that names an awaited key stands another. What fills a key unnamed is noticed when it is
+//! applied, and served by the next entry ([`tend`]).
 //!
-//! An operation that serves has these arguments: its name, the key ([`WaitKey::encode`]; empty: the first try of the one
-//! command that follows), the last ticket to serve, and then each command: a head, its stamp if it has one, its arguments.
+//! An operation that serves has these arguments: its name, the key ([`WaitKey::encode`]; empty: the
+//! first try of the one command that follows), the last ticket to serve, and then each command: a
+//! head, its stamp if it has one, its arguments.
 
 use super::sets::Set;
 use super::{Host, Server};
@@ -78,8 +80,8 @@ fn round<H: Waits>(host: &mut H) -> Round {
     round
 }
 
-/// A write of the newest set may give a key up to `count` elements: puts an operation behind it that serves whoever waits for
-/// that key, whatever is to be there.
+/// A write of the newest set may give a key up to `count` elements: puts an operation behind it
+/// that serves whoever waits for that key, whatever is to be there.
 pub fn serve_behind<H: Waits>(host: &mut H, database: DatabaseIndex, key: &[u8], count: usize) {
     let awaited: Vec<WaitKey> = host.waiters().awaited(database, key).cloned().collect();
     for key in awaited {
@@ -109,7 +111,8 @@ fn serve_key<H: Waits>(host: &mut H, key: &WaitKey, count: usize) {
     }
 }
 
-/// Does a transaction hold what would be changed? What it has read there must be as it was until it is over.
+/// Does a transaction hold what would be changed? What it has read there must be as it was until it
+/// is over.
 fn is_taken<H: Waits>(host: &H, key: &WaitKey, count: usize, round: Round) -> bool {
     let Server { participant, wanted, keyspace, unread, .. } = host.server();
     if participant.is_idle() {
@@ -150,7 +153,8 @@ fn gather<H: Waits>(host: &mut H, key: &[u8], declaration: Declaration) {
     host.gather_serving(operation.borrow());
 }
 
-/// Takes out of a set, which is about to be proposed, the tickets that earlier entries have served since it was gathered.
+/// Takes out of a set, which is about to be proposed, the tickets that earlier entries have served
+/// since it was gathered.
 #[cold]
 pub fn forget_served<H: Waits>(host: &H, set: &mut Set<H>) {
     if !set.round.is_some_and(|round| host.waiters().has_served(round)) {
@@ -178,14 +182,15 @@ pub fn forget_served<H: Waits>(host: &H, set: &mut Set<H>) {
     set.batch = rest;
 }
 
-/// An entry has served a ticket. Returns what waited; nothing when nobody waits under this number here, as the shard was led
-/// elsewhere meanwhile.
+/// An entry has served a ticket. Returns what waited; nothing when nobody waits under this number
+/// here, as the shard was led elsewhere meanwhile.
 pub fn take_served<H: Waits>(host: &mut H, ticket: Ticket) -> Option<H::Waiting> {
     let waited = host.waiters_mut().served(ticket)?;
     Some(release(host.server_mut(), waited))
 }
 
-/// An operation that serves could not be proposed. Those who waited before go on waiting; returns the one whose first try it was.
+/// An operation that serves could not be proposed. Those who waited before go on waiting; returns
+/// the one whose first try it was.
 pub fn refused<H: Waits>(host: &mut H, operation: Arguments<'_>) -> Option<H::Waiting> {
     if !operation.at(1).is_empty() {
         return None;
@@ -195,7 +200,8 @@ pub fn refused<H: Waits>(host: &mut H, operation: Arguments<'_>) -> Option<H::Wa
     take_served(host, first_try.expect("a first try declares its command"))
 }
 
-/// The asker no longer wants to wait. What has waited is returned if that is over now; [`tend`] tells if it is over later.
+/// The asker no longer wants to wait. What has waited is returned if that is over now; [`tend`]
+/// tells if it is over later.
 pub fn end<H: Waits>(host: &mut H, asker: H::Asker, end: H::End) -> Ending<H::Waiting> {
     match host.waiters_mut().end(asker, end) {
         Ending::Ended(waited) => Ending::Ended(release(host.server_mut(), waited)),
@@ -211,8 +217,9 @@ pub fn is_to_be_tended<H: Waits>(server: &Server<H>) -> bool {
         || server.keyspace.awaited_key_changed()
 }
 
-/// Serves those who wait for keys that have something by now, at this time. Appends to `ended` the waits that are over in
-/// vain, and returns the keys that have something, for those who wait elsewhere.
+/// Serves those who wait for keys that have something by now, at this time. Appends to `ended` the
+/// waits that are over in vain, and returns the keys that have something, for those who wait
+/// elsewhere.
 #[cold]
 pub fn tend<H: Waits>(host: &mut H, time_ms: i64, ended: &mut Vec<Ended<H>>) -> Vec<WaitKey> {
     let mut keys = Vec::new();
@@ -242,7 +249,8 @@ pub fn tend<H: Waits>(host: &mut H, time_ms: i64, ended: &mut Vec<Ended<H>>) -> 
     keys
 }
 
-/// This node leads the shard no longer: nobody waits here. What serves them may be on its way through the log.
+/// This node leads the shard no longer: nobody waits here. What serves them may be on its way
+/// through the log.
 pub fn dissolve<H: Waits>(host: &mut H) -> Vec<H::Waiting> {
     host.server_mut().postponed.clear();
     let waited = host.waiters_mut().dissolve();
@@ -304,7 +312,8 @@ pub trait Serving {
     fn keys(&self, declared: &Declared) -> Vec<WaitKey>;
     /// Is there what is waited for?
     fn has(&self, view: &View<'_>, key: &WaitKey) -> bool;
-    /// Runs a command: its first try, or as the `nth` that an operation serves. Nothing when it found nothing.
+    /// Runs a command: its first try, or as the `nth` that an operation serves. Nothing when it
+    /// found nothing.
     fn run(
         &mut self,
         edit: &mut Edit<'_>,

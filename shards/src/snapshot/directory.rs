@@ -1,8 +1,8 @@
 //! The snapshots of one shard on disk: `<dir>/shard-<n>/snapshots/<term>-<index>/`.
 //!
-//! A name without a suffix is a complete snapshot and stays so: it appears by a rename after everything
-//! in it was synced. `.tmp` is unfinished and removed at start; `.damaged` was set aside by recovery for
-//! a person to look at. Everything here blocks on the disk.
+//! A name without a suffix is a complete snapshot and stays so: it appears by a rename after
+//! everything in it was synced. `.tmp` is unfinished and removed at start; `.damaged` was set aside
+//! by recovery for a person to look at. Everything here blocks on the disk.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -118,9 +118,9 @@ impl SnapshotDirectory {
         Ok(())
     }
 
-    /// Removes all but the newest [`SNAPSHOT_KEPT_COUNT`], and damaged ones older than those. Returns
-    /// what is left, newest first: the log must keep every entry after the *last* of them, or a damaged
-    /// newest snapshot could not fall back.
+    /// Removes all but the newest [`SNAPSHOT_KEPT_COUNT`], and damaged ones older than those.
+    /// Returns what is left, newest first: the log must keep every entry after the *last* of
+    /// them, or a damaged newest snapshot could not fall back.
     pub fn prune(&self) -> Result<Vec<SnapshotName>, SnapshotError> {
         let mut names = self.list()?;
         for name in names.split_off(names.len().min(SNAPSHOT_KEPT_COUNT)) {
@@ -135,9 +135,9 @@ impl SnapshotDirectory {
         Ok(names)
     }
 
-    /// Removes all but the newest, once that has been read from end to end and found good: on a full disk its room is
-    /// worth more than a second copy. Returns it; `None` when there is no snapshot.
-    /// Errors: it is damaged, or the disk's own; then all are kept.
+    /// Removes all but the newest, once that has been read from end to end and found good: on a
+    /// full disk its room is worth more than a second copy. Returns it; `None` when there is no
+    /// snapshot. Errors: it is damaged, or the disk's own; then all are kept.
     pub fn keep_newest(&self) -> Result<Option<SnapshotName>, SnapshotError> {
         let names = self.list()?;
         let Some((&newest, older)) = names.split_first() else { return Ok(None) };
@@ -200,11 +200,13 @@ impl PendingSnapshot {
         self.unfinished.join(STATE_FILE)
     }
 
-    /// Makes the snapshot exist, once all bytes are in its state file: syncs that file, writes and syncs
-    /// `meta.json`, syncs their directory, renames it, syncs the directory above. Only after this has
-    /// returned may the log before the snapshot go. Returns the state file's path.
+    /// Makes the snapshot exist, once all bytes are in its state file: syncs that file, writes and
+    /// syncs `meta.json`, syncs their directory, renames it, syncs the directory above. Only
+    /// after this has returned may the log before the snapshot go. Returns the state file's
+    /// path.
     ///
-    /// Errors: the disk's own, or the file is not as long as it should be; what was written is removed then.
+    /// Errors: the disk's own, or the file is not as long as it should be; what was written is
+    /// removed then.
     pub fn publish(self, meta: &Meta) -> Result<PathBuf, SnapshotError> {
         let published = self.make_it_exist(meta);
         if published.is_err() && self.unfinished.exists() {

@@ -1,7 +1,7 @@
 //! The header of `state.ring`: which items these are.
 //!
-//! Its first 16 bytes and the CRC-32 that ends it stay where they are in every format version, so that
-//! a newer file is told from a damaged one.
+//! Its first 16 bytes and the CRC-32 that ends it stay where they are in every format version, so
+//! that a newer file is told from a damaged one.
 
 use super::cursor::Cursor;
 use super::error::{Flaw, ReadError};
@@ -97,8 +97,8 @@ pub struct Header {
     pub key_hash_seed: u64,
     /// Wall clock at the start of writing, milliseconds since the Unix epoch.
     pub created_ms: i64,
-    /// The latest time that anything was judged by: no later entry may have an earlier one, unless time is turned back
-    /// before it.
+    /// The latest time that anything was judged by: no later entry may have an earlier one, unless
+    /// time is turned back before it.
     pub leader_time_ms: i64,
     /// The group's members at the index.
     pub membership: Membership,
@@ -143,7 +143,8 @@ impl Header {
         out
     }
 
-    /// Length of the whole header, from its first [`PREFIX_BYTES`] bytes. Not yet checked by the CRC.
+    /// Length of the whole header, from its first [`PREFIX_BYTES`] bytes. Not yet checked by the
+    /// CRC.
     pub(crate) fn length(prefix: &[u8; PREFIX_BYTES]) -> Result<usize, ReadError> {
         if prefix[..8] != MAGIC {
             return Err(ReadError::damaged(0, Flaw::Magic));

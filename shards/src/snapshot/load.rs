@@ -34,8 +34,9 @@ pub fn load_chunk<R: Read>(
             while let Some(item) = chunk.next_item()? {
                 let key = Key::new(&item.key, hasher.hash(&item.key));
                 let expiry = item.deadline.map_or(Expiry::Never, Expiry::At);
-                // An item past its deadline is loaded too, hence set before it: the snapshot's index
-                // decides what is there, and the leader's time, later on, what has expired.
+                // An item past its deadline is loaded too, hence set before it: the snapshot's
+                // index decides what is there, and the leader's time, later on,
+                // what has expired.
                 let now_ms = match item.piece {
                     Piece::Next(_) => i64::MIN,
                     Piece::Whole | Piece::First(_) => {

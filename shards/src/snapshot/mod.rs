@@ -1,20 +1,22 @@
 //! Snapshots: the items of one shard at one index, in one file.
 //!
-//! `state.ring` is a header, chunks of items in RDB encodings, and a footer; `meta.json` beside it says
-//! the same for people and tools. Both lie in `snapshots/<term>-<index>/`, a name that exists only once
-//! everything in it is synced. The one idea: every byte is covered by a checksum, and none is used
-//! before its checksum was checked. `docs/formats.md` shows the bytes.
+//! `state.ring` is a header, chunks of items in RDB encodings, and a footer; `meta.json` beside it
+//! says the same for people and tools. Both lie in `snapshots/<term>-<index>/`, a name that exists
+//! only once everything in it is synced. The one idea: every byte is covered by a checksum, and
+//! none is used before its checksum was checked. `docs/formats.md` shows the bytes.
 //!
-//! Taking one: `begin_cut` on the keyspace, [`SnapshotDirectory::begin`], then turn by turn `cut_step` into
-//! [`SnapshotWriter::push`], with [`SnapshotWriter::take_chunk`] appended to the state file elsewhere; at the end
-//! [`SnapshotWriter::finish`], [`PendingSnapshot::publish`], [`SnapshotDirectory::prune`], and the log may drop
-//! what the oldest snapshot kept covers. Starting from one: [`recover::recover`], then the log from the
-//! snapshot's index on, then [`recover::Recovered::set_aside`], or its `uncovered` when the log does not fit.
-//! Sending one: [`SnapshotSender`] and [`SnapshotReceiver`] say what to read, send, write and answer, and when;
+//! Taking one: `begin_cut` on the keyspace, [`SnapshotDirectory::begin`], then turn by turn
+//! `cut_step` into [`SnapshotWriter::push`], with [`SnapshotWriter::take_chunk`] appended to the
+//! state file elsewhere; at the end [`SnapshotWriter::finish`], [`PendingSnapshot::publish`],
+//! [`SnapshotDirectory::prune`], and the log may drop what the oldest snapshot kept covers.
+//! Starting from one: [`recover::recover`], then the log from the snapshot's index on, then
+//! [`recover::Recovered::set_aside`], or its `uncovered` when the log does not fit. Sending one:
+//! [`SnapshotSender`] and [`SnapshotReceiver`] say what to read, send, write and answer, and when;
 //! [`SnapshotFile`] here and [`IncomingSnapshot`] there do it; then [`load`].
 //!
-//! Everything here is synchronous. The writer turns items into bytes and knows nothing of files; the
-//! functions that touch files block, and say so: call them off the core's thread or before it serves.
+//! Everything here is synchronous. The writer turns items into bytes and knows nothing of files;
+//! the functions that touch files block, and say so: call them off the core's thread or before it
+//! serves.
 
 pub mod directory;
 pub mod error;

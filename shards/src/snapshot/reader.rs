@@ -1,7 +1,8 @@
 //! Reads `state.ring` from any stream, a chunk at a time.
 //!
-//! Nothing is used before its checksum was checked, and no length is believed beyond what the file has
-//! left: memory is one chunk, and the keys of items of which more pieces are to come. No bytes make it panic.
+//! Nothing is used before its checksum was checked, and no length is believed beyond what the file
+//! has left: memory is one chunk, and the keys of items of which more pieces are to come. No bytes
+//! make it panic.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -290,7 +291,8 @@ impl<'a> Chunk<'a> {
         self.payload_start + (self.payload.len() - self.rest.len()) as u64
     }
 
-    /// The next item, or the next piece of one; `None` after the last. Call it to the end: only then is the count checked.
+    /// The next item, or the next piece of one; `None` after the last. Call it to the end: only
+    /// then is the count checked.
     pub fn next_item(&mut self) -> Result<Option<ItemRecord<'a>>, ReadError> {
         let offset = self.offset();
         if self.rest.is_empty() {

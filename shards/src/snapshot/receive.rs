@@ -1,13 +1,15 @@
-//! Receiving a snapshot for one shard: what to take, what to write, what to answer. Its other end is
-//! [`SnapshotSender`](super::SnapshotSender).
+//! Receiving a snapshot for one shard: what to take, what to write, what to answer. Its other end
+//! is [`SnapshotSender`](super::SnapshotSender).
 //!
-//! The one idea: at most one snapshot comes in at a time, the one of the newest leader, and a piece counts when it is written. Pieces
-//! that do not continue what is there are dropped; the answer says where to go on, so nothing is ever held out of order.
+//! The one idea: at most one snapshot comes in at a time, the one of the newest leader, and a piece
+//! counts when it is written. Pieces that do not continue what is there are dropped; the answer
+//! says where to go on, so nothing is ever held out of order.
 //!
-//! The driver does the [`ReceiveWork`] where blocking is allowed (with [`IncomingSnapshot`](super::IncomingSnapshot)),
-//! one piece at a time, and reports each.
+//! The driver does the [`ReceiveWork`] where blocking is allowed (with
+//! [`IncomingSnapshot`](super::IncomingSnapshot)), one piece at a time, and reports each.
 //!
-//! Not here: files, connections. Raft's own message follows and is stepped only when the snapshot it speaks of is stored.
+//! Not here: files, connections. Raft's own message follows and is stepped only when the snapshot
+//! it speaks of is stored.
 
 use std::collections::VecDeque;
 
@@ -93,8 +95,9 @@ impl SnapshotReceiver {
         SnapshotReceiver::default()
     }
 
-    /// Takes a frame. `applied`: what this member's group has committed. A snapshot that lies there and that the group did not
-    /// take, because its leader was replaced meanwhile, does not count: the new leader may have nothing newer to offer.
+    /// Takes a frame. `applied`: what this member's group has committed. A snapshot that lies there
+    /// and that the group did not take, because its leader was replaced meanwhile, does not
+    /// count: the new leader may have nothing newer to offer.
     pub fn take(
         &mut self,
         sender: NodeId,

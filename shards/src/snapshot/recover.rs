@@ -1,10 +1,10 @@
 //! Chooses the snapshot to start from and loads it: the newest one whose every byte is good.
 //!
-//! Whether the log goes on where an older snapshot ends is found out only when the log is read, which
-//! needs the snapshot's index first. So nothing is changed here: once the log fits, the driver has
-//! the damaged ones set aside; if it does not, [`Recovered::uncovered`] tells the whole story.
-//! What was written by a newer ringraft, or belongs elsewhere, ends the search: going back behind it
-//! would lose data that is intact.
+//! Whether the log goes on where an older snapshot ends is found out only when the log is read,
+//! which needs the snapshot's index first. So nothing is changed here: once the log fits, the
+//! driver has the damaged ones set aside; if it does not, [`Recovered::uncovered`] tells the whole
+//! story. What was written by a newer ringraft, or belongs elsewhere, ends the search: going back
+//! behind it would lose data that is intact.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,8 @@ use crate::keyspace::Keyspace;
 pub struct Recovered {
     /// The items.
     pub keyspace: Keyspace,
-    /// The snapshot they came from; `None` without a good one: the log must reach back to the beginning.
+    /// The snapshot they came from; `None` without a good one: the log must reach back to the
+    /// beginning.
     pub header: Option<Header>,
     /// Newer snapshots that were passed over because they are damaged.
     pub damaged: Vec<Damaged>,
@@ -36,8 +37,9 @@ pub struct Damaged {
 }
 
 impl Recovered {
-    /// Renames the damaged snapshots, so that they are not tried again. To be called once the log is
-    /// known to go on where this snapshot ends. Returns where they are now, in the order of `damaged`.
+    /// Renames the damaged snapshots, so that they are not tried again. To be called once the log
+    /// is known to go on where this snapshot ends. Returns where they are now, in the order of
+    /// `damaged`.
     pub fn set_aside(&self, directory: &SnapshotDirectory) -> Result<Vec<PathBuf>, SnapshotError> {
         self.damaged.iter().map(|damaged| directory.set_aside(damaged.name)).collect()
     }
@@ -58,8 +60,8 @@ impl Recovered {
     }
 }
 
-/// Loads the newest good snapshot. `empty` makes an empty keyspace. Unfinished snapshots are removed.
-/// Blocks until all is loaded, telling how far it is.
+/// Loads the newest good snapshot. `empty` makes an empty keyspace. Unfinished snapshots are
+/// removed. Blocks until all is loaded, telling how far it is.
 ///
 /// Errors: a newer format; a snapshot of another cluster or shard; the disk's own errors.
 pub fn recover(
@@ -68,8 +70,8 @@ pub fn recover(
     tell: &mut dyn FnMut(Progress),
 ) -> Result<Recovered, SnapshotError> {
     directory.remove_unfinished()?;
-    // The process before may have ended between renaming a snapshot and syncing its name. The log that is begun after it,
-    // and synced, must not outlive it.
+    // The process before may have ended between renaming a snapshot and syncing its name. The log
+    // that is begun after it, and synced, must not outlive it.
     directory.sync()?;
     let mut damaged = Vec::new();
     for name in directory.list()? {
@@ -279,7 +281,8 @@ mod tests {
         let name = publish(&directory, 10, &items(10));
         let path = directory.state_path(name);
         let mut bytes = std::fs::read(&path).expect("readable");
-        // The checksum of a part that ends with its own checksum is always the same, so the file's holds.
+        // The checksum of a part that ends with its own checksum is always the same, so the file's
+        // holds.
         bytes[8..12].copy_from_slice(&2u32.to_le_bytes());
         let length = Header::length(bytes.first_chunk().expect("a header")).expect("good");
         let crc = crc32fast::hash(&bytes[..length - 4]);

@@ -1,8 +1,9 @@
-//! Sending a snapshot to one peer: which piece goes when. Its other end is [`SnapshotReceiver`](super::SnapshotReceiver).
+//! Sending a snapshot to one peer: which piece goes when. Its other end is
+//! [`SnapshotReceiver`](super::SnapshotReceiver).
 //!
-//! The one idea: the receiver says how much it has *written*, and the sender keeps at most a window beyond that under way.
-//! So neither end holds more than a window, a slow disk on either side slows the transfer and nothing else, and a transfer that
-//! broke off goes on where it was.
+//! The one idea: the receiver says how much it has *written*, and the sender keeps at most a window
+//! beyond that under way. So neither end holds more than a window, a slow disk on either side slows
+//! the transfer and nothing else, and a transfer that broke off goes on where it was.
 //!
 //! | sender | receiver |
 //! |---|---|
@@ -10,7 +11,8 @@
 //! | `Piece`s up to [`SNAPSHOT_WINDOW_BYTES`] ahead | `Has(offset)` for what is written |
 //! | nothing | `Stored`: verified, durable, what a restart would load |
 //!
-//! Frames may be lost, but not overtake each other. Then: hand Raft's own message over, and `snapshot_sent`.
+//! Frames may be lost, but not overtake each other. Then: hand Raft's own message over, and
+//! `snapshot_sent`.
 //!
 //! Not here: reading the file, connections, clocks other than ticks.
 
@@ -22,7 +24,8 @@ use crate::limits::{
     SNAPSHOT_SEND_BYTES_PER_TICK, SNAPSHOT_WINDOW_BYTES,
 };
 
-/// One attempt to send a snapshot. A later one has a greater term of its leader, or a greater number.
+/// One attempt to send a snapshot. A later one has a greater term of its leader, or a greater
+/// number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TransferId {
     /// The sender's Raft term.
@@ -143,7 +146,8 @@ impl SnapshotSender {
         self.outcome
     }
 
-    /// From the next tick on so many bytes go in a tick; less than a piece goes when enough ticks have passed for one.
+    /// From the next tick on so many bytes go in a tick; less than a piece goes when enough ticks
+    /// have passed for one.
     pub fn set_pace(&mut self, bytes_per_tick: u64) {
         self.grant = bytes_per_tick;
     }
@@ -236,7 +240,8 @@ impl SnapshotSender {
         if self.idle_ticks >= SNAPSHOT_PATIENCE_TICKS {
             self.outcome.get_or_insert(SendOutcome::Failed);
         } else if self.idle_ticks.is_multiple_of(SNAPSHOT_RESEND_TICKS) && self.reads == 0 {
-            // Lost on the way, or their answer was; asking again is also how a stored one is learned of.
+            // Lost on the way, or their answer was; asking again is also how a stored one is
+            // learned of.
             self.ready.clear();
             self.requested = self.acknowledged;
             self.offer_due = true;

@@ -1,4 +1,5 @@
-//! Snapshots between nodes: reading a complete one by offset, and writing one that arrives in pieces.
+//! Snapshots between nodes: reading a complete one by offset, and writing one that arrives in
+//! pieces.
 //!
 //! Only `state.ring` travels: `meta.json` is written anew from its header and footer.
 
@@ -26,7 +27,8 @@ pub struct SnapshotFile {
 }
 
 impl SnapshotFile {
-    /// Opens `state.ring` at `path`: header, footer, size and `meta.json` agree. Items are not read.
+    /// Opens `state.ring` at `path`: header, footer, size and `meta.json` agree. Items are not
+    /// read.
     pub fn open(path: &Path) -> Result<SnapshotFile, SnapshotError> {
         let opened = SnapshotFile::open_alone(path)?;
         opened.meta().check_beside(path)?;

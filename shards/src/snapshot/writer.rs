@@ -1,7 +1,8 @@
 //! Turns items into the bytes of `state.ring`, chunk by chunk.
 //!
-//! Push items, take what is ready after each step and append it to the file, then finish. The writer
-//! holds at most the chunks that were not taken and the one being filled; it knows nothing of files.
+//! Push items, take what is ready after each step and append it to the file, then finish. The
+//! writer holds at most the chunks that were not taken and the one being filled; it knows nothing
+//! of files.
 
 use std::collections::VecDeque;
 
@@ -63,7 +64,8 @@ impl SnapshotWriter {
         }
     }
 
-    /// Puts what is remembered of requests before all items. Nothing is written when that is nothing.
+    /// Puts what is remembered of requests before all items. Nothing is written when that is
+    /// nothing.
     pub fn push_remembered(&mut self, remembered: &Remembered) {
         if !remembered.is_empty() {
             debug_assert_eq!(self.item_count, 0, "what is remembered goes before items");
@@ -72,8 +74,8 @@ impl SnapshotWriter {
         }
     }
 
-    /// Puts the limits of the moment of the cut before all items. Nothing is written for the ones that are there from the
-    /// start.
+    /// Puts the limits of the moment of the cut before all items. Nothing is written for the ones
+    /// that are there from the start.
     pub fn push_limits(&mut self, limits: Limits) {
         if limits != Limits::default() {
             debug_assert_eq!(self.item_count, 0, "limits go before items");
@@ -82,7 +84,8 @@ impl SnapshotWriter {
         }
     }
 
-    /// Puts the libraries of functions of the moment of the cut before all items. Nothing is written when there never was one.
+    /// Puts the libraries of functions of the moment of the cut before all items. Nothing is
+    /// written when there never was one.
     pub fn push_libraries(&mut self, libraries: &Libraries) {
         if !libraries.is_untouched() {
             debug_assert_eq!(self.item_count, 0, "libraries go before items");
@@ -91,9 +94,10 @@ impl SnapshotWriter {
         }
     }
 
-    /// Appends an item from a place in its value on, 0 at first. Returns the place to go on at when it was too large to be
-    /// written to its end: then it must be pushed again from there. Each item of the cut once, in any order.
-    /// Cost: one copy of key and value; one allocation and one CRC-32 for each full chunk.
+    /// Appends an item from a place in its value on, 0 at first. Returns the place to go on at when
+    /// it was too large to be written to its end: then it must be pushed again from there. Each
+    /// item of the cut once, in any order. Cost: one copy of key and value; one allocation and
+    /// one CRC-32 for each full chunk.
     pub fn push(&mut self, database: DatabaseIndex, item: Item<'_>, from: u64) -> Option<u64> {
         let next = rdb::write_item(&mut self.open, database, item, from);
         self.pushed(from == 0);
@@ -113,7 +117,8 @@ impl SnapshotWriter {
         Some(chunk)
     }
 
-    /// Bytes that wait for [`SnapshotWriter::take_chunk`]: step the cut no further while the disk is behind.
+    /// Bytes that wait for [`SnapshotWriter::take_chunk`]: step the cut no further while the disk
+    /// is behind.
     pub fn ready_bytes(&self) -> usize {
         self.ready_bytes
     }
@@ -128,7 +133,8 @@ impl SnapshotWriter {
         self.file_size
     }
 
-    /// Ends the snapshot: its last bytes (all that was not taken yet), and what `meta.json` will say.
+    /// Ends the snapshot: its last bytes (all that was not taken yet), and what `meta.json` will
+    /// say.
     pub fn finish(mut self) -> (Vec<u8>, Meta) {
         if self.open.len() > ChunkHeader::BYTES {
             self.seal();

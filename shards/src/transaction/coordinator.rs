@@ -1,8 +1,10 @@
-//! Coordinators of transactions: they carry messages to and fro, and decide nothing that the logs do not say.
+//! Coordinators of transactions: they carry messages to and fro, and decide nothing that the logs
+//! do not say.
 //!
-//! A coordinator may vanish at any moment. Before it has sent a prepare, locks are given up after a while; after
-//! that the participants find the decision themselves. It answers its client truthfully: committed when all have
-//! prepared, not done when one has refused and none could have committed, unknown otherwise.
+//! A coordinator may vanish at any moment. Before it has sent a prepare, locks are given up after a
+//! while; after that the participants find the decision themselves. It answers its client
+//! truthfully: committed when all have prepared, not done when one has refused and none could have
+//! committed, unknown otherwise.
 
 use super::message::{Message, ToCoordinator, ToShard};
 use super::{LockSet, TransactionId};
@@ -31,7 +33,8 @@ pub struct Part<F> {
 pub enum Outcome {
     /// All of it is done.
     Committed,
-    /// None of it is done and never will be. The error for the client; empty when a watched key had changed.
+    /// None of it is done and never will be. The error for the client; empty when a watched key had
+    /// changed.
     Aborted(String),
     /// It may have been done, all or nothing.
     Unknown,
@@ -132,8 +135,8 @@ pub struct Coordinator<F, V, P> {
 }
 
 impl<F, V, P> Coordinator<F, V, P> {
-    /// `address` is where its driver delivers messages; `origin` are random bits of this start (all but the top one
-    /// count), unique in the cluster for all time.
+    /// `address` is where its driver delivers messages; `origin` are random bits of this start (all
+    /// but the top one count), unique in the cluster for all time.
     pub fn new(address: u64, origin: u64) -> Coordinator<F, V, P> {
         let (last_time, open, fetches) = (0, BTreeMap::new(), std::marker::PhantomData);
         let origin = origin & !(1 << 63);
@@ -150,8 +153,8 @@ impl<F, V, P> Coordinator<F, V, P> {
         self.open.get_mut(&id)?.payload.as_mut()
     }
 
-    /// Begins a transaction on several shards, each named once. `now_ns` should be close to other coordinators'
-    /// clocks: it decides who goes first, not what is right.
+    /// Begins a transaction on several shards, each named once. `now_ns` should be close to other
+    /// coordinators' clocks: it decides who goes first, not what is right.
     pub fn begin(
         &mut self,
         now_ns: u64,
@@ -286,8 +289,8 @@ impl<F, V, P> Coordinator<F, V, P> {
         }
     }
 
-    /// The commands were run. For each shard that they change a batch of operations; without any the transaction
-    /// has only read. Each shard is one of the parts.
+    /// The commands were run. For each shard that they change a batch of operations; without any
+    /// the transaction has only read. Each shard is one of the parts.
     pub fn ran(
         &mut self,
         id: TransactionId,
@@ -394,8 +397,9 @@ impl<F, V, P> Coordinator<F, V, P> {
         }
     }
 
-    /// Ends a transaction that runs, before it has written anything: its locks are released, and nothing is said of it.
-    /// Returns what was passed to `begin`; `None` when it has ended already.
+    /// Ends a transaction that runs, before it has written anything: its locks are released, and
+    /// nothing is said of it. Returns what was passed to `begin`; `None` when it has ended
+    /// already.
     pub fn give_up(
         &mut self,
         id: TransactionId,
@@ -409,8 +413,8 @@ impl<F, V, P> Coordinator<F, V, P> {
         payload
     }
 
-    /// A transaction that runs takes its time: its locks are kept. To be called once in [`TRANSACTION_REPEAT_TICKS`], or more
-    /// often.
+    /// A transaction that runs takes its time: its locks are kept. To be called once in
+    /// [`TRANSACTION_REPEAT_TICKS`], or more often.
     pub fn keep(&mut self, id: TransactionId, out: &mut CoordinatorOutput<F, V, P>) {
         let running = |open: &&mut Open<V, P>| open.phase == Phase::Running;
         let Some(open) = self.open.get_mut(&id).filter(running) else { return };

@@ -1,5 +1,6 @@
-//! What a shard remembers of transactions: those it has prepared, and those it has committed that others may
-//! still ask about. Replicated state: changed by log records alone, part of snapshots and of the digest.
+//! What a shard remembers of transactions: those it has prepared, and those it has committed that
+//! others may still ask about. Replicated state: changed by log records alone, part of snapshots
+//! and of the digest.
 
 use super::TransactionId;
 use crate::ids::ShardId;

@@ -1,9 +1,10 @@
 //! Locks on keys of one shard, in the order of transactions' ids.
 //!
-//! The one idea: a request is granted when no conflicting request with a smaller id is there and none is granted.
-//! Requests of different shards travel side by side, so a request may find a younger one granted before it; that
-//! one is asked to yield, and does unless it holds everything it needs already, in which case it ends soon. So of
-//! any set of transactions that wait for each other the oldest goes first: no deadlock, no starvation.
+//! The one idea: a request is granted when no conflicting request with a smaller id is there and
+//! none is granted. Requests of different shards travel side by side, so a request may find a
+//! younger one granted before it; that one is asked to yield, and does unless it holds everything
+//! it needs already, in which case it ends soon. So of any set of transactions that wait for each
+//! other the oldest goes first: no deadlock, no starvation.
 //!
 //! Keys are known by their hashes: two keys with one hash wait for each other, which is harmless.
 //! Here is no time and no message; [`super::participant`] has those.
@@ -49,8 +50,8 @@ impl Waiter {
     }
 }
 
-/// The requests that name one key, by id. Nearly always one; a client may make them thousands, and then no step looks
-/// at all of them.
+/// The requests that name one key, by id. Nearly always one; a client may make them thousands, and
+/// then no step looks at all of them.
 #[derive(Debug)]
 enum Row {
     Few(SmallVec<[Waiter; 2]>),
@@ -235,7 +236,8 @@ pub(super) struct LockTable {
     keys: HashedMap<u64, Row>,
     /// Requests for the whole shard.
     whole: Row,
-    /// All requests, while one for the whole shard is among them: exclusive when they lock anything alone.
+    /// All requests, while one for the whole shard is among them: exclusive when they lock
+    /// anything alone.
     all: Option<Box<Many>>,
     /// Requests that are granted and lock anything alone.
     held_alone: usize,
@@ -287,8 +289,9 @@ impl LockTable {
         self.is_blocked(TransactionId::MAX, set)
     }
 
-    /// Asks for locks. True when they are granted at once; else younger requests that are granted and in the way
-    /// are appended to `younger`. Cost: a few lookups per key, no allocation while keys have one or two requests.
+    /// Asks for locks. True when they are granted at once; else younger requests that are granted
+    /// and in the way are appended to `younger`. Cost: a few lookups per key, no allocation
+    /// while keys have one or two requests.
     pub(super) fn request(
         &mut self,
         id: TransactionId,

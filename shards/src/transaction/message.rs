@@ -39,7 +39,8 @@ pub enum State {
     Prepared,
     /// It has committed.
     Committed,
-    /// It has not prepared and never will; or it has aborted; or all have committed and it has forgotten.
+    /// It has not prepared and never will; or it has aborted; or all have committed and it has
+    /// forgotten.
     Refused,
 }
 

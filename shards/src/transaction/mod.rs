@@ -1,7 +1,7 @@
 //! Transactions over several shards: atomic, isolated, and decided without anybody's help.
 //!
-//! Synchronous state machines; messages, log records and the running of commands are the driver's. In one
-//! transaction:
+//! Synchronous state machines; messages, log records and the running of commands are the driver's.
+//! In one transaction:
 //!
 //! ```text
 //! coordinator            participants (leaders of the shards)
@@ -17,13 +17,15 @@
 //!   Forget     ───────▶  nobody can ask any more: the outcome is dropped
 //! ```
 //!
-//! The decision is nowhere but in the logs: *all participants have prepared* is commit. A participant that is in
-//! doubt asks the others; one that has not prepared gives up its lock, puts a refusal through its log and says so,
-//! and from then on can never prepare. So any shard's leader can find the decision, and nobody can decide
-//! otherwise. `docs/transactions.md` has the proof and what each failure does.
+//! The decision is nowhere but in the logs: *all participants have prepared* is commit. A
+//! participant that is in doubt asks the others; one that has not prepared gives up its lock, puts
+//! a refusal through its log and says so, and from then on can never prepare. So any shard's leader
+//! can find the decision, and nobody can decide otherwise. `docs/transactions.md` has the proof and
+//! what each failure does.
 //!
-//! What the driver promises: messages between two places arrive at most once and in order, or not at all; each
-//! record is proposed by the leader whose participant asked for it, and `applied` is called in log order.
+//! What the driver promises: messages between two places arrive at most once and in order, or not
+//! at all; each record is proposed by the leader whose participant asked for it, and `applied` is
+//! called in log order.
 
 mod coordinator;
 mod ledger;

@@ -1,7 +1,8 @@
-//! A small keyspace that holds what a transaction has read, for the ordinary command functions to run on.
+//! A small keyspace that holds what a transaction has read, for the ordinary command functions to
+//! run on.
 //!
-//! What they change is found by the versions of watched keys: every key is watched. Reused from transaction to
-//! transaction; between two of them it is empty.
+//! What they change is found by the versions of watched keys: every key is watched. Reused from
+//! transaction to transaction; between two of them it is empty.
 
 use super::record::{install, install_here};
 use crate::arguments::Arguments;
@@ -30,7 +31,8 @@ pub struct Fetched {
 pub struct FetchedItem {
     /// Bytes of a string; of any other value, its RDB type and encoding.
     pub value: Vec<u8>,
-    /// Its type and form. An empty string stands for any value when only its presence was asked for.
+    /// Its type and form. An empty string stands for any value when only its presence was asked
+    /// for.
     pub shape: Shape,
     /// When it ends.
     pub deadline: Option<Deadline>,
@@ -52,8 +54,8 @@ impl FetchedItem {
 }
 
 impl FetchedItem {
-    /// Copies of a stream what is known beside its entries, and about so many entries behind an id; of another item its
-    /// presence, as a string.
+    /// Copies of a stream what is known beside its entries, and about so many entries behind an id;
+    /// of another item its presence, as a string.
     pub fn copy_behind(item: Item<'_>, id: StreamId, limit: u64) -> FetchedItem {
         match item.value() {
             Value::Stream(stream) => {
@@ -66,8 +68,8 @@ impl FetchedItem {
     }
 }
 
-/// Sets a key to a value as transactions carry it: the bytes of a string, the RDB type and encoding of any other.
-/// Panics when it is neither.
+/// Sets a key to a value as transactions carry it: the bytes of a string, the RDB type and encoding
+/// of any other. Panics when it is neither.
 pub(super) fn set(
     edit: &mut Edit<'_>,
     key: &Key<'_>,
@@ -134,7 +136,8 @@ impl Overlay {
         self.loaded.push(Loaded { database, key, version });
     }
 
-    /// As [`Overlay::load`], of a copy that [`super::install`] made. Commands may have run; none knew the key.
+    /// As [`Overlay::load`], of a copy that [`super::install`] made. Commands may have run; none
+    /// knew the key.
     pub fn install(&mut self, database: DatabaseIndex, copy: Arguments<'_>, now_ms: i64) {
         let key = copy.at(1).to_vec();
         let hashed = Key::new(&key, self.keyspace.hasher().hash(&key));
@@ -164,8 +167,9 @@ impl Overlay {
         of_database.map(|loaded| loaded.key.as_slice())
     }
 
-    /// Hands out an effect for every key that was changed since the last time, as [`Overlay::drain`] does, and keeps all
-    /// of them. What comes next may be applied behind these.
+    /// Hands out an effect for every key that was changed since the last time, as
+    /// [`Overlay::drain`] does, and keeps all of them. What comes next may be applied behind
+    /// these.
     pub fn flush(
         &mut self,
         now_ms: i64,
@@ -182,8 +186,8 @@ impl Overlay {
         }
     }
 
-    /// Hands out an effect for every key that was changed, an operation [`super::INSTALL`] with these arguments, and empties
-    /// the overlay.
+    /// Hands out an effect for every key that was changed, an operation [`super::INSTALL`] with
+    /// these arguments, and empties the overlay.
     pub fn drain(
         &mut self,
         now_ms: i64,
@@ -215,7 +219,8 @@ mod tests {
     use super::*;
     use crate::value::list::End;
 
-    /// A collection that a transaction fetches, changes and installs elsewhere is whole, whatever its size.
+    /// A collection that a transaction fetches, changes and installs elsewhere is whole, whatever
+    /// its size.
     #[test]
     fn collections_go_there_and_back() {
         let hasher = KeyHasher::new(5);

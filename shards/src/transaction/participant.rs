@@ -1,10 +1,13 @@
-//! The leader of a shard as it takes part in transactions, and as it makes single requests wait for them.
+//! The leader of a shard as it takes part in transactions, and as it makes single requests wait for
+//! them.
 //!
-//! Everything here but the ledger is memory of one leadership: [`Participant::lead`] rebuilds it from the ledger,
-//! [`Participant::step_down`] drops it. Locks that are not prepared die with the leadership, and the prepare that
-//! would have followed is refused; prepared ones come back with the ledger.
+//! Everything here but the ledger is memory of one leadership: [`Participant::lead`] rebuilds it
+//! from the ledger, [`Participant::step_down`] drops it. Locks that are not prepared die with the
+//! leadership, and the prepare that would have followed is refused; prepared ones come back with
+//! the ledger.
 //!
-//! Bounds: [`TRANSACTIONS_PER_SHARD_MAX`] transactions; single requests that wait are bounded by their connections.
+//! Bounds: [`TRANSACTIONS_PER_SHARD_MAX`] transactions; single requests that wait are bounded by
+//! their connections.
 
 use super::ledger::Ledger;
 use super::locks::{HashedMap, LockTable};
@@ -19,7 +22,8 @@ use crate::limits::{
 use bytes::Bytes;
 use std::collections::BTreeSet;
 
-/// What a client is told when no leader took the request: the transaction is aborted, and had no effect.
+/// What a client is told when no leader took the request: the transaction is aborted, and had no
+/// effect.
 pub const NO_LEADER: &str = "ERR leader not known";
 
 /// Values to read for a transaction, when everything gathered before is applied.
@@ -138,8 +142,8 @@ enum Asker {
     Coordinator(u64),
 }
 
-/// A shard's leader in transactions. `F` is what it is asked to read, `V` what it has read, `W` a single request
-/// that waits.
+/// A shard's leader in transactions. `F` is what it is asked to read, `V` what it has read, `W` a
+/// single request that waits.
 #[derive(Debug)]
 pub struct Participant<F, V, W> {
     shard: ShardId,
@@ -181,7 +185,8 @@ impl<F, V, W> Participant<F, V, W> {
         }
     }
 
-    /// Leadership begins: everything committed is applied. `alone` says that the group has no other voter.
+    /// Leadership begins: everything committed is applied. `alone` says that the group has no other
+    /// voter.
     pub fn lead(&mut self, ledger: &Ledger, alone: bool) {
         debug_assert!(self.held.is_empty() && self.locks.is_empty(), "leadership begins anew");
         self.alone = alone;
@@ -222,7 +227,8 @@ impl<F, V, W> Participant<F, V, W> {
         self.alone = alone;
     }
 
-    /// Leadership ends. Single requests that wait are handed back, to be refused; transactions are told.
+    /// Leadership ends. Single requests that wait are handed back, to be refused; transactions are
+    /// told.
     pub fn step_down(&mut self, out: &mut ParticipantOutput<F, V, W>) {
         let mut held: Vec<_> = self.held.drain().collect();
         held.sort_by_key(|(id, _)| *id);
@@ -251,8 +257,8 @@ impl<F, V, W> Participant<F, V, W> {
         self.locks.count()
     }
 
-    /// Does a transaction hold this key exclusively? A read by somebody who has nothing else under way waits for
-    /// that alone.
+    /// Does a transaction hold this key exclusively? A read by somebody who has nothing else under
+    /// way waits for that alone.
     pub fn is_held(&self, key: u64) -> bool {
         self.locks.is_held(key)
     }
@@ -262,7 +268,8 @@ impl<F, V, W> Participant<F, V, W> {
         self.locks.is_any_held()
     }
 
-    /// Has a transaction locked this key, in whatever way? Those of `unread` do not count: they have not read it yet.
+    /// Has a transaction locked this key, in whatever way? Those of `unread` do not count: they
+    /// have not read it yet.
     pub fn is_taken(&self, key: u64, unread: &[TransactionId]) -> bool {
         self.locks.is_taken(key, unread)
     }
@@ -277,9 +284,9 @@ impl<F, V, W> Participant<F, V, W> {
         self.locks.blocks(locks)
     }
 
-    /// Keeps a single request until its locks are granted; it comes out as [`Next::Admit`], perhaps at once. `after` is
-    /// the id's time of the last transaction that its sender has sent here: the request comes after that one and
-    /// before the sender's next.
+    /// Keeps a single request until its locks are granted; it comes out as [`Next::Admit`], perhaps
+    /// at once. `after` is the id's time of the last transaction that its sender has sent here:
+    /// the request comes after that one and before the sender's next.
     pub fn wait(
         &mut self,
         locks: LockSet,

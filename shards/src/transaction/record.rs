@@ -1,7 +1,7 @@
 //! Log records of transactions, and what applying them does.
 //!
-//! A record is an operation of a batch like any other, under a command number that no command has. Applying it
-//! depends on the ledger and the items alone, so that all replicas do the same.
+//! A record is an operation of a batch like any other, under a command number that no command has.
+//! Applying it depends on the ledger and the items alone, so that all replicas do the same.
 
 use super::ledger::{Ledger, Prepared, number, shards, take, take_number, take_shards};
 use super::{LockSet, TransactionId, overlay};
@@ -32,7 +32,8 @@ pub enum Record {
     Prepare {
         /// The transaction.
         id: TransactionId,
-        /// All shards that prepare, this one included. When it is the only one, it commits at once.
+        /// All shards that prepare, this one included. When it is the only one, it commits at
+        /// once.
         participants: Vec<ShardId>,
         /// What is locked exclusively.
         locks: LockSet,
@@ -136,8 +137,9 @@ impl Record {
     }
 }
 
-/// Applies a record. `run` runs one operation of the effects, its place given, as any operation is run.
-/// Panics when the arguments are not a record: the log's checksum was right, so the writer was wrong.
+/// Applies a record. `run` runs one operation of the effects, its place given, as any operation is
+/// run. Panics when the arguments are not a record: the log's checksum was right, so the writer was
+/// wrong.
 pub fn apply(
     edit: &mut Edit<'_>,
     arguments: Arguments<'_>,

@@ -1,7 +1,8 @@
 //! Keys as they were before something changed them, so that it can be undone.
 //!
-//! For what runs on a shard's own items and may have to be given up: each key is saved before its first change, and rolling back
-//! puts them all back, the last one first. Reused from one run to the next; nothing is allocated once it has grown.
+//! For what runs on a shard's own items and may have to be given up: each key is saved before its
+//! first change, and rolling back puts them all back, the last one first. Reused from one run to
+//! the next; nothing is allocated once it has grown.
 
 use super::overlay::set;
 use crate::ids::{DatabaseIndex, Deadline};
@@ -65,7 +66,8 @@ impl Undo {
         });
     }
 
-    /// Is it certain that a key was saved? One that is not certain is saved again, which costs a copy and changes nothing.
+    /// Is it certain that a key was saved? One that is not certain is saved again, which costs a
+    /// copy and changes nothing.
     fn has(&mut self, database: DatabaseIndex, key: &Key<'_>) -> bool {
         let is_it = |saved: &Saved| {
             (saved.database, saved.hash) == (database, key.hash())
@@ -96,7 +98,8 @@ impl Undo {
         self.bytes.shrink_to(crate::limits::UNDO_KEPT_BYTES);
     }
 
-    /// Puts all keys back as they were. Changes that were noted for listeners since the last operation are forgotten.
+    /// Puts all keys back as they were. Changes that were noted for listeners since the last
+    /// operation are forgotten.
     pub fn roll_back(&mut self, keyspace: &mut Keyspace, now_ms: i64) {
         for saved in self.saved.iter().rev() {
             let value_start = saved.start + saved.key_length;
@@ -143,7 +146,8 @@ mod tests {
         names.iter().map(one).collect()
     }
 
-    /// Whatever is done to saved keys, rolling back brings back what was there; and it can be used again.
+    /// Whatever is done to saved keys, rolling back brings back what was there; and it can be used
+    /// again.
     #[test]
     fn changes_of_any_kind_are_undone() {
         for seed in 1..=4 {

@@ -1,7 +1,8 @@
 //! Where a collection lies, small or large, and what all types do with their records there.
 //!
-//! Small: a count of 4 bytes and a pack, in the item itself. Large: trees, in a [`Body`] that the item points to. Each type
-//! gives its records an order and decides when to go from one to the other.
+//! Small: a count of 4 bytes and a pack, in the item itself. Large: trees, in a [`Body`] that the
+//! item points to. Each type gives its records an order and decides when to go from one to the
+//! other.
 
 use super::deadlines::Deadlines;
 use super::leftovers::Leftovers;
@@ -36,7 +37,8 @@ pub(super) enum Trees {
     Fields(Tree<2>),
     /// The same, and some fields have deadlines.
     TimedFields(Box<TimedFields>),
-    /// Members and scores, once by score and once by the members' hashes; and what is still to be taken out of the latter.
+    /// Members and scores, once by score and once by the members' hashes; and what is still to be
+    /// taken out of the latter.
     Scored { order: Tree<2>, index: Tree<2>, leftovers: Option<Box<Leftovers>> },
     /// Entries of a stream by id, and its groups.
     Stream(Box<Content>),
@@ -338,7 +340,8 @@ impl<'a, const W: usize> Source<'a, W> {
         pack.into_iter().flatten().chain(tree.into_iter().flatten())
     }
 
-    /// The records from a rank on backwards, that one included; from the last one when there are not so many.
+    /// The records from a rank on backwards, that one included; from the last one when there are
+    /// not so many.
     pub(super) fn back_from(self, rank: u64) -> impl Iterator<Item = Record<'a, W>> {
         let (pack, tree) = match self {
             Source::Pack(pack, count) => {
@@ -350,8 +353,8 @@ impl<'a, const W: usize> Source<'a, W> {
         pack.into_iter().flatten().chain(tree.into_iter().flatten())
     }
 
-    /// The same of a tree in the order of numbers: it holds for all with a smaller one than `number`, and for none with a
-    /// greater one.
+    /// The same of a tree in the order of numbers: it holds for all with a smaller one than
+    /// `number`, and for none with a greater one.
     pub(super) fn partition_point_at(
         self,
         number: u64,
@@ -365,7 +368,8 @@ impl<'a, const W: usize> Source<'a, W> {
         rank
     }
 
-    /// How many records come first for which `before` holds; it must hold for none after one for which it does not.
+    /// How many records come first for which `before` holds; it must hold for none after one for
+    /// which it does not.
     pub(super) fn partition_point(self, before: &dyn Fn(&Record<'_, W>) -> bool) -> u64 {
         match self {
             Source::Pack(pack, _) => {

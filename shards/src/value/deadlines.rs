@@ -1,5 +1,6 @@
-//! When fields of a hash end: for each field that has a deadline a record in the order of deadlines, and one in the order of
-//! hashes. Only a large hash has any; a small one becomes large with its first. Without, nothing of this is there.
+//! When fields of a hash end: for each field that has a deadline a record in the order of
+//! deadlines, and one in the order of hashes. Only a large hash has any; a small one becomes large
+//! with its first. Without, nothing of this is there.
 
 use super::pack::Record;
 use super::tree::Tree;

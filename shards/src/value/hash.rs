@@ -1,4 +1,5 @@
-//! Hashes: fields with values. Small ones in the order in which the fields came, large ones in that of their hashes.
+//! Hashes: fields with values. Small ones in the order in which the fields came, large ones in that
+//! of their hashes.
 
 use super::body::{
     Body, Place, Source, Stored, Trees, insert_small, remove_small, replace_small, tree_of,
@@ -52,8 +53,9 @@ impl<'a> Hash<'a> {
         members::record_of(self.source, self.stored, field).map(|[_, value]| value)
     }
 
-    /// Fetches into the cache what looking for the first [`MEMBERS_AHEAD`](super::spot::MEMBERS_AHEAD) of these fields will
-    /// read, if it is a large one.
+    /// Fetches into the cache what looking for the first
+    /// [`MEMBERS_AHEAD`](super::spot::MEMBERS_AHEAD) of these fields will read, if it is a
+    /// large one.
     pub fn fetch<'m>(self, fields: impl ExactSizeIterator<Item = &'m [u8]>) {
         spot::fetch_all(self.stored, fields);
     }
@@ -103,8 +105,8 @@ impl<'a> Hash<'a> {
         self.source.from(rank).map(move |[field, value]| shown(field).then_some((field, value)))
     }
 
-    /// Visits about `count` fields and values from a cursor on, 0 at first, all of a small hash. Returns the cursor to go on
-    /// with, 0 at the end; every field that stays is visited.
+    /// Visits about `count` fields and values from a cursor on, 0 at first, all of a small hash.
+    /// Returns the cursor to go on with, 0 at the end; every field that stays is visited.
     pub fn scan(self, cursor: u64, count: usize, visit: &mut dyn FnMut(&'a [u8], &'a [u8])) -> u64 {
         match self.stored {
             Stored::Tree(body) => {

@@ -7,8 +7,8 @@
 //! any other text: itself
 //! ```
 //!
-//! Each text has one such form, and no form is longer than an integer's text, so members are compared, hashed and ordered as
-//! they are kept.
+//! Each text has one such form, and no form is longer than an integer's text, so members are
+//! compared, hashed and ordered as they are kept.
 
 use super::set::integer;
 use std::borrow::Cow;

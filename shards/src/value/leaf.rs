@@ -1,8 +1,9 @@
 //! A leaf of a tree: a pack of some hundred records, and posts along it.
 //!
-//! A pack says nothing of where its records begin, so that finding one walks. A [`Post`] is the place of one record and its rank:
-//! with seven of them, about an eighth apart, a walk passes a dozen records and touches two or three lines of memory, where a
-//! leaf has thirty. Changes of the records move the posts behind them; where records gather between two posts, all are set
+//! A pack says nothing of where its records begin, so that finding one walks. A [`Post`] is the
+//! place of one record and its rank: with seven of them, about an eighth apart, a walk passes a
+//! dozen records and touches two or three lines of memory, where a leaf has thirty. Changes of the
+//! records move the posts behind them; where records gather between two posts, all are set
 //! anew. Where they stand decides nothing but time.
 
 use super::pack::{self, Pack, Record, Records, Room};
@@ -25,7 +26,8 @@ struct Post {
 #[derive(Clone, Debug)]
 pub(super) struct Leaf<const W: usize> {
     bytes: Vec<u8>,
-    /// In their order, which is that of places and of ranks. All at the start in a leaf that is beyond their numbers.
+    /// In their order, which is that of places and of ranks. All at the start in a leaf that is
+    /// beyond their numbers.
     posts: [Post; POST_COUNT],
 }
 
@@ -81,7 +83,8 @@ impl<const W: usize> Leaf<W> {
         after.checked_sub(1).map_or(Post::default(), |at| self.posts[at])
     }
 
-    /// The first record for which `before` does not hold; it must hold for none after one for which it does not.
+    /// The first record for which `before` does not hold; it must hold for none after one for which
+    /// it does not.
     pub(super) fn partition_point(&self, before: &dyn Fn(&Record<'_, W>) -> bool) -> Found {
         self.search(&|record| if before(record) { Ordering::Less } else { Ordering::Greater })
     }
@@ -108,9 +111,10 @@ impl<const W: usize> Leaf<W> {
         }
     }
 
-    /// The record that begins with `member`, among records in the order of their numbers and then of their members' bytes.
-    /// `guess` is the part of the leaf, in eighths, in which it is likely.
-    /// Cost: about two numbers, and a walk that compares members; one that is not there costs some numbers more.
+    /// The record that begins with `member`, among records in the order of their numbers and then
+    /// of their members' bytes. `guess` is the part of the leaf, in eighths, in which it is
+    /// likely. Cost: about two numbers, and a walk that compares members; one that is not there
+    /// costs some numbers more.
     pub(super) fn find(
         &self,
         member: &[u8],
@@ -280,7 +284,8 @@ mod tests {
     use super::*;
     use crate::random::Random;
 
-    /// Every post is where a record begins, or the end, and has its rank; a walk between two is not long.
+    /// Every post is where a record begins, or the end, and has its rank; a walk between two is not
+    /// long.
     fn check<const W: usize>(leaf: &Leaf<W>) {
         let mut records = leaf.records();
         let mut places = vec![];

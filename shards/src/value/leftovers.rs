@@ -1,9 +1,10 @@
 //! Members of a sorted set that were cut off and still stand in its index.
 //!
-//! A long range of a sorted set goes as whole subtrees of its order, at once. To find its members in the index costs a search
-//! for each, so they stay there, and what was cut off is kept to tell who they are. A sweep takes them out, some leaves at a
-//! time. Until then the index has more members than the order, and who finds one there looks whether the order has it with
-//! that score: a member that was cut off has none, and one that was added again has the entry of the new one.
+//! A long range of a sorted set goes as whole subtrees of its order, at once. To find its members
+//! in the index costs a search for each, so they stay there, and what was cut off is kept to tell
+//! who they are. A sweep takes them out, some leaves at a time. Until then the index has more
+//! members than the order, and who finds one there looks whether the order has it with that score:
+//! a member that was cut off has none, and one that was added again has the entry of the new one.
 
 use super::members;
 use super::pack::record_bytes;
@@ -36,7 +37,8 @@ impl Leftovers {
         self.bytes
     }
 
-    /// Takes members of up to so many leaves out of the index. Are there more? Cost: a search for each.
+    /// Takes members of up to so many leaves out of the index. Are there more? Cost: a search for
+    /// each.
     pub(super) fn sweep(
         &mut self,
         hasher: KeyHasher,

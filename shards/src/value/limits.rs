@@ -1,7 +1,7 @@
 //! The sizes at which collections change their form: Redis' `*-max-listpack-*`.
 //!
-//! The form of a value decides the order of its elements, so these are a part of a shard's state: an entry of its log sets
-//! them, snapshots carry them.
+//! The form of a value decides the order of its elements, so these are a part of a shard's state:
+//! an entry of its log sets them, snapshots carry them.
 
 use super::Form;
 
@@ -27,7 +27,8 @@ pub struct Limits {
     pub sorted_set_entries: u64,
     /// Bytes of a member of a sorted set (`zset-max-listpack-value`).
     pub sorted_set_value: u64,
-    /// Elements of a list, or -1 to -5 for 4, 8, 16, 32, 64 KiB of them (`list-max-listpack-size`).
+    /// Elements of a list, or -1 to -5 for 4, 8, 16, 32, 64 KiB of them
+    /// (`list-max-listpack-size`).
     pub list_size: i64,
     /// Bytes of a block of a stream, 0 for any (`stream-node-max-bytes`).
     pub stream_bytes: u64,
@@ -108,7 +109,8 @@ impl Limits {
         count <= self.sorted_set_entries.min(PACK_ENTRIES_MAX)
     }
 
-    /// As log entries and snapshots have them: ten numbers of 8 bytes, little endian, in the order of the fields.
+    /// As log entries and snapshots have them: ten numbers of 8 bytes, little endian, in the order
+    /// of the fields.
     pub fn encode(&self) -> Vec<u8> {
         let fields = [
             self.hash_entries,

@@ -88,7 +88,8 @@ impl<P: Place> ListMut<P> {
         Some(element)
     }
 
-    /// Puts an element in at a position, before the one that has it. The position is not above the count.
+    /// Puts an element in at a position, before the one that has it. The position is not above the
+    /// count.
     pub fn insert(&mut self, at: u64, element: &[u8]) {
         self.grow_for(element.len());
         match self.place.stored() {
@@ -153,7 +154,8 @@ impl<P: Place> ListMut<P> {
         self.place.grow(body);
     }
 
-    /// Makes a tree small again, when it has half of what the limits allow. In between it stays what it is.
+    /// Makes a tree small again, when it has half of what the limits allow. In between it stays
+    /// what it is.
     fn shrink(&mut self) {
         let Stored::Tree(body) = self.place.stored() else { return };
         let (bytes, count) = (body.elements().bytes(), self.count());

@@ -62,7 +62,8 @@ pub enum Part<'p> {
     Member(&'p [u8]),
     /// A field of a hash and its value.
     Field(&'p [u8], &'p [u8]),
-    /// A field of a hash, its value, and when it ends: milliseconds since the Unix epoch, not below 0.
+    /// A field of a hash, its value, and when it ends: milliseconds since the Unix epoch, not below
+    /// 0.
     TimedField(&'p [u8], &'p [u8], i64),
     /// A member of a sorted set and its score.
     Scored(&'p [u8], f64),
@@ -114,8 +115,8 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Visits its parts from a place on (element, part of a stream, byte of a string) until told to stop, in the order in
-    /// which its form keeps them. A string is one part.
+    /// Visits its parts from a place on (element, part of a stream, byte of a string) until told to
+    /// stop, in the order in which its form keeps them. A string is one part.
     pub fn visit(self, from: u64, visit: &mut dyn FnMut(Part<'_>) -> ControlFlow<()>) {
         // That it was told to stop says nothing to the caller, who did so.
         let _ = match self {

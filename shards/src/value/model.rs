@@ -1,4 +1,5 @@
-//! Random changes of collections against plain vectors and maps, small and large, with limits crossed both ways.
+//! Random changes of collections against plain vectors and maps, small and large, with limits
+//! crossed both ways.
 
 use super::body::{Body, Place, Stored};
 use super::hash::HashMut;
@@ -324,7 +325,8 @@ fn sorted_sets_are_sorted() {
     });
 }
 
-/// Long ranges that are cut off, members that come again before they are swept, and sweeps in between.
+/// Long ranges that are cut off, members that come again before they are swept, and sweeps in
+/// between.
 #[test]
 fn what_is_cut_off_is_not_seen_while_it_is_swept() {
     for seed in 0..if cfg!(miri) { 1 } else { 30 } {

@@ -1,11 +1,12 @@
-//! Elements one behind the other, in one run of bytes: small collections, and the leaves of large ones.
+//! Elements one behind the other, in one run of bytes: small collections, and the leaves of large
+//! ones.
 //!
 //! ```text
 //! record: for each element its length u8, or 255 | for each 255 its length u32 | the elements' bytes
 //! ```
 //!
-//! A collection gives meaning to them: a set has one element per record, a hash two. Finding a record walks, and a step of the
-//! walk waits for one read, since a record's lengths lie together.
+//! A collection gives meaning to them: a set has one element per record, a hash two. Finding a
+//! record walks, and a step of the walk waits for one read, since a record's lengths lie together.
 
 use smallvec::SmallVec;
 
@@ -99,7 +100,8 @@ impl<const W: usize> Records<'_, W> {
         }
     }
 
-    /// Passes records until one begins with `member`, up to the one at the place `end`. Returns how many were passed.
+    /// Passes records until one begins with `member`, up to the one at the place `end`. Returns how
+    /// many were passed.
     pub fn pass_until(&mut self, member: &[u8], end: usize) -> Option<usize> {
         let last = member.last();
         let mut passed = 0;
@@ -134,7 +136,8 @@ impl<'a, const W: usize> Iterator for Records<'a, W> {
     }
 }
 
-/// Where the bytes of the first element begin, and how many each has; `None` when there is no record.
+/// Where the bytes of the first element begin, and how many each has; `None` when there is no
+/// record.
 fn head<const W: usize>(bytes: &[u8]) -> Option<(usize, [usize; W])> {
     let short: &[u8; W] = bytes.first_chunk()?;
     if short.contains(&LONG) {

@@ -1,6 +1,8 @@
-//! Scores as elements of a pack: an integer in as few bytes as it needs, anything else in the eight of a double.
+//! Scores as elements of a pack: an integer in as few bytes as it needs, anything else in the eight
+//! of a double.
 //!
-//! An element's length tells one from the other, and nothing is lost: -0, infinities and what is no integer keep all their bits.
+//! An element's length tells one from the other, and nothing is lost: -0, infinities and what is no
+//! integer keep all their bits.
 
 /// Bytes of the longest integer that is kept as one.
 const INTEGER_BYTES_MAX: usize = 7;

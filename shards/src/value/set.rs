@@ -1,5 +1,5 @@
-//! Sets: members without an order of their own. Sets of integers alone are ascending, small ones in the order in which
-//! the members came, large ones in that of their hashes.
+//! Sets: members without an order of their own. Sets of integers alone are ascending, small ones in
+//! the order in which the members came, large ones in that of their hashes.
 
 use super::body::{
     Body, Place, Source, Stored, Trees, free_tree, insert_small, remove_small, small_bytes,
@@ -56,8 +56,9 @@ impl<'a> Set<'a> {
         }
     }
 
-    /// Fetches into the cache what looking for the first [`MEMBERS_AHEAD`](super::spot::MEMBERS_AHEAD) of these members will
-    /// read, if it is a large one.
+    /// Fetches into the cache what looking for the first
+    /// [`MEMBERS_AHEAD`](super::spot::MEMBERS_AHEAD) of these members will read, if it is a
+    /// large one.
     pub fn fetch<'m>(self, members: impl ExactSizeIterator<Item = &'m [u8]>) {
         spot::fetch_all(self.stored, members);
     }
@@ -84,8 +85,8 @@ impl<'a> Set<'a> {
         }))
     }
 
-    /// Visits about `count` members from a cursor on, 0 at first, all of a small set. Returns the cursor to go on with, 0 at
-    /// the end; every member that stays is visited.
+    /// Visits about `count` members from a cursor on, 0 at first, all of a small set. Returns the
+    /// cursor to go on with, 0 at the end; every member that stays is visited.
     pub fn scan(self, cursor: u64, count: usize, visit: &mut dyn FnMut(&[u8])) -> u64 {
         match self.stored {
             Stored::Tree(body) => {
@@ -182,7 +183,8 @@ impl<P: Place> SetMut<P> {
         true
     }
 
-    /// Makes a set of integers one of bytes, which will have so many members more, none longer than `longest`.
+    /// Makes a set of integers one of bytes, which will have so many members more, none longer than
+    /// `longest`.
     fn leave_integers(&mut self, longest: usize, more: u64) {
         let limits = self.place.limits();
         if limits.set_fits(self.count() + more) && longest as u64 <= limits.set_value {

@@ -1,6 +1,7 @@
 //! Sorted sets: members with scores, ordered by score and then by their bytes.
 //!
-//! Large ones have two trees: one in that order, one by the members' hashes that knows each one's score.
+//! Large ones have two trees: one in that order, one by the members' hashes that knows each one's
+//! score.
 
 use super::body::{
     Body, Place, Source, Stored, Trees, free_tree, insert_small, remove_small, tree_of,
@@ -12,7 +13,8 @@ use super::tree::{ByOrder, Tree};
 use super::{members, spot};
 use std::cmp::Ordering;
 
-/// Members that are taken out of the index at once; of more only those at the ends, and the others later.
+/// Members that are taken out of the index at once; of more only those at the ends, and the others
+/// later.
 const REMOVED_AT_ONCE_MAX: u64 = 64;
 
 /// A sorted set that is read.
@@ -53,8 +55,9 @@ impl<'a> SortedSet<'a> {
         (index.count() == order.count() || has(order, &record)).then(|| score_of(&record))
     }
 
-    /// Fetches into the cache what looking for the first [`MEMBERS_AHEAD`](super::spot::MEMBERS_AHEAD) of these members will
-    /// read, if it is a large one.
+    /// Fetches into the cache what looking for the first
+    /// [`MEMBERS_AHEAD`](super::spot::MEMBERS_AHEAD) of these members will read, if it is a
+    /// large one.
     pub fn fetch<'m>(self, members: impl ExactSizeIterator<Item = &'m [u8]>) {
         spot::fetch_all(self.stored, members);
     }
@@ -80,8 +83,8 @@ impl<'a> SortedSet<'a> {
         self.source.back_from(rank).map(|record| (record[0], score_of(&record)))
     }
 
-    /// Visits about `count` members and scores from a cursor on, 0 at first, all of a small sorted set. Returns the cursor to
-    /// go on with, 0 at the end; every member that stays is visited.
+    /// Visits about `count` members and scores from a cursor on, 0 at first, all of a small sorted
+    /// set. Returns the cursor to go on with, 0 at the end; every member that stays is visited.
     pub fn scan(self, cursor: u64, count: usize, visit: &mut dyn FnMut(&'a [u8], f64)) -> u64 {
         match self.stored {
             Stored::Tree(body) => {
@@ -100,14 +103,14 @@ impl<'a> SortedSet<'a> {
         }
     }
 
-    /// How many members come first for which `before` holds; it must hold for none after one for which it does not.
-    /// So the ends of ranges by score or by bytes become ranks.
+    /// How many members come first for which `before` holds; it must hold for none after one for
+    /// which it does not. So the ends of ranges by score or by bytes become ranks.
     pub fn partition_point(self, before: impl Fn(&[u8], f64) -> bool) -> u64 {
         self.source.partition_point(&|record| before(record[0], score_of(record)))
     }
 
-    /// The same, where `before` holds for all members with a score below `score` and for none with one above it. Cost: some
-    /// comparisons of scores, less than without one.
+    /// The same, where `before` holds for all members with a score below `score` and for none with
+    /// one above it. Cost: some comparisons of scores, less than without one.
     pub fn partition_point_at(self, score: f64, before: impl Fn(&[u8], f64) -> bool) -> u64 {
         let before = |record: &Record<'_, 2>| before(record[0], score_of(record));
         self.source.partition_point_at(number_of(score), &before)
@@ -192,8 +195,8 @@ impl<P: Place> SortedSetMut<P> {
         self.sorted_set().count()
     }
 
-    /// Gives a member a score, which is a number. Returns the score that it had; nothing changes when that is the same
-    /// to the last bit.
+    /// Gives a member a score, which is a number. Returns the score that it had; nothing changes
+    /// when that is the same to the last bit.
     pub fn set(&mut self, member: &[u8], score: f64) -> Option<f64> {
         let before = self.sorted_set().score(member);
         self.set_from(before, member, score);

@@ -1,4 +1,5 @@
-//! Where a member of a collection lies, about: fetched into the cache ahead of its use, beside those of other requests.
+//! Where a member of a collection lies, about: fetched into the cache ahead of its use, beside
+//! those of other requests.
 
 use super::body::{Stored, Trees};
 use super::kept::keep;
@@ -10,7 +11,8 @@ use smallvec::SmallVec;
 pub const MEMBERS_AHEAD: usize = 32;
 /// Bytes of a cache line.
 const LINE: usize = 64;
-/// Bytes of a small collection that are fetched ahead: what is read from front to end, the machine fetches by itself.
+/// Bytes of a small collection that are fetched ahead: what is read from front to end, the machine
+/// fetches by itself.
 const SMALL_BYTES_FETCHED: usize = 512;
 
 /// A way to a member that is gone step by step.
@@ -44,7 +46,8 @@ impl<'a> Spot<'a> {
         }))
     }
 
-    /// Fetches what is to be read next, and reads what the step before fetched. Is there more to do?
+    /// Fetches what is to be read next, and reads what the step before fetched. Is there more to
+    /// do?
     pub fn step(&mut self) -> bool {
         match &mut self.0 {
             Kind::Small(bytes) => {

@@ -1,16 +1,19 @@
-//! The counted tree that every large collection is: records in order, found by rank or by comparison.
+//! The counted tree that every large collection is: records in order, found by rank or by
+//! comparison.
 //!
-//! Leaves are packs of about [`LEAF_BYTES_MAX`] bytes, inner nodes have up to [`CHILDREN_MAX`] children with the count
-//! of records below each. So a record's rank is known on the way to it, both ways, and a change touches one leaf and
-//! one node per level. Beside each child stands a number that is no greater than what [`Keyed::number`] gives for its
-//! first record: most steps of a search compare numbers and touch no leaf.
+//! Leaves are packs of about [`LEAF_BYTES_MAX`] bytes, inner nodes have up to [`CHILDREN_MAX`]
+//! children with the count of records below each. So a record's rank is known on the way to it,
+//! both ways, and a change touches one leaf and one node per level. Beside each child stands a
+//! number that is no greater than what [`Keyed::number`] gives for its first record: most steps of
+//! a search compare numbers and touch no leaf.
 //!
-//! The order of records is the caller's: a tree knows places, not meanings. In which leaf a record lies decides nothing
-//! that a caller can see.
+//! The order of records is the caller's: a tree knows places, not meanings. In which leaf a record
+//! lies decides nothing that a caller can see.
 //!
-//! A clone shares all nodes below the root. Who changes one of two copies the nodes on the way that both have, so that each
-//! clone is a *version*: it stays as it was, for the price of what is changed meanwhile. A node that only one tree has is
-//! changed in place, at the cost of a look at its count.
+//! A clone shares all nodes below the root. Who changes one of two copies the nodes on the way that
+//! both have, so that each clone is a *version*: it stays as it was, for the price of what is
+//! changed meanwhile. A node that only one tree has is changed in place, at the cost of a look at
+//! its count.
 
 mod fetch;
 mod seek;
@@ -37,7 +40,8 @@ const CHILDREN_MIN: usize = 32;
 /// What two inner nodes may have together to become one.
 const CHILDREN_JOINED: usize = 96;
 
-/// What a caller tells of its order: a number for each record, which never falls from one record to the next.
+/// What a caller tells of its order: a number for each record, which never falls from one record to
+/// the next.
 pub type Number<'n, const W: usize> = &'n dyn Fn(&Record<'_, W>) -> u64;
 
 #[derive(Clone, Debug)]
@@ -51,7 +55,8 @@ struct Child<const W: usize> {
     count: u64,
     /// Bytes of the records below.
     bytes: u64,
-    /// No greater than the number of the first record, and no less than that of the last one before it.
+    /// No greater than the number of the first record, and no less than that of the last one
+    /// before it.
     number: u64,
     /// Perhaps of other trees too.
     node: Arc<Node<W>>,
@@ -111,7 +116,8 @@ impl<const W: usize> Tree<W> {
         records
     }
 
-    /// How many records come first for which `before` holds; it must hold for none after one for which it does not.
+    /// How many records come first for which `before` holds; it must hold for none after one for
+    /// which it does not.
     pub fn partition_point(&self, before: &dyn Fn(&Record<'_, W>) -> bool) -> u64 {
         let (mut node, mut rank) = (&self.root, 0);
         loop {
@@ -127,8 +133,8 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// The rank of the record that `compare` finds equal, or the rank that it would have. `number` is what the caller's
-    /// order gives for it.
+    /// The rank of the record that `compare` finds equal, or the rank that it would have. `number`
+    /// is what the caller's order gives for it.
     pub fn search(
         &self,
         number: u64,
@@ -152,8 +158,8 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// The rank of the record that begins with `member`, or the one that it would have, in a tree whose order is that of
-    /// numbers, which are spread evenly, and then of members' bytes.
+    /// The rank of the record that begins with `member`, or the one that it would have, in a tree
+    /// whose order is that of numbers, which are spread evenly, and then of members' bytes.
     pub fn rank_of(
         &self,
         member: &[u8],
@@ -185,8 +191,8 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// The leaf of a member and its place there; `None` where several may have its number and lie in several leaves. `pass`
-    /// is told which children are passed on the way.
+    /// The leaf of a member and its place there; `None` where several may have its number and lie
+    /// in several leaves. `pass` is told which children are passed on the way.
     fn find(
         &self,
         member: &[u8],
@@ -260,8 +266,8 @@ impl<const W: usize> Tree<W> {
         drop(self.take_range(rank, count));
     }
 
-    /// The same, without freeing: returns what was cut off as a whole, of which nothing is to be asked but its count,
-    /// its bytes and that it be shed. Cost: the way to both ends.
+    /// The same, without freeing: returns what was cut off as a whole, of which nothing is to be
+    /// asked but its count, its bytes and that it be shed. Cost: the way to both ends.
     pub fn take_range(&mut self, rank: u64, count: u64) -> Tree<W> {
         let count = count.min(self.count.saturating_sub(rank));
         if count == 0 {
@@ -276,7 +282,8 @@ impl<const W: usize> Tree<W> {
         Tree { root: Node::Inner(gone), count, bytes }
     }
 
-    /// Drops up to so many leaves, the last ones first. Are there more? For trees that nobody uses any more.
+    /// Drops up to so many leaves, the last ones first. Are there more? For trees that nobody uses
+    /// any more.
     pub fn shed(&mut self, mut leaf_count: usize) -> bool {
         while leaf_count > 0 && !matches!(self.root, Node::Leaf(_)) {
             leaf_count -= 1;
@@ -294,8 +301,8 @@ impl<const W: usize> Tree<W> {
         self.count > 0
     }
 
-    /// Bytes of memory that it takes, about: a function of its records alone, so that replicas account alike. What nodes
-    /// and rounding add to the records is a sixteenth of them.
+    /// Bytes of memory that it takes, about: a function of its records alone, so that replicas
+    /// account alike. What nodes and rounding add to the records is a sixteenth of them.
     pub fn bytes(&self) -> usize {
         self.bytes_without(0)
     }
@@ -412,7 +419,8 @@ impl<const W: usize> Node<W> {
         }
     }
 
-    /// Returns how many bytes the old one had; `None`, and nothing done, when the leaf would be too large.
+    /// Returns how many bytes the old one had; `None`, and nothing done, when the leaf would be too
+    /// large.
     fn replace(&mut self, rank: u64, record: &Record<'_, W>) -> Option<u64> {
         match self {
             Node::Leaf(leaf) => {
@@ -445,7 +453,8 @@ impl<const W: usize> Node<W> {
         }
     }
 
-    /// Returns how many bytes of records have gone. Children that go as a whole are put to `gone_children`.
+    /// Returns how many bytes of records have gone. Children that go as a whole are put to
+    /// `gone_children`.
     fn remove(&mut self, rank: u64, count: u64, gone_children: &mut Vec<Child<W>>) -> u64 {
         match self {
             Node::Leaf(leaf) => leaf.remove(rank as usize, count as usize) as u64,
@@ -480,7 +489,8 @@ impl<const W: usize> Node<W> {
         }
     }
 
-    /// Returns how many records, and bytes of them, were in it, or in a node that it shares with another tree.
+    /// Returns how many records, and bytes of them, were in it, or in a node that it shares with
+    /// another tree.
     fn drop_last_leaf(&mut self) -> (u64, u64) {
         let Node::Inner(children) = self else { return (0, 0) };
         let Some(Child { mut count, mut bytes, number, node }) = children.pop() else {
@@ -501,7 +511,8 @@ impl<const W: usize> Node<W> {
         (count, bytes)
     }
 
-    /// Drops the last leaf, which other trees may have too. Returns how many records, and bytes of them, were in it.
+    /// Drops the last leaf, which other trees may have too. Returns how many records, and bytes of
+    /// them, were in it.
     fn pop_leaf(&mut self) -> (u64, u64) {
         let Node::Inner(children) = self else { return (0, 0) };
         let Some(last) = children.last_mut() else { return (0, 0) };
@@ -544,8 +555,8 @@ fn child_of<const W: usize>(children: &[Child<W>], mut rank: u64) -> (usize, u64
     unreachable!("a rank is below the count")
 }
 
-/// The child in which a record of this rank and number is put: between two of them in the one that a search for it
-/// will look into.
+/// The child in which a record of this rank and number is put: between two of them in the one that
+/// a search for it will look into.
 fn child_for_insert<const W: usize>(
     children: &[Child<W>],
     mut rank: u64,

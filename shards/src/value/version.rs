@@ -1,8 +1,9 @@
 //! Large collections as they were at a moment, whatever becomes of them.
 //!
-//! A version shares the nodes of its collection's trees ([`super::tree`]): taking one costs a copy of their roots, whatever
-//! they hold, and what is changed later is copied on the way, once. It belongs to nobody's keyspace and is on no account. What
-//! it alone still has when it ends may be much, so whoever is through with it sheds it bit by bit.
+//! A version shares the nodes of its collection's trees ([`super::tree`]): taking one costs a copy
+//! of their roots, whatever they hold, and what is changed later is copied on the way, once. It
+//! belongs to nobody's keyspace and is on no account. What it alone still has when it ends may be
+//! much, so whoever is through with it sheds it bit by bit.
 
 use super::Value;
 use super::body::{Body, Stored, Trees};

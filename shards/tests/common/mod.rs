@@ -1,5 +1,5 @@
-//! A node around a group, for tests: a memory disk, a list as state machine, and the driver's duties done when the test
-//! says so. Nothing here looks at a clock.
+//! A node around a group, for tests: a memory disk, a list as state machine, and the driver's
+//! duties done when the test says so. Nothing here looks at a clock.
 #![allow(dead_code)] // Each test binary uses its own part.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -352,7 +352,8 @@ impl Cluster {
         }
         let node = &self.nodes[&id];
         let from = self.checked.entry(id).or_default();
-        // An installed snapshot may hold what this node never applied itself; look at all of it then.
+        // An installed snapshot may hold what this node never applied itself; look at all of it
+        // then.
         let start = node.state.partition_point(|(index, ..)| *index <= *from);
         for (index, term, data) in &node.state[start..] {
             let known = self.history.entry(*index).or_insert_with(|| (*term, data.clone()));
@@ -492,7 +493,8 @@ impl Cluster {
 
 /// What can happen to a cluster in one step, by chance.
 impl Cluster {
-    /// One random event: a message, the end of a write, a tick, a proposal, a crash, a restart, a cut link.
+    /// One random event: a message, the end of a write, a tick, a proposal, a crash, a restart, a
+    /// cut link.
     pub fn step(&mut self, faults: u64) {
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         let id = ids[self.chance.below(ids.len() as u64) as usize];
@@ -572,7 +574,8 @@ impl Cluster {
         self.poll(id);
     }
 
-    /// Ends all faults and lets everybody catch up; then nothing that was ever applied may be missing.
+    /// Ends all faults and lets everybody catch up; then nothing that was ever applied may be
+    /// missing.
     pub fn heal(&mut self) {
         self.cut.clear();
         self.loss = 0;

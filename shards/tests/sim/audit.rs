@@ -1,4 +1,5 @@
-//! What the simulator knows and no node does: everything that happened anywhere, and what must never happen.
+//! What the simulator knows and no node does: everything that happened anywhere, and what must
+//! never happen.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -8,8 +9,8 @@ use ringraft_shards::ids::NodeId;
 use ringraft_shards::raft::{CommittedEntry, EntryKind, PeerMessage};
 use ringraft_shards::transaction::TransactionId;
 
-/// Writes are counted in steps of this, when the first leader that serves has executed them: nobody sees them before. A
-/// read counts as coming right after the last write that it can have seen.
+/// Writes are counted in steps of this, when the first leader that serves has executed them: nobody
+/// sees them before. A read counts as coming right after the last write that it can have seen.
 const HINT_STEP: u64 = 1 << 20;
 
 /// Sums over the whole run. The maps are only looked up, so their order does not matter.
@@ -143,7 +144,8 @@ impl Audit {
         self.hints.insert(operation, after + self.reads);
     }
 
-    /// When it was executed, in that count; nothing when it was, but came to nothing for all that is known.
+    /// When it was executed, in that count; nothing when it was, but came to nothing for all that
+    /// is known.
     pub fn hint(&self, operation: u64, is_done: bool) -> Option<u64> {
         let counts = is_done || self.happened.contains(&operation);
         self.hints.get(&operation).copied().filter(|_| counts)
@@ -207,7 +209,8 @@ impl Audit {
         self.acknowledged.retain(|(_, of), _| NodeId(*of).node().0 != node);
     }
 
-    /// A replica's log ends here now: what it acknowledged beyond was replaced by a leader, which is no loss.
+    /// A replica's log ends here now: what it acknowledged beyond was replaced by a leader, which
+    /// is no loss.
     pub fn log_ends(&mut self, node: u64, shard: u16, last: u64, commit: u64) {
         if let Some(acknowledged) = self.acknowledged.get_mut(&(shard, node)) {
             *acknowledged = (*acknowledged).min(last);

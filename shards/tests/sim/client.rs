@@ -1,4 +1,5 @@
-//! Clients: each has one command under way, follows redirects, gives up after a while, and remembers what it was told.
+//! Clients: each has one command under way, follows redirects, gives up after a while, and
+//! remembers what it was told.
 
 use std::collections::BTreeMap;
 
@@ -88,7 +89,8 @@ struct Pending {
 struct Client {
     /// It pushes to queues, and waits for them.
     is_of_queues: bool,
-    /// It reads, and loses little time over a node that does not answer: so it notices what others have written.
+    /// It reads, and loses little time over a node that does not answer: so it notices what others
+    /// have written.
     reads_only: bool,
     pending: Option<Pending>,
     /// Whom it takes for the leader of each shard.
@@ -223,10 +225,12 @@ impl Clients {
             operation: operation.number,
             command: operation.command.clone(),
         };
-        // Whoever led once is asked again now and then, so that one who wrongly believes to lead is found out.
+        // Whoever led once is asked again now and then, so that one who wrongly believes to lead is
+        // found out.
         let leading = &core.leading[usize::from(shard)];
         let node = if leading.len() > 1 && state.chance.below(2) == 0 {
-            // Nobody but the simulator knows how many believe to lead, and that it is worth asking the wrong one.
+            // Nobody but the simulator knows how many believe to lead, and that it is worth asking
+            // the wrong one.
             leading[state.chance.below(leading.len() as u64) as usize]
         } else if state.chance.below(10) == 0 {
             self.nodes[state.chance.below(self.nodes.len() as u64) as usize]
@@ -367,7 +371,8 @@ impl Clients {
                     14..16 => Command::Rename(some[0], last),
                     16 => Command::Copy { from: some[0], to: last, replace },
                     _ => {
-                        // What it reads in one place it writes in another only if nobody else came between.
+                        // What it reads in one place it writes in another only if nobody else came
+                        // between.
                         let mut commands: Vec<_> = some.iter().copied().map(Command::Get).collect();
                         commands.push(Command::Set(last, value, Condition::Always));
                         Command::Exec(commands)

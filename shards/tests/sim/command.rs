@@ -1,4 +1,5 @@
-//! What clients of the simulation say and hear. Used by the shards (through bytes) and by the checker (as it is).
+//! What clients of the simulation say and hear. Used by the shards (through bytes) and by the
+//! checker (as it is).
 
 /// Number of a key in the run's list of keys.
 pub type KeyNumber = u8;
@@ -39,7 +40,8 @@ pub enum Command {
     },
     /// Answers how many elements there are then.
     Push(KeyNumber, Vec<u8>),
-    /// Waits for the first element of the first of these queues that has one; answers it, or nil when its time is over.
+    /// Waits for the first element of the first of these queues that has one; answers it, or nil
+    /// when its time is over.
     Pop(Vec<KeyNumber>),
     /// The same of one queue, and pushes the element to another.
     Move(KeyNumber, KeyNumber),

@@ -208,8 +208,9 @@ impl World {
         }
     }
 
-    /// Flips a bit that a restart must notice: in a log write that a later one vouches for, or in a snapshot. One
-    /// node of a run at most, which the operator replaces; and only when a majority is left.
+    /// Flips a bit that a restart must notice: in a log write that a later one vouches for, or in a
+    /// snapshot. One node of a run at most, which the operator replaces; and only when a
+    /// majority is left.
     fn flip(&mut self, node: u64) {
         let healthy = self.nodes.values().filter(|node| node.up && !node.flipped).count();
         if self.nodes.values().any(|node| node.flipped || node.wiped) || healthy < 3 {
@@ -252,7 +253,8 @@ impl World {
         }
     }
 
-    /// A node loses its directory and is started again, empty, under its old id. One of a run at most, as above.
+    /// A node loses its directory and is started again, empty, under its old id. One of a run at
+    /// most, as above.
     fn wipe(&mut self, node: u64) {
         let healthy = self.nodes.values().filter(|node| node.up && node.refused.is_none()).count();
         let spoilt = self.nodes.values().any(|node| node.flipped || node.wiped);

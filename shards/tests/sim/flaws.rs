@@ -1,4 +1,5 @@
-//! Engines and machines that are broken on purpose: the simulator must notice each within so many seeds.
+//! Engines and machines that are broken on purpose: the simulator must notice each within so many
+//! seeds.
 
 use crate::plan::{Flaw, Kind, Plan};
 use crate::runner;
@@ -27,7 +28,8 @@ fn only(seed: u64, flaw: Flaw, kinds: &[Kind]) -> Plan {
     plan
 }
 
-/// Broken variants, the number of seeds in which each must be noticed, and faults that bring it out.
+/// Broken variants, the number of seeds in which each must be noticed, and faults that bring it
+/// out.
 const VARIANTS: &[(Flaw, u64, &[Kind])] = {
     use Kind::*;
     &[

@@ -1,4 +1,5 @@
-//! A node's links: the driver of the engine's [`Link`] and [`Peers`] over the simulated network, and what goes over them.
+//! A node's links: the driver of the engine's [`Link`] and [`Peers`] over the simulated network,
+//! and what goes over them.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;

@@ -1,4 +1,5 @@
-//! The state machine of each shard: the engine's keyspace under a small set of commands, encoded as the server does it.
+//! The state machine of each shard: the engine's keyspace under a small set of commands, encoded as
+//! the server does it.
 
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::DatabaseIndex;

@@ -1,5 +1,5 @@
-//! A deterministic simulation of whole clusters: nodes, disks, network, clocks and clients in one thread and virtual
-//! time, everything from one seed; `docs/testing.md` says more.
+//! A deterministic simulation of whole clusters: nodes, disks, network, clocks and clients in one
+//! thread and virtual time, everything from one seed; `docs/testing.md` says more.
 //!
 //! ```sh
 //! cargo test -p ringraft-shards --test sim                              # what CI runs

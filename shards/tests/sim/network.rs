@@ -1,8 +1,9 @@
-//! The network: connections between nodes, whose bytes are delayed, held up, damaged and cut off, but keep their order, as
-//! those of TCP do. A connection ends at one side first; the other hears of it later, or never.
+//! The network: connections between nodes, whose bytes are delayed, held up, damaged and cut off,
+//! but keep their order, as those of TCP do. A connection ends at one side first; the other hears
+//! of it later, or never.
 //!
-//! Requests of clients and their answers go over it too, but clients are on no side of a partition: an old leader that is
-//! cut off from its followers is still asked.
+//! Requests of clients and their answers go over it too, but clients are on no side of a partition:
+//! an old leader that is cut off from its followers is still asked.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,7 +11,8 @@ use crate::counts::Count;
 use crate::plan::{Kind, Plan};
 use crate::schedule::{Core, Event};
 
-/// A process that has sent something and got no acknowledgement for so long gives the connection up.
+/// A process that has sent something and got no acknowledgement for so long gives the connection
+/// up.
 const STUCK_US: u64 = 100_000;
 
 /// Which end of a connection: 0 has dialled, 1 was dialled.
@@ -247,7 +249,8 @@ impl Core {
         }
     }
 
-    /// Is that end still there, and whose is it? When not, whoever writes to it is told, as a kernel does.
+    /// Is that end still there, and whose is it? When not, whoever writes to it is told, as a
+    /// kernel does.
     pub fn end_of(&mut self, id: u64, side: Side, is_last: bool) -> Option<(u64, u64)> {
         let connection = self.network.connections.get(&id)?;
         let end = connection.ends[side];
@@ -261,7 +264,8 @@ impl Core {
         None
     }
 
-    /// Bytes wait behind a cut for long: the process that sent them gives up. Returns whose end that is.
+    /// Bytes wait behind a cut for long: the process that sent them gives up. Returns whose end
+    /// that is.
     pub fn is_stuck(&mut self, id: u64, side: Side) -> Option<(u64, u64)> {
         let connection = self.network.connections.get(&id)?;
         let end = connection.ends[side];
@@ -282,8 +286,8 @@ impl Core {
         }
     }
 
-    /// A process has ended. A machine without power closes no connections: the others notice when it is back, or by its
-    /// silence.
+    /// A process has ended. A machine without power closes no connections: the others notice when
+    /// it is back, or by its silence.
     pub fn process_ended(&mut self, node: u64, power: bool) {
         for (id, side) in self.network.of_node(node) {
             if power {

@@ -1,4 +1,5 @@
-//! A node: one process with a member of every shard, its clocks, its links, and the pace at which it works.
+//! A node: one process with a member of every shard, its clocks, its links, and the pace at which
+//! it works.
 
 use raft::eraftpb::MessageType;
 use ringraft_shards::ids::{DirectoryId, MonotonicTime, NodeId};
@@ -308,7 +309,8 @@ impl Node {
         let (mut now_ms, mut clock) = (self.wall_clock_ms(core), self.clock(core));
         let mut inbox = std::mem::take(&mut self.inbox);
         if let Some(stale) = self.stale_clocks.take() {
-            // It stood still between its clocks and its clients, and hears of nothing else in this turn.
+            // It stood still between its clocks and its clients, and hears of nothing else in this
+            // turn.
             (now_ms, clock) = stale;
             let is_request = |input: &mut Input| matches!(input, Input::Request(_));
             let requests: Vec<Input> = inbox.extract_if(.., is_request).collect();
@@ -467,7 +469,8 @@ impl Node {
         }
     }
 
-    /// Messages of transactions find their way: to this node itself, to another one, or back with a refusal.
+    /// Messages of transactions find their way: to this node itself, to another one, or back with a
+    /// refusal.
     fn route_transactions(&mut self, outbox: &mut Outbox, core: &mut Core) {
         let mut messages =
             std::collections::VecDeque::from(std::mem::take(&mut outbox.transactions));

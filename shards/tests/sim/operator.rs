@@ -1,5 +1,5 @@
-//! The operator: nodes join, leave and are replaced; what the engine plans is agreed on, and every group's leader takes the
-//! next step towards it.
+//! The operator: nodes join, leave and are replaced; what the engine plans is agreed on, and every
+//! group's leader takes the next step towards it.
 
 use std::collections::BTreeSet;
 
@@ -111,7 +111,8 @@ impl World {
         refused.map(|node| NodeId(node.id)).collect()
     }
 
-    /// A node that refuses to start gets another replica in the place of the one that is damaged, or is replaced.
+    /// A node that refuses to start gets another replica in the place of the one that is damaged,
+    /// or is replaced.
     fn mend(&mut self) {
         let members = self.core.registry.members();
         let refused = members.iter().find(|id| self.nodes[id].refused.is_some()).copied();
@@ -199,8 +200,9 @@ impl World {
         !group.membership().is_joint() && members.all(|member| knows(member.node().0).is_some())
     }
 
-    /// Nodes that leave are removed for ever when all members of each group have it on their disks that they are in it no more.
-    /// That a majority has is not enough: a spoilt disk may be among it, and a blackout makes the others forget.
+    /// Nodes that leave are removed for ever when all members of each group have it on their disks
+    /// that they are in it no more. That a majority has is not enough: a spoilt disk may be
+    /// among it, and a blackout makes the others forget.
     fn remove(&mut self) {
         let state = &self.core.registry.state;
         let leaving = state.nodes.iter().filter(|(_, node)| node.state == NodeState::Leaving);

@@ -1,8 +1,10 @@
-//! What a seed stands for: the size of the cluster, what clients do, and which faults happen how often.
+//! What a seed stands for: the size of the cluster, what clients do, and which faults happen how
+//! often.
 
 use ringraft_shards::random::{Random, mix};
 
-/// A part of the engine or the machine that is broken on purpose, to see whether the simulator notices.
+/// A part of the engine or the machine that is broken on purpose, to see whether the simulator
+/// notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// Nothing is.
@@ -13,7 +15,8 @@ pub enum Flaw {
     UnconfirmedReads,
     /// A restart forgets term and vote.
     ForgottenVote,
-    /// A read under a lease is answered without a look, after it was executed, whether the lease still held.
+    /// A read under a lease is answered without a look, after it was executed, whether the lease
+    /// still held.
     UncheckedLease,
     /// Clocks differ by more than a lease allows.
     DriftingClocks,
@@ -110,7 +113,8 @@ pub struct Plan {
     pub snapshot_every: u64,
     /// Percent of commands on several keys.
     pub multi_key_percent: u64,
-    /// Are reads served under the leader's lease when it holds? Then clocks differ no more than it allows.
+    /// Are reads served under the leader's lease when it holds? Then clocks differ no more than it
+    /// allows.
     pub lease: bool,
     /// Kinds of faults that may happen, by number.
     kinds: u32,

@@ -1,8 +1,9 @@
 //! Queues: keys that clients push to, and wait for. Half of them are lists, half sorted sets.
 //!
-//! The judges of histories do not know them; what must hold of them is simpler. Every element is pushed once and has a name of
-//! its own, so that it can be followed: nobody is served twice, nothing is popped for nobody, what was pushed is in a
-//! queue in the end or was popped once, and what clients are told is what happened.
+//! The judges of histories do not know them; what must hold of them is simpler. Every element is
+//! pushed once and has a name of its own, so that it can be followed: nobody is served twice,
+//! nothing is popped for nobody, what was pushed is in a queue in the end or was popped once, and
+//! what clients are told is what happened.
 
 use std::collections::{HashMap, HashSet};
 
@@ -127,7 +128,8 @@ impl Served {
         self.moved.get(element).is_some_and(|first| *first != operation)
     }
 
-    /// Judges what clients of queues were told, when `left` is all that is in them. `happened`: operations that were applied.
+    /// Judges what clients of queues were told, when `left` is all that is in them. `happened`:
+    /// operations that were applied.
     pub fn judge<'a>(
         &self,
         told: impl Iterator<Item = Told<'a>>,

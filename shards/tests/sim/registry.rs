@@ -1,5 +1,6 @@
-//! What the cluster has agreed on: the state that the meta group's entries make. Its log is not simulated: entries take effect
-//! at once and everywhere, and processes look into the state when they tick.
+//! What the cluster has agreed on: the state that the meta group's entries make. Its log is not
+//! simulated: entries take effect at once and everywhere, and processes look into the state when
+//! they tick.
 
 use ringraft_shards::ids::{Index, NodeId, ShardId};
 use ringraft_shards::meta::{MetaEntry, MetaState, NodeFacts, NodeState, Outcome, Shard};
@@ -9,7 +10,8 @@ use crate::node::Node;
 /// Entries between two snapshots that the state goes on from.
 const SNAPSHOT_EVERY: u64 = 5;
 
-/// Replicas of each shard: more than there are nodes. A node without one would not know where transactions go.
+/// Replicas of each shard: more than there are nodes. A node without one would not know where
+/// transactions go.
 const REPLICAS: u16 = 15;
 
 /// The agreed state.

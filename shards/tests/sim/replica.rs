@@ -1,4 +1,5 @@
-//! One node's member of one shard, and the driver's duties: disk, state, snapshots. Requests are in `serve.rs`.
+//! One node's member of one shard, and the driver's duties: disk, state, snapshots. Requests are in
+//! `serve.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -79,7 +80,8 @@ pub struct Replica {
     options: LogOptions,
     config: GroupConfig,
     pub running: Option<Running>,
-    /// Log writes that are on the disk, oldest first, and up to which ticket a later one vouches for them.
+    /// Log writes that are on the disk, oldest first, and up to which ticket a later one vouches
+    /// for them.
     pub durable: VecDeque<DurableWrite>,
     pub vouched: u64,
     /// The next write of the log fails.
@@ -89,7 +91,8 @@ pub struct Replica {
 /// The process's part.
 pub struct Running {
     pub shard: u16,
-    /// The latest operation that a leader's state holds, for the checker; found when it is asked for first.
+    /// The latest operation that a leader's state holds, for the checker; found when it is asked
+    /// for first.
     pub hint: Option<u64>,
     pub server: Server<Running>,
     /// What is broken here on purpose.
@@ -98,7 +101,8 @@ pub struct Running {
     pub chance: Random,
     /// What the clock that never goes back showed at the beginning of this turn.
     pub began: MonotonicTime,
-    /// What the node's wall clock showed at the beginning of this turn, and how often it has jumped.
+    /// What the node's wall clock showed at the beginning of this turn, and how often it has
+    /// jumped.
     pub wall_ms: i64,
     pub jumps: u64,
     /// Was the last attempt to turn time back refused?

@@ -1,4 +1,5 @@
-//! Virtual time: what happens when, and what everybody may use while it does: chance, counts, trace, audit.
+//! Virtual time: what happens when, and what everybody may use while it does: chance, counts,
+//! trace, audit.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};

@@ -1,4 +1,5 @@
-//! Snapshots of a replica: cut while writes go on, made durable, sent, received, installed, loaded at the start.
+//! Snapshots of a replica: cut while writes go on, made durable, sent, received, installed, loaded
+//! at the start.
 
 use std::rc::Rc;
 
@@ -79,14 +80,16 @@ fn read(
 /// A snapshot: its place in the log, and its bytes.
 pub type Stored = (SnapshotPoint, Rc<Vec<u8>>);
 
-/// Loads the newest snapshot of a disk. A damaged one is an error: it was complete when it got its name.
+/// Loads the newest snapshot of a disk. A damaged one is an error: it was complete when it got its
+/// name.
 pub fn load_newest(
     disk: &MemoryDisk,
     keyspace: &mut Keyspace,
     last_time_ms: &mut i64,
 ) -> Result<Option<Stored>, String> {
     let Some(newest) = files(disk).pop() else { return Ok(None) };
-    // The process before may have ended between the renaming and this; the log may soon rest on the name.
+    // The process before may have ended between the renaming and this; the log may soon rest on the
+    // name.
     disk.sync_directory().map_err(|error| error.to_string())?;
     let bytes = disk.read_all(&newest);
     let point = read(&bytes, keyspace, last_time_ms)?;
@@ -166,8 +169,8 @@ impl Running {
         }
     }
 
-    /// Drops snapshots that came in and that the group did not take, since their leader was replaced meanwhile: an older
-    /// one of the new leader must not be hidden by them.
+    /// Drops snapshots that came in and that the group did not take, since their leader was
+    /// replaced meanwhile: an older one of the new leader must not be hidden by them.
     fn drop_beyond(&mut self, disk: &MemoryDisk, commit: Index) -> usize {
         let before = self.snapshots.len();
         while let Some((newest, _)) = self.snapshots.pop_if(|(point, _)| point.index > commit) {

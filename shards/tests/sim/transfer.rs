@@ -1,4 +1,5 @@
-//! Snapshots on their way between nodes: pieces of bounded size, each sent when the one before has arrived.
+//! Snapshots on their way between nodes: pieces of bounded size, each sent when the one before has
+//! arrived.
 
 use std::rc::Rc;
 
@@ -7,7 +8,8 @@ use ringraft_shards::raft::PeerMessage;
 
 /// Bytes of a piece.
 const PIECE_BYTES: usize = 128;
-/// Ticks without an answer after which a piece is sent again, and after which the transfer is given up.
+/// Ticks without an answer after which a piece is sent again, and after which the transfer is given
+/// up.
 const RESEND_TICKS: u32 = 6;
 const PATIENCE_TICKS: u32 = 60;
 

@@ -1,6 +1,7 @@
-//! How clients' values lie in the engine. Clients see strings of bytes; most keys hold them as the elements of a
-//! collection, each key of another type, some with so many elements that they lie in trees. So all that copies, moves, logs,
-//! installs and counts values meets every type, and the checker need not know of any.
+//! How clients' values lie in the engine. Clients see strings of bytes; most keys hold them as the
+//! elements of a collection, each key of another type, some with so many elements that they lie in
+//! trees. So all that copies, moves, logs, installs and counts values meets every type, and the
+//! checker need not know of any.
 
 use ringraft_shards::keyspace::{Edit, Expiry, Item, Key, StringForm, Value};
 use ringraft_shards::value::list::End;

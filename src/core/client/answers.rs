@@ -33,7 +33,8 @@ pub enum Target {
     Nobody,
 }
 
-/// The stamp of a request that another node has sent on, short; `core::cluster::lanes` knows the long one.
+/// The stamp of a request that another node has sent on, short; `core::cluster::lanes` knows the
+/// long one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StampKey([u16; 3]);
 
@@ -68,7 +69,8 @@ pub struct Origin {
     pub target: Target,
     /// RESP2 or RESP3.
     pub protocol: Protocol,
-    /// Must it wait for the writes before it? True for a request whose connection has unfinished writes.
+    /// Must it wait for the writes before it? True for a request whose connection has unfinished
+    /// writes.
     pub rides: bool,
     /// Is an access by it not to be counted (CLIENT NO-TOUCH)?
     pub no_touch: bool,
@@ -91,7 +93,8 @@ impl Origin {
     pub const NOBODY: Origin =
         Origin { rides: false, ..Origin::asks(0, Target::Nobody, Protocol::Resp2) };
 
-    /// The server's own question for a target of a core: it waits for the writes before it, and counts as no access.
+    /// The server's own question for a target of a core: it waits for the writes before it, and
+    /// counts as no access.
     pub const fn asks(core: u16, target: Target, protocol: Protocol) -> Origin {
         let stamp = StampKey::NONE;
         Origin { core, target, protocol, rides: true, no_touch: true, is_relayed: false, stamp }
@@ -108,7 +111,8 @@ pub struct Answers {
     pub gathers: Slab<GatherState>,
     /// Requests that block.
     pub blocks: Blocks,
-    /// What it has for each core; and last what it withholds for a shard that is between two cores.
+    /// What it has for each core; and last what it withholds for a shard that is between two
+    /// cores.
     pub outboxes: Vec<Outbox>,
     /// Messages to write into.
     pub spares: Spares,
@@ -155,7 +159,8 @@ impl Answers {
         }
     }
 
-    /// Writes the reply to a request, which may leave a rest where a connection awaits it. Cost: as [`Answers::write`].
+    /// Writes the reply to a request, which may leave a rest where a connection awaits it. Cost: as
+    /// [`Answers::write`].
     #[inline(always)]
     pub fn write_with_rest(
         &mut self,

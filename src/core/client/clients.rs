@@ -1,4 +1,5 @@
-//! The clients of a core as operators see them: described, closed, held back (CLIENT LIST, KILL, PAUSE).
+//! The clients of a core as operators see them: described, closed, held back (CLIENT LIST, KILL,
+//! PAUSE).
 
 use crate::core::client::connection::{Address, Connection, Hold};
 use crate::core::commands::tracking::redirection;
@@ -9,7 +10,8 @@ use crate::resp::reply::Protocol;
 use std::fmt::Write;
 use std::os::fd::AsRawFd;
 
-/// What a client is to the server. Others than normal ones do not exist yet; clients may ask for them.
+/// What a client is to the server. Others than normal ones do not exist yet; clients may ask for
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientType {
     /// Sends commands.
@@ -64,7 +66,8 @@ fn type_of(connection: &Connection) -> ClientType {
     }
 }
 
-/// Bytes of memory that a client holds: what is read of it, what it is to read, and what it has queued.
+/// Bytes of memory that a client holds: what is read of it, what it is to read, and what it has
+/// queued.
 pub fn client_memory(connection: &Connection) -> usize {
     connection.memory() + connection.session.transaction.as_ref().map_or(0, |queued| queued.bytes)
 }
@@ -155,7 +158,8 @@ impl Core {
         }
     }
 
-    /// Closes the clients that are meant; the one who asks only when its reply is sent. Returns their count.
+    /// Closes the clients that are meant; the one who asks only when its reply is sent. Returns
+    /// their count.
     pub fn kill_clients(&mut self, filter: &ClientFilter, asker_id: u64) -> usize {
         let steady_ms = self.steady_ms();
         let meant = self.answers.connections.iter().filter(|(_, c)| filter.takes(c, steady_ms));

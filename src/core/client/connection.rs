@@ -1,7 +1,7 @@
 //! One client connection: its socket, unparsed input, replies and session.
 //!
-//! A connection is a slot driven by completions: it has no task and no timer, and holds no buffer while it
-//! is idle.
+//! A connection is a slot driven by completions: it has no task and no timer, and holds no buffer
+//! while it is idle.
 
 use crate::commands::Command;
 use crate::core::client::answers::StampKey;
@@ -30,7 +30,8 @@ pub enum Hold {
     Answer,
     /// CLIENT PAUSE.
     Pause,
-    /// Its earlier requests must be answered first: the next one changes what messages it gets, or sends some.
+    /// Its earlier requests must be answered first: the next one changes what messages it gets, or
+    /// sends some.
     Order,
     /// It is on its way to another core.
     Moving,
@@ -147,7 +148,8 @@ pub struct Connection {
     pub last_row: Option<&'static Command>,
     /// Its part in requests that are joined.
     pub membership: Membership,
-    /// Sequence number of its last request that none of its reads may overtake: a write, or one over several shards.
+    /// Sequence number of its last request that none of its reads may overtake: a write, or one
+    /// over several shards.
     pub last_ordered: Option<u32>,
     /// Sequence number of its last read that this node answers although another one leads.
     pub last_read_here: Option<u32>,
@@ -191,7 +193,8 @@ pub struct Connection {
     pub owner: Option<Box<Owner>>,
     /// Its requests that wait until somebody leads.
     pub waiting_count: u32,
-    /// Has it watched keys at a node that led then? They may have changed: its next EXEC is not to run.
+    /// Has it watched keys at a node that led then? They may have changed: its next EXEC is not to
+    /// run.
     pub lost_watch: bool,
     /// Requests under way that are sent to the node that leads, should this one lead no more.
     pub again: Again,
@@ -275,7 +278,8 @@ impl Connection {
         }
     }
 
-    /// May a request be unfinished that its reads must not overtake? Then a read waits for its turn in the shard's order.
+    /// May a request be unfinished that its reads must not overtake? Then a read waits for its turn
+    /// in the shard's order.
     #[inline(always)]
     pub fn must_ride(&self) -> bool {
         self.last_ordered.is_some_and(|last| !self.replies.is_written(last))

@@ -1,8 +1,8 @@
 //! The slow path of a request: every gate, every kind of command.
 //!
-//! Its arguments are copied once, so that commands may use the core and the connection freely. The gates
-//! are asked in Redis' order: is there such a command, does its arity fit, may the client, is a
-//! transaction open, is the server paused.
+//! Its arguments are copied once, so that commands may use the core and the connection freely. The
+//! gates are asked in Redis' order: is there such a command, does its arity fit, may the client, is
+//! a transaction open, is the server paused.
 
 use crate::commands::options::timeout_of;
 use crate::commands::pattern::wants_order;
@@ -196,9 +196,9 @@ impl Core {
         Ok(command)
     }
 
-    /// Must a request wait until earlier ones of its connection are answered? Messages are written when they come: none may
-    /// overtake a reply that was asked for before its subscription, nor be sent before a write that stands before it is
-    /// done.
+    /// Must a request wait until earlier ones of its connection are answered? Messages are written
+    /// when they come: none may overtake a reply that was asked for before its subscription,
+    /// nor be sent before a write that stands before it is done.
     fn comes_too_early(&self, index: u32, command: &Command) -> bool {
         let connection = self.answers.connections.at(index);
         let transaction = &connection.session.transaction;
@@ -213,8 +213,9 @@ impl Core {
         sends && connection.must_ride() || listens && connection.replies.unfinished() > 0
     }
 
-    /// Does CLIENT PAUSE hold this command back? A pause of writes holds what may change something on a replica, and EXEC
-    /// when it has queued such a command; a pause of all holds everything, CLIENT UNPAUSE too, as in Redis.
+    /// Does CLIENT PAUSE hold this command back? A pause of writes holds what may change something
+    /// on a replica, and EXEC when it has queued such a command; a pause of all holds
+    /// everything, CLIENT UNPAUSE too, as in Redis.
     fn is_paused_for(&self, index: u32, command: &Command) -> bool {
         if self.pause.until_ms <= self.turn.steady_ms {
             return false;
@@ -523,7 +524,8 @@ impl Core {
         self.at_shard(shard, move |core, local| core.shards[local].keep_order(database, now_ms));
     }
 
-    /// Does something at a shard, here or on the core where it lives, behind the requests that were sent there before.
+    /// Does something at a shard, here or on the core where it lives, behind the requests that were
+    /// sent there before.
     pub fn at_shard(
         &mut self,
         shard: ShardId,
@@ -674,8 +676,8 @@ pub fn busy(library: &Library) -> Refusal {
     })
 }
 
-/// Is this the first word of a line that a web browser sends? Whatever follows may be a page's doing, and none of
-/// it is to be run.
+/// Is this the first word of a line that a web browser sends? Whatever follows may be a page's
+/// doing, and none of it is to be run.
 fn is_http(word: &[u8]) -> bool {
     word.eq_ignore_ascii_case(b"post") || word.eq_ignore_ascii_case(b"host:")
 }

@@ -1,7 +1,9 @@
-//! Clients give way when together they hold more memory than `maxmemory-clients`: the largest first, over all cores.
+//! Clients give way when together they hold more memory than `maxmemory-clients`: the largest
+//! first, over all cores.
 //!
-//! Each core adds its clients up ten times a second and shows the sum. The core that sees too much asks all of them for their
-//! largest clients and has as many closed as it takes. A client that has asked for CLIENT NO-EVICT neither counts nor goes.
+//! Each core adds its clients up ten times a second and shows the sum. The core that sees too much
+//! asks all of them for their largest clients and has as many closed as it takes. A client that has
+//! asked for CLIENT NO-EVICT neither counts nor goes.
 
 use crate::core::Core;
 use crate::core::client::answers::Target;

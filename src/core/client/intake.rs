@@ -1,8 +1,8 @@
 //! From received bytes to requests under way.
 //!
-//! The hot path: a request with one key, of a connection in its ordinary state, goes from the parser to its
-//! shard without being copied (a local read), or copied once (a write, or a request for another core).
-//! Everything else takes the slow path in `dispatch.rs`.
+//! The hot path: a request with one key, of a connection in its ordinary state, goes from the
+//! parser to its shard without being copied (a local read), or copied once (a write, or a request
+//! for another core). Everything else takes the slow path in `dispatch.rs`.
 
 use crate::commands::{Keys, Run, Spread};
 use crate::core::Core;
@@ -107,8 +107,8 @@ impl Core {
             && connection.replies.unfinished() < UNFINISHED_REQUESTS_MAX
     }
 
-    /// Parses what a connection has, as far as its share of the turn goes. Cost per request: no system
-    /// call, no allocation; see `docs/request.md` for the rest.
+    /// Parses what a connection has, as far as its share of the turn goes. Cost per request: no
+    /// system call, no allocation; see `docs/request.md` for the rest.
     pub(in crate::core) fn parse(&mut self, index: u32, mut source: Source) {
         if self.answers.connections.at(index).kind == crate::core::client::connection::Kind::Metrics
         {
@@ -169,8 +169,9 @@ impl Core {
         self.keep_rest(index, source, position, budget == 0);
     }
 
-    /// Puts a decoded inline request in front of the input's rest, over what is parsed already where that has
-    /// the room, so that a long input of such requests is not copied for each of them. Returns where it starts.
+    /// Puts a decoded inline request in front of the input's rest, over what is parsed already
+    /// where that has the room, so that a long input of such requests is not copied for each of
+    /// them. Returns where it starts.
     fn put_before_rest(&mut self, index: u32, source: Source, end: usize, request: &[u8]) -> usize {
         let connection = self.answers.connections.at_mut(index);
         if let Source::Buffer(buffer, length) = source {
@@ -427,8 +428,8 @@ impl Core {
         }
     }
 
-    /// Executes the staged reads: all buckets are prefetched, then all items, then they run in order.
-    /// Cost per read: one or two cache misses, overlapped with those of the others.
+    /// Executes the staged reads: all buckets are prefetched, then all items, then they run in
+    /// order. Cost per read: one or two cache misses, overlapped with those of the others.
     pub(in crate::core) fn run_stage(&mut self) {
         if self.turn.reads.is_empty() {
             return;
@@ -532,7 +533,8 @@ impl Core {
         }
     }
 
-    /// Keeps the last of some reads for SLOWLOG that took long together, or each of them when all are wanted.
+    /// Keeps the last of some reads for SLOWLOG that took long together, or each of them when all
+    /// are wanted.
     #[cold]
     fn note_slow_reads(&mut self, reads: &[StagedRead], took: Duration) {
         let now_ms = self.turn.now_ms;
@@ -574,8 +576,8 @@ fn request_of<'a>(operation: &Operation, arguments: Arguments<'a>, origin: Origi
     }
 }
 
-/// Sends a request to its shard, here or on another core. A write that memory does not permit is handed
-/// back in `refused`.
+/// Sends a request to its shard, here or on another core. A write that memory does not permit is
+/// handed back in `refused`.
 #[inline]
 pub(in crate::core) fn forward(
     router: &Router,
@@ -607,8 +609,8 @@ pub(in crate::core) fn forward(
     }
 }
 
-/// Counts a key for the choice of the core where a connection would best live (majority vote of Boyer and
-/// Moore).
+/// Counts a key for the choice of the core where a connection would best live (majority vote of
+/// Boyer and Moore).
 #[inline(always)]
 fn vote(votes: &mut u32, favourite: &mut (u16, u32), core: u16) {
     *votes += 1;

@@ -19,7 +19,8 @@ use std::net::Shutdown;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::atomic::Ordering;
 
-/// What a client of another machine is told in protected mode: Redis' text, which people and tools know.
+/// What a client of another machine is told in protected mode: Redis' text, which people and tools
+/// know.
 const DENIED: &str = "-DENIED Redis is running in protected mode because protected mode is enabled and no password is \
     set for the default user. In this mode connections are only accepted from the loopback interface. If you want to \
     connect from external computers to Redis you may adopt one of the following solutions: 1) Just disable protected \
@@ -99,7 +100,8 @@ impl Core {
         let _ = socket.send_with_flags(text.as_bytes(), flags);
     }
 
-    /// Does protected mode refuse this client? It does while there is no password and the client is on another machine.
+    /// Does protected mode refuse this client? It does while there is no password and the client is
+    /// on another machine.
     fn denies(&self, peer: &Address) -> bool {
         self.settings.protected_mode
             && self.users.default_user().needs_no_password
@@ -151,8 +153,9 @@ impl Core {
         self.after_receive(index);
     }
 
-    /// The client will send nothing more. Everything that it sent is executed and answered before the connection
-    /// is closed, whatever holds it back now: closing is `send`'s, when nothing is left.
+    /// The client will send nothing more. Everything that it sent is executed and answered before
+    /// the connection is closed, whatever holds it back now: closing is `send`'s, when nothing
+    /// is left.
     pub(in crate::core) fn input_ended(&mut self, index: u32) {
         self.relayed_client_ended(index);
         self.answers.connections.at_mut(index).ended = true;
@@ -161,8 +164,8 @@ impl Core {
         self.go_on(index);
     }
 
-    /// Nobody takes the replies of a connection any more: they are dropped. What the kernel has received is
-    /// executed all the same, and then the receive ends.
+    /// Nobody takes the replies of a connection any more: they are dropped. What the kernel has
+    /// received is executed all the same, and then the receive ends.
     #[cold]
     pub(in crate::core) fn stop_answering(&mut self, index: u32) {
         let connection = self.answers.connections.at_mut(index);
@@ -205,8 +208,9 @@ impl Core {
     pub(in crate::core) fn regulate(&mut self, index: u32) {
         let bound = OUTPUT_PAUSE_BYTES.max(2 * crate::limits::RECEIVE_BUFFER_BYTES);
         let connection = self.answers.connections.at_mut(index);
-        // A client may write a whole batch before it reads a reply: what waits behind unread replies is
-        // received all the same, up to a bound, or neither side would ever go on.
+        // A client may write a whole batch before it reads a reply: what waits behind unread
+        // replies is received all the same, up to a bound, or neither side would ever go
+        // on.
         let replies = &connection.replies;
         let unread = replies.has_rest() || replies.waiting_bytes() > OUTPUT_PAUSE_BYTES;
         let behind = connection.replies.unfinished() >= UNFINISHED_REQUESTS_MAX;
@@ -338,8 +342,8 @@ impl Core {
         self.release(index);
     }
 
-    /// Frees a closed connection once nothing refers to it. Requests of this turn may still lie in its
-    /// input: that happens at the turn's end.
+    /// Frees a closed connection once nothing refers to it. Requests of this turn may still lie in
+    /// its input: that happens at the turn's end.
     pub(in crate::core) fn release(&mut self, index: u32) {
         if self.answers.connections.at(index).is_released() {
             self.turn.released.push(index);

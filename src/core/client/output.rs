@@ -97,8 +97,8 @@ impl Core {
         self.regulate(index);
     }
 
-    /// What is done before the replies of a connection are sent that is no plain one, or has ended, or whose socket is
-    /// full. False when nothing goes to its socket now.
+    /// What is done before the replies of a connection are sent that is no plain one, or has ended,
+    /// or whose socket is full. False when nothing goes to its socket now.
     #[cold]
     fn prepare_to_send(&mut self, index: u32) -> bool {
         self.release_news(index);
@@ -137,8 +137,8 @@ impl Core {
         }
     }
 
-    /// Sends what was written before this turn ends, to a client that is about to be closed: it may be the reply
-    /// to a request whose effect others have seen.
+    /// Sends what was written before this turn ends, to a client that is about to be closed: it may
+    /// be the reply to a request whose effect others have seen.
     pub(in crate::core) fn send_last(&mut self, index: u32) {
         let connection = self.answers.connections.at_mut(index);
         if connection.tls.is_some() && !connection.closed && !connection.blocked {

@@ -1,10 +1,12 @@
-//! Replies of one connection, sent in the order of its requests whatever the order they are finished in.
+//! Replies of one connection, sent in the order of its requests whatever the order they are
+//! finished in.
 //!
-//! A reply whose turn it is goes straight into the output. One that is early is parked in a side buffer
-//! until the replies before it are there. Without early replies nothing is copied and nothing allocated.
+//! A reply whose turn it is goes straight into the output. One that is early is parked in a side
+//! buffer until the replies before it are there. Without early replies nothing is copied and
+//! nothing allocated.
 //!
-//! What is too long to be written at once has a rest ([`Rest`]), which keeps its place between the bytes before it and those
-//! behind it. A slice of it is written when everything before it is sent.
+//! What is too long to be written at once has a rest ([`Rest`]), which keeps its place between the
+//! bytes before it and those behind it. A slice of it is written when everything before it is sent.
 
 use crate::limits::{IDLE_BUFFER_KEPT_BYTES, SHARED_MESSAGE_BYTES_MIN};
 use crate::resp::listing::{LongReply, Rest};
@@ -44,12 +46,14 @@ pub struct Replies {
     next: u32,
     /// The sequence number of the reply that is to be written next.
     head: u32,
-    /// Early replies: element `i` is that of `head + 1 + i`, its place in `side` once it is written.
+    /// Early replies: element `i` is that of `head + 1 + i`, its place in `side` once it is
+    /// written.
     parked: VecDeque<Option<Parked>>,
     side: Vec<u8>,
     /// Requests whose replies the client does not want (CLIENT REPLY), in order.
     muted: VecDeque<u32>,
-    /// What lies between bytes of `out`, in order, each with the bytes that `out` had got in all when it came.
+    /// What lies between bytes of `out`, in order, each with the bytes that `out` had got in all
+    /// when it came.
     insets: VecDeque<(usize, Inset)>,
     /// Rests of replies that are parked, with the requests' numbers.
     parked_rests: Vec<(u32, Box<Rest>)>,
@@ -82,7 +86,8 @@ impl Replies {
         sequence
     }
 
-    /// Does not send the reply of a request that is not answered yet and younger than every muted one.
+    /// Does not send the reply of a request that is not answered yet and younger than every muted
+    /// one.
     pub fn mute(&mut self, sequence: u32) {
         if self.muted.back() != Some(&sequence) {
             self.muted.push_back(sequence);
@@ -116,7 +121,8 @@ impl Replies {
         (sequence.wrapping_sub(self.head) as i32) < 0
     }
 
-    /// Writes the reply of a request. Each request is written once. Is it sent? Else nobody wants it.
+    /// Writes the reply of a request. Each request is written once. Is it sent? Else nobody wants
+    /// it.
     #[inline(always)]
     pub fn write(&mut self, sequence: u32, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         if !self.muted.is_empty() {
@@ -158,7 +164,8 @@ impl Replies {
         self.rest_count += 1;
         if self.is_written(sequence) {
             let at = self.removed + rest.at;
-            // Replies that were parked until this one was written are behind it already, with their rests.
+            // Replies that were parked until this one was written are behind it already, with their
+            // rests.
             let place = self.insets.partition_point(|(other, _)| *other <= at);
             self.insets.insert(place, (at, Inset::Rest(rest)));
         } else {
@@ -179,8 +186,8 @@ impl Replies {
         matches!(self.insets.front(), Some((at, Inset::Rest(_))) if *at == here)
     }
 
-    /// Writes a slice of the rest that is next to be sent, when all before it is. Returns its size, and what is to be noted of
-    /// the reply when that was its last one.
+    /// Writes a slice of the rest that is next to be sent, when all before it is. Returns its size,
+    /// and what is to be noted of the reply when that was its last one.
     #[cold]
     pub fn write_slice(&mut self) -> (usize, Option<Box<LongReply>>) {
         let at = self.removed + self.sent;
@@ -267,7 +274,8 @@ impl Replies {
         }
     }
 
-    /// Appends a message that other connections get too, after all replies written so far. A long one is not copied.
+    /// Appends a message that other connections get too, after all replies written so far. A long
+    /// one is not copied.
     pub fn push_message(&mut self, message: &Arc<[u8]>) {
         if let Some(withheld) = &mut self.withheld {
             self.inset_bytes += message.len();
@@ -411,7 +419,8 @@ mod tests {
         assert_eq!((replies.unsent(), replies.unfinished()), (&b"24"[..], 0));
     }
 
-    /// Shared messages and others leave in the order in which they came, whatever is sent at a time.
+    /// Shared messages and others leave in the order in which they came, whatever is sent at a
+    /// time.
     #[test]
     fn shared_messages_keep_their_place() {
         const LONG: usize = SHARED_MESSAGE_BYTES_MIN;
@@ -474,7 +483,8 @@ mod tests {
         assert_eq!((replies.unsent(), replies.waiting_bytes()), (&b""[..], 0));
     }
 
-    /// Writes the beginning of a long reply and returns its rest, and all of it as it is written at once.
+    /// Writes the beginning of a long reply and returns its rest, and all of it as it is written at
+    /// once.
     fn long_reply(list: List<'_>, out: &mut Vec<u8>) -> (Option<Box<Rest>>, Vec<u8>) {
         let (mut rest, mut whole) = (None, Vec::new());
         let listing = Listing::from(0, list.count(), Shown::Names);
@@ -484,7 +494,8 @@ mod tests {
         (rest, whole)
     }
 
-    /// Replies with rests, in whatever order they are written, muted or not, with messages between them.
+    /// Replies with rests, in whatever order they are written, muted or not, with messages between
+    /// them.
     #[test]
     fn rests_keep_their_place() {
         let mut keyspace = Keyspace::new(KeyHasher::new(1));

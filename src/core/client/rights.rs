@@ -1,4 +1,5 @@
-//! What clients may do as their users say, and what a change of users does to those who are connected.
+//! What clients may do as their users say, and what a change of users does to those who are
+//! connected.
 
 use crate::acl::log::{AclLog, Event, Place, Reason};
 use crate::acl::selector::Denied;
@@ -14,7 +15,8 @@ use ringraft_shards::arguments::Arguments;
 use std::sync::Arc;
 
 impl Core {
-    /// Does something with ACL LOG, which all cores share. Not on the path of requests that are allowed.
+    /// Does something with ACL LOG, which all cores share. Not on the path of requests that are
+    /// allowed.
     pub fn with_acl_log<T>(&self, with: impl FnOnce(&mut AclLog) -> T) -> T {
         with(&mut self.shared.acl_log.lock().expect("nobody panics while it is locked"))
     }
@@ -75,8 +77,9 @@ impl Core {
         self.with_acl_log(|log| log.note(event, now_ms, count_max));
     }
 
-    /// Takes over the users that are in force. Connections of a user that is gone are closed, and those that listen to what
-    /// their user may no longer; that of the client who has changed the users, when its replies are sent.
+    /// Takes over the users that are in force. Connections of a user that is gone are closed, and
+    /// those that listen to what their user may no longer; that of the client who has changed
+    /// the users, when its replies are sent.
     pub fn adopt_users(&mut self) {
         let users = self.shared.users.current();
         if Arc::ptr_eq(&users, &self.users) {
@@ -87,7 +90,8 @@ impl Core {
         all.into_iter().for_each(|index| self.renew_user(index));
     }
 
-    /// Gives a connection the rights that its user has now. What it waits for and may not have any more is refused.
+    /// Gives a connection the rights that its user has now. What it waits for and may not have any
+    /// more is refused.
     pub(in crate::core) fn renew_user(&mut self, index: u32) {
         let connection = self.answers.connections.at_mut(index);
         if !connection.kind.is_client() {
@@ -114,7 +118,8 @@ impl Core {
         }
     }
 
-    /// Closes a connection that has lost its rights. What runs for it still has those that it began with.
+    /// Closes a connection that has lost its rights. What runs for it still has those that it began
+    /// with.
     fn expel(&mut self, index: u32) {
         let connection = self.answers.connections.at_mut(index);
         if Some(connection.id) == self.users.changed_by {

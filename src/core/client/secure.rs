@@ -1,8 +1,9 @@
 //! Connections that speak TLS: handshakes, records in, records out.
 //!
-//! What records hold goes into the connection's input and is parsed like any other; replies become records when they are sent.
-//! A handshake costs some tenths of a millisecond with usual keys, so handshakes wait in a row of their own and a turn spends only so
-//! much on them. A client that does not come to the end of its handshake in time is closed.
+//! What records hold goes into the connection's input and is parsed like any other; replies become
+//! records when they are sent. A handshake costs some tenths of a millisecond with usual keys, so
+//! handshakes wait in a row of their own and a turn spends only so much on them. A client that does
+//! not come to the end of its handshake in time is closed.
 
 use crate::core::Core;
 use crate::core::client::connection::{Connection, Kind};
@@ -30,8 +31,8 @@ const NOT_PLAIN: &str =
 pub(in crate::core) struct Handshakes {
     /// Numbers and ids of their connections, in the order in which their bytes came.
     waiting: VecDeque<(u32, u64)>,
-    /// For each complaint when the next line may be logged, milliseconds since the process started, and how often it was not
-    /// since the last one.
+    /// For each complaint when the next line may be logged, milliseconds since the process
+    /// started, and how often it was not since the last one.
     reports: [(i64, u64); COMPLAINT_COUNT],
 }
 
@@ -206,7 +207,8 @@ impl Core {
         !self.answers.connections.at(index).closed
     }
 
-    /// The handshake of a client has failed: the alert is sent that says so, and the connection closed.
+    /// The handshake of a client has failed: the alert is sent that says so, and the connection
+    /// closed.
     fn fail_handshake(&mut self, index: u32, complaint: Complaint, cause: &str) {
         self.stats.tls_handshake_failures += 1;
         self.report_tls(index, complaint, cause);
@@ -222,8 +224,8 @@ impl Core {
         self.fail_handshake(index, Complaint::NotTls, "it is told so and closed");
     }
 
-    /// A client of a port for TLS has gone. Was it in the middle of its handshake? Then that has failed, unless it only looked
-    /// whether the port is open.
+    /// A client of a port for TLS has gone. Was it in the middle of its handshake? Then that has
+    /// failed, unless it only looked whether the port is open.
     #[cold]
     pub(in crate::core) fn ends_handshake(&mut self, index: u32) -> bool {
         let connection = self.answers.connections.at(index);
@@ -272,7 +274,8 @@ impl Core {
         connections.filter(|(_, c)| !c.closed).for_each(|(_, c)| say_goodbye(c));
     }
 
-    /// Logs what is wrong with a client: not more than a line in a second for each complaint, or clients could fill the disk.
+    /// Logs what is wrong with a client: not more than a line in a second for each complaint, or
+    /// clients could fill the disk.
     #[cold]
     pub(in crate::core) fn report_tls(&mut self, index: u32, complaint: Complaint, cause: &str) {
         let connection = self.answers.connections.at(index);
@@ -288,7 +291,8 @@ impl Core {
         tracing::warn!(client = connection.id, %peer, %local, unsaid, "{what}: {cause}");
     }
 
-    /// Sends all that a connection has to send. False when its socket is full and the ring tells when it is not.
+    /// Sends all that a connection has to send. False when its socket is full and the ring tells
+    /// when it is not.
     #[cold]
     pub(in crate::core) fn send_records(&mut self, index: u32) -> bool {
         use std::os::fd::AsRawFd;
@@ -363,8 +367,8 @@ pub(in crate::core) fn push_records(
     }
 }
 
-/// The last that a connection says: what its session still has to send (an alert), or that nothing more will come. What the socket
-/// does not take at once is not said.
+/// The last that a connection says: what its session still has to send (an alert), or that nothing
+/// more will come. What the socket does not take at once is not said.
 #[cold]
 pub(in crate::core) fn say_goodbye(connection: &mut Connection) {
     let Some(session) = connection.tls.as_mut().filter(|_| !connection.blocked) else { return };

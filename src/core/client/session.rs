@@ -47,7 +47,8 @@ pub struct Session {
     pub no_touch: bool,
     /// READONLY: it may be answered by a replica.
     pub reads_replicas: bool,
-    /// SCRIPT DEBUG was asked for, and refused: its scripts must not run as if nothing had been said.
+    /// SCRIPT DEBUG was asked for, and refused: its scripts must not run as if nothing had been
+    /// said.
     pub wants_debugger: bool,
     /// MONITOR.
     pub monitor: bool,

@@ -1,9 +1,10 @@
-//! Transactions, scripts, commands over several shards and those that wait, of this node's own clients, kept while they are under
-//! way: should this node lead no more, they go on at the node that does.
+//! Transactions, scripts, commands over several shards and those that wait, of this node's own
+//! clients, kept while they are under way: should this node lead no more, they go on at the node
+//! that does.
 //!
-//! What goes to one shard is kept by that shard until it is committed, and comes back from there (`Core::send_back_all`). These have been
-//! taken apart by then. They have stamps as other nodes' requests have, so that it can be asked what became of them. A node alone keeps
-//! nothing.
+//! What goes to one shard is kept by that shard until it is committed, and comes back from there
+//! (`Core::send_back_all`). These have been taken apart by then. They have stamps as other nodes'
+//! requests have, so that it can be asked what became of them. A node alone keeps nothing.
 
 use super::relay::{AGAIN, Kept, Sent, UNSURE, kept_of, put, take_apart};
 use crate::commands::{Command, Run};
@@ -60,7 +61,8 @@ impl Again {
 }
 
 impl Core {
-    /// Keeps a request that is about to be started, if it is of the kind and this node is one of several.
+    /// Keeps a request that is about to be started, if it is of the kind and this node is one of
+    /// several.
     pub(in crate::core) fn keep_for_again(
         &mut self,
         index: u32,
@@ -121,8 +123,8 @@ impl Core {
         (sent, key.unwrap_or(StampKey::NONE))
     }
 
-    /// A request had no effect here, because this node leads no more, or that is not known: whoever has sent it on is told, or it
-    /// goes on at the node that leads.
+    /// A request had no effect here, because this node leads no more, or that is not known: whoever
+    /// has sent it on is told, or it goes on at the node that leads.
     #[cold]
     pub(in crate::core) fn goes_on_elsewhere(&mut self, target: Target, had_none: bool) {
         if matches!(target, Target::Block(_)) || self.is_of_session(target) {

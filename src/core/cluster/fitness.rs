@@ -1,8 +1,10 @@
-//! Who is fit to lead: nodes whose disks take what is written, whose clocks are right, and whom the others reach.
+//! Who is fit to lead: nodes whose disks take what is written, whose clocks are right, and whom the
+//! others reach.
 //!
-//! Each core notes how its disk does; the core with the links judges, tells the other nodes each second and at every change,
-//! and hears the same from them. A node that is not fit leads nothing while another one can: what it leads goes to the voter with the
-//! smallest number that is fit and has nearly everything. Where that does not come off because its disk hangs, the node
+//! Each core notes how its disk does; the core with the links judges, tells the other nodes each
+//! second and at every change, and hears the same from them. A node that is not fit leads nothing
+//! while another one can: what it leads goes to the voter with the smallest number that is fit and
+//! has nearly everything. Where that does not come off because its disk hangs, the node
 //! falls silent, and the others elect. Nothing here is needed for safety.
 
 use super::wire::NodeMessage;
@@ -102,8 +104,8 @@ struct Heard {
     p99_us: u64,
     /// Nodes that it is connected with.
     hears: Vec<NodeId>,
-    /// Its wall clock less the time since this process started, for each of the last messages. A message that was on its way
-    /// for long makes it smaller: the greatest is the best.
+    /// Its wall clock less the time since this process started, for each of the last messages. A
+    /// message that was on its way for long makes it smaller: the greatest is the best.
     clock_ms: [i64; READINGS],
     count: usize,
 }
@@ -127,7 +129,8 @@ impl Fitness {
         self.others.lock().expect("nobody panics with it").get(&node).map(|heard| heard.unfit)
     }
 
-    /// Does a node say that it is connected with another one? Nothing is known of what this one is not connected with.
+    /// Does a node say that it is connected with another one? Nothing is known of what this one is
+    /// not connected with.
     pub(super) fn hears(&self, node: NodeId, other: NodeId) -> Option<bool> {
         let others = self.others.lock().expect("nobody panics with it");
         others.get(&node).map(|heard| heard.hears.contains(&other))
@@ -138,7 +141,8 @@ impl Fitness {
         self.of(node).is_some_and(|unfit| !unfit.is_any())
     }
 
-    /// Is there a fit node that is connected with all that `own` is connected with, and with another one?
+    /// Is there a fit node that is connected with all that `own` is connected with, and with
+    /// another one?
     fn is_outdone(&self, own: NodeId, reached: &[NodeId]) -> bool {
         let others = self.others.lock().expect("nobody panics with it");
         others.iter().any(|(node, heard)| {
@@ -188,8 +192,8 @@ impl Fitness {
         self.others.lock().expect("nobody panics with it").remove(&node);
     }
 
-    /// Of the other nodes: the p99 of their log writes, and how far ahead their clocks are when this one's shows
-    /// `clock_ms` more than the time since the process started.
+    /// Of the other nodes: the p99 of their log writes, and how far ahead their clocks are when
+    /// this one's shows `clock_ms` more than the time since the process started.
     fn others(&self, clock_ms: i64) -> (Vec<u64>, Vec<i64>) {
         let others = self.others.lock().expect("nobody panics with it");
         let ahead = |heard: &Heard| heard.clock_ms.iter().max().map_or(0, |most| most - clock_ms);
@@ -197,8 +201,8 @@ impl Fitness {
     }
 }
 
-/// How far this clock is ahead of the median of all, itself among them. Of two in the middle the nearer one counts: two nodes
-/// that differ cannot say which one is wrong.
+/// How far this clock is ahead of the median of all, itself among them. Of two in the middle the
+/// nearer one counts: two nodes that differ cannot say which one is wrong.
 fn clock_ahead_ms(others_ahead: &[i64]) -> i64 {
     let mut all: Vec<i64> = others_ahead.iter().copied().chain([0]).collect();
     all.sort_unstable();
@@ -214,8 +218,8 @@ fn is_slow(p99_us: u64, others: &[u64]) -> bool {
     p99_us >= DISK_SLOW_US && p99_us >= median * DISK_SLOW_TIMES
 }
 
-/// The voter that shall lead in this node's place: of those that are heard, may lead and have nearly as much as any the one with
-/// the smallest number, in all groups the same.
+/// The voter that shall lead in this node's place: of those that are heard, may lead and have
+/// nearly as much as any the one with the smallest number, in all groups the same.
 pub(in crate::core) fn heir(
     peers: &[PeerProgress],
     own: NodeId,
@@ -338,8 +342,9 @@ impl Core {
         self.shared.cluster.fitness.heard(node, Unfit::of_bits(unfit), p99_us, clock_ms, hears);
     }
 
-    /// What this core leads goes to others that are fit. A disk that hangs may keep even that from coming off (the others want
-    /// what is not written here): then the groups fall silent, and the others elect.
+    /// What this core leads goes to others that are fit. A disk that hangs may keep even that from
+    /// coming off (the others want what is not written here): then the groups fall silent, and
+    /// the others elect.
     fn give_leadership_up(&mut self) {
         let shared = self.shared.clone();
         let (fitness, own) = (&shared.cluster.fitness, shared.cluster.own());

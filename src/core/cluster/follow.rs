@@ -1,11 +1,13 @@
 //! Reads that a node answers itself although another one leads, or none.
 //!
-//! `high`: the leader is asked how far its log is committed, once per shard and turn; the reads are executed here when that is
-//! applied (`ringraft_shards::serve`, `follow.rs`). `low`: what is applied here, but not before what the connection has seen;
-//! the leader tells that with the replies of what it was sent.
+//! `high`: the leader is asked how far its log is committed, once per shard and turn; the reads are
+//! executed here when that is applied (`ringraft_shards::serve`, `follow.rs`). `low`: what is
+//! applied here, but not before what the connection has seen; the leader tells that with the
+//! replies of what it was sent.
 //!
-//! Nothing of a connection overtakes: a read goes to the leader while something that was sent there is not answered, and what
-//! may change something waits until the reads before it are answered here.
+//! Nothing of a connection overtakes: a read goes to the leader while something that was sent there
+//! is not answered, and what may change something waits until the reads before it are answered
+//! here.
 
 use super::relay::Kept;
 use super::wire::{ClientKey, NodeMessage};
@@ -251,7 +253,8 @@ impl Core {
         }
     }
 
-    /// At the leader, before replies go to another node's client that reads there: what they may rest on.
+    /// At the leader, before replies go to another node's client that reads there: what they may
+    /// rest on.
     pub(super) fn tell_seen(&mut self, index: u32, node: NodeId, client: ClientKey) {
         let connection = self.answers.connections.at_mut(index);
         if !connection.session.reads_replicas {

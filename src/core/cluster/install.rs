@@ -1,4 +1,5 @@
-//! A snapshot of another node takes the place of a shard's items: bit by bit, so that the core's other shards go on.
+//! A snapshot of another node takes the place of a shard's items: bit by bit, so that the core's
+//! other shards go on.
 
 use crate::core::Core;
 use crate::core::observe::latency::Event;
@@ -27,8 +28,8 @@ pub(super) struct Installing {
 const CHUNKS_PER_TURN: usize = 2;
 
 impl Core {
-    /// Begins to load a snapshot that the group has taken. `committed` are entries to apply behind it.
-    /// Errors: the file that was verified when it came cannot be opened.
+    /// Begins to load a snapshot that the group has taken. `committed` are entries to apply behind
+    /// it. Errors: the file that was verified when it came cannot be opened.
     pub(in crate::core) fn begin_install(
         &mut self,
         local: usize,

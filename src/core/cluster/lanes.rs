@@ -1,7 +1,9 @@
-//! The stamps of other nodes' requests, short: as they travel with a request through the cores of this process.
+//! The stamps of other nodes' requests, short: as they travel with a request through the cores of
+//! this process.
 //!
-//! A stamp has 32 bytes; who waits for a request has room for six. Two of them number the lane and the upper half of the
-//! sequence number, which are kept here. Lanes of cores are few and stay; that of a client that waits goes with its session.
+//! A stamp has 32 bytes; who waits for a request has room for six. Two of them number the lane and
+//! the upper half of the sequence number, which are kept here. Lanes of cores are few and stay;
+//! that of a client that waits goes with its session.
 
 use crate::core::client::answers::StampKey;
 use ringraft_shards::stamp::{Lane, Stamp};

@@ -1,7 +1,9 @@
-//! Connections to other nodes, on the core that has them: dialled and accepted, proven, fed, flushed, cut.
+//! Connections to other nodes, on the core that has them: dialled and accepted, proven, fed,
+//! flushed, cut.
 //!
-//! What a link is, and which of several stays, is the engine's (`ringraft_shards::peer`); here are sockets and time. A turn
-//! takes what has come before it drives the shards, and sends what they have to say at its end: one send per link.
+//! What a link is, and which of several stays, is the engine's (`ringraft_shards::peer`); here are
+//! sockets and time. A turn takes what has come before it drives the shards, and sends what they
+//! have to say at its end: one send per link.
 
 mod sockets;
 
@@ -201,8 +203,8 @@ impl Core {
         MonotonicTime(self.steady.read().as_micros() as u64)
     }
 
-    /// Sends to a node, from any core. What is lost on the way is Raft's to make up for; a message of the process is kept
-    /// while there is a link.
+    /// Sends to a node, from any core. What is lost on the way is Raft's to make up for; a message
+    /// of the process is kept while there is a link.
     pub(in crate::core) fn send_to_node(&mut self, node: NodeId, item: Item) {
         if self.cluster.links.is_none() {
             self.cluster.outgoing.push((node, item));
@@ -227,7 +229,8 @@ impl Core {
         self.send_to_node(node, Item::Node(message.encode()));
     }
 
-    /// A message of this node to itself: a client's request was to go to another node, and this one leads by now.
+    /// A message of this node to itself: a client's request was to go to another node, and this one
+    /// leads by now.
     #[cold]
     fn tell_own(&mut self, message: NodeMessage) {
         let core = self.shared.cluster.link_core();
@@ -546,7 +549,8 @@ impl Core {
         }
     }
 
-    /// Looks who leads all shards: this node, another one, or none. Tells the others, and lets those go on who wait.
+    /// Looks who leads all shards: this node, another one, or none. Tells the others, and lets
+    /// those go on who wait.
     pub(in crate::core) fn update_route(&mut self) {
         if self.cluster.links.is_none() {
             let core = self.shared.cluster.link_core();
@@ -679,7 +683,8 @@ impl Core {
         }
     }
 
-    /// Time passes for the links: who is a member is looked up, who is missing is dialled, silent ones are cut.
+    /// Time passes for the links: who is a member is looked up, who is missing is dialled, silent
+    /// ones are cut.
     pub(super) fn tick_links(&mut self) {
         let now = self.link_time();
         let Some(state) = self.shared.cluster.state() else { return };

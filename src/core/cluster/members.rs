@@ -1,8 +1,9 @@
 //! Who belongs: joins, wishes, the members of groups, and who shall lead.
 //!
-//! What the nodes agree on is in the meta group; its leader plans. Each group's leader compares what is wished with what is and
-//! proposes the next step. All groups follow the meta group's leader, so that one node leads them all: it serves every
-//! command, whatever its keys, without a message to another node.
+//! What the nodes agree on is in the meta group; its leader plans. Each group's leader compares
+//! what is wished with what is and proposes the next step. All groups follow the meta group's
+//! leader, so that one node leads them all: it serves every command, whatever its keys, without a
+//! message to another node.
 
 use super::fitness::heir;
 use super::links::Links;
@@ -46,20 +47,25 @@ pub struct Membership {
     last: BTreeMap<ShardId, Index>,
     /// When leadership of a group was handed on last, in ticks.
     handed_on: BTreeMap<ShardId, u64>,
-    /// Since when requests wait for shards that this node does not serve, milliseconds since the process started.
+    /// Since when requests wait for shards that this node does not serve, milliseconds since the
+    /// process started.
     stranded_ms: BTreeMap<ShardId, i64>,
-    /// Since when a majority has not heard a node, milliseconds since the process started; as long as this node leads.
+    /// Since when a majority has not heard a node, milliseconds since the process started; as long
+    /// as this node leads.
     silent_ms: BTreeMap<NodeId, i64>,
     /// For how many ticks other nodes have led some shards.
     apart_ticks: u64,
-    /// Until when leadership is to be handed over, if there is a limit, milliseconds since the process started.
+    /// Until when leadership is to be handed over, if there is a limit, milliseconds since the
+    /// process started.
     hand_over_until_ms: Option<i64>,
-    /// Until when leadership is being handed over before the end, milliseconds since the process started.
+    /// Until when leadership is being handed over before the end, milliseconds since the process
+    /// started.
     pub(super) leaving_until_ms: Option<i64>,
 }
 
 impl Membership {
-    /// May leadership of a group be handed on, so many ticks after the last time? Then that is noted.
+    /// May leadership of a group be handed on, so many ticks after the last time? Then that is
+    /// noted.
     pub(super) fn may_hand_on(&mut self, shard: ShardId, tick: u64, ticks: u64) -> bool {
         let handed = self.handed_on.entry(shard).or_default();
         let may = *handed == 0 || tick >= *handed + ticks;
@@ -171,8 +177,8 @@ impl Core {
         }
     }
 
-    /// This node is alone and is to take another one in: founds the meta group. Does nothing if it is there.
-    /// Errors: why it cannot.
+    /// This node is alone and is to take another one in: founds the meta group. Does nothing if it
+    /// is there. Errors: why it cannot.
     pub(super) fn found_meta(&mut self) -> Result<(), String> {
         if self.router.local(META).is_some() {
             return Ok(());
@@ -247,8 +253,8 @@ impl Core {
         nodes.chain([self.shared.cluster.own()]).collect()
     }
 
-    /// A node shall leave; the answer goes to `origin`. Refused when that would leave a shard without a majority, unless it is
-    /// `forced`. On the core that has the links.
+    /// A node shall leave; the answer goes to `origin`. Refused when that would leave a shard
+    /// without a majority, unless it is `forced`. On the core that has the links.
     pub fn let_leave(&mut self, origin: Origin, node: NodeId, forced: bool) {
         let has_meta = self.router.local(META).is_some();
         let Some(state) = self.shared.cluster.state().filter(|_| has_meta) else {
@@ -261,7 +267,8 @@ impl Core {
         self.propose_meta(origin, meta::entry(&MetaEntry::Leave(node), ""));
     }
 
-    /// Proposes a change of what the nodes agree on; the answer goes to `origin`. On the core that has the meta group.
+    /// Proposes a change of what the nodes agree on; the answer goes to `origin`. On the core that
+    /// has the meta group.
     pub(super) fn propose_meta(&mut self, origin: Origin, arguments: OwnedArguments) {
         let local = self.router.local(META).expect("the caller has seen to it");
         self.turn.has_new_work = true;
@@ -282,7 +289,8 @@ impl Core {
         shard.serves() && shard.is_quiet()
     }
 
-    /// A node that names another address is reached there from now on, and one that knows more is known to.
+    /// A node that names another address is reached there from now on, and one that knows more is
+    /// known to.
     fn readdress(&mut self) {
         let Some(state) = self.shared.cluster.state().filter(|_| self.may_plan()) else { return };
         let Some(links) = &self.cluster.links else { return };
@@ -320,8 +328,8 @@ impl Core {
         }
     }
 
-    /// Nodes that have no replica of any shard, as far as this node leads and so knows all groups. None on a core that has not
-    /// the meta group: only it is to know.
+    /// Nodes that have no replica of any shard, as far as this node leads and so knows all groups.
+    /// None on a core that has not the meta group: only it is to know.
     fn gone(&self) -> BTreeSet<NodeId> {
         let view = &self.shared.cluster;
         let is_asked = self.router.local(META).is_some() && view.serves_all();
@@ -339,8 +347,8 @@ impl Core {
         gone
     }
 
-    /// Members that a majority of the meta group's voters has not heard for `replace-after`: others shall have what they have.
-    /// Whoever comes to lead begins to count anew.
+    /// Members that a majority of the meta group's voters has not heard for `replace-after`: others
+    /// shall have what they have. Whoever comes to lead begins to count anew.
     fn dead(&mut self) -> BTreeSet<NodeId> {
         let (after_ms, now_ms) = (self.settings.replace_after_ms, self.turn.steady_ms);
         let leading = self.router.local(META).filter(|local| self.shards[*local].serves());
@@ -367,7 +375,8 @@ impl Core {
         long.map(|(node, _)| *node).collect()
     }
 
-    /// Those of the dead that have never had a vote: their joins have ended half-way, and hold others up.
+    /// Those of the dead that have never had a vote: their joins have ended half-way, and hold
+    /// others up.
     fn half_joined(&self, dead: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
         let view = &self.shared.cluster;
         let groups: Vec<GroupFacts> = view.groups().into_iter().chain(view.group(META)).collect();
@@ -386,7 +395,8 @@ impl Core {
         let fitness = &self.shared.cluster.fitness;
         let is_unfit = |node: NodeId| fitness.of(node).is_some_and(|unfit| unfit.is_any());
         let meta_leader = self.shared.cluster.meta_leader().map(NodeId::node);
-        // One that is not fit hands the meta group over as well, unless nobody is: then it is as good as this one.
+        // One that is not fit hands the meta group over as well, unless nobody is: then it is as
+        // good as this one.
         let is_own_unfit = fitness.own().is_any();
         let meta_leader =
             meta_leader.filter(|leader| *leader == own || is_own_unfit || !is_unfit(*leader));
@@ -443,8 +453,8 @@ impl Core {
         self.follow_the_shards(led_elsewhere);
     }
 
-    /// The meta group's leader cannot lead all shards for a while, perhaps because it lacks much, or has none: then it follows
-    /// them.
+    /// The meta group's leader cannot lead all shards for a while, perhaps because it lacks much,
+    /// or has none: then it follows them.
     fn follow_the_shards(&mut self, led_elsewhere: Option<NodeId>) {
         let Some(local) = self.router.local(META) else { return };
         let Some(state) = self.shared.cluster.state() else { return };
@@ -474,8 +484,9 @@ impl Core {
         }
     }
 
-    /// Another node shall lead, if it does before so much time has passed; without one named, that which has most. The answer
-    /// goes to `origin` when that is begun. On the core that has the links.
+    /// Another node shall lead, if it does before so much time has passed; without one named, that
+    /// which has most. The answer goes to `origin` when that is begun. On the core that has the
+    /// links.
     pub fn let_lead_within(&mut self, origin: Origin, node: Option<NodeId>, time_ms: Option<i64>) {
         let own = self.shared.cluster.own();
         let heir = node.or_else(|| {
@@ -497,7 +508,8 @@ impl Core {
             time_ms.map(|time_ms| self.turn.steady_ms.saturating_add(time_ms));
     }
 
-    /// What was to lead shall not, if that is in time; the answer goes to `origin`. On the core that has the links.
+    /// What was to lead shall not, if that is in time; the answer goes to `origin`. On the core
+    /// that has the links.
     pub fn keep_leading(&mut self, origin: Origin) {
         self.end_hand_over();
         self.answers.write(origin, |out| Reply::new(out, origin.protocol).ok());
@@ -531,7 +543,8 @@ impl Core {
         }
     }
 
-    /// Another node shall lead; the answer goes to `origin` when that is begun. On the core that has the links.
+    /// Another node shall lead; the answer goes to `origin` when that is begun. On the core that
+    /// has the links.
     pub fn let_lead(&mut self, origin: Origin, node: NodeId) {
         let local = self.router.local(META).filter(|local| self.shards[*local].serves());
         let Some(local) = local else {
@@ -595,15 +608,16 @@ impl Core {
         leads
     }
 
-    /// The end was asked for so long ago that nobody waits any more for entries that no majority takes.
+    /// The end was asked for so long ago that nobody waits any more for entries that no majority
+    /// takes.
     pub(in crate::core) fn waits_no_more(&self) -> bool {
         let until_ms = self.cluster.membership.leaving_until_ms;
         until_ms.is_some_and(|until_ms| self.turn.steady_ms > until_ms + HAND_OVER_MS)
     }
 }
 
-/// Who stands first when the leader is lost: the voter with the smallest number, in all groups the same; last who is not fit to
-/// lead.
+/// Who stands first when the leader is lost: the voter with the smallest number, in all groups the
+/// same; last who is not fit to lead.
 fn rank(group: &mut Group, is_fit: bool) {
     let (leader, own) = (group.leader(), group.config().node);
     let voters = &group.membership().voters;
@@ -615,8 +629,8 @@ fn rank(group: &mut Group, is_fit: bool) {
     group.set_rank(rank);
 }
 
-/// Who shall be a member of a shard's group. A node's replica keeps its id as long as it has its log, wherever it was wished
-/// meanwhile.
+/// Who shall be a member of a shard's group. A node's replica keeps its id as long as it has its
+/// log, wherever it was wished meanwhile.
 fn wish_of(state: &MetaState, id: ShardId) -> Wish {
     let shard = state.shards.get(&id);
     let replicas = shard.into_iter().flat_map(|shard| &shard.replicas);

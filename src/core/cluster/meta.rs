@@ -1,8 +1,8 @@
 //! The meta group: what the nodes agree on, kept like a shard's items, in a group of its own.
 //!
-//! It is a shard like others, with a log, snapshots and a leader, but without slots: its one item holds the state
-//! (`ringraft_shards::meta`), and its one command takes an entry in. So what is proven of shards is proven of it. A node that
-//! is alone has none; the first join founds it.
+//! It is a shard like others, with a log, snapshots and a leader, but without slots: its one item
+//! holds the state (`ringraft_shards::meta`), and its one command takes an entry in. So what is
+//! proven of shards is proven of it. A node that is alone has none; the first join founds it.
 
 use crate::commands::{Arity, Call, Command, Group, Keys};
 use crate::core::commands::{Row, write};

@@ -14,9 +14,9 @@
 //! | reads that a node answers itself although another one leads | `follow.rs` |
 //! | clients that are sent to the node that leads | `redirect.rs` |
 //!
-//! One core of a node has its links: the one that takes new connections (its home). What other cores have for a node goes
-//! by their mail. All shards are led by one node, which serves every command as if it were alone; the others pass their clients'
-//! requests on (`docs/decisions/0018`).
+//! One core of a node has its links: the one that takes new connections (its home). What other
+//! cores have for a node goes by their mail. All shards are led by one node, which serves every
+//! command as if it were alone; the others pass their clients' requests on (`docs/decisions/0018`).
 
 pub(in crate::core) mod again;
 pub mod fitness;

@@ -1,8 +1,9 @@
 //! Clients of a node that does not lead which keep copies of what they read (CLIENT TRACKING).
 //!
-//! They read at the node that leads, so their sessions there track, in the same mode. What changes comes back over the relay
-//! behind the replies before it, as RESP3's `invalidate`, and is told here as the client has chosen here: to itself, or to
-//! the client that reads for it. Whoever loses the leader may have missed something: all that it keeps is gone then.
+//! They read at the node that leads, so their sessions there track, in the same mode. What changes
+//! comes back over the relay behind the replies before it, as RESP3's `invalidate`, and is told
+//! here as the client has chosen here: to itself, or to the client that reads for it. Whoever loses
+//! the leader may have missed something: all that it keeps is gone then.
 
 use super::relay::{Relay, put};
 use super::wire::NodeMessage;
@@ -60,7 +61,8 @@ pub(super) fn caching_of(tracking: Option<&mut Box<Tracking>>) -> Option<&'stati
 }
 
 impl Core {
-    /// A client wants to track: it is answered here, once its session with the leader does. Is it to wait for that?
+    /// A client wants to track: it is answered here, once its session with the leader does. Is it
+    /// to wait for that?
     pub(super) fn waits_to_track(
         &mut self,
         index: u32,
@@ -120,7 +122,8 @@ impl Core {
         self.tend_trackers();
     }
 
-    /// Has those who track do so at the node that leads, unless another one still owes them replies.
+    /// Has those who track do so at the node that leads, unless another one still owes them
+    /// replies.
     pub(super) fn tend_trackers(&mut self) {
         let route = self.shared.cluster.route().filter(|_| self.shared.cluster.is_elsewhere());
         let Some(leader) = route.filter(|_| self.tracker_count() > 0) else { return };

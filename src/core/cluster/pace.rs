@@ -1,7 +1,8 @@
 //! How fast snapshots go to other nodes: so that catching up leaves disk and network to the others.
 //!
-//! All transfers of the node share `transfer-rate`, those to one node a bound of their own; both are halved while writes of
-//! this node's logs take long. Each core says at each tick what it sends to whom, so a share is right within a tick.
+//! All transfers of the node share `transfer-rate`, those to one node a bound of their own; both
+//! are halved while writes of this node's logs take long. Each core says at each tick what it sends
+//! to whom, so a share is right within a tick.
 
 use crate::core::CLUSTER_TICK;
 use crate::limits::{TRANSFER_SLOWED_P99_US, TRANSFER_TO_PEER_BYTES_PER_SECOND};
@@ -14,7 +15,8 @@ use std::sync::Mutex;
 pub struct Pace(Mutex<BTreeMap<u16, Vec<NodeId>>>);
 
 impl Pace {
-    /// A core sends to these nodes; one that gets several shards is there as often. Returns what all cores send.
+    /// A core sends to these nodes; one that gets several shards is there as often. Returns what
+    /// all cores send.
     pub(super) fn note(&self, core: u16, to: Vec<NodeId>) -> Vec<NodeId> {
         let mut all = self.0.lock().expect("nobody panics with it");
         match to.is_empty() {

@@ -1,9 +1,10 @@
-//! What became of requests whose answers were lost: one core asks for all of its clients at once, and the node that leads
-//! asks its shards.
+//! What became of requests whose answers were lost: one core asks for all of its clients at once,
+//! and the node that leads asks its shards.
 //!
-//! A shard's answer is certain once this node serves it: what is not in its items by then was never done, and never will be,
-//! because entries of earlier leaders that are not there are lost. Two things can still be under way and are waited for: a
-//! transaction that is prepared and not decided, and what this node itself has begun for a session that has ended since.
+//! A shard's answer is certain once this node serves it: what is not in its items by then was never
+//! done, and never will be, because entries of earlier leaders that are not there are lost. Two
+//! things can still be under way and are waited for: a transaction that is prepared and not
+//! decided, and what this node itself has begun for a session that has ended since.
 
 use super::wire::{NodeMessage, QuestionKey};
 use crate::core::Core;
@@ -45,7 +46,8 @@ impl Core {
         self.shared.peer.as_ref().map_or(0, |peer| peer.identity.process)
     }
 
-    /// Asks whoever leads what became of the requests whose fate is not known, unless that is being asked.
+    /// Asks whoever leads what became of the requests whose fate is not known, unless that is being
+    /// asked.
     pub(super) fn ask_what_became(&mut self) {
         let Some(leader) = self.shared.cluster.route() else { return };
         let leader = (leader, self.shared.cluster.route_term());
@@ -117,7 +119,8 @@ impl Core {
         self.ask_shards(number);
     }
 
-    /// Asks the shards that are still to be asked, unless what the question is of is under way here.
+    /// Asks the shards that are still to be asked, unless what the question is of is under way
+    /// here.
     fn ask_shards(&mut self, number: u64) {
         let Some(question) = self.cluster.questions.get(&number) else { return };
         let (node, stamps) = (question.node, question.stamps.clone());

@@ -1,5 +1,5 @@
-//! Clients that are sent to the node that leads instead of having their requests passed on: `-TRY host:port` as kvnode and
-//! RedRaft do it, `-MOVED slot host:port` as Redis Cluster does.
+//! Clients that are sent to the node that leads instead of having their requests passed on: `-TRY
+//! host:port` as kvnode and RedRaft do it, `-MOVED slot host:port` as Redis Cluster does.
 
 use crate::commands::{Command, Run};
 use crate::core::Core;
@@ -14,8 +14,8 @@ use ringraft_shards::slot::redis_slot;
 use ringraft_shards::transaction::NO_LEADER;
 
 impl Core {
-    /// Is a client sent elsewhere with this request? Then it is told so. Under `moved` what names no key is passed on: it is
-    /// answered by every node.
+    /// Is a client sent elsewhere with this request? Then it is told so. Under `moved` what names
+    /// no key is passed on: it is answered by every node.
     pub(super) fn is_redirected(
         &mut self,
         index: u32,
@@ -48,7 +48,8 @@ impl Core {
         }
     }
 
-    /// Under `moved` a command is not queued that would not run here: then EXEC is refused, as in Redis Cluster.
+    /// Under `moved` a command is not queued that would not run here: then EXEC is refused, as in
+    /// Redis Cluster.
     pub(super) fn is_not_queued(
         &mut self,
         index: u32,
@@ -73,7 +74,8 @@ impl Core {
         true
     }
 
-    /// The slot for whose sake a transaction runs elsewhere; none if it reads alone and the client reads from replicas.
+    /// The slot for whose sake a transaction runs elsewhere; none if it reads alone and the client
+    /// reads from replicas.
     fn slot_of_queued(&self, index: u32) -> Option<u16> {
         let session = &self.answers.connections.at(index).session;
         let queued = &session.transaction.as_deref()?.queued;
@@ -106,8 +108,8 @@ impl Core {
     }
 }
 
-/// The slot of a request's first key, as Redis Cluster counts slots. Keys of several slots are as good as those of one: all are
-/// at the same node.
+/// The slot of a request's first key, as Redis Cluster counts slots. Keys of several slots are as
+/// good as those of one: all are at the same node.
 fn slot_of(command: &Command, arguments: Arguments<'_>) -> Option<u16> {
     let first = command.keys.positions(arguments).find_map(|at| arguments.get(at));
     first.map(redis_slot)

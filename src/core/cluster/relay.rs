@@ -1,10 +1,11 @@
 //! Clients of a node that does not lead: their requests for data run on the node that does.
 //!
-//! The client's connection has a *session* there, which is a connection like any other but for its socket: requests go to it
-//! as RESP and come back as replies, in order. What the client's own session knows (database, protocol) is told in the
-//! stream. MULTI is queued here and goes at once, with its EXEC. Each request is kept until it is answered. What is known to
-//! have had no effect is sent again, to whoever leads then, or waits for somebody to. What may write has a stamp: when the
-//! leader is lost, the next one is asked what became of it (`recall.rs`).
+//! The client's connection has a *session* there, which is a connection like any other but for its
+//! socket: requests go to it as RESP and come back as replies, in order. What the client's own
+//! session knows (database, protocol) is told in the stream. MULTI is queued here and goes at once,
+//! with its EXEC. Each request is kept until it is answered. What is known to have had no effect is
+//! sent again, to whoever leads then, or waits for somebody to. What may write has a stamp: when
+//! the leader is lost, the next one is asked what became of it (`recall.rs`).
 
 mod held;
 
@@ -34,7 +35,8 @@ use std::time::Duration;
 /// What a leader answers that can say for certain that a request had no effect: it is sent again.
 pub(in crate::core) const AGAIN: &[u8] = b"-\x01AGAIN\r\n";
 
-/// What it answers that cannot say for certain: what became of the request is asked for by its stamp.
+/// What it answers that cannot say for certain: what became of the request is asked for by its
+/// stamp.
 pub(in crate::core) const UNSURE: &[u8] = b"-\x01UNSURE\r\n";
 
 /// What a writer is told when nobody can say what became of its request.
@@ -77,7 +79,8 @@ pub(super) struct Sent {
     seen: u32,
     /// Has one of them said that it had no effect?
     is_again: bool,
-    /// Until when it may wait for somebody to lead, milliseconds since the process started; 0 before it does.
+    /// Until when it may wait for somebody to lead, milliseconds since the process started; 0
+    /// before it does.
     waits_until_ms: i64,
     /// Does it run only if keys have not changed that were watched at this leader?
     is_guarded: bool,
@@ -118,7 +121,8 @@ impl Sent {
         self.blocks
     }
 
-    /// The same as the last of several, which runs only if what was watched has not changed, if that is asked for.
+    /// The same as the last of several, which runs only if what was watched has not changed, if
+    /// that is asked for.
     pub(super) fn behind(self, skips: u32, is_guarded: bool) -> Sent {
         Sent { skips, is_guarded, ..self }
     }
@@ -196,7 +200,8 @@ fn relays(command: &Command) -> bool {
 }
 
 impl Core {
-    /// Must this request of a client go to another node, or wait until one leads? Then that is done.
+    /// Must this request of a client go to another node, or wait until one leads? Then that is
+    /// done.
     #[cold]
     pub(in crate::core) fn is_relayed(
         &mut self,
@@ -436,7 +441,8 @@ impl Core {
         Some((lane, self.cluster.last_stamp))
     }
 
-    /// Has the client a session with this leader? Then it goes on; else one is begun, and what another one owed is settled.
+    /// Has the client a session with this leader? Then it goes on; else one is begun, and what
+    /// another one owed is settled.
     pub(super) fn open_relay(&mut self, index: u32, leader: NodeId) {
         let connection = self.answers.connections.at(index);
         if connection.relay.as_ref().is_some_and(|relay| relay.leader == leader) {
@@ -484,8 +490,8 @@ impl Core {
         self.settle(index, *relay, None);
     }
 
-    /// Every request of a session that is over finds its end. `begun`: those behind had no effect; unknown when the leader
-    /// was lost.
+    /// Every request of a session that is over finds its end. `begun`: those behind had no effect;
+    /// unknown when the leader was lost.
     fn settle(&mut self, index: u32, relay: Relay, begun: Option<u64>) {
         if !relay.tracking.is_empty() {
             self.lose_track(index);
@@ -635,7 +641,8 @@ impl Core {
         self.turn.has_new_work = true;
     }
 
-    /// Another node leads for a while, and the one before has not answered since: it may not for long.
+    /// Another node leads for a while, and the one before has not answered since: it may not for
+    /// long.
     fn leave_old_leaders(&mut self) {
         let Some(leader) = self.shared.cluster.route() else { return };
         if self.cluster.ticks != self.cluster.route_changed_at + OLD_LEADER_TICKS {

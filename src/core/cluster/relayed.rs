@@ -127,7 +127,8 @@ impl Core {
         Ok(())
     }
 
-    /// The stamp of the request that is answered there, if another node has sent it on and it may write.
+    /// The stamp of the request that is answered there, if another node has sent it on and it may
+    /// write.
     pub(in crate::core) fn stamp_of(&self, target: Target) -> StampKey {
         match self.asker_of(target) {
             Some((index, sequence)) => self.answers.connections.at(index).stamp_at(sequence),
@@ -163,8 +164,8 @@ impl Core {
         })
     }
 
-    /// This node leads no more. What its sessions have begun is answered, and then they end; nothing that they have not begun
-    /// is ever begun here: it may be done elsewhere meanwhile.
+    /// This node leads no more. What its sessions have begun is answered, and then they end;
+    /// nothing that they have not begun is ever begun here: it may be done elsewhere meanwhile.
     pub(super) fn end_relayed_sessions(&mut self) {
         let all: Vec<u32> = self.cluster.relayed.values().copied().collect();
         for index in all {
@@ -221,7 +222,8 @@ impl Core {
         }
     }
 
-    /// Another node's client has gone, or that node has found another leader. False when it is no session here.
+    /// Another node's client has gone, or that node has found another leader. False when it is no
+    /// session here.
     pub(super) fn ends_relayed(&mut self, node: NodeId, client: ClientKey) -> bool {
         let Some(index) = self.cluster.relayed.remove(&(node, client)) else { return false };
         if let Some(owner) = &mut self.answers.connections.at_mut(index).owner {

@@ -1,10 +1,13 @@
-//! Replicas that have lost their logs: the node gets the shard anew, as another member of its group.
+//! Replicas that have lost their logs: the node gets the shard anew, as another member of its
+//! group.
 //!
-//! At the start a shard that cannot be read is set aside (`node/recover.rs`). While the process runs, a group finds that its log has
-//! less than it had promised (an old copy was put back): it is set aside then, on the core where it lives, and the node's other
-//! shards go on. What takes its place is a member of no group, and asks the node that leads, again and again, which one it is to be.
-//! That one has the meta group name another replica of the same node, once for each process that asks, and answers with its
-//! number; the group's leader does the rest, as for any learner. Asking twice costs a number, nothing else.
+//! At the start a shard that cannot be read is set aside (`node/recover.rs`). While the process
+//! runs, a group finds that its log has less than it had promised (an old copy was put back): it is
+//! set aside then, on the core where it lives, and the node's other shards go on. What takes its
+//! place is a member of no group, and asks the node that leads, again and again, which one it is to
+//! be. That one has the meta group name another replica of the same node, once for each process
+//! that asks, and answers with its number; the group's leader does the rest, as for any learner.
+//! Asking twice costs a number, nothing else.
 
 use super::meta::{self, META};
 use super::wire::NodeMessage;
@@ -24,7 +27,8 @@ use ringraft_shards::transaction::NO_LEADER;
 pub struct Renewals {
     /// Shards of this core that are about to be set aside, and since when, in ticks.
     lost: std::collections::BTreeMap<ShardId, u64>,
-    /// Who has asked for a number, from which process, and which replica it was then. At the node that leads.
+    /// Who has asked for a number, from which process, and which replica it was then. At the node
+    /// that leads.
     asked: std::collections::BTreeMap<(ShardId, NodeId), (u64, NodeId)>,
     /// How many others have the shards, as the directory says.
     companions: Option<usize>,
@@ -35,7 +39,8 @@ const CAUSE: &str =
     "its log ends before what this node has acknowledged: an old copy of it was put back";
 
 impl Core {
-    /// A group has found that it has lost what it had promised. True when others can make up for that.
+    /// A group has found that it has lost what it had promised. True when others can make up for
+    /// that.
     #[cold]
     pub(in crate::core) fn is_made_up_for(&mut self, local: usize, failure: &GroupFailure) -> bool {
         if !matches!(failure, GroupFailure::LostEntries { .. }) || !self.has_others(local) {
@@ -197,7 +202,8 @@ impl Core {
         });
     }
 
-    /// Writes down how many others have the shards, where that has changed. On the core that has the meta group.
+    /// Writes down how many others have the shards, where that has changed. On the core that has
+    /// the meta group.
     pub(super) fn note_companions(&mut self, state: &MetaState) {
         let own = self.shared.cluster.own();
         let others = |shard: &ringraft_shards::meta::Shard| {

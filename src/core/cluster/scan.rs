@@ -2,7 +2,8 @@
 
 use memchr::memchr;
 
-/// Finds the ends of replies one after the other. Costs a look at each line's head, whatever is between.
+/// Finds the ends of replies one after the other. Costs a look at each line's head, whatever is
+/// between.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReplyScanner {
     /// Bytes of the reply that are passed.
@@ -22,8 +23,8 @@ impl Default for ReplyScanner {
 pub(super) struct NoReply;
 
 impl ReplyScanner {
-    /// The length of the reply at the front of `bytes`, once all of it is there; the next call is for the one behind it.
-    /// `bytes` are those of the last call and what has come since.
+    /// The length of the reply at the front of `bytes`, once all of it is there; the next call is
+    /// for the one behind it. `bytes` are those of the last call and what has come since.
     pub fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, NoReply> {
         while self.missing > 0 {
             let Some(rest) = bytes.get(self.at..) else { return Ok(None) };

@@ -1,4 +1,5 @@
-//! Snapshots to other nodes, and from them: the engine says which piece goes when, the helper thread reads and writes.
+//! Snapshots to other nodes, and from them: the engine says which piece goes when, the helper
+//! thread reads and writes.
 
 use super::install::Installing;
 use super::pace;
@@ -316,7 +317,8 @@ fn do_work(
         (ReceiveWork::Begin { name, size }, left) => {
             let begun = left
                 .map_or(Ok(()), IncomingSnapshot::abandon)
-                // What the group did not take, since its leader was replaced meanwhile, must not hide an older one.
+                // What the group did not take, since its leader was replaced meanwhile, must not
+                // hide an older one.
                 .and_then(|()| directory.remove_beyond(commit))
                 .and_then(|()| IncomingSnapshot::begin(directory, name, size));
             match begun {

@@ -7,7 +7,8 @@ use ringraft_shards::snapshot::Membership;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
-/// The feature level from which on nodes stamp requests, and know what entries and snapshots say of stamps.
+/// The feature level from which on nodes stamp requests, and know what entries and snapshots say of
+/// stamps.
 const STAMPS_LEVEL: u32 = 2;
 
 /// Facts about a group, for people and for the planner; not older than a tick.
@@ -25,7 +26,8 @@ pub struct GroupFacts {
     pub peers: Vec<PeerProgress>,
 }
 
-/// The view. Numbers that a request looks at are atomic; the rest is looked at by commands for people and at ticks.
+/// The view. Numbers that a request looks at are atomic; the rest is looked at by commands for
+/// people and at ticks.
 pub struct ClusterView {
     own: u64,
     /// Are there other nodes, or were there?
@@ -42,7 +44,8 @@ pub struct ClusterView {
     link_core: AtomicU16,
     /// For each shard: does this node serve it?
     serving: Vec<AtomicBool>,
-    /// When this node began to hand leadership over, milliseconds since the process started and one; 0 while it does not.
+    /// When this node began to hand leadership over, milliseconds since the process started and
+    /// one; 0 while it does not.
     hands_over: AtomicU64,
     /// For each shard: has this node a replica of it?
     replicas: Vec<AtomicBool>,

@@ -69,8 +69,8 @@ pub(super) enum NodeMessage {
     Begin {
         /// Which client.
         client: ClientKey,
-        /// The term in which the receiver said that it leads. In another one it does not take the session: what it was sent
-        /// then may have been done elsewhere since.
+        /// The term in which the receiver said that it leads. In another one it does not take the
+        /// session: what it was sent then may have been done elsewhere since.
         term: u64,
         /// Random bits of the sender's process.
         process: u64,
@@ -122,7 +122,8 @@ pub(super) enum NodeMessage {
     End {
         /// Whose.
         client: ClientKey,
-        /// From the leader: so many requests of the session were begun; all behind them had no effect.
+        /// From the leader: so many requests of the session were begun; all behind them had no
+        /// effect.
         begun: u64,
     },
     /// How the sender is.

@@ -1,7 +1,8 @@
 //! CLUSTER for clients of Redis Cluster, READONLY and READWRITE.
 //!
-//! Slots here are those clients' own: 16384 of them. One node leads them all, and every node takes every key, so a reply sends
-//! a client elsewhere only where that was asked for (`--routing moved`). What changes a cluster in Redis (MEET, ADDSLOTS, SETSLOT ...) is not there.
+//! Slots here are those clients' own: 16384 of them. One node leads them all, and every node takes
+//! every key, so a reply sends a client elsewhere only where that was asked for (`--routing
+//! moved`). What changes a cluster in Redis (MEET, ADDSLOTS, SETSLOT ...) is not there.
 
 use super::help::help;
 use super::{Answer, Arity, Call, Group, Row, container, plain, session};
@@ -110,7 +111,8 @@ const CLUSTER: &[Row] = &[
 
 const LAST_SLOT: usize = REDIS_SLOT_COUNT - 1;
 
-/// The node's id as those clients know ids, 40 hexadecimal digits: the cluster's, and the node's in it.
+/// The node's id as those clients know ids, 40 hexadecimal digits: the cluster's, and the node's in
+/// it.
 fn node_id(core: &Core) -> String {
     format!("{:032x}{:08x}", core.shared.cluster_id, core.shared.node_id)
 }

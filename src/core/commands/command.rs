@@ -171,8 +171,8 @@ pub const CATEGORIES: [&str; 21] = [
     "scripting",
 ];
 
-/// Commands that Redis puts into categories which do not follow from their rows: by name, a container's with its
-/// subcommands.
+/// Commands that Redis puts into categories which do not follow from their rows: by name, a
+/// container's with its subcommands.
 const CATEGORIES_BY_NAME: &[(&str, &[&str])] = &[
     ("asking", &["connection"]),
     ("cluster|replicas", &["admin", "dangerous"]),

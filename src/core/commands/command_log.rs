@@ -1,8 +1,10 @@
-//! COMMANDLOG and SLOWLOG: the commands that took long, and those with a large request or reply, of all cores.
+//! COMMANDLOG and SLOWLOG: the commands that took long, and those with a large request or reply, of
+//! all cores.
 //!
-//! Commands that run in stages are timed together, so that the hot path reads the clock once per stage: what
-//! is kept of a slow group is its last command. With a threshold of 0 every command is kept, each with its
-//! share of the group's time. SLOWLOG is COMMANDLOG's log of slow commands under its old name.
+//! Commands that run in stages are timed together, so that the hot path reads the clock once per
+//! stage: what is kept of a slow group is its last command. With a threshold of 0 every command is
+//! kept, each with its share of the group's time. SLOWLOG is COMMANDLOG's log of slow commands
+//! under its old name.
 
 use super::help::help;
 use super::{Answer, Arity, Call, Group, Row, container, plain, session};

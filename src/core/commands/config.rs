@@ -21,8 +21,8 @@ pub const COMMANDS: &[Row] = &[
     ),
 ];
 
-/// The leader's operation that sets [`Limits`]: they decide the order of elements, so all replicas must change them at one
-/// place of the log.
+/// The leader's operation that sets [`Limits`]: they decide the order of elements, so all replicas
+/// must change them at one place of the log.
 pub const SET_LIMITS: &str = "set-limits";
 
 const CONFIG: &[Row] = &[

@@ -1,5 +1,6 @@
-//! FAILOVER and CLUSTER FAILOVER: another node leads from now on. Both are transfers of leadership as RAFTTRANSFER is, in the
-//! words of Redis. Nothing is lost by one: what the old leader had not proposed is sent to the new one.
+//! FAILOVER and CLUSTER FAILOVER: another node leads from now on. Both are transfers of leadership
+//! as RAFTTRANSFER is, in the words of Redis. Nothing is lost by one: what the old leader had not
+//! proposed is sent to the new one.
 
 use super::raft::node_named;
 use super::{Answer, Arity, Call, Group, Row, session};
@@ -122,7 +123,8 @@ fn failover(
     Ok(Answer::Later)
 }
 
-/// CLUSTER FAILOVER \[FORCE | TAKEOVER\], at the node that shall lead. While another one leads, the dispatcher has asked that one.
+/// CLUSTER FAILOVER \[FORCE | TAKEOVER\], at the node that shall lead. While another one leads, the
+/// dispatcher has asked that one.
 fn cluster_failover(
     context: &mut SessionContext<'_>,
     call: &Call<'_>,

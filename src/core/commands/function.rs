@@ -1,6 +1,7 @@
 //! FCALL, FCALL_RO and FUNCTION.
 //!
-//! What changes the libraries is judged here and done by the shard that keeps them (`core/transact/libraries.rs`).
+//! What changes the libraries is judged here and done by the shard that keeps them
+//! (`core/transact/libraries.rs`).
 
 use super::help::help;
 use super::script::{kill_running, reads};

@@ -1,7 +1,8 @@
 //! INFO: the server's state and counters as text, in sections.
 //!
-//! Fields have Redis' names where they mean the same; fields of Redis that have no meaning here are left
-//! out. What this server has beyond Redis stands in sections of its own: Cores, Shards and Raft.
+//! Fields have Redis' names where they mean the same; fields of Redis that have no meaning here are
+//! left out. What this server has beyond Redis stands in sections of its own: Cores, Shards and
+//! Raft.
 
 use super::raft::{Peers, split_address};
 use super::{Answer, Arity, Call, Group, Row, session, table};

@@ -1,8 +1,8 @@
 //! What a command does with its keys, and which channels it names: what users are allowed by.
 //!
-//! A row's keys are in its numbers (`key_search.rs`); what is said here of them follows from the row too, but for the names
-//! below. A key that is only looked at from outside (EXISTS, LLEN, TYPE) needs no permission but that its name is among
-//! those of the user.
+//! A row's keys are in its numbers (`key_search.rs`); what is said here of them follows from the
+//! row too, but for the names below. A key that is only looked at from outside (EXISTS, LLEN, TYPE)
+//! needs no permission but that its name is among those of the user.
 
 use super::{Command, Group, table};
 use ringraft_shards::arguments::Arguments;
@@ -72,7 +72,8 @@ struct KeyUse {
     by_words: Option<fn(Arguments<'_>) -> Access>,
 }
 
-/// Commands that do something else with their keys than reading in a row that reads and writing in one that writes.
+/// Commands that do something else with their keys than reading in a row that reads and writing in
+/// one that writes.
 const USES: &[(KeyUse, &[&str])] = &[
     (
         all(Neither),
@@ -221,7 +222,8 @@ impl Command {
         &self,
         arguments: Arguments<'a>,
     ) -> impl Iterator<Item = (usize, Access)> + use<'a> {
-        // Names of shard channels stand where keys do, and are none; those of DEBUG need no permission, as in Redis.
+        // Names of shard channels stand where keys do, and are none; those of DEBUG need no
+        // permission, as in Redis.
         let has_none = self.group == Group::PubSub || self.parent == "debug";
         let count_max = if has_none { 0 } else { usize::MAX };
         let fixed_count = self.keys.fixed_positions(arguments.count()).count();

@@ -93,8 +93,8 @@ fn named(name: &[u8]) -> Vec<&'static Command> {
     }
 }
 
-/// Upper bounds in microseconds, each about twice the one before as Redis has them, with the count of all
-/// durations up to there; only those that add something.
+/// Upper bounds in microseconds, each about twice the one before as Redis has them, with the count
+/// of all durations up to there; only those that add something.
 fn buckets(latency: &Histogram<u32>) -> Vec<(u64, u64)> {
     let mut buckets = Vec::new();
     let mut seen = 0;

@@ -77,7 +77,8 @@ fn list(
     Ok(Answer::Now)
 }
 
-/// Has a node a vote in the meta group and in that of each shard that it shall have, as far as this node knows?
+/// Has a node a vote in the meta group and in that of each shard that it shall have, as far as this
+/// node knows?
 fn votes_everywhere(cluster: &ClusterView, node: NodeId) -> bool {
     let Some(state) = cluster.state() else { return false };
     // One that was lost may still be a voter, until the node's next one takes its place.

@@ -27,7 +27,8 @@ const fn moving(name: &'static str, arity: Arity) -> Row {
     row.for_leader()
 }
 
-/// MIGRATE host port key|"" db timeout [COPY] [REPLACE] [AUTH password | AUTH2 user password] [KEYS key ...]
+/// MIGRATE host port key|"" db timeout [COPY] [REPLACE] [AUTH password | AUTH2 user password] [KEYS
+/// key ...]
 fn migrate(
     context: &mut SessionContext<'_>,
     call: &Call<'_>,

@@ -1,7 +1,8 @@
-//! Commands on the server: those that need a core, a connection, the users or other nodes; and the table of all commands.
+//! Commands on the server: those that need a core, a connection, the users or other nodes; and the
+//! table of all commands.
 //!
-//! Written as the families of values are, rows first. A row of kind [`Run::Session`] or [`Run::Shard`] has its function in
-//! [`Work`], which only the core knows.
+//! Written as the families of values are, rows first. A row of kind [`Run::Session`] or
+//! [`Run::Shard`] has its function in [`Work`], which only the core knows.
 
 pub mod acl;
 pub mod client;

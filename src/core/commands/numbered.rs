@@ -1,7 +1,7 @@
 //! The numbers of commands in log entries.
 
-/// Every command's name at the position that is its number; a subcommand's is `parent|name`. Log entries
-/// on disk carry these numbers: names are appended, never moved, removed or used again.
+/// Every command's name at the position that is its number; a subcommand's is `parent|name`. Log
+/// entries on disk carry these numbers: names are appended, never moved, removed or used again.
 pub(super) const NUMBERED: &[&str] = &[
     "get",
     "set",

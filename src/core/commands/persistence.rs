@@ -1,4 +1,5 @@
-//! Snapshots on demand: SAVE, BGSAVE, LASTSAVE, RAFTSNAPSHOT, RAFTSHRINKLOG, DEBUG RELOAD's work on a shard.
+//! Snapshots on demand: SAVE, BGSAVE, LASTSAVE, RAFTSNAPSHOT, RAFTSHRINKLOG, DEBUG RELOAD's work on
+//! a shard.
 
 use super::{Answer, Arity, Call, Gather, Group, Keys, Row, session, shard};
 use crate::core::shard::ShardContext;
@@ -77,10 +78,11 @@ fn raftsnapshot(
     save(context, call, reply)
 }
 
-/// Snapshots of all shards as they are at one moment. RAFTMOMENT FREE says whether snapshots could be begun. While CLIENT
-/// PAUSE holds writes back, RAFTMOMENT REST says whether everything that was begun before it has ended, and RAFTMOMENT TAKE,
-/// asked next, begins them and says where they will be. What was answered before the pause is in them, what is answered
-/// behind it is not, and a transaction is in all of them or in none.
+/// Snapshots of all shards as they are at one moment. RAFTMOMENT FREE says whether snapshots could
+/// be begun. While CLIENT PAUSE holds writes back, RAFTMOMENT REST says whether everything that was
+/// begun before it has ended, and RAFTMOMENT TAKE, asked next, begins them and says where they will
+/// be. What was answered before the pause is in them, what is answered behind it is not, and a
+/// transaction is in all of them or in none.
 fn raftmoment(
     context: &mut SessionContext<'_>,
     call: &Call<'_>,
@@ -131,8 +133,8 @@ fn bgsave(
     Ok(Answer::Now)
 }
 
-/// A snapshot is the log made short: what is before it is not needed any more. One that runs already has begun with an older
-/// state, and another follows it.
+/// A snapshot is the log made short: what is before it is not needed any more. One that runs
+/// already has begun with an older state, and another follows it.
 fn bgrewriteaof(
     context: &mut SessionContext<'_>,
     _: &Call<'_>,

@@ -1,4 +1,5 @@
-//! The Raft groups as kvnode's and RedRaft's users know them: RAFTLEADER, RAFTSTATE, RAFTSTATS, RAFTPEERS.
+//! The Raft groups as kvnode's and RedRaft's users know them: RAFTLEADER, RAFTSTATE, RAFTSTATS,
+//! RAFTPEERS.
 //!
 //! A node has one group per shard. Without an argument these commands speak of shard 0; RAFTSTATE,
 //! RAFTSTATS and RAFTPEERS take the number of another one.
@@ -228,7 +229,8 @@ fn raftpeers(
     })
 }
 
-/// RAFTADDPEER address. A node joins by itself: it needs to be told of the cluster, not the cluster of it.
+/// RAFTADDPEER address. A node joins by itself: it needs to be told of the cluster, not the cluster
+/// of it.
 fn raftaddpeer(
     context: &mut SessionContext<'_>,
     call: &Call<'_>,
@@ -246,7 +248,8 @@ fn raftaddpeer(
     ))
 }
 
-/// RAFTREMOVEPEER address | number [FORCE]. OK when it is decided; the node goes when others have what it had.
+/// RAFTREMOVEPEER address | number [FORCE]. OK when it is decided; the node goes when others have
+/// what it had.
 pub(super) fn raftremovepeer(
     context: &mut SessionContext<'_>,
     call: &Call<'_>,
@@ -279,7 +282,8 @@ fn rafttransfer(
     Ok(Answer::Later)
 }
 
-/// RAFTJOIN directory address cores level proof. Answers with the node's number and what else it must know.
+/// RAFTJOIN directory address cores level proof. Answers with the node's number and what else it
+/// must know.
 fn raftjoin(
     context: &mut SessionContext<'_>,
     call: &Call<'_>,

@@ -72,8 +72,8 @@ pub const fn reads(mut row: Row) -> Row {
     row
 }
 
-/// Clients go on with the script whatever they are answered (redis-cli --ldb): it must not run then, where a session of the
-/// debugger would have left the data as it was.
+/// Clients go on with the script whatever they are answered (redis-cli --ldb): it must not run
+/// then, where a session of the debugger would have left the data as it was.
 fn debug(
     context: &mut SessionContext<'_>,
     call: &Call<'_>,

@@ -143,8 +143,8 @@ fn monitor(
     Ok(Answer::Now)
 }
 
-/// Every acknowledged write is on disk whichever way the server ends, so that SAVE, NOSAVE, NOW and FORCE
-/// change nothing in `store` mode. There is no reply: the connection ends with the server.
+/// Every acknowledged write is on disk whichever way the server ends, so that SAVE, NOSAVE, NOW and
+/// FORCE change nothing in `store` mode. There is no reply: the connection ends with the server.
 fn shutdown(
     context: &mut SessionContext<'_>,
     call: &Call<'_>,

@@ -1,9 +1,10 @@
 //! Finds a command by the words of a request, or by the number in a log entry.
 //!
-//! The rows of all families are gathered at compile time into one table, and their names into an open
-//! hash index over two 64-bit words, so that a lookup is a few arithmetic steps and one comparison.
-//! Invariants, checked when the crate is compiled: every row has one number, every number one row. Of names
-//! longer than 16 bytes, which no top-level command has, all bytes are compared.
+//! The rows of all families are gathered at compile time into one table, and their names into an
+//! open hash index over two 64-bit words, so that a lookup is a few arithmetic steps and one
+//! comparison. Invariants, checked when the crate is compiled: every row has one number, every
+//! number one row. Of names longer than 16 bytes, which no top-level command has, all bytes are
+//! compared.
 
 use super::numbered::NUMBERED;
 use super::row::{Row, RunQueued, RunSession, RunShard, Work};
@@ -54,7 +55,8 @@ const NAME_BYTES_MAX: usize = 24;
 /// Length up to which the two words of [`fold`] hold all bytes of a name.
 const FOLDED_BYTES_MAX: usize = 16;
 
-/// Places of the index: a power of two, at least twice the count of commands, so that probes are short.
+/// Places of the index: a power of two, at least twice the count of commands, so that probes are
+/// short.
 const PLACE_COUNT: usize = 1024;
 
 /// No row has a number from here on.
@@ -66,8 +68,9 @@ static ROWS: [Command; NUMBERED.len()] = GATHERED.rows;
 static WORKS: [Work; NUMBERED.len()] = GATHERED.works;
 static PLACES: [Place; PLACE_COUNT] = index();
 
-/// The row that runs a request: a subcommand's, when the second word names one of a container's. `None` when
-/// the first or the second word is unknown. A container without a second word is its own row.
+/// The row that runs a request: a subcommand's, when the second word names one of a container's.
+/// `None` when the first or the second word is unknown. A container without a second word is its
+/// own row.
 #[inline]
 pub fn resolve(arguments: Arguments<'_>) -> Option<&'static Command> {
     let row = find(arguments.at(0))?;
@@ -153,8 +156,8 @@ pub fn shard_work(command: &Command) -> RunShard {
 /// Bytes of a client's words that an error repeats.
 const SHOWN_BYTES_MAX: usize = 128;
 
-/// Answers a request that [`resolve`] does not know: by the command's name and its arguments, cut to 128
-/// bytes, or by the subcommand's name.
+/// Answers a request that [`resolve`] does not know: by the command's name and its arguments, cut
+/// to 128 bytes, or by the subcommand's name.
 #[cold]
 pub fn refuse_unknown(arguments: Arguments<'_>, reply: &mut Reply<'_>) {
     if let (Some(row), Some(word)) = (find(arguments.at(0)), arguments.get(1)) {
@@ -455,8 +458,8 @@ mod tests {
                 Run::Record => assert!(row.flags.write && row.flags.internal, "{}", row.name),
                 Run::Script(_) => assert!(!row.flags.write, "{}", row.name),
                 Run::Plain(_) | Run::Session => {
-                    // Libraries of functions are no items, and yet changed through a log; what MIGRATE deletes its
-                    // transaction does.
+                    // Libraries of functions are no items, and yet changed through a log; what
+                    // MIGRATE deletes its transaction does.
                     let is_known = row.parent == "function" || row.name == "migrate";
                     let writes = row.flags.write && !is_known;
                     assert!(!writes && row.spread == Spread::One, "{}", row.name);

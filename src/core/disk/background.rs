@@ -1,8 +1,9 @@
 //! Blocking work on files, done by glommio's helper thread one piece after the other.
 //!
-//! The helper is given one job for as long as the core lives: taking pieces of work from a channel. What comes of them
-//! comes back by another channel and a ring of the core's bell, at once: of a job that has ended glommio itself would
-//! tell the next time it looks, which is every 100 ms while the core is busy.
+//! The helper is given one job for as long as the core lives: taking pieces of work from a channel.
+//! What comes of them comes back by another channel and a ring of the core's bell, at once: of a
+//! job that has ended glommio itself would tell the next time it looks, which is every 100 ms while
+//! the core is busy.
 
 use crate::core::disk::storage::Done;
 use crate::core::mail::mailbox::Bell;
@@ -23,7 +24,8 @@ pub struct Background {
 }
 
 impl Background {
-    /// Sets the helper to work, until [`Background::stop`]. Call it in an executor whose blocking pool has a thread.
+    /// Sets the helper to work, until [`Background::stop`]. Call it in an executor whose blocking
+    /// pool has a thread.
     pub async fn start(bell: Arc<Bell>) -> Background {
         let (work, works) = unbounded::<Work>();
         let (reports, done) = unbounded();
@@ -44,8 +46,8 @@ impl Background {
         Background { work: Some(work), done, count: 1, job: Some(job) }
     }
 
-    /// Lets the helper finish what it has, and waits for it. Without that the executor might be gone when the helper
-    /// tells it that the job has ended, and glommio panics there.
+    /// Lets the helper finish what it has, and waits for it. Without that the executor might be
+    /// gone when the helper tells it that the job has ended, and glommio panics there.
     pub async fn stop(&mut self) {
         self.work = None;
         if let Some(job) = self.job.take() {

@@ -1,11 +1,13 @@
-//! What a core does when the disk is full: nothing is lost, reads go on, and every byte that can be gained is.
+//! What a core does when the disk is full: nothing is lost, reads go on, and every byte that can be
+//! gained is.
 //!
-//! A shard is starved when the next segment of its log could not be made; it answers writes with MISCONF once the last
-//! segment is full up to its reserve. A snapshot lets the log shrink, so a starved shard takes one, and takes
-//! it again when that fails: one shard of the node after the other, for all at once may find no room where
-//! one does. What all shards of the node have only for the case of damage (the snapshot before the newest, and the log
-//! between the two) is given up once the newest has been read again from end to end.
-//! When a segment could be made or was given back, all shards try again at once.
+//! A shard is starved when the next segment of its log could not be made; it answers writes with
+//! MISCONF once the last segment is full up to its reserve. A snapshot lets the log shrink, so a
+//! starved shard takes one, and takes it again when that fails: one shard of the node after the
+//! other, for all at once may find no room where one does. What all shards of the node have only
+//! for the case of damage (the snapshot before the newest, and the log between the two) is given up
+//! once the newest has been read again from end to end. When a segment could be made or was given
+//! back, all shards try again at once.
 
 use crate::core::Core;
 use crate::core::disk::storage::Done;
@@ -47,7 +49,8 @@ pub struct Failures {
 }
 
 impl Failures {
-    /// One more. Returns how long to wait before the next, milliseconds: twice as long as the last time.
+    /// One more. Returns how long to wait before the next, milliseconds: twice as long as the last
+    /// time.
     pub fn note(&mut self, is_full: bool, now_ms: i64) -> i64 {
         let wait_ms = SNAPSHOT_RETRY_MS_MIN << self.count.min(16);
         let wait_ms = wait_ms.min(SNAPSHOT_RETRY_MS_MAX);
@@ -136,7 +139,8 @@ impl Core {
         !is_full || self.shared.snapshot_turn.take(shard.id)
     }
 
-    /// Gives up what a shard keeps only for the case that its newest snapshot is damaged. False: there is nothing of the kind.
+    /// Gives up what a shard keeps only for the case that its newest snapshot is damaged. False:
+    /// there is nothing of the kind.
     pub(in crate::core) fn relieve(&mut self, local: usize) -> bool {
         let snapshots = &mut self.shards[local].snapshots;
         let newest = snapshots.newest();

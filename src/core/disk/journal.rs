@@ -1,9 +1,11 @@
-//! The journal of a core: the log writes of a turn, of whatever shards, are made durable by one write.
+//! The journal of a core: the log writes of a turn, of whatever shards, are made durable by one
+//! write.
 //!
-//! A frame of the journal repeats the packed records of the turn. In their segments they are written in runs, now and then, through
-//! the page cache. Two files take turns; when one is full, the shards write their runs, and the helper syncs the segments that the
-//! file stands for and empties it.
-//! A core where one log at most is written in each turn has no journal: its files are made when there are two for the first time.
+//! A frame of the journal repeats the packed records of the turn. In their segments they are
+//! written in runs, now and then, through the page cache. Two files take turns; when one is full,
+//! the shards write their runs, and the helper syncs the segments that the file stands for and
+//! empties it. A core where one log at most is written in each turn has no journal: its files are
+//! made when there are two for the first time.
 
 use super::storage::{DiskOperation, Done};
 use super::together::Ended;
@@ -66,7 +68,8 @@ pub struct CoreJournal {
     behind: [BTreeMap<(ShardId, u64), Arc<File>>; 2],
     /// Was there a turn with several writes?
     is_wanted: bool,
-    /// Before this no file is made: there was no room for one. Milliseconds since the process started.
+    /// Before this no file is made: there was no room for one. Milliseconds since the process
+    /// started.
     rests_until_ms: i64,
     buffers: Vec<AlignedBuffer>,
     lists: Vec<Vec<DiskOperation>>,
@@ -107,7 +110,8 @@ impl CoreJournal {
         self.is_wanted && self.journal.has_room_for(FRAME_BYTES_MAX)
     }
 
-    /// Makes a frame of as many of these writes as go into one, and takes them out. `None` when it has no room.
+    /// Makes a frame of as many of these writes as go into one, and takes them out. `None` when it
+    /// has no room.
     pub fn frame(&mut self, writes: &mut Vec<Begun>) -> Option<Frame> {
         let (count, bytes) =
             Journal::fitting(writes.iter().map(|begun| &begun.write), FRAME_BYTES_MAX);
@@ -145,8 +149,8 @@ impl CoreJournal {
         self.is_wanted && steady_ms >= self.rests_until_ms && self.journal.has_work()
     }
 
-    /// The next work on its files, with what reports it. Everything that its frames repeat must have been written to the segments
-    /// before.
+    /// The next work on its files, with what reports it. Everything that its frames repeat must
+    /// have been written to the segments before.
     pub fn take_work(
         &mut self,
     ) -> Option<impl FnOnce() -> (JournalWork, Result<(), JournalFault>) + Send + use<>> {
@@ -202,8 +206,8 @@ impl CoreJournal {
     }
 }
 
-/// A journal is a convenience: on a disk that is nearly full, the room is for logs and snapshots. What is durable in a file must not
-/// go with the directory.
+/// A journal is a convenience: on a disk that is nearly full, the room is for logs and snapshots.
+/// What is durable in a file must not go with the directory.
 fn look_for_room(directory: &Path, bytes: u64) -> Result<(), DiskError> {
     let fails = |source| DiskError {
         operation: "make a journal in",

@@ -1,8 +1,8 @@
 //! Snapshots of a core's shards while they serve.
 //!
-//! A snapshot is a cut through the keyspace at one index: each turn hands out some more of its items, which the
-//! writer turns into checksummed chunks, and glommio's helper thread writes the chunks. Nothing is forked
-//! and nothing copied but what changes before its turn comes.
+//! A snapshot is a cut through the keyspace at one index: each turn hands out some more of its
+//! items, which the writer turns into checksummed chunks, and glommio's helper thread writes the
+//! chunks. Nothing is forked and nothing copied but what changes before its turn comes.
 
 use crate::core::Core;
 use crate::core::client::answers::Origin;
@@ -59,7 +59,8 @@ pub struct ShardSnapshots {
     run_count: u64,
     /// Those that failed since the last one that did not.
     pub(in crate::core) failures: Failures,
-    /// The snapshot that nothing older is kept beside, because the disk was full; or whose turn that would be.
+    /// The snapshot that nothing older is kept beside, because the disk was full; or whose turn
+    /// that would be.
     pub(in crate::core) relied_on: Option<Index>,
     /// Is its shard counted among those that are short of room?
     pub(in crate::core) is_short: bool,
@@ -94,7 +95,8 @@ pub struct SnapshotReport {
     pub is_running: bool,
     /// Operations applied since the last one was begun.
     pub changes: u64,
-    /// When the last one was finished (at first: when the process started), milliseconds since the Unix epoch.
+    /// When the last one was finished (at first: when the process started), milliseconds since the
+    /// Unix epoch.
     pub last_ms: i64,
     /// Did it succeed?
     pub last_ok: bool,
@@ -118,7 +120,8 @@ struct Run {
     file: Option<Arc<File>>,
     offset: u64,
     bytes_in_flight: usize,
-    /// What is left to do when all of it is written. The last bytes and this may be the work of two cores' helpers.
+    /// What is left to do when all of it is written. The last bytes and this may be the work of
+    /// two cores' helpers.
     last: Option<(PendingSnapshot, Meta)>,
     pace: Pace,
 }
@@ -126,7 +129,8 @@ struct Run {
 /// What of a snapshot is handed out when, beside a load.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// When the window began, milliseconds since the process started; after now, the snapshot waits for it.
+    /// When the window began, milliseconds since the process started; after now, the snapshot
+    /// waits for it.
     started_ms: i64,
     /// Commands that the core had run then.
     commands: u64,
@@ -139,7 +143,8 @@ impl Pace {
         Pace { started_ms: now_ms, commands, work: Duration::ZERO }
     }
 
-    /// Counts what a step took. With a full window the next begins: at once, or later when there is a load.
+    /// Counts what a step took. With a full window the next begins: at once, or later when there is
+    /// a load.
     fn note(&mut self, work: Duration, now_ms: i64, commands: u64) {
         self.work += work;
         if self.work < Duration::from_micros(SNAPSHOT_WINDOW_WORK_US) {
@@ -160,7 +165,8 @@ impl Pace {
 }
 
 impl ShardSnapshots {
-    /// Snapshots in this directory, or none in `cache` mode. `kept` are those that exist, oldest first.
+    /// Snapshots in this directory, or none in `cache` mode. `kept` are those that exist, oldest
+    /// first.
     pub fn new(directory: Option<SnapshotDirectory>, kept: Vec<Index>, now_ms: i64) -> Self {
         ShardSnapshots {
             directory,
@@ -232,7 +238,8 @@ impl ShardSnapshots {
         self.kept.contains(&index)
     }
 
-    /// One has come from another node, complete. Those beyond what was committed were removed before.
+    /// One has come from another node, complete. Those beyond what was committed were removed
+    /// before.
     pub(in crate::core) fn note_received(&mut self, index: Index) {
         self.kept.retain(|kept| *kept < index);
         self.kept.push(index);
@@ -245,8 +252,8 @@ impl ShardSnapshots {
 }
 
 impl Core {
-    /// Asks for snapshots that are due: by the size of the log, by the clock, because the last one failed, or because the
-    /// log can grow no more.
+    /// Asks for snapshots that are due: by the size of the log, by the clock, because the last one
+    /// failed, or because the log can grow no more.
     pub(in crate::core) fn schedule_snapshots(&mut self) {
         let interval_ms = i64::from(self.settings.snapshot_interval) * 1000;
         let steady_ms = self.turn.steady_ms;
@@ -291,8 +298,8 @@ impl Core {
         }
     }
 
-    /// Does nothing stand in the way of a snapshot of the shards here, beside what clients have under way?
-    /// Errors: what does.
+    /// Does nothing stand in the way of a snapshot of the shards here, beside what clients have
+    /// under way? Errors: what does.
     pub fn may_take_moment(&self) -> Result<(), &'static str> {
         if self.shards.iter().any(|shard| !shard.snapshots.is_possible()) {
             return Err("ERR this server runs in cache mode and keeps nothing on disk");
@@ -306,8 +313,8 @@ impl Core {
         }
     }
 
-    /// Has everything that clients had begun here ended, and does a pause hold back what would write?
-    /// Errors: what is not so.
+    /// Has everything that clients had begun here ended, and does a pause hold back what would
+    /// write? Errors: what is not so.
     pub fn is_at_rest(&self) -> Result<(), &'static str> {
         if self.pause.until_ms <= self.turn.steady_ms {
             return Err("TRYAGAIN writes are not held back by CLIENT PAUSE");
@@ -434,7 +441,8 @@ impl Core {
         let run = state.number;
         let writer = state.writer.as_mut().expect("it is there until the cut is finished");
         let (steady_ms, commands) = (self.turn.steady_ms, self.stats.total_commands);
-        // What a load overwrites takes memory until it is handed out: that goes on while the rest waits.
+        // What a load overwrites takes memory until it is handed out: that goes on while the rest
+        // waits.
         let mut finished = false;
         shard
             .server
@@ -599,8 +607,8 @@ impl Core {
 }
 
 impl LocalShard {
-    /// Writes all items as a snapshot in memory, reads them back and goes on with what was read: a test of the
-    /// format on live data. Watched keys count as changed.
+    /// Writes all items as a snapshot in memory, reads them back and goes on with what was read: a
+    /// test of the format on live data. Watched keys count as changed.
     /// Errors: a snapshot is being written, or what was read differs; then nothing has changed.
     pub fn reload(&mut self, now_ms: i64) -> Result<(), String> {
         const IN_PROGRESS: &str = "ERR Background save already in progress";

@@ -1,13 +1,14 @@
 //! Files of a core's shards: the writes of the logs, and the work on whole files beside them.
 //!
-//! A log write under `--fsync always` is an O_DIRECT|O_DSYNC write of the core's ring into preallocated
-//! space; it is durable when it completes, and several may be under way. What several shards write in a turn is one write of the
-//! core's journal instead. Under `everysec` and `no` it is a
-//! `pwrite` into the page cache, which survives the end of the process, and a sync follows each second or
-//! never. Segments and snapshots are made and given back by glommio's helper thread, off the core's cpu.
+//! A log write under `--fsync always` is an O_DIRECT|O_DSYNC write of the core's ring into
+//! preallocated space; it is durable when it completes, and several may be under way. What several
+//! shards write in a turn is one write of the core's journal instead. Under `everysec` and `no` it
+//! is a `pwrite` into the page cache, which survives the end of the process, and a sync follows
+//! each second or never. Segments and snapshots are made and given back by glommio's helper thread,
+//! off the core's cpu.
 //!
-//! Files belong to their shard and move with it; what is under way stays with the core that began it, and what becomes of it is
-//! told to the shard wherever that lives by then.
+//! Files belong to their shard and move with it; what is under way stays with the core that began
+//! it, and what becomes of it is told to the shard wherever that lives by then.
 
 use crate::core::observe::latency::Event;
 use crate::settings::values::Fsync;
@@ -311,7 +312,8 @@ impl Storage {
         self.in_background(work, move |result| Done::FileAction { shard, id, result });
     }
 
-    /// Decides how this turn's log writes are laid out. Does the core have several logs that are synced as they are written?
+    /// Decides how this turn's log writes are laid out. Does the core have several logs that are
+    /// synced as they are written?
     #[inline]
     pub fn begin_turn(&mut self, has_several_logs: bool) {
         let has_room = |journal: &CoreJournal| journal.has_room();
@@ -319,14 +321,15 @@ impl Storage {
         self.layout = if is_packed { Layout::Packed } else { Layout::Padded };
     }
 
-    /// How the log of a shard is laid out in this turn. The meta group writes little, and for itself.
+    /// How the log of a shard is laid out in this turn. The meta group writes little, and for
+    /// itself.
     #[inline]
     pub fn layout(&self, shard: ShardId) -> Layout {
         if shard == META { Layout::Padded } else { self.layout }
     }
 
-    /// Starts a write of a log, or notes it for the turn's end when it is a packed record. With a lazy policy it is done when
-    /// this returns, and the buffer is given back.
+    /// Starts a write of a log, or notes it for the turn's end when it is a packed record. With a
+    /// lazy policy it is done when this returns, and the buffer is given back.
     /// Errors: the file cannot be opened or written.
     pub fn start_write(
         &mut self,
@@ -368,8 +371,9 @@ impl Storage {
         }
     }
 
-    /// The turn starts no more writes: those that it has started are reported together. Returns packed records for which the
-    /// journal has no room: [`Storage::sync_packed`] is for them, when their runs are written.
+    /// The turn starts no more writes: those that it has started are reported together. Returns
+    /// packed records for which the journal has no room: [`Storage::sync_packed`] is for them,
+    /// when their runs are written.
     #[inline]
     #[must_use]
     pub fn end_batch(&mut self, ring: &mut Ring) -> Vec<Begun> {
@@ -378,8 +382,8 @@ impl Storage {
         if self.begun.is_empty() { Vec::new() } else { self.begin_frames(ring) }
     }
 
-    /// What comes while some frames are under way gathers for the next, as it does in the log of one shard: each of them is a trip
-    /// to the disk.
+    /// What comes while some frames are under way gathers for the next, as it does in the log of
+    /// one shard: each of them is a trip to the disk.
     fn begin_frames(&mut self, ring: &mut Ring) -> Vec<Begun> {
         while !self.begun.is_empty() && self.frames < FRAMES_IN_FLIGHT_MAX {
             let journal = self.journal.as_mut().expect("only with one are records packed");
@@ -411,7 +415,8 @@ impl Storage {
         }
     }
 
-    /// Is there work on the files of the journal? Have all shards write their runs before it is begun.
+    /// Is there work on the files of the journal? Have all shards write their runs before it is
+    /// begun.
     #[inline]
     pub fn has_journal_work(&self, steady_ms: i64) -> bool {
         self.journal.as_ref().is_some_and(|journal| journal.has_work(steady_ms))
@@ -452,13 +457,14 @@ impl Storage {
         };
         let rest = &bytes[done..];
         let (bytes, length) = (rest.as_ptr(), rest.len() as u32);
-        // SAFETY: the buffer is owned by the operation, on the heap, and is not touched until it completes;
-        // when the process ends first, the kernel holds pages of its own reference.
+        // SAFETY: the buffer is owned by the operation, on the heap, and is not touched until it
+        // completes; when the process ends first, the kernel holds pages of its own
+        // reference.
         unsafe { ring.write(file.as_raw_fd(), bytes, length, offset + done as u64, index) };
     }
 
-    /// Takes the completion of an operation. What can be reported is appended to `ended`: nothing while more of the operation
-    /// is still to be written, or others of its turn are.
+    /// Takes the completion of an operation. What can be reported is appended to `ended`: nothing
+    /// while more of the operation is still to be written, or others of its turn are.
     pub fn complete(&mut self, ring: &mut Ring, index: u32, result: i32, ended: &mut Vec<Ended>) {
         let (done, bytes) = match self.operations.at_mut(index) {
             UnderWay::One(DiskOperation::Write { write, done, .. }) => {
@@ -626,7 +632,8 @@ fn open_segment(path: &Path, fsync: Fsync) -> io::Result<File> {
     }
 }
 
-/// Opens a file for writing past the page cache, synced by itself, where the file system can do that.
+/// Opens a file for writing past the page cache, synced by itself, where the file system can do
+/// that.
 pub fn open_durable(path: &Path) -> io::Result<File> {
     let open = |flags| File::options().write(true).custom_flags(flags).open(path);
     match open(libc::O_DIRECT | libc::O_DSYNC) {

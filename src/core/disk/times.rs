@@ -1,6 +1,7 @@
 //! How long writes of the logs have taken lately: what 99 of 100 did not exceed.
 //!
-//! Counted in classes, four to each doubling, over the last five to ten seconds. Cost of a write: two additions.
+//! Counted in classes, four to each doubling, over the last five to ten seconds. Cost of a write:
+//! two additions.
 
 use crate::limits::{WRITE_TIMES_MS, WRITES_JUDGED_MIN};
 use std::time::Duration;
@@ -38,7 +39,8 @@ impl WriteTimes {
         }
     }
 
-    /// Microseconds that one of a hundred writes exceeded, to a fifth exactly; 0 when too few were written to say so.
+    /// Microseconds that one of a hundred writes exceeded, to a fifth exactly; 0 when too few were
+    /// written to say so.
     pub fn p99_us(&self) -> u64 {
         let count = |class: usize| u64::from(self.now[class]) + u64::from(self.before[class]);
         let all: u64 = (0..CLASSES).map(count).sum();

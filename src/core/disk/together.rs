@@ -1,8 +1,9 @@
 //! Log writes that one turn starts are reported together, when the last of them has ended.
 //!
-//! Writes of different shards end one after the other. Reported one by one, each would cost a turn with little in it: a round
-//! over all shards, and replies sent piece by piece to clients whose pipelines lie in several shards. What long writes hold up
-//! is more than that saves: they are reported by themselves.
+//! Writes of different shards end one after the other. Reported one by one, each would cost a turn
+//! with little in it: a round over all shards, and replies sent piece by piece to clients whose
+//! pipelines lie in several shards. What long writes hold up is more than that saves: they are
+//! reported by themselves.
 
 use super::storage::{DiskFailure, DiskOperation};
 use crate::core::client::slab::Slab;
@@ -33,7 +34,8 @@ impl Together {
         self.batches.count() == 0
     }
 
-    /// A write of so many bytes starts. Returns the number of its batch; `None` when it is reported by itself.
+    /// A write of so many bytes starts. Returns the number of its batch; `None` when it is reported
+    /// by itself.
     pub fn join(&mut self, bytes: usize) -> Option<u32> {
         if bytes > JOINT_WRITE_BYTES_MAX {
             return None;

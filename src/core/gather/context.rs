@@ -50,8 +50,8 @@ impl SessionContext<'_> {
         }
     }
 
-    /// Whom to answer, on whichever core, when what the command has begun is done: OK, or an error. Further requests of the
-    /// connection wait.
+    /// Whom to answer, on whichever core, when what the command has begun is done: OK, or an error.
+    /// Further requests of the connection wait.
     pub fn await_one(&mut self) -> Origin {
         let (target, protocol) = (self.target, self.session().protocol);
         self.connection().hold = Hold::Answer;
@@ -83,7 +83,8 @@ impl SessionContext<'_> {
 }
 
 impl Core {
-    /// Asks every core; the conclusion is written to `target` when all have replied. Each shard is met once, moving or not.
+    /// Asks every core; the conclusion is written to `target` when all have replied. Each shard is
+    /// met once, moving or not.
     pub fn ask_cores<T: Send + 'static>(
         &mut self,
         target: Target,

@@ -1,7 +1,8 @@
 //! Commands that need more than one shard or core, and how their parts become one reply.
 //!
-//! The connection's core sends the parts, collects their replies and merges them. Parts run side by side; each is atomic
-//! on its shard. What must be one atomic whole is a transaction: see `spread.rs`, which merges replies here too.
+//! The connection's core sends the parts, collects their replies and merges them. Parts run side by
+//! side; each is atomic on its shard. What must be one atomic whole is a transaction: see
+//! `spread.rs`, which merges replies here too.
 
 pub mod context;
 pub mod report;

@@ -1,4 +1,5 @@
-//! What a core tells about itself: the findings that INFO, MEMORY STATS and the metrics page are made of.
+//! What a core tells about itself: the findings that INFO, MEMORY STATS and the metrics page are
+//! made of.
 
 use crate::core::Core;
 use crate::core::client::clients::client_memory;
@@ -71,7 +72,8 @@ pub struct ShardReport {
     pub memory_limit: u64,
     /// Requests that wait for the log.
     pub waiting_count: usize,
-    /// Transactions over several shards, and single requests that wait for them, which hold or want locks here.
+    /// Transactions over several shards, and single requests that wait for them, which hold or
+    /// want locks here.
     pub locker_count: usize,
     /// Transactions that are prepared here and not decided.
     pub prepared_count: usize,
@@ -106,7 +108,8 @@ impl ShardReport {
 }
 
 impl Core {
-    /// Describes this core and its shards, and brings what the process knows of their memory up to date.
+    /// Describes this core and its shards, and brings what the process knows of their memory up to
+    /// date.
     pub fn report(&mut self) -> CoreReport {
         self.give_back_memory(0);
         let clients = || {

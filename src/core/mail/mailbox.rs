@@ -1,9 +1,10 @@
 //! Messages between cores.
 //!
-//! Each core has one bounded mailbox. In a turn a core gathers what it has for another core and sends it as
-//! one message; when the mailbox is full the message waits in the sender's outbox, which grows no further
-//! than its connections' bounds allow. An awake core is never signalled: a core says that it sleeps before
-//! it does, looks into its mailbox once more, and only then is rung by eventfd.
+//! Each core has one bounded mailbox. In a turn a core gathers what it has for another core and
+//! sends it as one message; when the mailbox is full the message waits in the sender's outbox,
+//! which grows no further than its connections' bounds allow. An awake core is never signalled: a
+//! core says that it sleeps before it does, looks into its mailbox once more, and only then is rung
+//! by eventfd.
 
 use crate::core::Core;
 use crate::core::client::answers::{Origin, Target};
@@ -67,8 +68,8 @@ pub struct MailboxSender {
     bell: Arc<Bell>,
 }
 
-/// Wakes a sleeping core. What was rung is never read: each ring is an event for the multishot poll on the
-/// descriptor, whatever it counts, and it does not count to its end.
+/// Wakes a sleeping core. What was rung is never read: each ring is an event for the multishot poll
+/// on the descriptor, whatever it counts, and it does not count to its end.
 pub struct Bell {
     eventfd: OwnedFd,
     asleep: AtomicBool,
@@ -97,7 +98,8 @@ impl Bell {
 
     /// Wakes the core when it sleeps. Call it when there is something for the core to find.
     pub fn wake_sleeper(&self) {
-        // Pairs with the fence in `Mailbox::sleep`: either this sees the sleeper or it sees what there is.
+        // Pairs with the fence in `Mailbox::sleep`: either this sees the sleeper or it sees what
+        // there is.
         fence(Ordering::SeqCst);
         if self.asleep.load(Ordering::Relaxed) {
             self.ring();
@@ -152,8 +154,8 @@ impl Mailbox {
         self.receiver.is_empty()
     }
 
-    /// Announces that the core is about to sleep; look then for everything that rings the bell. False: there is mail,
-    /// stay awake.
+    /// Announces that the core is about to sleep; look then for everything that rings the bell.
+    /// False: there is mail, stay awake.
     pub fn sleep(&self) -> bool {
         self.bell.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
@@ -186,8 +188,8 @@ impl RepliesMail {
     }
 }
 
-/// Messages that were read, kept for their memory: what this core sends next is written into them. Cores that
-/// talk to each other get about as many as they send, so that hops allocate nothing.
+/// Messages that were read, kept for their memory: what this core sends next is written into them.
+/// Cores that talk to each other get about as many as they send, so that hops allocate nothing.
 #[derive(Default)]
 #[allow(clippy::vec_box)] // They came in boxes and leave in boxes; only the boxes move.
 pub struct Spares {
@@ -215,7 +217,8 @@ impl Spares {
         }
     }
 
-    /// Gives one of each kind back to the allocator. To be called each tick: what is kept follows the load.
+    /// Gives one of each kind back to the allocator. To be called each tick: what is kept follows
+    /// the load.
     pub fn shed(&mut self) {
         self.requests.pop();
         self.replies.pop();
@@ -260,8 +263,8 @@ impl Outbox {
         self.requests.transactions.push((position, message));
     }
 
-    /// Ends the message of requests: what follows goes into the next one. Nothing overtakes: replies that are older go
-    /// after it, which no order forbids.
+    /// Ends the message of requests: what follows goes into the next one. Nothing overtakes:
+    /// replies that are older go after it, which no order forbids.
     #[cold]
     pub fn close_requests(&mut self) {
         self.waiting.push_back(Mail::Requests(std::mem::take(&mut self.requests)));

@@ -1,7 +1,8 @@
 //! Which shard owns a key, and which core owns the shard.
 //!
-//! The slots' owners are the same on every core. Where the shards live is what this core was told: each core has a table of
-//! its own, and what is on its way meanwhile is the business of `place/moving.rs`.
+//! The slots' owners are the same on every core. Where the shards live is what this core was told:
+//! each core has a table of its own, and what is on its way meanwhile is the business of
+//! `place/moving.rs`.
 
 use crate::commands::Command;
 use ringraft_shards::arguments::Arguments;
@@ -35,7 +36,8 @@ pub struct Router {
 }
 
 impl Router {
-    /// The router of one core. Shards own contiguous ranges of slots and are dealt to the cores in turn.
+    /// The router of one core. Shards own contiguous ranges of slots and are dealt to the cores in
+    /// turn.
     pub fn new(hasher: KeyHasher, shard_count: usize, core_count: usize, own: u16) -> Router {
         let shard_of = |slot: usize| ShardId((slot * shard_count / SLOT_COUNT) as u16);
         let place_of = |shard: usize| {

@@ -48,7 +48,8 @@ impl Stage {
         talks.is_ok()
     }
 
-    /// Makes the carrier end soon. True: it has said nothing to the target and will not, nor report.
+    /// Makes the carrier end soon. True: it has said nothing to the target and will not, nor
+    /// report.
     pub fn give_up(&self) -> bool {
         self.0.swap(GIVEN_UP, Ordering::AcqRel) == CONNECTING
     }
@@ -137,8 +138,8 @@ struct Trip<'a> {
 }
 
 impl Trip<'_> {
-    /// Makes it, over the connection that there is or a new one. One that was kept may have been closed by the target
-    /// meanwhile: then a new one is tried, if nothing was heard over it.
+    /// Makes it, over the connection that there is or a new one. One that was kept may have been
+    /// closed by the target meanwhile: then a new one is tried, if nothing was heard over it.
     fn make(&mut self, line: &mut Option<Line>) -> Result<(), Failure> {
         if line.is_some() {
             if !self.carriage.stage.talks() {
@@ -183,7 +184,8 @@ impl Trip<'_> {
         Ok(())
     }
 
-    /// Says who asks, and which database. What the target refuses here is heard before it gets any value.
+    /// Says who asks, and which database. What the target refuses here is heard before it gets any
+    /// value.
     fn introduce(&mut self, line: &mut Line) -> Result<(), Failure> {
         let migration = self.carriage.migration.clone();
         if !migration.credentials.is_empty() {
@@ -236,7 +238,8 @@ impl Trip<'_> {
                 let key = &keys[from.0];
                 let behind = (from.0 + 1, 0);
                 let made = match record.is_empty() {
-                    // Its time has come. What was put together of it is thrown away with the next one's first piece.
+                    // Its time has come. What was put together of it is thrown away with the next
+                    // one's first piece.
                     true => None,
                     false => Some(payloads.take(&record, next.is_none())),
                 };

@@ -1,4 +1,5 @@
-//! A carrier's connection to a target: RESP out, lines back, and patience between two signs of life.
+//! A carrier's connection to a target: RESP out, lines back, and patience between two signs of
+//! life.
 
 use super::{Destination, Migration};
 use crate::core::migrate::carrier::Stage;
@@ -31,7 +32,8 @@ pub(super) struct Line {
 
 impl Line {
     /// Connects, to the first of the target's addresses that takes it.
-    /// Errors: as for a silent target when it has no address, or none that says anything in time; else it is lost.
+    /// Errors: as for a silent target when it has no address, or none that says anything in time;
+    /// else it is lost.
     pub fn connect(destination: &Destination, patience: Duration) -> Result<Line, Broken> {
         let host = String::from_utf8_lossy(&destination.host);
         let addresses = (&*host, port_of(&destination.port)).to_socket_addrs();

@@ -1,11 +1,13 @@
 //! MIGRATE: keys move to another server, and are never at none of the two (decision 0021).
 //!
-//! A transaction locks the keys, one shard or many, and stays open while a *carrier* works: a thread of its own, which may
-//! block. The carrier asks for the keys in slices, which the shards' cores read between their other work; it makes
-//! payloads of them, sends RESTORE after RESTORE, and hears what the target says. What the target has acknowledged is
-//! deleted by the transaction's effects. Dies this process before, the keys are here, and perhaps there too.
+//! A transaction locks the keys, one shard or many, and stays open while a *carrier* works: a
+//! thread of its own, which may block. The carrier asks for the keys in slices, which the shards'
+//! cores read between their other work; it makes payloads of them, sends RESTORE after RESTORE, and
+//! hears what the target says. What the target has acknowledged is deleted by the transaction's
+//! effects. Dies this process before, the keys are here, and perhaps there too.
 //!
-//! A carrier keeps its connection for a while and carries for others to the same target: [`MIGRATE_LINES_KEPT_MS`].
+//! A carrier keeps its connection for a while and carries for others to the same target:
+//! [`MIGRATE_LINES_KEPT_MS`].
 
 mod carrier;
 mod line;

@@ -1,5 +1,5 @@
-//! The conspicuous commands of one core: those that took long, whose request was large, or whose reply was (COMMANDLOG,
-//! SLOWLOG). The commands merge those of all cores.
+//! The conspicuous commands of one core: those that took long, whose request was large, or whose
+//! reply was (COMMANDLOG, SLOWLOG). The commands merge those of all cores.
 
 use crate::commands::{Command, Run};
 use crate::core::client::answers::{Answers, Origin, Target};
@@ -69,7 +69,8 @@ impl CommandLog {
         CommandLog { kind, commands: VecDeque::new(), threshold: u64::MAX, count_max: 0 }
     }
 
-    /// Takes commands from now on with so much or more (negative: none), and keeps the newest `count_max` of them.
+    /// Takes commands from now on with so much or more (negative: none), and keeps the newest
+    /// `count_max` of them.
     pub fn configure(&mut self, threshold: i64, count_max: u64) {
         self.threshold = u64::try_from(threshold).unwrap_or(u64::MAX);
         self.count_max = usize::try_from(count_max).unwrap_or(usize::MAX);

@@ -1,6 +1,7 @@
 //! What the metrics page says, in Prometheus' text format.
 //!
-//! Names end in their unit; counters in `_total`. The same numbers as INFO's, by core, shard and command.
+//! Names end in their unit; counters in `_total`. The same numbers as INFO's, by core, shard and
+//! command.
 
 use crate::core::Core;
 use crate::core::commands::table;

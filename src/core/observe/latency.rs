@@ -1,7 +1,9 @@
-//! What held a core up: for each kind of event, when it took `latency-monitor-threshold` or longer (LATENCY).
+//! What held a core up: for each kind of event, when it took `latency-monitor-threshold` or longer
+//! (LATENCY).
 //!
-//! Plain data of one core, as its other counters; LATENCY merges those of all cores. While the threshold is 0 nothing is
-//! kept, and what is measured for other reasons anyway is compared with a threshold that nothing reaches.
+//! Plain data of one core, as its other counters; LATENCY merges those of all cores. While the
+//! threshold is 0 nothing is kept, and what is measured for other reasons anyway is compared with a
+//! threshold that nothing reaches.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The metrics page: as much of HTTP/1.1 as a scraper needs.
 //!
-//! One request per connection, answered with `Connection: close`. Knows GET and HEAD of `/metrics`; what the page
-//! says is `exposition`'s.
+//! One request per connection, answered with `Connection: close`. Knows GET and HEAD of `/metrics`;
+//! what the page says is `exposition`'s.
 
 use crate::core::Core;
 use crate::core::client::answers::Target;

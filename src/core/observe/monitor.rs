@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 impl Core {
-    /// Shows a request to every monitor. Cost without monitors: nothing, the hot path does not come here.
+    /// Shows a request to every monitor. Cost without monitors: nothing, the hot path does not come
+    /// here.
     pub(in crate::core) fn show_to_monitors(
         &mut self,
         index: u32,

@@ -1,4 +1,5 @@
-//! What a core counts: per command, per connection, per hop. Plain numbers, merged when somebody asks.
+//! What a core counts: per command, per connection, per hop. Plain numbers, merged when somebody
+//! asks.
 
 use crate::commands::Command;
 use crate::core::commands::table;
@@ -88,7 +89,8 @@ pub struct Stats {
     pub turns: u64,
     /// Clients closed because all of them held more memory than `maxmemory-clients`.
     pub evicted_clients: u64,
-    /// What is kept of single commands and events. It outlives [`Stats::reset`] and is not added up.
+    /// What is kept of single commands and events. It outlives [`Stats::reset`] and is not added
+    /// up.
     pub noted: Noted,
 }
 
@@ -217,8 +219,8 @@ impl Default for Stats {
 }
 
 impl Stats {
-    /// Counts `calls` runs of a command that together took the time since `start`; returns the time now.
-    /// Runs of the same command within a stage share one reading of the clock.
+    /// Counts `calls` runs of a command that together took the time since `start`; returns the time
+    /// now. Runs of the same command within a stage share one reading of the clock.
     #[inline]
     pub fn count(&mut self, command: &'static Command, calls: u64, start: Instant) -> Instant {
         let now = Instant::now();

@@ -1,4 +1,5 @@
-//! What cores tell each other about their loads: numbers that everybody may read, written ten times a second.
+//! What cores tell each other about their loads: numbers that everybody may read, written ten times
+//! a second.
 
 use super::together::pair_count;
 use ringraft_shards::ids::ShardId;
@@ -27,7 +28,8 @@ pub struct Board {
     cores: Vec<Line>,
     /// For each shard, requests run since the process started.
     shards: Vec<AtomicU64>,
-    /// For each pair of shards, keys of one that were used with keys of the other; empty where nobody counts.
+    /// For each pair of shards, keys of one that were used with keys of the other; empty where
+    /// nobody counts.
     pairs: Vec<AtomicU64>,
     has_pairs: AtomicBool,
 }
@@ -131,7 +133,8 @@ impl Board {
         self.shards[usize::from(shard.0)].store(requests, Ordering::Relaxed);
     }
 
-    /// So many more keys of a pair of shards were used together; a place is that of [`Companions`](super::together::Companions).
+    /// So many more keys of a pair of shards were used together; a place is that of
+    /// [`Companions`](super::together::Companions).
     pub fn add_pair(&self, place: usize, count: u32) {
         self.pairs[place].fetch_add(count.into(), Ordering::Relaxed);
         self.has_pairs.store(true, Ordering::Relaxed);

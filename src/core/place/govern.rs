@@ -1,5 +1,5 @@
-//! Cores follow the load: every core tells how busy it is, the home core decides (`policy.rs`) and has shards and connections
-//! move; a core that has neither sleeps without a timer.
+//! Cores follow the load: every core tells how busy it is, the home core decides (`policy.rs`) and
+//! has shards and connections move; a core that has neither sleeps without a timer.
 
 use super::board::CoreLoad;
 use super::load::{CpuTimes, Meter};
@@ -167,7 +167,8 @@ impl Core {
         self.shared.board.home() == self.id
     }
 
-    /// May this core's listeners accept? By default only the home core's do, and hand connections out.
+    /// May this core's listeners accept? By default only the home core's do, and hand connections
+    /// out.
     pub(in crate::core) fn accepts(&self, kind: Kind) -> bool {
         kind == Kind::Metrics || self.is_home() || self.settings.cores_in_use == CoresInUse::All
     }
@@ -188,7 +189,8 @@ impl Core {
         core != self.id && !self.shared.board.is_in_use(core)
     }
 
-    /// Tells how busy this core and its shards are, and looks whether something is to change. To be called each tick.
+    /// Tells how busy this core and its shards are, and looks whether something is to change. To be
+    /// called each tick.
     pub(in crate::core) fn govern(&mut self) {
         let share = self.governor.meter.look();
         self.spinner.look(share.is_pressed);
@@ -290,7 +292,8 @@ impl Core {
         }
     }
 
-    /// Sends `share` of each `of` clients to other cores, in turn; each goes when it has no request under way.
+    /// Sends `share` of each `of` clients to other cores, in turn; each goes when it has no request
+    /// under way.
     fn send_clients_away(&mut self, share: usize, of: usize, to: &[u16]) {
         let clients = self.answers.connections.iter();
         let clients = clients.filter(|(_, c)| c.kind.is_client() && !c.closed);
@@ -338,7 +341,8 @@ impl Core {
         are_here
     }
 
-    /// At a tick: shall there be another? A core without anything to care for sleeps until somebody rings.
+    /// At a tick: shall there be another? A core without anything to care for sleeps until somebody
+    /// rings.
     pub(in crate::core) fn wants_tick(&mut self) -> bool {
         if self.has_nothing() {
             self.governor.quiet_ticks += 1;

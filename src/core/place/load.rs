@@ -71,7 +71,8 @@ impl Meter {
         self.spun += time;
     }
 
-    /// Has this turn left requests over for the next? Cost: a comparison, and a look at the clock when that changes.
+    /// Has this turn left requests over for the next? Cost: a comparison, and a look at the clock
+    /// when that changes.
     pub fn leaves_over(&mut self, some: bool) {
         if some != self.behind_since.is_some() {
             self.turn_behind(some);
@@ -162,14 +163,16 @@ impl CpuTimes {
         let of_line = |line: &str| {
             let mut words = line.strip_prefix("cpu")?.split_ascii_whitespace();
             let cpu = words.next().filter(|_| !line.starts_with("cpu "))?.parse().ok()?;
-            // user, nice, system, idle, iowait, irq, softirq, steal; guests are counted among these.
+            // user, nice, system, idle, iowait, irq, softirq, steal; guests are counted among
+            // these.
             let ticks: Vec<u64> = words.take(8).filter_map(|word| word.parse().ok()).collect();
             (ticks.len() >= 5).then(|| (cpu, ticks.iter().sum(), ticks[3] + ticks[4]))
         };
         CpuTimes { cpus: text.lines().filter_map(of_line).collect() }
     }
 
-    /// Share of its time that a cpu was busy between the two. Nothing when too little time has passed to tell.
+    /// Share of its time that a cpu was busy between the two. Nothing when too little time has
+    /// passed to tell.
     pub fn busy_since(&self, before: &CpuTimes, cpu: usize) -> Option<f64> {
         let of = |times: &CpuTimes| times.cpus.iter().find(|(n, ..)| *n == cpu).copied();
         let ((_, all, idle), (_, all_before, idle_before)) = (of(self)?, of(before)?);

@@ -1,7 +1,8 @@
 //! Moves a shard from one core to another while it serves.
 //!
-//! A shard is plain memory that one core owns, so a move is a box that changes hands; the art is that no request is lost,
-//! doubled or reordered. Messages between two cores arrive in the order in which they were sent, and on that all rests:
+//! A shard is plain memory that one core owns, so a move is a box that changes hands; the art is
+//! that no request is lost, doubled or reordered. Messages between two cores arrive in the order in
+//! which they were sent, and on that all rests:
 //!
 //! | step | who | what |
 //! |---|---|---|
@@ -13,14 +14,16 @@
 //! | 6 | all | send on what they withheld, in order, and tell the taker |
 //! | 7 | taker | after the last answer the move is over, and the next may begin: there is one at a time in a process |
 //!
-//! Nothing is waited for but these messages. What the shard has under way travels with it: what it gathered and what flies, waiting
-//! requests, its part in transactions, a snapshot, blocked clients. What stays behind is an operation of the giver's ring or
-//! helper thread; when that ends, the shard is told by mail ([`Core::tell_shard`]). Replies and news go from either core to the one that asked,
-//! where they are put in order as always.
+//! Nothing is waited for but these messages. What the shard has under way travels with it: what it
+//! gathered and what flies, waiting requests, its part in transactions, a snapshot, blocked
+//! clients. What stays behind is an operation of the giver's ring or helper thread; when that ends,
+//! the shard is told by mail ([`Core::tell_shard`]). Replies and news go from either core to the
+//! one that asked, where they are put in order as always.
 //!
-//! Invariants: a shard is on one core or in one message; a core's outbox has nothing for a core where the shard is not; whoever
-//! asks all cores about their shards ([`Core::ask_cores`]) meets each shard once, because a question is put before its asker has
-//! withheld (then it is answered everywhere before the shard leaves) or after it knows the new place.
+//! Invariants: a shard is on one core or in one message; a core's outbox has nothing for a core
+//! where the shard is not; whoever asks all cores about their shards ([`Core::ask_cores`]) meets
+//! each shard once, because a question is put before its asker has withheld (then it is answered
+//! everywhere before the shard leaves) or after it knows the new place.
 
 use crate::core::Core;
 use crate::core::client::answers::Origin;
@@ -149,7 +152,8 @@ impl Moves {
 }
 
 impl Core {
-    /// Asks for a shard to move to another core, as soon as there is no other move. `waiter` is told when it lives there.
+    /// Asks for a shard to move to another core, as soon as there is no other move. `waiter` is
+    /// told when it lives there.
     pub fn move_shard(&mut self, wish: Wish) {
         let shard = wish.shard;
         self.at_shard(shard, move |core, _| core.wish(wish));
@@ -224,8 +228,8 @@ impl Core {
         if self.moves.giving.is_some() || snapshots.is_relieving || !self.shared.moves.begin() {
             return false;
         }
-        // A core that is through waits for the others, and looks whether a shard moves; whoever begins a move
-        // looks whether the process ends. One of them sees the other.
+        // A core that is through waits for the others, and looks whether a shard moves; whoever
+        // begins a move looks whether the process ends. One of them sees the other.
         if self.shared.stopping.load(Ordering::SeqCst) {
             self.end_move();
             self.refuse_wishes();
@@ -268,7 +272,8 @@ impl Core {
         giving.missing -= 1;
     }
 
-    /// Sends the shard to its new core. Everything that came for it is taken in, and nothing is staged.
+    /// Sends the shard to its new core. Everything that came for it is taken in, and nothing is
+    /// staged.
     fn hand_over(&mut self) {
         let Giving { wish, withheld, .. } = self.moves.giving.take().expect("the caller looked");
         let local = self.router.local(wish.shard).expect("it stays until it is handed over");

@@ -1,15 +1,20 @@
-//! Decides how many cores a server uses and which shards live on which. Loads in, moves out: no clock, no system.
+//! Decides how many cores a server uses and which shards live on which. Loads in, moves out: no
+//! clock, no system.
 //!
-//! One core does the work cheapest, because no request changes cores. So a server begins on one, its *home*, and
+//! One core does the work cheapest, because no request changes cores. So a server begins on one,
+//! its *home*, and
 //!
-//! - takes more when those in use are busy, or leave requests over from turn to turn: as many as would bring them to [`BUSY_AIM`], at most one for each shard, and only
-//!   those whose cpus other processes leave alone;
-//! - looks after [`TRIAL_MS`] whether that brought anything: with no more commands than before it takes the step back, and does not try
-//!   again for a while, twice as long each time, unless far more is asked for than then;
-//! - leaves cores when fewer have had room to spare for [`SPARE_MS`], and those whose cpu others have come to keep busy.
+//! - takes more when those in use are busy, or leave requests over from turn to turn: as many as
+//!   would bring them to [`BUSY_AIM`], at most one for each shard, and only those whose cpus other
+//!   processes leave alone;
+//! - looks after [`TRIAL_MS`] whether that brought anything: with no more commands than before it
+//!   takes the step back, and does not try again for a while, twice as long each time, unless far
+//!   more is asked for than then;
+//! - leaves cores when fewer have had room to spare for [`SPARE_MS`], and those whose cpu others
+//!   have come to keep busy.
 //!
-//! The bounds lie apart ([`BUSY_FROM`] of those in use, [`SPARE_BELOW`] of those that would be left), so that a step is never undone by
-//! the load that caused it.
+//! The bounds lie apart ([`BUSY_FROM`] of those in use, [`SPARE_BELOW`] of those that would be
+//! left), so that a step is never undone by the load that caused it.
 
 /// Share of their time that cores in use are busy on average, from which on more are taken.
 pub const BUSY_FROM: f64 = 0.75;
@@ -17,8 +22,8 @@ pub const BUSY_FROM: f64 = 0.75;
 /// How long they must have been.
 pub const BUSY_MS: i64 = 150;
 
-/// Share of their time that cores in use leave requests over from one turn to the next, from which on more are taken, however busy
-/// they are: what waits longer than a turn waits for the cpu.
+/// Share of their time that cores in use leave requests over from one turn to the next, from which
+/// on more are taken, however busy they are: what waits longer than a turn waits for the cpu.
 pub const BEHIND_FROM: f64 = 0.3;
 
 /// How much of that the cores that stay would have, together, for others to be left.
@@ -211,7 +216,8 @@ impl Policy {
             (_, behind) if behind >= BEHIND_FROM => Some(Why::Behind(behind)),
             _ => None,
         };
-        // The work itself, whatever keeps others' cpus busy: it must be done by those that are left.
+        // The work itself, whatever keeps others' cpus busy: it must be done by those that are
+        // left.
         let ran: f64 = of_cores().map(|core| core.ran).sum();
         let fit = (ran / SPARE_BELOW).ceil().max(1.0) as usize;
         let now_ms = sight.now_ms;
@@ -347,14 +353,16 @@ fn has_been(since_ms: Option<i64>, ms: i64, now_ms: i64) -> bool {
     since_ms.is_some_and(|since| now_ms - since >= ms)
 }
 
-/// How much of the load of one of two shards must come with requests to the other for them to be kept in one place.
+/// How much of the load of one of two shards must come with requests to the other for them to be
+/// kept in one place.
 pub const TOGETHER_FROM: f64 = 0.5;
 
 /// How much more than its share a core may get by that.
 const TOGETHER_OVER: f64 = 1.1;
 
-/// Which shards go where so that these cores have about the same load: hot shards apart, those that are used together in one place as far
-/// as a core has room for them, and as few moves as that takes. Shards without load count a little, so that they are spread too.
+/// Which shards go where so that these cores have about the same load: hot shards apart, those that
+/// are used together in one place as far as a core has room for them, and as few moves as that
+/// takes. Shards without load count a little, so that they are spread too.
 pub fn deal(shards: &[ShardSight], together: &[Pair], cores: &[u16]) -> Vec<(u16, u16)> {
     let total: f64 = shards.iter().map(|shard| shard.load).sum();
     let little = (total * 0.1).max(1.0) / shards.len().max(1) as f64;
@@ -390,7 +398,8 @@ struct Group {
     weight: f64,
 }
 
-/// Joins shards that are used together, those with the most in common first, while a group weighs no more than a core can take.
+/// Joins shards that are used together, those with the most in common first, while a group weighs
+/// no more than a core can take.
 fn grouped(
     shards: &[ShardSight],
     together: &[Pair],

@@ -1,4 +1,5 @@
-//! Which shards are used together: a core counts what its commands over several shards name, the board adds up.
+//! Which shards are used together: a core counts what its commands over several shards name, the
+//! board adds up.
 
 use crate::limits::COMPANION_SHARDS_MAX;
 use ringraft_shards::ids::ShardId;

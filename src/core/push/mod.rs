@@ -1,9 +1,10 @@
-//! Messages that clients get without having asked: channels, patterns, and who has subscribed to them.
+//! Messages that clients get without having asked: channels, patterns, and who has subscribed to
+//! them.
 //!
-//! Each core knows its own subscribers, and for every channel and pattern which other cores have any, so that a message
-//! goes to those cores alone, to each once. A core tells the others when it gets its first subscriber of a topic and when it
-//! loses its last; SUBSCRIBE is answered when all have heard of it. Cores' mailboxes keep the order, so one
-//! publisher's messages arrive in order.
+//! Each core knows its own subscribers, and for every channel and pattern which other cores have
+//! any, so that a message goes to those cores alone, to each once. A core tells the others when it
+//! gets its first subscriber of a topic and when it loses its last; SUBSCRIBE is answered when all
+//! have heard of it. Cores' mailboxes keep the order, so one publisher's messages arrive in order.
 //!
 //! - `topics.rs`: one core's knowledge of topics
 //! - `subscribe.rs`: subscriptions of a connection

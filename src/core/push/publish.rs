@@ -20,7 +20,8 @@ pub struct Message {
 }
 
 impl Core {
-    /// Publishes a message, here and at all other nodes. Of those nobody counts, as in Redis Cluster.
+    /// Publishes a message, here and at all other nodes. Of those nobody counts, as in Redis
+    /// Cluster.
     pub fn publish(
         &mut self,
         target: Target,
@@ -34,8 +35,8 @@ impl Core {
         self.publish_here(target, kind, channel, payload)
     }
 
-    /// Publishes a message to clients of this node. Returns how many got it, if no other core has any to tell of; else that is written to
-    /// `target` when all have counted.
+    /// Publishes a message to clients of this node. Returns how many got it, if no other core has
+    /// any to tell of; else that is written to `target` when all have counted.
     pub(in crate::core) fn publish_here(
         &mut self,
         target: Target,

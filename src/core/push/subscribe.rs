@@ -48,8 +48,8 @@ impl Session {
         }
     }
 
-    /// May it send little else than subscriptions? A client that has subscribed and speaks RESP2 could not tell a reply from
-    /// a message.
+    /// May it send little else than subscriptions? A client that has subscribed and speaks RESP2
+    /// could not tell a reply from a message.
     pub fn note_subscriptions(&mut self) {
         self.subscriptions = self.subscriptions.take().filter(|some| !some.is_empty());
         self.note_manner();
@@ -83,8 +83,9 @@ impl SessionContext<'_> {
             self.core.subscribed(index, kind, told, &announced, reply);
             return Ok(Answer::Now);
         }
-        // Clients often publish on another connection before they read this reply: what comes from now on is for this one
-        // too, behind the reply. The reply of EXEC comes later than the subscription's.
+        // Clients often publish on another connection before they read this reply: what comes from
+        // now on is for this one too, behind the reply. The reply of EXEC comes later than
+        // the subscription's.
         let early = matches!(self.target, Target::Connection { .. }).then(|| {
             self.connection().replies.withhold();
             self.core.enlist(index, kind, &names)
@@ -137,7 +138,8 @@ impl SessionContext<'_> {
 }
 
 impl Core {
-    /// Has messages go to a connection, unless it is closed. Returns each name with how many it has subscribed to then.
+    /// Has messages go to a connection, unless it is closed. Returns each name with how many it has
+    /// subscribed to then.
     fn enlist(&mut self, index: u32, kind: TopicKind, names: &[Name]) -> Vec<(Name, i64)> {
         if self.answers.connections.at(index).closed {
             return Vec::new();

@@ -102,7 +102,8 @@ impl Push {
         kept
     }
 
-    /// Removes a subscriber, if it is one. True: nobody here is interested any more, and the other cores must be told.
+    /// Removes a subscriber, if it is one. True: nobody here is interested any more, and the other
+    /// cores must be told.
     pub(super) fn remove(&mut self, kind: TopicKind, name: &[u8], index: u32) -> bool {
         let topics = &mut self.topics[kind as usize];
         let Some(topic) = topics.get_mut(name) else { return false };

@@ -1,10 +1,11 @@
 //! Client-side caches: who has read which key, and who is told when it changes.
 //!
-//! A connection that tracks is remembered with the keys that it reads, before they are read: what changes them afterwards is
-//! told. A core keeps that table for its own connections; shards note their changes in the feed as long as some core has
-//! such a connection, and tell those cores. A read's reply and the news of a later change come from the same core in that
-//! order; news waits until the replies of the requests before it are written, so that nobody caches what has just gone.
-//! An entry is gone with the first change: the client must read again to hear of the next.
+//! A connection that tracks is remembered with the keys that it reads, before they are read: what
+//! changes them afterwards is told. A core keeps that table for its own connections; shards note
+//! their changes in the feed as long as some core has such a connection, and tell those cores. A
+//! read's reply and the news of a later change come from the same core in that order; news waits
+//! until the replies of the requests before it are written, so that nobody caches what has just
+//! gone. An entry is gone with the first change: the client must read again to hear of the next.
 
 use crate::core::Core;
 use crate::core::client::answers::Target;

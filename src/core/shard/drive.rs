@@ -1,5 +1,5 @@
-//! Drives the Raft groups of a core's shards: proposes what has gathered, writes what the log wants written,
-//! applies what is committed.
+//! Drives the Raft groups of a core's shards: proposes what has gathered, writes what the log wants
+//! written, applies what is committed.
 
 use crate::commands::events::FLUSHED;
 use crate::core::Core;
@@ -89,7 +89,8 @@ impl Core {
         }
     }
 
-    /// Tells other cores, before any reply of this turn is sent, which shards have no room for more.
+    /// Tells other cores, before any reply of this turn is sent, which shards have no room for
+    /// more.
     fn publish_fullness(&self) {
         if self.settings.maxmemory == 0 {
             return;
@@ -235,7 +236,8 @@ impl Core {
         false
     }
 
-    /// Sends what the group of a shard has to say. A snapshot goes before the message that offers it.
+    /// Sends what the group of a shard has to say. A snapshot goes before the message that offers
+    /// it.
     #[cold]
     fn send_group_messages(&mut self, local: usize, messages: Vec<PeerMessage>) {
         let shard = self.shards[local].server.id;
@@ -248,8 +250,8 @@ impl Core {
         }
     }
 
-    /// Does something at a shard: at once while it is here, else on the core where it lives by then. Not for requests: it
-    /// may overtake them.
+    /// Does something at a shard: at once while it is here, else on the core where it lives by
+    /// then. Not for requests: it may overtake them.
     pub(in crate::core) fn tell_shard(
         &mut self,
         shard: ShardId,
@@ -329,8 +331,8 @@ impl Core {
 }
 
 impl LocalShard {
-    /// Writes what its log has packed to its segments, through the page cache. What makes it durable is the journal of the core
-    /// where it was written.
+    /// Writes what its log has packed to its segments, through the page cache. What makes it
+    /// durable is the journal of the core where it was written.
     /// Errors: the process must end, as that journal cannot be emptied any more.
     pub(in crate::core) fn write_runs(&mut self) -> Result<(), String> {
         self.group.close_run();

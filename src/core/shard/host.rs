@@ -350,7 +350,8 @@ impl LocalShard {
         }
     }
 
-    /// A client's request had no effect here and may have one at the node that leads: it goes there, or waits for one.
+    /// A client's request had no effect here and may have one at the node that leads: it goes
+    /// there, or waits for one.
     fn is_sent_back(
         &mut self,
         who: &Caller,

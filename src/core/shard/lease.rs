@@ -1,8 +1,9 @@
 //! Reads in place where another node may lead: while there is a lease.
 //!
-//! They were received before the clock is read here, and nothing is applied between that and their execution. So if the lease
-//! holds at that time, what they see is what was there at a moment after they were sent, and nobody else had acknowledged
-//! anything. When their replies leave does not matter: a node that sleeps between has answered as of before.
+//! They were received before the clock is read here, and nothing is applied between that and their
+//! execution. So if the lease holds at that time, what they see is what was there at a moment after
+//! they were sent, and nobody else had acknowledged anything. When their replies leave does not
+//! matter: a node that sleeps between has answered as of before.
 
 use crate::core::Core;
 use crate::core::shard::Request;
@@ -31,8 +32,8 @@ impl Core {
         }
     }
 
-    /// Of the reads of a stage those that no lease covers any more are kept until a majority has confirmed that this node
-    /// leads. `clock` was read after they were received.
+    /// Of the reads of a stage those that no lease covers any more are kept until a majority has
+    /// confirmed that this node leads. `clock` was read after they were received.
     pub(in crate::core) fn keep_unleased(&mut self, reads: &mut Vec<StagedRead>, clock: Instant) {
         let now = MonotonicTime(self.steady.at(clock).as_micros() as u64);
         let mut all = true;

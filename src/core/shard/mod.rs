@@ -1,10 +1,11 @@
 //! One shard as its core drives it: items, Raft group, and the requests that wait for the log.
 //!
-//! What is proposed together, what waits behind which entry and who is answered when is the engine's
-//! (`ringraft_shards::serve`): the same code that the simulation drives. Here is what commands mean (`run.rs`) and how
-//! the server answers (`host.rs`). Every write of a turn joins one set, which becomes one Raft entry. While entries are
-//! on their way to the disk the next set gathers. A read that must see a write before it rides in the same set and runs
-//! at its place when the entry is applied. Replies are written where requests are executed, in that order.
+//! What is proposed together, what waits behind which entry and who is answered when is the
+//! engine's (`ringraft_shards::serve`): the same code that the simulation drives. Here is what
+//! commands mean (`run.rs`) and how the server answers (`host.rs`). Every write of a turn joins one
+//! set, which becomes one Raft entry. While entries are on their way to the disk the next set
+//! gathers. A read that must see a write before it rides in the same set and runs at its place when
+//! the entry is applied. Replies are written where requests are executed, in that order.
 
 pub(in crate::core) mod drive;
 mod host;
@@ -302,8 +303,8 @@ impl LocalShard {
         self.server.gather_rider(request.caller(), number, database, first_key, arguments);
     }
 
-    /// Gathers a request for its place in the shard's order. False: it would grow memory past the bound
-    /// and nothing can be evicted.
+    /// Gathers a request for its place in the shard's order. False: it would grow memory past the
+    /// bound and nothing can be evicted.
     #[inline]
     pub fn admit(&mut self, request: &Request<'_>, stats: &mut Stats) -> bool {
         if !self.is_open() && self.park(request, None) {
@@ -329,8 +330,8 @@ impl LocalShard {
         true
     }
 
-    /// A read takes its place behind the writes before it. Where another node may lead, one that has nothing
-    /// before it waits for the certainty that this one does.
+    /// A read takes its place behind the writes before it. Where another node may lead, one that
+    /// has nothing before it waits for the certainty that this one does.
     #[inline]
     fn gather_read(&mut self, request: &Request<'_>) {
         let is_plain = matches!(request.command.run, Run::Read(_)) && !request.origin.rides;

@@ -1,10 +1,11 @@
-//! What a shard does of its own accord: it evicts items when memory runs out, removes those past their deadline, and
-//! sets the limits of packed values that its node's settings say.
+//! What a shard does of its own accord: it evicts items when memory runs out, removes those past
+//! their deadline, and sets the limits of packed values that its node's settings say.
 //!
-//! All are the leader's proposals, gathered like any write and answered to nobody. What is being evicted counts as
-//! gone from the moment it is chosen, each item until its own deletion is applied: a busy store has always some under way.
-//! Memory over its limit is looked for before a write that may grow it, and ten times a second whoever made it so: the
-//! limit may have been lowered, or reads have built an index. Then some is evicted each turn until it is enough.
+//! All are the leader's proposals, gathered like any write and answered to nobody. What is being
+//! evicted counts as gone from the moment it is chosen, each item until its own deletion is
+//! applied: a busy store has always some under way. Memory over its limit is looked for before a
+//! write that may grow it, and ten times a second whoever made it so: the limit may have been
+//! lowered, or reads have built an index. Then some is evicted each turn until it is enough.
 
 use crate::commands::Command;
 use crate::commands::expire::{EVICT_KEYS, EXPIRE_KEYS};
@@ -79,15 +80,16 @@ impl LocalShard {
         evicts
     }
 
-    /// Is memory over its limit, with nothing to evict as far as it is known? For those who cannot ask
-    /// [`LocalShard::has_room`].
+    /// Is memory over its limit, with nothing to evict as far as it is known? For those who cannot
+    /// ask [`LocalShard::has_room`].
     pub fn is_full(&self) -> bool {
         let limit = self.memory_limit;
         let never_evicts = self.eviction_policy == EvictionPolicy::NoEviction;
         limit > 0 && (never_evicts || self.evictions.failed) && self.used_bytes() > limit
     }
 
-    /// Bytes that its items take, less those whose eviction is under way and those of values that are being freed.
+    /// Bytes that its items take, less those whose eviction is under way and those of values that
+    /// are being freed.
     pub fn used_bytes(&self) -> u64 {
         let leaving = self.evictions.bytes + self.keyspace.freeing_bytes() as u64;
         (self.keyspace.used_bytes() as u64).saturating_sub(leaving)
@@ -100,8 +102,8 @@ impl LocalShard {
         self.evict_some(EVICTIONS_PER_WRITE_MAX, stats).is_some()
     }
 
-    /// Looks whether memory is over its limit, and evicts some of what is too much if so. To be called now and then, and each
-    /// turn while [`LocalShard::is_shedding`].
+    /// Looks whether memory is over its limit, and evicts some of what is too much if so. To be
+    /// called now and then, and each turn while [`LocalShard::is_shedding`].
     pub fn reclaim(&mut self, stats: &mut Stats) {
         let limit = self.memory_limit;
         let is_over = limit > 0 && self.serves() && self.used_bytes() > limit;
@@ -130,8 +132,8 @@ impl LocalShard {
         self.evictions.going_on = false;
     }
 
-    /// Proposes evictions until memory is below the limit, after so many looks at most. Returns how many were found; `None`
-    /// when memory is still over the limit and nothing may be evicted.
+    /// Proposes evictions until memory is below the limit, after so many looks at most. Returns how
+    /// many were found; `None` when memory is still over the limit and nothing may be evicted.
     fn evict_some(&mut self, looks: usize, stats: &mut Stats) -> Option<usize> {
         let now_ms = self.time(stats.now_ms);
         let mut found = 0;
@@ -166,7 +168,8 @@ impl LocalShard {
         self.gather_write(&Request { command, origin, database, first_key, arguments });
     }
 
-    /// Proposes the deletion of items past their deadline, while a good share of those looked at are.
+    /// Proposes the deletion of items past their deadline, while a good share of those looked at
+    /// are.
     pub fn expire(&mut self, now_ms: i64, buckets: usize, rounds_max: usize, stats: &mut Stats) {
         if !self.serves() || self.own_count > 0 {
             return;

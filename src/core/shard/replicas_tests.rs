@@ -1,4 +1,5 @@
-//! The process' shards as members of one group of three, in memory: what clients are told when leadership moves.
+//! The process' shards as members of one group of three, in memory: what clients are told when
+//! leadership moves.
 
 use crate::core::client::answers::{Answers, Origin, Target};
 use crate::core::commands::table;
@@ -161,7 +162,8 @@ impl Scene {
         let _ = self.at(to).shard.group.step(message);
     }
 
-    /// Time passes for all that are not cut off: who is stands still, and believes what it believed.
+    /// Time passes for all that are not cut off: who is stands still, and believes what it
+    /// believed.
     fn pass(&mut self, ticks: usize) {
         for _ in 0..ticks {
             self.now.0 += 100_000;
@@ -227,7 +229,8 @@ fn reads_run_in_place_while_a_lease_lasts_and_not_behind_one_that_waits() {
     assert!(!follower.reads_in_place());
 }
 
-/// The time of the turn's beginning shows a lease, the time after the read does not: a majority is asked, in the same turn.
+/// The time of the turn's beginning shows a lease, the time after the read does not: a majority is
+/// asked, in the same turn.
 #[test]
 fn a_turn_that_outlasts_the_lease_asks_a_majority_and_ends() {
     let mut scene = Scene::new();

@@ -1,4 +1,5 @@
-//! What a shard's commands do to its items: sets in their order, entries that nobody waits for, single reads.
+//! What a shard's commands do to its items: sets in their order, entries that nobody waits for,
+//! single reads.
 
 use crate::commands::events::note_events;
 use crate::commands::{Answer, Call, Command, Run};
@@ -419,7 +420,8 @@ pub fn run_read(
     run(&call, &if request.origin.no_touch { view.untouched() } else { view }, reply)
 }
 
-/// The row that an operation names. Panics when there is none: an entry of a newer server was accepted.
+/// The row that an operation names. Panics when there is none: an entry of a newer server was
+/// accepted.
 pub fn numbered(number: u16) -> &'static Command {
     table::by_number(number).expect("entries name commands of this version or older")
 }

@@ -1,10 +1,12 @@
-//! Scripts whose keys are all in one shard of this core: they run at once, ahead of the log (decision 0023).
+//! Scripts whose keys are all in one shard of this core: they run at once, ahead of the log
+//! (decision 0023).
 //!
-//! Nothing is locked. The script runs within the turn, on copies of its keys as they will be when everything gathered
-//! before is applied; what it changed is one record of the shard's log, and its client is answered when that is applied. So the
-//! next script on the same key does not wait: it reads what the first one has made of it. A key that another write is
-//! about to change, a key elsewhere, a question about all keys, or too long a run lead back to the general way: nothing was
-//! written yet.
+//! Nothing is locked. The script runs within the turn, on copies of its keys as they will be when
+//! everything gathered before is applied; what it changed is one record of the shard's log, and its
+//! client is answered when that is applied. So the next script on the same key does not wait: it
+//! reads what the first one has made of it. A key that another write is about to change, a key
+//! elsewhere, a question about all keys, or too long a run lead back to the general way: nothing
+//! was written yet.
 
 use crate::commands::{Command, Run as RunKind};
 use crate::core::Core;
@@ -146,7 +148,8 @@ impl Ahead {
 }
 
 impl LocalShard {
-    /// Puts a key into an overlay as it will be when everything gathered is applied. False when that is not known.
+    /// Puts a key into an overlay as it will be when everything gathered is applied. False when
+    /// that is not known.
     fn load_ahead(
         &self,
         (database, key): (DatabaseIndex, &[u8]),
@@ -158,7 +161,8 @@ impl LocalShard {
             return false;
         }
         if let Some(coming) = self.ahead.items.get(&(database, hash.hash())) {
-            // Of what is not on its way yet a part may be refused, but all of a set's records together.
+            // Of what is not on its way yet a part may be refused, but all of a set's records
+            // together.
             let stands = self.gathering_count() <= 1;
             let copy = coming.copy.as_ref().filter(|copy| copy.borrow().at(1) == key);
             let Some(copy) = copy.filter(|_| stands) else { return false };
@@ -213,7 +217,8 @@ impl LocalShard {
 }
 
 impl Core {
-    /// Runs a script ahead of the log if it can be. Else it comes back, with the keys that it has been found to need.
+    /// Runs a script ahead of the log if it can be. Else it comes back, with the keys that it has
+    /// been found to need.
     pub(in crate::core) fn run_ahead(&mut self, mut steps: Box<Steps>) -> Option<Box<Steps>> {
         if self.stamp_of(steps.target).is_some() {
             // What it answers is to be remembered with what it does: see `Core::stamp_effects`.
@@ -415,8 +420,8 @@ impl Core {
     }
 }
 
-/// Puts the keys that a script names, and those it has been found to need, where it runs. False when one of them is not to be
-/// had.
+/// Puts the keys that a script names, and those it has been found to need, where it runs. False
+/// when one of them is not to be had.
 fn load_all<'a>(
     shard: &LocalShard,
     run: &mut Run,

@@ -1,12 +1,14 @@
 //! Requests of one turn over several shards, joined into one transaction.
 //!
-//! A transaction costs messages, locks and log records, whatever is in it. So those commands whose parts the shards
-//! run by themselves (MGET and its like; MSET) are not begun one by one: all that arrive in a turn, of whatever
-//! connection, go as one transaction for reads and one for writes, in the order of their arrival. Each of them is
-//! whole or not at all and sees one moment, because all of them together are and do.
+//! A transaction costs messages, locks and log records, whatever is in it. So those commands whose
+//! parts the shards run by themselves (MGET and its like; MSET) are not begun one by one: all that
+//! arrive in a turn, of whatever connection, go as one transaction for reads and one for writes, in
+//! the order of their arrival. Each of them is whole or not at all and sees one moment, because all
+//! of them together are and do.
 //!
-//! A connection's own order is kept by [`Coalesced::must_begin_before`]: what it asks for next is begun behind these, unless
-//! it joins them. The bounds, [`JOINED_KEYS_MAX`] and [`JOINED_BYTES_MAX`], are looked at after each request.
+//! A connection's own order is kept by [`Coalesced::must_begin_before`]: what it asks for next is
+//! begun behind these, unless it joins them. The bounds, [`JOINED_KEYS_MAX`] and
+//! [`JOINED_BYTES_MAX`], are looked at after each request.
 
 use crate::commands::{Command, Gather, Run, Spread};
 use crate::core::gather::integer_of;
@@ -30,7 +32,8 @@ pub struct Coalesced {
     pub reads: Together,
     /// Writes that are not begun.
     pub writes: Together,
-    /// How often joined requests were begun, plus one: a connection that has this number takes part in those that are not.
+    /// How often joined requests were begun, plus one: a connection that has this number takes
+    /// part in those that are not.
     round: u64,
     is_full: bool,
     /// Which shards are used together, by what is joined and by transactions.
@@ -91,8 +94,8 @@ impl Coalesced {
         Coalesced { reads, writes, round: 0, is_full: false, companions }
     }
 
-    /// Must what is joined be begun before a request of this connection is taken? Cost: one comparison for
-    /// connections that take no part.
+    /// Must what is joined be begun before a request of this connection is taken? Cost: one
+    /// comparison for connections that take no part.
     #[inline(always)]
     pub fn must_begin_before(
         &self,
@@ -112,7 +115,8 @@ impl Coalesced {
         membership.round == self.round + 1
     }
 
-    /// Adds a request whose keys may belong to several shards. Its row [`joins`], and it has all its arguments.
+    /// Adds a request whose keys may belong to several shards. Its row [`joins`], and it has all
+    /// its arguments.
     pub fn add(
         &mut self,
         router: &Router,
@@ -213,7 +217,8 @@ impl Together {
         self.owners.len() >= JOINED_KEYS_MAX || self.bytes >= JOINED_BYTES_MAX
     }
 
-    /// As a transaction of reads: who asks, what each shard locks and reads, and how replies are put together.
+    /// As a transaction of reads: who asks, what each shard locks and reads, and how replies are
+    /// put together.
     pub fn into_reads(self) -> (Vec<Member>, Vec<Part<Box<Ask>>>, Seams) {
         let part = |part: ShardPart| {
             let what = What::Replies(Reads { batch: part.batch, manners: part.manners });
@@ -256,8 +261,8 @@ impl<'a> Strip<'a> {
 }
 
 impl Seams {
-    /// Writes the replies of all members, one after the other, and notes where each ends. `found` is what the shards
-    /// have read, in the order of the parts.
+    /// Writes the replies of all members, one after the other, and notes where each ends. `found`
+    /// is what the shards have read, in the order of the parts.
     pub fn sew(&self, members: &mut [Member], found: Vec<Found>, out: &mut Vec<u8>) {
         let found: Vec<_> = found.into_iter().map(Found::into_replies).collect();
         let strips = found.iter().map(|(bytes, ends)| {

@@ -1,4 +1,5 @@
-//! Copies of items that a transaction finds itself to need while its locks are held: asked of the shards, side by side.
+//! Copies of items that a transaction finds itself to need while its locks are held: asked of the
+//! shards, side by side.
 
 use crate::core::Core;
 use crate::core::client::answers::{Origin, Target};
@@ -39,7 +40,8 @@ impl Core {
     }
 }
 
-/// The copies in the answers of shards: each with its database, as the arguments of an operation that puts it there.
+/// The copies in the answers of shards: each with its database, as the arguments of an operation
+/// that puts it there.
 pub(in crate::core) fn copies(
     parts: &[Part],
 ) -> impl Iterator<Item = (DatabaseIndex, OwnedArguments)> {

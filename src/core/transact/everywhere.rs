@@ -1,9 +1,10 @@
-//! Commands of a transaction that concern every key: DBSIZE, KEYS, SCAN, RANDOMKEY, FLUSHALL, FLUSHDB, SWAPDB, PDEL.
+//! Commands of a transaction that concern every key: DBSIZE, KEYS, SCAN, RANDOMKEY, FLUSHALL,
+//! FLUSHDB, SWAPDB, PDEL.
 //!
-//! All shards are locked whole. What the transaction knows of keys is on its overlay; of all other keys the shards are asked,
-//! which leave out those that it knows and those that it has deleted by a pattern. The two parts together are the
-//! answer. A command that changes all keys is an effect of its own, between the effects of what stood before it and
-//! behind it.
+//! All shards are locked whole. What the transaction knows of keys is on its overlay; of all other
+//! keys the shards are asked, which leave out those that it knows and those that it has deleted by
+//! a pattern. The two parts together are the answer. A command that changes all keys is an effect
+//! of its own, between the effects of what stood before it and behind it.
 
 use crate::commands::scan::{Cursor, ScanOptions};
 use crate::commands::{Call, Command, Gather, Run, Spread};
@@ -38,7 +39,8 @@ struct Sight {
     deleted: Vec<Vec<u8>>,
 }
 
-/// What a transaction still sees of the shards' databases: all of them, until it changes them as a whole.
+/// What a transaction still sees of the shards' databases: all of them, until it changes them as a
+/// whole.
 #[derive(Default)]
 pub struct Sights(Option<Vec<Sight>>);
 
@@ -237,8 +239,8 @@ impl Core {
         merge_shards(rule, &parts, &arguments, seed, &mut reply);
     }
 
-    /// A page of SCAN: parts of shards in the order of their slots, until there is enough, and the keys of the overlay between
-    /// its start and its end.
+    /// A page of SCAN: parts of shards in the order of their slots, until there is enough, and the
+    /// keys of the overlay between its start and its end.
     fn conclude_scan(
         &self,
         asked: &Question,
@@ -279,8 +281,8 @@ impl Core {
         write_page(next, &found, &mut Reply::new(replies, asked.protocol));
     }
 
-    /// Runs the present step, which changes every key, on the overlay, and makes it an effect on every shard, behind those of
-    /// what was changed before. Returns where its reply begins.
+    /// Runs the present step, which changes every key, on the overlay, and makes it an effect on
+    /// every shard, behind those of what was changed before. Returns where its reply begins.
     fn change_everything(&mut self, steps: &mut Steps) -> usize {
         let protocol = self.protocol_of(steps);
         let Step { command, database, arguments, .. } = steps.current();

@@ -1,9 +1,10 @@
 //! Scripts on a shard of this core that has no log: they run on its items (decision 0028).
 //!
-//! Nobody else has the items, and nothing of them is on a disk: what a script did is done when it ends, without copies and
-//! without a record. What was gathered before is applied before. Each key is saved before its first change, so that
-//! nothing is left of a script that is killed, that runs for long, or that wants more than this shard has: the last two run
-//! again on copies (`ahead.rs`, `scripts.rs`).
+//! Nobody else has the items, and nothing of them is on a disk: what a script did is done when it
+//! ends, without copies and without a record. What was gathered before is applied before. Each key
+//! is saved before its first change, so that nothing is left of a script that is killed, that runs
+//! for long, or that wants more than this shard has: the last two run again on copies (`ahead.rs`,
+//! `scripts.rs`).
 
 use crate::acl::user::User;
 use crate::commands::Command;
@@ -38,8 +39,8 @@ pub struct Spare {
 type Asked = (OwnedArguments, Option<Arc<User>>);
 
 impl LocalShard {
-    /// May a script run on its items, when everything gathered is applied? Nobody waits for its keys, who would have to be
-    /// served between this script and the next.
+    /// May a script run on its items, when everything gathered is applied? Nobody waits for its
+    /// keys, who would have to be served between this script and the next.
     fn lets_scripts_in(&self) -> bool {
         self.group.is_alone()
             && self.is_open()
@@ -50,7 +51,8 @@ impl LocalShard {
 }
 
 impl Core {
-    /// Runs a script on a shard's items if it can be. Else what was asked comes back, and nothing has happened.
+    /// Runs a script on a shard's items if it can be. Else what was asked comes back, and nothing
+    /// has happened.
     pub(super) fn run_in_place(
         &mut self,
         (index, target): (u32, Target),
@@ -98,7 +100,8 @@ impl Core {
         self.run_on_items(local, (index, target), command, (script, key_count, asked.0), run, clock)
     }
 
-    /// Everything that came before is done. False: something keeps the shard from being changed at once.
+    /// Everything that came before is done. False: something keeps the shard from being changed at
+    /// once.
     fn is_ready_for_script(&mut self, local: usize) -> bool {
         self.run_stage();
         if !self.shards[local].needs_no_entry() {

@@ -1,8 +1,8 @@
-//! Changes of the libraries of functions (decision 0015): they are state of the first shard, in its log and its snapshots, and known
-//! to all cores before anybody hears that they are made.
+//! Changes of the libraries of functions (decision 0015): they are state of the first shard, in its
+//! log and its snapshots, and known to all cores before anybody hears that they are made.
 //!
-//! A change is judged on the connection's core by the libraries that it knows, and names their state. When another
-//! change came first, the shard does nothing, and it is judged anew.
+//! A change is judged on the connection's core by the libraries that it knows, and names their
+//! state. When another change came first, the shard does nothing, and it is judged anew.
 
 use crate::commands::{Answer, Arity, Call, Group, Keys};
 use crate::core::client::answers::{Origin, Target};

@@ -1,8 +1,10 @@
-//! A shard as it takes part in transactions over several shards, and as its single requests wait for them.
+//! A shard as it takes part in transactions over several shards, and as its single requests wait
+//! for them.
 //!
-//! While no transaction is about, a request pays one comparison ([`LocalShard::is_open`]). What a transaction reads
-//! rides in the shard's order of requests like any read behind writes; its records are operations of the shard's
-//! entries like any write. The protocol is the engine's (`ringraft_shards::transaction`).
+//! While no transaction is about, a request pays one comparison ([`LocalShard::is_open`]). What a
+//! transaction reads rides in the shard's order of requests like any read behind writes; its
+//! records are operations of the shard's entries like any write. The protocol is the engine's
+//! (`ringraft_shards::transaction`).
 
 use crate::commands::{Answer, Arity, Call, Command, Group, Keys, Run};
 use crate::core::client::answers::{Answers, Origin};
@@ -85,8 +87,8 @@ pub enum Copies {
     Presence,
     /// All.
     Whole,
-    /// Of streams what is known beside their entries and so many entries behind an id, for each item in order; of others that they
-    /// are there, as strings.
+    /// Of streams what is known beside their entries and so many entries behind an id, for each
+    /// item in order; of others that they are there, as strings.
     Behind(Vec<(StreamId, u64)>),
 }
 
@@ -206,14 +208,16 @@ pub fn is_step(command: &Command) -> bool {
 }
 
 impl LocalShard {
-    /// The door to the items: does this shard serve, and is no transaction over several shards about? Then no request has
-    /// to wait. Every request asks, here or by [`LocalShard::lets_read`].
+    /// The door to the items: does this shard serve, and is no transaction over several shards
+    /// about? Then no request has to wait. Every request asks, here or by
+    /// [`LocalShard::lets_read`].
     #[inline(always)]
     pub fn is_open(&self) -> bool {
         self.server.serves() & self.server.participant.is_idle()
     }
 
-    /// May a read that nothing of its connection precedes run now? Cost: one comparison when no transaction is about.
+    /// May a read that nothing of its connection precedes run now? Cost: one comparison when no
+    /// transaction is about.
     #[inline(always)]
     pub fn lets_read(
         &self,
@@ -287,7 +291,8 @@ impl LocalShard {
         if !self.serves() {
             let parked = Parked::copy(request, guard);
             match request.origin.is_relayed {
-                // Whoever sent it on knows who leads, and asks there: here it must not be run later on.
+                // Whoever sent it on knows who leads, and asks there: here it must not be run later
+                // on.
                 true => self.sent_back.push(parked),
                 false => self.held.push_back(parked),
             }
@@ -334,7 +339,8 @@ impl LocalShard {
         serve::take_message(self, message)
     }
 
-    /// Lets those requests go on that came before the shard served. Appends those that memory does not permit.
+    /// Lets those requests go on that came before the shard served. Appends those that memory does
+    /// not permit.
     #[cold]
     pub fn release_held(&mut self, stats: &mut Stats, refused: &mut Vec<Origin>) {
         for parked in std::mem::take(&mut self.held) {
@@ -479,8 +485,8 @@ pub fn run_record(edit: &mut Edit<'_>, arguments: Arguments<'_>, seed: u64) -> A
         let mut reply = Reply::new(&mut discarded, Protocol::default());
         let command = numbered(operation.command());
         let seed = crate::core::shard::seed_of(seed, place);
-        // What an effect would answer, an error too, was found out before it was logged: that its strings are not too
-        // long as well.
+        // What an effect would answer, an error too, was found out before it was logged: that its
+        // strings are not too long as well.
         let (first_key, bytes_max) = (operation.first_key(), STRING_BYTES_MAX);
         let _: Outcome =
             run_operation(edit, command, first_key, arguments, seed, bytes_max, &mut reply);

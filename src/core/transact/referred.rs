@@ -1,8 +1,9 @@
 //! Commands of a transaction that need keys which they do not name: SORT with patterns.
 //!
-//! Which keys these are depends on values, those of the transaction's own commands included. So all shards are locked
-//! whole against writers; when the command's turn has come, it says what it needs (`Refers::keys`), the shards are asked for
-//! what is not on the overlay yet, and it is asked again, until it has everything.
+//! Which keys these are depends on values, those of the transaction's own commands included. So all
+//! shards are locked whole against writers; when the command's turn has come, it says what it needs
+//! (`Refers::keys`), the shards are asked for what is not on the overlay yet, and it is asked
+//! again, until it has everything.
 
 use crate::commands::{Call, Refers};
 use crate::core::Core;
@@ -23,7 +24,8 @@ impl Step {
 }
 
 impl Core {
-    /// Asks the shards for what the present step refers to and the overlay does not have. Done: it has everything.
+    /// Asks the shards for what the present step refers to and the overlay does not have. Done: it
+    /// has everything.
     pub(in crate::core) fn ask_referred(&mut self, steps: &mut Steps, refers: &Refers) -> Progress {
         let wanted = self.unknown_keys(steps, refers);
         let database = steps.current().database;

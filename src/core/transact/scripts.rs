@@ -1,9 +1,11 @@
-//! Scripts as steps of transactions: what they need, and how they run again when they need more (decision 0013).
+//! Scripts as steps of transactions: what they need, and how they run again when they need more
+//! (decision 0013).
 //!
-//! A script runs to its end on the overlay, with the keys that it names locked. When it touches others, nothing was written:
-//! its locks are released and the transaction begins again with those keys too; after [`SCRIPT_ATTEMPTS_MAX`] times, or when
-//! it asks for all keys (KEYS, SCAN, DBSIZE ...), with all shards locked whole. These locks are kept while the shards
-//! are asked for what it lacks, and it runs again from the start, until it has everything.
+//! A script runs to its end on the overlay, with the keys that it names locked. When it touches
+//! others, nothing was written: its locks are released and the transaction begins again with those
+//! keys too; after [`SCRIPT_ATTEMPTS_MAX`] times, or when it asks for all keys (KEYS, SCAN, DBSIZE
+//! ...), with all shards locked whole. These locks are kept while the shards are asked for what it
+//! lacks, and it runs again from the start, until it has everything.
 
 use crate::acl::log::Place;
 use crate::acl::user::User;
@@ -35,7 +37,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// What scripts among steps have been found to need, and what need not be done again when they run again.
+/// What scripts among steps have been found to need, and what need not be done again when they run
+/// again.
 #[derive(Default)]
 pub struct Retry {
     /// Keys that no step names.
@@ -117,8 +120,8 @@ impl Core {
         Ok(interpreter)
     }
 
-    /// Starts a script of a client. If it does not run at once its connection goes on when it is answered: it may have to run
-    /// again.
+    /// Starts a script of a client. If it does not run at once its connection goes on when it is
+    /// answered: it may have to run again.
     pub(in crate::core) fn start_script(
         &mut self,
         index: u32,
@@ -209,7 +212,8 @@ impl Core {
         self.reply_script(steps, reply, outcome, clock)
     }
 
-    /// Takes back what a run had, and says how it ended. `None`: it lacks something, which is noted.
+    /// Takes back what a run had, and says how it ended. `None`: it lacks something, which is
+    /// noted.
     pub(super) fn take_ended(
         &mut self,
         steps: &mut Steps,
@@ -276,7 +280,8 @@ impl Core {
         }
     }
 
-    /// The script, and its keys and arguments. Errors: there is none such, or the count of keys is none.
+    /// The script, and its keys and arguments. Errors: there is none such, or the count of keys is
+    /// none.
     pub(super) fn find_script(
         &mut self,
         command: &Command,

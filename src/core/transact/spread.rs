@@ -1,6 +1,8 @@
-//! Commands over several shards, whole or not at all: what they lock, what they read, where they run.
+//! Commands over several shards, whole or not at all: what they lock, what they read, where they
+//! run.
 //!
-//! Four kinds, by the row alone; the first two are joined with others of their turn (`coalesce.rs`):
+//! Four kinds, by the row alone; the first two are joined with others of their turn
+//! (`coalesce.rs`):
 //!
 //! | kind | rows | read | run | effects |
 //! |---|---|---|---|---|
@@ -9,8 +11,9 @@
 //! | every shard | FLUSHALL, SWAPDB, PDEL ... | nothing, or a count | | the command itself |
 //! | the rest | RENAME, COPY, BITOP, MSETNX, DEL, EXEC ... | the items | here, on an overlay | the items that changed |
 //!
-//! The ordinary command functions run and never learn that they were spread. The connection's core coordinates; the
-//! protocol is the engine's (`ringraft_shards::transaction`), explained in `docs/transactions.md`.
+//! The ordinary command functions run and never learn that they were spread. The connection's core
+//! coordinates; the protocol is the engine's (`ringraft_shards::transaction`), explained in
+//! `docs/transactions.md`.
 
 use crate::commands::events::FLUSHED;
 use crate::commands::{Command, Gather, Spread, stream_read};
@@ -111,7 +114,8 @@ impl Member {
 enum Job {
     /// The shards' replies are put together.
     Sew(Seams),
-    /// These effects go to their shards; every reply is OK, or the sum of what the shards have counted.
+    /// These effects go to their shards; every reply is OK, or the sum of what the shards have
+    /// counted.
     Effects { effects: Effects, rule: Gather },
     /// The commands run on the overlay.
     Overlay(Box<Steps>),
@@ -191,8 +195,8 @@ impl Core {
         }
     }
 
-    /// Starts EXEC's commands, one or more of which concern several shards or must wait. The connection goes on when it is
-    /// answered.
+    /// Starts EXEC's commands, one or more of which concern several shards or must wait. The
+    /// connection goes on when it is answered.
     pub(in crate::core) fn spread_exec(
         &mut self,
         index: u32,
@@ -225,7 +229,8 @@ impl Core {
         self.begin_work(Work::new(members, Job::Overlay(steps), Vec::new()), parts);
     }
 
-    /// Gives the locks of steps back, of which nothing has happened, and starts them again with what they turned out to need.
+    /// Gives the locks of steps back, of which nothing has happened, and starts them again with
+    /// what they turned out to need.
     pub(in crate::core) fn begin_again(&mut self, id: TransactionId, mut steps: Box<Steps>) {
         let Some(mut work) = self.coordinator.give_up(id, &mut self.coordinated) else { return };
         let parts = self.needs_of(steps.list(), &work.watched, &steps.retry);
@@ -318,7 +323,8 @@ impl Core {
         if needs.is_empty()
             && let Some(step) = steps.iter().find(|step| step.is_script())
         {
-            // It names no key: what it turns out to need is locked when it runs again. Its own name stands for one.
+            // It names no key: what it turns out to need is locked when it runs again. Its own name
+            // stands for one.
             let hash = self.router.hash(step.arguments.borrow().at(1));
             let need = needs.entry(self.router.shard(hash)).or_default();
             need.locks.keys.push(LockKey::new(hash, false));
@@ -348,7 +354,8 @@ impl Core {
         needs.into_iter().map(part).collect()
     }
 
-    /// Sends a message of a transaction. `at_once`: one for a shard of this core is taken in before this returns.
+    /// Sends a message of a transaction. `at_once`: one for a shard of this core is taken in before
+    /// this returns.
     fn send_transaction(&mut self, message: TransactionMessage, at_once: bool) {
         let core = match message.address() {
             Address::Shard(shard) => self.router.place(shard).core,
@@ -484,7 +491,8 @@ impl Core {
         self.ran(id, members, replies, changes, clock.expect("it has begun"));
     }
 
-    /// The commands that ran while everything was locked have left these effects; `None`: they are too large.
+    /// The commands that ran while everything was locked have left these effects; `None`: they are
+    /// too large.
     pub(in crate::core) fn locked_ran(
         &mut self,
         id: TransactionId,
@@ -543,8 +551,8 @@ impl Core {
         self.coordinator.ran(id, changes, &mut self.coordinated);
     }
 
-    /// Says in what a transaction does whose it is, and what they are answered, if other nodes have sent it on. One shard is
-    /// told: it does its part if the others do.
+    /// Says in what a transaction does whose it is, and what they are answered, if other nodes have
+    /// sent it on. One shard is told: it does its part if the others do.
     fn stamp_effects(
         &mut self,
         id: TransactionId,

@@ -1,8 +1,10 @@
-//! The commands of a transaction over several shards, run one after the other while everything is locked.
+//! The commands of a transaction over several shards, run one after the other while everything is
+//! locked.
 //!
-//! Most run at once, on the overlay. Some must wait, with the locks held: what asks all cores (CONFIG SET, CLIENT LIST ...),
-//! and what concerns every key (`everywhere.rs`). What stands behind the last command that reads or writes keys runs when
-//! the transaction is committed, so that INFO sees what was written before it.
+//! Most run at once, on the overlay. Some must wait, with the locks held: what asks all cores
+//! (CONFIG SET, CLIENT LIST ...), and what concerns every key (`everywhere.rs`). What stands behind
+//! the last command that reads or writes keys runs when the transaction is committed, so that INFO
+//! sees what was written before it.
 
 use crate::acl::user::User;
 use crate::commands::{Answer, Command, Run, Spread};
@@ -48,7 +50,8 @@ impl Step {
 /// Commands that run one after the other, and how far they have come.
 pub struct Steps {
     list: Vec<Step>,
-    /// The order in which they run, if it is not that in which they stand: what sends messages runs after the commit.
+    /// The order in which they run, if it is not that in which they stand: what sends messages
+    /// runs after the commit.
     order: Option<Vec<usize>>,
     /// How many have run.
     next: usize,
@@ -179,7 +182,8 @@ impl Steps {
         self.manner == Manner::Exec
     }
 
-    /// The one that runs has done something that must not be done again: its reply is kept, should a script run again.
+    /// The one that runs has done something that must not be done again: its reply is kept, should
+    /// a script run again.
     fn keep_reply(&mut self, start: usize) {
         if self.list.iter().any(Step::is_script) {
             self.retry.replies.insert(self.place(), self.replies[start..].to_vec());
@@ -311,7 +315,8 @@ impl Core {
         self.locked_ran(id, steps, changes);
     }
 
-    /// Runs what was left for the time after the commit, as soon as the shards have applied what was written.
+    /// Runs what was left for the time after the commit, as soon as the shards have applied what
+    /// was written.
     pub(in crate::core) fn settle_then_rest(&mut self, mut steps: Box<Steps>) {
         let command = table::internal(SETTLE);
         let (protocol, shards) = (steps.protocol, std::mem::take(&mut steps.shards));

@@ -1,9 +1,10 @@
 //! MULTI, EXEC, DISCARD and WATCH.
 //!
-//! A transaction of one shard is one operation: its commands travel together in one entry and are applied together;
-//! commands of the session itself (SELECT, PING) run when EXEC does, and their replies are put back in between. One
-//! of several shards is coordinated (`spread.rs`). Watched keys are versions that the shard's leader counts; it compares them when everything
-//! before the transaction is applied, and proposes it only if none has changed.
+//! A transaction of one shard is one operation: its commands travel together in one entry and are
+//! applied together; commands of the session itself (SELECT, PING) run when EXEC does, and their
+//! replies are put back in between. One of several shards is coordinated (`spread.rs`). Watched
+//! keys are versions that the shard's leader counts; it compares them when everything before the
+//! transaction is applied, and proposes it only if none has changed.
 
 use crate::acl::log::Place;
 use crate::acl::selector::Denied;
@@ -249,8 +250,8 @@ fn changed_rights(
     text.into_bytes()
 }
 
-/// Sends a transaction to its shard, or coordinates it when there are several or when it has to wait for other cores. Of
-/// one shard, what concerns the session is run before.
+/// Sends a transaction to its shard, or coordinates it when there are several or when it has to
+/// wait for other cores. Of one shard, what concerns the session is run before.
 fn execute(
     context: &mut SessionContext<'_>,
     queued: &[Queued],
@@ -271,7 +272,8 @@ fn execute(
             return Ok(Answer::Later);
         }
     };
-    // What another node has sent on is answered by the shard as a whole, so that the shard can remember it.
+    // What another node has sent on is answered by the shard as a whole, so that the shard can
+    // remember it.
     let is_stamped = context.core.stamp_of(context.target).is_some();
     let mut replies = Vec::with_capacity(queued.len());
     let mut packed = Packed::default();
@@ -361,7 +363,8 @@ fn spread(context: &mut SessionContext<'_>, queued: &[Queued], watched: &[Watche
     for Queued { command, arguments, user } in queued {
         context.core.show_to_monitors(context.index, command, arguments.borrow());
         if command.name == "select" {
-            // It runs with the others; what follows it is locked and read in the database that it chooses.
+            // It runs with the others; what follows it is locked and read in the database that it
+            // chooses.
             let chosen = crate::numbers::parse_integer(arguments.borrow().at(1));
             let chosen = chosen.and_then(|number| u8::try_from(number).ok());
             let chosen = chosen.filter(|number| usize::from(*number) < DATABASE_COUNT);
@@ -434,7 +437,8 @@ pub fn grows(command: &Command, arguments: Arguments<'_>) -> bool {
     grows
 }
 
-/// What the commands of a packed transaction must not share with others; `None` when this is no such command.
+/// What the commands of a packed transaction must not share with others; `None` when this is no
+/// such command.
 pub fn locks_of_queued(
     command: &Command,
     packed: Arguments<'_>,
@@ -457,8 +461,8 @@ pub fn locks_of_queued(
     Some(locks).filter(|locks| !locks.is_empty())
 }
 
-/// The commands of a transaction as the arguments of one operation: for each, its number, database and
-/// count of arguments in eight bytes, then its arguments.
+/// The commands of a transaction as the arguments of one operation: for each, its number, database
+/// and count of arguments in eight bytes, then its arguments.
 struct Packed {
     arguments: OwnedArguments,
     count: usize,
@@ -591,8 +595,8 @@ impl Core {
         run(self, &call, &mut Reply::new(out, protocol)).map(|()| Answer::Now)
     }
 
-    /// The commands of a transaction, with errors in place of those that its user may not run any more, or not after the
-    /// AUTH that stands before them.
+    /// The commands of a transaction, with errors in place of those that its user may not run any
+    /// more, or not after the AUTH that stands before them.
     fn permitted_now(&self, index: u32, mut queued: Vec<Queued>) -> Vec<Queued> {
         let session = &self.answers.connections.at(index).session;
         if !session.is_limited && !queued.iter().any(|queued| queued.command.flags.no_auth) {
@@ -617,8 +621,8 @@ impl Core {
         queued
     }
 
-    /// Is memory over its limit where the keys of this command are, with nothing to evict? Of a command without keys:
-    /// anywhere.
+    /// Is memory over its limit where the keys of this command are, with nothing to evict? Of a
+    /// command without keys: anywhere.
     pub fn lacks_memory(&mut self, command: &'static Command, arguments: Arguments<'_>) -> bool {
         if self.settings.maxmemory == 0 {
             return false;

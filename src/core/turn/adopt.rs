@@ -60,9 +60,9 @@ impl Core {
 }
 
 impl LocalShard {
-    /// Makes these settings those of the shard, one of `shard_count`: they have changed, or it lives on another core now.
-    /// With another fsync mode it goes on when everything written so far is on the disk.
-    /// Errors: it cannot be written there.
+    /// Makes these settings those of the shard, one of `shard_count`: they have changed, or it
+    /// lives on another core now. With another fsync mode it goes on when everything written so
+    /// far is on the disk. Errors: it cannot be written there.
     pub(in crate::core) fn adopt_settings(
         &mut self,
         settings: &Settings,

@@ -1,10 +1,11 @@
-//! A core's clock for spans, and what is said when the wall clock was behind the shards' time: one line for all shards, and
-//! numbers for INFO.
+//! A core's clock for spans, and what is said when the wall clock was behind the shards' time: one
+//! line for all shards, and numbers for INFO.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Measures spans. It never goes back, even where the clock beneath does, as under a program that pretends another time.
+/// Measures spans. It never goes back, even where the clock beneath does, as under a program that
+/// pretends another time.
 #[derive(Clone, Copy, Debug)]
 pub struct SteadyClock {
     last: Instant,
@@ -49,7 +50,8 @@ pub struct ClockReports {
 }
 
 impl ClockReports {
-    /// A shard's time was turned back by so much, so long after the start. The first shard writes the line.
+    /// A shard's time was turned back by so much, so long after the start. The first shard writes
+    /// the line.
     #[cold]
     pub fn note(&self, by_ms: i64, steady_ms: i64) {
         let now = steady_ms.unsigned_abs() + 1;

@@ -89,11 +89,13 @@ pub struct Turn {
     pub released: Vec<u32>,
     /// Connections that move, and to which core.
     pub moving: Vec<(u32, u16)>,
-    /// Has something been given to a shard of this core since the shards were driven? Then another turn follows at once.
+    /// Has something been given to a shard of this core since the shards were driven? Then another
+    /// turn follows at once.
     pub has_new_work: bool,
     /// When it began, by the steady clock; `None` once the core has gone to sleep after it.
     pub began: Option<Duration>,
-    /// Milliseconds since the Unix epoch, by a clock that may be set: for deadlines and for people.
+    /// Milliseconds since the Unix epoch, by a clock that may be set: for deadlines and for
+    /// people.
     pub now_ms: i64,
     /// Milliseconds since the process started, by one that is not: for spans.
     pub steady_ms: i64,

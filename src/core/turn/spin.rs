@@ -1,8 +1,8 @@
 //! When a core looks for work before it sleeps: when that has lately spared it a sleep.
 //!
-//! A sleep costs a wake, which is slow where a cpu has gone to sleep too. A core whose sleeps are short again and again
-//! looks for work first, for [`SPIN_AUTO`] at most. It stops when that finds nothing, when others want the cpu, and when it
-//! is idle: a sleep that lasts longer ends the row.
+//! A sleep costs a wake, which is slow where a cpu has gone to sleep too. A core whose sleeps are
+//! short again and again looks for work first, for [`SPIN_AUTO`] at most. It stops when that finds
+//! nothing, when others want the cpu, and when it is idle: a sleep that lasts longer ends the row.
 
 use crate::settings::values::Spin;
 use std::time::Duration;

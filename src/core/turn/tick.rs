@@ -1,4 +1,5 @@
-//! What a core does ten times a second: Raft's clock, transactions' time, expiry, idle timeouts, moves, snapshots.
+//! What a core does ten times a second: Raft's clock, transactions' time, expiry, idle timeouts,
+//! moves, snapshots.
 
 use crate::core::Core;
 use crate::core::client::connection::Hold;
@@ -40,7 +41,8 @@ impl Core {
                 crate::usage::decay();
             }
             if self.is_home() {
-                // Some tenths of a millisecond: the allocator adds up what each of its classes holds.
+                // Some tenths of a millisecond: the allocator adds up what each of its classes
+                // holds.
                 crate::usage::note_peak();
             }
         }
@@ -176,7 +178,8 @@ impl Core {
         self.stats.noted.latency.note(Event::EvictionCycle, evicting, self.turn.now_ms);
     }
 
-    /// Closes clients whose unfinished request a lowered limit no longer allows: they may send nothing for long.
+    /// Closes clients whose unfinished request a lowered limit no longer allows: they may send
+    /// nothing for long.
     fn close_over_query_limit(&mut self) {
         let limit = self.settings.client_query_buffer_limit;
         let connections = self.answers.connections.iter();
@@ -188,8 +191,8 @@ impl Core {
         }
     }
 
-    /// Closes clients that have read nothing for too long, or that a lowered limit no longer allows so many replies: nothing
-    /// is sent to them, so nothing else would look.
+    /// Closes clients that have read nothing for too long, or that a lowered limit no longer allows
+    /// so many replies: nothing is sent to them, so nothing else would look.
     fn close_slow_readers(&mut self) {
         let connections = self.answers.connections.iter();
         let waiting = connections.filter(|(_, c)| !c.closed && c.replies.waiting_bytes() > 0);
@@ -230,8 +233,8 @@ impl Core {
         self.shards[local].refuse_held(STOPPING, &mut self.answers);
     }
 
-    /// Have all cores finished what was under way when the end began? A core that is through stays to
-    /// serve the others until they are too.
+    /// Have all cores finished what was under way when the end began? A core that is through stays
+    /// to serve the others until they are too.
     pub(in crate::core) fn has_stopped(&mut self) -> bool {
         if !self.stop_sent {
             return false;

@@ -1,11 +1,13 @@
 //! WAIT and WAITAOF: how many have what a connection wrote.
 //!
-//! Where there are other nodes each shard says which of them have what was committed when it was asked, behind the connection's
-//! writes, and says so again whenever that changes, until nobody waits for it (`copies`). A node counts that has it of all
-//! shards. On a node of its own who waits for others waits its time out.
+//! Where there are other nodes each shard says which of them have what was committed when it was
+//! asked, behind the connection's writes, and says so again whenever that changes, until nobody
+//! waits for it (`copies`). A node counts that has it of all shards. On a node of its own who waits
+//! for others waits its time out.
 //!
-//! Whether it is on this node's disk the shards know: under `always` what is answered is on the disk; under `everysec` a
-//! shard answers when the next sync has ended; under `no` nobody syncs, and the time is waited out too.
+//! Whether it is on this node's disk the shards know: under `always` what is answered is on the
+//! disk; under `everysec` a shard answers when the next sync has ended; under `no` nobody syncs,
+//! and the time is waited out too.
 
 use crate::commands::{Answer, Arity, Call, Group, Keys};
 use crate::core::Core;
@@ -252,7 +254,8 @@ pub struct CopyWait {
     told: Option<Vec<u64>>,
 }
 
-/// In EXEC nothing waits: what was written before is on the disk where every write is, when it is answered.
+/// In EXEC nothing waits: what was written before is on the disk where every write is, when it is
+/// answered.
 fn waitaof_queued(core: &Core, call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
     asked(core, call)?;
     let is_synced = core.settings.mode == Mode::Store && core.settings.fsync == Fsync::Always;

@@ -1,12 +1,12 @@
 //! Requests of this core's connections that block: their deadlines, and how they end.
 //!
-//! A blocked request is known by a number. One whose keys lie in one shard waits there, and the shard
-//! answers it once, whatever happens (`waiting.rs`). One whose keys lie in several shards waits here: it is
-//! tried as a transaction, its shards tell when a key has something, and it is tried again. Until then the
-//! connection takes no further requests.
+//! A blocked request is known by a number. One whose keys lie in one shard waits there, and the
+//! shard answers it once, whatever happens (`waiting.rs`). One whose keys lie in several shards
+//! waits here: it is tried as a transaction, its shards tell when a key has something, and it is
+//! tried again. Until then the connection takes no further requests.
 //!
-//! Invariants: a request is answered once; a connection has one blocked request at most; a deadline counts from
-//! the arrival and is not renewed; nothing is walked but what is due.
+//! Invariants: a request is answered once; a connection has one blocked request at most; a deadline
+//! counts from the arrival and is not renewed; nothing is walked but what is due.
 
 use crate::commands::stream_read::{XREAD_TRY, tried_ids, with_ids};
 use crate::commands::{Command, Run};
@@ -43,7 +43,8 @@ enum Place {
     Shard(ShardId),
     /// Here.
     Here(Box<Here>),
-    /// Nowhere: others are to say that they have something. Some may still say so when it has ended.
+    /// Nowhere: others are to say that they have something. Some may still say so when it has
+    /// ended.
     Others(Acknowledged),
 }
 
@@ -104,7 +105,8 @@ impl Blocks {
 }
 
 impl Core {
-    /// Starts a request that may block, for `timeout` or for ever. Further requests of the connection wait.
+    /// Starts a request that may block, for `timeout` or for ever. Further requests of the
+    /// connection wait.
     pub(in crate::core) fn block(
         &mut self,
         index: u32,
@@ -169,8 +171,8 @@ impl Core {
         }
     }
 
-    /// Has a request wait for what others are to say, for `timeout` or for ever. Further requests of the connection wait.
-    /// Returns its number.
+    /// Has a request wait for what others are to say, for `timeout` or for ever. Further requests
+    /// of the connection wait. Returns its number.
     pub(in crate::core) fn block_for_others(
         &mut self,
         index: u32,
@@ -222,7 +224,8 @@ impl Core {
         self.spread(Target::Block(number), protocol, database, command, arguments);
     }
 
-    /// Looks at the replies that have come for blocked requests, and at deadlines. True when there was something to do.
+    /// Looks at the replies that have come for blocked requests, and at deadlines. True when there
+    /// was something to do.
     #[inline]
     pub(in crate::core) fn tend_blocked(&mut self) -> bool {
         if self.answers.blocks.requests.is_empty() {
@@ -361,7 +364,8 @@ impl Core {
         }
     }
 
-    /// Ends a wait that found nothing. The request is answered, if need be once a try under way has ended.
+    /// Ends a wait that found nothing. The request is answered, if need be once a try under way has
+    /// ended.
     pub(in crate::core) fn end_block(&mut self, number: u32, end: End) {
         let Some(blocked) = self.answers.blocks.requests.get_mut(&number) else { return };
         match &mut blocked.place {
@@ -391,7 +395,8 @@ impl Core {
         }
     }
 
-    /// Asks again for the end of waits: a request that a transaction held up was not found where it is to wait.
+    /// Asks again for the end of waits: a request that a transaction held up was not found where it
+    /// is to wait.
     pub(in crate::core) fn tick_blocked(&mut self) {
         for (number, end) in self.answers.blocks.ending.clone() {
             self.end_block(number, end);

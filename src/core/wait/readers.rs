@@ -1,11 +1,12 @@
 //! Reads that wait at a shard for its keys (XREAD with BLOCK).
 //!
-//! They change nothing, so nothing of them is logged: who waits is memory of the leader. A read that finds nothing at its
-//! place in the order stays here, behind ids that are known from then on; it is run again right after each operation that
-//! changed one of its keys, before the next operation, and answered by the first that gave it something.
+//! They change nothing, so nothing of them is logged: who waits is memory of the leader. A read
+//! that finds nothing at its place in the order stays here, behind ids that are known from then on;
+//! it is run again right after each operation that changed one of its keys, before the next
+//! operation, and answered by the first that gave it something.
 //!
-//! Invariants: a read that waits has an asker that waits for nothing else; while it waits its keys are marked in the
-//! keyspace; those of one key are answered in the order in which they came.
+//! Invariants: a read that waits has an asker that waits for nothing else; while it waits its keys
+//! are marked in the keyspace; those of one key are answered in the order in which they came.
 
 use crate::commands::stream_read::{ids_of, with_ids};
 use crate::commands::{Call, Command};

@@ -1,7 +1,8 @@
-//! A shard as commands wait for its keys (BLPOP and its kin), and how they are served through its log.
+//! A shard as commands wait for its keys (BLPOP and its kin), and how they are served through its
+//! log.
 //!
-//! What is done when, and how it is logged, is the engine's (`ringraft_shards::serve::waits`); here is which commands
-//! wait for what, and how their clients are answered.
+//! What is done when, and how it is logged, is the engine's (`ringraft_shards::serve::waits`); here
+//! is which commands wait for what, and how their clients are answered.
 
 use crate::commands::stream_read;
 use crate::commands::{Arity, Call, Command, Fill, Group, Keys, Run, TimeoutAt};
@@ -91,8 +92,8 @@ pub type Asker = (u16, u32);
 /// All that wait for keys of a shard.
 pub type Waiters = waiting::Waiters<Asker, Waiting, End>;
 
-/// Clients that wait for keys of several shards, as one of them knows them: their core is told when a key has
-/// something, one client after the other.
+/// Clients that wait for keys of several shards, as one of them knows them: their core is told when
+/// a key has something, one client after the other.
 #[derive(Default)]
 pub struct Interests {
     last: u64,
@@ -148,7 +149,8 @@ impl LocalShard {
         self.serve_keys(request, sources);
     }
 
-    /// Puts an operation behind a write, in the same set, that serves those who wait for what it may have filled.
+    /// Puts an operation behind a write, in the same set, that serves those who wait for what it
+    /// may have filled.
     #[cold]
     pub(in crate::core) fn declare_behind(&mut self, request: &Request<'_>) {
         match request.command.run {
@@ -230,7 +232,8 @@ impl LocalShard {
         });
     }
 
-    /// A client no longer wants to wait. It is answered, now or once it is known that nobody has served it.
+    /// A client no longer wants to wait. It is answered, now or once it is known that nobody has
+    /// served it.
     pub fn end_wait(&mut self, asker: Asker, end: End, answers: &mut Answers) {
         match waits::end(self, asker, end.clone()) {
             Ending::Ended(Waiting { origin, .. }) => {
@@ -249,8 +252,8 @@ impl LocalShard {
             || self.keyspace.key_to_read_changed()
     }
 
-    /// Serves those who wait for keys that have something; answers those who waited in vain. Clients of other shards
-    /// too that are to try now are appended to `ready`.
+    /// Serves those who wait for keys that have something; answers those who waited in vain.
+    /// Clients of other shards too that are to try now are appended to `ready`.
     #[cold]
     pub fn tend_waiting(&mut self, answers: &mut Answers, now_ms: i64, ready: &mut Vec<Asker>) {
         if std::mem::take(&mut self.is_deposed) {
@@ -281,7 +284,8 @@ impl LocalShard {
         }
     }
 
-    /// A client waits for these keys and for others of other shards. Returns those that are to try now.
+    /// A client waits for these keys and for others of other shards. Returns those that are to try
+    /// now.
     pub fn add_interest(&mut self, asker: Asker, keys: &[WaitKey], now_ms: i64) -> Vec<Asker> {
         self.interests.last += 1;
         let place = self.interests.last;
@@ -293,7 +297,8 @@ impl LocalShard {
         self.tell_all(keys, now_ms)
     }
 
-    /// A client that was told has found nothing: it waits on, at its place. Returns those that are to try now.
+    /// A client that was told has found nothing: it waits on, at its place. Returns those that are
+    /// to try now.
     pub fn keep_interest(&mut self, asker: Asker, keys: &[WaitKey], now_ms: i64) -> Vec<Asker> {
         self.has_found_out(asker, keys);
         self.tell_all(keys, now_ms)
@@ -414,8 +419,8 @@ pub fn shrinks(operation: Arguments<'_>) -> bool {
     !grows
 }
 
-/// How commands are run that an operation serves. `F` gets the ticket and the reply of each that found something or was
-/// refused.
+/// How commands are run that an operation serves. `F` gets the ticket and the reply of each that
+/// found something or was refused.
 struct Serve<'a, F> {
     manner: Manner,
     served: &'a mut F,

@@ -1,6 +1,7 @@
 //! From files to what sessions begin with.
 //!
-//! Everything is read and checked before anything is replaced. A refusal names the setting, the file and the cause.
+//! Everything is read and checked before anything is replaced. A refusal names the setting, the
+//! file and the cause.
 
 use super::store::Store;
 use super::{AuthClients, Protocols, TlsSettings};
@@ -112,8 +113,8 @@ pub fn load(settings: &TlsSettings) -> Result<Arc<ServerConfig>, Refusal> {
     Ok(Arc::new(config))
 }
 
-/// What sessions with other nodes begin with: this node's certificate, and the authorities of theirs.
-/// Errors: the first that is missing, unreadable or does not fit.
+/// What sessions with other nodes begin with: this node's certificate, and the authorities of
+/// theirs. Errors: the first that is missing, unreadable or does not fit.
 pub fn load_client(settings: &TlsSettings) -> Result<Arc<ClientConfig>, Refusal> {
     let shown = certificates("tls-cert-file", Path::new(&settings.cert_file))?;
     let key = private_key(Path::new(&settings.key_file))?;
@@ -125,8 +126,8 @@ pub fn load_client(settings: &TlsSettings) -> Result<Arc<ClientConfig>, Refusal>
     Ok(Arc::new(config))
 }
 
-/// What a tool's session with a server begins with: the authorities of servers, and a certificate if it has one.
-/// Errors: the first that is missing, unreadable or does not fit.
+/// What a tool's session with a server begins with: the authorities of servers, and a certificate
+/// if it has one. Errors: the first that is missing, unreadable or does not fit.
 pub fn load_tool(settings: &TlsSettings) -> Result<Arc<ClientConfig>, Refusal> {
     if !settings.cert_file.is_empty() {
         return load_client(settings);
@@ -148,8 +149,9 @@ fn client_of_any_node(
     Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(OfAnyNode(inner))))
 }
 
-/// Takes every certificate that an authority of the cluster has signed, whatever names it has: nodes are told apart by what they
-/// prove in their handshake, and their addresses change. Redis does the same.
+/// Takes every certificate that an authority of the cluster has signed, whatever names it has:
+/// nodes are told apart by what they prove in their handshake, and their addresses change. Redis
+/// does the same.
 #[derive(Debug)]
 struct OfAnyNode(Arc<WebPkiServerVerifier>);
 

@@ -1,7 +1,7 @@
 //! What new sessions begin with, shared by all cores, and the thread that sees the files change.
 //!
-//! A core takes the configuration once per connection that it accepts; nothing else is shared. Files are looked at by a thread of
-//! their own, because a file system may take its time.
+//! A core takes the configuration once per connection that it accepts; nothing else is shared.
+//! Files are looked at by a thread of their own, because a file system may take its time.
 
 use super::TlsSettings;
 use super::config::{self, Refusal};
@@ -59,8 +59,8 @@ impl Front {
         Ok(())
     }
 
-    /// Starts the thread that reads the files again when they change, for as long as somebody has the front.
-    /// Errors: no thread can be started.
+    /// Starts the thread that reads the files again when they change, for as long as somebody has
+    /// the front. Errors: no thread can be started.
     pub fn watch(self: &Arc<Self>) -> std::io::Result<()> {
         let front = Arc::downgrade(self);
         let thread = std::thread::Builder::new().name("tls-files".into());
@@ -71,8 +71,8 @@ impl Front {
         self.state.lock().expect("nobody panics with it")
     }
 
-    /// Looks at the files. When they are others than those read, and the same as at the `last` look, so that nobody is in the
-    /// middle of replacing them, they are read.
+    /// Looks at the files. When they are others than those read, and the same as at the `last`
+    /// look, so that nobody is in the middle of replacing them, they are read.
     fn look(&self, last: &mut Looks) {
         let settings = self.locked().settings.clone();
         let now = looks(&settings);

@@ -1,8 +1,9 @@
 //! TLS: the server's side of it, over buffers.
 //!
-//! A [`Session`](session::Session) turns records into bytes and bytes into records; whoever has the socket hands them over. What
-//! sessions begin with (certificate, key, who may come) is read from files by [`config`], kept in the [`Front`](front::Front)
-//! and read again when the files change. Sessions that have begun go on with what they began with.
+//! A [`Session`](session::Session) turns records into bytes and bytes into records; whoever has the
+//! socket hands them over. What sessions begin with (certificate, key, who may come) is read from
+//! files by [`config`], kept in the [`Front`](front::Front) and read again when the files change.
+//! Sessions that have begun go on with what they began with.
 //!
 //! Knows nothing of connections, cores or RESP.
 

@@ -1,7 +1,8 @@
 //! One connection's TLS: records in, bytes out, and the other way round.
 //!
-//! It holds what rustls holds (a record that is not all there, records that the socket did not take) and, during the handshake, bytes
-//! that wait for their turn. Cost per record: one decryption or encryption, two copies, two allocations of rustls' own.
+//! It holds what rustls holds (a record that is not all there, records that the socket did not
+//! take) and, during the handshake, bytes that wait for their turn. Cost per record: one decryption
+//! or encryption, two copies, two allocations of rustls' own.
 
 use crate::limits::{IDLE_BUFFER_KEPT_BYTES, TLS_RECORDS_RESERVED, TLS_SESSION_BYTES};
 use rustls::pki_types::ServerName;
@@ -94,7 +95,8 @@ impl Session {
     }
 
     /// Takes received bytes, after those kept; what they say is appended to `plain`.
-    /// Errors: it is no TLS, or not the right one; an alert for the client is among what is to be sent.
+    /// Errors: it is no TLS, or not the right one; an alert for the client is among what is to be
+    /// sent.
     pub fn receive(&mut self, bytes: &[u8], plain: &mut Vec<u8>) -> Result<(), Error> {
         if !self.incoming.is_empty() {
             let kept = std::mem::take(&mut self.incoming);
@@ -135,8 +137,9 @@ impl Session {
         self.record_count += bytes.len().div_ceil(RECORD_BYTES_MAX) as u64;
     }
 
-    /// Has its key been used for nearly as many records as is safe? In TLS 1.2 there is no way to another one but another
-    /// connection (with AES that is after 16 million records); in 1.3 rustls changes keys by itself.
+    /// Has its key been used for nearly as many records as is safe? In TLS 1.2 there is no way to
+    /// another one but another connection (with AES that is after 16 million records); in 1.3
+    /// rustls changes keys by itself.
     pub fn is_worn_out(&self) -> bool {
         match self.connection.negotiated_cipher_suite() {
             Some(SupportedCipherSuite::Tls12(suite)) => {
@@ -147,7 +150,8 @@ impl Session {
         }
     }
 
-    /// Says that nothing more will be sent, if the handshake came to its end. After an alert it says nothing.
+    /// Says that nothing more will be sent, if the handshake came to its end. After an alert it
+    /// says nothing.
     pub fn close(&mut self) {
         if !self.is_handshaking() {
             self.connection.send_close_notify();

@@ -1,7 +1,7 @@
 //! Sessions that clients may take up again: so many of them, for so long.
 //!
-//! They belong to one configuration. When that is read anew its sessions are forgotten, so that nobody comes in by what was
-//! checked against authorities that count no more.
+//! They belong to one configuration. When that is read anew its sessions are forgotten, so that
+//! nobody comes in by what was checked against authorities that count no more.
 
 use rustls::server::StoresServerSessions;
 use std::collections::{HashMap, VecDeque};

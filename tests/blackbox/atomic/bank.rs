@@ -1,6 +1,7 @@
-//! Accounts in different shards and transfers between them, by WATCH, MULTI and EXEC or by MULTI and EXEC alone.
-//! The sum of all accounts is the same whenever they are read together. A receipt is written with each transfer,
-//! so that after a kill it is known of every transfer whether it happened, and every balance must be exact.
+//! Accounts in different shards and transfers between them, by WATCH, MULTI and EXEC or by MULTI
+//! and EXEC alone. The sum of all accounts is the same whenever they are read together. A receipt
+//! is written with each transfer, so that after a kill it is known of every transfer whether it
+//! happened, and every balance must be exact.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,6 +1,6 @@
-//! Two keys that are always written together with the same value, and commands that read both, or write a third
-//! key from one of them: BITOP, LCS, COPY, MSETNX, EXISTS, TOUCH. What they make of the value is a read of it, so all
-//! of it must be a linearizable history of one register.
+//! Two keys that are always written together with the same value, and commands that read both, or
+//! write a third key from one of them: BITOP, LCS, COPY, MSETNX, EXISTS, TOUCH. What they make of
+//! the value is a read of it, so all of it must be a linearizable history of one register.
 
 use crate::support::history::History;
 use crate::support::{Chance, Client, Value};
@@ -99,7 +99,8 @@ impl Derived {
                 expect(client, &words(&["TOUCH", one, other]), &Value::Integer(2))?;
                 return Ok(true);
             }
-            // In a transaction, with a command that reads what the one before it wrote in another shard.
+            // In a transaction, with a command that reads what the one before it wrote in another
+            // shard.
             _ => {
                 let commands = [
                     words(&["COPY", one, destination, "REPLACE"]),

@@ -1,6 +1,7 @@
-//! Keys that are always written together, all with the same new value: by MSET, or by MULTI with a SET for each.
-//! Read together, by MGET or in a transaction, they are all equal; and as they are always equal they are one
-//! register, whose history must be linearizable. That says more than that no reader ever goes back.
+//! Keys that are always written together, all with the same new value: by MSET, or by MULTI with a
+//! SET for each. Read together, by MGET or in a transaction, they are all equal; and as they are
+//! always equal they are one register, whose history must be linearizable. That says more than that
+//! no reader ever goes back.
 
 use crate::support::history::{History, NOTHING};
 use crate::support::{Chance, Client, Value};

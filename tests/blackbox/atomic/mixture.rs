@@ -1,6 +1,7 @@
-//! Elements of every type that come and go: each is put somewhere once, and taken from there once. Whoever takes one notes it,
-//! so that nothing is given twice; what is left must be all that was put and not taken, but for what was on its way to somebody
-//! when the server was killed. Some elements are put into three collections by one transaction and are in all of them or
+//! Elements of every type that come and go: each is put somewhere once, and taken from there once.
+//! Whoever takes one notes it, so that nothing is given twice; what is left must be all that was
+//! put and not taken, but for what was on its way to somebody when the server was killed. Some
+//! elements are put into three collections by one transaction and are in all of them or
 //! in none; fields of a hash keep the deadlines that they were given.
 
 use std::collections::BTreeMap;
@@ -48,7 +49,8 @@ enum State {
     Never,
 }
 
-/// What is known of the elements of a kind, by their names; a stream's with the id that it was given with.
+/// What is known of the elements of a kind, by their names; a stream's with the id that it was
+/// given with.
 #[derive(Default)]
 struct Book {
     states: BTreeMap<String, State>,
@@ -170,7 +172,8 @@ impl Mixture {
         })
     }
 
-    /// Reads a field and deletes it by one transaction: two may look at the same one, and one of them gets it.
+    /// Reads a field and deletes it by one transaction: two may look at the same one, and one of
+    /// them gets it.
     fn take_field(&self, client: &mut Client) -> Step {
         let key = self.key(Kind::Hash);
         let field = client.try_call(&words(&["HRANDFIELD", key]))?;
@@ -265,7 +268,8 @@ impl Mixture {
         Ok(texts(&client.try_call(&request)?))
     }
 
-    /// The names of a stream's entries that were given to nobody. What was given and not acknowledged is looked at.
+    /// The names of a stream's entries that were given to nobody. What was given and not
+    /// acknowledged is looked at.
     fn not_given(&self, client: &mut Client) -> Result<Vec<String>, Halt> {
         let key = self.key(Kind::Stream);
         let pending = client.try_call(&words(&["XPENDING", key, "group - + 1000000"]))?;

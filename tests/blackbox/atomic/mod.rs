@@ -1,8 +1,9 @@
-//! Commands with keys in several shards are atomic and isolated: nobody sees half of one, whoever sees a
-//! later write sees the earlier ones, and after kill -9 all of a command is there or nothing of it.
+//! Commands with keys in several shards are atomic and isolated: nobody sees half of one, whoever
+//! sees a later write sees the earlier ones, and after kill -9 all of a command is there or nothing
+//! of it.
 //!
-//! The scenes know nothing of shards but where to put their keys, so what they demand holds of any server that
-//! is right. `RINGRAFT_TEST_PEER=redis` runs all of this against the real redis-server.
+//! The scenes know nothing of shards but where to put their keys, so what they demand holds of any
+//! server that is right. `RINGRAFT_TEST_PEER=redis` runs all of this against the real redis-server.
 
 mod bank;
 mod derived;
@@ -201,8 +202,8 @@ fn cores_of_this_machine() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// kill -9 in the middle of it, again and again: what was acknowledged is there, nothing is there by half, and
-/// every lock is released.
+/// kill -9 in the middle of it, again and again: what was acknowledged is there, nothing is there
+/// by half, and every lock is released.
 fn kill_and_settle(
     name: &str,
     shards: usize,
@@ -245,7 +246,8 @@ fn kills_leave_all_or_nothing_on_two_shards() {
     kill_and_settle(name, 2, &["--fsync", "always"], everything(2), cycles);
 }
 
-/// Small segments and frequent snapshots: transactions are found in the log's recycled segments and in snapshots.
+/// Small segments and frequent snapshots: transactions are found in the log's recycled segments and
+/// in snapshots.
 #[test]
 fn kills_leave_all_or_nothing_on_four_shards() {
     let storage = ["--fsync", "always", "--segment-size", "8mb", "--snapshot-log-bytes", "1mb"];

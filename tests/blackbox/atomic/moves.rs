@@ -1,5 +1,6 @@
-//! Shards that are moved between the cores as often as possible, under whatever else runs: what holds of a server must hold
-//! of one whose shards move. Now and then all cores are asked at once, and a snapshot is taken, in the middle of it.
+//! Shards that are moved between the cores as often as possible, under whatever else runs: what
+//! holds of a server must hold of one whose shards move. Now and then all cores are asked at once,
+//! and a snapshot is taken, in the middle of it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,5 +1,5 @@
-//! Two counters of which one writer increments the first and then the second, by requests of their own. Read by
-//! one MGET the second is never ahead of the first, and neither ever goes back.
+//! Two counters of which one writer increments the first and then the second, by requests of their
+//! own. Read by one MGET the second is never ahead of the first, and neither ever goes back.
 
 use std::sync::Mutex;
 
@@ -45,7 +45,8 @@ impl Pairs {
         Ok(())
     }
 
-    /// One step of the writer of a pair; the second counter catches up first, after a kill between the two.
+    /// One step of the writer of a pair; the second counter catches up first, after a kill between
+    /// the two.
     fn count(&self, pair: usize, client: &mut Client) -> Step {
         let ranges = self.ranges();
         if ranges[2 * pair].attempted == ranges[2 * pair + 1].attempted {

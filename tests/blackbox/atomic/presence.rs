@@ -1,4 +1,5 @@
-//! Keys that come and go together: MSETNX that one of several clients wins, and DEL or UNLINK of what MSET wrote.
+//! Keys that come and go together: MSETNX that one of several clients wins, and DEL or UNLINK of
+//! what MSET wrote.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -17,7 +18,8 @@ const WRITERS: usize = 2;
 const REMOVERS: usize = 2;
 const READERS: usize = 2;
 
-/// Elections, one after the other: every candidate tries to set the keys of a round, to its own number.
+/// Elections, one after the other: every candidate tries to set the keys of a round, to its own
+/// number.
 pub struct Elections {
     round: AtomicU64,
     winners: Mutex<BTreeMap<u64, u64>>,
@@ -79,7 +81,8 @@ impl Scene for Elections {
         for round in rounds {
             self.look(round, client)?;
         }
-        // The last round may have begun before a kill, and then perhaps with a winner who was not told.
+        // The last round may have begun before a kill, and then perhaps with a winner who was not
+        // told.
         let round = self.round.load(Ordering::Relaxed);
         let keys = Elections::keys_of(round);
         if same(&numbers(client.try_call(&with_keys("MGET", &keys))?, KEYS)?)?.is_some() {

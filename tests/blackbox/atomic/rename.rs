@@ -1,4 +1,5 @@
-//! Values that go back and forth between two names. Whoever looks at both names at once finds exactly one of them.
+//! Values that go back and forth between two names. Whoever looks at both names at once finds
+//! exactly one of them.
 
 use std::sync::Mutex;
 
@@ -13,8 +14,8 @@ const RIVALS: usize = 2;
 const READERS: usize = 2;
 const NO_SUCH_KEY: &str = "ERR no such key";
 
-/// Several clients rename in either direction and get an error when the other name has it. Successes in both
-/// directions alternate, so at the end their difference says where the value is.
+/// Several clients rename in either direction and get an error when the other name has it.
+/// Successes in both directions alternate, so at the end their difference says where the value is.
 pub struct Rivals {
     names: Vec<String>,
     moves: Mutex<Moves>,
@@ -125,8 +126,8 @@ impl Scene for Rivals {
     }
 }
 
-/// One client moves a counter to the other name and increments it there, in one transaction. So the name and the
-/// number belong together: even at the first name, odd at the second.
+/// One client moves a counter to the other name and increments it there, in one transaction. So the
+/// name and the number belong together: even at the first name, odd at the second.
 pub struct Carrier {
     names: Vec<String>,
     range: Mutex<Range>,
@@ -142,7 +143,8 @@ pub struct Range {
 }
 
 impl Range {
-    /// Is this a number that may be seen, when `before` is what was known when the question was asked?
+    /// Is this a number that may be seen, when `before` is what was known when the question was
+    /// asked?
     pub fn ensure(self, seen: u64, before: Range, what: &str) -> Result<(), Halt> {
         ensure((before.acknowledged..=self.attempted).contains(&seen), || {
             format!("{what} is {seen}, but {} was acknowledged before", before.acknowledged)

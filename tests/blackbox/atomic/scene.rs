@@ -1,9 +1,10 @@
-//! What a test of atomicity is made of: a scene owns some keys and says what must always hold of them; its
-//! actors write and read them from a connection each, all at the same time, and watch that it does.
+//! What a test of atomicity is made of: a scene owns some keys and says what must always hold of
+//! them; its actors write and read them from a connection each, all at the same time, and watch
+//! that it does.
 //!
-//! Actors run until every one of them has made enough progress (so a run in which nothing met is not taken for a
-//! success), or until the server is killed under them. What was asked for and not answered then is unknown, and
-//! the scene finds out with [`Scene::settle`].
+//! Actors run until every one of them has made enough progress (so a run in which nothing met is
+//! not taken for a success), or until the server is killed under them. What was asked for and not
+//! answered then is unknown, and the scene finds out with [`Scene::settle`].
 
 use std::io;
 use std::sync::Mutex;
@@ -59,8 +60,8 @@ pub trait Scene {
     /// Everybody who takes part, each with chance of its own.
     fn actors(&self, chance: &mut Chance) -> Vec<Actor<'_>>;
 
-    /// Compares everything with what is known, while no actor runs: what was acknowledged is there, what was not
-    /// is there whole or not at all. Learns which of it is.
+    /// Compares everything with what is known, while no actor runs: what was acknowledged is there,
+    /// what was not is there whole or not at all. Learns which of it is.
     fn settle(&self, client: &mut Client) -> Result<(), Halt>;
 
     /// The keys, all of which anybody may write once the actors are gone.
@@ -220,7 +221,8 @@ pub fn with_pairs(command: &str, keys: &[String], value: &str) -> Vec<String> {
     arguments
 }
 
-/// MULTI, the commands, EXEC, in one piece; the reply of EXEC. A command that is not queued is wrong.
+/// MULTI, the commands, EXEC, in one piece; the reply of EXEC. A command that is not queued is
+/// wrong.
 pub fn transaction(client: &mut Client, commands: &[Vec<String>]) -> Result<Value, Halt> {
     let mut bytes = encode(&["MULTI"]);
     commands.iter().for_each(|command| bytes.extend(encode(command)));

@@ -1,5 +1,6 @@
-//! Commands that concern the whole keyspace, against MSET: FLUSHALL and FLUSHDB remove all of a group of keys or none,
-//! SWAPDB exchanges all of it. Nobody finds half of a group, nor the same group in both databases.
+//! Commands that concern the whole keyspace, against MSET: FLUSHALL and FLUSHDB remove all of a
+//! group of keys or none, SWAPDB exchanges all of it. Nobody finds half of a group, nor the same
+//! group in both databases.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -101,11 +101,13 @@ impl Client {
         self.reader.get_ref().shutdown(Shutdown::Write).expect("the connection stands");
     }
 
-    /// Writes `bytes` from a second thread, ends the writing side, and reads all that comes until the server closes.
+    /// Writes `bytes` from a second thread, ends the writing side, and reads all that comes until
+    /// the server closes.
     pub fn exchange(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut writer = self.reader.get_ref().try_clone().expect("a second handle");
         std::thread::scope(|scope| {
-            // A server that closes at an error in the middle takes no more: that is no fault of the test.
+            // A server that closes at an error in the middle takes no more: that is no fault of the
+            // test.
             scope.spawn(move || {
                 let _ = writer.write_all(bytes);
                 let _ = writer.shutdown(Shutdown::Write);
@@ -124,7 +126,8 @@ impl Client {
         }
     }
 
-    /// Closes so that the other side learns of it by a reset, as when a process dies with unread replies.
+    /// Closes so that the other side learns of it by a reset, as when a process dies with unread
+    /// replies.
     pub fn reset(self) {
         super::system::reset_on_close(self.reader.get_ref());
     }
@@ -139,7 +142,8 @@ impl Client {
         self.reader.get_ref().set_read_timeout(Some(PATIENCE)).expect("a socket");
     }
 
-    /// Bytes that have arrived and were not read, without waiting for more. Zero when there are none.
+    /// Bytes that have arrived and were not read, without waiting for more. Zero when there are
+    /// none.
     pub fn pending(&mut self) -> usize {
         if !self.reader.buffer().is_empty() {
             return self.reader.buffer().len();

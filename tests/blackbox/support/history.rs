@@ -1,13 +1,14 @@
-//! The history of one register that several clients write and read at the same time, and whether it is
-//! linearizable: whether there is one order of all operations that respects real time and in which every read
-//! finds the value of the write before it.
+//! The history of one register that several clients write and read at the same time, and whether it
+//! is linearizable: whether there is one order of all operations that respects real time and in
+//! which every read finds the value of the write before it.
 //!
-//! Every write has a value of its own, which makes the question easy (Gibbons and Korach, "Testing Shared
-//! Memories", 1997). A write and its reads must stand together in the order; call them a cluster. Cluster A is
-//! forced before B when some operation of A ended before some operation of B began, that is when A's first end
-//! lies before B's last beginning. The history is linearizable exactly when no two clusters are forced before each
-//! other: a longer circle of forced pairs always holds such a pair. An operation whose reply never came has no
-//! end: it may have taken effect at any time after its beginning, or never.
+//! Every write has a value of its own, which makes the question easy (Gibbons and Korach, "Testing
+//! Shared Memories", 1997). A write and its reads must stand together in the order; call them a
+//! cluster. Cluster A is forced before B when some operation of A ended before some operation of B
+//! began, that is when A's first end lies before B's last beginning. The history is linearizable
+//! exactly when no two clusters are forced before each other: a longer circle of forced pairs
+//! always holds such a pair. An operation whose reply never came has no end: it may have taken
+//! effect at any time after its beginning, or never.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -30,7 +31,8 @@ pub struct Pending {
     index: usize,
 }
 
-/// A point in time, nanoseconds since the history began. At 0 the register held nothing, and that was all.
+/// A point in time, nanoseconds since the history began. At 0 the register held nothing, and that
+/// was all.
 pub type Moment = u64;
 
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +155,8 @@ fn check(operations: &[Operation]) -> Result<(), String> {
             return wrong(&pair[0], &pair[1]);
         }
     }
-    // The others need one moment between their last beginning and their first end that nobody else holds.
+    // The others need one moment between their last beginning and their first end that nobody else
+    // holds.
     for moment in &moments {
         let before = holders.partition_point(|holder| holder.first_end < moment.last_beginning);
         if let Some(holder) = holders[..before].last()
@@ -182,7 +185,8 @@ mod tests {
         for history in [
             vec![],
             vec![read(0, 1, 2), write(1, 3, 4), read(1, 5, 6)],
-            // While a write is on its way, either value may be read; then, once seen, only the new one.
+            // While a write is on its way, either value may be read; then, once seen, only the new
+            // one.
             vec![write(1, 10, 90), read(0, 20, 30), read(1, 40, 50), read(1, 60, 70)],
             // Two writes at once, in either order.
             vec![write(1, 1, 10), write(2, 1, 10), read(1, 11, 12), read(1, 13, 14)],

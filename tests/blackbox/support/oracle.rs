@@ -14,8 +14,8 @@ pub fn servers() -> Vec<Server> {
     shapes.iter().map(|shape| Server::start(shape)).collect()
 }
 
-/// Sends each line as an inline request to the real redis-server and to servers of all shapes, in both protocols; the
-/// replies are the same. `cleanings` are said before, and answered by OK.
+/// Sends each line as an inline request to the real redis-server and to servers of all shapes, in
+/// both protocols; the replies are the same. `cleanings` are said before, and answered by OK.
 pub fn agree_with_redis(lines: &str, cleanings: &[&str]) {
     let redis = Server::start_redis(&[]);
     let mut oracle = redis.client();

@@ -33,7 +33,8 @@ impl Filter {
         filter.end(libc::SECCOMP_RET_ALLOW)
     }
 
-    /// What a profile in docker's format says. Names that this machine's headers do not know are passed over, and returned.
+    /// What a profile in docker's format says. Names that this machine's headers do not know are
+    /// passed over, and returned.
     pub fn of_profile(path: &Path) -> (Filter, Vec<String>) {
         let text = std::fs::read(path).expect("a profile");
         let profile: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
@@ -69,7 +70,8 @@ impl Filter {
         let enter = move || {
             let filter =
                 libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
-            // SAFETY: two system calls, both allowed between fork and exec; the program lives as long as the closure.
+            // SAFETY: two system calls, both allowed between fork and exec; the program lives as
+            // long as the closure.
             let outcome = unsafe {
                 libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
                 libc::syscall(

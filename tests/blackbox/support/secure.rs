@@ -18,7 +18,8 @@ use tempfile::TempDir;
 /// The versions that there are.
 pub static VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
 
-/// An authority with a folder for what it signs: `ca.crt`, and `NAME.crt` with `NAME.key` for each name.
+/// An authority with a folder for what it signs: `ca.crt`, and `NAME.crt` with `NAME.key` for each
+/// name.
 pub struct Authority {
     folder: TempDir,
 }
@@ -129,7 +130,8 @@ impl SecureClient {
         client
     }
 
-    /// Connects and asks something, since in TLS 1.3 a client learns only then that its certificate is refused.
+    /// Connects and asks something, since in TLS 1.3 a client learns only then that its certificate
+    /// is refused.
     pub fn try_connect(port: u16, config: &Arc<ClientConfig>) -> io::Result<SecureClient> {
         let mut client = SecureClient::begin(port, config);
         client.shake_hands()?;

@@ -1,5 +1,5 @@
-//! A server process under test: started on a port of its own with a directory of its own, ready when
-//! it says so and answers, killed by its pid when the test lets go of it.
+//! A server process under test: started on a port of its own with a directory of its own, ready
+//! when it says so and answers, killed by its pid when the test lets go of it.
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read};
@@ -30,7 +30,8 @@ pub enum Program {
     Redis,
 }
 
-/// A running (or stopped, and restartable) server. Dropping it kills the process and removes its directory.
+/// A running (or stopped, and restartable) server. Dropping it kills the process and removes its
+/// directory.
 pub struct Server {
     program: Program,
     arguments: Vec<String>,
@@ -123,8 +124,8 @@ impl Server {
         Err(Refusal { status, output: process.output.text() })
     }
 
-    /// Starts the process and kills it at the first sign of life, which is in the middle of its recovery when
-    /// there is something to recover.
+    /// Starts the process and kills it at the first sign of life, which is in the middle of its
+    /// recovery when there is something to recover.
     pub fn launch_and_kill(&mut self) {
         let mut process = Process::spawn(&mut self.command());
         process.output.wait_for("");

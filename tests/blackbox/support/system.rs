@@ -17,7 +17,8 @@ pub fn reset_on_close(socket: &impl AsRawFd) {
     let size = size_of::<libc::linger>() as libc::socklen_t;
     let value = (&raw const linger).cast();
     let socket = socket.as_raw_fd();
-    // SAFETY: the socket is open as long as it is borrowed; the value is a linger of this size, read by the call.
+    // SAFETY: the socket is open as long as it is borrowed; the value is a linger of this size,
+    // read by the call.
     let outcome =
         unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_LINGER, value, size) };
     assert_eq!(outcome, 0, "setsockopt: {}", std::io::Error::last_os_error());
@@ -53,7 +54,8 @@ pub fn ticks_per_second() -> u64 {
     u64::try_from(ticks).expect("Linux has clock ticks")
 }
 
-/// An IPv4 address of this machine that is not a loopback one: a connection to it comes from it too, as from a stranger.
+/// An IPv4 address of this machine that is not a loopback one: a connection to it comes from it
+/// too, as from a stranger.
 pub fn outward_address() -> Option<std::net::Ipv4Addr> {
     let tree = std::fs::read_to_string("/proc/net/fib_trie").ok()?;
     let mut last = None;

@@ -14,8 +14,9 @@ pub struct Outcome {
     pub text: String,
 }
 
-/// Runs `program arguments` with `input` on its standard input. A tool that is silent and unfinished for
-/// longer than [`PATIENCE`] after its last stream should have closed is killed and fails the test.
+/// Runs `program arguments` with `input` on its standard input. A tool that is silent and
+/// unfinished for longer than [`PATIENCE`] after its last stream should have closed is killed and
+/// fails the test.
 pub fn run(program: &str, arguments: &[&str], input: &[u8]) -> Outcome {
     let mut child = Command::new(program)
         .args(arguments)

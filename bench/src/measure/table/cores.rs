@@ -1,4 +1,5 @@
-//! Section `cores`: cores that follow the load, shards that move while they serve, and many shards on one core.
+//! Section `cores`: cores that follow the load, shards that move while they serve, and many shards
+//! on one core.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -48,7 +49,8 @@ impl Findings<'_> {
         Ok(())
     }
 
-    /// Server on one cpu, client on the other, one request at a time: who must wake a sleeping server waits for it.
+    /// Server on one cpu, client on the other, one request at a time: who must wake a sleeping
+    /// server waits for it.
     fn cpu_of_its_own(&mut self) -> Result<(), String> {
         let servers = [
             self.ringraft("ringraft", "--mode cache --shards 1 --cores 0")?,

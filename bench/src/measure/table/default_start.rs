@@ -1,5 +1,6 @@
-//! Section `default`: servers as somebody meets them who starts them with no more than a mode, beside a client that uses the same
-//! cpus. Ours against all peers, and against itself held to one core.
+//! Section `default`: servers as somebody meets them who starts them with no more than a mode,
+//! beside a client that uses the same cpus. Ours against all peers, and against itself held to one
+//! core.
 
 use super::{Findings, Goal, Limit, rate_goal};
 use crate::arm::ServerCommand;

@@ -1,5 +1,5 @@
-//! What values of a type are built of, for sections that measure values and not requests: elements follow from their numbers,
-//! differ, and come in mixed order.
+//! What values of a type are built of, for sections that measure values and not requests: elements
+//! follow from their numbers, differ, and come in mixed order.
 
 use std::ops::Range;
 
@@ -10,7 +10,8 @@ use crate::client::resp::encode;
 /// Commands sent together: few enough to be no long turn of a server's.
 const COMMANDS_TOGETHER: usize = 50;
 
-/// A prime above every number of elements: its multiples run through all numbers below, in mixed order.
+/// A prime above every number of elements: its multiples run through all numbers below, in mixed
+/// order.
 const STRIDE: u64 = 2_147_483_647;
 
 /// Integers of eight digits that are told apart, and a number without a common divisor with that.

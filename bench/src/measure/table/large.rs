@@ -1,9 +1,11 @@
-//! Section `large`: values of ten million elements. What a single command takes of its core, and what another client feels
-//! while such a value is made, cut, overwritten, deleted, copied and saved.
+//! Section `large`: values of ten million elements. What a single command takes of its core, and
+//! what another client feels while such a value is made, cut, overwritten, deleted, copied and
+//! saved.
 //!
-//! Cpu is that of all the server's threads from idle to idle, less what a PING takes so: stalls of the machine are not in it, but
-//! the work that a command leaves for later is. What is felt is a probe's p99.9 and longest wait, stalls of the machine
-//! included; the row `nothing` shows these alone.
+//! Cpu is that of all the server's threads from idle to idle, less what a PING takes so: stalls of
+//! the machine are not in it, but the work that a command leaves for later is. What is felt is a
+//! probe's p99.9 and longest wait, stalls of the machine included; the row `nothing` shows these
+//! alone.
 
 use std::time::Duration;
 
@@ -37,10 +39,11 @@ const EXPIRY_TIME_MAX: Duration = Duration::from_secs(60);
 struct Kind {
     name: &'static str,
     build: Build,
-    /// Commands that are not O(n) by contract. `{half}` is half of the count, `{half+9}` nine more, `{member}` one that is
-    /// there, `{new}` one that is not.
+    /// Commands that are not O(n) by contract. `{half}` is half of the count, `{half+9}` nine
+    /// more, `{member}` one that is there, `{new}` one that is not.
     calls: &'static [&'static str],
-    /// Elements of a value at the limit of its small form; none that an element more would not convert.
+    /// Elements of a value at the limit of its small form; none that an element more would not
+    /// convert.
     small_max: Option<u64>,
     /// Answers with all of the key `tenth`.
     all: &'static str,

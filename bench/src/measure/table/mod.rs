@@ -1,7 +1,8 @@
 //! `ringraft-bench table`: every target of the project beside its measurement, by one command.
 //!
-//! Each section starts the servers it needs with the commands that its targets speak of. It takes hours with
-//! five rounds; `--section` and `--scenario` run a part of it, `--repeats`, `--seconds` and `--keys` make it shorter and less certain.
+//! Each section starts the servers it needs with the commands that its targets speak of. It takes
+//! hours with five rounds; `--section` and `--scenario` run a part of it, `--repeats`, `--seconds`
+//! and `--keys` make it shorter and less certain.
 
 mod cluster;
 mod cores;
@@ -60,7 +61,8 @@ pub struct Options {
     overrides: Overrides,
     #[command(flatten)]
     setup: Setup,
-    /// Cpus of servers with two shards; the second is shared with the client where there are only two
+    /// Cpus of servers with two shards; the second is shared with the client where there are only
+    /// two
     #[arg(long, default_value = "0,1")]
     two_cpus: crate::cpus::Cpus,
     /// Write a report with plots of the compared scenarios to this file
@@ -199,7 +201,8 @@ impl Findings<'_> {
         self.ringraft("ringraft", "--mode cache --shards 1 --cores 0")
     }
 
-    /// Compares arm 0 with arm 1 in some families, hands each scenario to `judge`, and keeps it for the report.
+    /// Compares arm 0 with arm 1 in some families, hands each scenario to `judge`, and keeps it for
+    /// the report.
     fn compare(
         &mut self,
         families: &[&str],
@@ -213,7 +216,8 @@ impl Findings<'_> {
         Ok(())
     }
 
-    /// Compares servers in the scenarios of a family, hands each to `judge`, and keeps it for the report.
+    /// Compares servers in the scenarios of a family, hands each to `judge`, and keeps it for the
+    /// report.
     fn compare_all(
         &mut self,
         family: &[Scenario],
@@ -258,7 +262,8 @@ impl Findings<'_> {
         })
     }
 
-    /// Two shards are two parts of one core's work on one cpu, and two cores that send each other messages on two.
+    /// Two shards are two parts of one core's work on one cpu, and two cores that send each other
+    /// messages on two.
     fn hops(&mut self) -> Result<(), String> {
         let one = self.ringraft("one shard", "--mode cache --shards 1 --cores 0")?;
         let side = self.ringraft("two shards, one cpu", "--mode cache --shards 2 --cores 0")?;
@@ -436,7 +441,8 @@ impl Findings<'_> {
         self.with_cpus(&Setup { server_cpu: two, ..self.options.setup.clone() }, measure)
     }
 
-    /// Lets servers and clients use the cpus of two shards, as the kernel likes, while `measure` runs.
+    /// Lets servers and clients use the cpus of two shards, as the kernel likes, while `measure`
+    /// runs.
     fn on_shared_cpus(
         &mut self,
         measure: impl FnOnce(&mut Findings) -> Result<(), String>,

@@ -1,7 +1,9 @@
-//! What one client does to another: a probe asks for a small key at a fixed rate while something large goes on.
+//! What one client does to another: a probe asks for a small key at a fixed rate while something
+//! large goes on.
 //!
-//! A reply that is late makes the next questions late, and these count from the time they were due: a server that is held for
-//! 100 ms has made some hundred questions wait. That the probe itself was woken late does not count.
+//! A reply that is late makes the next questions late, and these count from the time they were due:
+//! a server that is held for 100 ms has made some hundred questions wait. That the probe itself was
+//! woken late does not count.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,7 +19,8 @@ use crate::proc::CpuTime;
 /// Time between two questions.
 const EVERY: Duration = Duration::from_micros(250);
 
-/// What happens is watched for at least so long, so that a percentile of 99.9 leaves out four questions.
+/// What happens is watched for at least so long, so that a percentile of 99.9 leaves out four
+/// questions.
 const WATCHED_MIN: Duration = Duration::from_secs(1);
 
 /// And so long after it is answered: what was put off is felt then.

@@ -1,4 +1,5 @@
-//! Section `push`: what it costs to bring a message to a subscriber, with one, a hundred and ten thousand of them.
+//! Section `push`: what it costs to bring a message to a subscriber, with one, a hundred and ten
+//! thousand of them.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;

@@ -1,7 +1,8 @@
 //! Section `tls`: GET and SET through TLS, beside Redis' own.
 //!
-//! The client is redis-benchmark, which speaks TLS. It costs about as much as a server does, so on one cpu it is soon the limit of
-//! requests per second: the server's cpu per request stands beside them.
+//! The client is redis-benchmark, which speaks TLS. It costs about as much as a server does, so on
+//! one cpu it is soon the limit of requests per second: the server's cpu per request stands beside
+//! them.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

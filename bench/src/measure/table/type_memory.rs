@@ -1,7 +1,9 @@
-//! Section `type-memory`: resident bytes per element of large values, and per key of small ones, against all peers.
+//! Section `type-memory`: resident bytes per element of large values, and per key of small ones,
+//! against all peers.
 //!
-//! As `memory` measures: growth of a new process from its first requests to the finished value, after a time in which its
-//! allocator can return what it no longer uses. The servers of a row wait for that side by side.
+//! As `memory` measures: growth of a new process from its first requests to the finished value,
+//! after a time in which its allocator can return what it no longer uses. The servers of a row wait
+//! for that side by side.
 
 use std::time::Duration;
 

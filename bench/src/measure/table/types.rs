@@ -1,7 +1,8 @@
-//! Section `types`: cpu per command of lists, hashes, sets, sorted sets and streams, small and large, against all peers.
+//! Section `types`: cpu per command of lists, hashes, sets, sorted sets and streams, small and
+//! large, against all peers.
 //!
-//! The limits are parts of Redis 7.0's cpu, one for each depth; beside them stand two for all: cheaper than the cheapest peer by
-//! so much, and never slower than the fastest.
+//! The limits are parts of Redis 7.0's cpu, one for each depth; beside them stand two for all:
+//! cheaper than the cheapest peer by so much, and never slower than the fastest.
 
 use super::{Findings, Goal, Limit};
 use crate::report::compared::{Best, Compared};

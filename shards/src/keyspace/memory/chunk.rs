@@ -5,9 +5,10 @@
 //! slab:                         allocation, allocation, .., never carved yet
 //! ```
 //!
-//! An allocation's address tells its slab's descriptor by masking, without a search. What was freed in a slab is
-//! a list through the freed memory itself; what was never used has never been touched, so that it takes
-//! no physical memory. Offsets are in units of 8 bytes from the slab's start, hence 16 bits wide.
+//! An allocation's address tells its slab's descriptor by masking, without a search. What was freed
+//! in a slab is a list through the freed memory itself; what was never used has never been touched,
+//! so that it takes no physical memory. Offsets are in units of 8 bytes from the slab's start,
+//! hence 16 bits wide.
 //!
 //! Knows its own chunk alone: which slab serves a class, and which chunk gives a slab, is
 //! [`Slabs`](super::slabs::Slabs)' to say.
@@ -118,8 +119,9 @@ impl Chunk {
     /// Its head, for the length of one statement.
     #[inline(always)]
     fn head<'a>(self) -> &'a mut Head {
-        // SAFETY: the chunk was not released. Only its owner, which is one thread's at a time, calls this,
-        // and no reference to a head or a slab is kept beyond the statement that makes it.
+        // SAFETY: the chunk was not released. Only its owner, which is one thread's at a time,
+        // calls this, and no reference to a head or a slab is kept beyond the statement
+        // that makes it.
         unsafe { &mut *self.0.as_ptr() }
     }
 
@@ -156,8 +158,8 @@ impl Chunk {
         self.head().open_place = place;
     }
 
-    /// Takes a free slab for a class of allocations of `size` bytes; there must be one. Those that have physical memory
-    /// go first. Returns whether it was such a one, too.
+    /// Takes a free slab for a class of allocations of `size` bytes; there must be one. Those that
+    /// have physical memory go first. Returns whether it was such a one, too.
     pub(super) fn take_slab(self, class: usize, size: usize) -> (SlabPointer, bool) {
         let head = self.head();
         let dirty = head.dirty != 0;
@@ -216,14 +218,15 @@ unsafe fn discard(address: NonNull<u8>, length: usize) {
 unsafe fn discard(_: NonNull<u8>, _: usize) {}
 
 impl SlabPointer {
-    /// The slab of an allocation that [`SlabPointer::allocate`] gave. Of any other address it is a value that
-    /// must not be used but to be compared with others.
+    /// The slab of an allocation that [`SlabPointer::allocate`] gave. Of any other address it is a
+    /// value that must not be used but to be compared with others.
     #[inline(always)]
     pub(super) fn of(allocation: NonNull<u8>) -> SlabPointer {
         let index = allocation.addr().get() % CHUNK_BYTES / SLAB_BYTES;
         // The slabs are first in the head of the chunk around it.
         let first = Chunk::around(allocation).0.cast::<Slab>().as_ptr();
-        // SAFETY: not null: what is added to a chunk's address does not reach the end of the address space.
+        // SAFETY: not null: what is added to a chunk's address does not reach the end of the
+        // address space.
         SlabPointer(unsafe { NonNull::new_unchecked(first.wrapping_add(index)) })
     }
 

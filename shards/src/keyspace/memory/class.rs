@@ -8,9 +8,9 @@
 //! | arrays of buckets up to 32 KiB | each about 9/7 of the one before | slabs |
 //! | arrays beyond | four sizes per doubling | the process' allocator |
 //!
-//! An item that grows in place (APPEND, SETRANGE, SETBIT) has the four sizes per doubling at any length: its
-//! slack is what makes growing byte by byte cheap. What an item takes is a function of its frame alone, so
-//! that replicas account alike.
+//! An item that grows in place (APPEND, SETRANGE, SETBIT) has the four sizes per doubling at any
+//! length: its slack is what makes growing byte by byte cheap. What an item takes is a function of
+//! its frame alone, so that replicas account alike.
 
 use super::super::bucket::BUCKET_SIZE;
 use super::coarse::coarse_size;
@@ -28,9 +28,10 @@ const FIRST_ARRAY_CLASS: usize =
 /// Count of classes that lie in slabs.
 pub(super) const CLASS_COUNT: usize = FIRST_ARRAY_CLASS + ARRAY_COUNTS.len();
 
-/// Bucket counts of the arrays in slabs: each divides a slab of 1024 buckets with little left over, and exceeds the
-/// one before by about two sevenths, which is how far the load limits of slots are apart. So some
-/// of a shard's tables have always just grown and others are about to, whatever the number of keys.
+/// Bucket counts of the arrays in slabs: each divides a slab of 1024 buckets with little left over,
+/// and exceeds the one before by about two sevenths, which is how far the load limits of slots are
+/// apart. So some of a shard's tables have always just grown and others are about to, whatever the
+/// number of keys.
 const ARRAY_COUNTS: [usize; 21] =
     [1, 2, 3, 4, 6, 8, 11, 15, 20, 26, 34, 44, 56, 73, 93, 128, 170, 204, 256, 341, 512];
 /// Largest array of buckets that lies in a slab.

@@ -1,9 +1,9 @@
 //! The size classes of the process' allocator, so that memory is accounted as it is really taken.
 //!
-//! jemalloc rounds a request up to 8, to multiples of 16 up to 128, and from there on to four sizes per
-//! doubling. Large items are allocated with the rounded size, which makes the slack ours: an item may
-//! change its length within its class without moving, and its capacity need not be stored. Small items that
-//! grow have the same sizes for this reason alone.
+//! jemalloc rounds a request up to 8, to multiples of 16 up to 128, and from there on to four sizes
+//! per doubling. Large items are allocated with the rounded size, which makes the slack ours: an
+//! item may change its length within its class without moving, and its capacity need not be stored.
+//! Small items that grow have the same sizes for this reason alone.
 
 /// The size that an allocation of `size` bytes really takes.
 #[inline(always)]

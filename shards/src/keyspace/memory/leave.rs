@@ -1,8 +1,9 @@
 //! Choosing sparse slabs that are to be left, so that their memory can be given back.
 //!
-//! Exact sizes have their price when the sizes of a workload change: each slab keeps a few items of the old size. Of each class
-//! the sparsest slabs are chosen, as many as the other slabs have room for what is in them. They are taken off the list
-//! of those that serve; whoever knows who points to the allocations then moves them.
+//! Exact sizes have their price when the sizes of a workload change: each slab keeps a few items of
+//! the old size. Of each class the sparsest slabs are chosen, as many as the other slabs have room
+//! for what is in them. They are taken off the list of those that serve; whoever knows who points
+//! to the allocations then moves them.
 
 use super::chunk::{SLAB_BYTES, SlabPointer};
 use super::class::{CLASS_COUNT, class_size};

@@ -1,11 +1,12 @@
 //! The memory of a keyspace: where items and tables lie, and the account of it.
 //!
 //! Small items and arrays lie in slabs of their exact size, which belong to this keyspace alone
-//! ([`slabs`], [`chunk`]); larger ones come from the process' allocator. The account is of sizes that follow from
-//! frames and counts, so it is the same on every replica, whatever the slabs look like.
+//! ([`slabs`], [`chunk`]); larger ones come from the process' allocator. The account is of sizes
+//! that follow from frames and counts, so it is the same on every replica, whatever the slabs look
+//! like.
 //!
-//! Invariant: who frees gives the size that was allocated. Dropping the memory frees what is in slabs; what is not
-//! must have been freed before ([`Memory::has_large`]).
+//! Invariant: who frees gives the size that was allocated. Dropping the memory frees what is in
+//! slabs; what is not must have been freed before ([`Memory::has_large`]).
 #![allow(unsafe_code)] // An allocator: raw memory in, raw memory out.
 
 mod chunk;
@@ -58,7 +59,8 @@ impl Memory {
         self.used.set(self.used.get() - bytes);
     }
 
-    /// Puts an allocation of this size on the account that comes from elsewhere and is freed by those who hold it.
+    /// Puts an allocation of this size on the account that comes from elsewhere and is freed by
+    /// those who hold it.
     pub(super) fn add_large(&mut self, bytes: usize) {
         self.add(bytes);
         self.large_count += 1;
@@ -149,8 +151,8 @@ impl Memory {
         self.slabs.spare()
     }
 
-    /// Gives the physical memory of up to so many empty slabs back, and brings the totals of the process up to
-    /// date. Is there more to give back?
+    /// Gives the physical memory of up to so many empty slabs back, and brings the totals of the
+    /// process up to date. Is there more to give back?
     pub(super) fn tend(&mut self, slab_budget: usize) -> bool {
         let more = self.slabs.clean(slab_budget);
         self.slabs.spare().replace(&mut self.published);

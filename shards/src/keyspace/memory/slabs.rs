@@ -1,8 +1,8 @@
 //! Which slab serves a class, and which chunk gives a slab.
 //!
-//! Each class lists its slabs with room; the first one serves. A slab that was full and has room again becomes the
-//! first, so that the fullest are filled up and sparse ones drain. An empty slab goes back to its chunk, and an empty
-//! chunk to the process' allocator, all but one.
+//! Each class lists its slabs with room; the first one serves. A slab that was full and has room
+//! again becomes the first, so that the fullest are filled up and sparse ones drain. An empty slab
+//! goes back to its chunk, and an empty chunk to the process' allocator, all but one.
 #![allow(unsafe_code)] // Chunks are raw memory.
 
 use super::chunk::{CHUNK_BYTES, Chunk, SLAB_BYTES, SLABS_PER_CHUNK, SlabPointer};
@@ -57,8 +57,8 @@ impl Default for Slabs {
 }
 
 impl Slabs {
-    /// An allocation of a class, of `size` bytes, aligned to 8, and to 64 if the size is a multiple of 64.
-    /// Cost: one access to the slab's descriptor and one to the memory itself.
+    /// An allocation of a class, of `size` bytes, aligned to 8, and to 64 if the size is a multiple
+    /// of 64. Cost: one access to the slab's descriptor and one to the memory itself.
     #[inline(always)]
     pub(super) fn allocate(&mut self, class: usize, size: usize) -> NonNull<u8> {
         self.used_bytes += size;

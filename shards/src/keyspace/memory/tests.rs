@@ -1,10 +1,12 @@
-//! The slabs against a model: random allocations of every class, written all over and looked at again.
+//! The slabs against a model: random allocations of every class, written all over and looked at
+//! again.
 
 use super::class::CLASS_COUNT;
 use super::*;
 use crate::keyspace::model::Chance;
 
-/// An allocation: where, how large (an item's bytes or an array's count), and what it is filled with.
+/// An allocation: where, how large (an item's bytes or an array's count), and what it is filled
+/// with.
 struct Held {
     pointer: NonNull<u8>,
     size: usize,

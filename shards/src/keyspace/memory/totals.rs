@@ -1,8 +1,8 @@
 //! What all keyspaces of the process hold in chunks without using it.
 //!
-//! Chunks come from the process' allocator, whose statistics take them for used and present as a whole. These totals
-//! are what has to be taken off. Each keyspace adds its part now and then, so that nothing is counted on
-//! the way of an allocation.
+//! Chunks come from the process' allocator, whose statistics take them for used and present as a
+//! whole. These totals are what has to be taken off. Each keyspace adds its part now and then, so
+//! that nothing is counted on the way of an allocation.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -56,7 +56,8 @@ impl<R: Read> Input<R> {
         self.offset += count as u64;
     }
 
-    /// Reads something, fetching as much of the stream as that takes. What it was read from is used.
+    /// Reads something, fetching as much of the stream as that takes. What it was read from is
+    /// used.
     pub(super) fn parse<T>(
         &mut self,
         key: Option<&[u8]>,
@@ -67,7 +68,8 @@ impl<R: Read> Input<R> {
         Ok(value)
     }
 
-    /// The same without using it; how many bytes it has comes with it. `None` when it has more than `bytes_max`.
+    /// The same without using it; how many bytes it has comes with it. `None` when it has more than
+    /// `bytes_max`.
     pub(super) fn look<T>(
         &mut self,
         key: Option<&[u8]>,
@@ -90,8 +92,9 @@ impl<R: Read> Input<R> {
         }
     }
 
-    /// Fetches at least `missing` further bytes, if the stream has them. What is read again and again, because its end is
-    /// not there, doubles each time, so that reading it costs twice as much at most.
+    /// Fetches at least `missing` further bytes, if the stream has them. What is read again and
+    /// again, because its end is not there, doubles each time, so that reading it costs twice
+    /// as much at most.
     fn fetch(&mut self, missing: usize) -> Result<(), RdbError> {
         self.buffer.drain(..std::mem::take(&mut self.used));
         if self.buffer.capacity() > 4 * RDB_SPLIT_BYTES && self.buffer.len() < RDB_READ_BYTES {

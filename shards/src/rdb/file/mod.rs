@@ -16,8 +16,8 @@
 //! | 0xff | the end; from version 5 on CRC-64 of all before it, or zero |
 //! | a type | an item: key and value |
 //!
-//! The reader takes a stream and holds one item, or, of a large collection, some of its elements; the writer gives a
-//! stream. Neither knows of files.
+//! The reader takes a stream and holds one item, or, of a large collection, some of its elements;
+//! the writer gives a stream. Neither knows of files.
 
 mod input;
 mod read;

@@ -30,8 +30,9 @@ pub struct ItemFields {
     pub offset: u64,
 }
 
-/// Takes an item, or a piece of one: those of one item follow one another. A whole one has any of the types that values
-/// have in files, a piece is in the plain types; the form of a whole one is not known.
+/// Takes an item, or a piece of one: those of one item follow one another. A whole one has any of
+/// the types that values have in files, a piece is in the plain types; the form of a whole one is
+/// not known.
 pub type TakeRecord<'t> = dyn FnMut(ItemRecord<'_>, ItemFields) -> io::Result<()> + 't;
 
 /// A library of functions.
@@ -64,13 +65,14 @@ pub struct RdbReader<R> {
     database: DatabaseIndex,
     deadline: Option<Deadline>,
     fields: ItemFields,
-    /// How many elements the large lists have, in their order: their files do not say it before they are read.
+    /// How many elements the large lists have, in their order: their files do not say it before
+    /// they are read.
     totals: VecDeque<u64>,
 }
 
 impl<R: Read> RdbReader<R> {
-    /// Reads the header. `totals`: what a [`survey`](super::survey) of the same file has found; without it the first piece of
-    /// a large list does not say how many elements there are.
+    /// Reads the header. `totals`: what a [`survey`](super::survey) of the same file has found;
+    /// without it the first piece of a large list does not say how many elements there are.
     pub fn open(source: R, totals: VecDeque<u64>) -> Result<RdbReader<R>, RdbError> {
         let mut input = Input::new(source);
         let magic: [u8; 9] =
@@ -356,7 +358,8 @@ fn pass_unit(decoder: &mut Decoder<'_>, type_byte: u8) -> Result<(), DecodeError
     Ok(())
 }
 
-/// A collection in the plain type that snapshots have. All pieces of one value are of the same type.
+/// A collection in the plain type that snapshots have. All pieces of one value are of the same
+/// type.
 fn plain(value: &EncodedValue<'_>, is_timed: bool) -> (u8, Vec<u8>) {
     let mut bytes = Vec::new();
     let each = |take: &mut dyn FnMut(Part<'_>)| {

@@ -35,7 +35,8 @@ pub fn survey(source: impl Read, tell: &mut dyn FnMut(u64)) -> Result<Survey, Rd
                 members.seen.clear();
                 found.totals.extend(list.take());
             }
-            // A large list in nodes says how many there are only at its end. Those that say it before get no entry.
+            // A large list in nodes says how many there are only at its end. Those that say it
+            // before get no entry.
             match (record.piece, record.value.value_type()) {
                 (Piece::First(0), ValueType::List) => list = Some(record.value.count()),
                 (Piece::Next(_), ValueType::List) => {
@@ -65,7 +66,8 @@ pub fn survey(source: impl Read, tell: &mut dyn FnMut(u64)) -> Result<Survey, Rd
     }
 }
 
-/// The members of a value, by 128 bits of hash each: that two are equal by chance is not to be expected.
+/// The members of a value, by 128 bits of hash each: that two are equal by chance is not to be
+/// expected.
 #[derive(Default)]
 struct Members {
     hashers: [RandomState; 2],

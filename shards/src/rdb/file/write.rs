@@ -114,8 +114,8 @@ impl<W: Write> RdbWriter<W> {
     }
 }
 
-/// The elements of a piece of a value as a file of this flavor has them, without their count. Strings are elements of their
-/// bytes.
+/// The elements of a piece of a value as a file of this flavor has them, without their count.
+/// Strings are elements of their bytes.
 pub fn elements_of(value: &EncodedValue<'_>, flavor: Flavor) -> Vec<u8> {
     if let Some(string) = value.string() {
         return string.into_owned();

@@ -1,4 +1,5 @@
-//! Intsets: `width u32 | count u32 | integers`, all of one width of 2, 4 or 8 bytes, strictly ascending.
+//! Intsets: `width u32 | count u32 | integers`, all of one width of 2, 4 or 8 bytes, strictly
+//! ascending.
 
 use super::Fields;
 

@@ -1,7 +1,8 @@
 //! Listpacks: Redis 5 for streams, 7 for all small collections.
 //!
-//! `size u32 | count u16 | entries | 0xff`. An entry is a byte that tells its kind, data, and its own length once
-//! more in 1 to 5 bytes that are read backwards. A count of 65,535 means that nobody has counted.
+//! `size u32 | count u16 | entries | 0xff`. An entry is a byte that tells its kind, data, and its
+//! own length once more in 1 to 5 bytes that are read backwards. A count of 65,535 means that
+//! nobody has counted.
 
 use super::{Element, Fields};
 

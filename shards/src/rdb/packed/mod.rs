@@ -1,8 +1,9 @@
-//! The packed forms of Redis' small collections: listpack, ziplist, intset and zipmap. Read, and never written but for
-//! the listpacks of streams.
+//! The packed forms of Redis' small collections: listpack, ziplist, intset and zipmap. Read, and
+//! never written but for the listpacks of streams.
 //!
-//! Each reader checks the whole blob before it hands out the first element, as deeply as Redis does with
-//! `sanitize-dump-payload yes`: sizes, counts, links backwards, the end. What it hands out borrows from the blob.
+//! Each reader checks the whole blob before it hands out the first element, as deeply as Redis does
+//! with `sanitize-dump-payload yes`: sizes, counts, links backwards, the end. What it hands out
+//! borrows from the blob.
 
 pub(super) mod intset;
 pub(super) mod listpack;

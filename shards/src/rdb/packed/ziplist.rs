@@ -1,7 +1,8 @@
 //! Ziplists: small collections up to Redis 6.2.
 //!
-//! `size u32 | offset of the last entry u32 | count u16 | entries | 0xff`. An entry begins with the length of the one
-//! before (1 byte, or 254 and 4 bytes), then a byte that tells its kind. A count of 65,535 means that nobody has counted.
+//! `size u32 | offset of the last entry u32 | count u16 | entries | 0xff`. An entry begins with the
+//! length of the one before (1 byte, or 254 and 4 bytes), then a byte that tells its kind. A count
+//! of 65,535 means that nobody has counted.
 
 use super::{Element, Fields};
 

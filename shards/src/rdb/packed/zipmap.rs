@@ -1,7 +1,8 @@
 //! Zipmaps: small hashes of Redis before 2.6.
 //!
-//! `count u8 | pairs | 0xff`. A pair is a length and a field, a length, a byte that tells how much room is free behind
-//! the value, and the value. A length is a byte, or 254 and four bytes. A count from 254 on means that nobody has counted.
+//! `count u8 | pairs | 0xff`. A pair is a length and a field, a length, a byte that tells how much
+//! room is free behind the value, and the value. A length is a byte, or 254 and four bytes. A count
+//! from 254 on means that nobody has counted.
 
 use super::Fields;
 

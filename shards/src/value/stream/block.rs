@@ -9,9 +9,9 @@
 //! number: seven bits a byte, the lowest ones first, all but the last byte marked
 //! ```
 //!
-//! The names are those of the first entry; an entry with the same ones in the same order has none of its own. Milliseconds
-//! are the difference from the entry before, and so is the sequence within one millisecond. The id of the first entry
-//! stands beside the block.
+//! The names are those of the first entry; an entry with the same ones in the same order has none
+//! of its own. Milliseconds are the difference from the entry before, and so is the sequence within
+//! one millisecond. The id of the first entry stands beside the block.
 
 use super::id::StreamId;
 

@@ -51,7 +51,8 @@ impl Content {
         }
     }
 
-    /// The last block is the open one, whatever became of those behind it: as when the stream is loaded.
+    /// The last block is the open one, whatever became of those behind it: as when the stream is
+    /// loaded.
     fn reopen(&mut self) {
         let Some(rank) = self.closed.count().checked_sub(1).filter(|_| self.open.is_empty()) else {
             return;
@@ -271,8 +272,8 @@ impl<P: Place> StreamMut<P> {
         true
     }
 
-    /// Takes out the first entries. Returns how many. Cost: a look at each run of 64 blocks that goes, and
-    /// at those of the last one; their memory is freed bit by bit.
+    /// Takes out the first entries. Returns how many. Cost: a look at each run of 64 blocks that
+    /// goes, and at those of the last one; their memory is freed bit by bit.
     pub fn trim(&mut self, trim: Trim) -> u64 {
         let Some(content) = self.stream().content else { return 0 };
         let trimmed = content.trimmed(trim);
@@ -292,7 +293,8 @@ impl<P: Place> StreamMut<P> {
         self.place.discard(Body { hasher, trees: Trees::Stream(Box::new(content)) });
     }
 
-    /// Says which entry was the last one, and maybe how many were ever added and what was the greatest that was taken out.
+    /// Says which entry was the last one, and maybe how many were ever added and what was the
+    /// greatest that was taken out.
     pub fn set_last_id(
         &mut self,
         last_id: StreamId,
@@ -330,7 +332,8 @@ impl<P: Place> StreamMut<P> {
         true
     }
 
-    /// Adds a part of a stream that was read elsewhere. False when it is there already or does not follow on the others.
+    /// Adds a part of a stream that was read elsewhere. False when it is there already or does not
+    /// follow on the others.
     pub(crate) fn add(&mut self, part: StreamPart<'_>) -> bool {
         match part {
             StreamPart::Head { last_id, added, max_deleted_id } => {
@@ -385,7 +388,8 @@ impl Drop for GroupMut<'_> {
 }
 
 impl GroupMut<'_> {
-    /// Says which entry was the last one that was given to anybody, and how many were added up to it.
+    /// Says which entry was the last one that was given to anybody, and how many were added up to
+    /// it.
     pub fn set_last_id(&mut self, last_id: StreamId, entries_read: Option<u64>) {
         (self.group.last_id, self.group.entries_read) = (last_id, entries_read);
     }
@@ -400,7 +404,8 @@ impl GroupMut<'_> {
         self.group.touch_consumer(name, seen_ms, active_ms);
     }
 
-    /// Takes out a consumer and all that it holds. Returns how much that was; `None` when there is no such consumer.
+    /// Takes out a consumer and all that it holds. Returns how much that was; `None` when there is
+    /// no such consumer.
     pub fn remove_consumer(&mut self, name: &[u8]) -> Option<u64> {
         self.group.remove_consumer(name)
     }

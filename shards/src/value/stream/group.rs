@@ -1,7 +1,8 @@
 //! Groups of consumers: who was given which entries and has not acknowledged them.
 //!
-//! Four maps, so that everything is found in a few steps: consumers by name; names by the consumers' numbers; pending
-//! entries by id, each with its consumer's number; and the same ids by consumer. Numbers are known in here alone.
+//! Four maps, so that everything is found in a few steps: consumers by name; names by the
+//! consumers' numbers; pending entries by id, each with its consumer's number; and the same ids by
+//! consumer. Numbers are known in here alone.
 
 use super::id::StreamId;
 use crate::value::sorted_map::{self, SortedMap};
@@ -272,7 +273,8 @@ impl Group {
         sorted_map::put(&mut self.consumers, name, &value);
     }
 
-    /// Takes out a consumer and all that it holds. Returns how much that was; `None` when there is no such consumer.
+    /// Takes out a consumer and all that it holds. Returns how much that was; `None` when there is
+    /// no such consumer.
     pub(super) fn remove_consumer(&mut self, name: &[u8]) -> Option<u64> {
         let consumer = self.consumer(name)?;
         let (number, count) = (consumer.number, self.held_count(&consumer));

@@ -1,9 +1,10 @@
 //! Streams: entries in the order of their ids, and groups that read them.
 //!
-//! Entries lie in blocks ([`block`]) of up to `stream-node-max-bytes` and `stream-node-max-entries`: all but the last one
-//! in a tree by the id of their first entry, the last one open for more. XADD touches the open block alone. A block ends
-//! where it does for good: as XTRIM with `~` takes out whole blocks, their bounds are a part of the value, which snapshots and
-//! transactions carry.
+//! Entries lie in blocks ([`block`]) of up to `stream-node-max-bytes` and
+//! `stream-node-max-entries`: all but the last one in a tree by the id of their first entry, the
+//! last one open for more. XADD touches the open block alone. A block ends where it does for good:
+//! as XTRIM with `~` takes out whole blocks, their bounds are a part of the value, which snapshots
+//! and transactions carry.
 //!
 //! Unlike other values a stream can be there and empty.
 
@@ -204,8 +205,8 @@ impl<'a> Stream<'a> {
         entries.skip_while(move |entry| entry.id > id)
     }
 
-    /// How many entries there are from one id to another. Cost: a look at each run of blocks, and walks through the first block
-    /// and the last.
+    /// How many entries there are from one id to another. Cost: a look at each run of blocks, and
+    /// walks through the first block and the last.
     pub fn count_between(self, start: StreamId, end: StreamId) -> u64 {
         let Some(content) = self.content.filter(|_| start <= end) else { return 0 };
         let of = |rank: u64| {

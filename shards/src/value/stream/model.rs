@@ -227,7 +227,8 @@ fn streams_are_maps() {
         };
         let mut stream = StreamMut::new(Alone::new(limits));
         let mut model = Model::default();
-        // A replica that is loaded from a snapshot now and then, and goes on from there for a while.
+        // A replica that is loaded from a snapshot now and then, and goes on from there for a
+        // while.
         let mut replica = StreamMut::new(Alone::new(limits));
         for step in 0..steps {
             let (before, mut same_chance) =

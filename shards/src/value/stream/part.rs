@@ -6,7 +6,8 @@ use super::id::StreamId;
 use super::{Content, Stream};
 use std::ops::ControlFlow;
 
-/// A part of a stream, in the order in which it is built: the head; the blocks; each group, its consumers, and what they hold.
+/// A part of a stream, in the order in which it is built: the head; the blocks; each group, its
+/// consumers, and what they hold.
 #[derive(Clone, Copy, Debug)]
 pub enum StreamPart<'p> {
     /// What is known of it beside its entries.

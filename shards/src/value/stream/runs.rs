@@ -1,7 +1,9 @@
-//! How many entries the closed blocks of a stream have, by runs of blocks, so that trimming looks at few blocks.
+//! How many entries the closed blocks of a stream have, by runs of blocks, so that trimming looks
+//! at few blocks.
 //!
-//! Where runs begin and end depends on what became of the stream, so that replicas may have other runs of the same blocks: what
-//! they take, some bytes for [`RUN_BLOCKS`] blocks, is on nobody's account.
+//! Where runs begin and end depends on what became of the stream, so that replicas may have other
+//! runs of the same blocks: what they take, some bytes for [`RUN_BLOCKS`] blocks, is on nobody's
+//! account.
 
 use std::collections::VecDeque;
 
@@ -55,7 +57,8 @@ impl Runs {
         }
     }
 
-    /// The blocks and entries of as many whole runs as `goes` lets pass; it is asked with the sums at the end of each.
+    /// The blocks and entries of as many whole runs as `goes` lets pass; it is asked with the sums
+    /// at the end of each.
     pub fn pass(&self, goes: impl Fn(u64, u64) -> bool) -> (u64, u64) {
         let (mut blocks, mut entries) = (0, 0);
         for run in &self.0 {

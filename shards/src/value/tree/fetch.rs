@@ -1,7 +1,8 @@
 //! Where a record lies, about: fetched into the cache ahead of its use, beside many others.
 //!
-//! A lookup in a million members waits for memory at each level and in the leaf, one after the other. Many lookups go down
-//! together instead, a level at a time: while one waits, the others' are on their way.
+//! A lookup in a million members waits for memory at each level and in the leaf, one after the
+//! other. Many lookups go down together instead, a level at a time: while one waits, the others'
+//! are on their way.
 
 use super::seek::Range;
 use super::{Node, Tree};

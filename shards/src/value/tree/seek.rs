@@ -1,4 +1,5 @@
-//! Ways into a tree by what a record is, without ranks: a change goes down once, and adds up no counts.
+//! Ways into a tree by what a record is, without ranks: a change goes down once, and adds up no
+//! counts.
 
 use super::{CHILDREN_MAX, Child, Node, Tree, eighth_of, join_small, split_inner, split_leaf};
 use crate::value::leaf::{Found, Leaf};
@@ -18,7 +19,8 @@ pub(super) trait Seek<const W: usize> {
     fn number_of(&self, record: &Record<'_, W>) -> u64;
 }
 
-/// By its first element, in the order of numbers, which are spread evenly, and then of members' bytes.
+/// By its first element, in the order of numbers, which are spread evenly, and then of members'
+/// bytes.
 pub(super) struct ByMember<'m, F> {
     member: &'m [u8],
     number: u64,
@@ -112,8 +114,8 @@ impl Range {
         Some(at)
     }
 
-    /// The first child whose number is not below this one. Looks where it is likely first: a search by halves would wait for
-    /// memory at each of its steps.
+    /// The first child whose number is not below this one. Looks where it is likely first: a search
+    /// by halves would wait for memory at each of its steps.
     fn first_not_below<const W: usize>(self, children: &[Child<W>], number: u64) -> usize {
         let part = |number: u64| number.saturating_sub(self.least) >> u32::BITS;
         let likely = part(number) * children.len() as u64 / part(self.most).max(1);
@@ -142,7 +144,8 @@ struct Put<const W: usize> {
 }
 
 impl<const W: usize> Tree<W> {
-    /// Puts a record where its member is or would be, in an order as for [`Tree::rank_of`]. Is it new?
+    /// Puts a record where its member is or would be, in an order as for [`Tree::rank_of`]. Is it
+    /// new?
     pub(in crate::value) fn put_member(
         &mut self,
         record: &Record<'_, W>,
@@ -193,7 +196,8 @@ impl<const W: usize> Tree<W> {
         self.take(place).expect("a comparison finds one leaf")
     }
 
-    /// Puts a record where it is or would be. Is it new? `None`, and nothing done, where it may be in several leaves.
+    /// Puts a record where it is or would be. Is it new? `None`, and nothing done, where it may be
+    /// in several leaves.
     fn put(&mut self, mut seek: impl Seek<W>, record: &Record<'_, W>) -> Option<bool> {
         let Put { before, right } = self.root.put(&mut seek, record)?;
         self.count += u64::from(before.is_none());
@@ -204,7 +208,8 @@ impl<const W: usize> Tree<W> {
         Some(before.is_none())
     }
 
-    /// Takes a record out. Was it there? `None`, and nothing done, where it may be in several leaves.
+    /// Takes a record out. Was it there? `None`, and nothing done, where it may be in several
+    /// leaves.
     fn take(&mut self, mut seek: impl Seek<W>) -> Option<bool> {
         let gone = self.root.take(&mut seek)?;
         if let Some(bytes) = gone {
@@ -276,8 +281,8 @@ impl<const W: usize> Node<W> {
     }
 }
 
-/// Puts a record in the place of the only one of a leaf: perhaps a long one, which is not to be copied only to be replaced.
-/// Returns how many bytes that had.
+/// Puts a record in the place of the only one of a leaf: perhaps a long one, which is not to be
+/// copied only to be replaced. Returns how many bytes that had.
 fn put_alone<const W: usize>(
     child: &mut Child<W>,
     seek: &impl Seek<W>,

@@ -1,9 +1,11 @@
-//! Judges lists of appends by the dependencies between commands (after Elle): a circle of them is impossible.
+//! Judges lists of appends by the dependencies between commands (after Elle): a circle of them is
+//! impossible.
 //!
-//! Every appended element is unique and all have the same length, so a list that is read names the commands that made it
-//! and their order. Edges: an append before the next one in a list (ww), an append before those who read it
-//! (wr), a read before the append that it did not see (rw), and an answer before every later call (time).
-//! Only keys are judged that nothing but APPEND, GET, MGET and EXEC of these ever touched.
+//! Every appended element is unique and all have the same length, so a list that is read names the
+//! commands that made it and their order. Edges: an append before the next one in a list (ww), an
+//! append before those who read it (wr), a read before the append that it did not see (rw), and an
+//! answer before every later call (time). Only keys are judged that nothing but APPEND, GET, MGET
+//! and EXEC of these ever touched.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -170,8 +172,8 @@ fn judge(
 
 /// Finds a circle of edges and time.
 fn find_circle(history: &[Operation], edges: &[Vec<(usize, String)>]) -> Result<(), String> {
-    // Time without a quadratic number of edges: a chain of moments, one per answer. An answer leads to its moment, each
-    // moment to the next, and the last moment before a call to the call.
+    // Time without a quadratic number of edges: a chain of moments, one per answer. An answer leads
+    // to its moment, each moment to the next, and the last moment before a call to the call.
     let mut answers: Vec<usize> =
         (0..history.len()).filter(|at| history[*at].outcome != Outcome::Unknown).collect();
     answers.sort_by_key(|at| history[*at].answered);

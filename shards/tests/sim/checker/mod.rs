@@ -1,9 +1,11 @@
-//! Decides whether what clients saw can have happened: one command after the other, each between its call and its answer.
+//! Decides whether what clients saw can have happened: one command after the other, each between
+//! its call and its answer.
 //!
-//! Two judges look at every history. [`order`] searches for such an order of all commands on all keys at once (strict
-//! serializability, after Wing & Gong, with Lowe's memory of dead ends). [`graph`] knows nothing of most
-//! commands, but what it finds on lists of appends it can explain: which command must come before which, and the circle
-//! that they form. Neither knows anything of shards, logs or leaders, but for a hint where to search first.
+//! Two judges look at every history. [`order`] searches for such an order of all commands on all
+//! keys at once (strict serializability, after Wing & Gong, with Lowe's memory of dead ends).
+//! [`graph`] knows nothing of most commands, but what it finds on lists of appends it can explain:
+//! which command must come before which, and the circle that they form. Neither knows anything of
+//! shards, logs or leaders, but for a hint where to search first.
 
 pub mod cases;
 pub mod graph;
@@ -21,7 +23,8 @@ pub enum Outcome {
     Unknown,
 }
 
-/// One command of a client. Commands that were refused for sure are in no history: they must leave no trace.
+/// One command of a client. Commands that were refused for sure are in no history: they must leave
+/// no trace.
 #[derive(Clone, Debug)]
 pub struct Operation {
     /// Its name in messages.

@@ -1,9 +1,10 @@
 //! Searches for an order of all commands that explains every answer.
 //!
-//! Depth first: of the commands that were called before the first answer still outstanding, one is next; those
-//! whose answer the model does not give are not. What was tried is remembered as (set of commands done, state), so that
-//! no two ways to the same place are walked. A command without an answer may come at any time after its call,
-//! also at the very end, where it changes nothing that anybody saw.
+//! Depth first: of the commands that were called before the first answer still outstanding, one is
+//! next; those whose answer the model does not give are not. What was tried is remembered as (set
+//! of commands done, state), so that no two ways to the same place are walked. A command without an
+//! answer may come at any time after its call, also at the very end, where it changes nothing that
+//! anybody saw.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,7 +12,8 @@ use super::model::{Model, Undo};
 use super::{Operation, Outcome};
 use crate::command::KeyNumber;
 
-/// Commands tried before the search gives up. A good history takes about as many as it has commands.
+/// Commands tried before the search gives up. A good history takes about as many as it has
+/// commands.
 const TRIES_MAX: usize = 300_000;
 
 /// Is there such an order?

@@ -1,7 +1,7 @@
 //! Commands that wait for queues: the engine's own [`waits`], with the machine's commands.
 //!
-//! What is looked at here besides, at every leader: whoever came first at a key is served first, and nobody waits beside a queue
-//! that has something once nothing is under way any more.
+//! What is looked at here besides, at every leader: whoever came first at a key is served first,
+//! and nobody waits beside a queue that has something once nothing is under way any more.
 
 use std::collections::BTreeSet;
 
@@ -44,13 +44,13 @@ pub struct Blocks {
     waiters: Waiters<u64, Blocked, ()>,
     arrivals: Vec<Arrival>,
     is_deposed: bool,
-    /// Queues that a transaction held when somebody was to be served there: who waited for the transaction too may be let
-    /// in first then.
+    /// Queues that a transaction held when somebody was to be served there: who waited for the
+    /// transaction too may be let in first then.
     held: BTreeSet<WaitKey>,
 }
 
-/// What an operation has served: ticket, element, and the queue where it was its turn. It takes what is in the first of its
-/// queues all the same, as in Redis 7.2.
+/// What an operation has served: ticket, element, and the queue where it was its turn. It takes
+/// what is in the first of its queues all the same, as in Redis 7.2.
 pub type ServedOne = (Ticket, Vec<u8>, WaitKey);
 
 /// How commands are run that an operation serves.
@@ -191,7 +191,8 @@ impl Running {
         }
     }
 
-    /// A write stands in the newest set: behind it stands what serves those who wait for what it fills.
+    /// A write stands in the newest set: behind it stands what serves those who wait for what it
+    /// fills.
     pub(super) fn declare_behind(&mut self, command: &Command) {
         if !self.blocks.waiters.is_empty() && command.is_queue() && self.flaw != Flaw::Overtaking {
             for key in command.keys() {
@@ -210,7 +211,8 @@ impl Running {
         for (ticket, element, at) in served {
             let Some(Blocked { origin, .. }) = waits::take_served(self, ticket) else { continue };
             let before = self.blocks.arrivals.iter().take_while(|one| !one.is(origin));
-            // What commands that waited bring back to a queue that was served already is served by the next entry.
+            // What commands that waited bring back to a queue that was served already is served by
+            // the next entry.
             let was_moved = core.audit.served.was_moved(&element, origin.operation);
             let was_held = was_moved || self.blocks.held.contains(&at);
             if let Some(other) = before.into_iter().find(|one| one.keys.contains(&at))
@@ -285,7 +287,8 @@ impl Running {
         }
     }
 
-    /// The time of some is over, or nobody is there any more to be answered: to the shard that is the same.
+    /// The time of some is over, or nobody is there any more to be answered: to the shard that is
+    /// the same.
     fn end_waits(&mut self, core: &mut Core, outbox: &mut Outbox) {
         let over = |one: &&mut Arrival| one.until_us <= core.now_us;
         let mut origins = Vec::new();

@@ -1,8 +1,10 @@
-//! Keys with a deadline under clocks that jump: they end when they should, and what has ended is not there again.
+//! Keys with a deadline under clocks that jump: they end when they should, and what has ended is
+//! not there again.
 //!
-//! Two checks on every replica. At each entry: a key that was hidden at an earlier one, or that this replica, as
-//! the leader of the entry's term, has seen end, is there again only when it was set. And a leader whose own clock has not
-//! jumped since it gave a deadline looks whether the key is there so long, by that clock, and no longer.
+//! Two checks on every replica. At each entry: a key that was hidden at an earlier one, or that
+//! this replica, as the leader of the entry's term, has seen end, is there again only when it was
+//! set. And a leader whose own clock has not jumped since it gave a deadline looks whether the key
+//! is there so long, by that clock, and no longer.
 
 use ringraft_shards::ids::{Index, Term};
 use ringraft_shards::keyspace::Key;

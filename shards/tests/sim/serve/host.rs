@@ -67,7 +67,8 @@ impl Host for Running {
     }
 
     fn push_turn_back(&self, batch: &mut BatchBuilder, to_ms: i64) {
-        // No operation of a client has this name, and no other of these: time may go back to the same moment again.
+        // No operation of a client has this name, and no other of these: time may go back to the
+        // same moment again.
         let (term, last) = (self.server.group.term().0, self.server.group.last_index().0);
         let name = (1 << 63 | term << 32 | last).to_le_bytes();
         let words = [&name[..], &to_ms.to_le_bytes()];

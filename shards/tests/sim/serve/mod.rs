@@ -1,5 +1,5 @@
-//! Requests of one shard: the engine's own server (`ringraft_shards::serve`), driven turn by turn. `host.rs` is what it asks
-//! of the simulation.
+//! Requests of one shard: the engine's own server (`ringraft_shards::serve`), driven turn by turn.
+//! `host.rs` is what it asks of the simulation.
 
 pub mod blocked;
 pub mod fleeting;

@@ -127,7 +127,8 @@ impl Core {
         let outcome = session.receive(bytes, &mut plain);
         let (has_ended, is_worn_out) = (session.has_peer_closed(), session.is_worn_out());
         if connection.hold == Hold::Moving {
-            // It is on its way to the core that has the links, and a broken record is broken there, too.
+            // It is on its way to the core that has the links, and a broken record is broken there,
+            // too.
             connection.input.extend_from_slice(&plain);
             return;
         }
@@ -171,8 +172,8 @@ impl Core {
     }
 }
 
-/// A socket has not taken what it was given. True: it may yet, at once or when the ring says that it has room again; else it is
-/// shut.
+/// A socket has not taken what it was given. True: it may yet, at once or when the ring says that
+/// it has room again; else it is shut.
 fn may_go_on(
     error: &Error,
     socket: &Socket,

@@ -1,4 +1,5 @@
-//! Requests that wait for somebody to lead: what had no effect, what is asked for, and what comes behind them.
+//! Requests that wait for somebody to lead: what had no effect, what is asked for, and what comes
+//! behind them.
 
 use super::{AGAIN, DONE, Kept, Sent, kept_of, put};
 use crate::core::Core;
@@ -47,7 +48,8 @@ impl Core {
         connection.held_until_ms = until_ms;
     }
 
-    /// A request was not answered, or it was said that this cannot be: it is sent again, asked for, or told.
+    /// A request was not answered, or it was said that this cannot be: it is sent again, asked for,
+    /// or told.
     pub(in crate::core::cluster) fn take_up(&mut self, index: u32, mut sent: Sent, had_none: bool) {
         let Some(sequence) = sent.sequence else { return };
         if self.answers.connections.at(index).closed {
@@ -78,8 +80,8 @@ impl Core {
         self.send_relayed_request(index, leader, sent);
     }
 
-    /// A request waits until another node leads, or for the next tick: whoever has sent it back may take it then. What its
-    /// client asks for next waits behind it.
+    /// A request waits until another node leads, or for the next tick: whoever has sent it back may
+    /// take it then. What its client asks for next waits behind it.
     pub(super) fn send_later(&mut self, index: u32, sent: Sent) {
         let until_ms = match sent.waits_until_ms {
             0 => self.turn.steady_ms + HELD_FOR_LEADER_MS,
@@ -109,7 +111,8 @@ impl Core {
         }
     }
 
-    /// Sends what waits to whoever leads: of each client in order, and nothing behind what is not known to have had no effect.
+    /// Sends what waits to whoever leads: of each client in order, and nothing behind what is not
+    /// known to have had no effect.
     pub(in crate::core::cluster) fn send_waiting(&mut self) {
         let (route, steady_ms) = (self.shared.cluster.route(), self.turn.steady_ms);
         let mut held = BTreeSet::new();
@@ -138,7 +141,8 @@ impl Core {
         self.ask_what_became();
     }
 
-    /// It is known what became of these requests; of those that are asked for and not there, that nothing did.
+    /// It is known what became of these requests; of those that are asked for and not there, that
+    /// nothing did.
     pub(in crate::core::cluster) fn became_known(
         &mut self,
         asked: &BTreeSet<(u64, u64)>,
@@ -231,7 +235,8 @@ impl Core {
             return self.reply_to(index, sequence, |_| {});
         }
         if request.database != connection.session.database {
-            // Its client has chosen another database since, and could not tell where the reply belongs.
+            // Its client has chosen another database since, and could not tell where the reply
+            // belongs.
             let text = "TRYAGAIN the node that leads has changed";
             return self.reply_to(index, sequence, |reply| reply.error(text));
         }
@@ -240,7 +245,8 @@ impl Core {
         self.send_later(index, Sent::new(Some(sequence), kept_of(command), bytes.into()));
     }
 
-    /// This node leads: what its clients have asked of the one before comes before what they ask of this one.
+    /// This node leads: what its clients have asked of the one before comes before what they ask of
+    /// this one.
     pub(super) fn hold_who_asked_elsewhere(&mut self) {
         let own = self.shared.cluster.own();
         let connections = self.answers.connections.iter();

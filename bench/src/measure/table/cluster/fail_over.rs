@@ -91,7 +91,8 @@ fn longest(mut longest_ms: Vec<f64>) -> (Spread, String) {
     (Spread { median: at(99), lowest: longest_ms[0], highest: longest_ms[count - 1] }, others)
 }
 
-/// The leader ends while a client of each other node writes one key after the other; then it comes back.
+/// The leader ends while a client of each other node writes one key after the other; then it comes
+/// back.
 fn one_end(
     nodes: &mut Nodes,
     end: fn(&mut Arm) -> Result<(), String>,

@@ -1,6 +1,7 @@
 //! Section `cluster`: three nodes on one machine, against etcd and against one node.
 //!
-//! All nodes and the client share the cpus of `--two-cpus`, so only ratios of the same round mean anything.
+//! All nodes and the client share the cpus of `--two-cpus`, so only ratios of the same round mean
+//! anything.
 
 mod etcd;
 mod fail_over;
@@ -70,7 +71,8 @@ impl Findings<'_> {
         Nodes::start(&command, count, &self.bench.setup.server_cpu)
     }
 
-    /// The scenarios of a family, with these pipelines and connections unless the options say others.
+    /// The scenarios of a family, with these pipelines and connections unless the options say
+    /// others.
     fn shapes(&self, family: &str, shapes: &[(usize, usize)]) -> Result<Vec<Scenario>, String> {
         let mut all = Vec::new();
         for (pipeline, connections) in shapes {

@@ -1,4 +1,5 @@
-//! How long a node takes that was away, or that is new, until it has everything, while the others are written to.
+//! How long a node takes that was away, or that is new, until it has everything, while the others
+//! are written to.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -22,7 +23,8 @@ use Limit::{AtLeast, AtMost};
 const MISSED: u64 = 500_000;
 const LEVEL_SECONDS: f64 = 5.0;
 
-/// Keys of 16 bytes and their values: a gigabyte. Seconds until the newcomer votes, and the part of the requests meanwhile.
+/// Keys of 16 bytes and their values: a gigabyte. Seconds until the newcomer votes, and the part of
+/// the requests meanwhile.
 const KEYS: u64 = 1_000_000;
 const VALUE_BYTES: usize = 1000;
 const JOIN_SECONDS: f64 = 60.0;

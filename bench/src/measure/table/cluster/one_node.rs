@@ -16,7 +16,8 @@ const SETS: [(usize, f64); 2] = [(1, 0.55), (16, 0.35)];
 /// Cpu per SET over one node's: at the leader, at a follower.
 const LEADER: f64 = 1.3;
 const FOLLOWER: f64 = 0.3;
-/// Cpu per linearizable GET over one node's: asked at the leader; all nodes together, asked at a follower, P=16.
+/// Cpu per linearizable GET over one node's: asked at the leader; all nodes together, asked at a
+/// follower, P=16.
 const GET_AT_LEADER: f64 = 1.05;
 const GET_AT_FOLLOWER: f64 = 1.5;
 
