@@ -89,7 +89,7 @@ pub const LONG_REPLY_SLICE_ELEMENTS: u64 = 16_384;
 pub const LONG_REPLY_SLICES_PER_TURN: usize = 4;
 
 /// Leaves that a turn frees of what long replies have kept.
-pub const RUBBLE_LEAVES_PER_TURN: usize = 64;
+pub const LAZY_FREE_LEAVES_PER_TURN: usize = 64;
 
 /// Bytes of requests that a connection may have waiting behind unread replies; above it nothing
 /// more is received until the client reads. A client that writes more than this before it reads

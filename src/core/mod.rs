@@ -27,8 +27,8 @@ pub use gather::context::SessionContext;
 use crate::acl::log::AclLog;
 use crate::acl::users::{Register, Users};
 use crate::limits::{
-    COMPLETIONS_PER_MOVING_TURN_MAX, COMPLETIONS_PER_TURN_MAX, REPLIES_PREFETCHED_BYTES,
-    RUBBLE_LEAVES_PER_TURN,
+    COMPLETIONS_PER_MOVING_TURN_MAX, COMPLETIONS_PER_TURN_MAX, LAZY_FREE_LEAVES_PER_TURN,
+    REPLIES_PREFETCHED_BYTES,
 };
 use crate::net;
 use crate::net::ring::{Completion, Operation, Ring, Wait};
@@ -584,8 +584,8 @@ impl Core {
         if !self.answers.in_slices.is_empty() {
             self.write_slices();
         }
-        if self.answers.rubble.has_any() {
-            self.answers.rubble.shed(RUBBLE_LEAVES_PER_TURN);
+        if self.answers.lazy_free.has_any() {
+            self.answers.lazy_free.shed(LAZY_FREE_LEAVES_PER_TURN);
         }
         self.flush();
         if is_clustered {
@@ -601,7 +601,7 @@ impl Core {
             || self.turn.has_new_work
             || !self.runnable.is_empty()
             || !self.answers.in_slices.is_empty()
-            || self.answers.rubble.has_any()
+            || self.answers.lazy_free.has_any()
             || self.handshakes.has_work()
             || self.has_work()
             || self.has_transaction_work()

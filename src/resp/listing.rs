@@ -6,7 +6,7 @@
 //! one: a version of the collection as it is now, and the place in it.
 //!
 //! A rest needs neither the shard nor its core. What its version alone still has when it ends goes
-//! to a [`Rubble`], whose core frees it bit by bit.
+//! to a [`LazyFree`], whose core frees it bit by bit.
 
 use crate::limits::{LONG_REPLY_SLICE_BYTES, LONG_REPLY_SLICE_ELEMENTS};
 use crate::resp::reply::{Protocol, Reply};
@@ -252,13 +252,13 @@ pub struct Rest {
     pub at: usize,
     /// Who asked what, and how long the reply is so far.
     pub noted: Option<Box<LongReply>>,
-    rubble: Option<Arc<Rubble>>,
+    lazy_free: Option<Arc<LazyFree>>,
 }
 
 impl Rest {
     /// Lets a core free what it leaves.
-    pub fn leave_to(&mut self, rubble: &Arc<Rubble>) {
-        self.rubble = Some(rubble.clone());
+    pub fn leave_to(&mut self, lazy_free: &Arc<LazyFree>) {
+        self.lazy_free = Some(lazy_free.clone());
     }
 
     /// What is written and not taken.
@@ -299,8 +299,8 @@ impl Rest {
     }
 
     fn leave(&mut self) {
-        if let (Some(version), Some(rubble)) = (self.version.take(), &self.rubble) {
-            rubble.push(version);
+        if let (Some(version), Some(lazy_free)) = (self.version.take(), &self.lazy_free) {
+            lazy_free.push(version);
         }
     }
 }
@@ -338,7 +338,7 @@ impl Reply<'_> {
             bytes: Vec::new(),
             at: self.size(),
             noted: None,
-            rubble: None,
+            lazy_free: None,
         };
         self.put_rest(Box::new(rest));
     }
@@ -346,13 +346,13 @@ impl Reply<'_> {
 
 /// What versions have left that nobody reads any more. Rests of it end on other cores too.
 #[derive(Debug, Default)]
-pub struct Rubble {
+pub struct LazyFree {
     versions: Mutex<Vec<Version>>,
     /// Is there any? Looked at by its core alone, once per turn.
     has_any: AtomicBool,
 }
 
-impl Rubble {
+impl LazyFree {
     fn push(&self, version: Version) {
         self.versions.lock().unwrap_or_else(PoisonError::into_inner).push(version);
         self.has_any.store(true, Ordering::Release);

@@ -235,6 +235,8 @@ pub struct Server<H: Host> {
     /// Keys that have something for those who wait, and that a transaction holds: they are served
     /// when it is over.
     pub postponed: Vec<WaitKey>,
+    /// Keys at which nobody could be served, since the log took nothing: tried again at a tick.
+    pub unserved: Vec<WaitKey>,
     /// Transactions that hold their locks, and are still to read, in the order of what is let in
     /// at present.
     unread: Vec<TransactionId>,
@@ -271,6 +273,7 @@ impl<H: Host> Server<H> {
             participant: Participant::new(id),
             wanted: Wanted::<H>::default(),
             postponed: Vec::new(),
+            unserved: Vec::new(),
             unread: Vec::new(),
             settled: Vec::new(),
             sets: VecDeque::new(),

@@ -28,11 +28,12 @@ pub fn take_message<H: Host>(
 }
 
 /// Time passes for transactions: those in doubt ask the others, locks that nobody follows up are
-/// given up.
+/// given up. Who could not be served is tried again.
 pub fn tick<H: Host>(host: &mut H) {
     let server = host.server_mut();
     if server.serves() {
         server.participant.tick(server.keyspace.ledger(), &mut server.wanted);
+        server.postponed.append(&mut server.unserved);
     }
 }
 

@@ -189,10 +189,14 @@ pub fn take_served<H: Waits>(host: &mut H, ticket: Ticket) -> Option<H::Waiting>
     Some(release(host.server_mut(), waited))
 }
 
-/// An operation that serves could not be proposed. Those who waited before go on waiting; returns
-/// the one whose first try it was.
+/// An operation that serves could not be proposed. Those who waited before go on waiting, and are
+/// served at a tick to come if leadership stays here; returns the one whose first try it was.
 pub fn refused<H: Waits>(host: &mut H, operation: Arguments<'_>) -> Option<H::Waiting> {
-    if !operation.at(1).is_empty() {
+    if let Some(key) = WaitKey::decode(operation.at(1)) {
+        let unserved = &mut host.server_mut().unserved;
+        if !unserved.contains(&key) {
+            unserved.push(key);
+        }
         return None;
     }
     let mut first_try = None;
@@ -253,6 +257,7 @@ pub fn tend<H: Waits>(host: &mut H, time_ms: i64, ended: &mut Vec<Ended<H>>) -> 
 /// through the log.
 pub fn dissolve<H: Waits>(host: &mut H) -> Vec<H::Waiting> {
     host.server_mut().postponed.clear();
+    host.server_mut().unserved.clear();
     let waited = host.waiters_mut().dissolve();
     waited.into_iter().map(|waited| release(host.server_mut(), waited)).collect()
 }

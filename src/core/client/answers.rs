@@ -5,7 +5,7 @@ use crate::core::client::slab::Slab;
 use crate::core::gather::GatherState;
 use crate::core::mail::mailbox::{Mail, Outbox, Spares};
 use crate::core::wait::blocking::Blocks;
-use crate::resp::listing::{Rest, Rubble};
+use crate::resp::listing::{LazyFree, Rest};
 use crate::resp::reply::Protocol;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -123,7 +123,7 @@ pub struct Answers {
     /// Connections whose long replies go on in a turn to come.
     pub in_slices: VecDeque<u32>,
     /// What long replies from shards of this core leave.
-    pub rubble: Arc<Rubble>,
+    pub lazy_free: Arc<LazyFree>,
     /// Where replies for nobody go.
     scratch: Vec<u8>,
 }
@@ -141,7 +141,7 @@ impl Answers {
             dirty: Vec::new(),
             complete: Vec::new(),
             in_slices: VecDeque::new(),
-            rubble: Arc::default(),
+            lazy_free: Arc::default(),
             scratch: Vec::new(),
         }
     }
@@ -182,7 +182,7 @@ impl Answers {
             let outbox = &mut self.outboxes[usize::from(origin.core)];
             outbox.reply(origin.target, |out| write(out, Some(&mut rest)));
             if let Some(mut rest) = rest {
-                rest.leave_to(&self.rubble);
+                rest.leave_to(&self.lazy_free);
                 outbox.put_rest(rest);
             }
         }
@@ -190,7 +190,7 @@ impl Answers {
 
     #[cold]
     fn keep_rest(&mut self, (index, sequence): (u32, u32), mut rest: Box<Rest>) {
-        rest.leave_to(&self.rubble);
+        rest.leave_to(&self.lazy_free);
         self.connections.at_mut(index).replies.put_rest(sequence, rest);
     }
 

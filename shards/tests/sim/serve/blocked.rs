@@ -320,6 +320,7 @@ impl Running {
             && server.gathering_count() == 0
             && server.participant.is_idle()
             && server.postponed.is_empty()
+            && server.unserved.is_empty()
             && !waits::is_to_be_tended(server);
         if !is_quiet || self.blocks.arrivals.is_empty() {
             return;
