@@ -9,6 +9,19 @@ pub fn send_signal(pid: u32, signal: libc::c_int) {
     // pid cannot have been given to another process.
     let outcome = unsafe { libc::kill(pid as libc::pid_t, signal) };
     assert_eq!(outcome, 0, "kill({pid}, {signal}): {}", std::io::Error::last_os_error());
+    if signal == libc::SIGSTOP {
+        super::eventually("it has stopped", || has_stopped(pid).then_some(()));
+    }
+}
+
+/// Have all threads of a process stopped? One that runs on another cpu does so a moment later.
+fn has_stopped(pid: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process is there");
+    tasks.flatten().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        // Behind the name, which may hold anything.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+    })
 }
 
 /// Lets the close of a socket reset its connection.
