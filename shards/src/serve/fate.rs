@@ -44,6 +44,9 @@ fn step_down<H: Host>(host: &mut H, turn: &mut H::Turn<'_>) {
     server.wanted.next.retain(|next| matches!(next, Next::Admit(_)));
     server.wanted.records.clear();
     server.wanted.confirms.clear();
+    // Who waits is told, and served here no more.
+    server.postponed.clear();
+    server.unserved.clear();
     server.participant.step_down(&mut server.wanted);
     let fate = server.not_leader();
     for set in std::mem::take(&mut server.sets) {

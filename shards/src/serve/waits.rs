@@ -136,7 +136,7 @@ fn is_taken<H: Waits>(host: &H, key: &WaitKey, count: usize, round: Round) -> bo
 #[cold]
 pub fn serve_postponed<H: Waits>(host: &mut H) {
     for key in std::mem::take(&mut host.server_mut().postponed) {
-        if host.waiters().is_awaited(&key) {
+        if host.server().serves() && host.waiters().is_awaited(&key) {
             host.server_mut().open_set();
             serve_key(host, &key, usize::MAX);
         }
@@ -245,7 +245,7 @@ pub fn tend<H: Waits>(host: &mut H, time_ms: i64, ended: &mut Vec<Ended<H>>) -> 
         serve_postponed(host);
     }
     for key in &keys {
-        if host.waiters().is_awaited(key) {
+        if host.server().serves() && host.waiters().is_awaited(key) {
             host.server_mut().open_set();
             serve_key(host, key, usize::MAX);
         }
