@@ -133,8 +133,12 @@ impl Cluster {
     pub fn is_level(&self) {
         eventually("all nodes have the same data", || {
             let digest = |node: usize| self.client(node).say("DEBUG DIGEST");
-            let digests: Vec<Value> = self.up().map(digest).collect();
-            digests.iter().all(|digest| *digest == digests[0]).then_some(())
+            let mut digests: Vec<String> = self.up().map(|n| digest(n).text()).collect();
+            let wanted = digests.len().min(3);
+            // Who stands by has nothing.
+            digests.retain(|digest| digest.bytes().any(|byte| byte != b'0'));
+            let is_enough = digests.is_empty() || digests.len() >= wanted;
+            (is_enough && digests.iter().all(|digest| *digest == digests[0])).then_some(())
         });
     }
 }
