@@ -1,6 +1,6 @@
 //! Servers that are one cluster, for tests.
 
-use crate::support::{Client, Program, Server, Value, eventually};
+use crate::support::{Client, Program, Server, eventually};
 
 /// The servers. Some may be down.
 pub struct Cluster {
