@@ -1,6 +1,6 @@
 //! Bounds of the server, and what happens when one is reached.
 
-use ringraft_shards::limits::{ENTRY_BYTES_MAX, STRING_BYTES_MAX};
+use ringraft_shards::limits::{ENTRY_BYTES_MAX, LINK_OTHERS_WAITING_BYTES_MAX, STRING_BYTES_MAX};
 use std::time::Duration;
 
 /// Arguments of one request; more is a protocol error and the connection is closed.
@@ -418,9 +418,10 @@ pub const IMPORT_REPLIES_MAX: usize = 10_000;
 /// later it is looked again.
 pub const CLIENTS_EVICTED_AT_ONCE_MAX: usize = 1024;
 
-/// Bytes that wait in a link above which replies and clients' requests wait before it: well below
-/// what it gives back.
+/// Messages of the process that wait in a link, in bytes, above which more wait before it: well
+/// below what it gives back. As many may wait there before clients do.
 pub const LINK_PENDING_BYTES_MAX: usize = 8 << 20;
+const _: () = assert!(LINK_PENDING_BYTES_MAX < LINK_OTHERS_WAITING_BYTES_MAX);
 
 /// Pieces of bytes that one send takes.
 pub const LINK_SLICES_PER_SEND: usize = 256;

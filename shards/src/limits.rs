@@ -287,6 +287,10 @@ pub const LINK_ITEM_BYTES_MAX: usize = ENTRY_BYTES_MAX + (1 << 20);
 /// waits. One more may be under way when nothing else is.
 pub const LINK_UNANSWERED_BYTES_MAX: usize = 16 << 20;
 
+/// Appends of a link of which none was answered for so long count as lost: the peer has dropped
+/// them, or leads by now.
+pub const LINK_ANSWER_US: u64 = 5_000_000;
+
 /// Bytes encoded and not taken by the socket; when it is reached appends and transactions wait as
 /// they are.
 pub const LINK_ENCODED_BYTES_MAX: usize = 4 << 20;

@@ -600,6 +600,7 @@ impl Core {
             || !self.resting.is_empty()
             || self.turn.has_new_work
             || !self.runnable.is_empty()
+            || !self.answers.dirty.is_empty()
             || !self.answers.in_slices.is_empty()
             || self.answers.lazy_free.has_any()
             || self.handshakes.has_work()

@@ -79,9 +79,23 @@ fn a_leader_whose_disk_is_full_hands_over_to_one_with_room() {
     let on = |server: &Server| Mount::memory(server.directory(), 96);
     let Some(cluster) = form_on(&mounts, 1, on) else { return };
     let seen = append(&ports(&cluster, cluster.up()), 1, 20, || {
-        assert_eq!(fill(&cluster, 1, 0, 160), None, "there is room at the others");
+        // Many at once: of the first that it cannot log more have been sent by then.
+        std::thread::scope(|scope| {
+            for writer in 0..16 {
+                let cluster = &cluster;
+                scope.spawn(move || {
+                    let refused = fill(cluster, 1, 10 * writer, 10);
+                    assert_eq!(refused, None, "there is room at the others");
+                });
+            }
+        });
         eventually("another one leads", || (cluster.leader() != 0).then_some(()));
         assert_eq!(cluster.servers[0].info("fit_to_lead"), "no: its disk is full");
+        // It answers none of the entries that it is sent, and serves its clients all the same.
+        let mut client = cluster.client(0);
+        for n in 1..=20 {
+            assert_eq!(client.say("INCR served").integer(), n);
+        }
     });
     assert!(seen.iter().all(|one| one.errors.is_empty()), "{seen:?}");
     mounts.borrow()[0].resize(600);

@@ -385,10 +385,10 @@ impl Link {
 
     fn take_items(&mut self, body: Bytes, events: &mut Vec<LinkEvent>) -> Result<(), Garbage> {
         let from = self.peer.as_ref().expect("the link is up").identity.node;
-        let outbox = &mut self.outbox;
+        let (outbox, now) = (&mut self.outbox, self.heard);
         take_all(body, from, self.own.identity.node, |item| {
             if let Item::Raft { shard, message } = &item {
-                outbox.heard(*shard, &message.0);
+                outbox.heard(*shard, &message.0, now);
             }
             events.push(LinkEvent::Item(item));
         })
@@ -432,7 +432,7 @@ impl Link {
     /// Makes frames of what waits: once per turn, when all of its items are there.
     pub fn encode(&mut self, now: MonotonicTime) {
         if self.is_up() {
-            self.outbox.encode();
+            self.outbox.encode(now);
         }
         if self.outbox.encoded_bytes() > 0 {
             self.spoke = now;
@@ -457,6 +457,12 @@ impl Link {
     /// Bytes that wait, encoded or not.
     pub fn waiting_bytes(&self) -> usize {
         self.outbox.waiting_bytes()
+    }
+
+    /// Bytes of transactions' and nodes' messages that wait as items: they do not wait for a peer
+    /// that answers no appends.
+    pub fn others_waiting_bytes(&self) -> usize {
+        self.outbox.others_waiting_bytes()
     }
 
     /// Bytes of appends that the peer has not answered.

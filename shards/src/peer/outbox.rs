@@ -14,10 +14,11 @@ use raft::eraftpb::{Message, MessageType};
 
 use super::frame::{FrameKind, head};
 use super::item::{Class, Item, Pieces, put_all};
-use crate::ids::ShardId;
+use crate::ids::{MonotonicTime, ShardId};
 use crate::limits::{
-    LINK_APPENDS_WAITING_BYTES_MAX, LINK_ENCODED_BYTES_MAX, LINK_OTHERS_WAITING_BYTES_MAX,
-    LINK_PART_BYTES, LINK_TURN_BYTES, LINK_UNANSWERED_BYTES_MAX, LINK_URGENT_BYTES_MAX,
+    LINK_ANSWER_US, LINK_APPENDS_WAITING_BYTES_MAX, LINK_ENCODED_BYTES_MAX,
+    LINK_OTHERS_WAITING_BYTES_MAX, LINK_PART_BYTES, LINK_TURN_BYTES, LINK_UNANSWERED_BYTES_MAX,
+    LINK_URGENT_BYTES_MAX,
 };
 
 /// An item found no room.
@@ -65,6 +66,8 @@ pub(super) struct Outbox {
     parts: Option<(VecDeque<Bytes>, u64, u64)>,
     unanswered: HashMap<(ShardId, u64), Unanswered>,
     unanswered_bytes: usize,
+    /// When an append was answered last, or none was under way.
+    answered: MonotonicTime,
     encoded: VecDeque<Bytes>,
     encoded_bytes: usize,
 }
@@ -79,10 +82,11 @@ impl Outbox {
     }
 
     /// A message came in: an answer to appends makes room for more.
-    pub fn heard(&mut self, shard: ShardId, message: &Message) {
+    pub fn heard(&mut self, shard: ShardId, message: &Message, now: MonotonicTime) {
         if message.msg_type != MessageType::MsgAppendResponse {
             return;
         }
+        self.answered = now;
         let Some(waiting) = self.unanswered.get_mut(&(shard, message.from)) else { return };
         // After a refusal raft-rs counts on nothing that it has sent.
         while let Some((last, bytes)) = waiting.front().copied()
@@ -103,8 +107,20 @@ impl Outbox {
         self.encoded_bytes + self.urgent.bytes + self.appends.bytes + self.others.bytes + parts
     }
 
+    /// Bytes of transactions' and nodes' messages that wait as items. They pass appends that are not
+    /// answered.
+    pub fn others_waiting_bytes(&self) -> usize {
+        self.others.bytes
+    }
+
     /// Makes frames of what waits, as far as there is room.
-    pub fn encode(&mut self) {
+    pub fn encode(&mut self, now: MonotonicTime) {
+        if self.unanswered_bytes == 0 {
+            self.answered = now;
+        } else if now.0.saturating_sub(self.answered.0) >= LINK_ANSWER_US {
+            self.unanswered.clear();
+            (self.unanswered_bytes, self.answered) = (0, now);
+        }
         loop {
             let has_room = self.encoded_bytes < LINK_ENCODED_BYTES_MAX;
             let urgent_room = self.encoded_bytes < LINK_ENCODED_BYTES_MAX + LINK_URGENT_BYTES_MAX;
@@ -152,30 +168,35 @@ impl Outbox {
 
     /// The next append, if the answers that are due leave room for it, or what else waits.
     fn next_ordered(&mut self) -> Option<Item> {
-        let bytes = self.appends.items.front().map(Item::bytes);
-        let fits = |bytes| {
-            self.unanswered_bytes == 0 || self.unanswered_bytes + bytes <= LINK_UNANSWERED_BYTES_MAX
+        let Some(item) = self.appends.items.front() else { return self.others.pop() };
+        let bytes = item.bytes();
+        let place = match item {
+            Item::Raft { shard, message } => message.0.entries.first().map(|entry| {
+                let last = entry.index + message.0.entries.len() as u64 - 1;
+                ((*shard, message.0.to), entry.index, last)
+            }),
+            _ => None,
         };
-        if !bytes.is_some_and(fits) {
-            return self.others.pop();
-        }
-        let item = self.appends.pop()?;
-        if let Item::Raft { shard, message } = &item
-            && let Some(last) = message.0.entries.last()
-        {
-            let bytes = item.bytes();
-            let waiting = self.unanswered.entry((*shard, message.0.to)).or_default();
+        let waiting = place.and_then(|(group, ..)| self.unanswered.get_mut(&group));
+        if let (Some(waiting), Some((_, first, _))) = (waiting, place) {
             // What is sent again takes the place of what was sent.
             while let Some((index, bytes)) = waiting.back().copied()
-                && index >= last.index
+                && index >= first
             {
                 self.unanswered_bytes -= bytes;
                 waiting.pop_back();
             }
-            waiting.push_back((last.index, bytes));
+        }
+        let fits = self.unanswered_bytes == 0
+            || self.unanswered_bytes + bytes <= LINK_UNANSWERED_BYTES_MAX;
+        if !fits {
+            return self.others.pop();
+        }
+        if let Some((group, _, last)) = place {
+            self.unanswered.entry(group).or_default().push_back((last, bytes));
             self.unanswered_bytes += bytes;
         }
-        Some(item)
+        self.appends.pop()
     }
 
     /// A part of the long item that is on its way; false without one.

@@ -497,9 +497,15 @@ fn appends_wait_while_too_much_is_not_answered_and_heartbeats_do_not() {
     assert!((count / 2 - 2..=count / 2).contains(&arrived), "{arrived} of {count}");
     let link = one.links.get_mut(&1).expect("up");
     link.send(raft(MessageType::MsgHeartbeat, 0, 0)).expect("there is room");
-    link.send(Item::Transaction(Bytes::from_static(b"t"))).expect("there is room");
+    let message = Item::Transaction(Bytes::from_static(b"t"));
+    let bytes = message.bytes();
+    link.send(message).expect("there is room");
+    assert_eq!(link.others_waiting_bytes(), bytes, "whatever else waits");
     run(&mut one, &mut other);
     assert_eq!(other.items.len(), arrived + 2);
+    let link = &one.links[&1];
+    assert_eq!(link.others_waiting_bytes(), 0);
+    assert!(link.waiting_bytes() > LINK_UNANSWERED_BYTES_MAX / 2, "appends still wait");
     // Half is answered, then a refusal: raft-rs begins again, so nothing counts as under way.
     other.links.get_mut(&1).expect("up").send(answer(arrived as u64 / 2, false)).expect("room");
     run(&mut one, &mut other);
@@ -508,6 +514,31 @@ fn appends_wait_while_too_much_is_not_answered_and_heartbeats_do_not() {
     other.links.get_mut(&1).expect("up").send(answer(0, true)).expect("room");
     run(&mut one, &mut other);
     assert!(before > 0 && other.items.len() == count + 2);
+}
+
+#[test]
+fn appends_that_were_dropped_do_not_hold_up_others_for_ever() {
+    let (mut one, mut other) = up();
+    let large = LINK_UNANSWERED_BYTES_MAX * 3 / 4;
+    for index in [5, 6] {
+        let append = raft(MessageType::MsgAppend, index, large);
+        one.links.get_mut(&1).expect("up").send(append).expect("there is room");
+    }
+    run(&mut one, &mut other);
+    assert_eq!(other.items.len(), 1, "the second one waits");
+    let link = one.links.get_mut(&1).expect("up");
+    link.encode(MonotonicTime(NOW.0 + LINK_ANSWER_US - 1));
+    assert_eq!(link.encoded_bytes(), 0);
+    link.encode(MonotonicTime(NOW.0 + LINK_ANSWER_US));
+    run(&mut one, &mut other);
+    assert_eq!(other.items.len(), 2, "nothing was heard of the first one");
+    // Whoever is probed is sent the same again, however large it is.
+    for _ in 0..3 {
+        let again = raft(MessageType::MsgAppend, 6, large);
+        one.links.get_mut(&1).expect("up").send(again).expect("there is room");
+        run(&mut one, &mut other);
+    }
+    assert_eq!(other.items.len(), 5);
 }
 
 #[test]

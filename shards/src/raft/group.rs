@@ -612,6 +612,9 @@ impl Group {
     pub fn peers(&self) -> Vec<PeerProgress> {
         let members = self.membership();
         let leads = self.role() == Role::Leader;
+        let changed = self.memberships.back().expect("never empty").0;
+        let raft = &self.node.raft;
+        let is_own_change = leads && raft.raft_log.term(changed) == Ok(raft.term);
         let mut peers: Vec<_> = self
             .node
             .raft
@@ -623,6 +626,9 @@ impl Group {
                 matched: Index(if leads { progress.matched } else { 0 }),
                 active: id == self.config.node.0 || (leads && self.followers.is_active(id)),
                 in_snapshot: leads && progress.state == raft::ProgressState::Snapshot,
+                knows_members: !is_own_change
+                    || id == self.config.node.0
+                    || progress.committed_index >= changed,
             })
             .collect();
         peers.sort_by_key(|peer| peer.node);
@@ -653,8 +659,11 @@ impl Group {
                 if !message.entries.iter().enumerate().all(follows) {
                     return Err(StepError::Refused("append with a gap".into()));
                 }
+                // What does not follow its last entry is refused by raft-rs whatever it holds, and
+                // its leader must hear that: after an entry that was dropped it counts on nothing.
+                let follows_last = message.index <= self.last_index().0;
                 let bytes = message.entries.iter().map(|entry| entry.data.len()).sum();
-                let log = self.node.store().log.as_ref();
+                let log = self.node.store().log.as_ref().filter(|_| follows_last);
                 if let Some(cause) = log.and_then(|log| log.refuses(bytes, Reserve::Used)) {
                     return Err(StepError::DiskFull(cause.to_string()));
                 }

@@ -315,4 +315,8 @@ pub struct PeerProgress {
     pub active: bool,
     /// Is a snapshot on its way to it?
     pub in_snapshot: bool,
+    /// Has it said that it knows the members of now? Until then it would ask for votes as of the
+    /// members before, some of whom may be gone. True as well where nobody can say: on others than
+    /// the leader, and when they changed under another one.
+    pub knows_members: bool,
 }

@@ -23,6 +23,8 @@ impl Core {
                 self.send(index);
             }
         }
+        // What was listed meanwhile is sent in the next turn.
+        dirty.append(&mut self.answers.dirty);
         self.answers.dirty = dirty;
         for index in std::mem::take(&mut self.turn.consumed) {
             if let Some(connection) = self.answers.connections.get_mut(index) {

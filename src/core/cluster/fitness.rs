@@ -259,6 +259,12 @@ impl Core {
         };
         self.shared.cluster.fitness.note_core(self.id, facts);
         if self.cluster.links.is_some() {
+            let (own, reached) = (self.shared.cluster.own(), self.reached());
+            self.cluster.outdone_ticks = match self.shared.cluster.fitness.is_outdone(own, &reached)
+            {
+                true => self.cluster.outdone_ticks + 1,
+                false => 0,
+            };
             self.judge_fitness();
         }
         if self.shared.cluster.fitness.own().is_any() {
@@ -272,13 +278,6 @@ impl Core {
         let (facts, wall_ms) = (fitness.all_cores(), wall_clock_ms());
         let (others_p99_us, ahead_ms) = fitness.others(wall_ms - self.steady_ms());
         let off_ms = clock_ahead_ms(&ahead_ms);
-        let links = shared.cluster.links();
-        let reached: Vec<NodeId> =
-            links.iter().filter(|link| link.is_up).map(|link| link.node).collect();
-        self.cluster.outdone_ticks = match fitness.is_outdone(shared.cluster.own(), &reached) {
-            true => self.cluster.outdone_ticks + 1,
-            false => 0,
-        };
         let unfit = Unfit::DISK_HANGS
             .when(facts.oldest_ms >= DISK_HANGS_MS)
             .or(Unfit::DISK_FULL.when(self.is_short()))
@@ -297,10 +296,29 @@ impl Core {
             }
         }
         if unfit != before || self.cluster.ticks.is_multiple_of(CONDITION_TICKS) {
-            for node in reached {
+            for node in self.reached() {
                 self.tell_condition(node);
             }
         }
+    }
+
+    /// A shard of this core has no room from now on. The others are told before it hands over:
+    /// whoever leads it would hand it back to the node that leads the rest.
+    #[cold]
+    pub(in crate::core) fn judge_at_once(&mut self) {
+        if self.cluster.links.is_some() {
+            return self.judge_fitness();
+        }
+        let core = self.shared.cluster.link_core();
+        if core != self.id && self.shared.cluster.is_clustered() {
+            self.tell_core(core, Core::judge_at_once);
+        }
+    }
+
+    /// Nodes that this one is connected with.
+    fn reached(&self) -> Vec<NodeId> {
+        let links = self.shared.cluster.links();
+        links.iter().filter(|link| link.is_up).map(|link| link.node).collect()
     }
 
     fn note_clock(&mut self, off_ms: i64) {
@@ -319,12 +337,12 @@ impl Core {
 
     /// Tells another node how this one is.
     pub(super) fn tell_condition(&mut self, node: NodeId) {
-        let (fitness, links) = (&self.shared.cluster.fitness, self.shared.cluster.links());
+        let fitness = &self.shared.cluster.fitness;
         let message = NodeMessage::Condition {
             wall_ms: wall_clock_ms(),
             log_write_p99_us: fitness.log_write_p99_us(),
             unfit: fitness.own().bits(),
-            hears: links.iter().filter(|link| link.is_up).map(|link| link.node).collect(),
+            hears: self.reached(),
         };
         self.send_message(node, &message);
     }
@@ -450,6 +468,7 @@ mod tests {
             matched: Index(matched),
             active: true,
             in_snapshot: false,
+            knows_members: true,
         };
         let own = NodeId(1);
         let peers = [peer(1, 900), peer(2, 890), peer(3, 900), peer(4, 10)];

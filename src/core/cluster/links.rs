@@ -72,6 +72,13 @@ pub struct Links {
     pub(super) ended: Option<Refusal>,
 }
 
+/// Does a link take another message of the process? Appends that its peer does not answer are not
+/// in the way.
+fn has_room(link: &Link, item: &Item) -> bool {
+    let waiting = link.others_waiting_bytes();
+    waiting == 0 || waiting + item.bytes() <= LINK_PENDING_BYTES_MAX
+}
+
 fn core_of(node: NodeId, purpose: Purpose) -> PeerCore {
     PeerCore { node, core: 0, purpose }
 }
@@ -132,7 +139,7 @@ impl Links {
         }
         let Some(open) = self.current(node, Purpose::Link) else { return false };
         // What the link gives back is gone: what must go is only given to it while there is room.
-        if must_go && open.link.waiting_bytes() > LINK_PENDING_BYTES_MAX {
+        if must_go && !has_room(&open.link, &item) {
             return self.keep(node, item);
         }
         open.link.send(item).is_ok()
@@ -149,18 +156,17 @@ impl Links {
     fn send_pending(&mut self) {
         let nodes: Vec<NodeId> = self.pending.keys().copied().collect();
         for node in nodes {
-            while let Some(open) = self.current(node, Purpose::Link)
-                && open.link.waiting_bytes() <= LINK_PENDING_BYTES_MAX
-            {
-                let (items, bytes) = self.pending.get_mut(&node).expect("it is listed");
-                let Some(item) = items.pop_front() else { break };
-                *bytes -= item.bytes();
-                let open = self.current(node, Purpose::Link).expect("just seen");
-                let is_taken = open.link.send(item).is_ok();
-                debug_assert!(is_taken, "there is room in a link with so little in it");
+            let (mut items, mut bytes) = self.pending.remove(&node).expect("it is listed");
+            if let Some(open) = self.current(node, Purpose::Link) {
+                while items.front().is_some_and(|item| has_room(&open.link, item)) {
+                    let item = items.pop_front().expect("just seen");
+                    bytes -= item.bytes();
+                    let is_taken = open.link.send(item).is_ok();
+                    assert!(is_taken, "there is room in a link with so little in it");
+                }
             }
-            if self.pending.get(&node).is_some_and(|(items, _)| items.is_empty()) {
-                self.pending.remove(&node);
+            if !items.is_empty() {
+                self.pending.insert(node, (items, bytes));
             }
         }
     }

@@ -44,7 +44,7 @@ pub use view::{ClusterView, GroupFacts};
 
 use ringraft_shards::ids::NodeId;
 use ringraft_shards::peer::Item;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// A core's part in the cluster.
 #[derive(Default)]
@@ -55,6 +55,8 @@ pub struct Cluster {
     outgoing: Vec<(NodeId, Item)>,
     /// Clients of other nodes that this node serves.
     relayed: relayed::Relayed,
+    /// Those whose replies wait for room in a link to their node.
+    crowded: BTreeSet<(NodeId, u32)>,
     /// What it remembers of members.
     pub(in crate::core) membership: members::Membership,
     /// What it remembers of lost replicas.

@@ -203,15 +203,25 @@ impl Core {
             }
             let links = self.cluster.links.as_ref();
             if links.is_none_or(|links| links.is_crowded(node)) {
-                // The next turn tries again.
-                self.answers.mark_dirty(index);
-                self.turn.has_new_work = true;
+                self.cluster.crowded.insert((node, index));
                 return false;
             }
             let count = unsent.len().min(LINK_PENDING_BYTES_MAX);
             let bytes = Bytes::copy_from_slice(&unsent[..count]);
             connection.replies.sent(count);
             self.send_message(node, &NodeMessage::Replies { client, bytes });
+        }
+    }
+
+    /// Sends the replies for which links have room again, in the next turn.
+    #[cold]
+    pub(super) fn send_crowded(&mut self) {
+        let Some(links) = &self.cluster.links else { return };
+        let has_room = |(node, _): &(NodeId, u32)| !links.is_crowded(*node);
+        for (_, index) in self.cluster.crowded.extract_if(.., has_room) {
+            if self.answers.connections.get(index).is_some() {
+                self.answers.mark_dirty(index);
+            }
         }
     }
 

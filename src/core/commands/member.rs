@@ -4,10 +4,11 @@ use super::help::help;
 use super::raft::{node_named, raftremovepeer};
 use super::{Answer, Arity, Call, Group, Row, container, plain, session};
 use crate::core::SessionContext;
-use crate::core::cluster::{ClusterView, META};
+use crate::core::cluster::{ClusterView, GroupFacts, META};
 use crate::refusal::Refusal;
 use crate::resp::reply::Reply;
 use ringraft_shards::ids::{NodeId, ShardId};
+use ringraft_shards::raft::PeerProgress;
 
 /// Rows of this file.
 pub const COMMANDS: &[Row] =
@@ -78,13 +79,19 @@ fn list(
 }
 
 /// Has a node a vote in the meta group and in that of each shard that it shall have, as far as this
-/// node knows?
+/// node knows? One that comes has none before all is as if it had always been there: while the
+/// members change those of before are needed as well, and as long as it has not heard that they
+/// have changed it would ask them.
 fn votes_everywhere(cluster: &ClusterView, node: NodeId) -> bool {
     let Some(state) = cluster.state() else { return false };
     // One that was lost may still be a voter, until the node's next one takes its place.
     let votes = |shard: ShardId| {
-        let group = cluster.group(shard);
-        group.is_some_and(|group| group.members.votes(state.lasting_member(shard, node)))
+        let member = state.lasting_member(shard, node);
+        cluster.group(shard).is_some_and(|GroupFacts { members, peers, .. }| {
+            let is_lasting = !members.is_joint() || members.voters_outgoing.contains(&member);
+            let is_told = |peer: &PeerProgress| peer.node != member || peer.knows_members;
+            members.voters.contains(&member) && is_lasting && peers.iter().all(is_told)
+        })
     };
     let mut shards = state.shards.iter().filter(|(_, shard)| shard.replica_of(node).is_some());
     // Who stands by has no replica, and does not know.

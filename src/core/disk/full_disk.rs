@@ -115,10 +115,15 @@ impl Core {
         let shard = &mut self.shards[local];
         let is_short = shard.is_starved() || shard.snapshots.failures.is_full();
         match (std::mem::replace(&mut shard.snapshots.is_short, is_short), is_short) {
-            (false, true) => self.shared.short_count.fetch_add(1, Ordering::AcqRel),
-            (true, false) => self.shared.short_count.fetch_sub(1, Ordering::AcqRel),
-            _ => 0,
-        };
+            (false, true) => {
+                self.shared.short_count.fetch_add(1, Ordering::AcqRel);
+                self.judge_at_once();
+            }
+            (true, false) => {
+                self.shared.short_count.fetch_sub(1, Ordering::AcqRel);
+            }
+            _ => {}
+        }
     }
 
     /// Is a shard of this node short of room?

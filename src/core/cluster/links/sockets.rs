@@ -18,6 +18,9 @@ impl Core {
             links.send_pending();
         }
         let places: Vec<u32> = links.open.keys().copied().collect();
+        if !self.cluster.crowded.is_empty() {
+            self.send_crowded();
+        }
         for index in places {
             self.flush_link(index);
         }
