@@ -1,7 +1,7 @@
 //! Clients that append numbers to lists and remember which were acknowledged.
 
 use crate::cluster::Cluster;
-use crate::support::{Client, Value};
+use crate::support::{Client, PATIENCE, Value, eventually};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -33,10 +33,10 @@ pub fn append(ports: &[u16], clients: usize, count: usize, meanwhile: impl FnOnc
                 workers.push(scope.spawn(move || worker(port, n, count, is_over, begun, given_up)));
             }
         }
-        while begun.load(Ordering::Acquire) < all {
-            std::thread::yield_now();
-        }
-        let guard = Guard(&given_up);
+        let guard = OnEnd(|| given_up.0.store(std::thread::panicking(), Ordering::Release));
+        eventually("every client has begun", || {
+            (begun.load(Ordering::Acquire) == all).then_some(())
+        });
         meanwhile();
         drop(guard);
         is_over.store(true, Ordering::Release);
@@ -48,11 +48,12 @@ pub fn append(ports: &[u16], clients: usize, count: usize, meanwhile: impl FnOnc
 #[derive(Default)]
 struct GivenUp(AtomicBool);
 
-struct Guard<'a>(&'a GivenUp);
+/// Does something at its end, whether or not the test has failed.
+pub struct OnEnd<F: FnMut()>(pub F);
 
-impl Drop for Guard<'_> {
+impl<F: FnMut()> Drop for OnEnd<F> {
     fn drop(&mut self) {
-        self.0.0.store(std::thread::panicking(), Ordering::Release);
+        (self.0)();
     }
 }
 
@@ -69,6 +70,7 @@ fn worker(
         Seen { key, acknowledged: Vec::new(), errors: Vec::new(), longest: Duration::ZERO };
     let mut client = Client::connect(port);
     let (mut number, mut left) = (0, count);
+    let mut over_since = None;
     while left > 0 && !given_up.0.load(Ordering::Acquire) {
         let asked = Instant::now();
         let reply = client.call(&["RPUSH", &seen.key, &number.to_string()]);
@@ -82,8 +84,14 @@ fn worker(
         if number == 50 {
             begun.fetch_add(1, Ordering::AcqRel);
         }
-        if is_over.load(Ordering::Acquire) && !reply.is_error() {
-            left -= 1;
+        if is_over.load(Ordering::Acquire) {
+            let since = *over_since.get_or_insert_with(Instant::now);
+            assert!(
+                since.elapsed() < PATIENCE,
+                "nothing is taken any more: {:?}",
+                seen.errors.last()
+            );
+            left -= usize::from(!reply.is_error());
         }
     }
     seen

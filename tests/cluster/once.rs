@@ -2,7 +2,7 @@
 //! each takes effect once, and each is answered with what it did.
 
 use crate::cluster::Cluster;
-use crate::load::ports;
+use crate::load::{OnEnd, ports};
 use crate::support::{Client, Value, client::encode, eventually, system};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -113,14 +113,13 @@ fn hammer(ports: &[u16], meanwhile: impl FnOnce()) -> Duration {
             let (is_over, begun) = (&is_over, &begun);
             workers.push(scope.spawn(move || hand_over(port, is_over, begun)));
         }
-        while begun.load(Ordering::Acquire) < workers.len() {
-            if workers.iter().any(|worker| worker.is_finished()) {
-                break;
-            }
-            std::thread::yield_now();
-        }
+        let over = OnEnd(|| is_over.store(true, Ordering::Release));
+        eventually("every client has begun, or one has failed", || {
+            let has_failed = workers.iter().any(|worker| worker.is_finished());
+            (has_failed || begun.load(Ordering::Acquire) == workers.len()).then_some(())
+        });
         meanwhile();
-        is_over.store(true, Ordering::Release);
+        drop(over);
         let longest = workers.into_iter().map(|worker| worker.join().expect("no request fails"));
         longest.max().unwrap_or_default()
     })

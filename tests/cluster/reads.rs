@@ -1,7 +1,7 @@
 //! What reads see at nodes that do not lead: everything, or what is there.
 
 use crate::cluster::Cluster;
-use crate::load::ports;
+use crate::load::{OnEnd, ports};
 use crate::support::{Chance, Client, Value, eventually, system};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -191,16 +191,16 @@ fn no_reader_sees_less_than_was_there_while_leaders_are_killed() {
                     });
                 }
             }
+            let _over = OnEnd(|| is_over.store(true, Ordering::Release));
             let read = |more: u64| {
                 let until = reads.load(Ordering::Acquire) + more;
-                while reads.load(Ordering::Acquire) < until {
-                    std::thread::yield_now();
-                }
+                eventually("clients go on reading", || {
+                    (reads.load(Ordering::Acquire) >= until).then_some(())
+                });
             };
             read(200);
             cluster.kill(leader);
             read(400);
-            is_over.store(true, Ordering::Release);
         });
         cluster.launch(leader);
     }
