@@ -15,10 +15,10 @@ pub fn help(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
 /// Lists these subcommands of a container.
 pub fn list<'a>(
     container: &str,
-    rows: impl ExactSizeIterator<Item = &'a Command>,
+    rows: impl Iterator<Item = &'a Command> + Clone,
     reply: &mut Reply<'_>,
 ) {
-    reply.array(1 + 2 * rows.len());
+    reply.array(1 + 2 * rows.clone().count());
     let title = container.to_ascii_uppercase();
     reply.simple(&format!("{title} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
     for row in rows {

@@ -59,7 +59,7 @@ use ringraft_shards::value::set::Set;
 use ringraft_shards::value::sorted_set::SortedSet;
 use ringraft_shards::value::stream::Stream;
 use ringraft_shards::waiting::WaitKind;
-pub use row::{apart, block, container, plain, read, script_row, write};
+pub use row::{block, container, plain, read, row, script_row, write};
 pub use secrets::Secrets;
 use smallvec::SmallVec;
 use std::ops::RangeInclusive;

@@ -66,17 +66,13 @@ pub const fn plain(
     row(name, arity, Keys::NONE, Run::Plain(run))
 }
 
-/// A row whose function stands beside it, of kind [`Run::Session`] or [`Run::Shard`].
-pub const fn apart(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command {
-    row(name, arity, keys, run)
-}
-
 /// A row that runs a script.
 pub const fn script_row(name: &'static str, by: ScriptBy) -> Command {
     row(name, Arity::AtLeast(3), Keys::NONE.and(Search::Counted(2)), Run::Script(by))
 }
 
-const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command {
+/// A row of any kind.
+pub const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command {
     Command {
         number: 0,
         name,
@@ -126,11 +122,6 @@ const fn row(name: &'static str, arity: Arity, keys: Keys, run: Run) -> Command 
 }
 
 impl Command {
-    /// The row with something added to it, and with other subcommands.
-    pub const fn with<W: Copy>(self, work: W, subcommands: &'static [Command<W>]) -> Command<W> {
-        self.replaced(work, subcommands)
-    }
-
     /// Hash of a request's first key; any hash when it has none.
     pub fn first_key(&self, arguments: Arguments<'_>, hasher: KeyHasher) -> KeyHash {
         let first = self.keys.positions(arguments).find_map(|at| arguments.get(at));
@@ -156,10 +147,11 @@ impl Command {
 impl<W: Copy> Command<W> {
     /// The row without what was added to it.
     pub const fn bare(&self) -> Command {
-        self.replaced((), &[])
+        self.with((), &[])
     }
 
-    const fn replaced<V: Copy>(&self, work: V, subcommands: &'static [Command<V>]) -> Command<V> {
+    /// The row with something else added to it, and with other subcommands.
+    pub const fn with<V: Copy>(&self, work: V, subcommands: &'static [Command<V>]) -> Command<V> {
         Command {
             number: self.number,
             name: self.name,

@@ -11,24 +11,42 @@ use super::{Settings, redis_file};
 pub struct Known {
     /// Redis' name.
     pub name: &'static str,
-    value: &'static str,
+    value: Value,
 }
 
-/// What follows from `routing`: clients of Redis Cluster ask for it.
-const CLUSTER_ENABLED: &str = "cluster-enabled";
+enum Value {
+    /// It is always so.
+    Always(&'static str),
+    /// It follows from the setting of this name.
+    From(&'static str, fn(&Settings) -> &'static str),
+}
 
 impl Known {
     /// The value under these settings.
     pub fn value(&self, settings: &Settings) -> &'static str {
-        match self.name == CLUSTER_ENABLED && settings.routing == Routing::Moved {
-            true => "yes",
-            false => self.value,
+        match self.value {
+            Value::Always(value) => value,
+            Value::From(_, value) => value(settings),
+        }
+    }
+
+    /// Why it is not otherwise.
+    fn cause(&self, settings: &Settings) -> String {
+        let value = self.value(settings);
+        match self.value {
+            Value::Always(_) => format!("it is '{value}' here, always"),
+            Value::From(setting, _) => format!("it is '{value}' here; see {setting}"),
         }
     }
 }
 
+/// Clients of Redis Cluster ask for it.
+fn cluster_enabled(settings: &Settings) -> &'static str {
+    if settings.routing == Routing::Moved { "yes" } else { "no" }
+}
+
 const fn known(name: &'static str, value: &'static str) -> Known {
-    Known { name, value }
+    Known { name, value: Value::Always(value) }
 }
 
 /// All of them, by name.
@@ -39,7 +57,7 @@ pub const KNOWN: &[Known] = &[
     known("aof-use-rdb-preamble", "no"),
     known("auto-aof-rewrite-percentage", "0"),
     known("bind-source-addr", ""),
-    known(CLUSTER_ENABLED, "no"),
+    Known { name: "cluster-enabled", value: Value::From("routing", cluster_enabled) },
     known("daemonize", "no"),
     known("dynamic-hz", "no"),
     known("enable-debug-command", "yes"),
@@ -87,13 +105,9 @@ impl Stranger {
     /// Judges a name, in any case of letters, with the value that is asked for.
     pub fn judge(name: &str, value: &[u8], settings: &Settings) -> Stranger {
         if let Some(known) = KNOWN.iter().find(|known| known.name.eq_ignore_ascii_case(name)) {
-            let is_so = known.value(settings);
-            return match is_so.as_bytes().eq_ignore_ascii_case(value) {
+            return match known.value(settings).as_bytes().eq_ignore_ascii_case(value) {
                 true => Stranger::IsSo,
-                false if known.name == CLUSTER_ENABLED => {
-                    Stranger::Never(known.name, format!("it is '{is_so}' here; see routing"))
-                }
-                false => Stranger::Never(known.name, format!("it is '{is_so}' here, always")),
+                false => Stranger::Never(known.name, known.cause(settings)),
             };
         }
         match redis_file::remedy(&name.to_ascii_lowercase()) {
@@ -115,7 +129,7 @@ mod tests {
         for known in KNOWN {
             assert!(Setting::find(known.name).is_none(), "{} is a setting", known.name);
             assert!(names.insert(known.name), "{} twice", known.name);
-            let value = known.value.as_bytes();
+            let value = known.value(&settings).as_bytes();
             let judged = Stranger::judge(&known.name.to_uppercase(), value, &settings);
             assert_eq!(judged, Stranger::IsSo);
             let judged = Stranger::judge(known.name, b"other", &settings);

@@ -32,9 +32,7 @@ pub fn runs_in_process(row: &Command) -> bool {
     match row.run {
         Run::Read(_) | Run::Write(_) | Run::Block(_) => !row.flags.internal,
         Run::Plain(_) => row.name != "help" && !row.flags.random_reply && !row.flags.internal,
-        Run::Container => {
-            table::rows().iter().any(|other| other.parent == row.name && runs_in_process(other))
-        }
+        Run::Container => table::rows_under(row.name).any(runs_in_process),
         Run::Session | Run::Shard | Run::Record | Run::Serve | Run::Script(_) => false,
     }
 }

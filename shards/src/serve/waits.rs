@@ -132,14 +132,19 @@ fn is_taken<H: Waits>(host: &H, key: &WaitKey, count: usize, round: Round) -> bo
     is_taken(&key.bytes) || filled.any(|(_, bytes)| is_taken(&bytes))
 }
 
+/// Serves whoever waits for a key that has something, if this node leads.
+fn serve_all<H: Waits>(host: &mut H, key: &WaitKey) {
+    if host.server().serves() && host.waiters().is_awaited(key) {
+        host.server_mut().open_set();
+        serve_key(host, key, usize::MAX);
+    }
+}
+
 /// Serves at keys that a transaction held, unless one still does.
 #[cold]
 pub fn serve_postponed<H: Waits>(host: &mut H) {
     for key in std::mem::take(&mut host.server_mut().postponed) {
-        if host.server().serves() && host.waiters().is_awaited(&key) {
-            host.server_mut().open_set();
-            serve_key(host, &key, usize::MAX);
-        }
+        serve_all(host, &key);
     }
 }
 
@@ -245,10 +250,7 @@ pub fn tend<H: Waits>(host: &mut H, time_ms: i64, ended: &mut Vec<Ended<H>>) -> 
         serve_postponed(host);
     }
     for key in &keys {
-        if host.server().serves() && host.waiters().is_awaited(key) {
-            host.server_mut().open_set();
-            serve_key(host, key, usize::MAX);
-        }
+        serve_all(host, key);
     }
     keys
 }

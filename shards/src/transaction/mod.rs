@@ -35,15 +35,17 @@ mod overlay;
 mod participant;
 mod record;
 mod undo;
+mod wanted;
 mod wire;
 
 pub use coordinator::{Coordinator, CoordinatorOutput, Event, Outcome, Part};
 pub use ledger::Ledger;
 pub use message::{Address, Message, State, ToCoordinator, ToShard};
 pub use overlay::{Fetched, FetchedItem, Overlay};
-pub use participant::{Fetch, NO_LEADER, Next, Participant, ParticipantOutput};
+pub use participant::{NO_LEADER, Participant};
 pub use record::{Applied, INSTALL, RECORD, Record, apply, install};
 pub use undo::Undo;
+pub use wanted::{Fetch, Next, ParticipantOutput};
 pub use wire::{put_message, take_message};
 
 use smallvec::SmallVec;

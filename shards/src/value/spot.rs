@@ -35,13 +35,13 @@ impl<'a> Spot<'a> {
                 return Some(Spot(Kind::Small(bytes)));
             }
         };
-        let number = body.hasher.place(member);
+        let place = |member: &[u8]| body.hasher.place(member);
         Some(Spot(match &body.trees {
-            Trees::Elements(tree) => Kind::Members(tree.way(body.hasher.place(&keep(member)))),
+            Trees::Elements(tree) => Kind::Members(tree.way(place(&keep(member)))),
             Trees::Fields(tree) | Trees::Scored { index: tree, .. } => {
-                Kind::Fields(tree.way(number))
+                Kind::Fields(tree.way(place(member)))
             }
-            Trees::TimedFields(timed) => Kind::Fields(timed.fields.way(number)),
+            Trees::TimedFields(timed) => Kind::Fields(timed.fields.way(place(member))),
             Trees::Stream(_) => return None,
         }))
     }

@@ -49,7 +49,7 @@ fn commands() -> impl Iterator<Item = &'static Command> + Clone {
 
 fn subcommands(row: &Command) -> impl Iterator<Item = &'static Command> + Clone {
     let (name, is_container) = (row.name, matches!(row.run, Run::Container));
-    table::rows().iter().filter(move |other| is_container && other.parent == name)
+    table::rows_under(name).filter(move |_| is_container)
 }
 
 /// A command by its full name, `config|get` for a subcommand.

@@ -82,10 +82,7 @@ fn failover(
         if !is_under_way {
             return Err(Refusal::text("ERR No failover in progress."));
         }
-        let core = view.link_core();
-        let origin = context.await_one();
-        context.core.tell_core(core, move |core| core.keep_leading(origin));
-        return Ok(Answer::Later);
+        return context.at_links(|core, origin| core.keep_leading(origin));
     }
     if is_under_way {
         return Err(Refusal::text("ERR FAILOVER already in progress."));
@@ -116,11 +113,8 @@ fn failover(
             Some(node)
         }
     };
-    let core = context.core.shared.cluster.link_core();
-    let origin = context.await_one();
     let timeout_ms = wish.timeout_ms;
-    context.core.tell_core(core, move |core| core.let_lead_within(origin, heir, timeout_ms));
-    Ok(Answer::Later)
+    context.at_links(move |core, origin| core.let_lead_within(origin, heir, timeout_ms))
 }
 
 /// CLUSTER FAILOVER \[FORCE | TAKEOVER\], at the node that shall lead. While another one leads, the

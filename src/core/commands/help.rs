@@ -8,7 +8,6 @@ use crate::resp::reply::Reply;
 /// Lists the subcommands of the container that the called row belongs to.
 pub fn help(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
     let parent = call.command.parent;
-    let rows: Vec<_> = table::rows().iter().filter(|row| row.parent == parent).collect();
-    list(parent, rows.into_iter(), reply);
+    list(parent, table::rows_under(parent), reply);
     Ok(())
 }

@@ -263,10 +263,7 @@ pub(super) fn raftremovepeer(
         Some(word) if word.eq_ignore_ascii_case(b"force") => true,
         Some(_) => return Err(Refusal::Syntax),
     };
-    let origin = context.await_one();
-    let core = context.core.shared.cluster.link_core();
-    context.core.tell_core(core, move |core| core.let_leave(origin, node, forced));
-    Ok(Answer::Later)
+    context.at_links(move |core, origin| core.let_leave(origin, node, forced))
 }
 
 /// RAFTTRANSFER address | number. OK when it is begun.
@@ -276,10 +273,7 @@ fn rafttransfer(
     _: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
     let node = node_named(context.core, call.at(1))?;
-    let origin = context.await_one();
-    let core = context.core.shared.cluster.link_core();
-    context.core.tell_core(core, move |core| core.let_lead(origin, node));
-    Ok(Answer::Later)
+    context.at_links(move |core, origin| core.let_lead(origin, node))
 }
 
 /// RAFTJOIN directory address cores level proof. Answers with the node's number and what else it

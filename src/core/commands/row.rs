@@ -33,12 +33,12 @@ pub type Row = Command<Work>;
 
 /// A row that runs on the core of the connection.
 pub const fn session(name: &'static str, arity: Arity, run: RunSession) -> Row {
-    commands::apart(name, arity, Keys::NONE, Run::Session).with(Work::Session(run, None), &[])
+    commands::row(name, arity, Keys::NONE, Run::Session).with(Work::Session(run, None), &[])
 }
 
 /// A row that runs beside the items of a shard, outside its log.
 pub const fn shard(name: &'static str, arity: Arity, keys: Keys, run: RunShard) -> Row {
-    commands::apart(name, arity, keys, Run::Shard).with(Work::Shard(run), &[])
+    commands::row(name, arity, keys, Run::Shard).with(Work::Shard(run), &[])
 }
 
 /// A row whose second word names one of `subcommands`.

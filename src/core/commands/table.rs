@@ -128,6 +128,11 @@ pub fn rows() -> &'static [Command] {
     &ROWS
 }
 
+/// The rows under a container.
+pub fn rows_under(container: &str) -> impl Iterator<Item = &'static Command> + Clone {
+    ROWS.iter().filter(move |row| row.parent == container)
+}
+
 /// The function of a row of kind [`Run::Session`]. Panics when it is of another kind.
 #[inline]
 pub fn session_work(command: &Command) -> RunSession {
@@ -452,7 +457,7 @@ mod tests {
                 }
                 Run::Block(_) => assert!(row.flags.write && row.wait.is_some(), "{}", row.name),
                 Run::Container => {
-                    assert!(rows().iter().any(|other| other.parent == row.name), "{}", row.name);
+                    assert!(rows_under(row.name).next().is_some(), "{}", row.name);
                 }
                 Run::Shard => assert!(!row.flags.write, "{}", row.name),
                 Run::Record => assert!(row.flags.write && row.flags.internal, "{}", row.name),

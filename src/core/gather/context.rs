@@ -68,6 +68,18 @@ impl SessionContext<'_> {
         Origin::asks(self.core.id, target, protocol)
     }
 
+    /// Lets the core with the links to other nodes begin something, which answers OK or an error.
+    /// Further requests of the connection wait.
+    pub fn at_links(
+        &mut self,
+        begin: impl FnOnce(&mut Core, Origin) + Send + 'static,
+    ) -> Result<Answer, Refusal> {
+        let origin = self.await_one();
+        let core = self.core.shared.cluster.link_core();
+        self.core.tell_core(core, move |core| begin(core, origin));
+        Ok(Answer::Later)
+    }
+
     /// Asks every core and answers when all have replied. Further requests of the connection wait.
     pub fn ask_cores<T: Send + 'static>(
         &mut self,

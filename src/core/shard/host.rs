@@ -8,7 +8,7 @@ use crate::core::client::session::Watched;
 use crate::core::cluster::fitness::heir;
 use crate::core::cluster::relay::{AGAIN, UNSURE};
 use crate::core::commands::table;
-use crate::core::shard::run::{run_read, seed_of};
+use crate::core::shard::run::{prefetch_keys, run_read, seed_of};
 use crate::core::shard::{Caller, LocalShard, Request, Set, ShardTurn};
 use crate::core::transact::participate::{Ask, Found, Parked, is_step};
 use crate::core::transact::transaction::RUN;
@@ -249,12 +249,8 @@ impl Host for LocalShard {
         let (keyspace, mut clock) = (&self.server.keyspace, Instant::now());
         let mut place = 0;
         for stage in all.chunks(READS_PER_STAGE) {
-            for request in stage.iter().map(Parked::request) {
-                keyspace.prefetch_bucket(request.database, request.first_key);
-            }
-            for request in stage.iter().map(Parked::request) {
-                keyspace.prefetch_item(request.database, request.first_key);
-            }
+            let requests = stage.iter().map(Parked::request);
+            prefetch_keys(keyspace, requests.map(|request| (request.database, request.first_key)));
             let is_same =
                 |a: &Parked, b: &Parked| std::ptr::eq(a.caller().command, b.caller().command);
             for run in stage.chunk_by(is_same) {

@@ -299,12 +299,17 @@ pub fn seed_of(batch_seed: u64, place: usize) -> u64 {
 }
 
 fn prefetch<'a>(keyspace: &Keyspace, operations: impl Iterator<Item = &'a Operation> + Clone) {
-    for operation in operations.clone() {
-        keyspace.prefetch_bucket(operation.database(), operation.first_key());
-    }
-    for operation in operations {
-        keyspace.prefetch_item(operation.database(), operation.first_key());
-    }
+    let keys = operations.map(|operation| (operation.database(), operation.first_key()));
+    prefetch_keys(keyspace, keys);
+}
+
+/// Fetches what some lookups will read, side by side.
+pub(super) fn prefetch_keys(
+    keyspace: &Keyspace,
+    keys: impl Iterator<Item = (DatabaseIndex, KeyHash)> + Clone,
+) {
+    keys.clone().for_each(|(database, key)| keyspace.prefetch_bucket(database, key));
+    keys.for_each(|(database, key)| keyspace.prefetch_item(database, key));
 }
 
 /// A request that names a member of the collection of its first key.

@@ -239,11 +239,8 @@ impl Core {
         (mut reply, outcome): (Vec<u8>, Result<(), Refusal>),
         clock: Instant,
     ) -> Vec<u8> {
-        if let Err(refusal) = outcome {
-            let protocol = self.answers.connections.at(index).session.protocol;
-            self.stats.commands[usize::from(command.number)].failed += 1;
-            self.stats.refuse(refusal.line(), 0, &mut Reply::new(&mut reply, protocol));
-        }
+        let protocol = self.answers.connections.at(index).session.protocol;
+        self.stats.finish(outcome, command, 0, &mut Reply::new(&mut reply, protocol));
         self.answers.write_here(target, |out| out.extend_from_slice(&reply));
         let took = self.stats.count(command, 1, clock).duration_since(clock);
         self.note_script(command, (took, reply.len()), index, arguments.borrow());

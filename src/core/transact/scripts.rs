@@ -250,10 +250,7 @@ impl Core {
         clock: Instant,
     ) -> Progress {
         let (command, protocol) = (steps.current().command, self.protocol_of(steps));
-        if let Err(refusal) = outcome {
-            self.stats.commands[usize::from(command.number)].failed += 1;
-            self.stats.refuse(refusal.line(), 0, &mut Reply::new(&mut out, protocol));
-        }
+        self.stats.finish(outcome, command, 0, &mut Reply::new(&mut out, protocol));
         steps.replies.extend_from_slice(&out);
         let took = match steps.is_exec() {
             true => self.stats.count(command, 1, clock).duration_since(clock),
