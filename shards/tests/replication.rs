@@ -628,6 +628,101 @@ fn whoever_leads_next_ends_a_joint_change() {
     cluster.propose(b"by the new members");
 }
 
+/// A founder that two others join, up to where it knows that both have votes. What it has sent
+/// since is on its way.
+fn just_joined(seed: u64) -> (Cluster, u64) {
+    let mut cluster = Cluster::new(1, seed);
+    let leader = cluster.elect();
+    for id in [2, 3] {
+        cluster.nodes.insert(id, Node::new(id, &[]));
+        cluster.start(id);
+        let change = [MembershipChange::AddLearner(NodeId(id))];
+        cluster.node(leader).group().propose_membership(&change).expect("it leads");
+        cluster.poll(leader);
+        cluster.converge();
+    }
+    let changes = [2, 3].map(|id| MembershipChange::AddVoter(NodeId(id)));
+    cluster.node(leader).group().propose_membership(&changes).expect("it leads");
+    let mut rounds = 0;
+    loop {
+        cluster.node(leader).settle();
+        cluster.collect(leader);
+        let members = cluster.node(leader).group().membership();
+        if members.votes(NodeId(3)) && !members.is_joint() {
+            return (cluster, leader);
+        }
+        rounds += 1;
+        assert!(rounds < 20, "both answer");
+        for id in [2, 3] {
+            cluster.deliver((leader, id));
+            cluster.node(id).settle();
+            cluster.collect(id);
+            cluster.deliver((id, leader));
+        }
+    }
+}
+
+#[test]
+fn a_new_voter_counts_once_it_knows_that_it_is_one() {
+    let knowing = |cluster: &mut Cluster, leader| {
+        let peers = cluster.node(leader).group().peers();
+        let knowing = peers.iter().filter(|peer| peer.knows_members);
+        knowing.map(|peer| peer.node.0).collect::<Vec<_>>()
+    };
+    let (mut cluster, leader) = just_joined(23);
+    assert_eq!(knowing(&mut cluster, leader), [leader]);
+    // By what the others know, one of the two majorities is the founder.
+    cluster.links.clear();
+    cluster.crash(leader, false);
+    for _ in 0..200 {
+        cluster.tick();
+        cluster.settle();
+    }
+    assert_eq!(cluster.leader(), None);
+    cluster.start(leader);
+    cluster.elect();
+
+    let (mut cluster, leader) = just_joined(24);
+    cluster.run_until("all know", |cluster| knowing(cluster, leader).len() == 3);
+    cluster.crash(leader, false);
+    cluster.run_until("one of them leads", |cluster| cluster.leader().is_some());
+}
+
+#[test]
+fn a_follower_without_room_says_that_what_comes_behind_does_not_follow() {
+    let (mut cluster, leader, others) = cluster(3, 25);
+    let full = others[0];
+    let capacity = 2 * cluster.node(full).options.segment_bytes;
+    cluster.node(full).disk.set_capacity(Some(capacity));
+    let mut has_dropped = false;
+    for _ in 0..1000 {
+        cluster.node(leader).group().propose(vec![1; 200]).expect("it leads");
+        cluster.node(leader).settle();
+        cluster.collect(leader);
+        for &id in &others {
+            while cluster.links.get(&(leader, id)).is_some_and(|queue| !queue.is_empty()) {
+                cluster.deliver((leader, id));
+            }
+            cluster.node(id).settle();
+            cluster.collect(id);
+        }
+        let answers = cluster.links.get(&(full, leader)).into_iter().flatten();
+        let refusals: Vec<bool> = answers.map(|message| message.0.reject).collect();
+        if has_dropped {
+            assert_eq!(refusals, [true], "the leader must hear that it counts on too much");
+            cluster.node(full).disk.set_capacity(None);
+            return cluster.converge();
+        }
+        has_dropped = refusals.is_empty();
+        for &id in &others {
+            while cluster.links.get(&(id, leader)).is_some_and(|queue| !queue.is_empty()) {
+                cluster.deliver((id, leader));
+            }
+        }
+    }
+    panic!("two segments hold all of that");
+}
+
 #[test]
 fn a_leader_whose_disk_fails_says_nothing_more_and_is_replaced() {
     let (mut cluster, leader, others) = cluster(3, 18);
