@@ -22,6 +22,8 @@ const CLIENTS: usize = 3;
 /// Accounts between which money goes, and what they hold together.
 const ACCOUNTS: u64 = 10;
 const MONEY: i64 = 1000;
+/// The longest that a node is asleep.
+const NAP_MAX: Duration = Duration::from_secs(3);
 /// Requests that all clients together get done between two faults.
 const BETWEEN_FAULTS: u64 = 300;
 /// Steps after which a client goes to another node, on the average.
@@ -272,8 +274,13 @@ impl Fate<'_> {
         system::send_signal(pid, libc::SIGSTOP);
         self.cluster.is_asleep(node, true);
         self.cluster.leader();
-        let requests = self.chance.below(BETWEEN_FAULTS);
-        self.wait_for(requests);
+        let target = self.world.done.load(SeqCst) + self.chance.below(BETWEEN_FAULTS);
+        let since = Instant::now();
+        eventually("it may wake", || {
+            // After a start all clients may be at the node that came first, and wait for it.
+            let all_wait = since.elapsed() >= NAP_MAX;
+            (all_wait || self.world.done.load(SeqCst) >= target).then_some(())
+        });
         system::send_signal(pid, libc::SIGCONT);
         self.cluster.is_asleep(node, false);
         self.show(node);
