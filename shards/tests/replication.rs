@@ -34,6 +34,16 @@ fn cut_off(cluster: &mut Cluster, id: u64) {
     cluster.cut = ids.iter().flat_map(|&other| [(id, other), (other, id)]).collect();
 }
 
+/// Starts another node, which learns until it has everything.
+fn add_learner(cluster: &mut Cluster, leader: u64, id: u64) {
+    cluster.nodes.insert(id, Node::new(id, &[]));
+    cluster.start(id);
+    let change = [MembershipChange::AddLearner(NodeId(id))];
+    cluster.node(leader).group().propose_membership(&change).expect("it leads");
+    cluster.poll(leader);
+    cluster.converge();
+}
+
 #[test]
 fn a_node_that_was_cut_off_comes_back_without_an_election() {
     let (mut cluster, leader, others) = cluster(3, 1);
@@ -528,14 +538,7 @@ fn a_learner_counts_for_nothing() {
 /// Nothing that it sent since has arrived.
 fn in_the_middle_of_a_joint_change(seed: u64) -> (Cluster, u64, Vec<u64>) {
     let (mut cluster, leader, others) = cluster(3, seed);
-    for id in [4, 5] {
-        cluster.nodes.insert(id, Node::new(id, &[]));
-        cluster.start(id);
-        let change = [MembershipChange::AddLearner(NodeId(id))];
-        cluster.node(leader).group().propose_membership(&change).expect("it leads");
-        cluster.poll(leader);
-        cluster.converge();
-    }
+    [4, 5].into_iter().for_each(|id| add_learner(&mut cluster, leader, id));
     let changes = [
         MembershipChange::AddVoter(NodeId(4)),
         MembershipChange::AddVoter(NodeId(5)),
@@ -633,14 +636,7 @@ fn whoever_leads_next_ends_a_joint_change() {
 fn just_joined(seed: u64) -> (Cluster, u64) {
     let mut cluster = Cluster::new(1, seed);
     let leader = cluster.elect();
-    for id in [2, 3] {
-        cluster.nodes.insert(id, Node::new(id, &[]));
-        cluster.start(id);
-        let change = [MembershipChange::AddLearner(NodeId(id))];
-        cluster.node(leader).group().propose_membership(&change).expect("it leads");
-        cluster.poll(leader);
-        cluster.converge();
-    }
+    [2, 3].into_iter().for_each(|id| add_learner(&mut cluster, leader, id));
     let changes = [2, 3].map(|id| MembershipChange::AddVoter(NodeId(id)));
     cluster.node(leader).group().propose_membership(&changes).expect("it leads");
     let mut rounds = 0;

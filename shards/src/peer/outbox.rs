@@ -170,15 +170,18 @@ impl Outbox {
     fn next_ordered(&mut self) -> Option<Item> {
         let Some(item) = self.appends.items.front() else { return self.others.pop() };
         let bytes = item.bytes();
+        // Its group, and the first and the last of its entries, if it has any.
         let place = match item {
-            Item::Raft { shard, message } => message.0.entries.first().map(|entry| {
-                let last = entry.index + message.0.entries.len() as u64 - 1;
-                ((*shard, message.0.to), entry.index, last)
-            }),
+            Item::Raft { shard, message } => {
+                let entries = &message.0.entries;
+                let group = (*shard, message.0.to);
+                entries.first().zip(entries.last()).map(|(a, b)| (group, a.index, b.index))
+            }
             _ => None,
         };
-        let waiting = place.and_then(|(group, ..)| self.unanswered.get_mut(&group));
-        if let (Some(waiting), Some((_, first, _))) = (waiting, place) {
+        if let Some((group, first, _)) = place
+            && let Some(waiting) = self.unanswered.get_mut(&group)
+        {
             // What is sent again takes the place of what was sent.
             while let Some((index, bytes)) = waiting.back().copied()
                 && index >= first
