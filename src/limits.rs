@@ -60,9 +60,10 @@ pub const JOURNAL_ROOM_FACTOR: u64 = 8;
 /// was no room.
 pub const JOURNAL_RETRY_MS: i64 = 5000;
 
-/// Requests taken from one connection in one turn. The rest of its input waits while the others
-/// have their turn, so that a deep pipeline starves nobody.
-pub const REQUESTS_PER_CONNECTION_TURN_MAX: usize = 1024;
+/// Arguments of the requests that are taken from one connection in one turn, names of commands
+/// included, the last request whole. The rest of its input waits while the others have their turn,
+/// so that a deep pipeline starves nobody: 170 SETs, or 25 ZADDs of ten members.
+pub const ARGUMENTS_PER_CONNECTION_TURN_MAX: usize = 512;
 
 /// Shards up to which it is counted which of them are used together: a number for each pair.
 pub const COMPANION_SHARDS_MAX: usize = 64;
@@ -297,8 +298,8 @@ pub const SEGMENT_BYTES_STEP: u64 = 1 << 20;
 
 const _: () = assert!(SEGMENT_BYTES_MIN > BATCH_BYTES_MAX as u64);
 const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(SEGMENT_BYTES_STEP));
-/// Buckets of a snapshot's cut that are handed out in one turn.
-pub const SNAPSHOT_BUCKETS_PER_TURN: usize = 64;
+/// Buckets of a snapshot's cut that are handed out in one turn, or a piece of a large value.
+pub const SNAPSHOT_BUCKETS_PER_TURN: usize = 16;
 
 /// Items that a load has overwritten and that are handed out in one turn.
 pub const SNAPSHOT_DISPLACED_PER_TURN: usize = 512;

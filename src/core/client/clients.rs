@@ -84,7 +84,7 @@ pub fn client_line(connection: &Connection, steady_ms: i64) -> String {
         ("addr", &connection.peer),
         ("laddr", &connection.local),
         ("fd", &connection.socket.as_raw_fd()),
-        ("name", &String::from_utf8_lossy(&session.name)),
+        ("name", &String::from_utf8_lossy(&session.names().name)),
         ("age", &((steady_ms - connection.created_ms) / 1000)),
         ("idle", &((steady_ms - connection.active_ms) / 1000)),
         ("flags", &flags(connection)),
@@ -108,8 +108,8 @@ pub fn client_line(connection: &Connection, steady_ms: i64) -> String {
         ("user", &String::from_utf8_lossy(&session.user.name)),
         ("redir", &redirection(session.tracking.as_deref())),
         ("resp", &if session.protocol == Protocol::Resp3 { 3 } else { 2 }),
-        ("lib-name", &String::from_utf8_lossy(&session.library_name)),
-        ("lib-ver", &String::from_utf8_lossy(&session.library_version)),
+        ("lib-name", &String::from_utf8_lossy(&session.names().library_name)),
+        ("lib-ver", &String::from_utf8_lossy(&session.names().library_version)),
     ];
     for (i, (name, value)) in fields.iter().enumerate() {
         let space = if i == 0 { "" } else { " " };

@@ -14,7 +14,7 @@ use crate::core::transact::coalesce::Membership;
 use crate::net::tls::session::Session as TlsSession;
 use crate::resp::parse::Parser;
 use socket2::{SockAddr, Socket};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 
 /// Votes that no others make up for in the time that a connection may take until it moves.
@@ -68,17 +68,28 @@ pub enum Address {
     #[default]
     Unknown,
     /// Address and port.
-    Internet(SocketAddr),
+    V4(SocketAddrV4),
+    /// The same, for few.
+    V6(Box<SocketAddrV6>),
     /// The path of the unix socket, for both ends.
-    Unix(Arc<str>),
+    Unix(Arc<Box<str>>),
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Address {
+        match address {
+            SocketAddr::V4(address) => Address::V4(address),
+            SocketAddr::V6(address) => Address::V6(Box::new(address)),
+        }
+    }
 }
 
 impl Address {
     fn of(address: std::io::Result<SockAddr>) -> Address {
         let Ok(address) = address else { return Address::Unknown };
         match (address.as_socket(), address.as_pathname()) {
-            (Some(internet), _) => Address::Internet(internet),
-            (None, Some(path)) => Address::Unix(path.to_string_lossy().into()),
+            (Some(internet), _) => internet.into(),
+            (None, Some(path)) => Address::Unix(Arc::new(path.to_string_lossy().into())),
             (None, None) => Address::Unknown,
         }
     }
@@ -86,7 +97,8 @@ impl Address {
     /// Address and port, if it has them.
     pub fn internet(&self) -> Option<SocketAddr> {
         match self {
-            Address::Internet(address) => Some(*address),
+            Address::V4(address) => Some((*address).into()),
+            Address::V6(address) => Some((**address).into()),
             Address::Unix(_) | Address::Unknown => None,
         }
     }
@@ -94,7 +106,8 @@ impl Address {
     /// Is it on this machine?
     pub fn is_local(&self) -> bool {
         match self {
-            Address::Internet(address) => address.ip().is_loopback(),
+            Address::V4(address) => address.ip().is_loopback(),
+            Address::V6(address) => address.ip().is_loopback(),
             Address::Unix(_) => true,
             Address::Unknown => false,
         }
@@ -106,7 +119,8 @@ impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Address::Unknown => f.write_str("?:0"),
-            Address::Internet(address) => address.fmt(f),
+            Address::V4(address) => address.fmt(f),
+            Address::V6(address) => address.fmt(f),
             Address::Unix(path) => write!(f, "{path}:0"),
         }
     }
@@ -197,7 +211,7 @@ pub struct Connection {
     /// run.
     pub lost_watch: bool,
     /// Requests under way that are sent to the node that leads, should this one lead no more.
-    pub again: Again,
+    pub again: Option<Box<Again>>,
     /// Until when it waits for a leader, milliseconds since the process started.
     pub held_until_ms: i64,
 }
@@ -205,7 +219,7 @@ pub struct Connection {
 impl Connection {
     /// Address and name of the client, to be kept when it is gone.
     pub fn identity(&self) -> (Address, Vec<u8>) {
-        (self.peer.clone(), self.session.name.clone())
+        (self.peer.clone(), self.session.names().name.clone())
     }
 
     /// A new connection on an accepted socket.
@@ -257,7 +271,7 @@ impl Connection {
             owner: None,
             waiting_count: 0,
             lost_watch: false,
-            again: Again::default(),
+            again: None,
             held_until_ms: 0,
         }
     }
@@ -274,7 +288,9 @@ impl Connection {
     pub fn stamp_at(&self, sequence: u32) -> StampKey {
         match &self.owner {
             Some(owner) => owner.stamp_at(sequence),
-            None => self.again.stamp_at(sequence),
+            None => {
+                self.again.as_ref().map_or(StampKey::NONE, |again| again.stamp_at(sequence))
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use crate::core::transact::coalesce::joins;
 use crate::core::transact::spread::Member;
 use crate::core::turn::{Source, StagedRead};
 use crate::limits::{
-    BATCH_BYTES_MAX, OUTPUT_PAUSE_BYTES, READS_PER_STAGE, REQUESTS_PER_CONNECTION_TURN_MAX,
+    BATCH_BYTES_MAX, OUTPUT_PAUSE_BYTES, READS_PER_STAGE, ARGUMENTS_PER_CONNECTION_TURN_MAX,
     UNFINISHED_REQUESTS_MAX,
 };
 use crate::resp::parse::{Bounds, Step, decode_inline};
@@ -118,7 +118,7 @@ impl Core {
             Source::Input(_) => self.answers.connections.at(index).input_start,
             _ => 0,
         };
-        let mut budget = REQUESTS_PER_CONNECTION_TURN_MAX;
+        let mut budget = ARGUMENTS_PER_CONNECTION_TURN_MAX;
         while budget > 0 && self.may_parse(index) {
             if self.turn.reads.len() >= READS_PER_STAGE {
                 self.run_stage();
@@ -142,7 +142,7 @@ impl Core {
                         self.note_large_request(index, source, first, end - position);
                     }
                     position = end;
-                    budget -= 1;
+                    budget = budget.saturating_sub(self.turn.spans.len() - first);
                     match self.take_request(index, source, first) {
                         Taken::Staged => {}
                         Taken::Copied => self.turn.spans.truncate(first),
@@ -220,7 +220,7 @@ impl Core {
             return;
         };
         let connection = self.answers.connections.at(index);
-        let client = Some((connection.peer.clone(), connection.session.name.clone()));
+        let client = Some((connection.peer.clone(), connection.session.names().name.clone()));
         let (log, now_ms) = (&mut self.stats.noted.large_requests, self.turn.now_ms);
         log.add(command, now_ms, size as u64, arguments.borrow(), client);
     }
@@ -330,7 +330,8 @@ impl Core {
         }
         if !one_shard {
             if is_write && self.shared.cluster.is_clustered() && connection.kind.is_client() {
-                connection.again.keep(&connection.replies, sequence, arguments);
+                let again = connection.again.get_or_insert_default();
+                again.keep(&connection.replies, sequence, arguments);
             }
             let manner = (origin.protocol, origin.no_touch);
             let member = Member::new(origin.target, origin.protocol, Some(command));

@@ -46,10 +46,25 @@ pub struct Replies {
     next: u32,
     /// The sequence number of the reply that is to be written next.
     head: u32,
-    /// Early replies: element `i` is that of `head + 1 + i`, its place in `side` once it is
-    /// written.
+    /// Early replies, if there are any.
+    early: Option<Box<Early>>,
+    /// What few connections have, and these seldom.
+    rare: Option<Box<Rare>>,
+    /// Bytes that were in `out` and were sent and removed.
+    removed: usize,
+}
+
+/// Replies that are written before it is their turn.
+#[derive(Debug, Default)]
+struct Early {
+    /// Element `i` is that of `head + 1 + i`, its place in `side` once it is written.
     parked: VecDeque<Option<Parked>>,
     side: Vec<u8>,
+}
+
+/// Replies that are not sent, or not as one piece, and messages between them.
+#[derive(Debug, Default)]
+struct Rare {
     /// Requests whose replies the client does not want (CLIENT REPLY), in order.
     muted: VecDeque<u32>,
     /// What lies between bytes of `out`, in order, each with the bytes that `out` had got in all
@@ -60,14 +75,26 @@ pub struct Replies {
     /// Rests that are not all sent.
     rest_count: u32,
     /// Messages that must not overtake the reply of a subscription, while one is awaited.
-    #[allow(clippy::box_collection)] // A connection is small, and few have any.
-    withheld: Option<Box<Vec<Arc<[u8]>>>>,
+    withheld: Option<Vec<Arc<[u8]>>>,
     /// Bytes of the first inset that were sent.
     inset_sent: usize,
     /// Bytes of all of them, and of messages withheld, that are there and were not.
     inset_bytes: usize,
-    /// Bytes that were in `out` and were sent and removed.
-    removed: usize,
+}
+
+impl Rare {
+    fn is_empty(&self) -> bool {
+        self.muted.is_empty()
+            && self.insets.is_empty()
+            && self.parked_rests.is_empty()
+            && self.withheld.is_none()
+    }
+
+    /// The first inset is a rest that is written and sent.
+    fn end_rest(&mut self) {
+        self.rest_count -= 1;
+        self.insets.pop_front();
+    }
 }
 
 impl Replies {
@@ -82,21 +109,29 @@ impl Replies {
     /// Takes the sequence number of a request whose reply is not to be sent.
     pub fn expect_muted(&mut self) -> u32 {
         let sequence = self.expect();
-        self.muted.push_back(sequence);
+        self.rare().muted.push_back(sequence);
         sequence
     }
 
     /// Does not send the reply of a request that is not answered yet and younger than every muted
     /// one.
     pub fn mute(&mut self, sequence: u32) {
-        if self.muted.back() != Some(&sequence) {
-            self.muted.push_back(sequence);
+        let muted = &mut self.rare().muted;
+        if muted.back() != Some(&sequence) {
+            muted.push_back(sequence);
         }
     }
 
     /// Sends the reply of a muted request after all.
     pub fn unmute(&mut self, sequence: u32) {
-        self.muted.retain(|muted| *muted != sequence);
+        if let Some(rare) = &mut self.rare {
+            rare.muted.retain(|muted| *muted != sequence);
+        }
+    }
+
+    #[cold]
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 
     /// Requests whose reply is not written or parked behind one that is not.
@@ -125,65 +160,73 @@ impl Replies {
     /// it.
     #[inline(always)]
     pub fn write(&mut self, sequence: u32, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        if !self.muted.is_empty() {
+        if self.rare.is_some() {
             return self.write_unless_muted(sequence, write);
         }
+        self.write_next_or_early(sequence, write);
+        true
+    }
+
+    #[inline(always)]
+    fn write_next_or_early(&mut self, sequence: u32, write: impl FnOnce(&mut Vec<u8>)) {
         if sequence == self.head {
             write(&mut self.out);
             self.advance();
         } else {
             self.park(sequence, write);
         }
-        true
     }
 
     #[cold]
     fn write_unless_muted(&mut self, sequence: u32, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let muted = &mut self.rare.get_or_insert_default().muted;
         let behind = |muted: &u32| (muted.wrapping_sub(sequence) as i32).cmp(&0);
-        let place = self.muted.binary_search_by(behind).ok();
-        let to = if sequence == self.head { &mut self.out } else { &mut self.side };
-        let start = to.len();
-        write(to);
-        let written = if place.is_some() { Vec::new() } else { to[start..].to_vec() };
-        to.truncate(start);
-        if let Some(place) = place {
-            self.muted.remove(place);
-        }
-        if sequence == self.head {
-            self.out.extend_from_slice(&written);
-            self.advance();
-        } else {
-            self.park(sequence, |to| to.extend_from_slice(&written));
-        }
-        place.is_none()
+        let place = muted.binary_search_by(behind).ok();
+        let Some(place) = place else {
+            self.write_next_or_early(sequence, write);
+            return true;
+        };
+        muted.remove(place);
+        // What it says is of no interest, what it does is.
+        write(&mut Vec::new());
+        self.write_next_or_early(sequence, |_| ());
+        self.drop_rare();
+        false
+    }
+
+    /// Gives back what is rarely needed, once it is not.
+    fn drop_rare(&mut self) {
+        self.rare = self.rare.take().filter(|rare| !rare.is_empty());
     }
 
     /// Keeps the rest of a reply that was just written, behind its beginning.
     #[cold]
     pub fn put_rest(&mut self, sequence: u32, rest: Box<Rest>) {
-        self.rest_count += 1;
-        if self.is_written(sequence) {
-            let at = self.removed + rest.at;
+        let (is_written, at) = (self.is_written(sequence), self.removed + rest.at);
+        let rare = self.rare();
+        rare.rest_count += 1;
+        if is_written {
             // Replies that were parked until this one was written are behind it already, with their
             // rests.
-            let place = self.insets.partition_point(|(other, _)| *other <= at);
-            self.insets.insert(place, (at, Inset::Rest(rest)));
+            let place = rare.insets.partition_point(|(other, _)| *other <= at);
+            rare.insets.insert(place, (at, Inset::Rest(rest)));
         } else {
-            self.parked_rests.push((sequence, rest));
+            rare.parked_rests.push((sequence, rest));
         }
     }
 
     /// Is a reply not written to its end?
     #[inline(always)]
     pub fn has_rest(&self) -> bool {
-        self.rest_count > 0
+        self.rare.as_ref().is_some_and(|rare| rare.rest_count > 0)
     }
 
     /// Is all before a rest sent, so that a slice of it can be written?
     #[cold]
     pub fn rest_is_next(&self) -> bool {
         let here = self.removed + self.sent;
-        matches!(self.insets.front(), Some((at, Inset::Rest(_))) if *at == here)
+        let first = self.rare.as_ref().and_then(|rare| rare.insets.front());
+        matches!(first, Some((at, Inset::Rest(_))) if *at == here)
     }
 
     /// Writes a slice of the rest that is next to be sent, when all before it is. Returns its size,
@@ -191,65 +234,55 @@ impl Replies {
     #[cold]
     pub fn write_slice(&mut self) -> (usize, Option<Box<LongReply>>) {
         let at = self.removed + self.sent;
-        match self.insets.front_mut() {
+        let Some(rare) = &mut self.rare else { return (0, None) };
+        let slice = match rare.insets.front_mut() {
             Some((here, Inset::Rest(rest))) if *here == at && rest.bytes().is_empty() => {
                 let size = rest.write_slice();
-                self.inset_bytes += size;
+                rare.inset_bytes += size;
                 let noted = if rest.is_whole() { rest.noted.take() } else { None };
                 if size == 0 && rest.is_whole() {
-                    self.end_rest();
+                    rare.end_rest();
                 }
                 (size, noted)
             }
             _ => (0, None),
-        }
-    }
-
-    /// The first inset is a rest that is written and sent.
-    fn end_rest(&mut self) {
-        self.rest_count -= 1;
-        self.insets.pop_front();
+        };
+        self.drop_rare();
+        slice
     }
 
     #[inline(always)]
     fn advance(&mut self) {
         self.head = self.head.wrapping_add(1);
-        if !self.parked.is_empty() {
+        if self.early.is_some() {
             self.unpark();
         }
     }
 
     fn unpark(&mut self) {
-        while let Some(Some(range)) = self.parked.pop_front() {
-            self.out.extend_from_slice(&self.side[range]);
-            if !self.parked_rests.is_empty() {
-                self.unpark_rest();
+        let Some(early) = &mut self.early else { return };
+        while let Some(Some(range)) = early.parked.pop_front() {
+            self.out.extend_from_slice(&early.side[range]);
+            if let Some(rare) = &mut self.rare {
+                unpark_rest(rare, self.head, self.removed + self.out.len());
             }
             self.head = self.head.wrapping_add(1);
         }
-        if self.parked.is_empty() {
-            self.side.clear();
-        }
-    }
-
-    /// The reply of `head` was just unparked: its rest follows, if it has one.
-    #[cold]
-    fn unpark_rest(&mut self) {
-        if let Some(at) = self.parked_rests.iter().position(|(number, _)| *number == self.head) {
-            let (_, rest) = self.parked_rests.swap_remove(at);
-            self.insets.push_back((self.removed + self.out.len(), Inset::Rest(rest)));
+        if early.parked.is_empty() {
+            early.side.clear();
         }
     }
 
     fn park(&mut self, sequence: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let place = sequence.wrapping_sub(self.head) as usize - 1;
-        let start = self.side.len();
-        write(&mut self.side);
-        if self.parked.len() <= place {
-            self.parked.resize(place + 1, None);
+        let early = self.early.get_or_insert_default();
+        let start = early.side.len();
+        write(&mut early.side);
+        if early.parked.len() <= place {
+            early.parked.resize(place + 1, None);
         }
-        assert!(self.parked[place].is_none(), "request {sequence} was answered twice");
-        self.parked[place] = Some(start..self.side.len());
+        assert!(early.parked[place].is_none(), "request {sequence} was answered twice");
+        early.parked[place] = Some(start..early.side.len());
     }
 
     /// Writes what answers no request (MONITOR's lines), after all replies written so far.
@@ -260,16 +293,17 @@ impl Replies {
     /// Bytes to send.
     #[inline(always)]
     pub fn unsent(&self) -> &[u8] {
-        match self.insets.front() {
+        match &self.rare {
             None => &self.out[self.sent..],
-            Some(inset) => self.unsent_before(inset),
+            Some(rare) => self.unsent_before(rare),
         }
     }
 
     #[cold]
-    fn unsent_before<'a>(&'a self, (at, inset): &'a (usize, Inset)) -> &'a [u8] {
+    fn unsent_before<'a>(&'a self, rare: &'a Rare) -> &'a [u8] {
+        let Some((at, inset)) = rare.insets.front() else { return &self.out[self.sent..] };
         match at - self.removed {
-            here if here == self.sent => &inset.bytes()[self.inset_sent..],
+            here if here == self.sent => &inset.bytes()[rare.inset_sent..],
             here => &self.out[self.sent..here],
         }
     }
@@ -277,42 +311,48 @@ impl Replies {
     /// Appends a message that other connections get too, after all replies written so far. A long
     /// one is not copied.
     pub fn push_message(&mut self, message: &Arc<[u8]>) {
-        if let Some(withheld) = &mut self.withheld {
-            self.inset_bytes += message.len();
+        if let Some(rare) = &mut self.rare
+            && let Some(withheld) = &mut rare.withheld
+        {
+            rare.inset_bytes += message.len();
             return withheld.push(message.clone());
         }
         if message.len() < SHARED_MESSAGE_BYTES_MIN {
             return self.out.extend_from_slice(message);
         }
-        self.inset_bytes += message.len();
         let at = self.removed + self.out.len();
-        self.insets.push_back((at, Inset::Message(message.clone())));
+        let rare = self.rare();
+        rare.inset_bytes += message.len();
+        rare.insets.push_back((at, Inset::Message(message.clone())));
     }
 
     /// Keeps messages back from now on, until a subscription's reply is written.
     pub fn withhold(&mut self) {
-        self.withheld.get_or_insert_default();
+        self.rare().withheld.get_or_insert_default();
     }
 
     /// Appends the messages that were kept back.
     pub fn release_withheld(&mut self) {
-        for message in self.withheld.take().into_iter().flat_map(|messages| *messages) {
-            self.inset_bytes -= message.len();
-            self.push_message(&message);
-        }
+        let Some(rare) = &mut self.rare else { return };
+        let messages = rare.withheld.take().unwrap_or_default();
+        rare.inset_bytes -= messages.iter().map(|message| message.len()).sum::<usize>();
+        messages.iter().for_each(|message| self.push_message(message));
+        self.drop_rare();
     }
 
     /// Bytes of memory that wait to be sent, parked ones included.
     #[inline(always)]
     pub fn waiting_bytes(&self) -> usize {
-        self.out.len() - self.sent + self.side.len() + self.inset_bytes
+        let early = self.early.as_ref().map_or(0, |early| early.side.len());
+        let rare = self.rare.as_ref().map_or(0, |rare| rare.inset_bytes);
+        self.out.len() - self.sent + early + rare
     }
 
     /// Notes that `count` bytes were sent.
     #[inline(always)]
     pub fn sent(&mut self, count: usize) {
-        if !self.insets.is_empty() && self.sent_of_inset(count) {
-            return;
+        if self.rare.is_some() && self.sent_of_inset(count) {
+            return self.drop_rare();
         }
         self.sent += count;
         if self.sent == self.out.len() {
@@ -330,20 +370,21 @@ impl Replies {
     #[cold]
     fn sent_of_inset(&mut self, count: usize) -> bool {
         let here = self.removed + self.sent;
-        let Some((_, inset)) = self.insets.front_mut().filter(|(at, _)| *at == here) else {
+        let Some(rare) = &mut self.rare else { return false };
+        let Some((_, inset)) = rare.insets.front_mut().filter(|(at, _)| *at == here) else {
             return false;
         };
-        self.inset_sent += count;
-        self.inset_bytes -= count;
-        if self.inset_sent < inset.bytes().len() {
+        rare.inset_sent += count;
+        rare.inset_bytes -= count;
+        if rare.inset_sent < inset.bytes().len() {
             return true;
         }
-        self.inset_sent = 0;
+        rare.inset_sent = 0;
         match inset {
             Inset::Rest(rest) if !rest.is_whole() => rest.taken(),
-            Inset::Rest(_) => self.end_rest(),
+            Inset::Rest(_) => rare.end_rest(),
             Inset::Message(_) => {
-                self.insets.pop_front();
+                rare.insets.pop_front();
             }
         }
         true
@@ -354,13 +395,11 @@ impl Replies {
         self.removed += self.out.len();
         self.out = Vec::new();
         self.sent = 0;
-        self.insets = VecDeque::new();
-        self.parked_rests = Vec::new();
-        self.rest_count = 0;
-        if let Some(withheld) = &mut self.withheld {
-            withheld.clear();
+        if let Some(rare) = &mut self.rare {
+            let withheld = rare.withheld.take().map(|_| Vec::new());
+            **rare = Rare { muted: std::mem::take(&mut rare.muted), withheld, ..Rare::default() };
         }
-        (self.inset_sent, self.inset_bytes) = (0, 0);
+        self.drop_rare();
     }
 
     /// Gives memory back when there is nothing to send.
@@ -368,10 +407,7 @@ impl Replies {
         if self.out.is_empty() {
             self.out.shrink_to(IDLE_BUFFER_KEPT_BYTES);
         }
-        if self.parked.is_empty() {
-            self.side.shrink_to(IDLE_BUFFER_KEPT_BYTES);
-            self.parked.shrink_to(IDLE_BUFFER_KEPT_BYTES / size_of::<Option<Parked>>());
-        }
+        self.early = self.early.take().filter(|early| !early.parked.is_empty());
     }
 
     /// Bytes that the output buffer can hold without growing.
@@ -381,12 +417,26 @@ impl Replies {
 
     /// Bytes of memory held.
     pub fn memory(&self) -> usize {
-        self.out.capacity()
-            + self.side.capacity()
-            + self.parked.capacity() * size_of::<Option<Parked>>()
-            + self.muted.capacity() * 4
-            + self.inset_bytes
-            + self.rest_count as usize * size_of::<Rest>()
+        let early = self.early.as_ref().map_or(0, |early| {
+            size_of::<Early>()
+                + early.side.capacity()
+                + early.parked.capacity() * size_of::<Option<Parked>>()
+        });
+        let rare = self.rare.as_ref().map_or(0, |rare| {
+            size_of::<Rare>()
+                + rare.muted.capacity() * 4
+                + rare.inset_bytes
+                + rare.rest_count as usize * size_of::<Rest>()
+        });
+        self.out.capacity() + early + rare
+    }
+}
+
+/// The reply of a request was just unparked and ends at `at`: its rest follows, if it has one.
+fn unpark_rest(rare: &mut Rare, sequence: u32, at: usize) {
+    if let Some(place) = rare.parked_rests.iter().position(|(number, _)| *number == sequence) {
+        let (_, rest) = rare.parked_rests.swap_remove(place);
+        rare.insets.push_back((at, Inset::Rest(rest)));
     }
 }
 

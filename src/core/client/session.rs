@@ -20,6 +20,17 @@ pub enum ReplyMode {
     SkipNext,
 }
 
+/// What a client calls itself and its library.
+#[derive(Debug, Default)]
+pub struct ClientNames {
+    /// CLIENT SETNAME.
+    pub name: Vec<u8>,
+    /// CLIENT SETINFO LIB-NAME.
+    pub library_name: Vec<u8>,
+    /// CLIENT SETINFO LIB-VER.
+    pub library_version: Vec<u8>,
+}
+
 /// State of one connection that commands read and change.
 #[derive(Debug)]
 pub struct Session {
@@ -33,12 +44,8 @@ pub struct Session {
     pub user: Arc<User>,
     /// Must each of its requests be looked at for what its user may do?
     pub is_limited: bool,
-    /// CLIENT SETNAME.
-    pub name: Vec<u8>,
-    /// CLIENT SETINFO LIB-NAME.
-    pub library_name: Vec<u8>,
-    /// CLIENT SETINFO LIB-VER.
-    pub library_version: Vec<u8>,
+    /// What the client calls itself, if it has said so.
+    names: Option<Box<ClientNames>>,
     /// CLIENT REPLY.
     pub reply_mode: ReplyMode,
     /// CLIENT NO-EVICT.
@@ -77,9 +84,7 @@ impl Session {
             authenticated,
             user: default,
             is_limited,
-            name: Vec::new(),
-            library_name: Vec::new(),
-            library_version: Vec::new(),
+            names: None,
             reply_mode: ReplyMode::default(),
             no_evict: false,
             no_touch: false,
@@ -93,6 +98,18 @@ impl Session {
             transaction: None,
             watched: Vec::new(),
         }
+    }
+
+    /// What the client calls itself.
+    pub fn names(&self) -> &ClientNames {
+        static NONE: ClientNames =
+            ClientNames { name: Vec::new(), library_name: Vec::new(), library_version: Vec::new() };
+        self.names.as_deref().unwrap_or(&NONE)
+    }
+
+    /// The same, to be changed.
+    pub fn names_mut(&mut self) -> &mut ClientNames {
+        self.names.get_or_insert_default()
     }
 
     /// Has this user's rights from now on.

@@ -107,8 +107,9 @@ impl Core {
         };
         let (sent, stamp) = self.stamped(index, sent);
         let connection = self.answers.connections.at_mut(index);
-        connection.again.waits |= stamp.is_some() && sent.blocks();
-        connection.again.push(&connection.replies, sequence, sent, stamp);
+        let again = connection.again.get_or_insert_default();
+        again.waits |= stamp.is_some() && sent.blocks();
+        again.push(&connection.replies, sequence, sent, stamp);
     }
 
     /// The same with a stamp, which this node's shards are told.
@@ -132,7 +133,8 @@ impl Core {
             return self.answers.write_here(target, |out| out.extend_from_slice(text));
         }
         if let Target::Connection { index, sequence } = target
-            && let Some(sent) = self.answers.connections.at_mut(index).again.take(sequence)
+            && let Some(again) = &mut self.answers.connections.at_mut(index).again
+            && let Some(sent) = again.take(sequence)
         {
             self.take_up(index, sent, had_none);
             return self.ask_what_became();

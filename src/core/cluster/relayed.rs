@@ -14,6 +14,7 @@ use ringraft_shards::limits::STRING_BYTES_MAX;
 use ringraft_shards::stamp::{Lane, Stamp};
 use socket2::{Domain, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Sessions of other nodes' clients: where each is among this core's connections.
@@ -117,7 +118,7 @@ impl Core {
         let now_ms = self.turn.steady_ms;
         let mut connection = Connection::new(id, socket, Kind::Relayed, now_ms, session);
         let address = String::from_utf8_lossy(address);
-        connection.peer = address.parse().map_or(Address::Unknown, Address::Internet);
+        connection.peer = address.parse::<SocketAddr>().map_or(Address::Unknown, Address::from);
         let stamps = VecDeque::new();
         let owner = Owner { node, client, process, stamps, waits: None, is_over: false };
         connection.owner = Some(Box::new(owner));
@@ -276,7 +277,8 @@ impl Core {
             Some(owner) => owner.own_lane(),
             None => {
                 let own = self.shared.cluster.own();
-                connection.again.own_lane(connection.id, own, self.process())
+                let again = connection.again.as_ref();
+                again.and_then(|again| again.own_lane(connection.id, own, self.process()))
             }
         };
         if let Some(lane) = lane {

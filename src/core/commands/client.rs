@@ -84,7 +84,7 @@ fn getname(
     _: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    match context.session().name.as_slice() {
+    match context.session().names().name.as_slice() {
         [] => reply.null(),
         name => reply.bulk(name),
     }
@@ -305,11 +305,11 @@ fn setinfo(
         );
         return Err(Refusal::Text(text.into()));
     }
-    let session = context.session();
+    let names = context.session().names_mut();
     if is_name {
-        session.library_name = value.to_vec();
+        names.library_name = value.to_vec();
     } else {
-        session.library_version = value.to_vec();
+        names.library_version = value.to_vec();
     }
     reply.ok();
     Ok(Answer::Now)
@@ -320,7 +320,7 @@ fn setname(
     call: &Call<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answer, Refusal> {
-    context.session().name = checked_name(call.at(2))?.to_vec();
+    context.session().names_mut().name = checked_name(call.at(2))?.to_vec();
     reply.ok();
     Ok(Answer::Now)
 }

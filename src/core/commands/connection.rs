@@ -201,7 +201,7 @@ fn hello(
         ));
     }
     if let Some(name) = name {
-        context.session().name = checked_name(name)?.to_vec();
+        context.session().names_mut().name = checked_name(name)?.to_vec();
     }
     context.session().protocol = protocol;
     context.session().note_subscriptions();

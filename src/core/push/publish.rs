@@ -105,7 +105,7 @@ impl Core {
         let mut count = 0;
         if let Some(topic) = self.push.topics(message.kind).get(message.channel.as_slice()) {
             let mut shapes = Shapes { message, pattern: None, made: [None, None] };
-            for &index in &topic.here {
+            for index in topic.here.iter() {
                 shapes.hand(&mut self.answers, index);
                 count += 1;
             }
@@ -113,7 +113,7 @@ impl Core {
         for pattern in &message.patterns {
             if let Some(topic) = self.push.topics(TopicKind::Pattern).get(pattern) {
                 let mut shapes = Shapes { message, pattern: Some(pattern), made: [None, None] };
-                for &index in &topic.here {
+                for index in topic.here.iter() {
                     shapes.hand(&mut self.answers, index);
                     count += 1;
                 }

@@ -11,25 +11,59 @@ use crate::resp::reply::{Protocol, Reply};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// What a connection has subscribed to.
+/// Names of a connection that are compared one after the other; more are hashed.
+const FEW_NAMES_MAX: usize = 8;
+
+/// What a connection has subscribed to. Most have one name, and there are many such connections.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
-    names: [HashSet<Name>; 3],
+    few: Vec<(TopicKind, Name)>,
+    /// All of them, once they are not few.
+    many: Option<Box<[HashSet<Name>; 3]>>,
 }
 
 impl Subscriptions {
     /// Topics of one kind.
     pub fn count(&self, kind: TopicKind) -> usize {
-        self.names[kind as usize].len()
+        match &self.many {
+            Some(many) => many[kind as usize].len(),
+            None => self.names(kind).count(),
+        }
     }
 
     /// The names of one kind.
     pub fn names(&self, kind: TopicKind) -> impl Iterator<Item = &Name> {
-        self.names[kind as usize].iter()
+        let few = self.few.iter().filter(move |(other, _)| *other == kind);
+        let many = self.many.iter().flat_map(move |many| &many[kind as usize]);
+        few.map(|(_, name)| name).chain(many)
     }
 
     fn is_empty(&self) -> bool {
-        self.names.iter().all(HashSet::is_empty)
+        let none = |many: &[HashSet<Name>; 3]| many.iter().all(HashSet::is_empty);
+        self.few.is_empty() && self.many.as_deref().is_none_or(none)
+    }
+
+    fn insert(&mut self, kind: TopicKind, name: &Name) {
+        if self.many.is_none() && self.few.len() >= FEW_NAMES_MAX {
+            let mut many: Box<[HashSet<Name>; 3]> = Box::default();
+            for (kind, name) in std::mem::take(&mut self.few) {
+                many[kind as usize].insert(name);
+            }
+            self.many = Some(many);
+        }
+        if let Some(many) = &mut self.many {
+            many[kind as usize].insert(name.clone());
+        } else if !self.names(kind).any(|other| other == name) {
+            self.few.reserve_exact(1);
+            self.few.push((kind, name.clone()));
+        }
+    }
+
+    fn remove(&mut self, kind: TopicKind, name: &[u8]) {
+        match &mut self.many {
+            Some(many) => drop(many[kind as usize].remove(name)),
+            None => self.few.retain(|(other, kept)| (*other, &**kept) != (kind, name)),
+        }
     }
 }
 
@@ -117,8 +151,7 @@ impl SessionContext<'_> {
         };
         let names = names.unwrap_or_else(|| {
             let subscriptions = self.session().subscriptions.as_ref();
-            subscriptions
-                .map_or_else(Vec::new, |all| all.names[kind as usize].iter().cloned().collect())
+            subscriptions.map_or_else(Vec::new, |all| all.names(kind).cloned().collect())
         });
         if names.is_empty() {
             reply.push(3);
@@ -148,7 +181,7 @@ impl Core {
             let name = self.push.add(kind, name, index);
             let session = &mut self.answers.connections.at_mut(index).session;
             let subscriptions = session.subscriptions.get_or_insert_default();
-            subscriptions.names[kind as usize].insert(name.clone());
+            subscriptions.insert(kind, &name);
             (name, session.told_count(kind))
         });
         enlisted.collect()
@@ -185,7 +218,7 @@ impl Core {
     fn unsubscribe_one(&mut self, index: u32, kind: TopicKind, name: &[u8]) {
         let session = &mut self.answers.connections.at_mut(index).session;
         if let Some(subscriptions) = &mut session.subscriptions {
-            subscriptions.names[kind as usize].remove(name);
+            subscriptions.remove(kind, name);
         }
         if self.push.remove(kind, name, index) && self.core_count() > 1 {
             let (from, name): (u16, Name) = (self.id, Arc::from(name));
@@ -202,8 +235,35 @@ impl Core {
         let session = &mut self.answers.connections.at_mut(index).session;
         let Some(subscriptions) = session.subscriptions.take() else { return };
         session.note_manner();
-        for (kind, names) in TopicKind::ALL.into_iter().zip(subscriptions.names) {
-            names.iter().for_each(|name| self.unsubscribe_one(index, kind, name));
+        for kind in TopicKind::ALL {
+            subscriptions.names(kind).for_each(|name| self.unsubscribe_one(index, kind, name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_names_and_many_are_kept_alike() {
+        let name = |number: usize| -> Name { Arc::from(format!("name {number}").as_bytes()) };
+        for count in [1, FEW_NAMES_MAX, FEW_NAMES_MAX + 1, 100] {
+            let mut all = Subscriptions::default();
+            for number in (0..count).chain(0..count) {
+                all.insert(TopicKind::ALL[number % 2], &name(number));
+            }
+            let counts = TopicKind::ALL.map(|kind| all.count(kind));
+            assert_eq!(counts, [count.div_ceil(2), count / 2, 0]);
+            all.remove(TopicKind::ShardChannel, &name(0));
+            for number in 0..count {
+                assert!(!all.is_empty());
+                let kind = TopicKind::ALL[number % 2];
+                assert!(all.names(kind).any(|other| *other == name(number)));
+                all.remove(kind, &name(number));
+                assert!(!all.names(kind).any(|other| *other == name(number)));
+            }
+            assert!(all.is_empty());
         }
     }
 }

@@ -25,13 +25,67 @@ impl TopicKind {
         [TopicKind::Channel, TopicKind::Pattern, TopicKind::ShardChannel];
 }
 
+/// Connections with one subscription in common. Many channels have one subscriber.
+#[derive(Debug, Default)]
+pub enum Subscribers {
+    /// Nobody.
+    #[default]
+    None,
+    /// This one.
+    One(u32),
+    /// These.
+    Many(Box<BTreeSet<u32>>),
+}
+
+impl Subscribers {
+    /// How many.
+    pub fn count(&self) -> usize {
+        match self {
+            Subscribers::None => 0,
+            Subscribers::One(_) => 1,
+            Subscribers::Many(many) => many.len(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count() == 0
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = u32> {
+        let (one, many) = match self {
+            Subscribers::None => (None, None),
+            Subscribers::One(one) => (Some(*one), None),
+            Subscribers::Many(many) => (None, Some(many)),
+        };
+        one.into_iter().chain(many.into_iter().flat_map(|many| many.iter().copied()))
+    }
+
+    fn insert(&mut self, index: u32) {
+        match self {
+            Subscribers::None => *self = Subscribers::One(index),
+            Subscribers::One(one) if *one == index => (),
+            Subscribers::One(one) => *self = Subscribers::Many(Box::new([*one, index].into())),
+            Subscribers::Many(many) => drop(many.insert(index)),
+        }
+    }
+
+    fn remove(&mut self, index: u32) {
+        match self {
+            Subscribers::One(one) if *one == index => *self = Subscribers::None,
+            Subscribers::None | Subscribers::One(_) => (),
+            Subscribers::Many(many) => drop(many.remove(&index)),
+        }
+    }
+}
+
 /// One channel or pattern.
 #[derive(Debug, Default)]
 pub struct Topic {
     /// Connections of this core.
-    pub here: BTreeSet<u32>,
+    pub here: Subscribers,
     /// Subscriptions of this core that wait until all other cores know.
-    expected: usize,
+    expected: u32,
     /// Other cores with subscribers.
     pub cores: SmallVec<[u16; 4]>,
 }
@@ -59,7 +113,7 @@ pub struct Push {
 impl Push {
     /// How many clients of this core get a message, and how many other cores have any.
     pub fn reach(&self, kind: TopicKind, channel: &[u8]) -> i64 {
-        let count = |topic: &Topic| (topic.here.len() + topic.cores.len()) as i64;
+        let count = |topic: &Topic| (topic.here.count() + topic.cores.len()) as i64;
         let own = self.topics(kind).get(channel).map_or(0, count);
         if kind != TopicKind::Channel {
             return own;
@@ -83,7 +137,7 @@ impl Push {
     pub(super) fn expect(&mut self, kind: TopicKind, name: &Name) -> bool {
         let topic = self.topics[kind as usize].entry(name.clone()).or_default();
         let is_known = !topic.here.is_empty() && topic.expected == 0;
-        topic.expected += usize::from(!is_known);
+        topic.expected += u32::from(!is_known);
         !is_known
     }
 
@@ -107,7 +161,7 @@ impl Push {
     pub(super) fn remove(&mut self, kind: TopicKind, name: &[u8], index: u32) -> bool {
         let topics = &mut self.topics[kind as usize];
         let Some(topic) = topics.get_mut(name) else { return false };
-        topic.here.remove(&index);
+        topic.here.remove(index);
         let is_last = !topic.is_announced();
         if topic.is_unused() {
             topics.remove(name);
@@ -135,7 +189,7 @@ impl Push {
 
     /// Subscribers of this core.
     pub fn subscribers(&self, kind: TopicKind, name: &[u8]) -> usize {
-        self.topics(kind).get(name).map_or(0, |topic| topic.here.len())
+        self.topics(kind).get(name).map_or(0, |topic| topic.here.count())
     }
 }
 
@@ -166,5 +220,23 @@ mod tests {
         push.forget(kind, b"news", 3);
         assert_eq!(push.count(kind), 0);
         assert!(!push.remove(kind, b"news", 9), "nobody is left");
+    }
+
+    #[test]
+    fn subscribers_are_told_once_each() {
+        let mut some = Subscribers::default();
+        for (index, told) in [(7, 1), (7, 1), (3, 2), (9, 3), (3, 3)] {
+            some.insert(index);
+            assert_eq!((some.count(), some.iter().count()), (told, told));
+        }
+        assert_eq!(some.iter().collect::<Vec<_>>(), [3, 7, 9]);
+        for (index, left) in [(1, 3), (3, 2), (9, 1), (9, 1), (7, 0)] {
+            some.remove(index);
+            assert_eq!(some.count(), left);
+        }
+        assert!(some.is_empty() && some.iter().next().is_none());
+        some.insert(4);
+        some.remove(5);
+        assert_eq!(some.iter().collect::<Vec<_>>(), [4]);
     }
 }

@@ -16,7 +16,9 @@ use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::keyspace::Listening;
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -52,6 +54,8 @@ pub struct Tracking {
     pub prefixes: Vec<Vec<u8>>,
     /// CLIENT CACHING was said for the next command.
     pub caching: bool,
+    /// What the table knows it by.
+    number: u32,
     /// News that waits for replies: how many requests must have theirs, and the bytes.
     pending: Vec<(u32, Vec<u8>)>,
 }
@@ -71,10 +75,59 @@ impl Tracking {
 /// A connection: its number may belong to another one later, its id never.
 type Reader = (u32, u64);
 
+/// Stands for the readers of a key that has several.
+const SEVERAL: u32 = u32::MAX;
+
+/// A key and its reader's number, in one allocation: there may be millions.
+#[derive(Debug)]
+struct ReadKey(Box<[u8]>);
+
+impl ReadKey {
+    fn new(key: &[u8], reader: u32) -> ReadKey {
+        ReadKey([&reader.to_le_bytes(), key].concat().into())
+    }
+
+    fn reader(&self) -> u32 {
+        let (number, _) = self.0.split_first_chunk().expect("begins with a number");
+        u32::from_le_bytes(*number)
+    }
+
+    fn key(&self) -> &[u8] {
+        &self.0[size_of::<u32>()..]
+    }
+}
+
+impl Borrow<[u8]> for ReadKey {
+    fn borrow(&self) -> &[u8] {
+        self.key()
+    }
+}
+
+impl Hash for ReadKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl PartialEq for ReadKey {
+    fn eq(&self, other: &ReadKey) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for ReadKey {}
+
 /// What a core knows of its connections that track.
 #[derive(Debug, Default)]
 pub struct TrackingTable {
-    keys: HashMap<Box<[u8]>, SmallVec<[Reader; 1]>>,
+    /// Keys with the numbers of their readers.
+    keys: HashSet<ReadKey>,
+    /// The readers of keys that have several.
+    shared: HashMap<Box<[u8]>, BTreeSet<u32>>,
+    /// Who has a number. Numbers of connections that track no more may still stand with keys.
+    readers: HashMap<u32, Reader>,
+    /// The last number that was given.
+    last_number: u32,
     /// Readers of all keys together.
     items: usize,
     prefixes: BTreeMap<Vec<u8>, Vec<Reader>>,
@@ -95,21 +148,47 @@ impl TrackingTable {
         !self.cores.is_empty()
     }
 
-    fn remember(&mut self, key: &[u8], reader: Reader) {
-        let readers = match self.keys.get_mut(key) {
-            Some(readers) => readers,
-            None => self.keys.entry(key.into()).or_default(),
-        };
-        if !readers.contains(&reader) {
-            readers.push(reader);
-            self.items += 1;
+    /// Gives a reader a number that no other has.
+    fn number(&mut self, reader: Reader) -> u32 {
+        loop {
+            self.last_number = self.last_number.wrapping_add(1);
+            if self.last_number != SEVERAL && !self.readers.contains_key(&self.last_number) {
+                self.readers.insert(self.last_number, reader);
+                return self.last_number;
+            }
         }
     }
 
+    fn remember(&mut self, key: &[u8], reader: u32) {
+        let is_new = match self.keys.get(key).map(ReadKey::reader) {
+            None => self.keys.insert(ReadKey::new(key, reader)),
+            Some(SEVERAL) => self.shared.get_mut(key).is_some_and(|some| some.insert(reader)),
+            Some(other) if other == reader => false,
+            Some(other) => {
+                self.keys.replace(ReadKey::new(key, SEVERAL));
+                self.shared.insert(key.into(), [other, reader].into());
+                true
+            }
+        };
+        self.items += usize::from(is_new);
+    }
+
+    /// Forgets a key. Returns its readers that still track.
     fn forget(&mut self, key: &[u8]) -> SmallVec<[Reader; 1]> {
-        let readers = self.keys.remove(key).unwrap_or_default();
-        self.items -= readers.len();
-        readers
+        let Some(read) = self.keys.take(key) else { return SmallVec::new() };
+        if read.reader() != SEVERAL {
+            self.items -= 1;
+            return self.readers.get(&read.reader()).copied().into_iter().collect();
+        }
+        let numbers = self.shared.remove(key).unwrap_or_default();
+        self.items -= numbers.len();
+        numbers.iter().filter_map(|number| self.readers.get(number).copied()).collect()
+    }
+
+    fn forget_all(&mut self) {
+        self.keys = HashSet::new();
+        self.shared = HashMap::new();
+        self.items = 0;
     }
 }
 
@@ -141,8 +220,11 @@ impl Core {
             (true, false) => count.fetch_sub(1, Ordering::AcqRel),
             _ => 0,
         };
-        let pending = before.map(|before| before.pending).unwrap_or_default();
-        connection.session.tracking = Some(Box::new(Tracking { pending, ..tracking }));
+        let (number, pending) = match before {
+            Some(before) => (before.number, before.pending),
+            None => (self.tracking.number(reader), Vec::new()),
+        };
+        connection.session.tracking = Some(Box::new(Tracking { number, pending, ..tracking }));
         connection.session.note_manner();
         self.tracking.count += usize::from(is_new);
     }
@@ -167,10 +249,10 @@ impl Core {
                 }
             }
         }
+        self.tracking.readers.remove(&tracking.number);
         self.tracking.count -= 1;
         if self.tracking.count == 0 {
-            self.tracking.keys = HashMap::new();
-            self.tracking.items = 0;
+            self.tracking.forget_all();
         }
         let (from, count) = (self.id, self.tracking.count);
         self.everywhere(move |core| core.note_tracker(from, count));
@@ -216,17 +298,16 @@ impl Core {
         arguments: Arguments<'_>,
     ) {
         let Some(connection) = self.answers.connections.get(index) else { return };
-        if connection.session.tracking.is_none() {
-            return;
-        }
-        let reader = (index, connection.id);
+        let Some(tracking) = &connection.session.tracking else { return };
+        let reader = tracking.number;
         for i in command.keys.positions(arguments) {
             self.tracking.remember(arguments.at(i), reader);
         }
         let most = self.settings.tracking_table_max_keys as usize;
         while most > 0 && self.tracking.keys.len() > most {
             // Whoever has read a key that there is no room for is told as if it had changed.
-            let key = self.tracking.keys.keys().next().expect("there are too many").clone();
+            let first = self.tracking.keys.iter().next().expect("there are too many");
+            let key: Box<[u8]> = first.key().into();
             let readers = self.tracking.forget(&key);
             self.tell(&readers, Some(&[key]), None);
         }
@@ -261,17 +342,15 @@ impl Core {
     pub(in crate::core) fn take_news(&mut self, news: &News) {
         let writer = news.writer.filter(|(core, _)| *core == self.id).map(|(_, index)| index);
         let Some(keys) = &news.keys else {
-            self.tracking.keys.clear();
-            self.tracking.items = 0;
+            self.tracking.forget_all();
             let all = self.answers.connections.iter();
             let all = all.filter(|(_, c)| c.session.tracking.is_some() && !c.closed);
             let all: Vec<Reader> = all.map(|(index, c)| (index, c.id)).collect();
             return self.tell(&all, None, None);
         };
         for key in keys {
-            if let Some(readers) =
-                self.tracking.keys.contains_key(key).then(|| self.tracking.forget(key))
-            {
+            let readers = self.tracking.forget(key);
+            if !readers.is_empty() {
                 self.tell(&readers, Some(std::slice::from_ref(key)), writer);
             }
         }
@@ -453,4 +532,30 @@ pub fn check_prefixes(new: &[&[u8]], old: &[Vec<u8>]) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_has_its_readers_until_they_track_no_more() {
+        let mut table = TrackingTable::default();
+        let numbers: Vec<u32> = (0..3).map(|index| table.number((index, 100))).collect();
+        for (key, readers) in [(&b"one"[..], 1), (b"two", 2), (b"all", 3), (b"", 1)] {
+            for number in numbers[..readers].iter().chain(&numbers[..readers]) {
+                table.remember(key, *number);
+            }
+        }
+        assert_eq!(table.sizes(), (4, 7, 0));
+        table.readers.remove(&numbers[1]);
+        assert_eq!(table.forget(b"all").as_slice(), [(0, 100), (2, 100)]);
+        assert_eq!(table.forget(b"").as_slice(), [(0, 100)]);
+        assert!(table.forget(b"all").is_empty() && table.forget(b"none").is_empty());
+        table.remember(b"two", numbers[2]);
+        assert_eq!(table.forget(b"two").as_slice(), [(0, 100), (2, 100)]);
+        assert_eq!(table.sizes(), (1, 1, 0));
+        table.last_number = SEVERAL - 1;
+        assert_eq!([7, 8, 9].map(|index| table.number((index, 1))), [0, 2, 4], "others are taken");
+    }
 }

@@ -56,21 +56,19 @@ pub(super) fn beside(
             cpus::sit_down(cpus, 0);
             cpus::hasten();
             let mut tally = Tally::new();
-            let mut due = Instant::now();
-            let mut answered = due;
             while !stop.load(Ordering::Relaxed) {
-                let was_kept = answered > due;
-                if !was_kept {
-                    thread::sleep(due.saturating_duration_since(Instant::now()));
-                }
-                let from = if was_kept { due } else { Instant::now() };
+                let begin = Instant::now();
                 caller.send_all(&question, 1)?;
-                answered = Instant::now();
+                let mut waited = begin.elapsed();
                 if recording.load(Ordering::Relaxed) {
-                    tally.answered((answered - from).as_nanos() as u64, 1);
+                    tally.answered(waited.as_nanos() as u64, 1);
+                    // Others would have asked meanwhile. What the probe sleeps too long is left out.
+                    while waited > EVERY {
+                        waited -= EVERY;
+                        tally.answered(waited.as_nanos() as u64, 1);
+                    }
                 }
-                // Questions that were not asked while the probe slept too long are left out.
-                due = if was_kept { due } else { from } + EVERY;
+                thread::sleep(EVERY.saturating_sub(waited));
             }
             Ok::<Tally, String>(tally)
         });
