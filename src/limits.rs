@@ -97,9 +97,6 @@ pub const LAZY_FREE_LEAVES_PER_TURN: usize = 64;
 /// waits for ever.
 pub const INPUT_WAITING_BYTES_MAX: usize = 64 << 20;
 
-/// Buffer memory that an idle connection keeps.
-pub const IDLE_BUFFER_KEPT_BYTES: usize = 1024;
-
 /// MIGRATEs under way on a core, each with a thread; further ones wait their turn.
 pub const MIGRATIONS_MAX: usize = 64;
 

@@ -288,9 +288,7 @@ impl Connection {
     pub fn stamp_at(&self, sequence: u32) -> StampKey {
         match &self.owner {
             Some(owner) => owner.stamp_at(sequence),
-            None => {
-                self.again.as_ref().map_or(StampKey::NONE, |again| again.stamp_at(sequence))
-            }
+            None => self.again.as_ref().map_or(StampKey::NONE, |again| again.stamp_at(sequence)),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::core::transact::coalesce::joins;
 use crate::core::transact::spread::Member;
 use crate::core::turn::{Source, StagedRead};
 use crate::limits::{
-    BATCH_BYTES_MAX, OUTPUT_PAUSE_BYTES, READS_PER_STAGE, ARGUMENTS_PER_CONNECTION_TURN_MAX,
+    ARGUMENTS_PER_CONNECTION_TURN_MAX, BATCH_BYTES_MAX, OUTPUT_PAUSE_BYTES, READS_PER_STAGE,
     UNFINISHED_REQUESTS_MAX,
 };
 use crate::resp::parse::{Bounds, Step, decode_inline};

@@ -8,7 +8,7 @@
 //! What is too long to be written at once has a rest ([`Rest`]), which keeps its place between the
 //! bytes before it and those behind it. A slice of it is written when everything before it is sent.
 
-use crate::limits::{IDLE_BUFFER_KEPT_BYTES, SHARED_MESSAGE_BYTES_MIN};
+use crate::limits::SHARED_MESSAGE_BYTES_MIN;
 use crate::resp::listing::{LongReply, Rest};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -405,7 +405,7 @@ impl Replies {
     /// Gives memory back when there is nothing to send.
     pub fn shrink(&mut self) {
         if self.out.is_empty() {
-            self.out.shrink_to(IDLE_BUFFER_KEPT_BYTES);
+            self.out = Vec::new();
         }
         self.early = self.early.take().filter(|early| !early.parked.is_empty());
     }

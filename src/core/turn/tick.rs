@@ -7,8 +7,7 @@ use crate::core::disk::storage::ShardFiles;
 use crate::core::observe::latency::Event;
 use crate::limits::{
     COMPACTION_BUDGET_PER_TICK, EXPIRE_BUCKETS_PER_TICK, EXPIRE_ROUNDS_PER_TICK_MAX,
-    FREED_BUCKETS_PER_TURN, IDLE_BUFFER_KEPT_BYTES, IDLE_BUFFERS_KEPT_MS, REST_INTERVAL_MS,
-    SLABS_GIVEN_BACK_PER_TICK,
+    FREED_BUCKETS_PER_TURN, IDLE_BUFFERS_KEPT_MS, REST_INTERVAL_MS, SLABS_GIVEN_BACK_PER_TICK,
 };
 use ringraft_shards::ids::MonotonicTime;
 use ringraft_shards::serve;
@@ -132,7 +131,7 @@ impl Core {
             if steady_ms - connection.active_ms > IDLE_BUFFERS_KEPT_MS {
                 connection.replies.shrink();
                 if connection.input.is_empty() {
-                    connection.input.shrink_to(IDLE_BUFFER_KEPT_BYTES);
+                    connection.input = Vec::new();
                 }
                 if let Some(session) = &mut connection.tls {
                     session.shrink();

@@ -4,7 +4,7 @@
 //! take) and, during the handshake, bytes that wait for their turn. Cost per record: one decryption
 //! or encryption, two copies, two allocations of rustls' own.
 
-use crate::limits::{IDLE_BUFFER_KEPT_BYTES, TLS_RECORDS_RESERVED, TLS_SESSION_BYTES};
+use crate::limits::{TLS_RECORDS_RESERVED, TLS_SESSION_BYTES};
 use rustls::pki_types::ServerName;
 use rustls::{
     ClientConfig, ClientConnection, Connection, Error, ServerConfig, ServerConnection,
@@ -177,7 +177,7 @@ impl Session {
     /// Gives memory back that is not in use.
     pub fn shrink(&mut self) {
         if self.incoming.is_empty() {
-            self.incoming.shrink_to(IDLE_BUFFER_KEPT_BYTES);
+            self.incoming = Vec::new();
         }
     }
 
