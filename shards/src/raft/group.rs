@@ -766,11 +766,16 @@ impl Group {
 
     /// After how many ticks without a leader this member stands for election. With a rank one after
     /// the other, and all groups of a node alike; one tick more than a promise lasts, since the
-    /// ticks of two nodes differ in phase.
+    /// ticks of two nodes differ in phase. Who has stood in vain leaves a part to chance: another
+    /// may think that it has the same rank.
     fn draw_timeout(&mut self) {
         let ticks = self.config.election_ticks;
+        let chance = match self.node.raft.state {
+            StateRole::Follower | StateRole::Leader => 0,
+            StateRole::PreCandidate | StateRole::Candidate => self.chance.below(2) as usize,
+        };
         let more = match self.rank {
-            Some(rank) => (1 + 2 * rank + self.chance.below(2) as usize).min(ticks - 1),
+            Some(rank) => (1 + 2 * rank + chance).min(ticks - 1),
             None => self.chance.below(ticks as u64) as usize,
         };
         self.node.raft.set_randomized_election_timeout(ticks + more);

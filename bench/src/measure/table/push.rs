@@ -1,5 +1,5 @@
 //! Section `push`: what it costs to bring a message to a subscriber, with one, a hundred and ten
-//! thousand of them.
+//! thousand of them, and memory: of subscribers who wait, and of keys that somebody caches.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -15,6 +15,7 @@ use crate::client::epoll::Epoll;
 use crate::client::resp::encode;
 use crate::cpus::{self, Cpus};
 use crate::measure::measurement::Clocks;
+use crate::proc::resident_bytes;
 use crate::report::Spread;
 
 use Limit::AtMost;
@@ -30,6 +31,23 @@ const DELIVERIES: usize = 400_000;
 
 /// Cpu per delivery, as a part of the cheaper one's of Redis 8.2 and Valkey 9.1.
 const OF_BEST: f64 = 0.7;
+
+/// Subscribers whose memory is measured, and those that come before.
+const WAITING: usize = 15_000;
+const WAITING_BEFORE: usize = 50;
+
+/// Bytes of each.
+const WAITING_BYTES: f64 = 600.0;
+
+/// Keys that are read by a client that tracks, and how many at a time.
+const TRACKED: usize = 1_000_000;
+const TRACKED_AT_ONCE: usize = 10_000;
+
+/// Bytes of each, as a part of what Redis takes.
+const TRACKED_OF_REDIS: f64 = 0.7;
+
+/// Time for servers to give back what they do not need.
+const SETTLE: Duration = Duration::from_secs(4);
 
 const CHANNEL: &[u8] = b"news";
 const MESSAGE: [u8; 64] = [b'x'; 64];
@@ -76,6 +94,27 @@ impl Findings<'_> {
             let us = Spread::of(ours.iter().copied()).median;
             let what = format!("{name}: cpu per delivery ({us:.2} us) / the cheaper peer's");
             self.goals.push(Goal::new(what, cheaper, AtMost(OF_BEST)));
+        }
+        if self.options.wants("waiting") {
+            let ours = rounds(self.bench.setup.repeats, || waiting_bytes(&servers[0]))?;
+            self.goals.push(Goal::new(
+                format!("{WAITING} subscribers that wait: bytes of each"),
+                ours,
+                AtMost(WAITING_BYTES),
+            ));
+        }
+        if self.options.wants("tracking") {
+            let redis = self.redis(plain)?;
+            let mut ours = Vec::new();
+            let ratio = rounds(self.bench.setup.repeats, || {
+                let (own, theirs) = (tracked_bytes(&servers[0])?, tracked_bytes(&redis)?);
+                ours.push(own);
+                Ok(own / theirs)
+            })?;
+            let bytes = Spread::of(ours).median;
+            let what = format!("{TRACKED} keys of a tracking client ({bytes:.0} bytes) / Redis");
+            self.goals.push(Goal::new(what, ratio, AtMost(TRACKED_OF_REDIS)));
+            self.mention(redis);
         }
         servers.into_iter().for_each(|server| self.mention(server));
         Ok(())
@@ -124,6 +163,55 @@ impl Findings<'_> {
         })?;
         Ok(cost)
     }
+}
+
+/// One number for each round.
+fn rounds(count: usize, mut one: impl FnMut() -> Result<f64, String>) -> Result<Spread, String> {
+    let all: Result<Vec<f64>, String> = (0..count).map(|_| one()).collect();
+    all.map(Spread::of)
+}
+
+/// Resident bytes of a subscriber to a channel that nobody publishes to.
+fn waiting_bytes(server: &ServerCommand) -> Result<f64, String> {
+    let arm = Arm::start(server, None)?;
+    let clients = (WAITING_BEFORE + WAITING + OTHER_CLIENTS).to_string();
+    arm.connect()?.call(&["CONFIG", "SET", "maxclients", &clients])?;
+    let _first = Listeners::subscribe(&arm, WAITING_BEFORE)?;
+    let before = resident_bytes(arm.pid())?;
+    let _rest = Listeners::subscribe(&arm, WAITING)?;
+    thread::sleep(SETTLE);
+    let grown = resident_bytes(arm.pid())?.saturating_sub(before);
+    Ok(grown as f64 / WAITING as f64)
+}
+
+/// Resident bytes that a server takes to know that a client has read a key.
+fn tracked_bytes(server: &ServerCommand) -> Result<f64, String> {
+    let arm = Arm::start(server, None)?;
+    let mut caller = arm.connect()?;
+    caller.call(&["CONFIG", "SET", "tracking-table-max-keys", "0"])?;
+    let keys: Vec<String> = (0..TRACKED).map(|number| format!("key:{number:012}")).collect();
+    let each = |words: &mut dyn FnMut(&[String]) -> Result<(), String>| {
+        keys.chunks(TRACKED_AT_ONCE).try_for_each(words)
+    };
+    each(&mut |keys| {
+        let pairs = keys.iter().flat_map(|key| [key.as_str(), "x"]);
+        let words: Vec<&str> = ["MSET"].into_iter().chain(pairs).collect();
+        caller.call(&words).map(|_| ())
+    })?;
+    let read = |caller: &mut Caller| {
+        each(&mut |keys| {
+            let words: Vec<&str> =
+                ["MGET"].into_iter().chain(keys.iter().map(String::as_str)).collect();
+            caller.take_long(&words)
+        })
+    };
+    // Buffers of requests and replies are there before and after.
+    read(&mut caller)?;
+    let before = resident_bytes(arm.pid())?;
+    caller.call(&["CLIENT", "TRACKING", "ON"])?;
+    read(&mut caller)?;
+    let grown = resident_bytes(arm.pid())?.saturating_sub(before);
+    Ok(grown as f64 / TRACKED as f64)
 }
 
 fn publish(publisher: &mut Caller, crowd: usize) -> Result<(), String> {
