@@ -127,6 +127,7 @@ impl Replies {
         if let Some(rare) = &mut self.rare {
             rare.muted.retain(|muted| *muted != sequence);
         }
+        self.drop_rare();
     }
 
     #[cold]
