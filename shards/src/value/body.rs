@@ -18,7 +18,7 @@ const FREED_AT_ONCE_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a small collection before its pack.
 const COUNT_BYTES: usize = 4;
 /// Bytes of a body before its trees' records.
-const BODY_BYTES: usize = 256;
+pub(super) const BODY_BYTES: usize = 256;
 
 /// The trees of a large collection.
 #[derive(Clone, Debug)]

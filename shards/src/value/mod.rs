@@ -10,8 +10,8 @@ mod leftovers;
 mod limits;
 pub mod list;
 mod members;
-#[cfg(test)]
-mod model;
+#[cfg(any(test, feature = "models"))]
+pub mod model;
 mod pack;
 mod score;
 pub mod set;

@@ -12,8 +12,8 @@ pub(crate) mod block;
 mod change;
 mod group;
 mod id;
-#[cfg(test)]
-mod model;
+#[cfg(any(test, feature = "models"))]
+pub(super) mod model;
 mod part;
 mod runs;
 

@@ -1,10 +1,10 @@
-//! Random changes of streams and their groups against plain maps, with small and large blocks.
+//! Streams and their groups beside plain maps, with small and large blocks.
 
 use super::*;
-use crate::keyspace::Value;
 use crate::rdb::{EncodedValue, read_payload, write_payload, write_value};
-use crate::value::model::{Alone, Chance, each_seed};
-use crate::value::{Limits, Part, add};
+use crate::value::body::Place;
+use crate::value::model::{Alone, Chance, Modelled, Tendency};
+use crate::value::{Limits, Part, Value, ValueType, Version, add};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
@@ -19,8 +19,9 @@ struct GroupModel {
     pending: BTreeMap<StreamId, Given>,
 }
 
+/// What a stream is, in maps.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Model {
+pub(in crate::value) struct Model {
     entries: BTreeMap<StreamId, Pairs>,
     last_id: StreamId,
     added: u64,
@@ -62,33 +63,46 @@ impl Model {
     }
 
     /// One random change of both.
-    fn change(&mut self, chance: &mut Chance, stream: &mut StreamMut<Alone>) {
+    fn change(&mut self, chance: &mut Chance<'_>, place: &mut Alone, tendency: Tendency) {
+        let stream = &mut StreamMut::new(place);
         match chance.below(30) {
             0 if chance.below(10) == 0 => self.trim(chance, stream),
-            1..7 => {
-                // The last entries too, so that blocks become empty from behind.
-                let id = match chance.below(3) {
-                    0 => self.entries.keys().last().copied().unwrap_or_default(),
-                    _ => self.some_id(chance),
-                };
-                let was_there = self.entries.remove(&id).is_some();
-                assert_eq!(stream.delete(id), was_there);
-                if was_there {
-                    self.max_deleted_id = self.max_deleted_id.max(id);
-                }
-            }
+            0 if chance.below(10) == 0 => self.set_last_id(chance, stream),
+            1..7 => self.delete(chance, stream),
             7..12 => self.change_group(chance, stream),
-            _ => self.append(chance, stream),
+            _ if tendency == Tendency::Grows || chance.below(3) == 0 => self.append(chance, stream),
+            _ => self.delete(chance, stream),
         }
     }
 
-    fn some_id(&self, chance: &mut Chance) -> StreamId {
+    fn delete(&mut self, chance: &mut Chance<'_>, stream: &mut StreamMut<&mut Alone>) {
+        // The last entries too, so that blocks become empty from behind.
+        let id = match chance.below(3) {
+            0 => self.entries.keys().last().copied().unwrap_or_default(),
+            _ => self.some_id(chance),
+        };
+        let was_there = self.entries.remove(&id).is_some();
+        assert_eq!(stream.delete(id), was_there);
+        if was_there {
+            self.max_deleted_id = self.max_deleted_id.max(id);
+        }
+    }
+
+    fn set_last_id(&mut self, chance: &mut Chance<'_>, stream: &mut StreamMut<&mut Alone>) {
+        let last_id = StreamId { ms: self.last_id.ms + chance.below(5), ..self.last_id };
+        let added = self.added + chance.below(3);
+        let max_deleted_id = self.some_id(chance);
+        stream.set_last_id(last_id, Some(added), Some(max_deleted_id));
+        (self.last_id, self.added, self.max_deleted_id) = (last_id, added, max_deleted_id);
+    }
+
+    fn some_id(&self, chance: &mut Chance<'_>) -> StreamId {
         let at = chance.below(self.entries.len() as u64 + 1) as usize;
         let id = self.entries.keys().nth(at).copied().unwrap_or(self.last_id);
         StreamId { sequence: id.sequence + chance.below(2), ..id }
     }
 
-    fn append(&mut self, chance: &mut Chance, stream: &mut StreamMut<Alone>) {
+    fn append(&mut self, chance: &mut Chance<'_>, stream: &mut StreamMut<&mut Alone>) {
         let id = match chance.below(3) {
             0 => StreamId { ms: self.last_id.ms + 1 + chance.below(1000), sequence: 0 },
             1 => StreamId { ms: self.last_id.ms + 1, sequence: chance.below(9) },
@@ -102,7 +116,7 @@ impl Model {
         (self.last_id, self.added) = (id, self.added + 1);
     }
 
-    fn trim(&mut self, chance: &mut Chance, stream: &mut StreamMut<Alone>) {
+    fn trim(&mut self, chance: &mut Chance<'_>, stream: &mut StreamMut<&mut Alone>) {
         let whole_blocks = chance.below(2) == 0;
         let limit = if whole_blocks { chance.below(3) * 20 } else { 0 };
         let to = match chance.below(2) {
@@ -124,7 +138,7 @@ impl Model {
         (0..gone).for_each(|_| drop(self.entries.pop_first()));
     }
 
-    fn change_group(&mut self, chance: &mut Chance, stream: &mut StreamMut<Alone>) {
+    fn change_group(&mut self, chance: &mut Chance<'_>, stream: &mut StreamMut<&mut Alone>) {
         let name = format!("group:{}", chance.below(3)).into_bytes();
         let consumer = format!("consumer:{}", chance.below(12)).into_bytes();
         let id = self.some_id(chance);
@@ -166,7 +180,7 @@ impl Model {
         }
     }
 
-    fn check_ranges(&self, chance: &mut Chance, stream: Stream<'_>) {
+    fn check_ranges(&self, chance: &mut Chance<'_>, stream: Stream<'_>) {
         let (from, to) = (self.some_id(chance), self.some_id(chance));
         let until = self.some_id(chance);
         let between = match from <= until {
@@ -207,59 +221,25 @@ fn text(stream: Stream<'_>, from: u64) -> Vec<String> {
     parts
 }
 
-fn built(value: &EncodedValue<'_>, limits: Limits) -> StreamMut<Alone> {
+fn built(value: &EncodedValue<'_>, limits: Limits) -> Alone {
     let mut place = Alone::new(limits);
     let read = value.each(&mut |part: Part<'_>| {
         assert_eq!(add(&mut place, value.value_type(), part), Some(true));
         Ok(())
     });
     assert_eq!(read, Ok(()));
-    StreamMut::new(place)
-}
-
-#[test]
-fn streams_are_maps() {
-    each_seed(|chance, limits, steps| {
-        let limits = match limits.hash_entries {
-            8 => Limits { stream_entries: 3, ..limits },
-            0 => Limits { stream_bytes: 200, stream_entries: 0, ..limits },
-            _ => limits,
-        };
-        let mut stream = StreamMut::new(Alone::new(limits));
-        let mut model = Model::default();
-        // A replica that is loaded from a snapshot now and then, and goes on from there for a
-        // while.
-        let mut replica = StreamMut::new(Alone::new(limits));
-        for step in 0..steps {
-            let (before, mut same_chance) =
-                ((step % 100 < 10).then(|| model.clone()), chance.clone());
-            model.change(chance, &mut stream);
-            if let Some(mut before) = before {
-                if step % 100 == 0 {
-                    replica = loaded(stream.stream(), limits);
-                } else {
-                    before.change(&mut same_chance, &mut replica);
-                }
-                let bounds = block_ends(stream.stream());
-                assert_eq!(block_ends(replica.stream()), bounds, "blocks are a part of the value");
-            }
-            model.check_ranges(chance, stream.stream());
-            if step % 500 == 0 || step + 1 == steps {
-                check_whole(&model, stream.stream(), limits);
-            }
-        }
-    });
+    place
 }
 
 /// The stream as a snapshot carries it.
-fn loaded(stream: Stream<'_>, limits: Limits) -> StreamMut<Alone> {
+fn loaded(stream: Stream<'_>, limits: Limits) -> Alone {
     let mut bytes = Vec::new();
     write_value(&mut bytes, Value::Stream(stream));
     built(&EncodedValue::read(bytes[0], &bytes[1..]).expect("just written"), limits)
 }
 
 /// The stream is what the model says, in memory and by way of bytes, whole and from every part on.
-fn check_whole(model: &Model, stream: Stream<'_>, limits: Limits) {
+fn check_whole(model: &Model, stream: Stream<'_>) {
     assert!(&Model::of(stream) == model);
     let Some(content) = stream.content else { return };
     let groups = content.groups.iter().map(|(name, group)| name.len() + group.bytes());
@@ -269,37 +249,140 @@ fn check_whole(model: &Model, stream: Stream<'_>, limits: Limits) {
     for from in (0..parts.len()).step_by(97) {
         assert!(text(stream, from as u64) == parts[from..], "from {from}");
     }
-    assert!(text(loaded(stream, limits).stream(), 0) == parts, "blocks and all");
+    let loaded = loaded(stream, Limits::default());
+    let copy = Stream::new(loaded.stored());
+    assert!(text(copy, 0) == parts, "blocks and all");
+    assert_eq!(copy.content.map(Content::bytes), Some(content.bytes()));
     let mut payload = Vec::new();
     write_payload(&mut payload, Value::Stream(stream));
-    let restored = built(&read_payload(&payload).expect("just written"), limits);
-    assert!(&Model::of(restored.stream()) == model);
+    let restored = built(&read_payload(&payload).expect("just written"), Limits::default());
+    assert!(&Model::of(Stream::new(restored.stored())) == model);
 }
 
-#[test]
-fn what_is_cut_off_is_shed() {
-    let mut stream = StreamMut::new(Alone::new(Limits::default()));
-    let count = if cfg!(miri) { 500 } else { 50_000 };
-    stream.add_group(b"g", StreamId::MIN, None);
-    for ms in 1..=count {
-        stream.append(StreamId { ms, sequence: 0 }, [(&b"n"[..], &b"v"[..])].into_iter());
+/// A stream beside maps.
+pub(in crate::value) struct Streams {
+    place: Alone,
+    model: Model,
+}
+
+impl Streams {
+    fn stream(&self) -> Stream<'_> {
+        Stream::new(self.place.stored())
     }
-    let mut group = stream.group_mut(b"g").expect("just made");
-    group.add_consumer(b"c", 1, None);
-    for ms in 1..=count {
-        let id = StreamId { ms, sequence: 0 };
-        group.give(Pending { id, consumer: b"c", delivered_ms: 1, count: 1 });
+}
+
+impl Modelled for Streams {
+    const TYPE: ValueType = ValueType::Stream;
+    type Model = Model;
+
+    fn new(limits: Limits) -> Streams {
+        let limits = match limits.hash_entries {
+            8 => Limits { stream_entries: 3, ..limits },
+            0 => Limits { stream_bytes: 200, stream_entries: 0, ..limits },
+            _ => limits,
+        };
+        Streams { place: Alone::new(limits), model: Model::default() }
     }
-    drop(group);
-    let mut content = stream.stream().content.expect("it is there").clone();
-    let (mut bytes, mut steps) = (content.bytes(), 0);
-    while content.shed(4) {
-        assert!(content.bytes() <= bytes);
-        (bytes, steps) = (content.bytes(), steps + 1);
+
+    fn change(&mut self, chance: &mut Chance<'_>, tendency: Tendency) {
+        self.model.change(chance, &mut self.place, tendency);
     }
-    assert!(steps > 10 && content.bytes() == 0, "{steps} steps, {} bytes left", content.bytes());
-    assert!(stream.remove_group(b"g"));
-    let to = TrimTo::Count(0);
-    assert_eq!(stream.trim(Trim { to, whole_blocks: false, limit: 0 }), count);
-    assert_eq!(stream.stream().content.map(Content::bytes), Some(0));
+
+    fn glance(&self, chance: &mut Chance<'_>) {
+        self.model.check_ranges(chance, self.stream());
+    }
+
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn value(&self) -> Value<'_> {
+        Value::Stream(self.stream())
+    }
+
+    fn place(self) -> Alone {
+        self.place
+    }
+
+    fn check(value: Value<'_>, model: &Model, chance: &mut Chance<'_>) {
+        let Value::Stream(stream) = value else { unreachable!("it is a stream") };
+        model.check_ranges(chance, stream);
+        check_whole(model, stream);
+    }
+
+    fn check_version(version: &Version, model: &Model, chance: &mut Chance<'_>) {
+        let Value::Stream(stream) = version.value() else { unreachable!("it is a stream") };
+        model.check_ranges(chance, stream);
+        assert!(Model::of(stream).entries == model.entries);
+        assert_eq!(stream.last_id(), model.last_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::model::{each_seed, limits_of};
+
+    #[test]
+    fn streams_are_maps() {
+        each_seed::<Streams>();
+    }
+
+    /// A replica that is loaded from a snapshot now and then, and goes on from there for a while.
+    #[test]
+    fn what_was_loaded_goes_on_alike() {
+        for seed in 0..if cfg!(miri) { 2 } else { 9 } {
+            println!("seed {seed}");
+            let mut chance = Chance::Seeded(seed);
+            let Streams { mut place, mut model } = Streams::new(limits_of(seed));
+            for _ in 0..if cfg!(miri) { 2 } else { 80 } {
+                for _ in 0..chance.below(90) {
+                    model.change(&mut chance, &mut place, Tendency::Grows);
+                }
+                if !Stream::new(place.stored()).exists() {
+                    continue;
+                }
+                let mut replica = loaded(Stream::new(place.stored()), place.limits());
+                let (mut same_chance, mut same_model) = (chance.clone(), model.clone());
+                for _ in 0..10 {
+                    model.change(&mut chance, &mut place, Tendency::Grows);
+                    same_model.change(&mut same_chance, &mut replica, Tendency::Grows);
+                    let blocks = |place: &Alone| block_ends(Stream::new(place.stored()));
+                    assert_eq!(blocks(&replica), blocks(&place), "blocks are a part of the value");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_is_shed() {
+        let mut stream = StreamMut::new(Alone::new(Limits::default()));
+        let count = if cfg!(miri) { 500 } else { 50_000 };
+        stream.add_group(b"g", StreamId::MIN, None);
+        for ms in 1..=count {
+            stream.append(StreamId { ms, sequence: 0 }, [(&b"n"[..], &b"v"[..])].into_iter());
+        }
+        let mut group = stream.group_mut(b"g").expect("just made");
+        group.add_consumer(b"c", 1, None);
+        for ms in 1..=count {
+            let id = StreamId { ms, sequence: 0 };
+            group.give(Pending { id, consumer: b"c", delivered_ms: 1, count: 1 });
+        }
+        drop(group);
+        let mut content = stream.stream().content.expect("it is there").clone();
+        let (mut bytes, mut steps) = (content.bytes(), 0);
+        while content.shed(4) {
+            assert!(content.bytes() <= bytes);
+            (bytes, steps) = (content.bytes(), steps + 1);
+        }
+        assert!(
+            steps > 10 && content.bytes() == 0,
+            "{steps} steps, {} bytes left",
+            content.bytes()
+        );
+        assert!(stream.remove_group(b"g"));
+        let to = TrimTo::Count(0);
+        assert_eq!(stream.trim(Trim { to, whole_blocks: false, limit: 0 }), count);
+        assert_eq!(stream.stream().content.map(Content::bytes), Some(0));
+    }
 }

@@ -1,0 +1,218 @@
+//! Each type from many seeds, and what random changes seldom meet.
+
+use super::*;
+use crate::random::Random;
+use crate::value::set::SetMut;
+use crate::value::sorted_set::{SortedSet, SortedSetMut};
+use std::collections::BTreeMap;
+
+/// Growing for a while, then shrinking to nothing, and again.
+fn tendency(step: usize, steps: usize) -> Tendency {
+    match (step * 4 / steps).is_multiple_of(2) {
+        true => Tendency::Grows,
+        false => Tendency::Shrinks,
+    }
+}
+
+pub(in crate::value) fn each_seed<M: Modelled>() {
+    let (seeds, steps) = if cfg!(miri) { (3, 150) } else { (12, 8_000) };
+    for seed in 0..seeds {
+        println!("seed {seed}");
+        let mut chance = Chance::Seeded(seed);
+        let mut one = M::new(limits_of(seed));
+        for step in 0..steps {
+            one.change(&mut chance, tendency(step, steps));
+            one.glance(&mut chance);
+            if step % 200 == 0 {
+                M::check(one.value(), one.model(), &mut chance);
+            }
+        }
+        M::check(one.value(), one.model(), &mut chance);
+        one.place().body.into_iter().for_each(shed);
+    }
+}
+
+#[test]
+fn lists_are_vectors() {
+    each_seed::<list::Lists>();
+}
+
+#[test]
+fn hashes_are_maps() {
+    each_seed::<hash::Hashes>();
+}
+
+#[test]
+fn sets_are_sets() {
+    each_seed::<set::Sets>();
+}
+
+#[test]
+fn sorted_sets_are_sorted() {
+    each_seed::<sorted_set::SortedSets>();
+}
+
+/// What a fuzzer does, with bytes that nobody has chosen.
+#[test]
+fn any_bytes_lead_to_what_the_models_say() {
+    let (seeds, length) = if cfg!(miri) { (5, 60) } else { (60, 1200) };
+    let mut reached = Vec::new();
+    for seed in 0..seeds {
+        println!("seed {seed}");
+        let mut random = Random::new(seed);
+        let bytes: Vec<u8> = (0..length).map(|_| random.bits() as u8).collect();
+        reached.push(follow(&[&[seed as u8, (seed / 3) as u8], &bytes[..]].concat()));
+    }
+    if !cfg!(miri) {
+        for value_type in [1, 2, 3, 4, 5].map(ValueType::from_number) {
+            let of_type = || reached.iter().filter(move |one| Some(one.value_type) == value_type);
+            let most = of_type().map(|one| one.most).max();
+            assert!(of_type().any(|one| one.versions > 2), "{value_type:?}");
+            assert!(most.is_some_and(|most| most > 500), "{value_type:?}: {most:?}");
+        }
+        assert!(reached.iter().any(|one| one.groups == 3));
+        assert!(reached.iter().any(|one| one.forms == [true; 2]));
+    }
+}
+
+#[test]
+fn integers_of_a_large_set_are_short() {
+    const COUNT: usize = 5000;
+    let mut set = SetMut::new(Alone::new(Limits::default()));
+    for n in 0..COUNT {
+        assert!(set.add((10_000_000 + 80 * n).to_string().as_bytes()));
+    }
+    let Stored::Tree(body) = set.set().stored else { panic!("it is large") };
+    // Eight digits and a length as text would be nine each.
+    assert!(body.bytes() < 6 * COUNT, "{} bytes", body.bytes());
+}
+
+/// Long ranges that are cut off, members that come again before they are swept, and sweeps in
+/// between.
+#[test]
+fn what_is_cut_off_is_not_seen_while_it_is_swept() {
+    for seed in 0..if cfg!(miri) { 1 } else { 30 } {
+        let mut chance = Random::new(seed);
+        let mut place = Alone::new(Limits::default());
+        let mut model: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
+        let member = |n: u64| format!("m{n}").into_bytes();
+        let count = 300 + chance.below(2000);
+        for _ in 0..200 {
+            let mut set = SortedSetMut::new(&mut place);
+            match chance.below(8) {
+                0 if set.count() > 0 => {
+                    let (rank, some) = (chance.below(set.count()), chance.below(set.count()));
+                    let gone = set.sorted_set().members_from(rank).take(some as usize);
+                    gone.for_each(|(member, _)| {
+                        model.remove(member);
+                    });
+                    set.remove_at(rank, some);
+                }
+                1 => {
+                    let is_tree = matches!(place.stored(), Stored::Tree(_));
+                    if is_tree {
+                        place.body_mut().sweep(chance.below(4) as usize);
+                    }
+                }
+                2 => {
+                    for _ in 0..chance.below(50) {
+                        let member = member(chance.below(count));
+                        let gone = model.remove(&member).map(|score| score as f64);
+                        assert_eq!(set.remove(&member), gone, "seed {seed}");
+                    }
+                }
+                _ => {
+                    for _ in 0..chance.below(200) {
+                        let (member, score) = (member(chance.below(count)), chance.below(50));
+                        let before = model.insert(member.clone(), score as i64);
+                        let before = before.map(|score| score as f64);
+                        assert_eq!(set.set(&member, score as f64), before, "seed {seed}");
+                    }
+                }
+            }
+            let set = SortedSet::new(place.stored());
+            assert_eq!(set.count(), model.len() as u64, "seed {seed}");
+            for n in 0..count {
+                let expected = model.get(&member(n)).map(|score| *score as f64);
+                assert_eq!(set.score(&member(n)), expected, "seed {seed}");
+            }
+            let (mut met, mut cursor) = (BTreeMap::new(), 0);
+            loop {
+                cursor = set.scan(cursor, 100, &mut |member, score| {
+                    met.insert(member.to_vec(), score as i64);
+                });
+                if cursor == 0 {
+                    break;
+                }
+            }
+            assert!(met == model, "seed {seed}");
+        }
+        if matches!(place.stored(), Stored::Tree(_)) {
+            let body = place.body_mut();
+            if chance.below(2) == 0 {
+                let before = body.bytes();
+                while body.sweep(1) {}
+                assert_eq!(body.bytes(), before, "what is not seen is on no account");
+                let (order, index) = body.scored();
+                assert_eq!(order.count(), index.count(), "seed {seed}");
+            }
+            let mut bytes = body.bytes();
+            while body.shed(2) {
+                assert!(body.bytes() <= bytes, "seed {seed}");
+                bytes = body.bytes();
+            }
+            assert!(!body.has_leftovers());
+        }
+    }
+}
+
+#[test]
+fn what_is_shed_is_gone_leaf_by_leaf() {
+    let mut place = Alone::new(Limits::default());
+    let mut set = SortedSetMut::new(&mut place);
+    for n in 0..if cfg!(miri) { 300 } else { 20_000 } {
+        set.set(format!("member:{n}").as_bytes(), f64::from(n));
+    }
+    let body = place.body_mut();
+    let (mut bytes, mut steps) = (body.bytes(), 0);
+    while body.shed(4) {
+        assert!(body.bytes() < bytes);
+        (bytes, steps) = (body.bytes(), steps + 1);
+    }
+    assert!(steps > 50 || cfg!(miri), "{steps}");
+    assert_eq!(body.bytes(), BODY_BYTES);
+}
+
+#[test]
+fn a_scan_meets_what_stays() {
+    let mut place = Alone::new(Limits::default());
+    let mut set = SetMut::new(&mut place);
+    let count = if cfg!(miri) { 200 } else { 5000 };
+    let name = |n: usize| format!("member:{n}").into_bytes();
+    (0..count).for_each(|n| assert!(set.add(&name(n))));
+    let mut met = BTreeMap::new();
+    let (mut cursor, mut calls) = (0, 0);
+    loop {
+        let mut visited = 0;
+        cursor = set.set().scan(cursor, 10, &mut |member| {
+            visited += 1;
+            *met.entry(member.to_vec()).or_insert(0) += 1;
+        });
+        assert!(visited == 10 || cursor == 0, "{visited}");
+        assert!(cursor < 1 << 48, "{cursor}");
+        if cursor == 0 {
+            break;
+        }
+        // The odd ones go, others come.
+        set.remove(&name(2 * calls + 1));
+        set.add(&name(count + calls));
+        calls += 1;
+    }
+    assert!(calls > count / 20);
+    assert!((0..count).step_by(2).all(|n| met.get(&name(n)) == Some(&1)), "each once");
+    let mut small = SetMut::new(Alone::new(Limits::default()));
+    assert!(small.add(b"a") && small.add(b"b"));
+    let mut members = vec![];
+    assert_eq!(small.set().scan(0, 1, &mut |member| members.push(member.to_vec())), 0);
+    assert_eq!(members, [b"a", b"b"]);
+}
