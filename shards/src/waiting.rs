@@ -139,6 +139,13 @@ pub struct Waiters<A, W, E> {
     rounds: VecDeque<(Round, Vec<Ticket>, Vec<WaitKey>)>,
 }
 
+impl Queue {
+    /// The last ticket that a write of a round was meant for.
+    fn meant_in(&self, round: Round) -> Option<Ticket> {
+        self.meant.filter(|(other, _)| *other == round).map(|(_, last)| last)
+    }
+}
+
 impl<A, W, E> Default for Waiters<A, W, E> {
     fn default() -> Waiters<A, W, E> {
         Waiters {
@@ -235,10 +242,7 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
     /// if those had never waited.
     fn chosen(&self, key: &WaitKey, count: usize, round: Round) -> (Vec<Ticket>, bool) {
         let Some(queue) = self.queues.get(key) else { return (Vec::new(), false) };
-        let from = match queue.meant {
-            Some((other, last)) if other == round => Ticket(last.0 + 1),
-            _ => Ticket(0),
-        };
+        let from = queue.meant_in(round).map_or(Ticket(0), |last| Ticket(last.0 + 1));
         let (mut chosen, mut takers) = (Vec::new(), 0);
         let mut following = queue.tickets.range(from..);
         while takers < count && chosen.len() < DECLARED_PER_OPERATION_MAX {
@@ -251,11 +255,17 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
     }
 
     /// Those whom an operation would serve that [`Waiters::declare`] is asked for next; the first
-    /// of them may have been declared for this key by the same round.
+    /// of them, or all, may have been declared for this key by the same round.
     pub fn to_be_served(&self, key: &WaitKey, count: usize, round: Round) -> Vec<&W> {
-        let Some(last) = self.chosen(key, count, round).0.pop() else { return Vec::new() };
-        let all = self.queues[key].tickets.range(..=last);
+        let Some(queue) = self.queues.get(key) else { return Vec::new() };
+        let last = self.chosen(key, count, round).0.pop().or_else(|| queue.meant_in(round));
+        let all = last.into_iter().flat_map(|last| queue.tickets.range(..=last));
         all.map(|ticket| &self.open[ticket].what).collect()
+    }
+
+    /// Does [`Waiters::declare`] serve anybody for whom it was not asked before in this round?
+    pub fn serves_more(&self, key: &WaitKey, count: usize, round: Round) -> bool {
+        !self.chosen(key, count, round).0.is_empty()
     }
 
     /// Whom to serve in `round` behind something that may give `key` up to `count` elements.
@@ -267,7 +277,7 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
         if let Some(&last) = chosen.last() {
             queue.meant = Some((round, last));
         }
-        let last = queue.meant.filter(|(other, _)| *other == round)?.1;
+        let last = queue.meant_in(round)?;
         let mut declared = Vec::new();
         let mut is_behind = false;
         for ticket in chosen {
@@ -526,6 +536,24 @@ mod tests {
         }
         assert!(waiters.settle(next).keys.is_empty() && waiters.is_empty());
         assert!(!waiters.is_awaited(&key("a")));
+    }
+
+    #[test]
+    fn who_is_declared_for_one_write_may_be_served_by_the_next() {
+        let mut waiters = Waiting::default();
+        let tickets = [wait(&mut waiters, 1, &["a"]), wait(&mut waiters, 2, &["a"])];
+        let round = waiters.next_round();
+        assert!(waiters.serves_more(&key("a"), 9, round));
+        assert_eq!(waiters.to_be_served(&key("a"), 9, round), [&1, &2]);
+        assert_eq!(waiters.declare(&key("a"), 9, round), declaration(&tickets));
+        // The first write may have had something for one of them.
+        assert!(!waiters.serves_more(&key("a"), 1, round));
+        assert_eq!(waiters.to_be_served(&key("a"), 1, round), [&1, &2]);
+        let again = Declaration { tickets: vec![], last: tickets[1], is_behind: false };
+        assert_eq!(waiters.declare(&key("a"), 1, round), Some(again));
+        let other = waiters.next_round();
+        assert_eq!(waiters.to_be_served(&key("a"), 1, other).len(), 2);
+        assert!(waiters.to_be_served(&key("b"), 1, round).is_empty());
     }
 
     #[test]

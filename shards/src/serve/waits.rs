@@ -98,8 +98,12 @@ fn serve_key<H: Waits>(host: &mut H, key: &WaitKey, count: usize) {
         }
         return;
     }
-    let served = host.waiters().to_be_served(key, count, round);
-    let filled: Vec<_> = served.into_iter().flat_map(|waiting| host.also_filled(waiting)).collect();
+    let mut filled = Vec::new();
+    // Behind whom it was asked for before, it is followed up already.
+    if host.waiters().serves_more(key, count, round) {
+        let served = host.waiters().to_be_served(key, count, round);
+        filled.extend(served.into_iter().flat_map(|waiting| host.also_filled(waiting)));
+    }
     let Some(declaration) = host.waiters_mut().declare(key, count, round) else { return };
     if declaration.is_behind {
         host.server_mut().newest_set().is_behind = true;
