@@ -28,6 +28,7 @@ mod entries;
 mod fate;
 mod follow;
 mod part;
+pub mod readers;
 mod reads;
 mod sets;
 pub mod waits;

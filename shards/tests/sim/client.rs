@@ -13,6 +13,7 @@ use crate::plan::Plan;
 use crate::queues::{self, Told};
 use crate::request::{Answer, Request, Result};
 use crate::schedule::{Core, Event};
+use crate::shelves::{self, Kind};
 
 /// Tries of one command go on for so long.
 const PATIENCE_US: u64 = 600_000;
@@ -20,6 +21,16 @@ const PATIENCE_US: u64 = 600_000;
 /// Classes of keys: registers, counters, lists, queues.
 const CLASSES: u8 = 4;
 const QUEUES: u8 = 3;
+/// Classes as they are chosen: a third of all are shelves.
+const CLASS_CHOICES: [u8; 15] =
+    [0, 0, 0, 0, 1, 1, 2, 2, 2, 2, SHELVES, SHELVES, SHELVES, SHELVES, SHELVES];
+/// The class of shelves, whose keys have numbers of their own.
+const SHELVES: u8 = 4;
+/// Names of elements of a shelf.
+const NAMES: u64 = 4;
+/// Consumers of the group of a stream.
+const CONSUMERS: u64 = 3;
+
 /// As many queues are used, so that clients meet there.
 const QUEUES_MAX: u64 = 3;
 
@@ -32,14 +43,13 @@ pub struct Keys {
 
 impl Keys {
     fn new(plan: &Plan) -> Keys {
-        let count = plan.keys_per_class * CLASSES;
-        let shards = (0..count).map(|key| shard_of(&key_name(key), plan.shards)).collect();
+        let shards = (0..=u8::MAX).map(|key| shard_of(&key_name(key), plan.shards)).collect();
         Keys { shards, per_class: plan.keys_per_class }
     }
 
     /// All that are read in the end.
-    pub fn all(&self) -> std::ops::Range<KeyNumber> {
-        0..QUEUES * self.per_class
+    pub fn all(&self) -> impl Iterator<Item = KeyNumber> {
+        (0..QUEUES * self.per_class).chain(shelves::keys())
     }
 
     /// All queues.
@@ -56,8 +66,11 @@ impl Keys {
         self.shards[usize::from(key)]
     }
 
-    /// A key of a class: 0 registers, 1 counters, 2 lists.
+    /// A key of a class: 0 registers, 1 counters, 2 lists, or a shelf.
     fn any(&self, class: u8, chance: &mut Random) -> KeyNumber {
+        if class == SHELVES {
+            return shelves::any(chance);
+        }
         class * self.per_class + chance.below(u64::from(self.per_class)) as u8
     }
 
@@ -89,6 +102,8 @@ struct Pending {
 struct Client {
     /// It pushes to queues, and waits for them.
     is_of_queues: bool,
+    /// It waits for entries of streams: of this one, behind this id.
+    reads_on: Option<(KeyNumber, Option<u64>)>,
     /// It reads, and loses little time over a node that does not answer: so it notices what others
     /// have written.
     reads_only: bool,
@@ -114,6 +129,8 @@ pub struct Clients {
     clients: Vec<Client>,
     history: Vec<Record>,
     attempts: u64,
+    /// Of each stream the greatest id that anybody was told.
+    last_ids: BTreeMap<KeyNumber, u64>,
     /// Nodes that they know of.
     pub nodes: Vec<u64>,
     /// Is no command begun any more?
@@ -122,9 +139,11 @@ pub struct Clients {
 
 impl Clients {
     pub fn new(plan: &Plan) -> Clients {
-        let all = plan.clients + plan.queue_clients;
+        let of_queues = plan.clients..plan.clients + plan.queue_clients;
+        let all = of_queues.end + plan.readers;
         let client = |number: usize| Client {
-            is_of_queues: (plan.clients..all).contains(&number),
+            is_of_queues: of_queues.contains(&number),
+            reads_on: (of_queues.end..all).contains(&number).then_some((shelves::STREAMS[0], None)),
             reads_only: number % 3 == 1,
             pending: None,
             leaders: vec![1; usize::from(plan.shards)],
@@ -137,6 +156,7 @@ impl Clients {
             clients: (0..=all).map(client).collect(),
             history: Vec::new(),
             attempts: 0,
+            last_ids: BTreeMap::new(),
             nodes: (1..=plan.nodes).collect(),
             closing: false,
         }
@@ -172,7 +192,10 @@ impl Clients {
 
     /// The history for the checker.
     pub fn history(&self, core: &Core) -> Vec<Operation> {
-        let judged = |record: &&Record| !record.refused && !record.operation.command.is_queue();
+        let judged = |record: &&Record| {
+            let command = &record.operation.command;
+            !record.refused && !command.is_queue() && !command.awaits_entries()
+        };
         let kept = self.history.iter().filter(judged);
         let hinted = |record: &Record| {
             let mut operation = record.operation.clone();
@@ -181,6 +204,18 @@ impl Clients {
             operation
         };
         kept.map(hinted).collect()
+    }
+
+    /// All that was asked.
+    pub fn asked(&self) -> impl Iterator<Item = Asked<'_>> + Clone {
+        self.history.iter().map(|Record { operation, refused }| Asked {
+            operation: operation.number,
+            called: operation.called,
+            answered: operation.answered,
+            command: &operation.command,
+            outcome: &operation.outcome,
+            is_refused: *refused,
+        })
     }
 
     /// What the clients of queues were told.
@@ -267,6 +302,10 @@ impl Clients {
                 if let (Command::Get(key), Reply::Bytes(value)) = (&operation.command, &reply) {
                     state.seen.insert(*key, value.clone());
                 }
+                note_shelves(&operation.command, &reply, false, &mut self.last_ids, core);
+                if let Some((_, from)) = &mut state.reads_on {
+                    *from = told_last(&reply).or(*from);
+                }
                 operation.answered = core.moment;
                 operation.outcome = Outcome::Done(reply);
                 self.finish(client, core);
@@ -339,15 +378,32 @@ impl Clients {
         if state.is_of_queues {
             return Some(queue_command(keys, number, chance));
         }
+        if let Some((key, from)) = &mut state.reads_on {
+            if from.is_none() || chance.below(4) == 0 {
+                (*key, *from) = (shelves::STREAMS[chance.below(2) as usize], None);
+            }
+            return Some(Command::AwaitEntries(*key, *from));
+        }
         let value = format!("v{number}").into_bytes();
         let element = format!("{number:05}").into_bytes();
         let several = chance.below(100) < core.plan.multi_key_percent;
-        let class = [0, 0, 0, 0, 1, 1, 2, 2, 2, 2][chance.below(10) as usize];
+        let class = CLASS_CHOICES[chance.below(CLASS_CHOICES.len() as u64) as usize];
         let (key, some) = (keys.any(class, chance), keys.some(class, chance));
         if state.reads_only {
             return Some(if several { Command::MGet(some) } else { Command::Get(key) });
         }
         Some(match (class, several) {
+            (SHELVES, false) => match chance.below(4) {
+                0 => Command::Get(key),
+                _ => shelf_command(key, element, &self.last_ids, chance),
+            },
+            (SHELVES, true) => match chance.below(4) {
+                0 => Command::MGet(some),
+                _ => {
+                    let one = |key| shelf_command(key, element.clone(), &self.last_ids, chance);
+                    Command::Exec(some.into_iter().map(one).collect())
+                }
+            },
             (0, false) => match chance.below(15) {
                 0..6 => Command::Get(key),
                 6..10 => Command::Set(key, value, Condition::Always),
@@ -402,6 +458,88 @@ impl Clients {
                 }
             },
         })
+    }
+}
+
+/// What a client was asked for, and what it was told.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    pub operation: u64,
+    pub called: u64,
+    pub answered: u64,
+    pub command: &'a Command,
+    pub outcome: &'a Outcome,
+    pub is_refused: bool,
+}
+
+/// The last entry that a client that waits for some was told of.
+fn told_last(reply: &Reply) -> Option<u64> {
+    let Reply::List(parts) = reply else { return None };
+    let Some(Reply::List(entry)) = parts.last() else { return None };
+    match entry.first() {
+        Some(Reply::Integer(id)) => Some(*id as u64),
+        _ => None,
+    }
+}
+
+/// Notes what a command has done with shelves, of which each kind must happen.
+fn note_shelves(
+    command: &Command,
+    reply: &Reply,
+    is_together: bool,
+    last_ids: &mut BTreeMap<KeyNumber, u64>,
+    core: &mut Core,
+) {
+    let counts = match (command, reply) {
+        (Command::Exec(commands), Reply::List(replies)) => {
+            for (command, reply) in commands.iter().zip(replies) {
+                note_shelves(command, reply, true, last_ids, core);
+            }
+            return;
+        }
+        (Command::Add(key, ..), Reply::Integer(id)) => {
+            let last = last_ids.entry(*key).or_default();
+            *last = (*last).max(*id as u64);
+            return;
+        }
+        (Command::Remove(key, _), Reply::Integer(1)) => match shelves::kind(*key) {
+            Some(Kind::Set) => [Count::SetRemovals, Count::SetRemovalsTogether],
+            Some(Kind::Hash) => [Count::HashRemovals, Count::HashRemovalsTogether],
+            Some(Kind::SortedSet) => [Count::SortedSetRemovals, Count::SortedSetRemovalsTogether],
+            Some(Kind::Stream) => [Count::StreamRemovals, Count::StreamRemovalsTogether],
+            None => unreachable!("elements are removed from shelves"),
+        },
+        (Command::Give(..), Reply::List(_)) => [Count::Given, Count::GivenTogether],
+        (Command::Acknowledge(..), Reply::Integer(1)) => {
+            [Count::Acknowledged, Count::AcknowledgedTogether]
+        }
+        _ => return,
+    };
+    core.count(counts[usize::from(is_together)]);
+}
+
+/// Something that is done with a shelf. `value` is of this operation alone.
+fn shelf_command(
+    key: KeyNumber,
+    value: Vec<u8>,
+    last_ids: &BTreeMap<KeyNumber, u64>,
+    chance: &mut Random,
+) -> Command {
+    if shelves::kind(key) != Some(Kind::Stream) {
+        let name = vec![b'a' + chance.below(NAMES) as u8];
+        return match chance.below(5) {
+            0..3 => Command::Add(key, name, value),
+            _ => Command::Remove(key, name),
+        };
+    }
+    // One of the last entries, or the next one.
+    let last = last_ids.get(&key).copied().unwrap_or(0);
+    let id = shelves::digits((last + 1).saturating_sub(chance.below(6)));
+    match chance.below(10) {
+        0..4 => Command::Add(key, Vec::new(), value),
+        4 => Command::Remove(key, id),
+        5..8 => Command::Give(key, format!("c{}", chance.below(CONSUMERS)).into_bytes()),
+        _ => Command::Acknowledge(key, id),
     }
 }
 

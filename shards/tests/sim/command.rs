@@ -45,6 +45,20 @@ pub enum Command {
     Pop(Vec<KeyNumber>),
     /// The same of one queue, and pushes the element to another.
     Move(KeyNumber, KeyNumber),
+    /// Adds an element with this name and value to a shelf; answers 1 when it is new. Of a stream:
+    /// an entry with this value; answers its id.
+    Add(KeyNumber, Vec<u8>, Vec<u8>),
+    /// Removes the element of a name; of a stream, the entry of an id. Answers 1, or 0 when there
+    /// is none.
+    Remove(KeyNumber, Vec<u8>),
+    /// Gives the next entry of a stream to a consumer of its group; answers its id and its value,
+    /// or nil.
+    Give(KeyNumber, Vec<u8>),
+    /// Acknowledges the entry of an id; answers 1, or 0 when nobody had it.
+    Acknowledge(KeyNumber, Vec<u8>),
+    /// Waits for entries of a stream behind an id, or behind the last one that is there; answers
+    /// the id and the entries, or nil when its time is over.
+    AwaitEntries(KeyNumber, Option<u64>),
     /// MULTI/EXEC: all of these, alone.
     Exec(Vec<Command>),
 }
@@ -60,8 +74,15 @@ pub enum Reply {
     List(Vec<Reply>),
 }
 
+impl Reply {
+    /// Is it where a read of entries began, and none of them?
+    pub fn is_start_alone(&self) -> bool {
+        matches!(self, Reply::List(parts) if parts.len() == 1)
+    }
+}
+
 impl Command {
-    /// Does it change nothing?
+    /// Does it change nothing, and is answered at once?
     pub fn is_read(&self) -> bool {
         match self {
             Command::Get(_) | Command::MGet(_) => true,
@@ -84,10 +105,15 @@ impl Command {
         matches!(self, Command::Pop(_) | Command::Move(..))
     }
 
+    /// Does it wait for entries of a stream? It has a judge of its own.
+    pub fn awaits_entries(&self) -> bool {
+        matches!(self, Command::AwaitEntries(..))
+    }
+
     /// Its keys, each once, and whether it may write them.
     pub fn access(&self) -> Vec<(KeyNumber, bool)> {
         let mut all: Vec<(KeyNumber, bool)> = match self {
-            Command::Get(key) => vec![(*key, false)],
+            Command::Get(key) | Command::AwaitEntries(key, _) => vec![(*key, false)],
             Command::MGet(keys) => keys.iter().map(|key| (*key, false)).collect(),
             Command::Copy { from, to, .. } => vec![(*from, false), (*to, true)],
             Command::Exec(commands) => commands.iter().flat_map(Command::access).collect(),
@@ -107,7 +133,12 @@ impl Command {
             | Command::Exchange(key, _)
             | Command::Increment(key)
             | Command::Append(key, _)
-            | Command::Push(key, _) => vec![*key],
+            | Command::Push(key, _)
+            | Command::Add(key, ..)
+            | Command::Remove(key, _)
+            | Command::Give(key, _)
+            | Command::Acknowledge(key, _)
+            | Command::AwaitEntries(key, _) => vec![*key],
             Command::Delete(keys) | Command::MGet(keys) | Command::Pop(keys) => keys.clone(),
             Command::MSet(pairs) | Command::MSetAbsent(pairs) => {
                 pairs.iter().map(|(key, _)| *key).collect()
@@ -156,6 +187,14 @@ impl std::fmt::Display for Command {
             Command::Push(key, element) => write!(f, "PUSH k{key} {}", text(element)),
             Command::Pop(list) => write!(f, "BPOP{}", keys(list)),
             Command::Move(from, to) => write!(f, "BMOVE k{from} k{to}"),
+            Command::Add(key, name, value) => {
+                write!(f, "ADD k{key} {}={}", text(name), text(value))
+            }
+            Command::Remove(key, name) => write!(f, "REM k{key} {}", text(name)),
+            Command::Give(key, consumer) => write!(f, "XREADGROUP k{key} {}", text(consumer)),
+            Command::Acknowledge(key, id) => write!(f, "XACK k{key} {}", text(id)),
+            Command::AwaitEntries(key, None) => write!(f, "XREAD k{key} $"),
+            Command::AwaitEntries(key, Some(id)) => write!(f, "XREAD k{key} {id}"),
             Command::Exec(commands) => {
                 let all: Vec<String> = commands.iter().map(|one| one.to_string()).collect();
                 write!(f, "EXEC[{}]", all.join("; "))

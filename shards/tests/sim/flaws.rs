@@ -16,6 +16,7 @@ fn only(seed: u64, flaw: Flaw, kinds: &[Kind]) -> Plan {
         Flaw::ServedAgain | Flaw::EndedTooSoon | Flaw::Overtaking | Flaw::Untended => 8,
         _ => plan.queue_clients,
     };
+    plan.readers = if flaw == Flaw::UnservedReaders { 4 } else { plan.readers };
     plan.multi_key_percent = match flaw {
         Flaw::UnconfirmedReads | Flaw::UncheckedLease | Flaw::DriftingClocks => 10,
         _ => 50,
@@ -48,6 +49,7 @@ const VARIANTS: &[(Flaw, u64, &[Kind])] = {
         (Flaw::EndedTooSoon, 50, &[]),
         (Flaw::Overtaking, 50, &[]),
         (Flaw::Untended, 50, &[]),
+        (Flaw::UnservedReaders, 50, &[]),
     ]
 };
 

@@ -7,7 +7,7 @@ use ringraft_shards::keyspace::{Edit, Expiry, Key, KeyHasher, StringForm, View};
 use ringraft_shards::slot::{Slot, SlotScheme};
 
 use crate::command::{Command, Condition, KeyNumber, Reply};
-use crate::{queues, values};
+use crate::{queues, shelves, values};
 
 /// The database that all clients use.
 pub const DATABASE: DatabaseIndex = DatabaseIndex(0);
@@ -29,6 +29,12 @@ const POP: u16 = 17;
 pub const MOVE: u16 = 18;
 /// Serves commands that wait.
 pub const SERVE: u16 = 19;
+const ADD: u16 = 20;
+const REMOVE: u16 = 21;
+const GIVE: u16 = 22;
+const ACKNOWLEDGE: u16 = 23;
+/// Reads what comes behind an id, and waits for it.
+pub const AWAIT_ENTRIES: u16 = 24;
 
 /// Which operation does this: its first argument says it.
 pub fn operation_of(arguments: Arguments<'_>) -> u64 {
@@ -52,6 +58,11 @@ fn number(command: &Command) -> u16 {
         Command::Push(..) => PUSH,
         Command::Pop(_) => POP,
         Command::Move(..) => MOVE,
+        Command::Add(..) => ADD,
+        Command::Remove(..) => REMOVE,
+        Command::Give(..) => GIVE,
+        Command::Acknowledge(..) => ACKNOWLEDGE,
+        Command::AwaitEntries(..) => AWAIT_ENTRIES,
     }
 }
 
@@ -79,9 +90,23 @@ fn push(out: &mut OwnedArguments, command: &Command) {
         Command::Get(name) | Command::Increment(name) => key(name),
         Command::Exchange(name, value)
         | Command::Append(name, value)
-        | Command::Push(name, value) => {
+        | Command::Push(name, value)
+        | Command::Remove(name, value)
+        | Command::Give(name, value)
+        | Command::Acknowledge(name, value) => {
             key(name);
             out.push(value);
+        }
+        Command::Add(name, element, value) => {
+            key(name);
+            out.push(element);
+            out.push(value);
+        }
+        Command::AwaitEntries(name, from) => {
+            key(name);
+            if let Some(from) = from {
+                out.push(&shelves::digits(*from));
+            }
         }
         Command::Set(name, value, condition) => {
             key(name);
@@ -131,7 +156,9 @@ fn keyed(hasher: KeyHasher, bytes: &[u8]) -> Key<'_> {
 
 fn value(view: &View<'_>, key: &[u8]) -> Reply {
     let item = view.get(&keyed(view.hasher(), key));
-    item.map_or(Reply::Nil, |item| Reply::Bytes(values::read(item)))
+    item.map_or(Reply::Nil, |item| {
+        Reply::Bytes(shelves::read(key, item).unwrap_or_else(|| values::read(item)))
+    })
 }
 
 /// Runs a read. `arguments` begin behind the operation's name.
@@ -239,6 +266,19 @@ pub fn run(edit: &mut Edit<'_>, number: u16, arguments: Arguments<'_>) -> Reply 
         PUSH => {
             let key = keyed(hasher, arguments.at(0));
             Reply::Integer(queues::push(edit, &key, arguments.at(1)))
+        }
+        ADD => {
+            let key = keyed(hasher, arguments.at(0));
+            Reply::Integer(shelves::add(edit, &key, arguments.at(1), arguments.at(2)))
+        }
+        REMOVE => {
+            let key = keyed(hasher, arguments.at(0));
+            Reply::Integer(i64::from(shelves::remove(edit, &key, arguments.at(1))))
+        }
+        GIVE => shelves::give(edit, &keyed(hasher, arguments.at(0)), arguments.at(1)),
+        ACKNOWLEDGE => {
+            let key = keyed(hasher, arguments.at(0));
+            Reply::Integer(i64::from(shelves::acknowledge(edit, &key, arguments.at(1))))
         }
         FLEETING => {
             let key = keyed(hasher, arguments.at(0));

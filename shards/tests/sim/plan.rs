@@ -40,6 +40,8 @@ pub enum Flaw {
     Overtaking,
     /// What fills a key unnamed is not noticed.
     Untended,
+    /// Who waits for entries of a stream is not told of them.
+    UnservedReaders,
 }
 
 macro_rules! kinds {
@@ -95,6 +97,8 @@ pub struct Plan {
     pub clients: usize,
     /// Clients beside those that push to queues and wait for them.
     pub queue_clients: usize,
+    /// Clients beside those that wait for entries of streams.
+    pub readers: usize,
     /// Keys of each class: registers, counters, lists.
     pub keys_per_class: u8,
     /// Faults and new commands end after so long.
@@ -141,6 +145,7 @@ impl Plan {
             shards: 2 + chance.below(3) as u16,
             clients: 3 + chance.below(5) as usize,
             queue_clients: Random::new(mix(seed ^ 0x7175_6575)).below(6) as usize,
+            readers: Random::new(mix(seed ^ 0x666f_6c6c)).below(4) as usize,
             keys_per_class: 2 + chance.below(4) as u8,
             duration_us: 800_000 + chance.below(1_700_000),
             fault_every_us: [50_000, 150_000, 400_000][chance.below(3) as usize],

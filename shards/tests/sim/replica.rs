@@ -26,7 +26,8 @@ use crate::node::{Input, TICK_US};
 use crate::plan::Flaw;
 use crate::request::Answer;
 use crate::schedule::Core;
-use crate::serve::{TransactionMessage, Turn, blocked::Blocks, fleeting::Fleeting};
+use crate::serve::{TransactionMessage, Turn};
+use crate::serve::{blocked::Blocks, fleeting::Fleeting, reading::Reading};
 use crate::snapshots::{self, Cutting};
 use crate::transfer::{Incoming, Outgoing};
 
@@ -110,6 +111,8 @@ pub struct Running {
     pub fleeting: Fleeting,
     /// Commands that wait.
     pub blocks: Blocks,
+    /// Reads that wait.
+    pub reading: Reading,
     writes: BTreeMap<u64, Write>,
     reported: u64,
     file_action: Option<FileAction>,
@@ -204,6 +207,7 @@ impl Replica {
             turn_refused: false,
             fleeting: Fleeting::default(),
             blocks: Blocks::default(),
+            reading: Reading::default(),
             writes: BTreeMap::new(),
             reported: 0,
             file_action: None,

@@ -12,6 +12,7 @@ use crate::machine::DATABASE;
 use crate::node::{Input, Node};
 use crate::plan::{Flaw, Kind, Plan};
 use crate::queues;
+use crate::readers;
 use crate::registry::Registry;
 use crate::schedule::{Core, Event};
 
@@ -88,6 +89,7 @@ impl World {
         }
         self.compare()?;
         self.judge_queues()?;
+        readers::judge(self.clients.asked(), self.core.audit.happened())?;
         checker::check(&self.clients.history(&self.core))
     }
 

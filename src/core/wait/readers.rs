@@ -1,12 +1,5 @@
-//! Reads that wait at a shard for its keys (XREAD with BLOCK).
-//!
-//! They change nothing, so nothing of them is logged: who waits is memory of the leader. A read
-//! that finds nothing at its place in the order stays here, behind ids that are known from then on;
-//! it is run again right after each operation that changed one of its keys, before the next
-//! operation, and answered by the first that gave it something.
-//!
-//! Invariants: a read that waits has an asker that waits for nothing else; while it waits its keys
-//! are marked in the keyspace; those of one key are answered in the order in which they came.
+//! Reads that wait at a shard for its keys (XREAD with BLOCK): what they are told. Who waits is the
+//! engine's ([`readers`](ringraft_shards::serve::readers)).
 
 use crate::commands::stream_read::{ids_of, with_ids};
 use crate::commands::{Call, Command};
@@ -18,61 +11,35 @@ use crate::core::wait::waiting::{Asker, End, awaited_keys, has, is_nothing};
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::DatabaseIndex;
-use ringraft_shards::keyspace::KeyHash;
-use ringraft_shards::waiting::WaitKey;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use ringraft_shards::keyspace::{KeyHash, Keyspace};
+use ringraft_shards::serve::readers;
 
 /// A read that waits.
-struct Reader {
+pub struct Reader {
     command: &'static Command,
     origin: Origin,
     database: DatabaseIndex,
     first_key: KeyHash,
     arguments: OwnedArguments,
-    keys: Vec<WaitKey>,
 }
 
-/// All reads that wait at a shard, in the order in which they came.
-#[derive(Default)]
-pub struct Readers {
-    last: u64,
-    open: BTreeMap<u64, Reader>,
-    places: HashMap<Asker, u64>,
-    by_key: HashMap<(DatabaseIndex, Box<[u8]>), BTreeSet<u64>>,
-}
+/// All reads that wait at a shard.
+pub type Readers = readers::Readers<Asker, Reader>;
 
-impl Readers {
-    /// Does nobody wait?
-    pub(in crate::core) fn is_empty(&self) -> bool {
-        self.open.is_empty()
-    }
-
-    fn add(&mut self, asker: Asker, reader: Reader) {
-        self.last += 1;
-        for key in &reader.keys {
-            let place = (key.database, key.bytes.clone());
-            self.by_key.entry(place).or_default().insert(self.last);
+impl Reader {
+    /// Runs it again. `None`: it has found nothing.
+    fn run(&self, keyspace: &Keyspace, now_ms: i64, string_bytes_max: usize) -> Option<Vec<u8>> {
+        let Reader { command, origin, database, first_key, .. } = *self;
+        let mut out = Vec::new();
+        let mut reply = Reply::new(&mut out, origin.protocol);
+        let arguments = self.arguments.borrow();
+        let request = Request { command, origin, database, first_key, arguments };
+        let outcome = run_read(keyspace, &request, now_ms, 0, string_bytes_max, &mut reply);
+        if let Err(refusal) = outcome {
+            reply.truncate(0);
+            reply.error_bytes(&refusal.line());
         }
-        assert!(self.places.insert(asker, self.last).is_none(), "an asker waits once");
-        self.open.insert(self.last, reader);
-    }
-
-    fn remove(&mut self, place: u64) -> Option<Reader> {
-        let reader = self.open.remove(&place)?;
-        for key in &reader.keys {
-            let of_key = (key.database, key.bytes.clone());
-            // A key may be named twice.
-            if let Some(places) = self.by_key.get_mut(&of_key) {
-                places.remove(&place);
-                if places.is_empty() {
-                    self.by_key.remove(&of_key);
-                }
-            }
-        }
-        if let Target::Block(number) = reader.origin.target {
-            self.places.remove(&(reader.origin.core, number));
-        }
-        Some(reader)
+        (!is_nothing(&out)).then_some(out)
     }
 }
 
@@ -106,12 +73,10 @@ impl LocalShard {
         let ids = ids_of(&call, &self.keyspace.view(database, time)).expect("it has just been run");
         let arguments = with_ids(command, request.arguments, ids.into_iter());
         let keys = awaited_keys(command, database, arguments.borrow());
-        for key in &keys {
-            self.keyspace.start_reading(key.database, &key.bytes);
-        }
         let first_key = request.first_key;
-        let reader = Reader { command, origin, database, first_key, arguments, keys };
-        self.readers.add((origin.core, number), reader);
+        let reader = Reader { command, origin, database, first_key, arguments };
+        let keyspace = &mut self.server.keyspace;
+        self.readers.add(keyspace, (origin.core, number), keys, reader);
         None
     }
 
@@ -125,65 +90,26 @@ impl LocalShard {
 
     #[cold]
     fn serve_some_readers(&mut self, time: i64, answers: &mut Answers) {
-        for of_key in self.keyspace.take_keys_to_read() {
-            let Some(places) = self.readers.by_key.get(&of_key) else { continue };
-            for place in places.clone() {
-                let reader = &self.readers.open[&place];
-                let (database, view) = (reader.database, self.keyspace.view(of_key.0, time));
-                let mut mine = reader.keys.iter().filter(|key| key.bytes == of_key.1);
-                if !mine.any(|key| has(&view, key)) {
-                    continue;
-                }
-                let mut out = Vec::new();
-                let origin = reader.origin;
-                let mut reply = Reply::new(&mut out, origin.protocol);
-                let request = Request {
-                    command: reader.command,
-                    origin,
-                    database,
-                    first_key: reader.first_key,
-                    arguments: reader.arguments.borrow(),
-                };
-                let bytes_max = self.string_bytes_max;
-                let outcome = run_read(&self.keyspace, &request, time, 0, bytes_max, &mut reply);
-                if let Err(refusal) = outcome {
-                    reply.truncate(0);
-                    reply.error_bytes(&refusal.line());
-                }
-                if !is_nothing(&out) {
-                    self.release_reader(place, answers, |to| to.extend_from_slice(&out));
-                }
-            }
+        let bytes_max = self.string_bytes_max;
+        let run = |keyspace: &Keyspace, reader: &Reader| reader.run(keyspace, time, bytes_max);
+        for (reader, told) in self.readers.serve(&mut self.server.keyspace, time, has, run) {
+            answers.write(reader.origin, |to| to.extend_from_slice(&told));
         }
-    }
-
-    fn release_reader(
-        &mut self,
-        place: u64,
-        answers: &mut Answers,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) {
-        let Some(reader) = self.readers.remove(place) else { return };
-        for key in &reader.keys {
-            self.keyspace.stop_reading(key.database, &key.bytes);
-        }
-        answers.write(reader.origin, write);
     }
 
     /// A client no longer wants to wait for what it reads.
     pub(in crate::core) fn end_reading(&mut self, asker: Asker, end: End, answers: &mut Answers) {
-        let Some(&place) = self.readers.places.get(&asker) else { return };
-        let protocol = self.readers.open[&place].origin.protocol;
-        self.release_reader(place, answers, |out| end.write(protocol, out));
+        if let Some(reader) = self.readers.end(&mut self.server.keyspace, asker) {
+            answers.write(reader.origin, |out| end.write(reader.origin.protocol, out));
+        }
     }
 
     /// Nobody waits to read here any longer: all are told why.
     pub(in crate::core) fn dissolve_readers(&mut self, error: &str, answers: &mut Answers) {
-        for place in self.readers.open.keys().copied().collect::<Vec<u64>>() {
-            let Origin { protocol, is_relayed, .. } = self.readers.open[&place].origin;
-            self.release_reader(place, answers, |out| match is_relayed {
+        for Reader { origin, .. } in self.readers.end_all(&mut self.server.keyspace) {
+            answers.write(origin, |out| match origin.is_relayed {
                 true => out.extend_from_slice(UNSURE),
-                false => Reply::new(out, protocol).error(error),
+                false => Reply::new(out, origin.protocol).error(error),
             });
         }
     }

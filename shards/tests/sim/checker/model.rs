@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::command::{Command, Condition, KeyNumber, Reply};
+use crate::shelves;
 
 /// All keys and their values.
 pub type State = BTreeMap<KeyNumber, Vec<u8>>;
@@ -137,8 +138,20 @@ impl Model {
                 self.put(*to, Some(value), undo);
                 Reply::Integer(1)
             }
-            Command::Push(..) | Command::Pop(_) | Command::Move(..) => {
-                unreachable!("queues have a judge of their own")
+            Command::Push(..) | Command::Pop(_) | Command::Move(..) | Command::AwaitEntries(..) => {
+                unreachable!("who waits has a judge of their own")
+            }
+            Command::Add(..)
+            | Command::Remove(..)
+            | Command::Give(..)
+            | Command::Acknowledge(..) => {
+                let read = |key| {
+                    self.state.get(&key).map_or_else(Default::default, |text| shelves::parse(text))
+                };
+                let (key, elements, reply) = shelves::model::run(command, read);
+                let value = (!elements.is_empty()).then(|| shelves::text(&elements));
+                self.put(key, value, undo);
+                reply
             }
             Command::Exec(commands) => {
                 Reply::List(commands.iter().map(|command| self.run(command, undo)).collect())

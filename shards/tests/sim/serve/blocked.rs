@@ -263,7 +263,10 @@ impl Running {
             }
             self.blocks.arrivals.clear();
             self.blocks.held.clear();
+            self.dissolve_readers(core, outbox);
         }
+        self.serve_readers(core, outbox);
+        self.end_readers(core, outbox);
         self.note_postponed();
         self.end_waits(core, outbox);
         if self.flaw == Flaw::Untended {
@@ -322,9 +325,10 @@ impl Running {
             && server.postponed.is_empty()
             && server.unserved.is_empty()
             && !waits::is_to_be_tended(server);
-        if !is_quiet || self.blocks.arrivals.is_empty() {
+        if !is_quiet {
             return;
         }
+        self.check_readers(core);
         let view = server.keyspace.view(DATABASE, server.clock.read_ms(self.wall_ms));
         for one in &self.blocks.arrivals {
             if let Some(key) = one.keys.iter().find(|key| queues::has(&view, key)) {

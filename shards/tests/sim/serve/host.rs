@@ -18,7 +18,7 @@ use crate::command::Reply;
 use crate::machine::{self, DATABASE};
 use crate::plan::Flaw;
 use crate::replica::Running;
-use crate::request::{Request, Result};
+use crate::request::{Origin, Request, Result};
 use crate::schedule::Core;
 
 /// What an operation of a batch led to.
@@ -170,8 +170,10 @@ impl Host for Running {
                     answer(turn.outbox, origin, Result::Done(reply));
                 }
                 (Who::Client(origin), None) => {
-                    let reply = self.read_now(operation.command(), arguments, turn.core);
-                    answer(turn.outbox, origin, Result::Done(reply));
+                    if let Some(reply) = self.read_or_wait(operation, origin, arguments, turn.core)
+                    {
+                        answer(turn.outbox, origin, Result::Done(reply));
+                    }
                 }
                 (Who::Record, Some(Executed::Record(applied))) => {
                     self.server.record_applied(&applied);
@@ -183,6 +185,7 @@ impl Host for Running {
                 (Who::Fetch(fetch), None) => self.fetch(fetch),
                 _ => unreachable!("records are records, commands commands"),
             }
+            self.serve_readers(turn.core, turn.outbox);
         }
         if let Some((entry, batch)) = entry {
             self.check_applied(entry.index, entry.term, batch.leader_time_ms(), turn.core);
@@ -201,8 +204,9 @@ impl Host for Running {
             match waiting.who {
                 Who::Fetch(fetch) => self.fetch(fetch),
                 who => {
-                    let reply = self.read_now(operation.command(), arguments, turn.core);
-                    replies.push((who, reply));
+                    let Who::Client(origin) = who else { unreachable!("only clients read") };
+                    let reply = self.read_or_wait(operation, origin, arguments, turn.core);
+                    replies.extend(reply.map(|reply| (who, reply)));
                 }
             }
         }
@@ -322,6 +326,20 @@ impl Running {
     pub fn hint(&mut self, core: &mut Core) -> u64 {
         let applied = self.server.group.applied_index().0;
         *self.hint.get_or_insert_with(|| core.audit.serves(self.shard, applied))
+    }
+
+    /// Without a reply it waits.
+    fn read_or_wait(
+        &mut self,
+        operation: &Operation,
+        origin: Origin,
+        arguments: Arguments<'_>,
+        core: &mut Core,
+    ) -> Option<Reply> {
+        match operation.command() {
+            machine::AWAIT_ENTRIES => self.await_entries(origin, arguments, core),
+            number => Some(self.read_now(number, arguments, core)),
+        }
     }
 
     fn read_now(&mut self, number: u16, arguments: Arguments<'_>, core: &mut Core) -> Reply {

@@ -4,6 +4,7 @@
 pub mod blocked;
 pub mod fleeting;
 mod host;
+pub mod reading;
 
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::MonotonicTime;
@@ -121,7 +122,7 @@ impl Running {
         let hasher = self.server.keyspace.hasher();
         let key = hasher.hash(&machine::key_name(request.command.keys()[0]));
         let (who, arguments) = (Who::Client(request.origin()), arguments.borrow());
-        match request.command.is_read() {
+        match request.command.is_read() || request.command.awaits_entries() {
             true => self.server.gather_rider(who, number, DATABASE, key, arguments),
             false => {
                 self.server.gather_write(who, number, DATABASE, key, arguments);
