@@ -13,6 +13,7 @@ pub mod rdb_files;
 pub mod requests;
 pub mod scripts;
 pub mod snapshots;
+pub mod values;
 
 /// A target's name, its property and its seeds.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
@@ -29,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     ("meta", meta::check, meta::seeds),
     ("acl_rules", acl_rules::check, acl_rules::seeds),
     ("scripts", scripts::check, scripts::seeds),
+    ("values", values::check, values::seeds),
 ];
 
 #[cfg(test)]

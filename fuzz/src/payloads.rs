@@ -126,4 +126,22 @@ mod tests {
         let count = seeds().iter().filter(|seed| good(seed)).count();
         assert!(count >= 29, "{count}");
     }
+
+    #[test]
+    fn streams_with_groups_are_among_the_seeds() {
+        for seed in STREAMS.map(bytes_of_hex) {
+            let payload = signed(&seed, 11);
+            let decoded = read_payload(&payload).expect("a stream");
+            let mut keyspace = Keyspace::new(KeyHasher::new(1));
+            let key = Key::new(b"s", keyspace.hasher().hash(b"s"));
+            let mut edit = keyspace.edit(DatabaseIndex(0), 1);
+            edit.restore(&key, &decoded, Expiry::Never).expect("all come once");
+            let view = edit.view();
+            let Value::Stream(stream) = view.peek(&key).expect("just restored").value() else {
+                panic!("it is a stream");
+            };
+            assert_eq!(stream.group_count(), 2);
+            assert!(stream.groups().any(|(_, group)| group.pending_count() > 0));
+        }
+    }
 }

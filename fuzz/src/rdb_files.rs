@@ -12,14 +12,19 @@ use std::io::Write;
 
 const VALKEY: u8 = 80;
 
-/// Checks one input.
-pub fn check(data: &[u8]) {
-    let [version, body @ ..] = data else { return };
+/// The file of an input.
+fn file(data: &[u8]) -> Option<Vec<u8>> {
+    let (version, body) = data.split_first()?;
     let head = match *version {
         VALKEY => "VALKEY080".to_string(),
         version => format!("REDIS{:04}", version % 13),
     };
-    let file = [head.as_bytes(), body, &[0xff], &[0; 8]].concat();
+    Some([head.as_bytes(), body, &[0xff], &[0; 8]].concat())
+}
+
+/// Checks one input.
+pub fn check(data: &[u8]) {
+    let Some(file) = file(data) else { return };
     let Ok(found) = survey(&file[..], &mut |_| {}) else { return };
     let mut reader = RdbReader::open(&file[..], found.totals.clone()).expect("it was read before");
     let mut keyspace = Keyspace::new(KeyHasher::new(1));
@@ -71,4 +76,34 @@ pub fn seeds() -> Vec<Vec<u8>> {
         seeds.push(body.to_vec());
     }
     seeds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringraft_shards::keyspace::Value;
+
+    #[test]
+    fn streams_with_groups_are_among_the_seeds() {
+        let mut groups = Vec::new();
+        let mut keyspace = Keyspace::new(KeyHasher::new(1));
+        for file in seeds().iter().filter_map(|seed| file(seed)) {
+            let Ok(found) = survey(&file[..], &mut |_| {}) else { continue };
+            let mut reader = RdbReader::open(&file[..], found.totals).expect("it was read before");
+            let event = reader.next(&mut |record, _| {
+                let key = Key::new(&record.key, keyspace.hasher().hash(&record.key));
+                let mut edit = keyspace.edit(record.database, i64::MIN);
+                edit.remove(&key);
+                edit.restore(&key, &record.value, Expiry::Never).expect("all come once");
+                if let Some(Value::Stream(stream)) = edit.view().peek(&key).map(|item| item.value())
+                {
+                    assert!(stream.groups().any(|(_, group)| group.pending_count() > 0));
+                    groups.push(stream.group_count());
+                }
+                Ok(())
+            });
+            event.expect("it was read before");
+        }
+        assert_eq!(groups, [2, 2, 2]);
+    }
 }
