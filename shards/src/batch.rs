@@ -68,6 +68,14 @@ pub struct BatchBuilder {
     stamps: Stamps,
 }
 
+/// An end of a batch, where it can be cut off again.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchMark {
+    operations: usize,
+    spans: usize,
+    bytes: usize,
+}
+
 impl BatchBuilder {
     /// Appends one operation, copying its arguments. Returns its position in the batch.
     /// Cost: one copy of the arguments.
@@ -153,8 +161,7 @@ impl BatchBuilder {
         if string_bytes_max == STRING_BYTES_DEFAULT && self.stamps.is_empty() {
             return self.archive(leader_time_ms, seed);
         }
-        let (operations, spans) = (self.operations.len(), self.spans.len());
-        let (bytes, none) = (self.bytes.len(), KeyHash::default());
+        let (end, none) = (self.mark(), KeyHash::default());
         if !self.stamps.is_empty() {
             let stamps = std::mem::take(&mut self.stamps);
             self.push_each(STAMPS, DatabaseIndex(0), none, [stamps.bytes()].into_iter());
@@ -165,10 +172,22 @@ impl BatchBuilder {
             self.push_each(BOUND, DatabaseIndex(0), none, [bound.as_slice()].into_iter());
         }
         let encoded = self.archive(leader_time_ms, seed);
-        self.operations.truncate(operations);
-        self.spans.truncate(spans);
-        self.bytes.truncate(bytes);
+        self.truncate(end);
         encoded
+    }
+
+    /// Its end as it is now.
+    #[inline]
+    pub fn mark(&self) -> BatchMark {
+        let (operations, spans) = (self.operations.len(), self.spans.len());
+        BatchMark { operations, spans, bytes: self.bytes.len() }
+    }
+
+    /// Takes off the operations that were appended since a mark was made.
+    pub fn truncate(&mut self, end: BatchMark) {
+        self.operations.truncate(end.operations);
+        self.spans.truncate(end.spans);
+        self.bytes.truncate(end.bytes);
     }
 
     /// Bytes that [`BatchBuilder::encode`] takes, at most.
@@ -307,6 +326,23 @@ mod tests {
         assert!(Batch::read(&bytes[..bytes.len() - 1]).is_err());
         builder.clear();
         assert_eq!(builder.count(), 0);
+    }
+
+    #[test]
+    fn what_was_appended_since_a_mark_is_taken_off() {
+        let mut builder = BatchBuilder::default();
+        let push = |builder: &mut BatchBuilder, value: &[u8]| {
+            let owned: OwnedArguments = [b"append".as_slice(), b"k", value].into_iter().collect();
+            builder.push(7, DatabaseIndex(1), KeyHash::from_parts(5, 99), owned.borrow())
+        };
+        push(&mut builder, b"first");
+        let (before, end) = (builder.encode(1, 2), builder.mark());
+        push(&mut builder, b"second");
+        push(&mut builder, b"third");
+        builder.truncate(end);
+        assert_eq!(builder.encode(1, 2), before);
+        assert_eq!(push(&mut builder, b"fourth"), 1);
+        assert_eq!(builder.operation(1).1.at(2), b"fourth");
     }
 
     #[test]

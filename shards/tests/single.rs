@@ -308,6 +308,68 @@ fn a_proposal_can_wait_for_the_segment_that_decides_whether_there_is_room() {
     node.propose(&vec![2; 20_000]).expect("there is room");
 }
 
+/// Ends writes until there are none, and no work on files.
+fn finish_writes(node: &mut Node) {
+    node.poll();
+    while !node.writes.is_empty() {
+        node.finish_write(0);
+        node.poll();
+    }
+}
+
+#[test]
+fn what_is_taken_at_once_is_committed_without_work_on_files() {
+    let (mut taken, mut awaited) = (0, 0);
+    for seed in 1..=20 {
+        println!("seed {seed}");
+        let mut chance = Random::new(seed);
+        let mut node = Node::new(1, &[1]);
+        node.start(seed).expect("an empty directory");
+        node.settle();
+        for step in 0..200 {
+            let segments = 2 + chance.below(6);
+            let capacity = (chance.below(2) > 0).then_some(segments * node.options.segment_bytes);
+            node.disk.set_capacity(capacity);
+            if chance.below(3) == 0 {
+                node.finish_file_action();
+                node.settle();
+            }
+            if chance.below(20) == 0 {
+                node.take_snapshot();
+            }
+            // One or two entries that are proposed together.
+            let bytes: Vec<usize> = (0..1 + chance.below(2))
+                .map(|_| {
+                    let most = if chance.below(4) == 0 { 9000 } else { 900 };
+                    1 + chance.below(most) as usize
+                })
+                .collect();
+            let together = bytes.iter().sum();
+            if !node.group().commits_at_once() {
+                // One that was not taken at once waits for room.
+                node.disk.set_capacity(None);
+                node.group().retry_file_work();
+                node.settle();
+            }
+            if !node.group().takes_at_once(together) {
+                awaited += 1;
+                let _ = node.propose(&vec![1; together]);
+                continue;
+            }
+            for &bytes in &bytes {
+                assert!(!node.group().awaits_room(bytes), "seed {seed}, step {step}: {bytes}");
+                node.group().propose(vec![step as u8; bytes]).expect("it said so");
+            }
+            assert!(!node.group().commits_at_once());
+            let before = node.state.len();
+            finish_writes(&mut node);
+            assert_eq!(node.state.len(), before + bytes.len(), "seed {seed}, step {step}");
+            taken += 1;
+        }
+    }
+    assert!(taken > 1000 && awaited > 100, "{taken} taken, {awaited} not");
+}
+
 #[test]
 fn a_failed_write_stops_the_group_for_good() {
     let mut node = Node::new(1, &[1]);

@@ -420,7 +420,7 @@ impl Core {
             if self.report.is_some() {
                 self.open_when_permitted();
             }
-            if self.has_stopped() {
+            if self.failure.is_none() && self.has_stopped() {
                 self.end_sessions();
                 return Ok(());
             }
@@ -553,6 +553,8 @@ impl Core {
             self.resume(index);
         }
         self.run_stage();
+        self.turn.takes_beforehand = false;
+        self.settle_beforehand();
         // What was taken in full and what did not fit: the rest waits for another turn.
         let is_full = completions.len() == COMPLETIONS_PER_TURN_MAX;
         self.governor.meter.leaves_over(is_full || !self.runnable.is_empty());
@@ -574,6 +576,10 @@ impl Core {
         self.sync_lazily();
         self.turn.has_new_work = false;
         self.drive_shards();
+        if self.failure.is_some() {
+            // Nobody is answered: the log may not have what was done.
+            return false;
+        }
         self.complete_gathers();
         let unblocked = self.tend_blocked();
         self.send_moved();
@@ -616,6 +622,7 @@ impl Core {
         if let Some(began) = self.turn.began.replace(steady) {
             self.note_turn(began, steady);
         }
+        self.turn.takes_beforehand = true;
         self.stats.now_ms = self.turn.now_ms;
         self.stats.turns += 1;
         if self.shared.cluster.is_clustered() {

@@ -334,14 +334,15 @@ impl Run {
             }
             _ => {
                 let hash = self.first_key(command, view);
+                let mut seed = seed_of(self.seed, self.done.count);
                 if self.ground.own_items().is_some() {
-                    if !self.is_here(command, view, hash) {
-                        return self.misplaced();
+                    match self.begin_here(command, view, hash, seed) {
+                        Some(own) => seed = own,
+                        None => return self.misplaced(),
                     }
                 } else {
                     self.fetch(command, view);
                 }
-                let seed = seed_of(self.seed, self.done.count);
                 let mut reply = Reply::new(&mut out, protocol);
                 let mut edit = match &mut self.ground {
                     Ground::Overlay(overlay) => overlay.edit(self.database, self.now_ms),
@@ -382,27 +383,37 @@ impl Run {
         Ending::Stop
     }
 
-    /// Are all keys of a command among the shard's own items on which the script runs? Then those
-    /// that it may change are saved.
-    fn is_here(&mut self, command: &Command, arguments: Arguments<'_>, first: KeyHash) -> bool {
+    /// A command is about to run on the shard's own items: those that it may change are saved, and
+    /// it is noted. Returns its random bits. `None`: not all of its keys are there, or the script
+    /// does too much.
+    fn begin_here(
+        &mut self,
+        command: &Command,
+        arguments: Arguments<'_>,
+        first: KeyHash,
+        seed: u64,
+    ) -> Option<u64> {
         let refers = command.refers.as_ref().is_some_and(|refers| (refers.may)(arguments));
         if refers || command.flags.crosses_databases {
-            return false;
+            return None;
         }
         let is_read = matches!(command.run, RunKind::Read(_));
         let (hasher, database, now_ms) = (self.hasher, self.database, self.now_ms);
-        let Some(items) = self.ground.own_items() else { return false };
+        let items = self.ground.own_items()?;
         for i in command.keys.positions(arguments) {
             let key = arguments.at(i);
             let hash = if i == command.keys.first { first } else { hasher.hash(key) };
             if !items.have(hash) {
-                return false;
+                return None;
             }
             if !is_read {
                 items.save(database, &Key::new(key, hash), now_ms);
             }
         }
-        true
+        match is_read {
+            true => Some(seed),
+            false => items.note(command.number, database, first, arguments, seed),
+        }
     }
 
     fn call<'a>(&self, command: &'static Command, arguments: Arguments<'a>) -> Call<'a> {

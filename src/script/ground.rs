@@ -4,6 +4,10 @@
 
 use super::call::Run;
 use super::interpreter::{Interpreter, Job, RunEnded};
+use crate::core::shard::seed_of;
+use crate::limits::SCRIPT_LOGGED_BYTES_MAX;
+use ringraft_shards::arguments::Arguments;
+use ringraft_shards::batch::{BatchBuilder, BatchMark};
 use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::{Edit, Key, KeyHash, Keyspace};
 use ringraft_shards::transaction::{Overlay, Undo};
@@ -15,7 +19,7 @@ pub enum Ground {
     /// On copies.
     Overlay(Box<Overlay>),
     /// On the items themselves.
-    Shard(OwnItems),
+    Shard(Box<OwnItems>),
 }
 
 /// A shard's own items, while a script runs on them. What it changes is saved before.
@@ -26,12 +30,69 @@ pub struct OwnItems {
     slots: Range<usize>,
     /// What is needed to give up.
     pub undo: Undo,
+    /// The entry that will say what was done; none where nobody reads entries.
+    pub draft: Option<Draft>,
+}
+
+/// An entry that gathers what is done already.
+pub struct Draft {
+    batch: BatchBuilder,
+    /// The entry's random bits.
+    seed: u64,
+    /// Where the operations of the present script begin.
+    start: BatchMark,
+    start_bytes: usize,
+}
+
+impl Draft {
+    /// What a script does goes behind what the batch has. It is to be an entry with these random
+    /// bits.
+    pub fn new(batch: BatchBuilder, seed: u64) -> Draft {
+        let (start, start_bytes) = (batch.mark(), batch.encoded_bytes());
+        Draft { batch, seed, start, start_bytes }
+    }
+
+    /// The batch, with what the script has done.
+    pub fn into_batch(self) -> BatchBuilder {
+        self.batch
+    }
+
+    /// The batch as it was: the script is undone.
+    pub fn into_batch_before(mut self) -> BatchBuilder {
+        self.batch.truncate(self.start);
+        self.batch
+    }
+
+    /// Bytes of the entry.
+    pub fn bytes(&self) -> usize {
+        self.batch.encoded_bytes()
+    }
+
+    /// Has the script done anything?
+    pub fn has_grown(&self) -> bool {
+        self.bytes() > self.start_bytes
+    }
+
+    /// Appends a command that is about to run, and returns its random bits. `None`: the script does
+    /// too much.
+    #[inline]
+    fn push(
+        &mut self,
+        command: u16,
+        database: DatabaseIndex,
+        first_key: KeyHash,
+        arguments: Arguments<'_>,
+    ) -> Option<u64> {
+        let place = self.batch.push(command, database, first_key, arguments);
+        let is_short = self.bytes() - self.start_bytes <= SCRIPT_LOGGED_BYTES_MAX;
+        is_short.then(|| seed_of(self.seed, place))
+    }
 }
 
 impl OwnItems {
     /// Those of a shard with these slots, which are lent later.
     pub fn of(slots: Range<usize>) -> OwnItems {
-        OwnItems { keyspace: None, slots, undo: Undo::default() }
+        OwnItems { keyspace: None, slots, undo: Undo::default(), draft: None }
     }
 
     /// From now on those of a shard with these slots.
@@ -62,6 +123,25 @@ impl OwnItems {
         // SAFETY: as in `edit`; nothing changes the items while they are looked at.
         let view = unsafe { keyspace.as_ref() }.view(database, now_ms);
         self.undo.save(&view, key);
+    }
+}
+
+impl OwnItems {
+    /// A command is about to run that may change items. Returns its random bits, which are `seed`
+    /// where no entry says what they are. `None`: it must not run here.
+    #[inline]
+    pub fn note(
+        &mut self,
+        command: u16,
+        database: DatabaseIndex,
+        first_key: KeyHash,
+        arguments: Arguments<'_>,
+        seed: u64,
+    ) -> Option<u64> {
+        match &mut self.draft {
+            Some(draft) => draft.push(command, database, first_key, arguments),
+            None => Some(seed),
+        }
     }
 }
 

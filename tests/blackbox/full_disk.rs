@@ -39,7 +39,12 @@ impl Scene {
 
     /// The same before the first start.
     fn prepare(megabytes: u32) -> Option<Scene> {
-        let server = Server::prepare(Program::Ringraft, SHARDS);
+        Scene::prepare_with(megabytes, SHARDS)
+    }
+
+    /// The same of a server with other arguments.
+    fn prepare_with(megabytes: u32, arguments: &[&str]) -> Option<Scene> {
+        let server = Server::prepare(Program::Ringraft, arguments);
         let disk = SmallDisk { path: server.directory().to_path_buf() };
         let size = format!("size={megabytes}m");
         let mut mount = Command::new("mount");
@@ -332,5 +337,60 @@ fn on_a_full_disk_reads_deletions_and_starts_go_on() {
     // other.
     eventually("the snapshots that failed have been taken", || {
         (scene.server.info("rdb_last_bgsave_status") == "ok").then_some(())
+    });
+}
+
+/// A disk that fills amid scripts: each is done whole or refused with nothing done, beside reads and
+/// after a kill.
+#[test]
+fn scripts_that_a_full_disk_refuses_have_done_nothing() {
+    const SCRIPT: &str = "local n = redis.call('incr',KEYS[1]) redis.call('set',KEYS[2],ARGV[1]) \
+        redis.call('rpush',KEYS[3],n) return n";
+    let arguments = ["--shards", "1", "--segment-size", "8mb", "--fsync", "everysec"];
+    let Some(mut scene) = Scene::prepare_with(144, &arguments) else { return };
+    scene.server.launch();
+    scene.disk.take(72);
+    let (mut client, mut reader) = (scene.server.client(), scene.server.client());
+    let payload = "x".repeat(VALUE_BYTES);
+    let (mut done, mut next, mut refused_count) = (0, 0, 0);
+    scene.disk.fill();
+    eventually("the disk is full", || {
+        let request: Vec<u8> = (next..next + PIPELINE)
+            .flat_map(|n| encode(&["EVAL", SCRIPT, "3", "count", &key(n), "list", &payload]))
+            .collect();
+        client.send(&request);
+        reader.call(&["GET", "count"]);
+        let mut refused = 0;
+        for n in next..next + PIPELINE {
+            match client.read() {
+                Value::Integer(count) => {
+                    done += 1;
+                    assert_eq!(count, done, "none is lost, none is done twice");
+                }
+                reply => {
+                    let text = reply.error();
+                    assert!(text.starts_with("MISCONF cannot create "), "{text}");
+                    assert_eq!(reader.call(&["EXISTS".to_string(), key(n)]), Value::Integer(0));
+                    refused += 1;
+                }
+            }
+        }
+        next += PIPELINE;
+        refused_count += refused;
+        (refused == PIPELINE).then_some(())
+    });
+    assert!(refused_count >= PIPELINE && done > 100, "{refused_count} refused, {done} done");
+    for kill in [false, true] {
+        assert_eq!(client.call(&["GET", "count"]), Value::bulk(done.to_string()), "kill {kill}");
+        assert_eq!(client.call(&["LLEN", "list"]), Value::Integer(done));
+        assert_eq!(client.call(&["DBSIZE"]), Value::Integer(done + 2));
+        scene.server.kill();
+        scene.server.launch();
+        client = scene.server.client();
+    }
+    scene.disk.make_room();
+    eventually("scripts are taken again", || {
+        let reply = client.call(&["EVAL", SCRIPT, "3", "count", "last", "list", &payload]);
+        (reply == Value::Integer(done + 1)).then_some(())
     });
 }

@@ -41,6 +41,7 @@ mod rdb;
 mod restart;
 mod script_libraries;
 mod scripts;
+mod scripts_in_place;
 mod secrets;
 mod sessions;
 mod starts;

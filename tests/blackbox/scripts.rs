@@ -403,6 +403,8 @@ fn scripts_and_other_writes_take_turns() {
     for arguments in [
         &["--shards", "1", "--fsync", "always"][..],
         &["--shards", "4", "--fsync", "always", "--cores-in-use", "all"],
+        &["--shards", "1", "--fsync", "everysec"],
+        &["--shards", "4", "--fsync", "no", "--cores-in-use", "all"],
         &["--shards", "2", "--mode", "cache"],
     ] {
         let server = Server::start(arguments);

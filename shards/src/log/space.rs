@@ -57,6 +57,11 @@ impl Space {
         self.work.push_back(FileWork::Prepare { header, from: None });
     }
 
+    /// Is the next segment there?
+    pub(super) fn has_spare(&self) -> bool {
+        self.spare.is_some()
+    }
+
     pub(super) fn take_spare(&mut self) -> Option<SegmentHeader> {
         self.spare.take()
     }

@@ -387,8 +387,22 @@ impl Log {
         self.space.is_awaited() && !self.fits(entry_bytes, Reserve::Kept)
     }
 
+    /// Can an entry of this size be written now as any may be, behind all that waits: without the
+    /// reserve, and without waiting for a segment that is not made yet?
+    pub fn takes_at_once(&self, entry_bytes: usize) -> bool {
+        // Half of a fresh segment is enough for the heads and blocks of its records, too.
+        let fresh = self.options.segment_bytes / 2;
+        self.fits(entry_bytes, Reserve::Kept)
+            || self.space.has_spare() && self.needed(entry_bytes, Reserve::Kept) <= fresh
+    }
+
     /// Does an entry of this size go into the last segment behind all that waits?
     fn fits(&self, entry_bytes: usize, reserve: Reserve) -> bool {
+        self.needed(entry_bytes, reserve) <= self.room()
+    }
+
+    /// Bytes that an entry of this size takes with all that waits and the reserve behind it.
+    fn needed(&self, entry_bytes: usize, reserve: Reserve) -> u64 {
         let share = |bytes: u64| bytes.min(self.options.segment_bytes / 8);
         let reserve = match reserve {
             Reserve::Kept => share(LOG_RESERVE_BYTES) + share(LOG_SHRINK_RESERVE_BYTES),
@@ -396,7 +410,7 @@ impl Log {
         };
         let overhead = (RECORD_HEADER_BYTES + PART_HEADER_BYTES + ENTRY_HEADER_BYTES) as u64
             + self.options.block_bytes as u64;
-        self.pending_bytes + entry_bytes as u64 + overhead + reserve <= self.room()
+        self.pending_bytes + entry_bytes as u64 + overhead + reserve
     }
 
     fn push(&mut self, part: Pending) {

@@ -583,6 +583,24 @@ impl Group {
         self.alone
     }
 
+    /// Is this node the only member, with nothing under way? Then what is proposed now is committed
+    /// when its log has it, and nobody else can lead before.
+    #[inline]
+    pub fn commits_at_once(&self) -> bool {
+        let raft = &self.node.raft;
+        raft.state == StateRole::Leader
+            && raft.prs().iter().len() == 1
+            && self.failure.is_none()
+            && !raft.has_pending_conf()
+            && raft.raft_log.last_index() == self.applied
+    }
+
+    /// Does the log on disk take a batch of so many bytes at once, if it is proposed next?
+    #[inline]
+    pub fn takes_at_once(&self, bytes: usize) -> bool {
+        self.node.store().log.as_ref().is_some_and(|log| log.takes_at_once(bytes))
+    }
+
     /// Why the group stopped, if it did.
     pub fn failure(&self) -> Option<&GroupFailure> {
         self.failure.as_ref()

@@ -1,5 +1,6 @@
 //! Entries: sets are proposed, and run when they are committed.
 
+use super::beforehand::Conditions;
 use super::sets::{Flight, Set};
 use super::{Fate, Host, Server};
 use crate::arguments::Arguments;
@@ -76,15 +77,18 @@ fn propose_set<H: Host>(
     if set.batch.count() == 0 {
         return run_or_wait(host, set, turn);
     }
-    let (seed, string_bytes_max) = (host.random(), host.string_bytes_max());
+    let Conditions { time_ms, seed, string_bytes_max } = conditions(host, &set, now_ms);
     host.stamp(&mut set);
     let server = host.server_mut();
-    let time = server.clock.entry_ms(now_ms);
-    let data = set.batch.encode_bounded(time, seed, string_bytes_max);
+    let data = set.batch.encode_bounded(time_ms, seed, string_bytes_max);
     let proposed = match reserve {
         Reserve::Kept => server.group.propose(data),
         Reserve::Used => server.group.propose_smaller(data),
     };
+    assert!(
+        set.beforehand.is_none() || proposed.is_ok() || server.group.failure().is_some(),
+        "what is done must be in the log: {proposed:?}"
+    );
     match proposed {
         Ok(proposal) => {
             let (index, term) = (proposal.index, proposal.term);
@@ -103,6 +107,15 @@ fn propose_set<H: Host>(
         }
         Err(error) => refuse(host, set, &error, now_ms, turn),
     }
+}
+
+/// Under what the operations of a set run, or have run.
+fn conditions<H: Host>(host: &mut H, set: &Set<H>, now_ms: i64) -> Conditions {
+    if let Some(beforehand) = &set.beforehand {
+        return beforehand.conditions;
+    }
+    let (seed, string_bytes_max) = (host.random(), host.string_bytes_max());
+    Conditions { time_ms: host.server_mut().clock.entry_ms(now_ms), seed, string_bytes_max }
 }
 
 /// A set of reads has its place behind the last entry on its way, or runs at once.
@@ -256,6 +269,7 @@ pub(super) fn end_set<H: Host>(
     fate: Fate<'_>,
     turn: &mut H::Turn<'_>,
 ) {
+    assert!(set.beforehand.is_none(), "what is done comes to something");
     for waiting in set.order.iter().filter(|waiting| !H::is_step(&waiting.who)) {
         let batch = if waiting.proposed { &set.batch } else { &set.riders };
         let (operation, arguments) = batch.operation(waiting.place as usize);

@@ -24,6 +24,7 @@
 //! [`polled`], [`apply`] for each entry, and [`settle`]; at its end [`end_leased`], and
 //! [`serve_followers`] where another node leads.
 
+pub mod beforehand;
 mod entries;
 mod fate;
 mod follow;

@@ -1,5 +1,6 @@
 //! Sets: what is proposed together, and what runs beside it.
 
+use super::beforehand::Beforehand;
 use super::{Host, Server};
 use crate::arguments::Arguments;
 use crate::batch::{Batch, BatchBuilder, Operation};
@@ -36,6 +37,8 @@ pub struct Set<H: Host> {
     pub(super) guard: Option<H::Guard>,
     /// Does somebody wait for the reply of a read in it?
     pub(super) is_asked: bool,
+    /// Its operations are done already, and nobody waits for it: see [`super::beforehand`].
+    pub(super) beforehand: Option<Beforehand>,
 }
 
 impl<H: Host> Default for Set<H> {
@@ -48,15 +51,16 @@ impl<H: Host> Default for Set<H> {
             is_behind: false,
             guard: None,
             is_asked: false,
+            beforehand: None,
         }
     }
 }
 
 impl<H: Host> Set<H> {
-    /// Is nobody in it?
+    /// Is nothing in it?
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.order.is_empty() && self.beforehand.is_none()
     }
 
     /// The operation of one of its requests, and its arguments. `batch` is the set's entry; without
@@ -80,9 +84,14 @@ impl<H: Host> Set<H> {
         self.guard.is_some() || self.is_behind
     }
 
+    /// Is nobody in it, so that it may be one whose operations are done?
+    pub(super) fn may_be_done(&self) -> bool {
+        self.order.is_empty() && !self.stands_alone() && self.round.is_none()
+    }
+
     fn is_full(&self) -> bool {
         let bytes = self.batch.encoded_bytes().max(self.riders.encoded_bytes());
-        self.guard.is_some() || bytes >= SET_BYTES_MAX
+        self.guard.is_some() || self.beforehand.is_some() || bytes >= SET_BYTES_MAX
     }
 
     fn clear(&mut self) {
@@ -92,6 +101,7 @@ impl<H: Host> Set<H> {
         self.guard = None;
         self.is_behind = false;
         self.is_asked = false;
+        self.beforehand = None;
     }
 
     #[inline(always)]
@@ -105,6 +115,7 @@ impl<H: Host> Set<H> {
     ) {
         let place = self.batch.push(number, database, first_key, arguments) as u32;
         debug_assert!(self.order.len() >= place as usize, "every operation has somebody");
+        debug_assert!(self.beforehand.is_none(), "who waits has a set of its own");
         self.order.push(Waiting { who, proposed: true, place });
     }
 }
@@ -165,7 +176,7 @@ impl<H: Host> Server<H> {
         }
     }
 
-    fn begin_set(&mut self) {
+    pub(super) fn begin_set(&mut self) {
         let fresh = self.spare.pop().unwrap_or_default();
         self.sets.push_back(fresh);
     }
@@ -191,14 +202,15 @@ impl<H: Host> Server<H> {
         self.sets.back_mut().expect("somebody has gathered")
     }
 
-    /// Operations that are gathered or on their way through the log.
+    /// Operations that are gathered or on their way through the log, and not done.
     pub fn proposed_count(&self) -> usize {
-        self.proposed_sets().map(|set| set.batch.count()).sum()
+        let undone = self.proposed_sets().filter(|set| set.beforehand.is_none());
+        undone.map(|set| set.batch.count()).sum()
     }
 
-    /// Sets that are not on their way yet.
+    /// Sets that are not on their way yet, and that the log may refuse.
     pub fn gathering_count(&self) -> usize {
-        self.sets.iter().filter(|set| !set.is_empty()).count()
+        self.sets.iter().filter(|set| !set.order.is_empty()).count()
     }
 
     /// Does one of these operations meet a condition?
@@ -235,12 +247,18 @@ impl<H: Host> Server<H> {
         set.batch.count() > 0 && self.group.awaits_room(set.batch.encoded_bytes())
     }
 
-    /// Is a set too large to be proposed beside those under way? Alone, any set is taken.
+    /// Is a set too large to be proposed beside those under way? Alone, any set is taken. One that
+    /// is done is written at once, and so is what goes with it.
     fn awaits_commit(&self, set: &Set<H>) -> bool {
-        let flying = self.flights.iter().map(|flight| flight.set.batch.encoded_bytes() as u64);
-        let flying: u64 = flying.sum();
-        let all = flying + set.batch.encoded_bytes() as u64;
-        flying > 0 && set.batch.count() > 0 && all > RAFT_UNCOMMITTED_BYTES_MAX
+        let flying = self.flights.iter().map(|flight| flight.set.batch.encoded_bytes());
+        let flying: usize = flying.sum();
+        if flying == 0 || set.batch.count() == 0 {
+            return false;
+        }
+        let all = flying + set.batch.encoded_bytes();
+        let is_behind_done =
+            self.flights.front().is_some_and(|flight| flight.set.beforehand.is_some());
+        all as u64 > RAFT_UNCOMMITTED_BYTES_MAX || is_behind_done && !self.group.takes_at_once(all)
     }
 
     pub(super) fn recycle(&mut self, mut set: Box<Set<H>>) {

@@ -338,6 +338,7 @@ impl Core {
     /// Begins a snapshot of each shard here. Returns where they will be, under the data directory.
     /// Errors: one could not be begun.
     pub fn take_moment(&mut self) -> Result<Vec<String>, &'static str> {
+        self.settle_beforehand();
         let mut names = Vec::new();
         for local in 0..self.shards.len() {
             if self.shards[local].id == META {
@@ -364,6 +365,7 @@ impl Core {
         };
         let shard = &mut self.shards[local];
         let Some(directory) = shard.snapshots.directory.clone() else { return };
+        assert!(!shard.has_beforehand(), "the items are those of the applied index");
         let point = shard.group.snapshot_point();
         shard.snapshots.wanted = false;
         if shard.snapshots.newest() == Some(point.index) || point.index == Index(0) {

@@ -79,6 +79,28 @@ impl Core {
         while self.failure.is_none() && self.drive_shard(local) {}
     }
 
+    /// Has the logs of its shards say what scripts have done beforehand. Nobody is answered, and no
+    /// cut begun, before.
+    #[inline]
+    pub(in crate::core) fn settle_beforehand(&mut self) {
+        if std::mem::take(&mut self.turn.has_beforehand) {
+            self.settle_all_beforehand();
+        }
+    }
+
+    fn settle_all_beforehand(&mut self) {
+        for local in 0..self.shards.len() {
+            if !self.shards[local].has_beforehand() {
+                continue;
+            }
+            self.settle_shard(local);
+            assert!(
+                self.failure.is_some() || !self.shards[local].has_beforehand(),
+                "what is done is in the log at once"
+            );
+        }
+    }
+
     /// Writes all that its shards have packed to their segments, through the page cache.
     #[cold]
     fn write_runs(&mut self) {

@@ -7,6 +7,8 @@
 //! gathers. A read that must see a write before it rides in the same set and runs at its place when
 //! the entry is applied. Replies are written where requests are executed, in that order.
 
+#[cfg(test)]
+mod beforehand_tests;
 pub(in crate::core) mod drive;
 mod host;
 mod lease;

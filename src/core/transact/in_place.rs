@@ -1,10 +1,11 @@
-//! Scripts on a shard of this core that has no log: they run on its items (decision 0028).
+//! Scripts on a shard of this core that nobody else has and that has no log, or one that does not
+//! wait for the disk: they run on its items (decisions 0028 and 0032).
 //!
-//! Nobody else has the items, and nothing of them is on a disk: what a script did is done when it
-//! ends, without copies and without a record. What was gathered before is applied before. Each key
-//! is saved before its first change, so that nothing is left of a script that is killed, that runs
-//! for long, or that wants more than this shard has: the last two run again on copies (`ahead.rs`,
-//! `scripts.rs`).
+//! What a script did is done when it ends, without copies and without a record. Where there is a log
+//! the commands that it ran are operations of the turn's next entry, done beforehand. What was
+//! gathered before is applied before. Each key is saved before its first change, so that nothing is
+//! left of a script that is killed, that runs for long, that wants more than this shard has or does
+//! more than its log takes: all but the first run again on copies (`ahead.rs`, `scripts.rs`).
 
 use crate::acl::user::User;
 use crate::commands::Command;
@@ -17,11 +18,13 @@ use crate::limits::{SCRIPT_AHEAD_TIME_MAX, SCRIPT_DETOURS, SCRIPT_REPLY_KEPT_BYT
 use crate::refusal::Refusal;
 use crate::resp::reply::Reply;
 use crate::script::call::{Done, Run};
-use crate::script::ground::{Ground, OwnItems, run_in_place};
+use crate::script::ground::{Draft, Ground, OwnItems, run_in_place};
 use crate::script::interpreter::{Job, RunEnded, Script};
+use crate::settings::values::Fsync;
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
 use ringraft_shards::keyspace::Keyspace;
+use ringraft_shards::log::Layout;
 use ringraft_shards::slot::SLOT_COUNT;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,11 +45,46 @@ impl LocalShard {
     /// May a script run on its items, when everything gathered is applied? Nobody waits for its
     /// keys, who would have to be served between this script and the next.
     fn lets_scripts_in(&self) -> bool {
-        self.group.is_alone()
+        (self.group.is_alone() || self.logs_at_once())
             && self.is_open()
             && self.waiters.is_empty()
             && self.readers.is_empty()
             && self.interests.is_empty()
+    }
+
+    /// Has it a log that does not wait for the disk?
+    fn logs_at_once(&self) -> bool {
+        self.files.as_ref().is_some_and(|files| files.fsync() != Fsync::Always)
+    }
+
+    /// A script has ended, or is given up: its changes stay, or they are undone. False: the log
+    /// would not take them, and they are undone too.
+    fn conclude_in_place(&mut self, run: &mut Run, events: usize, mut stays: bool) -> bool {
+        let (group, keyspace) = (&self.server.group, &mut self.server.keyspace);
+        let items = run.ground.own_items().expect("it was made with them");
+        let draft = items.draft.take();
+        let has_room = draft
+            .as_ref()
+            .is_none_or(|draft| !draft.has_grown() || group.takes_at_once(draft.bytes()));
+        stays &= has_room;
+        if stays {
+            items.undo.clear();
+        } else {
+            items.undo.roll_back(keyspace, run.now_ms);
+            keyspace.forget_events_behind(events);
+            run.done.wrote = false;
+            run.done.published.clear();
+        }
+        match draft {
+            Some(draft) if stays => self.server.end_beforehand(draft.into_batch()),
+            Some(draft) => self.server.end_beforehand(draft.into_batch_before()),
+            None if run.done.wrote => {
+                self.snapshots.note_applied(0, 1);
+                self.applied_operations += 1;
+            }
+            None => {}
+        }
+        has_room
     }
 }
 
@@ -64,7 +102,7 @@ impl Core {
         let Some(local) = self.shard_of_script(command, asked.0.borrow()) else {
             return Some(asked);
         };
-        if !self.shards[local].lets_scripts_in() || self.stamp_of(target).is_some() {
+        if !self.takes_in_place(local) || self.stamp_of(target).is_some() {
             return Some(asked);
         }
         let clock = Instant::now();
@@ -100,16 +138,33 @@ impl Core {
         self.run_on_items(local, (index, target), command, (script, key_count, asked.0), run, clock)
     }
 
+    /// May a script run on a shard's items, when staged reads are done and, without a log, what was
+    /// gathered is applied?
+    fn takes_in_place(&self, local: usize) -> bool {
+        let shard = &self.shards[local];
+        shard.lets_scripts_in()
+            && (shard.group.is_alone()
+                || self.turn.takes_beforehand
+                    && self.storage.layout(shard.server.id) == Layout::Padded
+                    && shard.may_do_beforehand(self.turn.now_ms))
+    }
+
     /// Everything that came before is done. False: something keeps the shard from being changed at
     /// once.
     fn is_ready_for_script(&mut self, local: usize) -> bool {
         self.run_stage();
-        if !self.shards[local].needs_no_entry() {
+        let shard = &self.shards[local];
+        let is_due = match shard.group.is_alone() {
+            true => !shard.needs_no_entry(),
+            false => shard.must_propose_beforehand(shard.string_bytes_max),
+        };
+        if is_due {
             self.settle_shard(local);
         }
+        let shard = &self.shards[local];
         self.failure.is_none()
-            && self.shards[local].lets_scripts_in()
-            && self.shards[local].needs_no_entry()
+            && self.takes_in_place(local)
+            && (!shard.group.is_alone() || shard.needs_no_entry())
     }
 
     /// What a script runs with.
@@ -121,13 +176,14 @@ impl Core {
         user: Option<Arc<User>>,
     ) -> Box<Run> {
         let shard = &self.shards[local];
+        let string_bytes_max = shard.string_bytes_max;
         let slots = match self.router.shard_count() {
             1 => 0..SLOT_COUNT,
             _ => self.router.first_slot(shard.id)..self.router.first_slot(ShardId(shard.id.0 + 1)),
         };
         let mut run = self.spare_run.run.take().unwrap_or_else(|| {
             Box::new(Run {
-                ground: Ground::Shard(OwnItems::of(0..0)),
+                ground: Ground::Shard(Box::new(OwnItems::of(0..0))),
                 sights: Sights::default(),
                 push: Default::default(),
                 database,
@@ -146,12 +202,19 @@ impl Core {
                 done: Done::default(),
             })
         });
-        run.ground.own_items().expect("it was made with them").choose(slots);
+        let items = run.ground.own_items().expect("it was made with them");
+        items.choose(slots);
+        (run.now_ms, run.seed) = (shard.time(self.turn.now_ms), seed_of(self.chance.bits(), 0));
+        if shard.files.is_some() {
+            let (server, bytes_max) = (&mut self.shards[local].server, string_bytes_max);
+            let seed = self.chance.bits();
+            let (conditions, batch) = server.begin_beforehand(self.turn.now_ms, seed, bytes_max);
+            run.now_ms = conditions.time_ms;
+            items.draft = Some(Draft::new(batch, conditions.seed));
+        }
         std::mem::swap(&mut run.push, &mut self.push);
         (run.database, run.user) = (database, user);
-        run.now_ms = shard.time(self.turn.now_ms);
-        run.seed = seed_of(self.chance.bits(), 0);
-        run.string_bytes_max = self.settings.proto_max_bulk_len as usize;
+        run.string_bytes_max = string_bytes_max;
         run.read_only = command.flags.readonly || script.traits.no_writes();
         run.is_watched = self.shared.monitor_count.load(Ordering::Relaxed) > 0;
         run
@@ -190,27 +253,16 @@ impl Core {
         std::mem::swap(&mut run.push, &mut self.push);
         let user = run.user.take();
         let is_killed = run.done.ended.is_some();
-        let keyspace = &mut self.shards[local].server.keyspace;
-        let undo = &mut run.ground.own_items().expect("it was made with them").undo;
-        if is_killed || was_stopped {
-            undo.roll_back(keyspace, run.now_ms);
-            keyspace.forget_events_behind(events);
-            run.done.wrote = false;
-            run.done.published.clear();
-        } else {
-            undo.clear();
-        }
-        if was_stopped && !is_killed {
+        let shard = &mut self.shards[local];
+        let has_room = shard.conclude_in_place(&mut run, events, !is_killed && !was_stopped);
+        self.turn.has_beforehand |= shard.has_beforehand();
+        if !is_killed && (was_stopped || !has_room) {
             script.detours.set(SCRIPT_DETOURS);
             self.keep_run(run, reply);
             return Some((arguments, user));
         }
         self.tell_of(target, user.as_ref(), &mut run.done);
         let shard = &mut self.shards[local];
-        if run.done.wrote {
-            shard.snapshots.note_applied(0, 1);
-            shard.applied_operations += 1;
-        }
         if shard.keyspace.has_events() {
             shard.keyspace.sign_events(writer_of(self.id, target));
         }
@@ -227,7 +279,7 @@ impl Core {
         run.done.reset();
         reply.clear();
         reply.shrink_to(SCRIPT_REPLY_KEPT_BYTES);
-        self.spare_run = Spare { run: Some(run), reply };
+        (self.spare_run.run, self.spare_run.reply) = (Some(run), reply);
     }
 
     /// Answers a script that has ended, and counts it.

@@ -11,6 +11,7 @@ use socket2::{Domain, Socket};
 impl Core {
     /// Makes these settings those of the core and of its shards.
     pub fn adopt_settings(&mut self, settings: Settings) {
+        self.settle_beforehand();
         let shard_count = self.router.shard_count();
         for shard in &mut self.shards {
             if let Err(error) = shard.adopt_settings(&settings, shard_count) {

@@ -92,6 +92,10 @@ pub struct Turn {
     /// Has something been given to a shard of this core since the shards were driven? Then another
     /// turn follows at once.
     pub has_new_work: bool,
+    /// May scripts be done before their entry is proposed? While requests are taken in.
+    pub takes_beforehand: bool,
+    /// Has one been?
+    pub has_beforehand: bool,
     /// When it began, by the steady clock; `None` once the core has gone to sleep after it.
     pub began: Option<Duration>,
     /// Milliseconds since the Unix epoch, by a clock that may be set: for deadlines and for

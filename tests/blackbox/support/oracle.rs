@@ -2,10 +2,12 @@
 
 use super::{Client, Server, Value};
 
-/// Servers of all shapes: one shard; several on one core; several on two; with and without a log.
+/// Servers of all shapes: one shard; several on one core; several on two; without a log, with one,
+/// and with one that does not wait for the disk.
 pub fn servers() -> Vec<Server> {
-    let shapes: [&[&str]; 5] = [
+    let shapes: [&[&str]; 6] = [
         &["--shards", "1"],
+        &["--shards", "1", "--fsync", "everysec"],
         &["--shards", "4", "--cores", "0"],
         &["--shards", "4", "--cores-in-use", "all"],
         &["--shards", "1", "--mode", "cache"],
