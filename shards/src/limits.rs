@@ -338,6 +338,9 @@ pub const REMEMBERED_REPLY_BYTES_MAX: usize = 4 << 10;
 /// Lanes of which a shard knows what it has forgotten, one by one.
 pub const REMEMBERED_LANES_MAX: usize = 1024;
 
+/// Keys of an overlay that are looked through one by one; with more there is a table.
+pub const OVERLAY_SEARCH_MAX: usize = 8;
+
 /// Keys saved to be undone among which one is searched for one by one; with more there is a table.
 pub const UNDO_SEARCH_MAX: usize = 8;
 

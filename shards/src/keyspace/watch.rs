@@ -150,6 +150,7 @@ impl Keyspace {
             let version = watches.last_version;
             let watched = Watched { version, watchers: 1, expired, ..Watched::default() };
             keys.insert(key.bytes().into(), watched);
+            return version;
         }
         watches.look(database, key.bytes(), expired).expect("it is watched")
     }

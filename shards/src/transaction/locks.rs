@@ -15,12 +15,12 @@ use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// A map whose keys hash themselves.
-pub(super) type HashedMap<K, V> = HashMap<K, V, BuildHasherDefault<HashItself>>;
+/// A map whose keys are hashes, or have one as their last part.
+pub type HashedMap<K, V> = HashMap<K, V, BuildHasherDefault<HashItself>>;
 
 /// Takes a hash for what it is.
 #[derive(Default)]
-pub(super) struct HashItself(u64);
+pub struct HashItself(u64);
 
 impl Hasher for HashItself {
     fn finish(&self) -> u64 {
@@ -30,6 +30,8 @@ impl Hasher for HashItself {
     fn write(&mut self, _bytes: &[u8]) {
         unreachable!("lock keys are written as one number");
     }
+
+    fn write_u8(&mut self, _small: u8) {}
 
     fn write_u64(&mut self, number: u64) {
         self.0 = number;

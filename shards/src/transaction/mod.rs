@@ -40,6 +40,7 @@ mod wire;
 
 pub use coordinator::{Coordinator, CoordinatorOutput, Event, Outcome, Part};
 pub use ledger::Ledger;
+pub use locks::HashedMap;
 pub use message::{Address, Message, State, ToCoordinator, ToShard};
 pub use overlay::{Fetched, FetchedItem, Overlay};
 pub use participant::{NO_LEADER, Participant};

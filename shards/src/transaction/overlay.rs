@@ -8,9 +8,10 @@ use super::record::{install, install_here};
 use crate::arguments::Arguments;
 use crate::ids::{DatabaseIndex, Deadline};
 use crate::keyspace::{
-    Edit, Expiry, Item, Key, KeyEvent, KeyHasher, Keyspace, Listening, Shape, StringForm, Value,
-    View,
+    Edit, Expiry, Item, Key, KeyEvent, KeyHash, KeyHasher, Keyspace, Listening, Shape, StringForm,
+    Value, View,
 };
+use crate::limits::OVERLAY_SEARCH_MAX;
 use crate::rdb::{self, EncodedValue, Piece};
 use crate::value::Limits;
 use crate::value::stream::StreamId;
@@ -88,7 +89,8 @@ pub(super) fn set(
 
 struct Loaded {
     database: DatabaseIndex,
-    key: Vec<u8>,
+    key: Box<[u8]>,
+    hash: KeyHash,
     version: u64,
 }
 
@@ -132,23 +134,54 @@ impl Overlay {
             let mut edit = self.keyspace.edit(database, now_ms);
             set(&mut edit, &hashed, item.shape, &item.value, item.deadline);
         }
-        let version = self.keyspace.watch(database, &hashed, now_ms);
-        self.loaded.push(Loaded { database, key, version });
+        self.note_loaded(database, &hashed, now_ms);
+    }
+
+    /// As [`Overlay::load`], of an item where it is. Cost: a copy of the value; for a string no
+    /// allocation but those of the item.
+    pub fn copy(
+        &mut self,
+        database: DatabaseIndex,
+        key: &Key<'_>,
+        item: Option<Item<'_>>,
+        now_ms: i64,
+    ) {
+        if let Some(item) = item {
+            let (shape, deadline) = (item.shape(), item.deadline());
+            let mut edit = self.keyspace.edit(database, now_ms);
+            match item.string() {
+                Some(string) => set(&mut edit, key, shape, string, deadline),
+                None => {
+                    let mut value = Vec::new();
+                    rdb::write_value(&mut value, item.value());
+                    set(&mut edit, key, shape, &value, deadline);
+                }
+            }
+        }
+        self.note_loaded(database, key, now_ms);
+    }
+
+    fn note_loaded(&mut self, database: DatabaseIndex, key: &Key<'_>, now_ms: i64) {
+        let version = self.keyspace.watch(database, key, now_ms);
+        let (key, hash) = (key.bytes().into(), key.hash());
+        self.loaded.push(Loaded { database, key, hash, version });
     }
 
     /// As [`Overlay::load`], of a copy that [`super::install`] made. Commands may have run; none
     /// knew the key.
     pub fn install(&mut self, database: DatabaseIndex, copy: Arguments<'_>, now_ms: i64) {
-        let key = copy.at(1).to_vec();
-        let hashed = Key::new(&key, self.keyspace.hasher().hash(&key));
-        install_here(&mut self.keyspace.edit(database, now_ms), hashed.hash(), copy);
-        let version = self.keyspace.watch(database, &hashed, now_ms);
-        self.loaded.push(Loaded { database, key, version });
+        let key = Key::new(copy.at(1), self.keyspace.hasher().hash(copy.at(1)));
+        install_here(&mut self.keyspace.edit(database, now_ms), key.hash(), copy);
+        self.note_loaded(database, &key, now_ms);
     }
 
     /// Was a key loaded?
     pub fn has(&self, database: DatabaseIndex, key: &[u8]) -> bool {
-        self.keyspace.is_watched(database, key)
+        if self.loaded.len() > OVERLAY_SEARCH_MAX {
+            return self.keyspace.is_watched(database, key);
+        }
+        let is_it = |loaded: &Loaded| loaded.database == database && *loaded.key == *key;
+        self.loaded.iter().any(is_it)
     }
 
     /// Where the commands run.
@@ -164,7 +197,7 @@ impl Overlay {
     /// The keys of a database that were loaded.
     pub fn loaded(&self, database: DatabaseIndex) -> impl Iterator<Item = &[u8]> {
         let of_database = self.loaded.iter().filter(move |loaded| loaded.database == database);
-        of_database.map(|loaded| loaded.key.as_slice())
+        of_database.map(|loaded| &*loaded.key)
     }
 
     /// Hands out an effect for every key that was changed since the last time, as
@@ -175,8 +208,8 @@ impl Overlay {
         now_ms: i64,
         mut effect: impl FnMut(DatabaseIndex, &Key<'_>, Arguments<'_>),
     ) {
-        for Loaded { database, key, version } in &mut self.loaded {
-            let key = Key::new(key, self.keyspace.hasher().hash(key));
+        for Loaded { database, key, hash, version } in &mut self.loaded {
+            let key = Key::new(key, *hash);
             let now = self.keyspace.watch_version(*database, &key, now_ms).unwrap_or(*version);
             if std::mem::replace(version, now) != now {
                 let arguments =
@@ -193,8 +226,8 @@ impl Overlay {
         now_ms: i64,
         mut effect: impl FnMut(DatabaseIndex, &Key<'_>, Arguments<'_>),
     ) {
-        for Loaded { database, key, version } in std::mem::take(&mut self.loaded) {
-            let key = Key::new(&key, self.keyspace.hasher().hash(&key));
+        for Loaded { database, key, hash, version } in self.loaded.drain(..) {
+            let key = Key::new(&key, hash);
             let changed = self.keyspace.watch_version(database, &key, now_ms) != Some(version);
             self.keyspace.unwatch(database, key.bytes());
             let mut edit = self.keyspace.edit(database, now_ms);

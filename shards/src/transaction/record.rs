@@ -19,6 +19,8 @@ pub const RECORD: u16 = u16::MAX;
 /// The command number of an effect that sets or removes one key.
 pub const INSTALL: u16 = u16::MAX - 1;
 
+/// The first argument of a record.
+const NAME: &[u8] = b"transaction";
 const PREPARE: u8 = 1;
 const COMMIT: u8 = 2;
 const ABORT: u8 = 3;
@@ -97,7 +99,10 @@ impl Record {
                 ids.iter().for_each(|id| body.extend_from_slice(&id.bytes()));
             }
         }
-        [b"transaction", body.as_slice(), effects].into_iter().collect()
+        let bytes = NAME.len() + body.len() + effects.len();
+        let mut arguments = OwnedArguments::with_room(3, bytes);
+        [NAME, body.as_slice(), effects].into_iter().for_each(|word| arguments.push(word));
+        arguments
     }
 
     /// Reads the arguments of a record's operation; `None` when they are not.
@@ -137,6 +142,21 @@ impl Record {
     }
 }
 
+/// The transaction and the effects of a prepare record that names one shard, where they lie: it is
+/// committed at once, and nothing else of it is needed.
+fn prepared_alone<'a>(arguments: Arguments<'a>) -> Option<(TransactionId, &'a [u8])> {
+    let mut body = arguments.get(1)?;
+    let input = &mut body;
+    if take(input, 1)?[0] != PREPARE {
+        return None;
+    }
+    let id = TransactionId::from_bytes(take(input, 16)?)?;
+    if take_number(input)? != 1 {
+        return None;
+    }
+    Some((id, arguments.get(2)?))
+}
+
 /// Applies a record. `run` runs one operation of the effects, its place given, as any operation is
 /// run. Panics when the arguments are not a record: the log's checksum was right, so the writer was
 /// wrong.
@@ -145,13 +165,13 @@ pub fn apply(
     arguments: Arguments<'_>,
     run: &mut dyn FnMut(&mut Edit<'_>, usize, &Operation, Arguments<'_>),
 ) -> Applied {
+    if let Some((id, effects)) = prepared_alone(arguments) {
+        run_effects(edit, effects, run);
+        return Applied::Committed(id);
+    }
     let record = Record::read(arguments).expect("a record of a transaction");
     match record {
         Record::Prepare { id, participants, locks, effects } => {
-            if participants.len() == 1 {
-                run_effects(edit, &effects, run);
-                return Applied::Committed(id);
-            }
             let keys = locks.keys.iter().map(|key| key.hash).collect();
             let whole = locks.whole.is_some();
             let effects = Vec::from(effects);

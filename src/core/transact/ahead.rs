@@ -8,7 +8,7 @@
 //! elsewhere, a question about all keys, or too long a run lead back to the general way: nothing
 //! was written yet.
 
-use crate::commands::{Command, Run as RunKind};
+use crate::commands::{Command, Keys, Run as RunKind};
 use crate::core::Core;
 use crate::core::client::answers::{Answers, Origin, Target};
 use crate::core::gather::{GatherState, Merge, Part};
@@ -29,9 +29,10 @@ use ringraft_shards::batch::BatchBuilder;
 use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::{Key, KeyEvent, KeyHash};
 use ringraft_shards::transaction::{
-    Applied, Fetched, FetchedItem, INSTALL, LockSet, Overlay, Record, TransactionId,
+    Applied, HashedMap, INSTALL, LockSet, Overlay, Record, TransactionId,
 };
-use std::collections::{HashMap, VecDeque};
+use smallvec::SmallVec;
+use std::collections::VecDeque;
 use std::time::Instant;
 
 /// Messages that a script has published.
@@ -49,7 +50,7 @@ pub(in crate::core) struct Ahead {
     outcomes: VecDeque<Option<Outcome>>,
     /// Those that are there.
     count: usize,
-    items: HashMap<Name, Coming>,
+    items: HashedMap<Name, Coming>,
     /// Messages of those that are done.
     published: Published,
 }
@@ -71,7 +72,7 @@ pub(in crate::core) struct Outcome {
     /// Its arguments.
     pub(in crate::core) arguments: OwnedArguments,
     reply: Vec<u8>,
-    keys: Vec<Name>,
+    keys: SmallVec<[Name; 2]>,
     events: Vec<KeyEvent>,
     published: Published,
 }
@@ -80,6 +81,8 @@ pub(in crate::core) struct Outcome {
 #[derive(Default)]
 struct Left {
     effects: BatchBuilder,
+    /// Hash of the first of `items`: what is fetched ahead when the record is applied.
+    first_key: KeyHash,
     items: Vec<(Name, OwnedArguments)>,
     events: Vec<KeyEvent>,
     published: Published,
@@ -169,9 +172,9 @@ impl LocalShard {
             overlay.install(database, copy.borrow(), now_ms);
             return true;
         }
-        let item = self.keyspace.view(database, self.time(now_ms)).get(&Key::new(key, hash));
-        let item = item.map(|item| FetchedItem::copy(item, true));
-        overlay.load(Fetched { database, key: key.to_vec(), item }, now_ms);
+        let key = Key::new(key, hash);
+        let item = self.keyspace.view(database, self.time(now_ms)).get(&key);
+        overlay.copy(database, &key, item, now_ms);
         true
     }
 
@@ -188,6 +191,9 @@ impl LocalShard {
                     return false;
                 }
                 let (database, first_key) = (operation.database(), operation.first_key());
+                if command.keys == Keys::FIRST && first_key != KeyHash::default() {
+                    return first_key.hash() == hash.hash();
+                }
                 let locks =
                     self.locks_of(&Request { command, origin, database, first_key, arguments });
                 locks.whole.is_some() || locks.keys.iter().any(|key| key.hash == hash.hash())
@@ -333,11 +339,15 @@ impl Core {
     /// A script has run to its end.
     fn conclude_ahead(&mut self, local: usize, steps: &mut Steps) {
         let mut overlay = steps.overlay.take().expect("the run has given it back");
-        let mut left = Left { events: overlay.take_events(), ..Left::default() };
+        let effects = std::mem::take(&mut self.spare_run.effects);
+        let mut left = Left { effects, events: overlay.take_events(), ..Left::default() };
         left.published = std::mem::take(&mut steps.published);
         let mut bytes = 0;
         overlay.drain(self.turn.now_ms, |database, key, copy| {
             bytes += copy.iter_from(0).map(<[u8]>::len).sum::<usize>();
+            if left.items.is_empty() {
+                left.first_key = key.hash();
+            }
             if bytes <= REQUEST_BYTES_MAX {
                 left.effects.push(INSTALL, database, key.hash(), copy);
                 left.items.push(((database, key.hash().hash()), OwnedArguments::copy(copy)));
@@ -351,6 +361,9 @@ impl Core {
             reply.clear();
             let protocol = steps.protocol();
             self.stats.refuse(failure, 0, &mut Reply::new(&mut reply, protocol));
+        }
+        if left.items.is_empty() {
+            self.spare_run.effects = std::mem::take(&mut left.effects);
         }
         let shard = &self.shards[local];
         let has_done = !left.items.is_empty() || !left.published.is_empty();
@@ -383,10 +396,12 @@ impl Core {
         let shard = &mut self.shards[local];
         let id = shard.ahead.begin(outcome, left.items);
         let effects = left.effects.encode(0, 0).into();
+        left.effects.clear();
+        self.spare_run.effects = left.effects;
         let (participants, locks) = (vec![shard.id], LockSet::default());
         let record = Record::Prepare { id, participants, locks, effects }.arguments();
         let command = record_command();
-        let (database, first_key) = (DatabaseIndex(0), KeyHash::default());
+        let (database, first_key) = (DatabaseIndex(0), left.first_key);
         let arguments = record.borrow();
         shard.gather_write(&Request { command, origin, database, first_key, arguments });
         self.turn.has_new_work = true;
@@ -462,7 +477,7 @@ mod tests {
             database: name.0,
             arguments: OwnedArguments::default(),
             reply: Vec::new(),
-            keys: vec![name],
+            keys: SmallVec::from_slice(&[name]),
             events: Vec::new(),
             published: Vec::new(),
         };

@@ -22,6 +22,7 @@ use crate::script::ground::{Draft, Ground, OwnItems, run_in_place};
 use crate::script::interpreter::{Job, RunEnded, Script};
 use crate::settings::values::Fsync;
 use ringraft_shards::arguments::OwnedArguments;
+use ringraft_shards::batch::BatchBuilder;
 use ringraft_shards::ids::{DatabaseIndex, ShardId};
 use ringraft_shards::keyspace::Keyspace;
 use ringraft_shards::log::Layout;
@@ -36,6 +37,8 @@ use std::time::{Duration, Instant};
 pub struct Spare {
     run: Option<Box<Run>>,
     reply: Vec<u8>,
+    /// Empty.
+    pub(super) effects: BatchBuilder,
 }
 
 /// What a client asks for: its arguments, and whose rights it has if they are not all.

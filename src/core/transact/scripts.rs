@@ -230,8 +230,10 @@ impl Core {
         };
         (steps.overlay, steps.sights) = (Some(overlay), sights);
         self.push = push;
-        let place = steps.place();
-        steps.retry.answers.insert(place, answers);
+        if !answers.is_empty() {
+            let place = steps.place();
+            steps.retry.answers.insert(place, answers);
+        }
         if lacks && done.ended.is_none() {
             steps.retry.wanted.append(&mut done.wanted);
             steps.retry.question = done.question.take();

@@ -114,11 +114,12 @@ impl Steps {
     /// None has run. `target`: whom the reply is for.
     pub fn new(list: Vec<Step>, target: Target, protocol: Protocol, manner: Manner) -> Box<Steps> {
         let behind = list.iter().rposition(Step::is_of_keys).map_or(0, |last| last + 1);
-        let (late, early): (Vec<usize>, Vec<usize>) =
-            (0..behind).partition(|&i| list[i].command.flags.sends);
-        let locked_end = early.len();
-        let order = (!late.is_empty())
-            .then(|| early.into_iter().chain(late).chain(behind..list.len()).collect());
+        let is_late = |i: &usize| list[*i].command.flags.sends;
+        let locked_end = behind - (0..behind).filter(is_late).count();
+        let order = (locked_end < behind).then(|| {
+            let (late, early): (Vec<usize>, Vec<usize>) = (0..behind).partition(is_late);
+            early.into_iter().chain(late).chain(behind..list.len()).collect()
+        });
         let mut replies = Vec::new();
         if manner == Manner::Exec {
             Reply::new(&mut replies, protocol).array(list.len());
