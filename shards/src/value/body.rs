@@ -5,8 +5,8 @@
 //! other.
 
 use super::deadlines::Deadlines;
-use super::leftovers::Leftovers;
 use super::pack::{self, Pack, Record, Room};
+use super::scored::Scored;
 use super::stream::Content;
 use super::tree::{Number, Tree};
 use super::{Form, Limits};
@@ -37,9 +37,8 @@ pub(super) enum Trees {
     Fields(Tree<2>),
     /// The same, and some fields have deadlines.
     TimedFields(Box<TimedFields>),
-    /// Members and scores, once by score and once by the members' hashes; and what is still to be
-    /// taken out of the latter.
-    Scored { order: Tree<2>, index: Tree<2>, leftovers: Option<Box<Leftovers>> },
+    /// Members and scores of a sorted set.
+    Scored(Scored),
     /// Entries of a stream by id, and its groups.
     Stream(Box<Content>),
 }
@@ -58,10 +57,7 @@ impl Body {
             Trees::Elements(tree) => tree.bytes(),
             Trees::Fields(tree) => tree.bytes(),
             Trees::TimedFields(timed) => timed.fields.bytes() + timed.deadlines.bytes(),
-            Trees::Scored { order, index, leftovers } => {
-                let gone = leftovers.as_ref().map_or(0, |leftovers| leftovers.bytes());
-                order.bytes() + index.bytes_without(gone)
-            }
+            Trees::Scored(scored) => scored.bytes(),
             Trees::Stream(content) => content.bytes(),
         };
         BODY_BYTES + trees
@@ -80,17 +76,7 @@ impl Body {
                     timed.deadlines.shed(leaf_count)
                 }
             }
-            Trees::Scored { order, index, leftovers } => {
-                if order.count() > 0 {
-                    order.shed(leaf_count);
-                    true
-                } else if index.count() > 0 {
-                    index.shed(leaf_count) || leftovers.is_some()
-                } else {
-                    leftovers.take_if(|leftovers| !leftovers.shed(leaf_count));
-                    leftovers.is_some()
-                }
-            }
+            Trees::Scored(scored) => scored.shed(leaf_count),
             Trees::Stream(content) => content.shed(leaf_count),
         }
     }
@@ -123,24 +109,22 @@ impl Body {
         self.deadlines().and_then(Deadlines::first)
     }
 
-    pub(super) fn scored(&self) -> (&Tree<2>, &Tree<2>) {
+    pub(super) fn scored(&self) -> &Scored {
         match &self.trees {
-            Trees::Scored { order, index, .. } => (order, index),
+            Trees::Scored(scored) => scored,
             _ => unreachable!("the collection's type says what its trees are"),
         }
     }
 
     /// Is anything to be taken out that is not to be seen any more?
     pub fn has_leftovers(&self) -> bool {
-        matches!(self.trees, Trees::Scored { leftovers: Some(_), .. })
+        matches!(&self.trees, Trees::Scored(scored) if scored.has_leftovers())
     }
 
     /// Takes some of it out, up to so many leaves. Is there more?
     pub fn sweep(&mut self, leaf_count: usize) -> bool {
-        let Trees::Scored { order, index, leftovers } = &mut self.trees else { return false };
-        let hasher = self.hasher;
-        leftovers.take_if(|leftovers| !leftovers.sweep(hasher, order, index, leaf_count));
-        leftovers.is_some()
+        let Trees::Scored(scored) = &mut self.trees else { return false };
+        scored.sweep(&self.hasher, leaf_count)
     }
 
     pub(super) fn stream(&self) -> &Content {
@@ -196,12 +180,9 @@ impl Trees {
         forgotten
     }
 
-    /// The trees of a sorted set, and its leftovers.
-    pub(super) fn scored_mut(
-        &mut self,
-    ) -> (&mut Tree<2>, &mut Tree<2>, &mut Option<Box<Leftovers>>) {
+    pub(super) fn scored_mut(&mut self) -> &mut Scored {
         match self {
-            Trees::Scored { order, index, leftovers } => (order, index, leftovers),
+            Trees::Scored(scored) => scored,
             _ => unreachable!("the collection's type says what its trees are"),
         }
     }

@@ -144,6 +144,31 @@ impl<const W: usize> Leaf<W> {
         self.walk(from, &|record| (number_of(record), record[0]).cmp(&(number, member)))
     }
 
+    /// The record that begins with `member`, whatever the order. `guess` is the part of the leaf, in
+    /// eighths, near which it is likely. Cost: a walk through that part; all of the leaf when it is
+    /// not there.
+    pub(super) fn find_near(&self, member: &[u8], guess: usize) -> Option<Found> {
+        self.find_in_part(member, guess).or_else(|| {
+            let around =
+                (1..=POST_COUNT).flat_map(|far| [Some(guess + far), guess.checked_sub(far)]);
+            let mut others = around.flatten().filter(|&part| part <= POST_COUNT);
+            others.find_map(|part| self.find_in_part(member, part))
+        })
+    }
+
+    fn find_in_part(&self, member: &[u8], part: usize) -> Option<Found> {
+        let from = self.post_before(part);
+        let end = self.posts.get(part).map_or(self.size(), |post| usize::from(post.place));
+        let mut records = self.pack().records_at(from.place.into());
+        let rank = usize::from(from.rank) + records.pass_until(member, end)?;
+        Some(Found { rank, place: records.place(), is_there: true })
+    }
+
+    /// The eighth of the leaf in which a place is: how many posts are before what is behind it.
+    pub(super) fn eighth_of(&self, place: usize) -> u8 {
+        self.posts.partition_point(|post| usize::from(post.place) <= place) as u8
+    }
+
     /// Where the record that begins at a place ends.
     pub(super) fn end_of(&self, place: usize) -> usize {
         let mut records = self.pack().records_at(place);
@@ -343,7 +368,15 @@ mod tests {
             for (rank, (key, _)) in model.iter().enumerate() {
                 let found = leaf.records_from(rank).next();
                 assert_eq!(found.map(|record| record[0]), Some(&key[..]), "seed {seed}");
+                let guess = [rank % 8, leaf.eighth_of(leaf.records_from(rank).place()).into()];
+                for guess in guess {
+                    let found = leaf.find_near(key, guess).expect("it is there");
+                    assert_eq!(model[found.rank].0, *key, "seed {seed}");
+                    assert_eq!(leaf.record_at(found.place)[0], key, "seed {seed}");
+                }
             }
+            assert!((0..8).all(|guess| leaf.find_near(b"missing", guess).is_none()));
+            assert!((0..8).all(|guess| leaf.find_near(b"", guess).is_none()));
         }
     }
 

@@ -44,7 +44,7 @@ pub(super) fn record_of<'a, const W: usize>(
 
 /// Bits of a hash that a cursor has not, so that cursors stay below 2^48: clients keep them as
 /// signed or floating-point numbers.
-const CURSOR_SHIFT: u32 = 16;
+pub(super) const CURSOR_SHIFT: u32 = 16;
 
 /// Visits records of a tree in the order of their first elements' hashes, from a cursor on, 0 at
 /// first: `count` of them, and those whose cursor is that of the last. Returns the cursor to go on

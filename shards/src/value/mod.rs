@@ -3,6 +3,7 @@
 pub mod body;
 mod deadlines;
 pub mod hash;
+mod index;
 mod integers;
 mod kept;
 mod leaf;
@@ -12,8 +13,10 @@ pub mod list;
 mod members;
 #[cfg(any(test, feature = "models"))]
 pub mod model;
+mod nodes;
 mod pack;
 mod score;
+mod scored;
 pub mod set;
 mod sorted_map;
 pub mod sorted_set;

@@ -1,21 +1,15 @@
 //! Sorted sets: members with scores, ordered by score and then by their bytes.
 //!
-//! Large ones have two trees: one in that order, one by the members' hashes that knows each one's
-//! score.
+//! Large ones have a tree in that order, and an index that knows where in it each member is
+//! ([`super::scored`]).
 
-use super::body::{
-    Body, Place, Source, Stored, Trees, free_tree, insert_small, remove_small, tree_of,
-};
+use super::body::{Body, Place, Source, Stored, Trees, free_tree, insert_small, remove_small};
 use super::limits::PACK_BYTES_MAX;
-use super::pack::{Record, record_bytes};
-use super::score::{self, Score};
-use super::tree::{ByOrder, Tree};
+use super::pack::Record;
+use super::score::Score;
+use super::scored::{Scored, compare, number_of, score_of};
 use super::{members, spot};
 use std::cmp::Ordering;
-
-/// Members that are taken out of the index at once; of more only those at the ends, and the others
-/// later.
-const REMOVED_AT_ONCE_MAX: u64 = 64;
 
 /// A sorted set that is read.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +23,7 @@ impl<'a> SortedSet<'a> {
     pub fn new(stored: Stored<'a>) -> SortedSet<'a> {
         let source = match stored {
             Stored::Pack(bytes) | Stored::Integers(bytes) => Source::small(bytes),
-            Stored::Tree(body) => Source::Tree(body.scored().0),
+            Stored::Tree(body) => Source::Tree(body.scored().order()),
         };
         SortedSet { stored, source }
     }
@@ -46,13 +40,13 @@ impl<'a> SortedSet<'a> {
 
     /// The score of a member.
     pub fn score(self, member: &[u8]) -> Option<f64> {
-        let Stored::Tree(body) = self.stored else {
-            let record = members::record_of(self.source, self.stored, member);
-            return record.map(|record| score_of(&record));
+        let record = match self.stored {
+            Stored::Tree(body) => body.scored().record_of(&body.hasher, member),
+            Stored::Pack(_) | Stored::Integers(_) => {
+                members::record_of(self.source, self.stored, member)
+            }
         };
-        let (order, index) = body.scored();
-        let record = members::record_of(Source::Tree(index), self.stored, member)?;
-        (index.count() == order.count() || has(order, &record)).then(|| score_of(&record))
+        record.map(|record| score_of(&record))
     }
 
     /// Fetches into the cache what looking for the first
@@ -64,6 +58,10 @@ impl<'a> SortedSet<'a> {
 
     /// The rank of a member, and its score.
     pub fn rank(self, member: &[u8]) -> Option<(u64, f64)> {
+        if let Stored::Tree(body) = self.stored {
+            let (rank, record) = body.scored().rank_of(&body.hasher, member)?;
+            return Some((rank, score_of(&record)));
+        }
         let score = self.score(member)?;
         self.find(member, score).ok().map(|rank| (rank, score))
     }
@@ -87,15 +85,9 @@ impl<'a> SortedSet<'a> {
     /// set. Returns the cursor to go on with, 0 at the end; every member that stays is visited.
     pub fn scan(self, cursor: u64, count: usize, visit: &mut dyn FnMut(&'a [u8], f64)) -> u64 {
         match self.stored {
-            Stored::Tree(body) => {
-                let (order, index) = body.scored();
-                let is_whole = index.count() == order.count();
-                members::scan(index, body.hasher, cursor, count, &mut |record| {
-                    if is_whole || has(order, &record) {
-                        visit(record[0], score_of(&record));
-                    }
-                })
-            }
+            Stored::Tree(body) => body.scored().scan(&body.hasher, cursor, count, &mut |record| {
+                visit(record[0], score_of(&record));
+            }),
             Stored::Pack(_) | Stored::Integers(_) => {
                 self.members_from(0).for_each(|(member, score)| visit(member, score));
                 0
@@ -130,48 +122,6 @@ impl<'a> SortedSet<'a> {
             }
         }
     }
-}
-
-fn score_of(record: &Record<'_, 2>) -> f64 {
-    score::read(record[1])
-}
-
-/// Has an order this member with this score?
-pub(super) fn has(order: &Tree<2>, record: &Record<'_, 2>) -> bool {
-    let wanted = (score_of(record), record[0]);
-    let compared = |other: &Record<'_, 2>| compare((score_of(other), other[0]), wanted);
-    order.search(number_of(wanted.0), &compared).is_ok()
-}
-
-fn compare(one: (f64, &[u8]), other: (f64, &[u8])) -> Ordering {
-    let scores = one.0.partial_cmp(&other.0).expect("a score is a number");
-    scores.then_with(|| one.1.cmp(other.1))
-}
-
-/// A number that is ordered as scores are; both zeros have the same.
-fn number_of(score: f64) -> u64 {
-    let bits = (score + 0.0).to_bits();
-    if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }
-}
-
-fn number(record: &Record<'_, 2>) -> u64 {
-    number_of(score_of(record))
-}
-
-/// Puts a member with a score into the order, where it is not.
-fn put_into(order: &mut Tree<2>, record: &Record<'_, 2>, score: f64) {
-    let compare = |other: &Record<'_, 2>| compare((score_of(other), other[0]), (score, record[0]));
-    let seek = ByOrder { number: number_of(score), number_of: number, compare: &compare };
-    let is_new = order.put_at(seek, record);
-    debug_assert!(is_new, "it was in the order");
-}
-
-/// Takes a member with a score out of the order, where it is.
-fn take_from(order: &mut Tree<2>, member: &[u8], score: f64) {
-    let compare = |other: &Record<'_, 2>| compare((score_of(other), other[0]), (score, member));
-    let seek = ByOrder { number: number_of(score), number_of: number, compare: &compare };
-    let was_there = order.take_at(seek);
-    debug_assert!(was_there, "every member is in both trees");
 }
 
 /// A sorted set that is changed.
@@ -221,12 +171,8 @@ impl<P: Place> SortedSetMut<P> {
             return self.put(member, score);
         };
         let hasher = body.hasher;
-        let bytes = Score::new(score);
-        let record = [member, bytes.bytes()];
-        let (order, index, _) = self.place.body_mut().trees.scored_mut();
-        index.put_member(&record, hasher.place(member), &members::number(hasher));
-        take_from(order, member, before);
-        put_into(order, &record, score);
+        let scored = self.place.body_mut().trees.scored_mut();
+        scored.change(&hasher, member, before, score);
     }
 
     /// Takes out a member. Returns the score that it had.
@@ -247,39 +193,19 @@ impl<P: Place> SortedSetMut<P> {
         }
         let body = self.place.body_mut();
         let hasher = body.hasher;
-        let (order, index, leftovers) = body.trees.scored_mut();
-        if count == order.count() {
-            let (order, index) = (std::mem::take(order), std::mem::take(index));
-            let trees = Trees::Scored { order, index, leftovers: leftovers.take() };
+        let scored = body.trees.scored_mut();
+        if count == scored.order().count() {
+            let trees = Trees::Scored(std::mem::take(scored));
             return self.place.discard(Body { hasher, trees });
         }
-        // A long range goes in whole leaves, whose members are swept from the index later.
-        let (front, back) = match count > REMOVED_AT_ONCE_MAX {
-            true => order.edges(rank, count),
-            false => (count, 0),
-        };
-        let edges = order.records_from(rank).take(front as usize);
-        for record in edges.chain(order.records_from(rank + count - back).take(back as usize)) {
-            let hash = hasher.place(record[0]);
-            index.take_member(record[0], hash, &members::number(hasher));
-        }
-        let gone = order.take_range(rank, count);
-        if count > REMOVED_AT_ONCE_MAX {
-            if gone.count() > 0 {
-                leftovers.get_or_insert_default().push(gone);
-            }
-            return;
-        }
-        let scored = |order| Trees::Scored { order, index: Tree::default(), leftovers: None };
-        free_tree(&mut self.place, gone, scored);
+        let gone = scored.take_range(&hasher, rank, count);
+        free_tree(&mut self.place, gone, |order| Trees::Scored(Scored::gone(order)));
     }
 
     fn take(&mut self, member: &[u8], score: f64) {
         if let Stored::Tree(_) = self.place.stored() {
             let body = self.place.body_mut();
-            let (order, index, _) = body.trees.scored_mut();
-            index.take_member(member, body.hasher.place(member), &members::number(body.hasher));
-            return take_from(order, member, score);
+            return body.trees.scored_mut().take(&body.hasher, member, score);
         }
         let found = self.sorted_set().find(member, score);
         let rank = found.expect("it has this score");
@@ -288,23 +214,13 @@ impl<P: Place> SortedSetMut<P> {
 
     fn put(&mut self, member: &[u8], score: f64) {
         self.grow_for(member);
-        let bytes = Score::new(score);
-        let record = [member, bytes.bytes()];
         if let Stored::Tree(_) = self.place.stored() {
             let body = self.place.body_mut();
-            let (hash, by_hash) = (body.hasher.place(member), members::number(body.hasher));
-            let (order, index, leftovers) = body.trees.scored_mut();
-            if let Some(leftovers) = leftovers
-                && let Some(before) = index.record_of(member, hash, &by_hash)
-            {
-                leftovers.readd(record_bytes(&before));
-            }
-            index.put_member(&record, hash, &by_hash);
-            return put_into(order, &record, score);
+            return body.trees.scored_mut().put(&body.hasher, member, score);
         }
         let place = self.sorted_set().find(member, score);
         let rank = place.expect_err("it is not there");
-        insert_small(&mut self.place, rank, &record);
+        insert_small(&mut self.place, rank, &[member, Score::new(score).bytes()]);
     }
 
     fn grow_for(&mut self, member: &[u8]) {
@@ -324,10 +240,10 @@ impl<P: Place> SortedSetMut<P> {
             return;
         }
         let hasher = self.place.member_hasher();
-        let source = self.sorted_set().source;
-        let order = tree_of(source.from(0), &number);
-        let records = members::in_order(source, hasher);
-        let index = tree_of(records.into_iter(), &members::number(hasher));
-        self.place.grow(Body { hasher, trees: Trees::Scored { order, index, leftovers: None } });
+        let mut scored = Scored::default();
+        for (member, score) in self.sorted_set().members_from(0) {
+            scored.put(&hasher, member, score);
+        }
+        self.place.grow(Body { hasher, trees: Trees::Scored(scored) });
     }
 }

@@ -3,6 +3,7 @@
 
 use super::body::{Stored, Trees};
 use super::kept::keep;
+use super::scored::MemberWay;
 use super::tree::Way;
 use crate::keyspace::prefetch;
 use smallvec::SmallVec;
@@ -16,14 +17,13 @@ const LINE: usize = 64;
 const SMALL_BYTES_FETCHED: usize = 512;
 
 /// A way to a member that is gone step by step.
-#[derive(Clone, Copy)]
 pub struct Spot<'a>(Kind<'a>);
 
-#[derive(Clone, Copy)]
 enum Kind<'a> {
     Small(&'a [u8]),
     Members(Way<'a, 1>),
     Fields(Way<'a, 2>),
+    Scored(MemberWay<'a>),
 }
 
 impl<'a> Spot<'a> {
@@ -38,9 +38,8 @@ impl<'a> Spot<'a> {
         let place = |member: &[u8]| body.hasher.place(member);
         Some(Spot(match &body.trees {
             Trees::Elements(tree) => Kind::Members(tree.way(place(&keep(member)))),
-            Trees::Fields(tree) | Trees::Scored { index: tree, .. } => {
-                Kind::Fields(tree.way(place(member)))
-            }
+            Trees::Fields(tree) => Kind::Fields(tree.way(place(member))),
+            Trees::Scored(scored) => Kind::Scored(scored.way(&body.hasher, member)),
             Trees::TimedFields(timed) => Kind::Fields(timed.fields.way(place(member))),
             Trees::Stream(_) => return None,
         }))
@@ -60,6 +59,7 @@ impl<'a> Spot<'a> {
             }
             Kind::Members(way) => way.step(),
             Kind::Fields(way) => way.step(),
+            Kind::Scored(way) => way.step(),
         }
     }
 }

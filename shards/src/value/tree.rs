@@ -16,6 +16,7 @@
 //! its count.
 
 mod fetch;
+mod places;
 mod seek;
 
 use super::leaf::{Found, Leaf};
@@ -24,6 +25,8 @@ use std::cmp::Ordering;
 use triomphe::Arc;
 
 pub(super) use fetch::Way;
+use places::set_all;
+pub(super) use places::{Places, WayBy};
 pub(super) use seek::ByOrder;
 use seek::{ByMember, Seek};
 
@@ -58,6 +61,8 @@ struct Child<const W: usize> {
     /// No greater than the number of the first record, and no less than that of the last one
     /// before it.
     number: u64,
+    /// The node's number for who knows nodes by numbers ([`Places`]); else 0.
+    mark: u32,
     /// Perhaps of other trees too.
     node: Arc<Node<W>>,
 }
@@ -66,13 +71,15 @@ struct Child<const W: usize> {
 #[derive(Clone, Debug)]
 pub struct Tree<const W: usize> {
     root: Node<W>,
+    /// The root's number.
+    mark: u32,
     count: u64,
     bytes: u64,
 }
 
 impl<const W: usize> Default for Tree<W> {
     fn default() -> Tree<W> {
-        Tree { root: Node::Leaf(Leaf::new()), count: 0, bytes: 0 }
+        Tree { root: Node::Leaf(Leaf::new()), mark: 0, count: 0, bytes: 0 }
     }
 }
 
@@ -221,26 +228,32 @@ impl<const W: usize> Tree<W> {
         self.count += 1;
         self.bytes += pack::record_bytes(record) as u64;
         if let Some(right) = self.root.insert(rank, record, number, is_last) {
-            self.grow_root(right);
+            self.grow_root(right, &mut ());
         }
     }
 
     /// Puts a root above the one that was split.
-    fn grow_root(&mut self, right: Child<W>) {
+    fn grow_root(&mut self, right: Child<W>, places: &mut impl Places<W>) {
         let left = std::mem::replace(&mut self.root, Node::Inner(Vec::new()));
         let (count, bytes) = (self.count - right.count, self.bytes - right.bytes);
-        let left = Child { count, bytes, number: 0, node: Arc::new(left) };
-        self.root = Node::Inner(vec![left, right]);
+        let left = Child { count, bytes, number: 0, mark: self.mark, node: Arc::new(left) };
+        let children = vec![left, right];
+        self.mark = places.number();
+        set_all(&children, 0, self.mark, places);
+        self.root = Node::Inner(children);
     }
 
     /// Takes away roots with one child or none.
-    fn shrink_root(&mut self) {
+    fn shrink_root(&mut self, places: &mut impl Places<W>) {
         while let Node::Inner(children) = &mut self.root
             && children.len() <= 1
         {
-            self.root = children
-                .pop()
-                .map_or(Node::Leaf(Leaf::new()), |child| Arc::unwrap_or_clone(child.node));
+            let Some(child) = children.pop() else {
+                self.root = Node::Leaf(Leaf::new());
+                return;
+            };
+            places.gone(self.mark);
+            (self.root, self.mark) = (Arc::unwrap_or_clone(child.node), child.mark);
         }
     }
 
@@ -269,17 +282,28 @@ impl<const W: usize> Tree<W> {
     /// The same, without freeing: returns what was cut off as a whole, of which nothing is to be
     /// asked but its count, its bytes and that it be shed. Cost: the way to both ends.
     pub fn take_range(&mut self, rank: u64, count: u64) -> Tree<W> {
+        self.take_range_from(rank, count, &mut ())
+    }
+
+    /// The same of a tree whose nodes are known by numbers: what goes with its leaf, and the nodes
+    /// that are cut off, nobody is told of.
+    pub(super) fn take_range_from(
+        &mut self,
+        rank: u64,
+        count: u64,
+        places: &mut impl Places<W>,
+    ) -> Tree<W> {
         let count = count.min(self.count.saturating_sub(rank));
         if count == 0 {
             return Tree::default();
         }
         self.count -= count;
         let mut gone = Vec::new();
-        self.bytes -= self.root.remove(rank, count, &mut gone);
-        self.shrink_root();
+        self.bytes -= self.root.remove(self.mark, rank, count, &mut gone, places);
+        self.shrink_root(places);
         let sum = |number: fn(&Child<W>) -> u64| gone.iter().map(number).sum();
         let (count, bytes) = (sum(|child| child.count), sum(|child| child.bytes));
-        Tree { root: Node::Inner(gone), count, bytes }
+        Tree { root: Node::Inner(gone), mark: 0, count, bytes }
     }
 
     /// Drops up to so many leaves, the last ones first. Are there more? For trees that nobody uses
@@ -304,18 +328,7 @@ impl<const W: usize> Tree<W> {
     /// Bytes of memory that it takes, about: a function of its records alone, so that replicas
     /// account alike. What nodes and rounding add to the records is a sixteenth of them.
     pub fn bytes(&self) -> usize {
-        self.bytes_without(0)
-    }
-
-    /// The same without so many bytes of records.
-    pub fn bytes_without(&self, record_bytes: u64) -> usize {
-        let bytes = self.bytes.saturating_sub(record_bytes);
-        (bytes + bytes / 16) as usize
-    }
-
-    /// Bytes of its records.
-    pub fn record_bytes(&self) -> u64 {
-        self.bytes
+        (self.bytes + self.bytes / 16) as usize
     }
 
     /// Of `count` records from a rank on, those at both ends whose leaves have others too.
@@ -341,18 +354,24 @@ impl<const W: usize> Tree<W> {
         (rank, size)
     }
 
-    /// Hands out the records of the last leaf and drops it. Are there more? For what was cut off.
-    pub fn take_leaf(&mut self, visit: &mut dyn FnMut(Record<'_, W>)) -> bool {
-        let mut node = &self.root;
+    /// Hands out the last leaf with its number and drops it; then the numbers of nodes that go with
+    /// it, its own too. Are there more? For what was cut off.
+    pub(super) fn take_leaf<T>(
+        &mut self,
+        told: &mut T,
+        visit: fn(&mut T, u32, Record<'_, W>),
+        gone: fn(&mut T, u32),
+    ) -> bool {
+        let (mut node, mut mark) = (&self.root, self.mark);
         while let Node::Inner(children) = node
             && let Some(last) = children.last()
         {
-            node = &last.node;
+            (node, mark) = (&last.node, last.mark);
         }
         if let Node::Leaf(leaf) = node {
-            leaf.records().for_each(visit);
+            leaf.records().for_each(|record| visit(told, mark, record));
         }
-        let (count, bytes) = self.root.pop_leaf();
+        let (count, bytes) = self.root.pop_leaf(&mut |mark| gone(told, mark));
         (self.count, self.bytes) = (self.count - count, self.bytes - bytes);
         if count == 0 {
             *self = Tree::default();
@@ -391,12 +410,10 @@ impl<const W: usize> Node<W> {
                     // What is filled from front to end is filled to the brim.
                     let mut right = Leaf::new();
                     right.insert(0, record);
-                    let (number, node) = (number(record), Arc::new(Node::Leaf(right)));
-                    let bytes = pack::record_bytes(record) as u64;
-                    return Some(Child { count: 1, bytes, number, node });
+                    return Some(child_of_leaf(right, 1, number(record), 0));
                 }
                 leaf.insert(place, record);
-                split_leaf(leaf, number)
+                split_leaf(leaf, 0, number, &mut ())
             }
             Node::Inner(children) => {
                 let (at, rank) = child_for_insert(children, rank, number(record));
@@ -414,7 +431,7 @@ impl<const W: usize> Node<W> {
                     return None;
                 }
                 let kept = if is_last { CHILDREN_MAX } else { children.len() / 2 };
-                Some(split_inner(children, kept))
+                Some(split_inner(children, kept, 0, &mut ()))
             }
         }
     }
@@ -454,8 +471,15 @@ impl<const W: usize> Node<W> {
     }
 
     /// Returns how many bytes of records have gone. Children that go as a whole are put to
-    /// `gone_children`.
-    fn remove(&mut self, rank: u64, count: u64, gone_children: &mut Vec<Child<W>>) -> u64 {
+    /// `gone_children`. `mark` is its number.
+    fn remove(
+        &mut self,
+        mark: u32,
+        rank: u64,
+        count: u64,
+        gone_children: &mut Vec<Child<W>>,
+        places: &mut impl Places<W>,
+    ) -> u64 {
         match self {
             Node::Leaf(leaf) => leaf.remove(rank as usize, count as usize) as u64,
             Node::Inner(children) => {
@@ -472,16 +496,17 @@ impl<const W: usize> Node<W> {
                     } else {
                         child.count -= here;
                         let node = Arc::make_mut(&mut child.node);
-                        let bytes = node.remove(rank, here, gone_children);
+                        let bytes = node.remove(child.mark, rank, here, gone_children, places);
                         child.bytes -= bytes;
                         gone += bytes;
                         at += 1;
                     }
                     rank = 0;
                 }
+                set_all(children, first, mark, places);
                 for at in [first + 1, first] {
                     if at < children.len() {
-                        join_small(children, at);
+                        join_small(children, at, mark, places);
                     }
                 }
                 gone
@@ -493,7 +518,7 @@ impl<const W: usize> Node<W> {
     /// another tree.
     fn drop_last_leaf(&mut self) -> (u64, u64) {
         let Node::Inner(children) = self else { return (0, 0) };
-        let Some(Child { mut count, mut bytes, number, node }) = children.pop() else {
+        let Some(Child { mut count, mut bytes, number, mark, node }) = children.pop() else {
             return (0, 0);
         };
         // What another tree has goes as a whole: it is that one's to free.
@@ -505,23 +530,24 @@ impl<const W: usize> Node<W> {
             (count, bytes) = (gone, gone_bytes);
             if rest.0 > 0 {
                 let node = node.shareable();
-                children.push(Child { count: rest.0, bytes: rest.1, number, node });
+                children.push(Child { count: rest.0, bytes: rest.1, number, mark, node });
             }
         }
         (count, bytes)
     }
 
     /// Drops the last leaf, which other trees may have too. Returns how many records, and bytes of
-    /// them, were in it.
-    fn pop_leaf(&mut self) -> (u64, u64) {
+    /// them, were in it. `gone` is told the numbers of the nodes that go.
+    fn pop_leaf(&mut self, gone: &mut dyn FnMut(u32)) -> (u64, u64) {
         let Node::Inner(children) = self else { return (0, 0) };
         let Some(last) = children.last_mut() else { return (0, 0) };
         let (count, bytes) = match &*last.node {
             Node::Leaf(_) => (last.count, last.bytes),
-            Node::Inner(_) => Arc::make_mut(&mut last.node).pop_leaf(),
+            Node::Inner(_) => Arc::make_mut(&mut last.node).pop_leaf(gone),
         };
         (last.count, last.bytes) = (last.count - count, last.bytes - bytes);
         if last.count == 0 {
+            gone(last.mark);
             children.pop();
         }
         (count, bytes)
@@ -573,8 +599,17 @@ fn child_for_insert<const W: usize>(
     unreachable!("a rank is not above the count")
 }
 
-/// Splits a leaf that is too large.
-fn split_leaf<const W: usize>(leaf: &mut Leaf<W>, number: Number<'_, W>) -> Option<Child<W>> {
+fn child_of_leaf<const W: usize>(leaf: Leaf<W>, count: u64, number: u64, mark: u32) -> Child<W> {
+    Child { count, bytes: leaf.size() as u64, number, mark, node: Arc::new(Node::Leaf(leaf)) }
+}
+
+/// Splits a leaf that is too large. `mark` is its number.
+fn split_leaf<const W: usize>(
+    leaf: &mut Leaf<W>,
+    mark: u32,
+    number: Number<'_, W>,
+    places: &mut impl Places<W>,
+) -> Option<Child<W>> {
     if leaf.size() <= LEAF_BYTES_MAX {
         return None;
     }
@@ -584,17 +619,28 @@ fn split_leaf<const W: usize>(leaf: &mut Leaf<W>, number: Number<'_, W>) -> Opti
     }
     let number = number(&leaf.record_at(place));
     let right = leaf.split_off(place);
-    let (count, bytes) = (right.records().count() as u64, right.size() as u64);
-    Some(Child { count, bytes, number, node: Arc::new(Node::Leaf(right)) })
+    let right_mark = places.number();
+    places.moved(&right, mark, right_mark);
+    places.moved(leaf, mark, mark);
+    let count = right.records().count() as u64;
+    Some(child_of_leaf(right, count, number, right_mark))
 }
 
-/// Splits an inner node that has too many children.
-fn split_inner<const W: usize>(children: &mut Vec<Child<W>>, kept: usize) -> Child<W> {
+/// Splits an inner node that has too many children. `mark` is its number.
+fn split_inner<const W: usize>(
+    children: &mut Vec<Child<W>>,
+    kept: usize,
+    mark: u32,
+    places: &mut impl Places<W>,
+) -> Child<W> {
     let right = children.split_off(kept);
+    let right_mark = places.number();
+    set_all(children, 0, mark, places);
+    set_all(&right, 0, right_mark, places);
     let count = right.iter().map(|child| child.count).sum();
     let bytes = right.iter().map(|child| child.bytes).sum();
     let number = right[0].number;
-    Child { count, bytes, number, node: Arc::new(Node::Inner(right)) }
+    Child { count, bytes, number, mark: right_mark, node: Arc::new(Node::Inner(right)) }
 }
 
 /// The eighth of the way from `least` to `most` in which a number between them lies.
@@ -603,8 +649,14 @@ fn eighth_of(number: u64, least: u64, most: u64) -> usize {
     (number.saturating_sub(least) / step).min(7) as usize
 }
 
-/// Joins a child with a neighbour, if it is small and they fit together.
-fn join_small<const W: usize>(children: &mut Vec<Child<W>>, at: usize) {
+/// Joins a child with a neighbour, if it is small and they fit together. `mark` is their parent's
+/// number.
+fn join_small<const W: usize>(
+    children: &mut Vec<Child<W>>,
+    at: usize,
+    mark: u32,
+    places: &mut impl Places<W>,
+) {
     if !children[at].node.is_small() {
         return;
     }
@@ -621,10 +673,20 @@ fn join_small<const W: usize>(children: &mut Vec<Child<W>>, at: usize) {
     joined.count += right.count;
     joined.bytes += right.bytes;
     match (Arc::make_mut(&mut joined.node), Arc::unwrap_or_clone(right.node)) {
-        (Node::Leaf(leaf), Node::Leaf(more)) => leaf.append(&more),
-        (Node::Inner(children), Node::Inner(more)) => children.extend(more),
+        (Node::Leaf(leaf), Node::Leaf(more)) => {
+            places.moved(&more, right.mark, joined.mark);
+            leaf.append(&more);
+            places.moved(leaf, joined.mark, joined.mark);
+        }
+        (Node::Inner(children), Node::Inner(more)) => {
+            let before = children.len();
+            children.extend(more);
+            set_all(children, before, joined.mark, places);
+        }
         _ => unreachable!("children are of one level"),
     }
+    places.gone(right.mark);
+    set_all(children, left + 1, mark, places);
 }
 
 /// Records of a tree from one on.

@@ -2,8 +2,9 @@
 
 use super::super::pack::record_bytes;
 use super::super::score::Score;
+use super::super::scored::ENTRY_BYTES;
 use super::super::sorted_set::{SortedSet, SortedSetMut};
-use super::{Alone, Chance, Modelled, Place, Tendency, Value, check_account};
+use super::{Alone, BODY_BYTES, Chance, Modelled, Place, Tendency, Value};
 use crate::value::body::Stored;
 use crate::value::{Limits, ValueType};
 use std::collections::BTreeMap;
@@ -45,6 +46,13 @@ impl SortedSets {
         let gone: Vec<Vec<u8>> = gone.map(|(member, _)| member.to_vec()).collect();
         SortedSetMut::new(&mut self.place).remove_at(rank, count);
         assert!(gone.iter().all(|member| self.model.remove(member).is_some()));
+    }
+}
+
+/// Of a large one, each member's place is known.
+pub(super) fn check_places(set: SortedSet<'_>) {
+    if let Stored::Tree(body) = set.stored {
+        body.scored().check(&body.hasher);
     }
 }
 
@@ -125,7 +133,11 @@ impl Modelled for SortedSets {
         assert!(met == *model && count == model.len(), "a scan meets each once");
         let record =
             |(member, score): (&Vec<u8>, &f64)| record_bytes(&[member, Score::new(*score).bytes()]);
-        let bytes = model.iter().map(record).sum();
-        check_account(set.stored, &[bytes, bytes]);
+        let bytes: usize = model.iter().map(record).sum();
+        check_places(set);
+        if let Stored::Tree(body) = set.stored {
+            let index = ENTRY_BYTES as usize * model.len();
+            assert_eq!(body.bytes(), BODY_BYTES + bytes + bytes / 16 + index);
+        }
     }
 }

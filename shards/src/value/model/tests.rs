@@ -1,5 +1,6 @@
 //! Each type from many seeds, and what random changes seldom meet.
 
+use super::sorted_set::check_places;
 use super::*;
 use crate::random::Random;
 use crate::value::set::SetMut;
@@ -87,6 +88,20 @@ fn integers_of_a_large_set_are_short() {
     assert!(body.bytes() < 6 * COUNT, "{} bytes", body.bytes());
 }
 
+/// What scans of a sorted set meet, each member once.
+fn scanned(set: SortedSet<'_>) -> BTreeMap<Vec<u8>, i64> {
+    let (mut met, mut cursor) = (BTreeMap::new(), 0);
+    loop {
+        cursor = set.scan(cursor, 100, &mut |member, score| {
+            let before = met.insert(member.to_vec(), score as i64);
+            assert_eq!(before, None, "each once");
+        });
+        if cursor == 0 {
+            return met;
+        }
+    }
+}
+
 /// Long ranges that are cut off, members that come again before they are swept, and sweeps in
 /// between.
 #[test]
@@ -136,25 +151,18 @@ fn what_is_cut_off_is_not_seen_while_it_is_swept() {
                 let expected = model.get(&member(n)).map(|score| *score as f64);
                 assert_eq!(set.score(&member(n)), expected, "seed {seed}");
             }
-            let (mut met, mut cursor) = (BTreeMap::new(), 0);
-            loop {
-                cursor = set.scan(cursor, 100, &mut |member, score| {
-                    met.insert(member.to_vec(), score as i64);
-                });
-                if cursor == 0 {
-                    break;
-                }
+            if chance.below(8) == 0 {
+                check_places(set);
+                assert!(scanned(set) == model, "seed {seed}");
             }
-            assert!(met == model, "seed {seed}");
         }
         if matches!(place.stored(), Stored::Tree(_)) {
             let body = place.body_mut();
             if chance.below(2) == 0 {
-                let before = body.bytes();
+                let (before, hasher) = (body.bytes(), body.hasher);
                 while body.sweep(1) {}
                 assert_eq!(body.bytes(), before, "what is not seen is on no account");
-                let (order, index) = body.scored();
-                assert_eq!(order.count(), index.count(), "seed {seed}");
+                body.scored().check(&hasher);
             }
             let mut bytes = body.bytes();
             while body.shed(2) {
@@ -162,6 +170,111 @@ fn what_is_cut_off_is_not_seen_while_it_is_swept() {
                 bytes = body.bytes();
             }
             assert!(!body.has_leftovers());
+        }
+    }
+}
+
+/// Where new members go, by what has been put in so far.
+type Spots = fn(&mut Random, u64) -> (String, f64);
+
+/// Always at the end, always at the front, always at one place in the middle, all with one score,
+/// and a few scores with many members each.
+const SPOTS: [Spots; 5] = [
+    |_, n| (format!("member:{n}"), n as f64),
+    |_, n| (format!("member:{n}"), -(n as f64)),
+    |_, n| match n % 8 {
+        0 => (format!("member:{n}"), (n as f64 + 2.0) * if n % 16 == 0 { 1e9 } else { -1e9 }),
+        _ => (format!("member:{n}"), n as f64),
+    },
+    |random, n| (format!("{}:{n}", random.below(1 << 20)), 0.0),
+    |random, n| (format!("{}:{n}", random.below(1 << 20)), random.below(5) as f64),
+];
+
+#[test]
+fn places_are_known_wherever_members_gather() {
+    let count = if cfg!(miri) { 400 } else { 30_000_u64 };
+    for (seed, spot) in SPOTS.iter().enumerate() {
+        let mut random = Random::new(seed as u64);
+        let mut set = SortedSetMut::new(Alone::new(Limits::default()));
+        let mut members = Vec::new();
+        for n in 0..count {
+            let (member, score) = spot(&mut random, n);
+            assert_eq!(set.set(member.as_bytes(), score), None);
+            members.push((member, score));
+        }
+        check_places(set.sorted_set());
+        members.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+        for (rank, (member, score)) in members.iter().enumerate().step_by(7) {
+            let found = set.sorted_set().rank(member.as_bytes());
+            assert_eq!(found, Some((rank as u64, *score)), "spot {seed}");
+        }
+        // Each moves to the other end, and most of them go: nodes are joined on all levels.
+        for (member, score) in &members {
+            assert_eq!(set.set(member.as_bytes(), 3e9 - score), Some(*score), "spot {seed}");
+        }
+        check_places(set.sorted_set());
+        for (member, score) in members.iter().skip(20) {
+            assert_eq!(set.remove(member.as_bytes()), Some(3e9 - score), "spot {seed}");
+        }
+        check_places(set.sorted_set());
+        assert_eq!(set.count(), 20);
+    }
+}
+
+/// A sorted set, and what a version of it is to have.
+type SetAndModel = (Body, BTreeMap<Vec<u8>, i64>);
+
+#[test]
+fn versions_of_sorted_sets_stay_while_numbers_of_leaves_are_given_again() {
+    for seed in 0..if cfg!(miri) { 1 } else { 12 } {
+        println!("seed {seed}");
+        let mut chance = Random::new(seed);
+        let mut place = Alone::new(Limits { sorted_set_entries: 0, ..Limits::default() });
+        let mut model = BTreeMap::new();
+        let mut versions: Vec<SetAndModel> = Vec::new();
+        let name = |n: u64| format!("m{n}").into_bytes();
+        for _ in 0..60 {
+            let mut set = SortedSetMut::new(&mut place);
+            for _ in 0..chance.below(600) {
+                let (member, score) = (name(chance.below(4000)), chance.below(300) as i64);
+                set.set(&member, score as f64);
+                model.insert(member, score);
+            }
+            let (rank, some) = (chance.below(set.count()), chance.below(set.count()));
+            for (member, _) in set.sorted_set().members_from(rank).take(some as usize) {
+                model.remove(member);
+            }
+            set.remove_at(rank, some);
+            if !matches!(place.stored(), Stored::Tree(_)) {
+                continue;
+            }
+            place.body_mut().sweep(chance.below(20) as usize);
+            match chance.below(3) {
+                // This one goes on as a version of itself: both change what they share.
+                0 if !versions.is_empty() => {
+                    let at = chance.below(versions.len() as u64) as usize;
+                    let mine = (place.body_mut().clone(), model);
+                    let (body, other) = std::mem::replace(&mut versions[at], mine);
+                    place.grow(body);
+                    model = other;
+                }
+                _ if versions.len() < 4 => {
+                    versions.push((place.body_mut().clone(), model.clone()));
+                }
+                _ => {
+                    let at = chance.below(versions.len() as u64) as usize;
+                    let (mut body, _) = versions.swap_remove(at);
+                    while body.shed(1 + chance.below(5) as usize) {}
+                }
+            }
+            for (body, model) in &versions {
+                let set = SortedSet::new(Stored::Tree(body));
+                if chance.below(8) == 0 {
+                    check_places(set);
+                }
+                let all = set.members_from(0).map(|(m, score)| (m.to_vec(), score as i64));
+                assert!(all.collect::<BTreeMap<_, _>>() == *model, "seed {seed}");
+            }
         }
     }
 }

@@ -1,7 +1,11 @@
 //! Ways into a tree by what a record is, without ranks: a change goes down once, and adds up no
 //! counts.
 
-use super::{CHILDREN_MAX, Child, Node, Tree, eighth_of, join_small, split_inner, split_leaf};
+use super::places::{Places, set_all};
+use super::{
+    CHILDREN_MAX, Child, LEAF_BYTES_MAX, Node, Tree, child_of_leaf, eighth_of, join_small,
+    split_inner, split_leaf,
+};
 use crate::value::leaf::{Found, Leaf};
 use crate::value::pack::{self, Record};
 use std::cmp::Ordering;
@@ -153,7 +157,7 @@ impl<const W: usize> Tree<W> {
         number_of: &impl Fn(&Record<'_, W>) -> u64,
     ) -> bool {
         let seek = ByMember::new(record[0], number, number_of);
-        if let Some(is_new) = self.put(seek, record) {
+        if let Some(is_new) = self.put(seek, record, &mut ()) {
             return is_new;
         }
         let found = self.rank_of(record[0], number, number_of);
@@ -172,7 +176,7 @@ impl<const W: usize> Tree<W> {
         number_of: &impl Fn(&Record<'_, W>) -> u64,
     ) -> bool {
         let seek = ByMember::new(member, number, number_of);
-        if let Some(was_there) = self.take(seek) {
+        if let Some(was_there) = self.take(seek, &mut ()) {
             return was_there;
         }
         let found = self.rank_of(member, number, number_of);
@@ -187,56 +191,80 @@ impl<const W: usize> Tree<W> {
         &mut self,
         place: ByOrder<'_, W>,
         record: &Record<'_, W>,
+        places: &mut impl Places<W>,
     ) -> bool {
-        self.put(place, record).expect("a comparison finds one leaf")
+        self.put(place, record, places).expect("a comparison finds one leaf")
     }
 
     /// Takes out the record of a place in an order. Was there one?
-    pub(in crate::value) fn take_at(&mut self, place: ByOrder<'_, W>) -> bool {
-        self.take(place).expect("a comparison finds one leaf")
+    pub(in crate::value) fn take_at(
+        &mut self,
+        place: ByOrder<'_, W>,
+        places: &mut impl Places<W>,
+    ) -> bool {
+        self.take(place, places).expect("a comparison finds one leaf")
     }
 
     /// Puts a record where it is or would be. Is it new? `None`, and nothing done, where it may be
     /// in several leaves.
-    fn put(&mut self, mut seek: impl Seek<W>, record: &Record<'_, W>) -> Option<bool> {
-        let Put { before, right } = self.root.put(&mut seek, record)?;
+    fn put(
+        &mut self,
+        mut seek: impl Seek<W>,
+        record: &Record<'_, W>,
+        places: &mut impl Places<W>,
+    ) -> Option<bool> {
+        let here = Here { mark: self.mark, is_last: true };
+        let Put { before, right } = self.root.put(here, &mut seek, record, places)?;
         self.count += u64::from(before.is_none());
         self.bytes = self.bytes + pack::record_bytes(record) as u64 - before.unwrap_or(0);
         if let Some(right) = right {
-            self.grow_root(right);
+            self.grow_root(right, places);
         }
         Some(before.is_none())
     }
 
     /// Takes a record out. Was it there? `None`, and nothing done, where it may be in several
     /// leaves.
-    fn take(&mut self, mut seek: impl Seek<W>) -> Option<bool> {
-        let gone = self.root.take(&mut seek)?;
+    fn take(&mut self, mut seek: impl Seek<W>, places: &mut impl Places<W>) -> Option<bool> {
+        let gone = self.root.take(self.mark, &mut seek, places)?;
         if let Some(bytes) = gone {
             self.count -= 1;
             self.bytes -= bytes;
-            self.shrink_root();
+            self.shrink_root(places);
         }
         Some(gone.is_some())
     }
 }
 
+/// Which node is changed.
+#[derive(Clone, Copy)]
+struct Here {
+    /// Its number.
+    mark: u32,
+    /// Is nothing of the tree behind it?
+    is_last: bool,
+}
+
 impl<const W: usize> Node<W> {
-    fn put(&mut self, seek: &mut impl Seek<W>, record: &Record<'_, W>) -> Option<Put<W>> {
+    fn put(
+        &mut self,
+        here: Here,
+        seek: &mut impl Seek<W>,
+        record: &Record<'_, W>,
+        places: &mut impl Places<W>,
+    ) -> Option<Put<W>> {
         match self {
-            Node::Leaf(leaf) => {
-                let found = seek.find(leaf);
-                let end = if found.is_there { leaf.end_of(found.place) } else { found.place };
-                leaf.replace(found.place, end, record);
-                let before = found.is_there.then_some((end - found.place) as u64);
-                Some(Put { before, right: split_leaf(leaf, &|record| seek.number_of(record)) })
-            }
+            Node::Leaf(leaf) => Some(put_into_leaf(leaf, here, seek, record, places)),
             Node::Inner(children) => {
                 let at = seek.child(children)?;
+                let is_last = here.is_last && at + 1 == children.len();
                 let child = &mut children[at];
                 let Put { before, right } = match put_alone(child, seek, record) {
                     Some(before) => Put { before: Some(before), right: None },
-                    None => Arc::make_mut(&mut child.node).put(seek, record)?,
+                    None => {
+                        let below = Here { mark: child.mark, is_last };
+                        Arc::make_mut(&mut child.node).put(below, seek, record, places)?
+                    }
                 };
                 child.count += u64::from(before.is_none());
                 child.bytes = child.bytes + pack::record_bytes(record) as u64 - before.unwrap_or(0);
@@ -245,40 +273,85 @@ impl<const W: usize> Node<W> {
                 child.count -= right.count;
                 child.bytes -= right.bytes;
                 children.insert(at + 1, right);
-                let half = children.len() / 2;
-                let is_full = children.len() > CHILDREN_MAX;
-                Some(Put { before, right: is_full.then(|| split_inner(children, half)) })
+                if children.len() <= CHILDREN_MAX {
+                    set_all(children, at + 1, here.mark, places);
+                    return Some(Put { before, right: None });
+                }
+                let kept = if is_last { CHILDREN_MAX } else { children.len() / 2 };
+                let right = split_inner(children, kept, here.mark, places);
+                Some(Put { before, right: Some(right) })
             }
         }
     }
 
     /// Returns how many bytes the record had that is out now, if there was one.
-    fn take(&mut self, seek: &mut impl Seek<W>) -> Option<Option<u64>> {
+    fn take(
+        &mut self,
+        mark: u32,
+        seek: &mut impl Seek<W>,
+        places: &mut impl Places<W>,
+    ) -> Option<Option<u64>> {
         match self {
             Node::Leaf(leaf) => {
                 let found = seek.find(leaf);
-                Some(found.is_there.then(|| leaf.remove(found.rank, 1) as u64))
+                if !found.is_there {
+                    return Some(None);
+                }
+                places.taken(&leaf.record_at(found.place), mark);
+                Some(Some(leaf.remove(found.rank, 1) as u64))
             }
             Node::Inner(children) => {
                 let at = seek.child(children)?;
                 let child = &mut children[at];
-                let Some(bytes) = Arc::make_mut(&mut child.node).take(seek)? else {
+                let node = Arc::make_mut(&mut child.node);
+                let Some(bytes) = node.take(child.mark, seek, places)? else {
                     return Some(None);
                 };
                 child.count -= 1;
                 child.bytes -= bytes;
                 if child.count == 0 {
-                    children.remove(at);
+                    let child = children.remove(at);
+                    places.gone(child.mark);
+                    set_all(children, at, mark, places);
                 }
                 for at in [at + 1, at] {
                     if at < children.len() {
-                        join_small(children, at);
+                        join_small(children, at, mark, places);
                     }
                 }
                 Some(Some(bytes))
             }
         }
     }
+}
+
+fn put_into_leaf<const W: usize>(
+    leaf: &mut Leaf<W>,
+    here: Here,
+    seek: &impl Seek<W>,
+    record: &Record<'_, W>,
+    places: &mut impl Places<W>,
+) -> Put<W> {
+    let found = seek.find(leaf);
+    if found.is_there {
+        let end = leaf.end_of(found.place);
+        leaf.replace(found.place, end, record);
+        let right = split_leaf(leaf, here.mark, &|record| seek.number_of(record), places);
+        return Put { before: Some((end - found.place) as u64), right };
+    }
+    let is_behind_all = here.is_last && found.place == leaf.size() && leaf.size() > 0;
+    if is_behind_all && leaf.size() + pack::record_bytes(record) > LEAF_BYTES_MAX {
+        // What is filled from front to end is filled to the brim.
+        let mut right = Leaf::new();
+        right.insert(0, record);
+        let mark = places.number();
+        places.put(record, mark, 0);
+        return Put { before: None, right: Some(child_of_leaf(right, 1, seek.number(), mark)) };
+    }
+    leaf.insert(found.place, record);
+    places.put(record, here.mark, leaf.eighth_of(found.place));
+    let right = split_leaf(leaf, here.mark, &|record| seek.number_of(record), places);
+    Put { before: None, right }
 }
 
 /// Puts a record in the place of the only one of a leaf: perhaps a long one, which is not to be
