@@ -134,11 +134,11 @@ impl Index {
         debug_assert!(was_there, "every member has an entry");
     }
 
-    /// Visits keys from one on, each with the leaves of its members, until told to stop.
+    /// Visits keys from one on, each with the leads to its members, until told to stop.
     pub(super) fn visit_from(
         &self,
         mut key: u32,
-        visit: &mut dyn FnMut(u32, Vec<u32>) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(u32, Vec<Lead>) -> ControlFlow<()>,
     ) {
         loop {
             let page = self.page_of(key);
@@ -147,10 +147,9 @@ impl Index {
             let mut at = page.first_of(page.rest_of(key));
             while at < page.count() {
                 let rest = page.rest(at);
-                let leads = page.leads_of(rest).map(Lead::of);
-                let leaves: Vec<u32> = leads.map(|lead| lead.leaf).collect();
-                at += leaves.len();
-                if visit(first_key | rest, leaves).is_break() {
+                let leads: Vec<Lead> = page.leads_of(rest).map(Lead::of).collect();
+                at += leads.len();
+                if visit(first_key | rest, leads).is_break() {
                     return;
                 }
             }
@@ -591,7 +590,8 @@ mod tests {
 
     fn all(index: &Index) -> Model {
         let mut all = Model::new();
-        index.visit_from(0, &mut |key, mut leaves| {
+        index.visit_from(0, &mut |key, leads| {
+            let mut leaves: Vec<u32> = leads.iter().map(|lead| lead.leaf).collect();
             leaves.sort_unstable();
             assert_eq!(all.insert(key, leaves), None, "each key once");
             ControlFlow::Continue(())
@@ -686,8 +686,8 @@ mod tests {
         keys.iter().for_each(|&key| index.insert(key, lead(key / 7)));
         for from in [0, 1, keys[500], keys[500] + 1, keys[1999], keys[1999] + 1] {
             let mut met = Vec::new();
-            index.visit_from(from, &mut |key, leaves| {
-                assert_eq!(leaves, [key / 7]);
+            index.visit_from(from, &mut |key, leads| {
+                assert_eq!(leads, [lead(key / 7)]);
                 met.push(key);
                 if met.len() == 700 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });

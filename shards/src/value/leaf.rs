@@ -47,6 +47,12 @@ impl Found {
     }
 }
 
+/// The eighths of a leaf, the nearest to one of them first.
+fn parts_near(guess: usize) -> impl Iterator<Item = usize> {
+    let around = (1..=POST_COUNT).flat_map(move |far| [Some(guess + far), guess.checked_sub(far)]);
+    std::iter::once(guess).chain(around.flatten()).filter(|&part| part <= POST_COUNT)
+}
+
 impl<const W: usize> Leaf<W> {
     pub(super) fn new() -> Leaf<W> {
         Leaf { bytes: Vec::new(), posts: [Post::default(); POST_COUNT] }
@@ -148,20 +154,27 @@ impl<const W: usize> Leaf<W> {
     /// eighths, near which it is likely. Cost: a walk through that part; all of the leaf when it is
     /// not there.
     pub(super) fn find_near(&self, member: &[u8], guess: usize) -> Option<Found> {
-        self.find_in_part(member, guess).or_else(|| {
-            let around =
-                (1..=POST_COUNT).flat_map(|far| [Some(guess + far), guess.checked_sub(far)]);
-            let mut others = around.flatten().filter(|&part| part <= POST_COUNT);
-            others.find_map(|part| self.find_in_part(member, part))
+        parts_near(guess).find_map(|part| {
+            let (from, end) = self.part(part);
+            let mut records = self.pack().records_at(from.place.into());
+            let rank = usize::from(from.rank) + records.pass_until(member, end)?;
+            Some(Found { rank, place: records.place(), is_there: true })
         })
     }
 
-    fn find_in_part(&self, member: &[u8], part: usize) -> Option<Found> {
-        let from = self.post_before(part);
+    /// All records, those near a part of the leaf, in eighths, first.
+    pub(super) fn records_near(&self, guess: usize) -> impl Iterator<Item = Record<'_, W>> {
+        parts_near(guess).flat_map(|part| {
+            let (from, end) = self.part(part);
+            let mut records = self.pack().records_at(from.place.into());
+            std::iter::from_fn(move || records.next().filter(|_| records.place() <= end))
+        })
+    }
+
+    /// Where an eighth begins and ends.
+    fn part(&self, part: usize) -> (Post, usize) {
         let end = self.posts.get(part).map_or(self.size(), |post| usize::from(post.place));
-        let mut records = self.pack().records_at(from.place.into());
-        let rank = usize::from(from.rank) + records.pass_until(member, end)?;
-        Some(Found { rank, place: records.place(), is_there: true })
+        (self.post_before(part), end)
     }
 
     /// The eighth of the leaf in which a place is: how many posts are before what is behind it.
@@ -374,6 +387,13 @@ mod tests {
                     assert_eq!(model[found.rank].0, *key, "seed {seed}");
                     assert_eq!(leaf.record_at(found.place)[0], key, "seed {seed}");
                 }
+            }
+            for guess in 0..8 {
+                let mut near: Vec<_> = leaf.records_near(guess).map(|record| record[0]).collect();
+                let mut all: Vec<_> = model.iter().map(|(key, _)| &key[..]).collect();
+                near.sort_unstable();
+                all.sort_unstable();
+                assert_eq!(near, all, "seed {seed}");
             }
             assert!((0..8).all(|guess| leaf.find_near(b"missing", guess).is_none()));
             assert!((0..8).all(|guess| leaf.find_near(b"", guess).is_none()));

@@ -92,7 +92,7 @@ impl Scored {
     }
 
     /// Visits about `count` members from a cursor on, as [`super::members::scan`] does. Cost: for
-    /// each a walk through its leaf, and the hashes of all members there.
+    /// each a look at its leaf, and the hashes of the members near it.
     pub(super) fn scan<'a>(
         &'a self,
         hasher: &KeyHasher,
@@ -104,8 +104,8 @@ impl Scored {
             return 0;
         }
         let (mut visited, mut last, mut next) = (0, 0, 0);
-        self.index.visit_from(key_of(cursor << CURSOR_SHIFT), &mut |key, leaves| {
-            for (hash, record) in self.members_of(hasher, key, leaves) {
+        self.index.visit_from(key_of(cursor << CURSOR_SHIFT), &mut |key, leads| {
+            for (hash, record) in self.members_of(hasher, key, leads) {
                 let here = hash >> CURSOR_SHIFT;
                 if here < cursor {
                     continue;
@@ -122,19 +122,22 @@ impl Scored {
         next
     }
 
-    /// The members with a key, which are in these leaves, in the order of hashes and then of bytes.
+    /// The members with a key, to which these leads go, in the order of hashes and then of bytes.
     fn members_of(
         &self,
         hasher: &KeyHasher,
         key: u32,
-        mut leaves: Vec<u32>,
+        mut leads: Vec<Lead>,
     ) -> Vec<(u64, Record<'_, 2>)> {
-        leaves.sort_unstable();
-        leaves.dedup();
-        let leaves = leaves.iter().filter_map(|leaf| self.order.leaf_by(&self.nodes, *leaf));
-        let records = leaves.flat_map(Leaf::records);
-        let hashed = records.map(|record| (hasher.place(record[0]), record));
-        let mut members: Vec<_> = hashed.filter(|(hash, _)| key_of(*hash) == key).collect();
+        let mut members = Vec::with_capacity(leads.len());
+        leads.sort_unstable_by_key(|lead| lead.leaf);
+        for leads in leads.chunk_by(|one, other| one.leaf == other.leaf) {
+            let Lead { leaf, eighth } = leads[0];
+            let Some(leaf) = self.order.leaf_by(&self.nodes, leaf) else { continue };
+            let records = leaf.records_near(eighth.into());
+            let hashed = records.map(|record| (hasher.place(record[0]), record));
+            members.extend(hashed.filter(|(hash, _)| key_of(*hash) == key).take(leads.len()));
+        }
         members.sort_unstable_by_key(|(hash, record)| (*hash, record[0]));
         members
     }
@@ -248,8 +251,8 @@ impl Scored {
             }
         });
         let mut entries = Vec::new();
-        self.index.visit_from(0, &mut |key, leaves| {
-            entries.extend(leaves.into_iter().map(|leaf| (key, leaf)));
+        self.index.visit_from(0, &mut |key, leads| {
+            entries.extend(leads.into_iter().map(|lead| (key, lead.leaf)));
             ControlFlow::Continue(())
         });
         let nodes: std::collections::BTreeSet<u32> = numbers.iter().copied().collect();
