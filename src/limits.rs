@@ -385,8 +385,8 @@ pub const SCRIPT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(
 /// shard's requests wait for it.
 pub const SCRIPT_AHEAD_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(2);
 
-/// What one script does on the items of a shard takes no more of the shard's log; one that does more
-/// runs on copies, of which the log has the last.
+/// What one script does on the items of a shard takes no more of the shard's log; one that does
+/// more runs on copies, of which the log has the last.
 pub const SCRIPT_LOGGED_BYTES_MAX: usize = 1 << 20;
 
 /// A script that wanted more than the items of one shard, ran too long on them or did too much runs

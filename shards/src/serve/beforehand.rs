@@ -8,8 +8,8 @@
 //! - Everything that was gathered before is applied: operations run in the order of the log.
 //! - They run under the conditions that their entry names, each with the seed of its place in it:
 //!   so whoever reads the entry later does the same.
-//! - The log will take the entry ([`Group::takes_at_once`](crate::raft::Group::takes_at_once), asked
-//!   when they are done, while they can still be undone); it is proposed before anything that might
+//! - The log will take the entry ([`takes_at_once`](crate::raft::Group::takes_at_once), asked when
+//!   they are done, while they can still be undone); it is proposed before anything that might
 //!   change that: other work on files, another member, another time.
 //! - Nobody is answered, nothing is sent and no cut begins before the entry is applied.
 //!

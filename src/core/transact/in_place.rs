@@ -1,8 +1,8 @@
 //! Scripts on a shard of this core that nobody else has and that has no log, or one that does not
 //! wait for the disk: they run on its items (decisions 0028 and 0032).
 //!
-//! What a script did is done when it ends, without copies and without a record. Where there is a log
-//! the commands that it ran are operations of the turn's next entry, done beforehand. What was
+//! What a script did is done when it ends, without copies and without a record. Where there is a
+//! log the commands that it ran are operations of the turn's next entry, done beforehand. What was
 //! gathered before is applied before. Each key is saved before its first change, so that nothing is
 //! left of a script that is killed, that runs for long, that wants more than this shard has or does
 //! more than its log takes: all but the first run again on copies (`ahead.rs`, `scripts.rs`).
