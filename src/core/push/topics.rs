@@ -34,6 +34,7 @@ pub enum Subscribers {
     /// This one.
     One(u32),
     /// These.
+    #[allow(clippy::box_collection)] // Few topics have many, and a topic is small.
     Many(Box<BTreeSet<u32>>),
 }
 
