@@ -425,7 +425,7 @@ impl Page {
 
     /// Where a key is likely.
     fn likely(&self, rest: u32) -> usize {
-        (u64::from(rest) * u64::from(self.count) >> self.rest_bits()) as usize
+        ((u64::from(rest) * u64::from(self.count)) >> self.rest_bits()) as usize
     }
 
     /// The first entry of a key, or where it would be.
@@ -620,7 +620,7 @@ mod tests {
         let bits = random.bits() as u32 >> (u32::BITS - KEY_BITS);
         match seed % 4 {
             0 => bits,
-            1 => bits % 7 * 0x0083_4567 & ((1 << KEY_BITS) - 1),
+            1 => (bits % 7 * 0x0083_4567) & ((1 << KEY_BITS) - 1),
             2 => 0x02bc_d000 | bits & 0xfff,
             _ => bits & 0x03ff_0000 | 0x1234,
         }

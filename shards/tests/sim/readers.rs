@@ -120,8 +120,11 @@ impl Streams {
     }
 }
 
-/// Where it began, and the entries.
-fn read(parts: &[Reply]) -> Option<(u64, Vec<(u64, &Vec<u8>)>)> {
+/// Where a read began, and its entries: their ids and values.
+type Found<'a> = (u64, Vec<(u64, &'a Vec<u8>)>);
+
+/// What the parts of a reply say.
+fn read(parts: &[Reply]) -> Option<Found<'_>> {
     let (Reply::Integer(from), entries) = parts.split_first()? else { return None };
     let mut found = Vec::new();
     for part in entries {
