@@ -229,7 +229,7 @@ impl Scored {
 
     /// Looks whether each member, and nobody else, has an entry that leads to it, and each node a
     /// number of its own.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "models"))]
     pub(super) fn check(&self, hasher: &KeyHasher) {
         let mut numbers = Vec::new();
         self.order.visit_nodes(&mut |node| numbers.push(node));

@@ -161,7 +161,7 @@ pub(in crate::value) struct WayBy<'a, const W: usize> {
 
 impl<const W: usize> WayBy<'_, W> {
     /// The leaf at its end.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "models"))]
     pub(in crate::value) fn leaf(&self) -> Option<&Leaf<W>> {
         match self.node {
             Node::Leaf(leaf) if self.path.is_gone() => Some(leaf),
