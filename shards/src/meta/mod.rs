@@ -10,6 +10,8 @@
 //! | what speaks against removing a node | `removal.rs` |
 //! | a wish and what a group is to the group's next change | `steps.rs` |
 //! | who has a vote in the meta group itself | `voters.rs` |
+//! | which replica takes the place of one that is lost | `renewal.rs` |
+//! | the state as an item of a keyspace, and what entries do to it | `kept.rs` |
 //!
 //! **Wishes, not facts.** Who votes in a shard is in that shard's log alone. The state says who
 //! *shall* have a replica; the shard's leader compares and changes its group step by step. So two
@@ -24,18 +26,22 @@
 
 mod ask;
 mod entry;
+mod kept;
 mod planner;
 mod removal;
+mod renewal;
 mod state;
 mod steps;
 mod together;
 mod voters;
 
-pub use ask::Joiner;
+pub use ask::NotAdmitted;
 pub use entry::{MetaEntry, NodeFacts};
+pub use kept::{NotFounded, keep_entry, keep_founded, kept_state};
 pub use planner::{Absent, plan, plan_without};
-pub use removal::{Objection, object_to_removal};
+pub use removal::{Objection, gone, half_joined, object_to_removal, removals};
+pub use renewal::{Renewal, Renewals};
 pub use state::{META_SHARD, MetaState, Node, NodeState, Outcome, Rejection, Replica, Shard, Wish};
-pub use steps::{Step, next_meta_step, next_step};
+pub use steps::{Step, level_voter, next_meta_step, next_step};
 pub use together::plan_together;
 pub use voters::{MetaWish, meta_seats, wish_meta};

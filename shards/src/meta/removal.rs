@@ -1,5 +1,6 @@
 //! May a node be removed? Asked before anything is agreed on, when an operator wants it; who
-//! insists proposes the entry all the same.
+//! insists proposes the entry all the same. And which ones have left, so that they are removed for
+//! ever.
 
 use std::collections::BTreeSet;
 
@@ -7,6 +8,7 @@ use super::entry::MetaEntry;
 use super::planner::plan;
 use super::state::{MetaState, NodeState, Outcome, Rejection, Shard};
 use crate::ids::{Index, NodeId, ShardId};
+use crate::snapshot::Membership;
 
 /// Why a node should stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +54,53 @@ pub fn object_to_removal(
         }
     }
     Ok(())
+}
+
+/// Nodes that have no replica in any of these groups, which are those of all shards as their leaders
+/// know them.
+pub fn gone<'a>(
+    state: &MetaState,
+    groups: impl IntoIterator<Item = &'a Membership>,
+) -> BTreeSet<NodeId> {
+    let mut gone: BTreeSet<NodeId> = state.nodes.keys().copied().collect();
+    for members in groups {
+        let ids = members.voters.iter().chain(&members.learners);
+        for member in ids.chain(&members.voters_outgoing) {
+            gone.remove(&member.node());
+        }
+    }
+    gone
+}
+
+/// Those of the dead that have never had a vote in any of these groups, all that there are: their
+/// joins have ended half-way, and hold others up.
+pub fn half_joined<'a>(
+    dead: &BTreeSet<NodeId>,
+    groups: impl IntoIterator<Item = &'a Membership>,
+) -> BTreeSet<NodeId> {
+    let mut half_joined = dead.clone();
+    for members in groups {
+        for voter in members.voters.iter().chain(&members.voters_outgoing) {
+            half_joined.remove(&voter.node());
+        }
+    }
+    half_joined
+}
+
+/// Entries that remove the nodes that leave and are `gone`. `meta`: the members of the meta group,
+/// as its leader knows them. Who has a vote there is not removed: nobody speaks to a removed node
+/// any more, so one vote would be lost, and with another one the majority.
+pub fn removals(state: &MetaState, gone: &BTreeSet<NodeId>, meta: &Membership) -> Vec<MetaEntry> {
+    let votes = |node: NodeId| {
+        let mut voters = meta.voters.iter().chain(&meta.voters_outgoing);
+        voters.any(|voter| voter.node() == node)
+    };
+    let leaves = |node: &&NodeId| {
+        let known = state.nodes.get(node);
+        let is_leaving = known.is_some_and(|node| node.state == NodeState::Leaving);
+        is_leaving && !state.has_replicas(**node) && !votes(**node)
+    };
+    gone.iter().filter(leaves).map(|node| MetaEntry::Remove(*node)).collect()
 }
 
 /// Plans to the end.
@@ -107,6 +156,35 @@ mod tests {
         check(&state(2, 0), 2, &[1, 2], Ok(()));
         check(&state(2, 0), 2, &[1], none);
         check(&state(5, 0), 5, &[1, 2, 5], Ok(()));
+    }
+
+    #[test]
+    fn who_leaves_is_removed_when_no_group_has_it() {
+        let mut state = state(3, 0);
+        let ids = |ids: &[u64]| -> Vec<NodeId> { ids.iter().copied().map(NodeId).collect() };
+        let set = |ids: &[u64]| -> BTreeSet<NodeId> { ids.iter().copied().map(NodeId).collect() };
+        let members = |voters: &[u64], learners: &[u64], outgoing: &[u64]| Membership {
+            voters: ids(voters),
+            learners: ids(learners),
+            voters_outgoing: ids(outgoing),
+            ..Membership::default()
+        };
+        state.apply(Index(9), &MetaEntry::Leave(NodeId(3)));
+        let (whole, small) = (members(&[1, 2, 3], &[], &[]), members(&[1, 2], &[], &[]));
+        assert_eq!(gone(&state, [&whole, &small]), set(&[]));
+        assert_eq!(gone(&state, [&small, &small]), set(&[3]));
+        assert_eq!(gone(&state, [&small, &members(&[1, 2], &[3], &[])]), set(&[]));
+        assert_eq!(gone(&state, [&small, &members(&[1, 2], &[], &[1, 2, 3])]), set(&[]));
+        let learns = members(&[1, 2], &[3], &[]);
+        assert_eq!(removals(&state, &set(&[3]), &learns), [], "it is still wished");
+        settle(&mut state, &set(&[1, 2]));
+        let removed = [MetaEntry::Remove(NodeId(3))];
+        assert_eq!(removals(&state, &set(&[1, 3]), &learns), removed);
+        assert_eq!(removals(&state, &set(&[1, 3]), &whole), [], "it has a vote");
+        let joint = members(&[1, 2], &[], &[1, 2, 3]);
+        assert_eq!(removals(&state, &set(&[1, 3]), &joint), [], "it has a vote");
+        assert_eq!(half_joined(&set(&[2, 3]), [&small, &learns]), set(&[3]));
+        assert_eq!(half_joined(&set(&[2, 3]), [&small, &whole]), set(&[]));
     }
 
     #[test]

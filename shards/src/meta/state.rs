@@ -195,6 +195,14 @@ impl MetaState {
         }
     }
 
+    /// Who shall be a member of a shard's group where replicas keep their ids as long as they have
+    /// their logs, wherever their nodes were wished meanwhile. Who leads is left open.
+    pub fn lasting_wish(&self, shard: ShardId) -> Wish {
+        let replicas = self.shards.get(&shard).into_iter().flat_map(|shard| &shard.replicas);
+        let members = replicas.map(|replica| self.lasting_member(shard, replica.node));
+        Wish { members: members.collect(), leader: None }
+    }
+
     /// How many others of these nodes share the node's zone. Nodes without one share nothing.
     pub(super) fn neighbours(&self, node: NodeId, nodes: &[NodeId]) -> usize {
         let zone = |node: &NodeId| self.nodes.get(node).map_or("", |node| &node.facts.zone);

@@ -37,6 +37,13 @@ pub fn next_meta_step(group: &Group, me: NodeId, wish: &MetaWish, behind_max: u6
     step(group.membership(), me, &goal, &level(group, behind_max))
 }
 
+/// The voter that is a node's replica, if it lacks at most `behind_max` entries: who leads the group
+/// may hand over to it.
+pub fn level_voter(group: &Group, node: NodeId, behind_max: u64) -> Option<NodeId> {
+    let voters = &group.membership().voters;
+    level(group, behind_max).into_iter().find(|id| id.node() == node && voters.contains(id))
+}
+
 /// Members that have nearly everything.
 fn level(group: &Group, behind_max: u64) -> Vec<NodeId> {
     let last = group.last_index().0;

@@ -20,8 +20,8 @@ use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::{DatabaseIndex, DirectoryId, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::KeyHash;
 use ringraft_shards::meta::{
-    Absent, MetaEntry, MetaState, NodeFacts, NodeState, Step, Wish, next_meta_step, next_step,
-    object_to_removal, plan_together, wish_meta,
+    Absent, MetaEntry, MetaState, NodeFacts, Step, gone, half_joined, level_voter, next_meta_step,
+    next_step, object_to_removal, plan_together, removals, wish_meta,
 };
 use ringraft_shards::peer::{Identity, Secret};
 use ringraft_shards::raft::{Group, PeerProgress, Role};
@@ -226,23 +226,21 @@ impl Core {
         if let Err(error) = self.found_meta() {
             return self.answer_error(origin, &error);
         }
-        let state = self.shared.cluster.state();
-        let joiner = state.map(|state| state.find_joiner(directory, &facts.address));
-        let joiner = match joiner.transpose() {
-            Ok(joiner) => joiner,
-            Err(rejection) => return self.answer_error(origin, &format!("ERR {rejection}")),
+        let entries = match self.shared.cluster.state() {
+            Some(state) => state.admit(directory, &facts, &self.heard()),
+            None => Ok(vec![MetaEntry::Join { directory, facts }]),
         };
-        let holder = joiner.and_then(|joiner| joiner.holder);
-        if holder.is_some_and(|holder| self.heard().contains(&holder)) {
-            let text = format!("ERR another node of this cluster is at {}", facts.address);
-            return self.answer_error(origin, &text);
-        }
-        let entry = MetaEntry::Join { directory, facts };
-        self.propose_meta(origin, meta::entry(&entry, &told));
-        if let Some(holder) = holder {
-            // Whoever was there is gone with its directory: the newcomer takes its place.
-            tracing::info!("node {holder} leaves: its address has a new directory");
-            self.propose_meta(Origin::NOBODY, meta::entry(&MetaEntry::Leave(holder), ""));
+        let entries = match entries {
+            Ok(entries) => entries,
+            Err(error) => return self.answer_error(origin, &format!("ERR {error}")),
+        };
+        for entry in entries {
+            if let MetaEntry::Leave(holder) = entry {
+                tracing::info!("node {holder} leaves: its address has a new directory");
+                self.propose_meta(Origin::NOBODY, meta::entry(&entry, ""));
+            } else {
+                self.propose_meta(origin, meta::entry(&entry, &told));
+            }
         }
     }
 
@@ -294,16 +292,9 @@ impl Core {
     fn readdress(&mut self) {
         let Some(state) = self.shared.cluster.state().filter(|_| self.may_plan()) else { return };
         let Some(links) = &self.cluster.links else { return };
-        let changed = links.identities().find_map(|identity| {
-            let known = state.nodes.get(&identity.node);
-            let known = known.filter(|node| node.state == NodeState::Member)?;
-            if identity.level < state.level {
-                return None;
-            }
-            let (address, level) = (identity.address.clone(), identity.level);
-            let facts = NodeFacts { address, level, ..known.facts.clone() };
-            state.describe_anew(identity.node, &facts)
-        });
+        let heard = links.identities();
+        let heard = heard.map(|it| (it.node, it.address.as_str(), it.level));
+        let changed = state.describe_heard(heard);
         if let Some(entry) = changed {
             self.propose_meta(Origin::NOBODY, meta::entry(&entry, ""));
         }
@@ -315,13 +306,8 @@ impl Core {
         let half_joined = self.half_joined(dead);
         let mut entries = plan_together(&state, Absent { dead, half_joined: &half_joined });
         entries.extend(state.raise_level());
-        for node in gone {
-            let member = state.nodes.get(node);
-            if member.is_some_and(|node| node.state == NodeState::Leaving)
-                && !state.has_replicas(*node)
-            {
-                entries.push(MetaEntry::Remove(*node));
-            }
+        if let Some(meta) = self.shared.cluster.group(META) {
+            entries.extend(removals(&state, gone, &meta.members));
         }
         for entry in entries {
             self.propose_meta(Origin::NOBODY, meta::entry(&entry, ""));
@@ -336,15 +322,7 @@ impl Core {
         let Some(state) = view.state().filter(|_| is_asked) else {
             return BTreeSet::new();
         };
-        let mut gone: BTreeSet<NodeId> = state.nodes.keys().copied().collect();
-        for group in view.groups() {
-            let members = &group.members;
-            let ids = members.voters.iter().chain(&members.learners);
-            for member in ids.chain(&members.voters_outgoing) {
-                gone.remove(&member.node());
-            }
-        }
-        gone
+        gone(&state, view.groups().iter().map(|group| &group.members))
     }
 
     /// Members that a majority of the meta group's voters has not heard for `replace-after`: others
@@ -379,13 +357,11 @@ impl Core {
     /// others up.
     fn half_joined(&self, dead: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
         let view = &self.shared.cluster;
+        if dead.is_empty() || !view.serves_all() {
+            return BTreeSet::new();
+        }
         let groups: Vec<GroupFacts> = view.groups().into_iter().chain(view.group(META)).collect();
-        let votes = |node: &NodeId| {
-            let members = groups.iter().map(|group| &group.members);
-            let mut voters = members.flat_map(|all| all.voters.iter().chain(&all.voters_outgoing));
-            voters.any(|voter| voter.node() == *node)
-        };
-        dead.iter().copied().filter(|node| view.serves_all() && !votes(node)).collect()
+        half_joined(dead, groups.iter().map(|group| &group.members))
     }
 
     /// The next steps of the groups that this core leads.
@@ -420,7 +396,7 @@ impl Core {
                 let wish = wish_meta(&state, group.membership(), dead, gone);
                 next_meta_step(group, me, &wish, behind_max)
             } else {
-                next_step(group, me, &wish_of(&state, id), behind_max)
+                next_step(group, me, &state.lasting_wish(id), behind_max)
             };
             let heir = match step {
                 Some(Step::Change(changes)) => {
@@ -431,18 +407,10 @@ impl Core {
                     continue;
                 }
                 Some(Step::HandOver(heir)) => Some(heir),
-                None => meta_leader.and_then(|leader| {
-                    let is_level = |peer: &&PeerProgress| {
-                        peer.node.node() == leader
-                            && peer.voter
-                            && peer.active
-                            && !peer.in_snapshot
-                            && peer.matched.0 + behind_max >= last.0
-                    };
-                    let is_other = id != META && leader != own;
-                    let peers = group.peers();
-                    peers.iter().find(is_level).filter(|_| is_other).map(|peer| peer.node)
-                }),
+                None => {
+                    let leader = meta_leader.filter(|leader| id != META && *leader != own);
+                    leader.and_then(|leader| level_voter(group, leader, behind_max))
+                }
             };
             let Some(heir) = heir else { continue };
             if self.cluster.membership.may_hand_on(id, tick, TRANSFER_TICKS) {
@@ -627,13 +595,4 @@ fn rank(group: &mut Group, is_fit: bool) {
         .filter(|voter| voter.node() < own.node() || !is_fit);
     let rank = before.count();
     group.set_rank(rank);
-}
-
-/// Who shall be a member of a shard's group. A node's replica keeps its id as long as it has its
-/// log, wherever it was wished meanwhile.
-fn wish_of(state: &MetaState, id: ShardId) -> Wish {
-    let shard = state.shards.get(&id);
-    let replicas = shard.into_iter().flat_map(|shard| &shard.replicas);
-    let members = replicas.map(|replica| state.lasting_member(id, replica.node));
-    Wish { members: members.collect(), leader: None }
 }

@@ -9,7 +9,7 @@
 //! that asks, and answers with its number; the group's leader does the rest, as for any learner.
 //! Asking twice costs a number, nothing else.
 
-use super::meta::{self, META};
+use super::meta;
 use super::wire::NodeMessage;
 use crate::core::Core;
 use crate::core::client::answers::Origin;
@@ -17,7 +17,7 @@ use crate::core::disk::storage::Done;
 use crate::core::shard::{LocalShard, ShardTurn};
 use crate::limits::{LOST_ASK_TICKS, LOST_REST_TICKS};
 use ringraft_shards::ids::{NodeId, ShardId};
-use ringraft_shards::meta::{MetaEntry, MetaState};
+use ringraft_shards::meta::{MetaState, Renewal};
 use ringraft_shards::raft::{GroupFailure, Role};
 use ringraft_shards::serve;
 use ringraft_shards::transaction::NO_LEADER;
@@ -27,9 +27,8 @@ use ringraft_shards::transaction::NO_LEADER;
 pub struct Renewals {
     /// Shards of this core that are about to be set aside, and since when, in ticks.
     lost: std::collections::BTreeMap<ShardId, u64>,
-    /// Who has asked for a number, from which process, and which replica it was then. At the node
-    /// that leads.
-    asked: std::collections::BTreeMap<(ShardId, NodeId), (u64, NodeId)>,
+    /// Who has asked for a number. At the node that leads.
+    asked: ringraft_shards::meta::Renewals,
     /// How many others have the shards, as the directory says.
     companions: Option<usize>,
 }
@@ -157,21 +156,13 @@ impl Core {
     /// A node has lost its replica of a shard. On the core that has the links.
     pub(super) fn replica_is_lost(&mut self, node: NodeId, shard: ShardId, process: u64) {
         let Some(state) = self.shared.cluster.state().filter(|_| self.may_plan()) else { return };
-        let (now, asked) = (state.lasting_member(shard, node), (shard, node));
-        match self.cluster.renewals.asked.get(&asked) {
-            Some((known, before)) if *known == process => {
-                if now != *before {
-                    let generation = now.generation();
-                    let message = NodeMessage::Renewed { shard, process, generation };
-                    self.send_message(node, &message);
-                }
+        match self.cluster.renewals.asked.ask(&state, shard, node, process) {
+            Renewal::Wait => {}
+            Renewal::Named(generation) => {
+                self.send_message(node, &NodeMessage::Renewed { shard, process, generation });
             }
-            _ => {
-                // Who stands by is told when it has something to have.
-                let Some(generation) = wished_generation(&state, shard, node) else { return };
-                self.cluster.renewals.asked.insert(asked, (process, now));
+            Renewal::Propose(entry) => {
                 tracing::warn!("node {node} has lost shard {shard}: it gets it anew");
-                let entry = MetaEntry::Renew { shard, node, generation };
                 self.propose_meta(Origin::NOBODY, meta::entry(&entry, ""));
             }
         }
@@ -221,13 +212,5 @@ impl Core {
             Done::Nothing
         };
         self.storage.in_background(move || note(count), report);
-    }
-}
-
-/// Which replica of a shard a node is wished to have; none when it shall have none.
-fn wished_generation(state: &MetaState, shard: ShardId, node: NodeId) -> Option<u32> {
-    match shard {
-        META => state.nodes.get(&node).map(|node| node.meta_generation),
-        _ => state.shards.get(&shard)?.replica_of(node).map(|replica| replica.generation),
     }
 }
