@@ -1,12 +1,13 @@
 //! What the simulator knows and no node does: everything that happened anywhere, and what must
 //! never happen.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::queues::Served;
 use raft::eraftpb::MessageType;
 use ringraft_shards::ids::NodeId;
 use ringraft_shards::raft::{CommittedEntry, EntryKind, PeerMessage};
+use ringraft_shards::snapshot::Membership;
 use ringraft_shards::transaction::TransactionId;
 
 /// Writes are counted in steps of this, when the first leader that serves has executed them: nobody
@@ -45,6 +46,10 @@ pub struct Audit {
     pub served: Served,
     /// Greatest commit index known to anybody.
     committed: HashMap<u16, u64>,
+    /// The members of each group after the latest change that anybody has applied, and its index.
+    members: BTreeMap<u16, (u64, Membership)>,
+    /// Nodes that are removed for ever.
+    removed: BTreeSet<u64>,
 }
 
 impl Audit {
@@ -200,6 +205,40 @@ impl Audit {
                 *known = (*known).max(message.index);
             }
             _ => {}
+        }
+    }
+
+    /// A group begins with these nodes.
+    pub fn founded(&mut self, shard: u16, founders: &[u64]) {
+        let voters = founders.iter().copied().map(NodeId).collect();
+        self.members.insert(shard, (0, Membership { voters, ..Membership::default() }));
+    }
+
+    /// A group has these members after an entry. Who is removed comes in nowhere.
+    pub fn members(&mut self, shard: u16, index: u64, members: &Membership) {
+        let known = self.members.entry(shard).or_default();
+        if known.0 >= index {
+            return;
+        }
+        let before = std::mem::replace(known, (index, members.clone())).1;
+        let all = members.voters.iter().chain(&members.learners);
+        let new = all.filter(|member| !before.contains(**member));
+        let returned = new.map(|member| member.node().0).find(|id| self.removed.contains(id));
+        if let Some(node) = returned {
+            self.fail(|| format!("shard {shard}: n{node} was removed, and comes in again"));
+        }
+    }
+
+    /// A node is removed for ever: no group counts on its vote any more.
+    pub fn removed(&mut self, node: u64) {
+        self.removed.insert(node);
+        let votes = |members: &Membership| {
+            let mut voters = members.voters.iter().chain(&members.voters_outgoing);
+            voters.any(|voter| voter.node().0 == node)
+        };
+        let found = self.members.iter().find(|(_, (_, members))| votes(members));
+        if let Some(shard) = found.map(|(shard, _)| *shard) {
+            self.fail(|| format!("shard {shard}: n{node} is removed, and has a vote"));
         }
     }
 

@@ -6,6 +6,7 @@ use crate::counts::Count;
 use crate::node::Input;
 use crate::operator::members_of;
 use crate::plan::Kind;
+use crate::replicas::group_at;
 use crate::schedule::Event;
 use crate::snapshots;
 use crate::steps::{STEPS, Trap};
@@ -65,7 +66,7 @@ impl World {
         let chance = &mut self.faults;
         let kind = possible[chance.below(possible.len() as u64) as usize];
         let mut node = up[chance.below(up.len() as u64) as usize];
-        let shard = chance.below(u64::from(self.core.plan.shards)) as usize;
+        let shard = chance.below(u64::from(self.core.plan.shards) + 1) as usize;
         // Leaders have most to lose.
         if let Some(leader) = self.core.leading[shard].last().filter(|_| chance.below(2) == 0) {
             node = *leader;
@@ -138,7 +139,7 @@ impl World {
             }
             Kind::FullDisk => {
                 self.core.count(Count::FullDisks);
-                for replica in &self.node(node).replicas {
+                for replica in self.node(node).replicas.iter() {
                     replica.disk.set_capacity(Some(replica.disk.used_bytes()));
                 }
                 self.core.after(length_us, Event::Heal(Undo::Room(node)));
@@ -159,7 +160,7 @@ impl World {
             Undo::Fast(link) => self.core.network.set_slow(link, false),
             Undo::FastDisk(node) => self.node(node).slow_disk = false,
             Undo::Room(node) => {
-                for replica in &self.node(node).replicas {
+                for replica in self.node(node).replicas.iter() {
                     replica.disk.set_capacity(None);
                 }
             }
@@ -194,8 +195,7 @@ impl World {
     }
 
     fn fail_disk(&mut self, node: u64, kind: Kind) {
-        let shards = u64::from(self.core.plan.shards);
-        let shard = self.faults.below(shards) as usize;
+        let shard = self.some_group();
         let operation = FILE_OPERATIONS[self.faults.below(FILE_OPERATIONS.len() as u64) as usize];
         let successes = self.faults.below(3) as usize;
         let replica = &mut self.node(node).replicas[shard];
@@ -213,10 +213,10 @@ impl World {
     /// majority is left.
     fn flip(&mut self, node: u64) {
         let healthy = self.nodes.values().filter(|node| node.up && !node.flipped).count();
-        if self.nodes.values().any(|node| node.flipped || node.wiped) || healthy < 3 {
+        if self.is_spoilt() || healthy < 3 {
             return;
         }
-        let shard = self.faults.below(u64::from(self.core.plan.shards)) as usize;
+        let shard = self.some_group();
         let pick = self.faults.bits();
         let replica = &mut self.nodes.get_mut(&node).expect("it is there").replicas[shard];
         let listed = replica.disk.list().expect("listing never fails here");
@@ -253,26 +253,47 @@ impl World {
         }
     }
 
-    /// A node loses its directory and is started again, empty, under its old id. One of a run at
-    /// most, as above.
+    /// A node loses its directory and is started again, empty: to join where it was, or under its
+    /// old id. One of a run at most, as above.
     fn wipe(&mut self, node: u64) {
         let healthy = self.nodes.values().filter(|node| node.up && node.refused.is_none()).count();
-        let spoilt = self.nodes.values().any(|node| node.flipped || node.wiped);
+        let spoilt = self.is_spoilt();
         // What it loses shall be something.
         let is_early = self.core.now_us < self.core.plan.duration_us / 4;
-        if spoilt || healthy < 3 || is_early || !self.core.registry.members().contains(&node) {
+        // All know the directory of a founder from the beginning; who does not know one cannot tell
+        // it from another.
+        let keeps_id = self.nodes[&node].is_founder() && self.faults.below(2) == 0;
+        let is_member = self.core.registry.members().contains(&node);
+        let is_member = is_member && (keeps_id || self.may_join());
+        if spoilt || healthy < 3 || is_early || !is_member {
             return;
         }
         self.core.count(Count::Wipes);
         self.core.note(|| format!("n{node} is wiped"));
         let back_us = self.faults.below(50_000);
         self.crash(node, true, back_us);
-        self.node(node).wipe();
-        self.core.audit.wiped(node);
+        if keeps_id {
+            self.node(node).wipe();
+            self.core.audit.wiped(node);
+        } else {
+            self.core.count(Count::Emptied);
+            self.come_anew(node);
+        }
+    }
+
+    /// Has some node lost something for good?
+    fn is_spoilt(&self) -> bool {
+        self.nodes.values().any(|node| node.flipped || node.wiped || node.is_emptied)
+    }
+
+    /// A shard, or the meta group.
+    fn some_group(&mut self) -> u16 {
+        let shards = self.core.plan.shards;
+        group_at(self.faults.below(u64::from(shards) + 1), shards)
     }
 
     fn transfer(&mut self, to: u64) {
-        let shard = self.faults.below(u64::from(self.core.plan.shards)) as usize;
+        let shard = self.some_group();
         let leader = self.nodes.values_mut().find(|node| node.replicas[shard].is_leader());
         let Some(leader) = leader else { return };
         let running = leader.replicas[shard].running.as_mut().expect("it leads");

@@ -21,6 +21,7 @@ fn only(seed: u64, flaw: Flaw, kinds: &[Kind]) -> Plan {
         Flaw::UnconfirmedReads | Flaw::UncheckedLease | Flaw::DriftingClocks => 10,
         _ => 50,
     };
+    plan.together |= matches!(flaw, Flaw::UnfencedNodes);
     (plan.clients, plan.keys_per_class, plan.patience_us) = (8, 2, 20_000);
     plan.think_us = 2_000;
     plan.duration_us = 2_000_000;
@@ -50,6 +51,10 @@ const VARIANTS: &[(Flaw, u64, &[Kind])] = {
         (Flaw::Overtaking, 50, &[]),
         (Flaw::Untended, 50, &[]),
         (Flaw::UnservedReaders, 50, &[]),
+        (Flaw::EarlyState, 400, &[Membership, Partition, Kill]),
+        (Flaw::TakenTwice, 50, &[Membership, Kill]),
+        (Flaw::ForgottenMeta, 50, &[Membership, Power, Blackout]),
+        (Flaw::KeptReplica, 50, &[Flip]),
     ]
 };
 

@@ -6,7 +6,7 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 use ringraft_shards::ids::{DirectoryId, MonotonicTime, NodeId, ShardId};
-use ringraft_shards::meta::NodeState;
+use ringraft_shards::meta::{MetaState, NodeState};
 use ringraft_shards::peer::{
     Identity, Item, Link, LinkError, LinkEvent, NONCE_BYTES, PeerCore, Peers, Purpose, Refusal,
     Secret, encode_items, take_all,
@@ -17,6 +17,7 @@ use ringraft_shards::transaction::{put_message, take_message};
 use ringraft_shards::wire::{Garbage, Reader, put_string};
 
 use crate::counts::Count;
+use crate::members::{NodeMessage, address};
 use crate::network::Side;
 use crate::plan::Flaw;
 use crate::replica::CLUSTER;
@@ -38,6 +39,8 @@ pub enum Payload {
     Transaction(TransactionMessage),
     /// It arrived.
     PieceAnswer { shard: u16, answer: PieceAnswer },
+    /// Something about a replica that is lost.
+    Node(NodeMessage),
 }
 
 /// What comes of bytes and time.
@@ -85,7 +88,7 @@ impl Links {
             start: incarnation,
             process: chance.bits(),
             level: 1,
-            address: format!("node-{node}:7481"),
+            address: address(directory, incarnation),
         };
         let peers = Peers::new(identity, 0, chance.bits());
         Links { node, incarnation, peers, open: BTreeMap::new(), nonces: chance }
@@ -99,26 +102,37 @@ impl Links {
         nonce
     }
 
-    /// Time passes: the registry is read, links are dialled, silent ones are cut.
-    pub fn tick(&mut self, clock: MonotonicTime, core: &mut Core) -> Arrived {
+    /// Time passes: what is known of members is read, links are dialled, silent ones are cut. Before
+    /// this node knows anything it speaks to those of whom it was `told` at the beginning.
+    pub fn tick(
+        &mut self,
+        clock: MonotonicTime,
+        known: Option<&MetaState>,
+        told: &[(NodeId, DirectoryId)],
+        core: &mut Core,
+    ) -> Arrived {
         let (now, mut arrived) = (time(clock), Arrived::default());
-        for (id, node) in &core.registry.state.nodes {
-            if id.0 == self.node || node.state == NodeState::Removed {
+        let is_removed = |id: &NodeId| {
+            let node = known.and_then(|known| known.nodes.get(id));
+            node.is_some_and(|node| node.state == NodeState::Removed)
+        };
+        let nodes = known.into_iter().flat_map(|known| &known.nodes);
+        let members = nodes.map(|(id, node)| (*id, node.directory)).chain(told.iter().copied());
+        let own = self.node;
+        for (id, directory) in members.filter(|(id, _)| id.0 != own) {
+            if is_removed(&id) {
+                if core.plan.flaw != Flaw::UnfencedNodes {
+                    for connection in self.peers.removed(id) {
+                        self.close(connection, now, core, &mut arrived);
+                    }
+                }
                 continue;
             }
             if core.plan.flaw != Flaw::UncheckedDirectory {
-                self.peers.member(*id, node.directory);
+                self.peers.member(id, directory);
             }
             self.peers.want(core_of(id.0, Purpose::Link));
             self.peers.want(core_of(id.0, Purpose::Bulk));
-        }
-        if core.plan.flaw != Flaw::UnfencedNodes {
-            let removed: Vec<u64> = core.registry.removed().collect();
-            for node in removed {
-                for connection in self.peers.removed(NodeId(node)) {
-                    self.close(connection, now, core, &mut arrived);
-                }
-            }
         }
         let ids: Vec<u64> = self.open.keys().copied().collect();
         for id in ids {
@@ -252,7 +266,7 @@ impl Links {
     /// Sends to a node; false when that is as good as lost and its group must know.
     pub fn send(&mut self, to: u64, payload: Payload) -> bool {
         let purpose = match payload {
-            Payload::Raft { .. } | Payload::Transaction(_) => Purpose::Link,
+            Payload::Raft { .. } | Payload::Transaction(_) | Payload::Node(_) => Purpose::Link,
             Payload::Piece { .. } | Payload::PieceAnswer { .. } => Purpose::Bulk,
         };
         let current = self.peers.current(core_of(to, purpose));
@@ -261,12 +275,26 @@ impl Links {
         let item = match payload {
             Payload::Raft { shard, message } => Item::Raft { shard: ShardId(shard), message },
             Payload::Transaction(message) => Item::Transaction(put_message(&message).into()),
+            Payload::Node(message) => Item::Node(message.encode()),
             bulk => {
                 open.link.send_bulk(vec![put_bulk(bulk)]);
                 return true;
             }
         };
         open.link.send(item).is_ok()
+    }
+
+    /// Who is connected, and this process.
+    pub fn identities(&self) -> impl Iterator<Item = &Identity> {
+        let up = self.open.values().filter(|open| open.link.is_up());
+        let linked = up.filter_map(|open| open.link.peer());
+        let linked = linked.filter(|hello| hello.purpose == Purpose::Link);
+        linked.map(|hello| &hello.identity).chain([self.peers.me()])
+    }
+
+    /// What this process is known by, and no other.
+    pub fn process(&self) -> u64 {
+        self.peers.me().process
     }
 
     /// Is there a link to that node?
@@ -298,8 +326,7 @@ fn read_item(item: Item) -> Result<Payload, Garbage> {
     Ok(match item {
         Item::Raft { shard, message } => Payload::Raft { shard: shard.0, message },
         Item::Transaction(bytes) => Payload::Transaction(take_message(bytes)?),
-        // Here are no clients that would be passed on.
-        Item::Node(_) => return Err(Reader::unknown("an item of a process", 0u8)),
+        Item::Node(bytes) => Payload::Node(NodeMessage::decode(bytes)?),
     })
 }
 
@@ -323,7 +350,9 @@ fn put_bulk(payload: Payload) -> Bytes {
                 out.extend_from_slice(&number.to_le_bytes());
             }
         }
-        Payload::Raft { .. } | Payload::Transaction(_) => unreachable!("these are items"),
+        Payload::Raft { .. } | Payload::Transaction(_) | Payload::Node(_) => {
+            unreachable!("these are items")
+        }
     }
     out.into()
 }

@@ -35,6 +35,10 @@ const GIVE: u16 = 22;
 const ACKNOWLEDGE: u16 = 23;
 /// Reads what comes behind an id, and waits for it.
 pub const AWAIT_ENTRIES: u16 = 24;
+/// Founds what the meta group's nodes agree on.
+pub const META_FOUND: u16 = 40;
+/// Takes an entry of the meta group in.
+pub const META_ENTRY: u16 = 41;
 
 /// Which operation does this: its first argument says it.
 pub fn operation_of(arguments: Arguments<'_>) -> u64 {

@@ -3,14 +3,18 @@
 
 use raft::eraftpb::MessageType;
 use ringraft_shards::ids::{DirectoryId, MonotonicTime, NodeId};
+use ringraft_shards::meta::MetaEntry;
 use ringraft_shards::raft::PeerMessage;
 use ringraft_shards::random::Random;
 use ringraft_shards::transaction::Message;
 
 use crate::counts::Count;
 use crate::links::{Arrived, Links, Payload};
+use crate::members::{Membership, directory};
 use crate::operator::members_of;
+use crate::plan::Flaw;
 use crate::replica::{Outbox, Replica};
+use crate::replicas::{Replicas, groups};
 use crate::request::Request;
 use crate::schedule::{Core, Event};
 use crate::serve::WAITING_MAX;
@@ -66,6 +70,11 @@ pub enum Input {
     Ended {
         connection: u64,
     },
+    /// The operator wants something agreed on.
+    Ask {
+        ticket: u64,
+        entry: MetaEntry,
+    },
 }
 
 impl Input {
@@ -84,7 +93,7 @@ pub struct Node {
     pub up: bool,
     /// Counts its starts.
     pub incarnation: u64,
-    pub replicas: Vec<Replica>,
+    pub replicas: Replicas,
     inbox: Vec<Input>,
     turn_is_due: bool,
     /// The process stands still until then.
@@ -104,27 +113,46 @@ pub struct Node {
     pub flipped: bool,
     /// What it said when it refused. It never starts again.
     pub refused: Option<String>,
-    /// The shard whose replica was the reason.
+    /// The group whose replica was the reason.
     pub damaged: Option<u16>,
     /// What its data directory is known by.
     pub directory: DirectoryId,
     /// Its directory was emptied.
     pub wiped: bool,
+    /// It was, and nobody starts it again: who is there now is another node.
+    pub is_emptied: bool,
     founders: Vec<u64>,
+    /// Nodes that it has known from the beginning.
+    told: Vec<(NodeId, DirectoryId)>,
     pub links: Links,
+    pub membership: Membership,
     transactions: Transactions,
     chance: Random,
 }
 
 impl Node {
-    /// A node that does not run yet.
-    pub fn new(id: u64, shards: u16, voters: &[u64], mut chance: Random) -> Node {
-        let directory = DirectoryId(u128::from(id) << 32);
+    /// A founder of the cluster, that does not run yet.
+    pub fn founder(id: u64, shards: u16, founders: &[u64], chance: Random) -> Node {
+        let told = founders.iter().map(|id| (NodeId(*id), directory(*id))).collect();
+        let mut node = Node::new(id, directory(id), told, shards, chance);
+        node.replicas = Replicas::new(id, shards, founders);
+        node.founders = founders.to_vec();
+        node
+    }
+
+    /// A node that has joined, and does not run yet. `told`: the nodes that there are.
+    pub fn new(
+        id: u64,
+        directory: DirectoryId,
+        told: Vec<(NodeId, DirectoryId)>,
+        shards: u16,
+        mut chance: Random,
+    ) -> Node {
         Node {
             id,
             up: false,
             incarnation: 0,
-            replicas: (0..shards).map(|shard| Replica::new(NodeId(id), shard, voters)).collect(),
+            replicas: Replicas::new(id, shards, &[]),
             inbox: Vec::new(),
             turn_is_due: false,
             paused_until_us: 0,
@@ -139,7 +167,10 @@ impl Node {
             damaged: None,
             directory,
             wiped: false,
-            founders: voters.to_vec(),
+            is_emptied: false,
+            founders: Vec::new(),
+            told,
+            membership: Membership::default(),
             links: Links::new(id, directory, 0, Random::new(chance.bits())),
             transactions: Transactions::new(id, 0, shards),
             chance,
@@ -148,29 +179,28 @@ impl Node {
 
     /// Starts the process.
     pub fn start(&mut self, core: &mut Core) {
-        if self.up || self.refused.is_some() {
+        if self.up || self.refused.is_some() || self.is_emptied {
             return;
         }
         self.incarnation += 1;
-        self.begin_replicas(core);
         core.note(|| format!("n{} starts, incarnation {}", self.id, self.incarnation));
-        for i in 0..self.replicas.len() {
+        for group in groups(self.replicas.shards()) {
             let seed = self.chance.bits();
-            if let Err(error) = self.replicas[i].start(core, seed) {
-                let error = format!("s{i}: {error}");
+            if let Err(error) = self.replicas[group].start(core, seed) {
+                let error = format!("s{group}: {error}");
                 self.replicas.iter_mut().for_each(Replica::stop);
                 if !self.flipped {
                     core.audit.fail(|| format!("node {} does not start: {error}", self.id));
                 }
                 core.count(Count::FlipsRefused);
                 core.note(|| format!("n{} refuses to start: {error}", self.id));
-                (self.refused, self.damaged) = (Some(error), Some(i as u16));
+                (self.refused, self.damaged) = (Some(error), Some(group));
                 return;
             }
         }
         self.up = true;
-        self.transactions =
-            Transactions::new(self.id, self.chance.bits(), self.replicas.len() as u16);
+        self.transactions = Transactions::new(self.id, self.chance.bits(), self.replicas.shards());
+        self.membership = Membership::default();
         core.count(Count::Restarts);
         core.incarnations.insert(self.id, self.incarnation);
         (self.turn_is_due, self.trapped) = (false, false);
@@ -189,10 +219,8 @@ impl Node {
         core.note(|| format!("n{} {}", self.id, if power { "loses power" } else { "is killed" }));
         self.up = false;
         self.inbox.clear();
-        for shard in 0..self.replicas.len() as u16 {
-            core.note_leader(shard, self.id, false);
-        }
-        for replica in &mut self.replicas {
+        for replica in self.replicas.iter_mut() {
+            core.note_leader(replica.shard, self.id, false);
             replica.stop();
             if power {
                 replica.disk.crash(&mut self.chance);
@@ -202,35 +230,27 @@ impl Node {
         }
     }
 
-    /// A replica that is wished and is another than the one that is there takes its place, empty.
-    fn begin_replicas(&mut self, core: &mut Core) {
-        let me = NodeId(self.id);
-        for shard in 0..self.replicas.len() {
-            let wished = core.registry.shard(shard).replica_of(me);
-            let Some(id) = wished.map(|replica| replica.member()) else { continue };
-            let replica = &mut self.replicas[shard];
-            if replica.id == id {
-                continue;
-            }
-            core.count(Count::FreshReplicas);
-            core.note_leader(shard as u16, me.0, false);
-            *replica = Replica::new(id, shard as u16, &[]);
-            if self.up {
-                let started = replica.start(core, self.chance.bits());
-                started.expect("nothing is on its disk that could be damaged");
-            }
-        }
+    /// A replica that cannot be read makes room for an empty one, which the cluster is to name.
+    pub fn set_aside(&mut self, group: u16, flaw: Flaw) {
+        let id = match flaw {
+            Flaw::KeptReplica => self.replicas[group].id,
+            _ => NodeId(self.id).lost_replica(),
+        };
+        self.replicas[group] = Replica::new(id, group, &[]);
+    }
+
+    /// Is it one of those that found the cluster?
+    pub fn is_founder(&self) -> bool {
+        !self.founders.is_empty()
     }
 
     /// All that it has is lost, and somebody starts it again under its old id.
     pub fn wipe(&mut self) {
-        let shards = self.replicas.len() as u16;
-        let new = |shard: u16| {
-            let id = self.replicas[usize::from(shard)].id;
+        for replica in self.replicas.iter_mut() {
+            let (id, group) = (replica.id, replica.shard);
             let founders = if id.generation() == 0 { &self.founders[..] } else { &[] };
-            Replica::new(id, shard, founders)
-        };
-        self.replicas = (0..shards).map(new).collect();
+            *replica = Replica::new(id, group, founders);
+        }
         self.directory = DirectoryId(self.directory.0 + 1);
         self.wiped = true;
     }
@@ -287,7 +307,7 @@ impl Node {
         match &input {
             // The disk works on while the process stands still.
             Input::Written { shard, ticket } => {
-                self.replicas[usize::from(*shard)].complete_write(*ticket, core);
+                self.replicas[*shard].complete_write(*ticket, core);
             }
             Input::Tick => self.schedule_tick(core),
             _ => {}
@@ -328,7 +348,7 @@ impl Node {
             self.inbox = inbox;
         }
         let now = self.clock(core);
-        for replica in &mut self.replicas {
+        for replica in self.replicas.iter_mut() {
             let Some(running) = &mut replica.running else { continue };
             running.propose(clock, core, &mut outbox);
             if running.stirred {
@@ -361,12 +381,10 @@ impl Node {
         let replicas = &mut self.replicas;
         match input {
             Input::Tick => {
-                self.begin_replicas(core);
-                let replicas = &mut self.replicas;
                 for _ in 0..TRANSACTION_TICKS {
                     self.transactions.tick(now_ms, core, outbox);
                 }
-                for replica in replicas {
+                for replica in self.replicas.iter_mut() {
                     replica.tick_transfers(outbox);
                     let running = replica.running.as_mut().expect("it is up");
                     running.server.group.tick(clock);
@@ -376,15 +394,17 @@ impl Node {
                     }
                     running.check_bounds(core);
                 }
-                let arrived = self.links.tick(clock, core);
+                self.tick_members(core, outbox);
+                let known = self.known();
+                let arrived = self.links.tick(clock, known.as_deref(), &self.told, core);
                 self.take_arrived(arrived, now_ms, core, outbox);
             }
             Input::Request(request) => {
-                let shards = shards_of(&request.command, replicas.len() as u16);
+                let shards = shards_of(&request.command, replicas.shards());
                 if shards.len() > 1 {
                     return self.transactions.begin(*request, now_ms, core, outbox);
                 }
-                let running = replicas[usize::from(shards[0])].running.as_mut();
+                let running = replicas[shards[0]].running.as_mut();
                 running.expect("it is up").take(*request, core, outbox);
             }
             Input::Payload { from, payload } => {
@@ -399,11 +419,12 @@ impl Node {
                 let arrived = self.links.ended(connection, clock, core);
                 self.take_arrived(arrived, now_ms, core, outbox);
             }
-            Input::Written { shard, ticket } => replicas[usize::from(shard)].written(ticket),
-            Input::FileWork { shard } => replicas[usize::from(shard)].finish_file_action(),
-            Input::SnapshotWritten { shard } => replicas[usize::from(shard)].write_snapshot(core),
+            Input::Ask { ticket, entry } => self.take_ask(ticket, &entry, outbox),
+            Input::Written { shard, ticket } => replicas[shard].written(ticket),
+            Input::FileWork { shard } => replicas[shard].finish_file_action(),
+            Input::SnapshotWritten { shard } => replicas[shard].write_snapshot(core),
             Input::PieceStored { shard, from, message } => {
-                replicas[usize::from(shard)].store_incoming(from, *message, core, outbox);
+                replicas[shard].store_incoming(from, *message, core, outbox);
             }
         }
     }
@@ -420,7 +441,7 @@ impl Node {
             self.take_payload(from, payload, now_ms, core, outbox);
         }
         for peer in arrived.lost {
-            for replica in &mut self.replicas {
+            for replica in self.replicas.iter_mut() {
                 let running = replica.running.as_mut().expect("it is up");
                 running.outgoing.remove(&peer);
                 running.incoming.remove(&peer);
@@ -447,24 +468,25 @@ impl Node {
         let replicas = &mut self.replicas;
         match payload {
             Payload::Raft { shard, message } => {
-                let running = replicas[usize::from(shard)].running.as_mut();
+                let running = replicas[shard].running.as_mut();
                 let running = running.expect("it is up");
                 // A refusal is as good as a loss.
                 let _ = running.server.group.step(message);
                 running.stirred = true;
             }
             Payload::Transaction(Message::Shard(shard, message)) => {
-                let running = replicas[usize::from(shard.0)].running.as_mut();
+                let running = replicas[shard.0].running.as_mut();
                 running.expect("it is up").take_message(message, core, outbox);
             }
             Payload::Transaction(Message::Coordinator(_, message)) => {
                 self.transactions.handle(message, now_ms, core, outbox);
             }
             Payload::Piece { shard, piece } => {
-                replicas[usize::from(shard)].take_piece(from, piece, core, outbox);
+                replicas[shard].take_piece(from, piece, core, outbox);
             }
+            Payload::Node(message) => self.take_node_message(from, message, core, outbox),
             Payload::PieceAnswer { shard, answer } => {
-                replicas[usize::from(shard)].take_piece_answer(from, answer, outbox);
+                replicas[shard].take_piece_answer(from, answer, outbox);
             }
         }
     }
@@ -478,7 +500,7 @@ impl Node {
             let to = match &message {
                 Message::Coordinator(node, _) => Some(*node),
                 Message::Shard(shard, _) => {
-                    let running = self.replicas[usize::from(shard.0)].running.as_ref();
+                    let running = self.replicas[shard.0].running.as_ref();
                     running.expect("it is up").server.group.leader().map(|member| member.node().0)
                 }
             };
@@ -494,10 +516,6 @@ impl Node {
                 }
             }
             match (to, message) {
-                (Some(to), message) if to == self.id => {
-                    let payload = Box::new(Payload::Transaction(message));
-                    self.input(Input::Payload { from: to, payload }, core);
-                }
                 (Some(to), message) => outbox.payloads.push((to, Payload::Transaction(message))),
                 (None, Message::Shard(shard, message)) => {
                     messages.extend(message.refusal(shard));
@@ -511,6 +529,11 @@ impl Node {
     fn send(&mut self, mut outbox: Outbox, core: &mut Core) {
         self.route_transactions(&mut outbox, core);
         for (to, payload) in outbox.payloads {
+            if to == self.id {
+                let payload = Box::new(payload);
+                self.input(Input::Payload { from: to, payload }, core);
+                continue;
+            }
             let appends = match &payload {
                 Payload::Raft { shard, message } => {
                     let is_append = message.0.msg_type == MessageType::MsgAppend;
@@ -519,7 +542,7 @@ impl Node {
                 _ => None,
             };
             if let (false, Some((shard, member))) = (self.links.send(to, payload), appends)
-                && let Some(running) = &mut self.replicas[usize::from(shard)].running
+                && let Some(running) = &mut self.replicas[shard].running
             {
                 running.server.group.unreachable(member);
             }
@@ -529,6 +552,11 @@ impl Node {
         for answer in outbox.answers {
             if let Some(delay_us) = core.client_delay() {
                 core.after(delay_us, Event::Answer { client: answer.origin.client, answer });
+            }
+        }
+        for (ticket, told) in outbox.told {
+            if let Some(delay_us) = core.client_delay() {
+                core.after(delay_us, Event::Told { ticket, told });
             }
         }
         for (mut delay_us, input) in outbox.later {

@@ -42,6 +42,14 @@ pub enum Flaw {
     Untended,
     /// Who waits for entries of a stream is not told of them.
     UnservedReaders,
+    /// Whoever leads the meta group plans, and answers, from what is not committed yet.
+    EarlyState,
+    /// A replica of the meta group takes the first entry after its start in twice.
+    TakenTwice,
+    /// A restart forgets the meta group's last entries.
+    ForgottenMeta,
+    /// A replica that has lost its log stays the same member of its group.
+    KeptReplica,
 }
 
 macro_rules! kinds {
@@ -120,6 +128,9 @@ pub struct Plan {
     /// Are reads served under the leader's lease when it holds? Then clocks differ no more than it
     /// allows.
     pub lease: bool,
+    /// Does the node that leads the meta group come to lead all shards, as in the process? Else not
+    /// before the end.
+    pub together: bool,
     /// Kinds of faults that may happen, by number.
     kinds: u32,
 }
@@ -156,6 +167,7 @@ impl Plan {
             multi_key_percent: [15, 40, 75][chance.below(3) as usize],
             lease: chance.below(2) == 0,
             snapshot_every: [15, 40, 200][chance.below(3) as usize],
+            together: Random::new(mix(seed ^ 0x746f_6765)).below(2) == 0,
             kinds,
         }
     }

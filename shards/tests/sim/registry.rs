@@ -1,14 +1,15 @@
-//! What the cluster has agreed on: the state that the meta group's entries make. Its log is not
-//! simulated: entries take effect at once and everywhere, and processes look into the state when
-//! they tick.
+//! What the cluster has agreed on, as nobody in it knows it: the state after every entry of the
+//! meta group that was applied anywhere. Nodes act by what their own replicas have applied; here it
+//! is checked that these are the same, one after the other, and that nothing that was said to
+//! somebody is taken back.
 
-use ringraft_shards::ids::{Index, NodeId, ShardId};
-use ringraft_shards::meta::{MetaEntry, MetaState, NodeFacts, NodeState, Outcome, Shard};
+use std::collections::BTreeMap;
 
+use ringraft_shards::ids::{DirectoryId, NodeId, ShardId};
+use ringraft_shards::meta::{MetaEntry, MetaState, NodeState, Outcome, Wish};
+
+use crate::members::facts;
 use crate::node::Node;
-
-/// Entries between two snapshots that the state goes on from.
-const SNAPSHOT_EVERY: u64 = 5;
 
 /// Replicas of each shard: more than there are nodes. A node without one would not know where
 /// transactions go.
@@ -16,40 +17,114 @@ const REPLICAS: u16 = 15;
 
 /// The agreed state.
 pub struct Registry {
+    /// Of all entries that were applied anywhere. Before the first, what the founders begin with.
     pub state: MetaState,
-    index: u64,
+    /// What the state was after an entry, in short, by the entry's index.
+    states: BTreeMap<u64, u32>,
+    /// What was said to the operator.
+    acknowledged: Vec<(MetaEntry, Outcome)>,
+}
+
+fn digest(state: Option<&MetaState>) -> u32 {
+    state.map_or(0, |state| crc32fast::hash(&state.encode()))
 }
 
 impl Registry {
     /// Of a cluster of nobody.
     pub fn empty() -> Registry {
-        Registry { state: MetaState::found(&[], 0), index: 0 }
+        let state = MetaState::found(&[], 0);
+        Registry { state, states: BTreeMap::new(), acknowledged: Vec::new() }
     }
 
-    /// Of a cluster that these nodes found. Every shard shall be on all of them.
+    /// Of a cluster that these nodes will found. Every shard shall be on all of them.
     pub fn found(nodes: &[Node], shards: u16) -> Registry {
-        let node = |node: &Node| (NodeId(node.id), node.directory, facts(node.id));
+        let node = |node: &Node| (NodeId(node.id), node.directory, facts(node.directory));
         let nodes: Vec<_> = nodes.iter().map(node).collect();
-        let mut registry = Registry { state: MetaState::found(&nodes, shards), index: 1 };
-        registry.apply(&MetaEntry::Replicas(REPLICAS));
-        registry
+        let state = MetaState { replicas: REPLICAS, ..MetaState::found(&nodes, shards) };
+        Registry { state, ..Registry::empty() }
     }
 
-    /// An entry takes effect, as bytes.
-    pub fn apply(&mut self, entry: &MetaEntry) -> Outcome {
-        self.index += 1;
-        let entry = MetaEntry::decode(entry.encode().into()).expect("it was just written");
-        let outcome = self.state.apply(Index(self.index), &entry);
-        if self.index.is_multiple_of(SNAPSHOT_EVERY) {
-            let snapshot = self.state.encode();
-            self.state = MetaState::decode(snapshot.into()).expect("it was just written");
+    /// A replica has this state after an entry: what everybody has after it. Returns which nodes
+    /// are removed by it, when nobody has applied it before.
+    pub fn applied(&mut self, index: u64, state: Option<&MetaState>) -> Result<Vec<u64>, String> {
+        let found = digest(state);
+        if let Some(known) = self.states.get(&index) {
+            return match *known == found {
+                true => Ok(Vec::new()),
+                false => Err(format!("what is agreed on differs after entry {index}")),
+            };
         }
-        outcome
+        let newest = self.states.keys().next_back().copied().unwrap_or(0);
+        if index < newest {
+            return Err(format!("entry {index} is one of {newest} that nobody had applied"));
+        }
+        self.states.insert(index, found);
+        let Some(state) = state else { return Ok(Vec::new()) };
+        let before: Vec<u64> = self.removed().collect();
+        check_follows(&self.state, state)?;
+        self.state = state.clone();
+        Ok(self.removed().filter(|node| !before.contains(node)).collect())
+    }
+
+    /// A replica has this state, from a snapshot or the start on, with everything up to an entry.
+    pub fn loaded(&self, index: u64, state: Option<&MetaState>) -> Result<(), String> {
+        let known = self.states.range(..=index).next_back().map_or(0, |(_, known)| *known);
+        match known == digest(state) {
+            true => Ok(()),
+            false => Err(format!("what is agreed on differs in what was loaded at {index}")),
+        }
+    }
+
+    /// The operator is told what an entry has come to.
+    pub fn acknowledge(&mut self, entry: MetaEntry, outcome: Outcome) -> Result<(), String> {
+        let same = |(known, _): &&(MetaEntry, Outcome)| *known == entry;
+        if let Some((_, before)) = self.acknowledged.iter().find(same)
+            && matches!(before, Outcome::Joined(_))
+            && *before != outcome
+        {
+            return Err(format!("a directory is told {before:?}, then {outcome:?}"));
+        }
+        let joins = |one: &&(MetaEntry, Outcome)| matches!(one.1, Outcome::Joined(_));
+        let taken = self.acknowledged.iter().filter(joins);
+        if let Outcome::Joined(node) = outcome
+            && let Some((other, _)) =
+                taken.clone().find(|(of, told)| *told == outcome && *of != entry)
+        {
+            return Err(format!("two directories are told that they are n{node}: {other:?}"));
+        }
+        self.acknowledged.push((entry, outcome));
+        Ok(())
+    }
+
+    /// In the end a node knows this: everything that was agreed on, and that the operator was told.
+    pub fn judge(&self, id: u64, known: Option<&MetaState>) -> Result<(), String> {
+        let Some(known) = known.filter(|known| **known == self.state) else {
+            return Err(format!("n{id} does not know what is agreed on: {known:?}"));
+        };
+        let is_kept = |(entry, outcome): &(MetaEntry, Outcome)| match (entry, outcome) {
+            (MetaEntry::Join { directory, .. }, Outcome::Joined(node)) => {
+                known.nodes.get(node).is_some_and(|node| node.directory == *directory)
+            }
+            (MetaEntry::Leave(node), Outcome::Done) => {
+                known.nodes.get(node).is_some_and(|node| node.state != NodeState::Member)
+            }
+            _ => true,
+        };
+        match self.acknowledged.iter().find(|one| !is_kept(one)) {
+            Some(lost) => Err(format!("n{id} does not know what was acknowledged: {lost:?}")),
+            None => Ok(()),
+        }
     }
 
     /// Nodes that may have replicas.
     pub fn members(&self) -> Vec<u64> {
         self.state.members().map(|(id, _)| id.0).collect()
+    }
+
+    /// Nodes that leave and are not removed yet.
+    pub fn leaving(&self) -> Vec<u64> {
+        let nodes = self.state.nodes.iter();
+        nodes.filter(|(_, node)| node.state == NodeState::Leaving).map(|(id, _)| id.0).collect()
     }
 
     /// Nodes that are removed for ever.
@@ -59,13 +134,38 @@ impl Registry {
     }
 
     /// What is wished of a shard.
-    pub fn shard(&self, shard: usize) -> &Shard {
-        &self.state.shards[&ShardId(shard as u16)]
+    pub fn wish(&self, shard: u16) -> Wish {
+        self.state.lasting_wish(ShardId(shard))
     }
 }
 
-/// What a node says of itself.
-pub fn facts(node: u64) -> NodeFacts {
-    let zone = ["", "a", "b"][node as usize % 3].to_owned();
-    NodeFacts { address: format!("node-{node}:7481"), zone, cores: 1, level: 1 }
+/// May the one state come after the other?
+fn check_follows(before: &MetaState, after: &MetaState) -> Result<(), String> {
+    for (id, old) in &before.nodes {
+        let Some(new) = after.nodes.get(id) else {
+            return Err(format!("n{id} is forgotten"));
+        };
+        if new.directory != old.directory {
+            return Err(format!("n{id} is another directory than before"));
+        }
+        if old.state == NodeState::Removed && new.state != NodeState::Removed {
+            return Err(format!("n{id} was removed, and is back"));
+        }
+        if new.meta_generation < old.meta_generation {
+            return Err(format!("n{id} is an older member of the meta group than before"));
+        }
+    }
+    for (place, old) in &before.renewed {
+        if after.renewed.get(place) < Some(old) {
+            return Err(format!("{place:?} is an older replica than before"));
+        }
+    }
+    let mut directories: Vec<DirectoryId> =
+        after.nodes.values().map(|node| node.directory).collect();
+    directories.sort_unstable();
+    directories.dedup();
+    match directories.len() == after.nodes.len() {
+        true => Ok(()),
+        false => Err("a directory is two nodes".into()),
+    }
 }

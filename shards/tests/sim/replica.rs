@@ -11,6 +11,7 @@ use ringraft_shards::keyspace::{KeyHasher, Keyspace};
 use ringraft_shards::log::{
     AlignedBuffer, FileAction, LogIdentity, LogOptions, RecoverError, WriteTicket, recover,
 };
+use ringraft_shards::meta::MetaState;
 use ringraft_shards::raft::{
     CommittedEntry, EntryKind, Group, GroupConfig, OpenError, Output, PeerMessage, Role,
     SnapshotPoint,
@@ -22,8 +23,10 @@ use ringraft_shards::serve::{self, Server};
 use crate::counts::Count;
 use crate::links::Payload;
 use crate::machine::HASH_SEED;
+use crate::members::Told;
 use crate::node::{Input, TICK_US};
 use crate::plan::Flaw;
+use crate::replicas::META;
 use crate::request::Answer;
 use crate::schedule::Core;
 use crate::serve::{TransactionMessage, Turn};
@@ -65,6 +68,8 @@ struct Write {
 pub struct Outbox {
     pub payloads: Vec<(u64, Payload)>,
     pub answers: Vec<Answer>,
+    /// What the operator is told, by its tickets.
+    pub told: Vec<(u64, Told)>,
     /// Messages of transactions.
     pub transactions: Vec<TransactionMessage>,
     /// Things that the node will hear of after a while.
@@ -113,6 +118,10 @@ pub struct Running {
     pub blocks: Blocks,
     /// Reads that wait.
     pub reading: Reading,
+    /// Of the meta group: what is agreed on.
+    pub known: Option<Rc<MetaState>>,
+    /// Has it applied an entry of its log yet?
+    pub has_applied: bool,
     writes: BTreeMap<u64, Write>,
     reported: u64,
     file_action: Option<FileAction>,
@@ -130,7 +139,7 @@ pub struct Running {
 }
 
 fn options(id: NodeId, shard: u16) -> LogOptions {
-    let identity = LogIdentity { cluster: CLUSTER, node: id, shard: ShardId(shard) };
+    let identity = LogIdentity { cluster: CLUSTER, node: id.node(), shard: ShardId(shard) };
     LogOptions {
         block_bytes: 512,
         segment_bytes: 16 << 10,
@@ -208,6 +217,8 @@ impl Replica {
             fleeting: Fleeting::default(),
             blocks: Blocks::default(),
             reading: Reading::default(),
+            known: None,
+            has_applied: false,
             writes: BTreeMap::new(),
             reported: 0,
             file_action: None,
@@ -221,8 +232,25 @@ impl Replica {
             stirred: true,
             out: Output::default(),
         };
-        self.running = Some(running);
+        let running = self.running.insert(running);
+        if self.shard == META {
+            running.note_loaded(keep_after.0, core);
+        }
         Ok(())
+    }
+
+    /// One that is lost, or was named before and has not begun, is its node's replica of this
+    /// generation from now on. False when it is another one, or goes on as it is.
+    pub fn rename(&mut self, generation: u32) -> bool {
+        let group = &mut self.running.as_mut().expect("it is up").server.group;
+        let is_older = self.id.is_lost_replica() || self.id.generation() < generation;
+        if group.has_begun() || !is_older {
+            return false;
+        }
+        self.id = self.id.node().replica(generation);
+        self.config.node = self.id;
+        group.become_member(self.id);
+        true
     }
 
     /// The process ends.
@@ -355,7 +383,11 @@ impl Replica {
 
     fn start_writes(&mut self, out: &mut Output, core: &mut Core, outbox: &mut Outbox) {
         let running = self.running.as_mut().expect("it polled");
-        let pretend = core.plan.flaw == Flaw::SkippedSync;
+        let pretend = match core.plan.flaw {
+            Flaw::SkippedSync => true,
+            Flaw::ForgottenMeta => self.shard == META,
+            _ => false,
+        };
         for write in out.writes.drain(..) {
             let ticket = write.ticket.0;
             let bytes = write.buffer.as_slice();
@@ -418,13 +450,20 @@ impl Running {
             serve::apply(self, entry, &mut Turn { core, outbox });
             core.note(|| format!("n{node}/s{shard} applied {index} of term {}", entry.term));
             self.since_snapshot += 1;
+            self.has_applied = true;
+            if shard == META {
+                self.note_agreed(index.0, core);
+            }
         }
         if self.server.serves() {
             let hint = self.hint(core);
             core.audit.reached(shard, index.0, hint);
         }
         self.server.group.applied(index);
-        if index.0.is_multiple_of(DIGEST_EVERY) {
+        if entry.kind == EntryKind::Membership {
+            core.audit.members(shard, index.0, self.server.group.membership());
+        }
+        if index.0.is_multiple_of(DIGEST_EVERY) || shard == META {
             core.audit.digest(node, shard, index.0, self.server.keyspace.digest_all());
             core.count(Count::Digests);
         }

@@ -4,11 +4,13 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
+use ringraft_shards::meta::MetaEntry;
 use ringraft_shards::random::Random;
 
 use crate::audit::Audit;
 use crate::counts::{Count, Counts};
 use crate::fault::Undo;
+use crate::members::Told;
 use crate::network::{Network, Side};
 use crate::node::Input;
 use crate::plan::Plan;
@@ -44,6 +46,10 @@ pub enum Event {
     Start { node: u64 },
     /// The operator looks after the members.
     Operate,
+    /// What the operator asks a node for arrives there.
+    Ask { node: u64, ticket: u64, entry: MetaEntry },
+    /// And what came of it at the operator.
+    Told { ticket: u64, told: Told },
 }
 
 struct Scheduled {
@@ -91,7 +97,7 @@ pub struct Core {
     pub counts: Counts,
     /// The process that each node is now.
     pub incarnations: BTreeMap<u64, u64>,
-    /// Of each shard, the nodes that believe to lead it.
+    /// Of each shard, and then of the meta group, the nodes that believe to lead it.
     pub leading: Vec<Vec<u64>>,
     /// Whoever sends such a message next dies of it.
     pub trap: Option<Trap>,
@@ -113,7 +119,7 @@ impl Core {
             audit: Audit::default(),
             counts: Counts::default(),
             incarnations: BTreeMap::new(),
-            leading: vec![Vec::new(); usize::from(plan.shards)],
+            leading: vec![Vec::new(); usize::from(plan.shards) + 1],
             trap: None,
             calm: false,
             trace: tracing.then(VecDeque::new),
@@ -153,7 +159,8 @@ impl Core {
 
     /// A node believes to lead a shard, or does not any more.
     pub fn note_leader(&mut self, shard: u16, node: u64, leads: bool) {
-        let nodes = &mut self.leading[usize::from(shard)];
+        let place = usize::from(shard).min(self.leading.len() - 1);
+        let nodes = &mut self.leading[place];
         let before = nodes.len();
         nodes.retain(|other| *other != node);
         let led = nodes.len() < before;

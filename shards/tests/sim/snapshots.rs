@@ -17,8 +17,12 @@ use crate::links::Payload;
 use crate::machine::HASH_SEED;
 use crate::node::Input;
 use crate::replica::{CLUSTER, Outbox, Replica, Running};
+use crate::replicas::META;
 use crate::schedule::Core;
 use crate::transfer::{Incoming, Piece, PieceAnswer};
+
+/// Entries between two snapshots of a replica of the meta group, which has few.
+const META_SNAPSHOT_EVERY: u64 = 5;
 
 /// Buckets of the keyspace that a turn cuts.
 const CUT_BUCKETS: usize = 4;
@@ -99,7 +103,8 @@ pub fn load_newest(
 impl Running {
     /// Begins a snapshot if one is due, or goes on with the one that is on.
     pub fn cut(&mut self, shard: u16, core: &mut Core, outbox: &mut Outbox) {
-        let due = self.since_snapshot >= core.plan.snapshot_every || self.snapshot_wanted;
+        let every = if shard == META { META_SNAPSHOT_EVERY } else { core.plan.snapshot_every };
+        let due = self.since_snapshot >= every || self.snapshot_wanted;
         if self.cutting.is_none() && due && self.server.group.applied_index().0 > 1 {
             if !self.server.keyspace.begin_cut() {
                 return;
@@ -157,6 +162,9 @@ impl Running {
         self.since_snapshot = 0;
         self.server.group.snapshot_taken(point.clone(), point.index.to_string());
         self.server.group.applied(point.index);
+        if self.shard == META {
+            self.note_loaded(point.index.0, core);
+        }
         Ok(())
     }
 

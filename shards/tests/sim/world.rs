@@ -10,10 +10,12 @@ use crate::client::Clients;
 use crate::counts::{Count, Counts};
 use crate::machine::DATABASE;
 use crate::node::{Input, Node};
+use crate::operator::Operator;
 use crate::plan::{Flaw, Kind, Plan};
 use crate::queues;
 use crate::readers;
 use crate::registry::Registry;
+use crate::replicas::groups;
 use crate::schedule::{Core, Event};
 
 /// When faults have ended, everything is well again within so much time.
@@ -24,6 +26,7 @@ pub struct World {
     pub core: Core,
     pub nodes: BTreeMap<u64, Node>,
     pub clients: Clients,
+    pub operator: Operator,
     /// Chance of faults.
     pub faults: Random,
     reading: bool,
@@ -38,7 +41,7 @@ impl World {
         let mut nodes = Vec::new();
         for id in &ids {
             let chance = core.plan.chance(10_000 + id);
-            let mut node = Node::new(*id, core.plan.shards, &ids, chance);
+            let mut node = Node::founder(*id, core.plan.shards, &ids, chance);
             node.clock_offset_ms = faults.below(2000) as i64 - 1000;
             let drifts = core.plan.flaw == Flaw::DriftingClocks;
             if core.plan.has(Kind::ClockRate) && (faults.below(2) == 0 || drifts) {
@@ -54,9 +57,10 @@ impl World {
             nodes.push(node);
         }
         core.registry = Registry::found(&nodes, core.plan.shards);
+        groups(core.plan.shards).for_each(|group| core.audit.founded(group, &ids));
         let nodes = nodes.into_iter().map(|node| (node.id, node)).collect();
         let clients = Clients::new(&core.plan);
-        World { core, nodes, clients, faults, reading: false }
+        World { core, nodes, clients, operator: Operator::default(), faults, reading: false }
     }
 
     pub fn node(&mut self, id: u64) -> &mut Node {
@@ -88,6 +92,9 @@ impl World {
             }
         }
         self.compare()?;
+        for id in self.core.registry.members() {
+            self.core.registry.judge(id, self.nodes[&id].known().as_deref())?;
+        }
         self.judge_queues()?;
         readers::judge(self.clients.asked(), self.core.audit.happened())?;
         checker::check(&self.clients.history(&self.core))
@@ -111,7 +118,10 @@ impl World {
             }
             Event::Knock { connection } => {
                 let Some(to) = core.knocks(connection) else { return };
-                let node = self.nodes.get_mut(&to).expect("nodes stay");
+                // It may have joined and not know it yet.
+                let Some(node) = self.nodes.get_mut(&to) else {
+                    return core.answer(connection, None);
+                };
                 core.answer(connection, node.up.then_some(node.incarnation));
                 node.input(Input::Accepted { connection }, core);
             }
@@ -143,6 +153,11 @@ impl World {
             Event::Start { node } => {
                 self.nodes.get_mut(&node).expect("nodes stay").start(core);
             }
+            Event::Ask { node, ticket, entry } => {
+                let node = self.nodes.get_mut(&node).expect("nodes stay");
+                node.input(Input::Ask { ticket, entry }, core);
+            }
+            Event::Told { ticket, told } => self.told(ticket, told),
             Event::Operate => {
                 self.operate();
                 self.look();
@@ -173,7 +188,7 @@ impl World {
         for node in self.nodes.values_mut() {
             node.slow_disk = false;
             node.go_on();
-            for replica in &mut node.replicas {
+            for replica in node.replicas.iter_mut() {
                 replica.disk.set_capacity(None);
                 replica.fail_next_write = false;
             }
@@ -203,40 +218,39 @@ impl World {
                 node.transaction_count()
             ));
         }
-        for removed in self.core.registry.removed() {
-            let linked = |id: &&u64| self.nodes[id].links.is_linked(removed);
-            if let Some(id) = self.core.registry.members().iter().find(linked) {
-                found.push(format!("n{id} speaks to n{removed}, which was removed"));
-            }
+        found.extend(self.ailments_of_members());
+        for group in groups(self.core.plan.shards) {
+            found.extend(self.ailments_of(group));
         }
-        if self.is_more_planned() {
-            found.push("more is planned".into());
+        found
+    }
+
+    /// What is not well yet in a group.
+    fn ailments_of(&self, shard: u16) -> Vec<String> {
+        let mut found = Vec::new();
+        let Some(leader) = self.leader(shard) else {
+            return vec![format!("shard {shard} has no leader")];
+        };
+        let running = self.nodes[&leader].replicas[shard].running.as_ref();
+        let group = &running.expect("it leads").server.group;
+        let (last, members) = (group.last_index(), group.membership());
+        let wish = self.wish_of(shard, members);
+        let (voters, learners) = (&wish.voters, &wish.learners);
+        if members.voters != *voters || members.is_joint() || members.learners != *learners {
+            found.push(format!("shard {shard} has {members:?}, not {wish:?}"));
         }
-        for shard in 0..usize::from(self.core.plan.shards) {
-            let Some(leader) = self.leader(shard) else {
-                found.push(format!("shard {shard} has no leader"));
-                continue;
-            };
-            let running = self.nodes[&leader].replicas[shard].running.as_ref();
-            let group = &running.expect("it leads").server.group;
-            let (last, members) = (group.last_index(), group.membership());
-            let mut voters = self.core.registry.shard(shard).wish().members;
-            voters.sort_unstable();
-            if members.voters != voters || members.is_joint() || !members.learners.is_empty() {
-                found.push(format!("shard {shard} has {members:?}, not {voters:?}"));
+        for id in voters.iter().chain(learners).map(|member| member.node().0) {
+            let Some(node) = self.nodes.get(&id) else { continue };
+            let running = node.replicas[shard].running.as_ref();
+            let applied = running.map(|running| running.server.group.applied_index());
+            if running.is_some_and(|running| !running.server.keyspace.ledger().is_empty()) {
+                found.push(format!("n{id}/s{shard} remembers transactions"));
             }
-            for id in voters.iter().map(|member| member.node().0) {
-                let running = self.nodes[&id].replicas[shard].running.as_ref();
-                let applied = running.map(|running| running.server.group.applied_index());
-                if running.is_some_and(|running| !running.server.keyspace.ledger().is_empty()) {
-                    found.push(format!("n{id}/s{shard} remembers transactions"));
-                }
-                if running.is_some_and(|running| running.server.participant.count() > 0) {
-                    found.push(format!("n{id}/s{shard} has locks"));
-                }
-                if applied != Some(last) {
-                    found.push(format!("n{id}/s{shard} is at {applied:?} of {last}"));
-                }
+            if running.is_some_and(|running| running.server.participant.count() > 0) {
+                found.push(format!("n{id}/s{shard} has locks"));
+            }
+            if applied != Some(last) {
+                found.push(format!("n{id}/s{shard} is at {applied:?} of {last}"));
             }
         }
         found
@@ -244,10 +258,9 @@ impl World {
 
     /// In the end all replicas are equal.
     fn compare(&mut self) -> Result<(), String> {
-        for shard in 0..usize::from(self.core.plan.shards) {
+        for shard in groups(self.core.plan.shards) {
             let mut digests = BTreeMap::new();
-            for replica in &self.core.registry.shard(shard).replicas {
-                let id = replica.node.0;
+            for id in self.core.registry.members() {
                 let running = self.nodes[&id].replicas[shard].running.as_ref();
                 let digest = running.expect("all are up").server.keyspace.digest_all();
                 digests.entry(digest).or_insert_with(Vec::new).push(id);
@@ -265,8 +278,8 @@ impl World {
         let mut left = Vec::new();
         for key in self.clients.keys.queues() {
             let shard = self.clients.keys.shard(key);
-            let replica = &self.core.registry.shard(usize::from(shard)).replicas[0];
-            let running = self.nodes[&replica.node.0].replicas[usize::from(shard)].running.as_ref();
+            let member = self.core.registry.members()[0];
+            let running = self.nodes[&member].replicas[shard].running.as_ref();
             let keyspace = &running.expect("all are up").server.keyspace;
             left.extend(queues::elements(&keyspace.view(DATABASE, 0), key));
         }

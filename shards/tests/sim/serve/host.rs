@@ -1,11 +1,13 @@
 //! What the engine's server asks of the simulation's machine, and how it answers clients.
 
+use bytes::Bytes;
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::batch::{Batch, BatchBuilder, Operation};
 use ringraft_shards::clock::ShardClock;
 use ringraft_shards::ids::{DatabaseIndex, Index};
 use ringraft_shards::keyspace::{Edit, Key, KeyHash};
 use ringraft_shards::limits::STRING_BYTES_DEFAULT;
+use ringraft_shards::meta::{Outcome, keep_entry, keep_founded};
 use ringraft_shards::raft::{CommittedEntry, Proposal, ProposeError};
 use ringraft_shards::serve::{Fate, Host, Server, Set, waits};
 use ringraft_shards::transaction::{
@@ -16,6 +18,7 @@ use super::blocked::{self, ServedOne};
 use super::{Reads, Turn, Values, Who, answer, fleeting, locks};
 use crate::command::Reply;
 use crate::machine::{self, DATABASE};
+use crate::members::Told;
 use crate::plan::Flaw;
 use crate::replica::Running;
 use crate::request::{Origin, Request, Result};
@@ -26,6 +29,7 @@ enum Executed {
     Command(Reply),
     Record(Applied),
     Served(Vec<ServedOne>),
+    Agreed(Outcome),
 }
 
 impl Host for Running {
@@ -181,6 +185,10 @@ impl Host for Running {
                 (Who::Serve, Some(Executed::Served(served))) => {
                     self.answer_served(served, turn.core, turn.outbox);
                 }
+                (Who::Meta(ticket), Some(Executed::Agreed(outcome))) => {
+                    let told = ticket.map(|ticket| (ticket, self.tell_agreed(outcome)));
+                    turn.outbox.told.extend(told);
+                }
                 (Who::Own { .. }, Some(_)) => {}
                 (Who::Fetch(fetch), None) => self.fetch(fetch),
                 _ => unreachable!("records are records, commands commands"),
@@ -250,6 +258,13 @@ impl Host for Running {
         };
         match (*who, asked) {
             (Who::Client(origin), _) => answer(turn.outbox, origin, result),
+            (Who::Meta(Some(ticket)), _) => {
+                let told = match result {
+                    Result::Unknown => Told::Unknown,
+                    _ => Told::Refused,
+                };
+                turn.outbox.told.push((ticket, told));
+            }
             (Who::Serve, Some((_, operation))) => {
                 self.serve_refused(operation, result, turn.outbox);
             }
@@ -271,6 +286,19 @@ impl Host for Running {
     }
 }
 
+/// The meta group takes something in.
+fn agree(edit: &mut Edit<'_>, number: u16, bytes: &[u8], twice: bool) -> Outcome {
+    let bytes = Bytes::copy_from_slice(bytes);
+    if number == machine::META_FOUND {
+        keep_founded(edit, bytes);
+        return Outcome::Done;
+    }
+    if twice {
+        let _ = keep_entry(edit, bytes.clone());
+    }
+    keep_entry(edit, bytes).expect("nobody proposes entries before it is founded")
+}
+
 impl Running {
     fn execute(
         &mut self,
@@ -286,6 +314,10 @@ impl Running {
         if number == machine::SERVE {
             let served = blocked::serve(&mut edit, arguments, (self.shard, index), core);
             return Executed::Served(served);
+        }
+        if matches!(number, machine::META_FOUND | machine::META_ENTRY) {
+            let twice = self.flaw == Flaw::TakenTwice && !self.has_applied;
+            return Executed::Agreed(agree(&mut edit, number, arguments.at(0), twice));
         }
         if number != RECORD {
             let name = machine::operation_of(arguments);

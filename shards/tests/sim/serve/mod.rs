@@ -18,6 +18,7 @@ use crate::counts::Count;
 use crate::machine::{self, DATABASE};
 use crate::plan::Flaw;
 use crate::replica::{Outbox, Running};
+use crate::replicas::META;
 use crate::request::{Answer, Origin, Request, Result};
 use crate::schedule::Core;
 
@@ -44,6 +45,8 @@ pub enum Who {
     Serve,
     /// A transaction that reads.
     Fetch(Fetch),
+    /// Whoever wants something agreed on: the operator with this ticket, or the node itself.
+    Meta(Option<u64>),
 }
 
 /// What lives as long as a turn.
@@ -184,7 +187,7 @@ impl Running {
         }
         self.check_deadlines(core);
         self.mind_clock(core);
-        if self.server.may_propose() && core.once_in(8) {
+        if self.server.may_propose() && self.shard != META && core.once_in(8) {
             self.give_deadline(core);
         }
         self.stirred |= self.server.is_pressed();
