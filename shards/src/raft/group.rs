@@ -788,14 +788,12 @@ impl Group {
     /// may think that it has the same rank.
     fn draw_timeout(&mut self) {
         let ticks = self.config.election_ticks;
-        let chance = match self.node.raft.state {
-            StateRole::Follower | StateRole::Leader => 0,
-            StateRole::PreCandidate | StateRole::Candidate => self.chance.below(2) as usize,
+        let more = match (self.rank, self.node.raft.state) {
+            (None, _) => self.chance.below(ticks as u64) as usize,
+            (Some(rank), StateRole::Follower | StateRole::Leader) => 1 + 2 * rank,
+            (Some(rank), _) => 1 + 2 * rank + self.chance.below(2) as usize,
         };
-        let more = match self.rank {
-            Some(rank) => (1 + 2 * rank + chance).min(ticks - 1),
-            None => self.chance.below(ticks as u64) as usize,
-        };
+        let more = more.min(ticks - 1);
         self.node.raft.set_randomized_election_timeout(ticks + more);
     }
 }

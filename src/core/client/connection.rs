@@ -105,11 +105,9 @@ impl Address {
 
     /// Is it on this machine?
     pub fn is_local(&self) -> bool {
-        match self {
-            Address::V4(address) => address.ip().is_loopback(),
-            Address::V6(address) => address.ip().is_loopback(),
-            Address::Unix(_) => true,
-            Address::Unknown => false,
+        match self.internet() {
+            Some(address) => address.ip().is_loopback(),
+            None => matches!(self, Address::Unix(_)),
         }
     }
 }
