@@ -24,7 +24,7 @@ pub struct MetaWish {
 /// that leave, or are `dead`, or too many, to members in other zones, then of smaller ids; a dead
 /// voter keeps its vote when nobody can take it. A node that leaves listens until it is `gone`,
 /// that is until no shard's group has a replica of it: until then it may have to hand over what it
-/// leads.
+/// leads. Once it listens no more it is not taken in again: that it is removed may be on its way.
 pub fn wish_meta(
     state: &MetaState,
     now: &Membership,
@@ -34,7 +34,10 @@ pub fn wish_meta(
     let belongs = |id: &NodeId| {
         state.nodes.get(id).is_some_and(|node| match node.state {
             NodeState::Member => true,
-            NodeState::Leaving => !gone.contains(id) || state.has_replicas(*id),
+            NodeState::Leaving => {
+                state.has_replicas(*id)
+                    || !gone.contains(id) && now.contains(state.meta_member(*id))
+            }
             NodeState::Removed => false,
         })
     };
@@ -137,6 +140,9 @@ mod tests {
         let all = nodes(&[1, 2, 3, 4]);
         let found = wish_meta(&state, &now, &all, &BTreeSet::new());
         assert_eq!(found.voters, now.voters, "never nobody");
+        let now = Membership { voters: [2, 3, 4].map(NodeId).to_vec(), ..Membership::default() };
+        let found = wish_meta(&state, &now, &BTreeSet::new(), &BTreeSet::new());
+        assert!(found.learners.is_empty(), "it is not taken in again: {found:?}");
     }
 
     #[test]

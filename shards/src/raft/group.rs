@@ -565,6 +565,13 @@ impl Group {
         log.is_none_or(|log| log.durable() >= self.members_saved.1)
     }
 
+    /// Has this replica applied an entry of the term in which it is, and knows who leads? Then it has
+    /// everything that was committed before that leader was elected, whatever it had forgotten.
+    pub fn is_current(&self) -> bool {
+        let applied = self.node.raft.raft_log.term(self.applied);
+        self.leader().is_some() && applied == Ok(self.node.raft.term)
+    }
+
     /// Has the leader committed in its term, so that reads can be confirmed?
     pub fn is_ready_to_read(&self) -> bool {
         self.role() == Role::Leader && self.node.raft.commit_to_current_term()

@@ -283,6 +283,7 @@ impl Node {
         core: &mut Core,
     ) {
         let own = NodeId(self.id);
+        let is_current = self.meta().server.group.is_current();
         let meta_leader = self.meta().server.group.leader().map(NodeId::node);
         let meta_leader = meta_leader.filter(|_| core.plan.together || core.calm);
         for id in groups(self.replicas.shards()) {
@@ -293,6 +294,7 @@ impl Node {
             }
             let me = group.config().node;
             let step = match id {
+                _ if !is_current => None,
                 META => {
                     let wish = wish_meta(known, group.membership(), dead, gone);
                     next_meta_step(group, me, &wish, BEHIND_MAX)

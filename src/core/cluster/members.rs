@@ -145,6 +145,7 @@ impl Core {
                 term: group.term(),
                 leader: group.leader(),
                 applied: group.applied_index(),
+                is_current: group.is_current(),
                 members: group.membership().clone(),
                 peers: group.peers(),
             };
@@ -376,6 +377,9 @@ impl Core {
         let is_own_unfit = fitness.own().is_any();
         let meta_leader =
             meta_leader.filter(|leader| *leader == own || is_own_unfit || !is_unfit(*leader));
+        // What this node has known before it was started again may be old: it would take in again
+        // who is removed since.
+        let is_current = self.shared.cluster.group(META).is_some_and(|meta| meta.is_current);
         let tick = self.cluster.ticks;
         let mut led_elsewhere = None;
         for shard in &mut self.shards {
@@ -392,11 +396,13 @@ impl Core {
             }
             // What two ticks bring, and a little.
             let behind_max = 2 * last.0.saturating_sub(before.0) + LEVEL_ENTRIES;
-            let step = if id == META {
-                let wish = wish_meta(&state, group.membership(), dead, gone);
-                next_meta_step(group, me, &wish, behind_max)
-            } else {
-                next_step(group, me, &state.lasting_wish(id), behind_max)
+            let step = match id {
+                _ if !is_current => None,
+                META => {
+                    let wish = wish_meta(&state, group.membership(), dead, gone);
+                    next_meta_step(group, me, &wish, behind_max)
+                }
+                _ => next_step(group, me, &state.lasting_wish(id), behind_max),
             };
             let heir = match step {
                 Some(Step::Change(changes)) => {

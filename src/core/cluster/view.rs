@@ -20,6 +20,8 @@ pub struct GroupFacts {
     pub leader: Option<NodeId>,
     /// What is applied here.
     pub applied: Index,
+    /// Is that everything from before the leader was elected?
+    pub is_current: bool,
     /// Its members.
     pub members: Membership,
     /// How far they are, as far as this node knows.
