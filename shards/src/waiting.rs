@@ -13,7 +13,8 @@
 //!   forgotten at its end), and nobody is served twice: an entry that declares a ticket of an
 //!   earlier one is proposed when that one is applied, and without the tickets that it has served
 //!   ([`Declaration::is_behind`]);
-//! - the tickets of a key are declared in their order: nobody overtakes.
+//! - the tickets of a key are declared in their order: nobody overtakes. Who comes while somebody is
+//!   still to be served at one of its keys makes its first try after that.
 //!
 //! Deliberately absent: what a command is, how its reply goes back, and time. The asker ends a
 //! wait.
@@ -133,6 +134,8 @@ pub struct Waiters<A, W, E> {
     last_ticket: u64,
     last_round: u64,
     open: HashMap<Ticket, Waiter<A, W, E>>,
+    /// Those that have not made their first try.
+    untried: BTreeSet<Ticket>,
     askers: HashMap<A, Ticket>,
     queues: BTreeMap<WaitKey, Queue>,
     /// What unapplied entries declare, oldest first.
@@ -152,6 +155,7 @@ impl<A, W, E> Default for Waiters<A, W, E> {
             last_ticket: 0,
             last_round: 0,
             open: HashMap::new(),
+            untried: BTreeSet::new(),
             askers: HashMap::new(),
             queues: BTreeMap::new(),
             rounds: VecDeque::new(),
@@ -203,8 +207,9 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
         Round(self.last_round)
     }
 
-    /// A command waits from now on for `keys`. The caller declares it in `round` as its own try.
-    pub fn open(&mut self, asker: A, keys: Vec<WaitKey>, what: W, round: Round) -> Ticket {
+    /// A command waits from now on for `keys`. It is served by nothing before its first try
+    /// ([`Waiters::declare_first`]).
+    pub fn open(&mut self, asker: A, keys: Vec<WaitKey>, what: W) -> Ticket {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
         for key in &keys {
@@ -213,8 +218,37 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
         let waiter = Waiter { asker, what, keys, round: None, end: None };
         assert!(self.open.insert(ticket, waiter).is_none(), "tickets are used once");
         assert!(self.askers.insert(asker, ticket).is_none(), "an asker waits once");
-        self.note(round, ticket);
+        self.untried.insert(ticket);
         ticket
+    }
+
+    /// The first try of a command is gathered in `round`.
+    pub fn declare_first(&mut self, ticket: Ticket, round: Round) {
+        assert!(self.untried.remove(&ticket), "ticket {} is tried twice", ticket.0);
+        self.note(round, ticket);
+    }
+
+    /// Those that have not made their first try, in order.
+    pub fn untried(&self) -> impl Iterator<Item = Ticket> {
+        self.untried.iter().copied()
+    }
+
+    /// Does one that came before this one, and has not been tried, wait for a key?
+    pub fn is_behind_untried(&self, ticket: Ticket, key: &WaitKey) -> bool {
+        self.untried.range(..ticket).any(|before| self.open[before].keys.contains(key))
+    }
+
+    /// The keys of one that waits.
+    pub fn keys(&self, ticket: Ticket) -> &[WaitKey] {
+        &self.open[&ticket].keys
+    }
+
+    /// Will [`Waiters::settle`] name a key?
+    pub fn is_unsettled(&self, key: &WaitKey) -> bool {
+        let Some(Queue { listed: Some(listed), again: true, .. }) = self.queues.get(key) else {
+            return false;
+        };
+        self.rounds.front().is_some_and(|(first, ..)| first <= listed)
     }
 
     fn note(&mut self, round: Round, ticket: Ticket) {
@@ -244,7 +278,8 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
         let Some(queue) = self.queues.get(key) else { return (Vec::new(), false) };
         let from = queue.meant_in(round).map_or(Ticket(0), |last| Ticket(last.0 + 1));
         let (mut chosen, mut takers) = (Vec::new(), 0);
-        let mut following = queue.tickets.range(from..);
+        let is_tried = |ticket: &&Ticket| !self.untried.contains(ticket);
+        let mut following = queue.tickets.range(from..).take_while(is_tried);
         while takers < count && chosen.len() < DECLARED_PER_OPERATION_MAX {
             let Some(&ticket) = following.next() else { break };
             let waiter = &self.open[&ticket];
@@ -316,6 +351,7 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
     /// A ticket is served: it waits no longer. Returns what waited, and its keys.
     pub fn served(&mut self, ticket: Ticket) -> Option<(W, Vec<WaitKey>)> {
         let waiter = self.open.remove(&ticket)?;
+        self.untried.remove(&ticket);
         self.askers.remove(&waiter.asker);
         for key in &waiter.keys {
             // A key may be named twice.
@@ -494,7 +530,8 @@ mod tests {
         ];
         let round = waiting.next_round();
         for (asker, key) in keys.iter().enumerate() {
-            waiting.open(asker as u32, vec![key.clone()], 0, round);
+            let ticket = waiting.open(asker as u32, vec![key.clone()], 0);
+            waiting.declare_first(ticket, round);
         }
         let found: Vec<&WaitKey> = waiting.awaited(DatabaseIndex(0), b"a").collect();
         assert_eq!(found, keys[..3].iter().collect::<Vec<_>>());
@@ -505,7 +542,8 @@ mod tests {
     fn wait(waiters: &mut Waiting, asker: u32, keys: &[&str]) -> Ticket {
         let round = waiters.next_round();
         let keys = keys.iter().map(|name| key(name)).collect();
-        let ticket = waiters.open(asker, keys, asker, round);
+        let ticket = waiters.open(asker, keys, asker);
+        waiters.declare_first(ticket, round);
         waiters.settle(round);
         ticket
     }
@@ -557,16 +595,40 @@ mod tests {
     }
 
     #[test]
+    fn nothing_serves_who_has_not_made_its_first_try() {
+        let mut waiters = Waiting::default();
+        let first = wait(&mut waiters, 1, &["a"]);
+        let second = waiters.open(2, vec![key("a"), key("b")], 2);
+        let third = wait(&mut waiters, 3, &["b"]);
+        assert_eq!(waiters.untried().collect::<Vec<_>>(), [second]);
+        let round = waiters.next_round();
+        assert_eq!(waiters.declare(&key("a"), 9, round), declaration(&[first]));
+        assert_eq!(waiters.declare(&key("b"), 9, round), None, "the third came later");
+        assert!(!waiters.is_unsettled(&key("a")));
+        assert!(waiters.served(first).is_some() && waiters.is_unsettled(&key("a")));
+        waiters.settle(round);
+        assert!(!waiters.is_unsettled(&key("a")));
+        let next = waiters.next_round();
+        waiters.declare_first(second, next);
+        assert_eq!(waiters.declare(&key("b"), 9, next).map(|one| one.tickets), Some(vec![third]));
+        let fourth = waiters.open(4, vec![key("a")], 4);
+        assert_eq!(waiters.end(4, ""), Ending::Ended((4, vec![key("a")])), "it was not tried");
+        assert!(waiters.untried().next().is_none() && waiters.waiting(fourth).is_none());
+    }
+
+    #[test]
     fn a_try_of_its_own_is_a_declaration() {
         let mut waiters = Waiting::default();
         let first = wait(&mut waiters, 1, &["a"]);
         let round = waiters.next_round();
-        let second = waiters.open(2, vec![key("a")], 2, round);
+        let second = waiters.open(2, vec![key("a")], 2);
+        waiters.declare_first(second, round);
         // Two elements: the one that waits is declared, the other is.
         let both = Declaration { tickets: vec![first], last: second, is_behind: false };
         assert_eq!(waiters.declare(&key("a"), 2, round), Some(both));
         let later = waiters.next_round();
-        let third = waiters.open(3, vec![key("a")], 3, later);
+        let third = waiters.open(3, vec![key("a")], 3);
+        waiters.declare_first(third, later);
         // Not the third before the others.
         let all = Declaration { tickets: vec![first, second], last: third, is_behind: true };
         assert_eq!(waiters.declare(&key("a"), 9, later), Some(all));

@@ -248,6 +248,12 @@ impl Keyspace {
         !self.watches.changed.is_empty()
     }
 
+    /// Is a key one of those that [`Keyspace::take_changed`] would return?
+    pub fn has_changed(&self, database: DatabaseIndex, key: &[u8]) -> bool {
+        let watched = self.watches.keys[database.0 as usize].get(key);
+        watched.is_some_and(|watched| watched.listed)
+    }
+
     /// The keys that changed while commands waited for them, each once.
     pub fn take_changed(&mut self) -> Vec<(DatabaseIndex, Box<[u8]>)> {
         let watches = &mut self.watches;

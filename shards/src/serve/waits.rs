@@ -57,17 +57,71 @@ pub trait Waits: Host {
     fn also_awaited(&self, _database: DatabaseIndex, _key: &[u8], _found: &mut Vec<WaitKey>) {}
 }
 
-/// A command waits from now on: its first try takes its place in the order.
+/// A command waits from now on: its first try takes its place in the order, behind those who are
+/// still to be served at one of its keys.
 pub fn begin<H: Waits>(host: &mut H, asker: H::Asker, keys: Vec<WaitKey>, waiting: H::Waiting) {
-    let server = host.server_mut();
     for key in &keys {
-        server.keyspace.start_awaiting(key.database, &key.bytes);
+        host.server_mut().keyspace.start_awaiting(key.database, &key.bytes);
     }
-    server.open_set();
+    let is_early = keys.iter().any(|key| is_overdue(host, key));
+    let ticket = host.waiters_mut().open(asker, keys, waiting);
+    if !is_early && !is_behind_untried(host, ticket) {
+        try_first(host, ticket);
+    }
+}
+
+/// Has one that came before to make its first try at one of the same keys?
+fn is_behind_untried<H: Waits>(host: &H, ticket: Ticket) -> bool {
+    let waiters = host.waiters();
+    waiters.keys(ticket).iter().any(|key| waiters.is_behind_untried(ticket, key))
+}
+
+/// Is somebody still to be served at a key, in an entry to come?
+fn is_overdue<H: Waits>(host: &H, key: &WaitKey) -> bool {
+    let Server { postponed, unserved, keyspace, .. } = host.server();
+    host.waiters().is_awaited(key)
+        && (postponed.contains(key)
+            || unserved.contains(key)
+            || keyspace.has_changed(key.database, &key.bytes)
+            || host.waiters().is_unsettled(key))
+}
+
+fn try_first<H: Waits>(host: &mut H, ticket: Ticket) {
+    host.server_mut().open_set();
     let round = round(host);
-    let ticket = host.waiters_mut().open(asker, keys, waiting, round);
-    let declaration = Declaration { tickets: vec![ticket], last: ticket, is_behind: false };
-    gather(host, b"", declaration);
+    host.waiters_mut().declare_first(ticket, round);
+    let waiting = host.waiters().waiting(ticket).expect("it is about to be tried");
+    let filled = host.also_filled(waiting);
+    gather(host, b"", Declaration { tickets: vec![ticket], last: ticket, is_behind: false });
+    for (database, key) in filled {
+        serve_behind(host, database, &key, 1);
+    }
+}
+
+/// Lets those try who came when others were still to be served.
+#[cold]
+fn try_untried<H: Waits>(host: &mut H) {
+    if !host.server().serves() {
+        return;
+    }
+    let untried: Vec<Ticket> = host.waiters().untried().collect();
+    for ticket in untried {
+        let keys = host.waiters().keys(ticket);
+        let is_early = keys.iter().any(|key| is_overdue(host, key));
+        if is_early || is_behind_untried(host, ticket) {
+            continue;
+        }
+        let waiting = host.waiters().waiting(ticket).expect("it has not been tried");
+        let filled = host.also_filled(waiting);
+        let own = keys.iter().map(|key| &*key.bytes);
+        match holds_any(host, own.chain(filled.iter().map(|(_, bytes)| &**bytes))) {
+            true => {
+                let key = keys[0].clone();
+                host.server_mut().postponed.push(key);
+            }
+            false => try_first(host, ticket),
+        }
+    }
 }
 
 /// The round of the newest set.
@@ -118,6 +172,17 @@ fn serve_key<H: Waits>(host: &mut H, key: &WaitKey, count: usize) {
 /// Does a transaction hold what would be changed? What it has read there must be as it was until it
 /// is over.
 fn is_taken<H: Waits>(host: &H, key: &WaitKey, count: usize, round: Round) -> bool {
+    if host.server().participant.is_idle() {
+        return false;
+    }
+    let served = host.waiters().to_be_served(key, count, round);
+    let filled: Vec<_> = served.into_iter().flat_map(|waiting| host.also_filled(waiting)).collect();
+    let filled = filled.iter().map(|(_, bytes)| &**bytes);
+    holds_any(host, std::iter::once(&*key.bytes).chain(filled))
+}
+
+/// Does a transaction hold one of these keys?
+fn holds_any<'k, H: Waits>(host: &H, mut keys: impl Iterator<Item = &'k [u8]>) -> bool {
     let Server { participant, wanted, keyspace, unread, .. } = host.server();
     if participant.is_idle() {
         return false;
@@ -127,13 +192,10 @@ fn is_taken<H: Waits>(host: &H, key: &WaitKey, count: usize, round: Round) -> bo
         Next::Fetch(fetch) => Some(fetch.id),
         Next::Admit(_) => None,
     }));
-    let is_taken = |bytes: &[u8]| {
+    keys.any(|bytes| {
         let hash = keyspace.hasher().hash(bytes);
         participant.is_taken(LockKey::new(hash, true).hash, &unread)
-    };
-    let served = host.waiters().to_be_served(key, count, round);
-    let mut filled = served.into_iter().flat_map(|waiting| host.also_filled(waiting));
-    is_taken(&key.bytes) || filled.any(|(_, bytes)| is_taken(&bytes))
+    })
 }
 
 /// Serves whoever waits for a key that has something, if this node leads.
@@ -150,6 +212,7 @@ pub fn serve_postponed<H: Waits>(host: &mut H) {
     for key in std::mem::take(&mut host.server_mut().postponed) {
         serve_all(host, &key);
     }
+    try_untried(host);
 }
 
 fn gather<H: Waits>(host: &mut H, key: &[u8], declaration: Declaration) {
@@ -256,6 +319,7 @@ pub fn tend<H: Waits>(host: &mut H, time_ms: i64, ended: &mut Vec<Ended<H>>) -> 
     for key in &keys {
         serve_all(host, key);
     }
+    try_untried(host);
     keys
 }
 

@@ -144,9 +144,6 @@ impl LocalShard {
         let arguments = OwnedArguments::copy(request.arguments);
         let waiting = Waiting { command, origin: request.origin, database, arguments };
         waits::begin(self, (request.origin.core, number), keys, waiting);
-        // BLMOVE fills a key as others do.
-        let sources = command.wait.and_then(|wait| wait.sources).unwrap_or(usize::MAX);
-        self.serve_keys(request, sources);
     }
 
     /// Puts an operation behind a write, in the same set, that serves those who wait for what it

@@ -3,8 +3,6 @@
 //! What is looked at here besides, at every leader: whoever came first at a key is served first,
 //! and nobody waits beside a queue that has something once nothing is under way any more.
 
-use std::collections::BTreeSet;
-
 use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::{DatabaseIndex, Index};
 use ringraft_shards::keyspace::{Edit, Key, KeyHash, View};
@@ -44,9 +42,6 @@ pub struct Blocks {
     waiters: Waiters<u64, Blocked, ()>,
     arrivals: Vec<Arrival>,
     is_deposed: bool,
-    /// Queues that a transaction held when somebody was to be served there: who waited for the
-    /// transaction too may be let in first then.
-    held: BTreeSet<WaitKey>,
 }
 
 /// What an operation has served: ticket, element, and the queue where it was its turn. It takes
@@ -186,9 +181,6 @@ impl Running {
         core.count(Count::Waits);
         core.note(|| format!("s{}: #{} may wait", self.shard, origin.operation));
         waits::begin(self, origin.attempt, keys, Blocked { origin, number, arguments });
-        if let Command::Move(_, to) = request.command {
-            waits::serve_behind(self, DATABASE, &machine::key_name(to), 1);
-        }
     }
 
     /// A write stands in the newest set: behind it stands what serves those who wait for what it
@@ -214,9 +206,8 @@ impl Running {
             // What commands that waited bring back to a queue that was served already is served by
             // the next entry.
             let was_moved = core.audit.served.was_moved(&element, origin.operation);
-            let was_held = was_moved || self.blocks.held.contains(&at);
             if let Some(other) = before.into_iter().find(|one| one.keys.contains(&at))
-                && !was_held
+                && !was_moved
             {
                 let (first, second) = (other.origin.operation, origin.operation);
                 core.audit.fail(|| format!("#{second} is served before #{first}, at {at:?}"));
@@ -244,11 +235,6 @@ impl Running {
         }
     }
 
-    /// Remembers which queues transactions hold.
-    pub(super) fn note_postponed(&mut self) {
-        self.blocks.held.extend(self.server.postponed.iter().cloned());
-    }
-
     /// This replica leads no more.
     pub(super) fn dissolve_later(&mut self) {
         self.blocks.is_deposed = true;
@@ -262,12 +248,10 @@ impl Running {
                 answer(outbox, origin, Result::Unknown);
             }
             self.blocks.arrivals.clear();
-            self.blocks.held.clear();
             self.dissolve_readers(core, outbox);
         }
         self.serve_readers(core, outbox);
         self.end_readers(core, outbox);
-        self.note_postponed();
         self.end_waits(core, outbox);
         if self.flaw == Flaw::Untended {
             self.server.keyspace.take_changed();

@@ -124,7 +124,6 @@ impl Host for Running {
     }
 
     fn serve_postponed(&mut self) {
-        self.note_postponed();
         waits::serve_postponed(self);
     }
 
