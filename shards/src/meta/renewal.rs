@@ -1,6 +1,6 @@
 //! Which replica a node gets in the place of one that it has lost: decided by whoever may propose
-//! entries of the meta group. The node asks again and again; asking twice costs a number, nothing
-//! else.
+//! entries of the meta group. The node asks again and again; what is agreed on twice has an effect
+//! once.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub struct Renewals {
 /// What is to be done for who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Renewal {
-    /// Nothing: it stands by, or is heard already.
+    /// Nothing: it stands by.
     Wait,
     /// This is to be agreed on.
     Propose(MetaEntry),
@@ -37,12 +37,12 @@ impl Renewals {
     ) -> Renewal {
         let now = state.lasting_member(shard, node);
         match self.asked.get(&(shard, node)) {
-            Some((known, before)) if *known == process => match now == *before {
-                true => Renewal::Wait,
-                false => Renewal::Named(now.generation()),
-            },
+            Some((known, before)) if *known == process && now != *before => {
+                Renewal::Named(now.generation())
+            }
             _ => {
-                // Who stands by is told when it has something to have.
+                // Who stands by is told when it has something to have. What was proposed before may
+                // have come to nothing.
                 let Some(generation) = state.wished_generation(shard, node) else {
                     return Renewal::Wait;
                 };
@@ -81,7 +81,8 @@ mod tests {
                 let entry = MetaEntry::Renew { shard, node, generation };
                 let found = renewals.ask(&state, shard, node, process);
                 assert_eq!(found, Renewal::Propose(entry.clone()));
-                assert_eq!(renewals.ask(&state, shard, node, process), Renewal::Wait);
+                let found = renewals.ask(&state, shard, node, process);
+                assert_eq!(found, Renewal::Propose(entry.clone()), "the first came to nothing");
                 let index = Index(10 * (n as u64 + 1) + process);
                 assert_eq!(state.apply(index, &entry), Outcome::Done);
                 generation = index.0 as u32;

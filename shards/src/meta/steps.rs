@@ -11,7 +11,7 @@
 use super::state::Wish;
 use super::voters::MetaWish;
 use crate::ids::NodeId;
-use crate::raft::{Group, MembershipChange, PeerProgress};
+use crate::raft::{Group, MembershipChange, PeerProgress, Role};
 use crate::snapshot::Membership;
 
 /// What a leader does next.
@@ -42,6 +42,18 @@ pub fn next_meta_step(group: &Group, me: NodeId, wish: &MetaWish, behind_max: u6
 pub fn level_voter(group: &Group, node: NodeId, behind_max: u64) -> Option<NodeId> {
     let voters = &group.membership().voters;
     level(group, behind_max).into_iter().find(|id| id.node() == node && voters.contains(id))
+}
+
+/// To whom a leader hands a group over that has no part in the meta group, and so does not learn what
+/// is wished: the next level voter, round and round. Perhaps that one has.
+pub fn next_level_voter(group: &Group, behind_max: u64) -> Option<NodeId> {
+    if group.role() != Role::Leader {
+        return None;
+    }
+    let (me, voters) = (group.config().node, &group.membership().voters);
+    let mut others = level(group, behind_max);
+    others.retain(|id| *id != me && voters.contains(id));
+    others.into_iter().min_by_key(|id| (id.node() < me.node(), id.node()))
 }
 
 /// Members that have nearly everything.

@@ -10,8 +10,8 @@ use ringraft_shards::ids::{DirectoryId, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::{KeyHash, Keyspace};
 use ringraft_shards::meta::{
     Absent, MetaEntry, MetaState, NodeFacts, NodeState, NotAdmitted, Outcome, Renewal, Renewals,
-    Step, gone, half_joined, kept_state, level_voter, next_meta_step, next_step, object_to_removal,
-    plan_together, removals, wish_meta,
+    Step, gone, half_joined, kept_state, level_voter, next_level_voter, next_meta_step, next_step,
+    object_to_removal, plan_together, removals, wish_meta,
 };
 use ringraft_shards::raft::Role;
 use ringraft_shards::wire::{Garbage, Reader};
@@ -189,6 +189,10 @@ impl Node {
         if !self.membership.ticks.is_multiple_of(LOOK_TICKS) {
             return;
         }
+        let meta = &self.meta().server.group;
+        if !meta.membership().contains(meta.config().node) {
+            self.hand_everything_over(core);
+        }
         let Some(known) = known else {
             if self.is_founder() && self.meta().may_plan() {
                 let founded = core.registry.state.clone();
@@ -319,12 +323,31 @@ impl Node {
                     leader.and_then(|leader| level_voter(group, leader, BEHIND_MAX))
                 }
             };
-            let Some(heir) = heir else { continue };
-            let tick = self.membership.ticks;
-            let handed_on = self.membership.handed_on.entry(id).or_default();
-            if *handed_on == 0 || tick >= *handed_on + TRANSFER_TICKS {
-                *handed_on = tick;
-                running.stirred |= group_hands_over(running, heir);
+            if let Some(heir) = heir {
+                self.hand_on(id, heir);
+            }
+        }
+    }
+
+    /// The leadership of a group goes to another member, unless that was tried just now.
+    fn hand_on(&mut self, id: u16, heir: NodeId) {
+        let tick = self.membership.ticks;
+        let handed_on = self.membership.handed_on.entry(id).or_default();
+        if *handed_on == 0 || tick >= *handed_on + TRANSFER_TICKS {
+            *handed_on = tick;
+            let running = self.replicas[id].running.as_mut().expect("it is up");
+            running.stirred |= running.server.group.transfer_leader(heir).is_ok();
+        }
+    }
+
+    /// It has no part in the meta group: others lead.
+    fn hand_everything_over(&mut self, core: &mut Core) {
+        for id in 0..self.replicas.shards() {
+            let Some(running) = &self.replicas[id].running else { continue };
+            let group = &running.server.group;
+            if let Some(heir) = next_level_voter(group, BEHIND_MAX) {
+                core.count(Count::HandOvers);
+                self.hand_on(id, heir);
             }
         }
     }
@@ -412,10 +435,6 @@ impl Node {
             }
         }
     }
-}
-
-fn group_hands_over(running: &mut Running, heir: NodeId) -> bool {
-    running.server.group.transfer_leader(heir).is_ok()
 }
 
 /// The directory of the n-th machine that ever had one. When it is emptied, the next one is on the

@@ -20,8 +20,9 @@ use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::{DatabaseIndex, DirectoryId, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::KeyHash;
 use ringraft_shards::meta::{
-    Absent, MetaEntry, MetaState, NodeFacts, Step, gone, half_joined, level_voter, next_meta_step,
-    next_step, object_to_removal, plan_together, removals, wish_meta,
+    Absent, MetaEntry, MetaState, NodeFacts, Step, gone, half_joined, level_voter,
+    next_level_voter, next_meta_step, next_step, object_to_removal, plan_together, removals,
+    wish_meta,
 };
 use ringraft_shards::peer::{Identity, Secret};
 use ringraft_shards::raft::{Group, PeerProgress, Role};
@@ -146,6 +147,7 @@ impl Core {
                 leader: group.leader(),
                 applied: group.applied_index(),
                 is_current: group.is_current(),
+                is_member: group.membership().contains(group.config().node),
                 members: group.membership().clone(),
                 peers: group.peers(),
             };
@@ -367,6 +369,10 @@ impl Core {
 
     /// The next steps of the groups that this core leads.
     fn tend_groups(&mut self, gone: &BTreeSet<NodeId>, dead: &BTreeSet<NodeId>) {
+        let meta = self.shared.cluster.group(META);
+        if meta.as_ref().is_some_and(|meta| !meta.is_member) {
+            return self.hand_everything_over();
+        }
         let Some(state) = self.shared.cluster.state() else { return };
         let own = self.shared.cluster.own();
         let fitness = &self.shared.cluster.fitness;
@@ -379,7 +385,7 @@ impl Core {
             meta_leader.filter(|leader| *leader == own || is_own_unfit || !is_unfit(*leader));
         // What this node has known before it was started again may be old: it would take in again
         // who is removed since.
-        let is_current = self.shared.cluster.group(META).is_some_and(|meta| meta.is_current);
+        let is_current = meta.is_some_and(|meta| meta.is_current);
         let tick = self.cluster.ticks;
         let mut led_elsewhere = None;
         for shard in &mut self.shards {
@@ -425,6 +431,21 @@ impl Core {
             }
         }
         self.follow_the_shards(led_elsewhere);
+    }
+
+    /// This node has no part in the meta group, because it has lost its replica or leaves: others
+    /// lead.
+    #[cold]
+    fn hand_everything_over(&mut self) {
+        let tick = self.cluster.ticks;
+        for shard in &mut self.shards {
+            let group = &mut shard.server.group;
+            let Some(heir) = next_level_voter(group, LEVEL_ENTRIES) else { continue };
+            if self.cluster.membership.may_hand_on(shard.server.id, tick, TRANSFER_TICKS) {
+                // Refused only while another is under way.
+                let _ = group.transfer_leader(heir);
+            }
+        }
     }
 
     /// The meta group's leader cannot lead all shards for a while, perhaps because it lacks much,

@@ -22,6 +22,8 @@ pub struct GroupFacts {
     pub applied: Index,
     /// Is that everything from before the leader was elected?
     pub is_current: bool,
+    /// Is this node's replica one of its members, as far as it knows?
+    pub is_member: bool,
     /// Its members.
     pub members: Membership,
     /// How far they are, as far as this node knows.
