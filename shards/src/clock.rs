@@ -76,6 +76,14 @@ impl ShardClock {
         self.behind_ms.is_some()
     }
 
+    /// Was the wall clock put back once more, while going back is under way? Entries would have a
+    /// time that is past by more than time may stand still: they are proposed afterwards.
+    #[inline(always)]
+    pub fn is_overtaken(&self, wall_ms: i64) -> bool {
+        let behind_ms = self.behind_ms.unwrap_or(i64::MIN);
+        wall_ms < behind_ms.saturating_sub(CLOCK_STANDS_MS_MAX)
+    }
+
     /// The time for an entry that is about to be proposed. Never earlier than that of the entry
     /// before.
     #[inline]
@@ -138,6 +146,7 @@ mod tests {
         assert_eq!(clock.read_ms(9 * HOUR_MS), 10 * HOUR_MS);
         clock.turning(turn);
         assert_eq!(clock.turn_back(8 * HOUR_MS), None, "one at a time");
+        assert!(clock.is_overtaken(8 * HOUR_MS) && !clock.is_overtaken(9 * HOUR_MS));
         // Reads are of the state before it, entries come behind it.
         assert_eq!(clock.read_ms(11 * HOUR_MS), 10 * HOUR_MS);
         assert_eq!(clock.entry_ms(9 * HOUR_MS + 5), 9 * HOUR_MS + 5);

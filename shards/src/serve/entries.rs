@@ -50,7 +50,7 @@ fn turn_back<H: Host>(host: &mut H, turn: TurnBack) -> Minded {
 
 /// Proposes what was gathered, as far as the pipeline allows.
 pub fn propose<H: Host>(host: &mut H, now_ms: i64, turn: &mut H::Turn<'_>) {
-    while host.server().may_propose() {
+    while host.server().may_propose() && !host.server().clock.is_overtaken(now_ms) {
         let mut set = host.server_mut().sets.pop_front().expect("there is one to propose");
         if set.is_behind {
             host.forget_served(&mut set);
