@@ -34,10 +34,11 @@ pub fn timeout_of(
     Ok((milliseconds > 0.0).then(|| Duration::from_millis(milliseconds as u64)))
 }
 
-/// The same request with another timeout, which it has one of already.
+/// The same request with another timeout, which it has one of already. Milliseconds are rounded up:
+/// nobody waits less than was asked for.
 pub fn with_timeout(command: &Command, arguments: Arguments<'_>, rest: Duration) -> OwnedArguments {
     // None would be for ever.
-    let ms = (rest.as_millis() as u64).max(1);
+    let ms = rest.as_nanos().div_ceil(1_000_000).max(1);
     let (at, text) = match command.wait.map(|wait| wait.timeout) {
         Some(TimeoutAt::Block) => {
             (super::stream_read::timeout_at(command, arguments), ms.to_string())
@@ -298,7 +299,8 @@ mod tests {
             };
             let arguments = words(before);
             let command = table::resolve(arguments.borrow()).expect("a command");
-            let renewed = with_timeout(command, arguments.borrow(), Duration::from_millis(2050));
+            let rest = Duration::from_micros(2_049_001);
+            let renewed = with_timeout(command, arguments.borrow(), rest);
             let found: Vec<&[u8]> = renewed.borrow().iter_from(0).collect();
             assert_eq!(found, words(after).borrow().iter_from(0).collect::<Vec<_>>(), "{before}");
         }

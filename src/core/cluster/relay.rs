@@ -71,8 +71,8 @@ pub(super) struct Sent {
     pub(super) is_unsure: bool,
     /// Does it wait for something at the leader?
     blocks: bool,
-    /// Until when, milliseconds since the process started; `None` is for ever.
-    deadline_ms: Option<i64>,
+    /// Until when, counted from the start of the process; `None` is for ever.
+    deadline: Option<Duration>,
     /// Requests before its own: MULTI and what was queued. Their replies are dropped.
     skips: u32,
     /// Replies of it that have come.
@@ -103,7 +103,7 @@ impl Sent {
             stamp: None,
             is_unsure: false,
             blocks: false,
-            deadline_ms: None,
+            deadline: None,
             skips: 0,
             seen: 0,
             is_again: false,
@@ -133,15 +133,14 @@ impl Sent {
     }
 
     /// The same with what is left of the time that it may wait.
-    fn renew_timeout(&mut self, now_ms: i64) {
-        let Some(deadline_ms) = self.deadline_ms else { return };
+    fn renew_timeout(&mut self, now: Duration) {
+        let Some(deadline) = self.deadline else { return };
         let requests = super::relayed::parse_all(&self.bytes);
         let [arguments] = requests.as_slice() else { return };
         let Ok(command) = crate::core::client::dispatch::find_row(arguments.borrow()) else {
             return;
         };
-        let rest = Duration::from_millis((deadline_ms - now_ms).max(0) as u64);
-        let renewed = with_timeout(command, arguments.borrow(), rest);
+        let renewed = with_timeout(command, arguments.borrow(), deadline.saturating_sub(now));
         let mut bytes = Vec::new();
         put(&mut bytes, renewed.borrow().iter_from(0));
         self.bytes = bytes.into();
@@ -357,7 +356,7 @@ impl Core {
 
     /// The same with the end of its wait, if it waits.
     pub(super) fn with_deadline(
-        &self,
+        &mut self,
         sent: Sent,
         command: &'static Command,
         arguments: Arguments<'_>,
@@ -366,10 +365,8 @@ impl Core {
             return sent;
         }
         let timeout = timeout_of(command, arguments).ok().flatten();
-        let after = |timeout: Duration| {
-            self.turn.steady_ms.saturating_add_unsigned(timeout.as_millis() as u64)
-        };
-        Sent { blocks: true, deadline_ms: timeout.map(after), ..sent }
+        let deadline = timeout.and_then(|timeout| self.steady.read().checked_add(timeout));
+        Sent { blocks: true, deadline, ..sent }
     }
 
     fn send_relayed_request(&mut self, index: u32, leader: NodeId, mut sent: Sent) {

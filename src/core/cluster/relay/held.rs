@@ -75,7 +75,7 @@ impl Core {
             // What was watched there is not watched any more: it may have changed.
             return self.reply_to(index, sequence, |reply| reply.null_array());
         }
-        sent.renew_timeout(self.turn.steady_ms);
+        sent.renew_timeout(self.steady.read());
         self.stats.sent_again += 1;
         self.send_relayed_request(index, leader, sent);
     }
