@@ -1,4 +1,8 @@
 //! Values of every type.
+//!
+//! Safe code alone: what is packed is read and written by indices that are checked.
+
+#![forbid(unsafe_code)]
 
 pub mod body;
 mod deadlines;
