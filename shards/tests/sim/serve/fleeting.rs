@@ -102,7 +102,8 @@ impl Running {
             if set {
                 let ours =
                     |given: &&Given| (given.index, given.term, given.key) == (index, term, key);
-                fleeting.current[key] = fleeting.given.iter().find(ours).copied();
+                // Of several in one entry the last one stays.
+                fleeting.current[key] = fleeting.given.iter().rfind(ours).copied();
                 fleeting.seen_to_end[key] = false;
             }
         }
