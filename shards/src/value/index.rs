@@ -20,7 +20,6 @@
 
 use super::pack::Room;
 use crate::keyspace::prefetch;
-use std::ops::ControlFlow;
 use triomphe::Arc;
 
 /// Bits of a hash that an entry knows. Among so many members as this has keys, a search reads one
@@ -134,30 +133,23 @@ impl Index {
         debug_assert!(was_there, "every member has an entry");
     }
 
-    /// Visits keys from one on, each with the leads to its members, until told to stop.
-    pub(super) fn visit_from(
-        &self,
-        mut key: u32,
-        visit: &mut dyn FnMut(u32, Vec<Lead>) -> ControlFlow<()>,
-    ) {
-        loop {
+    /// Leads of the keys from one on, in the order of keys: at least `count`, if there are so many,
+    /// and all of the last key.
+    pub(super) fn leads_from(&self, mut key: u32, count: usize) -> Vec<(u32, Lead)> {
+        let mut leads = Vec::new();
+        while leads.len() < count && key >> KEY_BITS == 0 {
             let page = self.page_of(key);
             let page_keys = 1 << (KEY_BITS - u32::from(page.depth));
             let first_key = key & !(page_keys - 1);
             let mut at = page.first_of(page.rest_of(key));
-            while at < page.count() {
-                let rest = page.rest(at);
-                let leads: Vec<Lead> = page.leads_of(rest).map(Lead::of).collect();
-                at += leads.len();
-                if visit(first_key | rest, leads).is_break() {
-                    return;
-                }
+            while at < page.count() && leads.len() < count {
+                let (rest, before) = (page.rest(at), leads.len());
+                leads.extend(page.leads_of(rest).map(|bits| (first_key | rest, Lead::of(bits))));
+                at += leads.len() - before;
             }
             key = first_key + page_keys;
-            if key >> KEY_BITS != 0 {
-                return;
-            }
         }
+        leads
     }
 
     /// Drops up to so many pages. Are there more? For one that nobody uses any more.
@@ -590,12 +582,10 @@ mod tests {
 
     fn all(index: &Index) -> Model {
         let mut all = Model::new();
-        index.visit_from(0, &mut |key, leads| {
-            let mut leaves: Vec<u32> = leads.iter().map(|lead| lead.leaf).collect();
-            leaves.sort_unstable();
-            assert_eq!(all.insert(key, leaves), None, "each key once");
-            ControlFlow::Continue(())
-        });
+        let leads = index.leads_from(0, usize::MAX);
+        assert!(leads.is_sorted_by_key(|(key, _)| *key));
+        leads.iter().for_each(|(key, lead)| all.entry(*key).or_default().push(lead.leaf));
+        all.values_mut().for_each(|leaves| leaves.sort_unstable());
         all
     }
 
@@ -680,18 +670,29 @@ mod tests {
     }
 
     #[test]
-    fn a_visit_begins_at_its_key_and_ends_when_told() {
+    fn leads_begin_at_a_key_and_are_as_many_as_asked_for() {
         let mut index = Index::default();
         let keys: Vec<u32> = (0..2000).map(|n| n * 30_011).collect();
         keys.iter().for_each(|&key| index.insert(key, lead(key / 7)));
-        for from in [0, 1, keys[500], keys[500] + 1, keys[1999], keys[1999] + 1] {
-            let mut met = Vec::new();
-            index.visit_from(from, &mut |key, leads| {
-                assert_eq!(leads, [lead(key / 7)]);
-                met.push(key);
-                if met.len() == 700 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
-            assert!(met.iter().eq(keys.iter().filter(|&&key| key >= from).take(700)), "{from}");
+        for from in [0, 1, keys[500], keys[500] + 1, keys[1999], keys[1999] + 1, 1 << KEY_BITS] {
+            for count in [0, 1, 700, 2000, 3000] {
+                let met = index.leads_from(from, count);
+                let expected = keys.iter().filter(|&&key| key >= from).take(count);
+                assert!(met.into_iter().eq(expected.map(|&key| (key, lead(key / 7)))), "{from}");
+            }
+        }
+    }
+
+    #[test]
+    fn all_leads_of_a_key_come_together() {
+        let mut index = Index::default();
+        for (key, count) in [(3, 1), (5, 1000), (6, 1), (9, 2)] {
+            (0..count).for_each(|leaf| index.insert(key, lead(leaf)));
+        }
+        for (from, count, expected) in
+            [(0, 1, 1), (0, 2, 1001), (4, 1, 1000), (4, 1001, 1001), (6, 2, 3), (6, 4, 3)]
+        {
+            assert_eq!(index.leads_from(from, count).len(), expected, "{count} from {from} on");
         }
     }
 

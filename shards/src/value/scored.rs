@@ -19,11 +19,12 @@ use super::score::{self, Score};
 use super::tree::{ByOrder, Places, Tree, WayBy};
 use crate::keyspace::KeyHasher;
 use std::cmp::Ordering;
-use std::ops::ControlFlow;
 
 /// Members that are taken out of the index at once; of more only those at the ends, and the others
 /// later.
 const REMOVED_AT_ONCE_MAX: u64 = 64;
+/// Members of a scan whose leaves are fetched together.
+const SCANNED_TOGETHER_MAX: usize = 64;
 /// Bytes that a member counts for in the index, whatever its page makes of it.
 pub(super) const ENTRY_BYTES: u64 = 5;
 
@@ -92,7 +93,8 @@ impl Scored {
     }
 
     /// Visits about `count` members from a cursor on, as [`super::members::scan`] does. Cost: for
-    /// each a look at its leaf, and the hashes of the members near it.
+    /// each a look at its leaf, and the hashes of the members near it; leaves come into the cache
+    /// [`SCANNED_TOGETHER_MAX`] at a time.
     pub(super) fn scan<'a>(
         &'a self,
         hasher: &KeyHasher,
@@ -103,36 +105,50 @@ impl Scored {
         if cursor > u64::MAX >> CURSOR_SHIFT {
             return 0;
         }
-        let (mut visited, mut last, mut next) = (0, 0, 0);
-        self.index.visit_from(key_of(cursor << CURSOR_SHIFT), &mut |key, leads| {
-            for (hash, record) in self.members_of(hasher, key, leads) {
+        let (mut visited, mut last, mut key) = (0, 0, key_of(cursor << CURSOR_SHIFT));
+        loop {
+            // The one behind the last is where the next call goes on.
+            let wanted = count.saturating_sub(visited).saturating_add(1).min(SCANNED_TOGETHER_MAX);
+            let mut leads = self.index.leads_from(key, wanted);
+            self.fetch(&leads);
+            for (hash, record) in self.members_of(hasher, &mut leads) {
                 let here = hash >> CURSOR_SHIFT;
                 if here < cursor {
                     continue;
                 }
                 if visited >= count && here != last {
-                    next = here;
-                    return ControlFlow::Break(());
+                    return here;
                 }
                 visit(record);
                 (visited, last) = (visited + 1, here);
             }
-            ControlFlow::Continue(())
-        });
-        next
+            match leads.last() {
+                Some((last_key, _)) if leads.len() >= wanted => key = last_key + 1,
+                _ => return 0,
+            }
+        }
     }
 
-    /// The members with a key, to which these leads go, in the order of hashes and then of bytes.
+    /// Goes the ways to leaves side by side, so that what is read there is in the cache.
+    fn fetch(&self, leads: &[(u32, Lead)]) {
+        let ways = leads.iter().filter_map(|(_, lead)| self.order.way_by(&self.nodes, *lead));
+        let mut ways: Vec<_> = ways.collect();
+        while !ways.is_empty() {
+            ways.retain_mut(WayBy::step);
+        }
+    }
+
+    /// The members to which these leads go, which are all that their keys have, in the order of
+    /// hashes and then of bytes. The leads are sorted by keys, and by leaves then.
     fn members_of(
         &self,
         hasher: &KeyHasher,
-        key: u32,
-        mut leads: Vec<Lead>,
+        leads: &mut [(u32, Lead)],
     ) -> Vec<(u64, Record<'_, 2>)> {
         let mut members = Vec::with_capacity(leads.len());
-        leads.sort_unstable_by_key(|lead| lead.leaf);
-        for leads in leads.chunk_by(|one, other| one.leaf == other.leaf) {
-            let Lead { leaf, eighth } = leads[0];
+        leads.sort_unstable_by_key(|(key, lead)| (*key, lead.leaf));
+        for leads in leads.chunk_by(|one, other| (one.0, one.1.leaf) == (other.0, other.1.leaf)) {
+            let (key, Lead { leaf, eighth }) = leads[0];
             let Some(leaf) = self.order.leaf_by(&self.nodes, leaf) else { continue };
             let records = leaf.records_near(eighth.into());
             let hashed = records.map(|record| (hasher.place(record[0]), record));
@@ -250,11 +266,8 @@ impl Scored {
                 assert!(leaf.find_near(record[0], 0).is_some());
             }
         });
-        let mut entries = Vec::new();
-        self.index.visit_from(0, &mut |key, leads| {
-            entries.extend(leads.into_iter().map(|lead| (key, lead.leaf)));
-            ControlFlow::Continue(())
-        });
+        let leads = self.index.leads_from(0, usize::MAX).into_iter();
+        let mut entries: Vec<_> = leads.map(|(key, lead)| (key, lead.leaf)).collect();
         let nodes: std::collections::BTreeSet<u32> = numbers.iter().copied().collect();
         assert_eq!(nodes.len(), numbers.len());
         if gone == 0 {
