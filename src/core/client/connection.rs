@@ -20,6 +20,9 @@ use std::sync::Arc;
 /// Votes that no others make up for in the time that a connection may take until it moves.
 const VOTES_OF_ALL: u32 = 1 << 30;
 
+/// A moment that does not come.
+pub const NEVER_MS: i64 = i64::MAX;
+
 /// Why a connection takes no further requests for now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Hold {
@@ -149,7 +152,7 @@ pub struct Connection {
     /// How much of `input` is parsed.
     pub input_start: usize,
     /// The request that is held back, as RESP.
-    pub held_back: Vec<u8>,
+    pub held_back: Box<[u8]>,
     /// Its replies.
     pub replies: Replies,
     /// Its session.
@@ -166,7 +169,7 @@ pub struct Connection {
     /// Sequence number of its last read that this node answers although another one leads.
     pub last_read_here: Option<u32>,
     /// Of each shard's log, what its replies may have rested on; empty while that is not known.
-    pub seen: Vec<u64>,
+    pub seen: Box<[u64]>,
     /// Is a receive armed in the ring?
     pub receiving: bool,
     /// Was its cancellation asked for?
@@ -187,8 +190,9 @@ pub struct Connection {
     pub hold: Hold,
     /// The number of its request that blocks.
     pub blocked_number: Option<u32>,
-    /// Since when its output has been over the soft limit, milliseconds since the process started.
-    pub over_soft_limit_since_ms: Option<i64>,
+    /// Since when its output has been over the soft limit, milliseconds since the process started;
+    /// [`NEVER_MS`] while it is not.
+    pub over_soft_limit_since_ms: i64,
     /// The core that most of its recent keys belong to, by majority vote, and the votes' surplus.
     pub favourite: (u16, u32),
     /// Requests since the favourite was last judged.
@@ -213,6 +217,9 @@ pub struct Connection {
     /// Until when it waits for a leader, milliseconds since the process started.
     pub held_until_ms: i64,
 }
+
+// There may be a hundred thousand of them, and the allocator's next step is 512.
+const _: () = assert!(size_of::<Connection>() <= 448);
 
 impl Connection {
     /// Address and name of the client, to be kept when it is gone.
@@ -240,7 +247,7 @@ impl Connection {
             parser: Parser::default(),
             input: Vec::new(),
             input_start: 0,
-            held_back: Vec::new(),
+            held_back: Box::default(),
             replies: Replies::default(),
             session,
             last_command: None,
@@ -248,7 +255,7 @@ impl Connection {
             membership: Membership::default(),
             last_ordered: None,
             last_read_here: None,
-            seen: Vec::new(),
+            seen: Box::default(),
             receiving: false,
             cancelling: false,
             blocked: false,
@@ -259,7 +266,7 @@ impl Connection {
             closed: false,
             hold: Hold::None,
             blocked_number: None,
-            over_soft_limit_since_ms: None,
+            over_soft_limit_since_ms: NEVER_MS,
             favourite: (0, 0),
             votes: 0,
             may_move_ms: 0,
@@ -279,6 +286,15 @@ impl Connection {
         self.votes = VOTES_OF_ALL;
         self.favourite = (core, VOTES_OF_ALL);
         self.may_move_ms = 0;
+    }
+
+    /// Has room for what it has seen of so many shards.
+    pub fn make_seen(&mut self, shard_count: usize) {
+        if self.seen.len() != shard_count {
+            let mut seen = std::mem::take(&mut self.seen).into_vec();
+            seen.resize(shard_count, 0);
+            self.seen = seen.into();
+        }
     }
 
     /// What its request is known by: another node has stamped it, or it is kept here.

@@ -240,7 +240,7 @@ impl Core {
         }
         let connection = self.answers.connections.at_mut(index);
         connection.hold = Hold::Pause;
-        connection.held_back = request;
+        connection.held_back = request.into();
     }
 
     pub(in crate::core) fn refuse(

@@ -250,7 +250,7 @@ impl Core {
             self.run_stage();
             let connection = self.answers.connections.at_mut(index);
             connection.hold = Hold::None;
-            let mut input = std::mem::take(&mut connection.held_back);
+            let mut input = std::mem::take(&mut connection.held_back).into_vec();
             input.extend_from_slice(&connection.input[connection.input_start..]);
             connection.input = input;
             connection.input_start = 0;

@@ -1,7 +1,7 @@
 //! Sending: all replies of a turn in one `send(2)` per connection.
 
 use crate::core::Core;
-use crate::core::client::connection::{Connection, Hold, Kind};
+use crate::core::client::connection::{Connection, Hold, Kind, NEVER_MS};
 use crate::core::client::secure::push_records;
 use crate::core::shard::numbered;
 use crate::limits::{LONG_REPLY_SLICES_PER_TURN, MOVE_VOTES_MIN};
@@ -77,7 +77,7 @@ impl Core {
             }
         }
         let connection = self.answers.connections.at_mut(index);
-        connection.over_soft_limit_since_ms = None;
+        connection.over_soft_limit_since_ms = NEVER_MS;
         if connection.replies.has_rest() && connection.replies.rest_is_next() {
             // It goes on in a turn to come.
             self.answers.in_slices.push_back(index);
@@ -185,10 +185,11 @@ impl Core {
         let hard = limit.hard_bytes > 0 && waiting > limit.hard_bytes;
         let mut soft = false;
         if limit.soft_bytes > 0 && waiting > limit.soft_bytes {
-            let since = *connection.over_soft_limit_since_ms.get_or_insert(steady_ms);
-            soft = steady_ms - since > limit.soft_seconds as i64 * 1000;
+            let since = &mut connection.over_soft_limit_since_ms;
+            *since = steady_ms.min(*since);
+            soft = steady_ms - *since > limit.soft_seconds as i64 * 1000;
         } else {
-            connection.over_soft_limit_since_ms = None;
+            connection.over_soft_limit_since_ms = NEVER_MS;
         }
         if hard || soft {
             tracing::warn!(

@@ -261,7 +261,7 @@ impl Core {
             return;
         }
         let count = self.router.shard_count();
-        connection.seen.resize(count, 0);
+        connection.make_seen(count);
         let mut news = Vec::new();
         for (shard, told) in connection.seen.iter_mut().enumerate() {
             let shard = ShardId(shard as u16);
@@ -283,7 +283,7 @@ impl Core {
         if connection.relay.as_ref().is_none_or(|relay| !relay.is_of(client)) {
             return;
         }
-        connection.seen.resize(count, 0);
+        connection.make_seen(count);
         for (shard, index) in news {
             if let Some(seen) = connection.seen.get_mut(usize::from(shard.0)) {
                 *seen = index.0.max(*seen);

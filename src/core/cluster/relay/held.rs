@@ -4,7 +4,7 @@
 use super::{AGAIN, DONE, Kept, Sent, kept_of, put};
 use crate::core::Core;
 use crate::core::client::answers::Target;
-use crate::core::client::connection::Hold;
+use crate::core::client::connection::{Hold, NEVER_MS};
 use crate::core::shard::Caller;
 use crate::core::transact::participate::Parked;
 use crate::limits::HELD_FOR_LEADER_MS;
@@ -98,7 +98,7 @@ impl Core {
         let connection = self.answers.connections.at_mut(index);
         if connection.hold == Hold::None {
             connection.hold = Hold::Leader;
-            connection.held_until_ms = i64::MAX;
+            connection.held_until_ms = NEVER_MS;
         }
     }
 
@@ -278,7 +278,7 @@ impl Core {
             let sequence = self.expect_reply(index);
             let connection = self.answers.connections.at_mut(index);
             connection.hold = Hold::None;
-            connection.held_back.clear();
+            connection.held_back = Box::default();
             self.reply_to(index, sequence, |reply| reply.error(NO_LEADER));
             self.go_on(index);
         }
