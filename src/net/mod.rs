@@ -3,5 +3,6 @@
 mod buffers;
 pub mod listener;
 pub mod ring;
+mod sends;
 pub mod tls;
 pub mod unix;

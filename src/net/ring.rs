@@ -2,8 +2,8 @@
 //!
 //! One io_uring per core, used by its thread alone. Accepting and receiving are multishot
 //! operations armed once; received bytes lie in provided buffers that are given back at the turn's
-//! end. Replies do not come this way: `send(2)` costs less than a submission (architecture brief,
-//! section 2).
+//! end. Replies do not come this way: one alone goes by `send(2)`, which costs less than a
+//! submission, and many through a ring of their own (`sends.rs`).
 //!
 //! What an older kernel lacks is left out feature by feature; [`Ring::features`] says what is in
 //! use. Knows nothing of connections or RESP: a [`Token`] says whose completion it is.
@@ -11,6 +11,7 @@
 #![allow(unsafe_code)] // Kernel memory is shared with the ring: provided buffers and submissions.
 
 use super::buffers::{BUFFER_GROUP, Buffers};
+use super::sends::Sends;
 use crate::limits::RECEIVE_BUFFER_BYTES;
 use io_uring::types::{Fd, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
@@ -145,10 +146,11 @@ pub struct Ring {
     buffers: Buffers,
     features: Features,
     entrance: Entrance,
+    sends: Sends,
 }
 
 /// How the kernel is entered.
-struct Entrance {
+pub(super) struct Entrance {
     /// The ring, or its number among those that the thread has registered, which the kernel finds
     /// sooner.
     ring: RawFd,
@@ -170,7 +172,7 @@ struct RingUpdate {
 impl Entrance {
     /// Registers the ring with this thread, which is then the only one that may enter it; that ends
     /// with the thread.
-    fn new(ring: &IoUring) -> Entrance {
+    pub(super) fn new(ring: &IoUring) -> Entrance {
         let mut waiting = IoringEnterFlags::GETEVENTS;
         if ring.params().is_feature_no_iowait() {
             waiting |= IoringEnterFlags::from_bits_retain(EnterFlags::NO_IOWAIT.bits());
@@ -194,7 +196,13 @@ impl Entrance {
         Entrance { ring, registered, waiting }
     }
 
-    fn enter(&self, submitted: u32, wanted: u32, flags: IoringEnterFlags) -> io::Result<()> {
+    /// Hands in so many submissions, and waits for so many completions. Errors: the kernel's.
+    pub(super) fn enter(
+        &self,
+        submitted: u32,
+        wanted: u32,
+        flags: IoringEnterFlags,
+    ) -> io::Result<()> {
         // SAFETY: the descriptor, or the number that stands for it, is the ring's, which is open as
         // long as this is in use; no argument is passed, and submissions satisfy their own
         // conditions.
@@ -212,16 +220,20 @@ impl Ring {
     /// Errors: io_uring is missing or forbidden, or memory cannot be locked.
     pub fn new(wanted: Features) -> io::Result<Ring> {
         let mut features = wanted;
-        let ring = match features.defer_taskrun.then(|| build(true)) {
+        let ring = match features
+            .defer_taskrun
+            .then(|| build(true, SUBMISSION_ENTRIES, COMPLETION_ENTRIES))
+        {
             Some(Ok(ring)) => ring,
             Some(Err(error)) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
             _ => {
                 features.defer_taskrun = false;
-                build(false)?
+                build(false, SUBMISSION_ENTRIES, COMPLETION_ENTRIES)?
             }
         };
         let buffers = Buffers::register(&ring)?;
         let entrance = Entrance::new(&ring);
+        let sends = Sends::new(features.defer_taskrun)?;
         Ok(Ring {
             ring,
             timer: Box::default(),
@@ -229,6 +241,7 @@ impl Ring {
             buffers,
             features,
             entrance,
+            sends,
         })
     }
 
@@ -326,6 +339,20 @@ impl Ring {
         self.submit(Token::new(Operation::Disk, index), entry);
     }
 
+    /// Sends some bytes to each of up to [`SENDS_TOGETHER_MAX`] sockets, in order, as far as these
+    /// take them at once. `done` is told of each, by its place: how many bytes were sent, or a
+    /// negative errno. Cost: one system call.
+    /// Errors: none that a running server can meet; they are returned for the caller to die on.
+    ///
+    /// [`SENDS_TOGETHER_MAX`]: crate::limits::SENDS_TOGETHER_MAX
+    pub fn send_together<'a>(
+        &mut self,
+        sends: impl Iterator<Item = (RawFd, &'a [u8])>,
+        done: impl FnMut(u32, i32),
+    ) -> io::Result<()> {
+        self.sends.send(sends, done)
+    }
+
     fn submit(&mut self, token: Token, entry: squeue::Entry) {
         let entry = entry.user_data(token.pack());
         // SAFETY: every operation above refers to descriptors and memory that outlive it: provided
@@ -406,15 +433,15 @@ impl Ring {
     }
 }
 
-fn build(defer: bool) -> io::Result<IoUring> {
+pub(super) fn build(defer: bool, submissions: u32, completions: u32) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
-    builder.setup_cqsize(COMPLETION_ENTRIES).setup_taskrun_flag().dontfork();
+    builder.setup_cqsize(completions).setup_submit_all().setup_taskrun_flag().dontfork();
     if defer {
         builder.setup_single_issuer().setup_defer_taskrun();
     } else {
         builder.setup_coop_taskrun();
     }
-    builder.build(SUBMISSION_ENTRIES)
+    builder.build(submissions)
 }
 
 #[cfg(test)]

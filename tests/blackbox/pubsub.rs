@@ -369,3 +369,43 @@ fn a_subscription_that_was_sent_before_hears_what_comes_behind_it() {
     }
     assert_eq!(publisher.say("PUBSUB NUMPAT"), Value::Integer(0));
 }
+
+/// More than one system call sends to, among them one that reads nothing, some that have gone, and
+/// one that is sent a reply in the same turn.
+#[test]
+fn a_crowd_gets_every_message_whoever_does_not_read() {
+    const CROWD: usize = 600;
+    const COUNT: usize = 40;
+    let server = Server::start(&["--shards", "1", "--cores", "0"]);
+    let mut client = server.client();
+    let limit = ["CONFIG", "SET", "client-output-buffer-limit", "pubsub 0 0 0"];
+    assert_eq!(client.call(&limit), Value::ok());
+    let mut silent = subscribe(&server, "crowd");
+    let payload = |n: usize, size: usize| format!("{n}:{}", "x".repeat(size));
+    // Until its socket is full, and what is kept of it here grows.
+    let mut filled = 0;
+    while filled == 0 || client.say("CLIENT LIST TYPE pubsub").text().contains(" obl=0 ") {
+        let long = payload(filled, 100_000);
+        assert_eq!(client.call(&["PUBLISH", "crowd", &long]), Value::Integer(1));
+        filled += 1;
+    }
+    let mut crowd: Vec<Client> = (0..CROWD).map(|_| subscribe(&server, "crowd")).collect();
+    let gone = crowd.split_off(CROWD - 20);
+    let short = (0..COUNT).map(|n| payload(filled + n, 500));
+    client.send(&short.flat_map(|text| encode(&["PUBLISH", "crowd", &text])).collect::<Vec<u8>>());
+    drop(gone);
+    for _ in 0..COUNT {
+        let reached = client.read().integer();
+        assert!((CROWD as i64 - 19..=CROWD as i64 + 1).contains(&reached), "{reached}");
+    }
+    for (place, reader) in crowd.iter_mut().enumerate() {
+        for n in 0..COUNT {
+            let message = reader.read();
+            assert_eq!(message.elements()[2], Value::bulk(payload(filled + n, 500)), "{place}");
+        }
+    }
+    for n in 0..filled + COUNT {
+        let size = if n < filled { 100_000 } else { 500 };
+        assert_eq!(silent.read().elements()[2], Value::bulk(payload(n, size)), "message {n}");
+    }
+}

@@ -258,6 +258,14 @@ impl Answers {
         self.outboxes[usize::from(core)].push(mail, &mut self.spares);
     }
 
+    /// Fetches a connection into the cache, where there is one to come.
+    #[inline(always)]
+    pub fn fetch(&self, index: Option<u32>) {
+        if let Some(connection) = index.and_then(|index| self.connections.get(index)) {
+            connection.fetch();
+        }
+    }
+
     /// Lists a connection for sending at the turn's end.
     #[inline(always)]
     pub fn mark_dirty(&mut self, index: u32) {

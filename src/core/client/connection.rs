@@ -13,6 +13,7 @@ use crate::core::cluster::relayed::Owner;
 use crate::core::transact::coalesce::Membership;
 use crate::net::tls::session::Session as TlsSession;
 use crate::resp::parse::Parser;
+use ringraft_shards::keyspace::prefetch;
 use socket2::{SockAddr, Socket};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
@@ -311,6 +312,24 @@ impl Connection {
     #[inline(always)]
     pub fn must_ride(&self) -> bool {
         self.last_ordered.is_some_and(|last| !self.replies.is_written(last))
+    }
+
+    /// Fetches it into the cache ahead of its use.
+    #[inline(always)]
+    pub fn fetch(&self) {
+        const LINE: usize = 64;
+        let start = std::ptr::from_ref(self).cast::<u8>();
+        (0..size_of::<Connection>()).step_by(LINE).for_each(|at| prefetch(start.wrapping_add(at)));
+    }
+
+    /// Do its replies go to its socket as they are, and now?
+    #[inline(always)]
+    pub fn sends_plainly(&self) -> bool {
+        self.kind != Kind::Relayed
+            && self.tls.is_none()
+            && self.session.tracking.is_none()
+            && !self.blocked
+            && !self.closed
     }
 
     /// Unparsed input.

@@ -1,10 +1,14 @@
-//! Sending: all replies of a turn in one `send(2)` per connection.
+//! Sending: all replies of a turn in one `send(2)` per connection, or, to many connections, by one
+//! system call for all.
 
 use crate::core::Core;
 use crate::core::client::connection::{Connection, Hold, Kind, NEVER_MS};
 use crate::core::client::secure::push_records;
 use crate::core::shard::numbered;
-use crate::limits::{LONG_REPLY_SLICES_PER_TURN, MOVE_VOTES_MIN};
+use crate::limits::{
+    CONNECTIONS_AHEAD, LONG_REPLY_SLICES_PER_TURN, MOVE_VOTES_MIN, SENDS_TOGETHER_MAX,
+    SENDS_TOGETHER_MIN,
+};
 use rustix::net::SendFlags;
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
@@ -17,12 +21,10 @@ impl Core {
             self.stats.messages += outbox.flush(&self.mailboxes[core], spares);
         }
         let mut dirty = std::mem::take(&mut self.answers.dirty);
-        for index in dirty.drain(..) {
-            if let Some(connection) = self.answers.connections.get_mut(index) {
-                connection.dirty = false;
-                self.send(index);
-            }
+        for some in dirty.chunks(SENDS_TOGETHER_MAX) {
+            self.send_to_all(some);
         }
+        dirty.clear();
         // What was listed meanwhile is sent in the next turn.
         dirty.append(&mut self.answers.dirty);
         self.answers.dirty = dirty;
@@ -42,6 +44,55 @@ impl Core {
         self.turn.spans.clear();
     }
 
+    /// Sends what connections have to send.
+    fn send_to_all(&mut self, indices: &[u32]) {
+        if indices.len() >= SENDS_TOGETHER_MIN {
+            self.send_together(indices);
+        }
+        for (place, index) in indices.iter().enumerate() {
+            self.answers.fetch(indices.get(place + CONNECTIONS_AHEAD).copied());
+            if let Some(connection) = self.answers.connections.get_mut(*index) {
+                connection.dirty = false;
+                self.send(*index);
+            }
+        }
+    }
+
+    /// Sends, by one system call, what goes as it is. What a socket does not take, or refuses, is
+    /// [`Core::send`]'s.
+    fn send_together(&mut self, indices: &[u32]) {
+        let mut sending = std::mem::take(&mut self.turn.sending);
+        for (place, index) in indices.iter().enumerate() {
+            self.answers.fetch(indices.get(place + CONNECTIONS_AHEAD).copied());
+            let Some(connection) = self.answers.connections.get_mut(*index) else { continue };
+            // A number that was given anew in this turn is listed twice.
+            if std::mem::take(&mut connection.dirty)
+                && connection.sends_plainly()
+                && !connection.replies.unsent().is_empty()
+            {
+                sending.push(*index);
+            }
+        }
+        let connections = &self.answers.connections;
+        let sends = sending.iter().map(|index| {
+            let connection = connections.at(*index);
+            (connection.socket.as_raw_fd(), connection.replies.unsent())
+        });
+        let sent = &mut self.turn.sent;
+        let outcome = self.ring.send_together(sends, |place, result| sent.push((place, result)));
+        for (place, result) in sent.drain(..) {
+            if let Ok(count) = usize::try_from(result) {
+                self.stats.output_bytes += count as u64;
+                self.answers.connections.at_mut(sending[place as usize]).replies.sent(count);
+            }
+        }
+        sending.clear();
+        self.turn.sending = sending;
+        if let Err(error) = outcome {
+            self.failure = Some(format!("the ring of sends failed: {error}"));
+        }
+    }
+
     /// Is mail waiting for a full mailbox?
     pub(in crate::core) fn has_unsent_mail(&self) -> bool {
         self.answers.has_unsent()
@@ -50,10 +101,7 @@ impl Core {
     /// Sends what a connection has to send, as far as its socket takes it. Cost: one system call.
     pub(in crate::core) fn send(&mut self, index: u32) {
         let connection = self.answers.connections.at_mut(index);
-        let is_plain = connection.kind != Kind::Relayed
-            && connection.tls.is_none()
-            && connection.session.tracking.is_none();
-        if (!is_plain || connection.blocked || connection.closed) && !self.prepare_to_send(index) {
+        if !connection.sends_plainly() && !self.prepare_to_send(index) {
             return;
         }
         let connection = self.answers.connections.at_mut(index);

@@ -1,11 +1,12 @@
 //! A message on its way to its subscribers.
 
-use super::topics::{Name, TopicKind};
+use super::topics::{Name, Subscribers, TopicKind};
 use crate::core::Core;
 use crate::core::client::answers::{Answers, Origin, Target};
 use crate::core::gather::{GatherState, Merge, Part};
 use crate::core::mail::mailbox::Mail;
 use crate::glob::Glob;
+use crate::limits::CONNECTIONS_AHEAD;
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::OwnedArguments;
 use std::sync::Arc;
@@ -105,18 +106,12 @@ impl Core {
         let mut count = 0;
         if let Some(topic) = self.push.topics(message.kind).get(message.channel.as_slice()) {
             let mut shapes = Shapes { message, pattern: None, made: [None, None] };
-            for index in topic.here.iter() {
-                shapes.hand(&mut self.answers, index);
-                count += 1;
-            }
+            count += shapes.hand_to_all(&mut self.answers, &topic.here);
         }
         for pattern in &message.patterns {
             if let Some(topic) = self.push.topics(TopicKind::Pattern).get(pattern) {
                 let mut shapes = Shapes { message, pattern: Some(pattern), made: [None, None] };
-                for index in topic.here.iter() {
-                    shapes.hand(&mut self.answers, index);
-                    count += 1;
-                }
+                count += shapes.hand_to_all(&mut self.answers, &topic.here);
             }
         }
         count
@@ -135,6 +130,16 @@ struct Shapes<'a> {
 }
 
 impl Shapes<'_> {
+    /// Returns how many they are.
+    fn hand_to_all(&mut self, answers: &mut Answers, subscribers: &Subscribers) -> i64 {
+        let mut next = subscribers.iter().skip(CONNECTIONS_AHEAD);
+        for index in subscribers.iter() {
+            answers.fetch(next.next());
+            self.hand(answers, index);
+        }
+        subscribers.count() as i64
+    }
+
     fn hand(&mut self, answers: &mut Answers, index: u32) {
         let connection = answers.connections.at_mut(index);
         let protocol = connection.session.protocol;

@@ -83,6 +83,10 @@ pub struct Turn {
     pub mail: Vec<Box<Requests>>,
     /// Provided buffers to give back at its end.
     pub used_buffers: Vec<u16>,
+    /// Connections that are sent to together, while that is under way.
+    pub sending: Vec<u32>,
+    /// What became of these sends: their places, and bytes or negative errnos. Empty but meanwhile.
+    pub sent: Vec<(u32, i32)>,
     /// Connections whose input is to be compacted at its end.
     pub consumed: Vec<u32>,
     /// Closed connections that nothing refers to any more.
