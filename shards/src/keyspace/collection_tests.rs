@@ -303,7 +303,7 @@ fn a_large_value_is_freed_bit_by_bit() {
         fill(&mut bench);
         let used = bench.keyspace.used_bytes();
         let size = bench.get("k").expect("just filled").size();
-        assert!(size > used / 2);
+        assert!(size > used / 2 || cfg!(miri), "it is small then beside the tables");
         way(&mut bench);
         assert_eq!(bench.keyspace.freeing_bytes(), size);
         assert!(bench.keyspace.used_bytes() + 1000 > used, "nothing is freed at once");
