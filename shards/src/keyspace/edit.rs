@@ -174,6 +174,26 @@ impl Edit<'_> {
         Some(lend::borrow_value_mut(item))
     }
 
+    /// Lends the bytes of a string for writing over them, if it is of the automatic form and no cut
+    /// waits for it; its form, its length and its deadline stay. `change` says whether it has
+    /// written. Cost: one lookup.
+    #[inline]
+    pub fn rewrite_string(
+        &mut self,
+        key: &Key<'_>,
+        change: impl FnOnce(&mut [u8]) -> bool,
+    ) -> bool {
+        let Some((_, item)) = self.find_live(key) else { return false };
+        let is_fit = item.shape() == Shape::String(StringForm::Automatic)
+            && item.mark() == self.keyspace.mark;
+        if !is_fit || !change(lend::borrow_value_mut(item)) {
+            return false;
+        }
+        self.keyspace.accesses.touch(item, self.now_ms);
+        self.keyspace.watches.changed(self.database, key.bytes());
+        true
+    }
+
     /// Gives a string that is there the raw form, as commands on its bits do although they change
     /// nothing else.
     pub fn make_raw(&mut self, key: &Key<'_>) {
@@ -447,6 +467,29 @@ mod tests {
         bench.set("key", &"x".repeat(100));
         assert!(bench.keyspace.used_bytes() > used);
         assert_eq!(bench.keyspace.expiring_count(bench.database), 0);
+    }
+
+    #[test]
+    fn a_string_is_written_over_only_if_nothing_else_changes() {
+        let mut bench = Bench::new();
+        let key = Key::new(b"k", bench.hash("k"));
+        let over = |bench: &mut Bench| {
+            bench.edit().rewrite_string(&key, |bytes| {
+                bytes.fill(b'7');
+                true
+            })
+        };
+        assert!(!over(&mut bench), "there is none");
+        let deadline = Deadline(bench.now_ms + 5);
+        bench.set_until("k", "12345", Expiry::At(deadline));
+        assert!(over(&mut bench));
+        let item = bench.get("k").expect("it is there");
+        assert_eq!((item.string(), item.deadline()), (Some(&b"77777"[..]), Some(deadline)));
+        bench.edit().make_raw(&key);
+        assert!(!over(&mut bench), "its form would stay raw");
+        bench.now_ms += 6;
+        assert!(!over(&mut bench), "it has expired");
+        assert!(bench.get("k").is_none());
     }
 
     #[test]

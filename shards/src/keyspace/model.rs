@@ -176,7 +176,8 @@ impl Model {
                 self.drop_expired(database, &bytes);
             }
             720..780 => self.copy(database, &key),
-            780..940 => self.look(database, &key),
+            780..800 => self.rewrite(database, &key),
+            800..940 => self.look(database, &key),
             940..970 => self.cut_step(),
             970..980 => self.watch(database, &bytes),
             980..985 => self.page(database),
@@ -255,6 +256,30 @@ impl Model {
         if let Some(last) = bytes.last_mut() {
             *last = last.wrapping_add(1);
             value.0[length - 1] = *last;
+        }
+    }
+
+    /// Writes over a string where it lies, or looks at it and does not.
+    fn rewrite(&mut self, database: DatabaseIndex, key: &Key<'_>) {
+        self.drop_expired(database, key.bytes());
+        let writes = self.chance.below(4) > 0;
+        let value = self.map.get_mut(&(database.0, key.bytes().to_vec())).map(|found| &mut found.0);
+        let mut seen = None;
+        let mut edit = self.keyspace.edit(database, self.now_ms);
+        let is_written = edit.rewrite_string(key, |bytes| {
+            seen = Some(bytes.to_vec());
+            if writes {
+                bytes.reverse();
+            }
+            writes
+        });
+        assert_eq!(is_written, writes && seen.is_some());
+        if let Some(seen) = seen {
+            let value = value.expect("it was seen");
+            assert_eq!(seen, *value);
+            if writes {
+                value.reverse();
+            }
         }
     }
 

@@ -350,6 +350,11 @@ mod tests {
         bench.edit().remove_expired(&key);
     }
 
+    fn rewrite(bench: &mut Bench, writes: bool) {
+        let key = Key::new(b"k", bench.hash("k"));
+        assert_eq!(bench.edit().rewrite_string(&key, |_| writes), writes);
+    }
+
     #[test]
     fn a_version_changes_with_every_change() {
         assert!(!changes(nothing, nothing));
@@ -364,6 +369,8 @@ mod tests {
             let key = Key::new(b"k", bench.hash("k"));
             bench.edit().string_mut(&key, 9, super::super::StringForm::Raw);
         }));
+        assert!(changes(value, |bench| rewrite(bench, true)));
+        assert!(!changes(value, |bench| rewrite(bench, false)));
         let persist = |bench: &mut Bench| {
             let key = Key::new(b"k", bench.hash("k"));
             bench.edit().set_deadline(&key, None);
