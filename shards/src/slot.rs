@@ -108,6 +108,9 @@ pub fn redis_slot(key: &[u8]) -> u16 {
 /// The part of a key that its slot depends on, by Codis' rule.
 #[inline]
 fn hashed_text(key: &[u8]) -> &[u8] {
+    if lacks_brace(key) {
+        return key;
+    }
     if let Some(open) = memchr::memchr(b'{', key) {
         let after = &key[open + 1..];
         if let Some(close) = memchr::memchr(b'}', after) {
@@ -117,9 +120,40 @@ fn hashed_text(key: &[u8]) -> &[u8] {
     key
 }
 
+/// Is a key of 8 to 16 bytes, as most are, without `{`? Cost: some instructions, where a search
+/// goes byte by byte.
+#[inline(always)]
+fn lacks_brace(key: &[u8]) -> bool {
+    let (Some(head), Some(tail)) = (key.first_chunk(), key.last_chunk()) else { return false };
+    key.len() <= 16 && !has_brace(*head) && !has_brace(*tail)
+}
+
+#[inline(always)]
+fn has_brace(bytes: [u8; 8]) -> bool {
+    const LOW: u64 = u64::from_le_bytes([1; 8]);
+    let word = u64::from_le_bytes(bytes) ^ u64::from_le_bytes([b'{'; 8]);
+    // A byte that is 0 borrows from its highest bit; others do so behind one alone.
+    word.wrapping_sub(LOW) & !word & LOW << 7 != 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_brace_is_found_wherever_it_is() {
+        for length in 0..40 {
+            for byte in [b'z', b'|', 0xfb, 0, 0xff] {
+                let mut key = vec![byte; length];
+                assert_eq!(lacks_brace(&key), (8..=16).contains(&length));
+                for at in 0..length {
+                    key[at] = b'{';
+                    assert!(!lacks_brace(&key), "{at} of {length}");
+                    key[at] = byte;
+                }
+            }
+        }
+    }
 
     #[test]
     fn slots_follow_the_codis_rule() {
