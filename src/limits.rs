@@ -410,7 +410,18 @@ pub const SCRIPT_REPLY_KEPT_BYTES: usize = 64 << 10;
 /// A key of a script whose hash is kept for the next command is no longer.
 pub const SCRIPT_LAST_KEY_BYTES_MAX: usize = 128;
 
-/// Of each command in a script so many are timed, and then one of [`COMMANDS_PER_TIMED`].
+/// The tables of a script's keys and arguments are filled again for the next one if they have no
+/// more elements than this: then looking through them costs less than a new one.
+pub const SCRIPT_ROW_KEPT_MAX: usize = 4;
+
+/// Memory for the arguments of a script's command that is kept for the next one. Little: another
+/// command may keep them for long.
+pub const SCRIPT_ARGUMENTS_KEPT_BYTES: usize = 1 << 10;
+
+/// Commands that scripts have run whose time is kept for the next script.
+pub const SCRIPT_COMMANDS_KEPT: usize = 16;
+
+/// Of each command that scripts run so many are timed, and then one of [`COMMANDS_PER_TIMED`].
 pub const COMMANDS_TIMED: u32 = 2;
 /// See [`COMMANDS_TIMED`].
 pub const COMMANDS_PER_TIMED: u32 = 32;

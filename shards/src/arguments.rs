@@ -109,11 +109,20 @@ impl<'a> Arguments<'a> {
 }
 
 /// Arguments that own their bytes: queued transactions, inline commands, tests.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct OwnedArguments {
+    /// There may be others between those of the arguments.
     bytes: Vec<u8>,
     spans: Vec<Span>,
 }
+
+impl PartialEq for OwnedArguments {
+    fn eq(&self, other: &OwnedArguments) -> bool {
+        self.borrow().iter_from(0).eq(other.borrow().iter_from(0))
+    }
+}
+
+impl Eq for OwnedArguments {}
 
 impl OwnedArguments {
     /// With room for `count` arguments of `bytes` bytes together.
@@ -127,6 +136,19 @@ impl OwnedArguments {
         let mut owned = OwnedArguments::with_room(arguments.count(), bytes);
         arguments.iter_from(0).for_each(|argument| owned.push(argument));
         owned
+    }
+
+    /// A copy in the memory of these, with what lies between the arguments, which stand in their
+    /// order. Cost: one copy; no allocation while that memory suffices.
+    pub fn replaced_by(mut self, arguments: Arguments<'_>) -> OwnedArguments {
+        self.clear();
+        let ends = arguments.spans.first().zip(arguments.spans.last());
+        let Some((first, last)) = ends else { return self };
+        let start = first.start();
+        self.bytes.extend_from_slice(&arguments.bytes[start..last.end()]);
+        let moved = |span: &Span| Span::new(span.start() - start, span.length());
+        self.spans.extend(arguments.spans.iter().map(moved));
+        self
     }
 
     /// Appends one argument.
@@ -144,6 +166,11 @@ impl OwnedArguments {
     /// Borrows the arguments.
     pub fn borrow(&self) -> Arguments<'_> {
         Arguments::new(&self.bytes, &self.spans)
+    }
+
+    /// Bytes for which it has memory.
+    pub fn room(&self) -> usize {
+        self.bytes.capacity() + self.spans.capacity() * size_of::<Span>()
     }
 
     /// Bytes held.
@@ -177,5 +204,16 @@ mod tests {
         assert_eq!(arguments.iter_from(1).collect::<Vec<_>>(), [b"".as_slice(), b"value"]);
         assert_eq!(arguments.tail(1).at(1), b"value");
         assert_eq!(arguments.iter_from(9).len(), 0);
+        let room = owned.room();
+        let other: OwnedArguments = [b"GET".as_slice(), b"key"].into_iter().collect();
+        let again = owned.replaced_by(other.borrow());
+        assert_eq!((&again, again.room()), (&other, room));
+        let (bytes, spans) = (b"*2 GET $3 key!", [Span::new(3, 3), Span::new(10, 3)]);
+        let mut apart = again.replaced_by(Arguments::new(bytes, &spans));
+        assert_eq!(apart, other);
+        apart.push(b"more");
+        assert!(apart.borrow().iter_from(1).eq([b"key".as_slice(), b"more"]));
+        assert_ne!(apart, other);
+        assert_eq!(apart.replaced_by(Arguments::new(bytes, &[])).borrow().count(), 0);
     }
 }

@@ -74,6 +74,13 @@ impl Keys {
         self.first > 0 || self.search != Search::None
     }
 
+    /// The place of the key, where all requests of a kind that have enough arguments have one.
+    #[inline(always)]
+    pub fn only(self) -> Option<usize> {
+        let is_one = self.last == self.first as isize && self.search == Search::None;
+        (self.first > 0 && is_one).then_some(self.first)
+    }
+
     /// Positions of the keys at fixed places in a request of `count` arguments.
     pub fn fixed_positions(self, count: usize) -> impl Iterator<Item = usize> + Clone {
         let last = if self.last < 0 { count as isize + self.last } else { self.last };

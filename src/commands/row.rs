@@ -128,6 +128,12 @@ impl Command {
         first.map_or(KeyHash::default(), |key| hasher.hash(key))
     }
 
+    /// Does it run a script?
+    #[inline(always)]
+    pub fn is_script(&self) -> bool {
+        matches!(self.run, Run::Script(_))
+    }
+
     /// Does the count of arguments fit? Errors: [`Refusal::Arity`].
     #[inline(always)]
     pub fn check_arity(&self, count: usize) -> Result<(), Refusal> {

@@ -13,7 +13,8 @@ use crate::core::push::{Push, TopicKind};
 use crate::core::shard::{run_operation, seed_of};
 use crate::core::transact::everywhere::{Sights, needs_every_key};
 use crate::limits::{
-    COMMANDS_PER_TIMED, COMMANDS_TIMED, SCRIPT_GUESSES_MAX, SCRIPT_LAST_KEY_BYTES_MAX,
+    COMMANDS_PER_TIMED, COMMANDS_TIMED, SCRIPT_COMMANDS_KEPT, SCRIPT_GUESSES_MAX,
+    SCRIPT_LAST_KEY_BYTES_MAX,
 };
 use crate::numbers::parse_integer;
 use crate::resp::reply::{Protocol, Reply};
@@ -24,7 +25,7 @@ use ringraft_shards::limits::DATABASE_COUNT;
 use ringraft_shards::transaction::install;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A key that a script needs.
 pub type Wanted = (DatabaseIndex, Vec<u8>);
@@ -88,7 +89,7 @@ pub struct Done {
     pub effects: Vec<Effect>,
     /// Messages to send when it is committed.
     pub published: Vec<(TopicKind, Vec<u8>, Vec<u8>)>,
-    /// The commands.
+    /// The commands, and maybe some that scripts before have run.
     pub ran: Vec<Ran>,
     /// Those that read, if the client keeps copies.
     pub read: Vec<(&'static Command, OwnedArguments)>,
@@ -122,21 +123,35 @@ pub struct Ran {
     pub count: u32,
     /// How many of them ended in an error.
     pub failed: u32,
-    /// How many of them were timed: the first, and some of many.
-    timed: u32,
-    nanoseconds: u64,
+    /// How long all of them took: one that was not timed, as long as the last one that was.
+    pub nanoseconds: u64,
+    /// Runs of it since the first, those of scripts before included.
+    seen: u32,
+    /// How long the last one took that was timed.
+    last_nanoseconds: u64,
 }
 
 impl Ran {
-    /// How long all of them took, as far as is known from those that were timed.
-    pub fn nanoseconds(&self) -> u64 {
-        self.nanoseconds * u64::from(self.count) / u64::from(self.timed.max(1))
+    fn new(command: &'static Command) -> Ran {
+        Ran { command, count: 0, failed: 0, nanoseconds: 0, seen: 0, last_nanoseconds: 0 }
     }
 
     /// Is the next one to be timed?
     #[inline]
     fn is_timed_next(&self) -> bool {
-        self.count < COMMANDS_TIMED || self.count.is_multiple_of(COMMANDS_PER_TIMED)
+        self.seen < COMMANDS_TIMED || self.seen.is_multiple_of(COMMANDS_PER_TIMED)
+    }
+
+    /// Counts one.
+    #[inline]
+    fn add(&mut self, took: Option<Duration>, failed: bool) {
+        if let Some(took) = took {
+            self.last_nanoseconds = took.as_nanos() as u64;
+        }
+        self.seen = self.seen.wrapping_add(1);
+        self.count += 1;
+        self.failed += u32::from(failed);
+        self.nanoseconds += self.last_nanoseconds;
     }
 }
 
@@ -192,7 +207,7 @@ impl Done {
     #[inline]
     fn recent(&self, arguments: Arguments<'_>) -> Option<&'static Command> {
         let last = self.ran.get(self.last_ran)?.command;
-        let is_it = arguments.at(0).eq_ignore_ascii_case(last.name.as_bytes());
+        let is_it = table::is_named(last, arguments.at(0));
         (is_it && last.parent.is_empty() && !matches!(last.run, RunKind::Container)).then_some(last)
     }
 
@@ -202,17 +217,21 @@ impl Done {
         let is_it = |ran: &Ran| std::ptr::eq(ran.command, command);
         if !self.ran.get(self.last_ran).is_some_and(is_it) {
             self.last_ran = self.ran.iter().position(is_it).unwrap_or_else(|| {
-                self.ran.push(Ran { command, count: 0, failed: 0, timed: 0, nanoseconds: 0 });
+                self.ran.push(Ran::new(command));
                 self.ran.len() - 1
             });
         }
         self.last_ran
     }
 
-    /// As before the first run; what has grown keeps its memory.
+    /// As before the first run; what has grown keeps its memory, and how long commands took is
+    /// known.
     pub fn reset(&mut self) {
         let Done { ran, read, shown, logged, denied, effects, published, wanted, .. } = self;
-        ran.clear();
+        if ran.len() > SCRIPT_COMMANDS_KEPT {
+            ran.clear();
+        }
+        ran.iter_mut().for_each(|ran| (ran.count, ran.failed, ran.nanoseconds) = (0, 0, 0));
         read.clear();
         shown.clear();
         logged.clear();
@@ -222,7 +241,7 @@ impl Done {
         wanted.clear();
         (self.question, self.needs_whole, self.ended) = (None, false, None);
         (self.wrote, self.is_misplaced) = (false, false);
-        (self.last_ran, self.asked, self.count, self.guesses) = (0, 0, 0, 0);
+        (self.asked, self.count, self.guesses) = (0, 0, 0);
     }
 }
 
@@ -276,13 +295,8 @@ impl Run {
         let ending = self.run(command, protocol, arguments, out);
         self.done.count += 1;
         self.done.wrote |= command.run.writes();
-        let ran = &mut self.done.ran[ran];
-        ran.count += 1;
-        ran.failed += u32::from(matches!(ending, Ending::Error(_)));
-        if let Some(clock) = clock {
-            ran.timed += 1;
-            ran.nanoseconds += clock.elapsed().as_nanos() as u64;
-        }
+        let took = clock.map(|clock| clock.elapsed());
+        self.done.ran[ran].add(took, matches!(ending, Ending::Error(_)));
         if self.is_tracked && command.flags.readonly {
             self.done.read.push((command, arguments.clone()));
         }
@@ -362,7 +376,10 @@ impl Run {
     /// The hash of a command's first key: often that of the one before.
     #[inline]
     fn first_key(&mut self, command: &Command, arguments: Arguments<'_>) -> KeyHash {
-        let first = command.keys.positions(arguments).find_map(|at| arguments.get(at));
+        let first = match command.keys.only() {
+            Some(at) => arguments.get(at),
+            None => command.keys.positions(arguments).find_map(|at| arguments.get(at)),
+        };
         let Some(key) = first else { return KeyHash::default() };
         if key.len() > SCRIPT_LAST_KEY_BYTES_MAX {
             return self.hasher.hash(key);
@@ -400,15 +417,21 @@ impl Run {
         let is_read = matches!(command.run, RunKind::Read(_));
         let (hasher, database, now_ms) = (self.hasher, self.database, self.now_ms);
         let items = self.ground.own_items()?;
-        for i in command.keys.positions(arguments) {
-            let key = arguments.at(i);
-            let hash = if i == command.keys.first { first } else { hasher.hash(key) };
-            if !items.have(hash) {
-                return None;
-            }
-            if !is_read {
+        let mut begin = |at: usize| {
+            let key = arguments.at(at);
+            let hash = if at == command.keys.first { first } else { hasher.hash(key) };
+            let is_here = items.have(hash);
+            if is_here && !is_read {
                 items.save(database, &Key::new(key, hash), now_ms);
             }
+            is_here
+        };
+        let are_here = match command.keys.only() {
+            Some(at) => at >= arguments.count() || begin(at),
+            None => command.keys.positions(arguments).all(begin),
+        };
+        if !are_here {
+            return None;
         }
         match is_read {
             true => Some(seed),

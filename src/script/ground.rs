@@ -3,9 +3,10 @@
 #![allow(unsafe_code)]
 
 use super::call::Run;
-use super::interpreter::{Interpreter, Job, RunEnded};
+use super::interpreter::{Interpreter, Job};
 use crate::core::shard::seed_of;
 use crate::limits::SCRIPT_LOGGED_BYTES_MAX;
+use crate::refusal::Refusal;
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::batch::{BatchBuilder, BatchMark};
 use ringraft_shards::ids::DatabaseIndex;
@@ -166,19 +167,19 @@ impl Ground {
 }
 
 /// Runs a script on a shard's own items to its end: it does not rest. What it did may have to be
-/// undone.
+/// undone. Errors: it ends in one, or its reply cannot be written.
 pub fn run_in_place(
-    interpreter: Box<Interpreter>,
-    job: Job,
+    interpreter: &mut Interpreter,
+    job: &Job,
     mut run: Box<Run>,
-    reply: Vec<u8>,
+    reply: &mut Vec<u8>,
     keyspace: &mut Keyspace,
-) -> RunEnded {
+) -> (Box<Run>, Result<(), Refusal>) {
     run.ground.own_items().expect("the caller has said which").keyspace =
         Some(NonNull::from(keyspace));
-    let mut ended = interpreter.run_at_once(job, run, reply);
-    if let Some(items) = ended.run.ground.own_items() {
+    let (mut run, outcome) = interpreter.run_at_once(job, run, reply);
+    if let Some(items) = run.ground.own_items() {
         items.keyspace = None;
     }
-    ended
+    (run, outcome)
 }

@@ -3,7 +3,8 @@
 use super::arguments::{Given, bytes_of};
 use super::call::Ending;
 use super::interpreter::Place;
-use super::quick::{self, Desk};
+use super::printing;
+use super::quick::{self, ARGUMENT_PRECISION, Desk};
 use super::raise::{Fault, Results, bridged, function};
 use super::sha1;
 use super::values::{counted_error, error, from_reply, raised};
@@ -94,7 +95,9 @@ fn call(lua: &Lua, place: &Place, desk: &Desk, values: MultiValue) -> Results {
     for value in &values {
         match value {
             Value::String(text) => arguments.push(&text.as_bytes()),
-            Value::Number(number) => arguments.push(&super::printing::general(*number, 17)),
+            Value::Number(number) => {
+                arguments.push(&printing::general(*number, ARGUMENT_PRECISION))
+            }
             Value::Integer(number) => arguments.push(number.to_string().as_bytes()),
             _ => {
                 let text = "ERR Lua redis lib command arguments must be strings or integers";

@@ -1,5 +1,6 @@
 //! What a core runs scripts with: its interpreter, and the scripts that it has compiled.
 
+use super::bytecode::Powers;
 use super::call::{Ending, Run};
 use super::fiber::{self, Fiber, Pause, Stack, Step};
 use super::functions::{Functions, Loaded, Registered};
@@ -411,7 +412,15 @@ impl Interpreter {
             Refusal::Text(format!("ERR Error compiling script (new function): {text}").into())
         })?;
         let no_memory = |_| Refusal::text("ERR not enough memory");
-        let callee = Callee::Script(Pinned::new(&self.lua, function).map_err(no_memory)?);
+        let powers = Powers::of(&function.dump(true));
+        if !powers.sets_globals {
+            // It has no means to change what is global: so it may look there, instead of through
+            // the empty table in front.
+            let globals = self.sandbox.globals.clone();
+            function.set_environment(globals).map_err(no_memory)?;
+        }
+        let pinned = Pinned::new(&self.lua, function, powers).map_err(no_memory)?;
+        let callee = Callee::Script(pinned);
         let (title, detours) = (Title::Digest(digest), Rc::default());
         let script = Rc::new(Script { title, traits, callee, detours });
         if self.compiled.len() >= SCRIPTS_COMPILED_MAX {
@@ -511,6 +520,7 @@ impl Interpreter {
         if self.runs.get().is_multiple_of(SCRIPTS_PER_GC_RESTART) {
             // A script may have stopped it. Each restart begins a step at once.
             self.lua.gc_restart();
+            self.door.forget_rows();
         }
         if self.lua.used_memory() > self.bytes_max.get() / 2 {
             // Lua 5.1 does not collect when memory runs out: the next script is to find some.
@@ -555,30 +565,21 @@ impl Interpreter {
 
     /// Runs a script to its end: it does not rest, and is stopped after its time of patience. Its
     /// reply goes to the memory of `reply`, which is empty.
+    /// Errors: as [`Interpreter::run`].
     pub fn run_at_once(
-        mut self: Box<Self>,
-        job: Job,
+        &mut self,
+        job: &Job,
         run: Box<Run>,
-        mut reply: Vec<u8>,
-    ) -> RunEnded {
-        let Ok(stack) = self.stack.take().map_or_else(Stack::new, Ok) else {
-            let outcome = Err(Refusal::text("ERR not enough memory for scripts"));
-            return RunEnded { interpreter: self, arguments: job.arguments, run, reply, outcome };
+        reply: &mut Vec<u8>,
+    ) -> (Box<Run>, Result<(), Refusal>) {
+        let Ok(mut stack) = self.stack.take().map_or_else(Stack::new, Ok) else {
+            return (run, Err(Refusal::text("ERR not enough memory for scripts")));
         };
-        let pause = self.watch.pause.clone();
-        let work = move || {
-            self.watch.rests_never.set(true);
-            let (run, outcome) = self.run(&job, run, &mut reply);
-            self.watch.rests_never.set(false);
-            RunEnded { interpreter: self, arguments: job.arguments, run, reply, outcome }
-        };
-        match fiber::start(stack, pause, work) {
-            Step::Ended(mut ended, stack) => {
-                ended.interpreter.stack = Some(stack);
-                ended
-            }
-            Step::Rests(_) => unreachable!("it does not rest"),
-        }
+        self.watch.rests_never.set(true);
+        let ended = fiber::run_whole(&mut stack, || self.run(job, run, reply));
+        self.watch.rests_never.set(false);
+        self.stack = Some(stack);
+        ended
     }
 
     /// Was the last run stopped before its end, to run again?
@@ -674,9 +675,9 @@ impl Watch {
         self.state.begin(kind);
     }
 
-    /// Lets the core do other things when the script has run for long.
+    /// Lets the core do other things when the script has run for long and may rest.
     fn rest_when_due(&self) {
-        if self.resumed.get().elapsed() >= self.slice.get() {
+        if !self.rests_never.get() && self.resumed.get().elapsed() >= self.slice.get() {
             self.pause.rest();
             self.resumed.set(Instant::now());
             self.slice.set(SCRIPT_SLICE);

@@ -9,6 +9,7 @@
 //! - `library.rs`: the scripts that the process knows, by digest
 //! - `interpreter.rs`, `sandbox.rs`, `fiber.rs`: what a core runs them with
 //! - `shebang.rs`, `functions.rs`: what first lines say; libraries of functions
+//! - `bytecode.rs`: what can be said of a script before it runs
 //! - `ground.rs`: where commands run
 //! - `call.rs`: `redis.call`; `quick.rs`: its plain cases past the bridge; `values.rs`: replies as
 //!   values of Lua, and back
@@ -16,6 +17,7 @@
 
 mod arguments;
 mod bit;
+mod bytecode;
 pub mod call;
 pub mod fiber;
 pub mod functions;

@@ -4,6 +4,14 @@
 const WHOLE_MAX: f64 = 1e14;
 const WHOLE_DIGITS: usize = 14;
 
+/// The number that [`general`] prints as an integer, if it does.
+pub fn whole(number: f64, precision: usize) -> Option<i64> {
+    let is_whole = number.trunc() == number && number.abs() < WHOLE_MAX;
+    let is_it =
+        is_whole && precision >= WHOLE_DIGITS && (number != 0.0 || number.is_sign_positive());
+    is_it.then_some(number as i64)
+}
+
 /// `%.{precision}g`.
 pub fn general(number: f64, precision: usize) -> Vec<u8> {
     if number.is_nan() {
@@ -13,9 +21,8 @@ pub fn general(number: f64, precision: usize) -> Vec<u8> {
         return if number < 0.0 { b"-inf".into() } else { b"inf".into() };
     }
     let precision = precision.max(1);
-    let is_whole = number.trunc() == number && number.abs() < WHOLE_MAX;
-    if is_whole && precision >= WHOLE_DIGITS && (number != 0.0 || number.is_sign_positive()) {
-        return (number as i64).to_string().into_bytes();
+    if let Some(number) = whole(number, precision) {
+        return number.to_string().into_bytes();
     }
     let scientific = format!("{number:.*e}", precision - 1);
     let (mantissa, exponent) = scientific.split_once('e').expect("it has an exponent");

@@ -8,11 +8,14 @@
 
 #![allow(unsafe_code)]
 
+use super::bytecode::Powers;
 use super::call::Ending;
 use super::interpreter::Place;
+use super::printing;
 use super::raise::raise;
 use super::sandbox::READ_ONLY;
 use super::values::whole;
+use crate::limits::SCRIPT_ROW_KEPT_MAX;
 use crate::numbers::parse_integer;
 use crate::resp::reply::{Protocol, Reply};
 use mlua::ffi::{self, lua_State};
@@ -107,12 +110,13 @@ fn plain(reply: &[u8], protocol: Protocol) -> Result {
 pub struct Pinned {
     state: *mut lua_State,
     reference: c_int,
+    powers: Powers,
     _lua: Lua,
 }
 
 impl Pinned {
     /// Errors: no memory.
-    pub fn new(lua: &Lua, function: Function) -> mlua::Result<Pinned> {
+    pub fn new(lua: &Lua, function: Function, powers: Powers) -> mlua::Result<Pinned> {
         let (mut pinned, mut state) = (0, std::ptr::null_mut());
         // SAFETY: the function is the one value on the stack, and `luaL_ref` takes it from there.
         unsafe {
@@ -121,7 +125,7 @@ impl Pinned {
                 pinned = ffi::luaL_ref(own, ffi::LUA_REGISTRYINDEX);
             })?;
         }
-        Ok(Pinned { state, reference: pinned, _lua: lua.clone() })
+        Ok(Pinned { state, reference: pinned, powers, _lua: lua.clone() })
     }
 }
 
@@ -138,14 +142,136 @@ pub struct Door {
     state: *mut lua_State,
     /// The function [`enter`].
     enter: c_int,
-    /// Where `KEYS` and `ARGV` are set.
-    globals: c_int,
     /// What errors are given to.
     handler: c_int,
-    /// A table that is empty: the row of a script without keys, or without arguments.
-    empty: c_int,
     /// A result that is not plain. Never nil, so that putting it there needs no memory.
     result: c_int,
+    keys: Row,
+    arguments: Row,
+}
+
+/// Upvalues of [`enter`]: where `KEYS` and `ARGV` are set, their names, and their tables.
+const GLOBALS: c_int = ffi::lua_upvalueindex(1);
+const KEYS_NAME: c_int = ffi::lua_upvalueindex(2);
+const ARGUMENTS_NAME: c_int = ffi::lua_upvalueindex(3);
+const KEYS: c_int = ffi::lua_upvalueindex(4);
+const ARGUMENTS: c_int = ffi::lua_upvalueindex(5);
+const UPVALUE_COUNT: c_int = 5;
+
+/// `KEYS` or `ARGV`: one script after the other finds the same table, filled anew, as long as
+/// nobody can tell it from a new one.
+struct Row {
+    /// The upvalue with its name, and the one with the table.
+    name: c_int,
+    table: c_int,
+    /// Elements for which the table was made. None: it is not to be used again.
+    room: Cell<Option<usize>>,
+    /// Elements put there that may still be there.
+    count: Cell<usize>,
+    /// Has nobody been able to change the table?
+    is_untouched: Cell<bool>,
+}
+
+impl Row {
+    fn new(name: c_int, table: c_int) -> Row {
+        let (room, count) = (Cell::new(None), Cell::new(0));
+        Row { name, table, room, count, is_untouched: Cell::new(false) }
+    }
+
+    /// Makes these words the elements that a script finds, which may change the table or not.
+    ///
+    /// # Safety
+    ///
+    /// To be called by [`enter`], with ten free places on the stack, which are free again
+    /// afterwards, and nothing with a destructor in its frame.
+    unsafe fn fill(&self, state: *mut lua_State, words: Arguments<'_>, may_change: bool) {
+        // SAFETY: the caller's; three places are used at a time.
+        unsafe {
+            if self.refill(state, words) {
+                return self.is_untouched.set(self.is_untouched.get() && !may_change);
+            }
+            let count = words.count();
+            ffi::lua_createtable(state, count as c_int, 0);
+            push_words(state, words);
+            ffi::lua_pushvalue(state, self.name);
+            ffi::lua_pushvalue(state, -2);
+            ffi::lua_rawset(state, GLOBALS);
+            ffi::lua_replace(state, self.table);
+            self.count.set(count);
+            self.room.set((count <= SCRIPT_ROW_KEPT_MAX).then_some(count));
+            self.is_untouched.set(!may_change);
+        }
+    }
+
+    /// Fills the table that is there. False: it is too small, or a script has made something of it
+    /// that would be seen: the present one has to get another.
+    ///
+    /// # Safety
+    ///
+    /// As [`Row::fill`].
+    unsafe fn refill(&self, state: *mut lua_State, words: Arguments<'_>) -> bool {
+        let (count, before) = (words.count(), self.count.get());
+        if self.room.get().is_none_or(|room| count > room) {
+            return false;
+        }
+        let is_untouched = self.is_untouched.get();
+        if is_untouched && count == 0 && before == 0 {
+            return true;
+        }
+        // SAFETY: the caller's; three places are used at a time.
+        unsafe {
+            let top = ffi::lua_gettop(state);
+            ffi::lua_pushvalue(state, self.table);
+            // A string may be more than there is memory for, and leave this frame.
+            self.count.set(count.max(before));
+            push_words(state, words);
+            for nth in count..before {
+                ffi::lua_pushnil(state);
+                ffi::lua_rawseti_(state, -2, nth as c_int + 1);
+            }
+            self.count.set(count);
+            let is_as_new =
+                is_untouched || ffi::lua_getmetatable(state, -1) == 0 && walks(state, count);
+            ffi::lua_settop(state, top);
+            self.is_untouched.set(is_as_new);
+            is_as_new
+        }
+    }
+}
+
+/// Puts words into the table on top of the stack, from 1 on.
+///
+/// # Safety
+///
+/// One free place on the stack, and nothing with a destructor in the frame.
+unsafe fn push_words(state: *mut lua_State, words: Arguments<'_>) {
+    for (nth, word) in words.iter_from(0).enumerate() {
+        // SAFETY: the caller's; the bytes of an empty word are not read.
+        unsafe {
+            ffi::lua_pushlstring_(state, word.as_ptr().cast(), word.len());
+            ffi::lua_rawseti_(state, -2, nth as c_int + 1);
+        }
+    }
+}
+
+/// Does a walk over the table on top of the stack, which has the elements 1 to `count`, find these
+/// in their order, and nothing else? What it finds stays on the stack.
+///
+/// # Safety
+///
+/// Two free places on the stack.
+unsafe fn walks(state: *mut lua_State, count: usize) -> bool {
+    // SAFETY: the caller's; the keys that are asked with are those that the walk has given.
+    unsafe {
+        ffi::lua_pushnil(state);
+        for nth in 1..=count {
+            if ffi::lua_next(state, -2) == 0 || ffi::lua_tonumber(state, -2) != nth as f64 {
+                return false;
+            }
+            ffi::lua_settop(state, -2);
+        }
+        ffi::lua_next(state, -2) == 0
+    }
 }
 
 impl Door {
@@ -154,28 +280,36 @@ impl Door {
         let mut door = Door {
             state: std::ptr::null_mut(),
             enter: 0,
-            globals: 0,
             handler: 0,
-            empty: 0,
             result: 0,
+            keys: Row::new(KEYS_NAME, KEYS),
+            arguments: Row::new(ARGUMENTS_NAME, ARGUMENTS),
         };
-        // SAFETY: two values are on the stack and two are added; `luaL_ref` takes the last one each
-        // time.
+        // SAFETY: two values are on the stack, and at most five are added; `luaL_ref` takes the
+        // last one each time.
         unsafe {
             lua.exec_raw::<()>((globals, handler), |state| {
                 let pin = || ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
                 door.state = state;
                 door.handler = pin();
-                door.globals = pin();
-                ffi::lua_pushcfunction(state, enter);
-                door.enter = pin();
+                ffi::lua_pushlstring_(state, c"KEYS".as_ptr(), 4);
+                ffi::lua_pushlstring_(state, c"ARGV".as_ptr(), 4);
                 ffi::lua_createtable(state, 0, 0);
-                door.empty = pin();
+                ffi::lua_createtable(state, 0, 0);
+                ffi::lua_pushcclosure(state, enter, UPVALUE_COUNT);
+                door.enter = pin();
                 ffi::lua_pushboolean(state, 0);
                 door.result = pin();
             })?;
         }
         Ok(door)
+    }
+
+    /// The next script finds new tables. A script may have blown up the present ones, so that
+    /// looking whether they are empty takes long.
+    pub fn forget_rows(&self) {
+        self.keys.room.set(None);
+        self.arguments.room.set(None);
     }
 
     /// Calls a script. True: its reply is written. Else there is a value, or an error: see
@@ -185,57 +319,18 @@ impl Door {
         // SAFETY: no script runs, and the stack has room for some values. Nothing here raises an
         // error of Lua's outside of `lua_pcall`. What is visited outlives the call.
         unsafe {
-            ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, self.enter.into());
+            ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, self.handler);
+            ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, self.enter);
             ffi::lua_pushlightuserdata(state, std::ptr::from_mut(visit).cast());
-            if ffi::lua_pcall(state, 1, 0, 0) != ffi::LUA_OK {
-                // No memory for its arguments.
-                visit.is_well = false;
-                visit.is_written = false;
-                ffi::lua_rawseti(state, ffi::LUA_REGISTRYINDEX, self.result.into());
+            visit.is_well = ffi::lua_pcall(state, 1, 1, -3) == ffi::LUA_OK;
+            if visit.is_written {
+                ffi::lua_settop(state, -3);
+            } else {
+                ffi::lua_rawseti_(state, ffi::LUA_REGISTRYINDEX, self.result);
+                ffi::lua_settop(state, -2);
             }
         }
         visit.is_written
-    }
-
-    /// Pushes a table with these words.
-    unsafe fn push_row<'a>(
-        &self,
-        state: *mut lua_State,
-        words: impl Iterator<Item = &'a [u8]>,
-        count: usize,
-    ) {
-        // SAFETY: two places of the stack are used, and the caller has left them.
-        unsafe {
-            if count == 0 {
-                return self.push_empty(state);
-            }
-            ffi::lua_createtable(state, count as c_int, 0);
-            for (nth, word) in words.enumerate() {
-                ffi::lua_pushlstring(state, word.as_ptr().cast(), word.len());
-                ffi::lua_rawseti(state, -2, nth as ffi::lua_Integer + 1);
-            }
-        }
-    }
-
-    /// Pushes the table that is empty, or another one when a script has put something there:
-    /// nothing of a script is left when it has ended that could do so later.
-    unsafe fn push_empty(&self, state: *mut lua_State) {
-        // SAFETY: three places of the stack are used, and the caller has left them.
-        unsafe {
-            let top = ffi::lua_gettop(state);
-            ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, self.empty.into());
-            let is_bare = ffi::lua_getmetatable(state, -1) == 0;
-            let is_empty = is_bare && {
-                ffi::lua_pushnil(state);
-                ffi::lua_next(state, -2) == 0
-            };
-            if !is_empty {
-                ffi::lua_settop(state, top);
-                ffi::lua_createtable(state, 0, 0);
-                ffi::lua_pushvalue(state, -1);
-                ffi::lua_rawseti(state, ffi::LUA_REGISTRYINDEX, self.empty.into());
-            }
-        }
     }
 
     /// The value of the last call. Errors: no memory.
@@ -255,6 +350,8 @@ impl Door {
 pub struct Visit<'a, 'r> {
     door: &'a Door,
     script: c_int,
+    /// May the script change its keys and arguments?
+    may_change: bool,
     /// Keys and arguments.
     words: Arguments<'a>,
     key_count: usize,
@@ -275,9 +372,9 @@ impl<'a, 'r> Visit<'a, 'r> {
         protocol: &'a Cell<Protocol>,
         reply: &'a mut Reply<'r>,
     ) -> Visit<'a, 'r> {
-        let script = script.reference;
+        let (script, may_change) = (script.reference, script.powers.changes_tables);
         let (is_well, is_written) = (false, false);
-        Visit { door, script, words, key_count, protocol, reply, is_well, is_written }
+        Visit { door, script, may_change, words, key_count, protocol, reply, is_well, is_written }
     }
 
     /// Has it ended without an error?
@@ -312,34 +409,20 @@ impl<'a, 'r> Visit<'a, 'r> {
     }
 }
 
-/// Gives a script its keys and arguments, and calls it.
+/// Gives a script its keys and arguments, and calls it. Returns the result if it is not plain.
 unsafe extern "C-unwind" fn enter(state: *mut lua_State) -> c_int {
     // SAFETY: `Door::call` gives the address of a visit that outlives this. Lua gives a C function
-    // twenty free places on the stack; seven are used at most. No value with a destructor is in
+    // twenty free places on the stack; eleven are used at most. No value with a destructor is in
     // this frame when an error of Lua's leaves it.
     unsafe {
         let visit = &mut *ffi::lua_touserdata(state, 1).cast::<Visit<'_, '_>>();
         let (words, key_count) = (visit.words, visit.key_count);
-        ffi::lua_settop(state, 0);
-        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, visit.door.handler.into());
-        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, visit.door.globals.into());
-        ffi::lua_pushlstring(state, c"KEYS".as_ptr(), 4);
-        visit.door.push_row(state, words.iter_from(0).take(key_count), key_count);
-        ffi::lua_rawset(state, 2);
-        ffi::lua_pushlstring(state, c"ARGV".as_ptr(), 4);
-        match words.count() - key_count {
-            // Two tables, whatever is in them.
-            0 if key_count == 0 => ffi::lua_createtable(state, 0, 0),
-            count => visit.door.push_row(state, words.iter_from(key_count), count),
-        }
-        ffi::lua_rawset(state, 2);
-        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, visit.script.into());
-        visit.is_well = ffi::lua_pcall(state, 0, 1, 1) == ffi::LUA_OK;
-        visit.is_written = visit.is_well && visit.write_plain(state);
-        if !visit.is_written {
-            ffi::lua_rawseti(state, ffi::LUA_REGISTRYINDEX, visit.door.result.into());
-        }
-        0
+        visit.door.keys.fill(state, words.first(key_count), visit.may_change);
+        visit.door.arguments.fill(state, words.tail(key_count), visit.may_change);
+        ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, visit.script);
+        ffi::lua_call(state, 0, 1);
+        visit.is_written = visit.write_plain(state);
+        c_int::from(!visit.is_written)
     }
 }
 
@@ -431,9 +514,7 @@ unsafe extern "C-unwind" fn quick(state: *mut lua_State) -> c_int {
         let result = if take_arguments(state, count, desk) { desk.run() } else { Result::Other };
         match result {
             Result::Number(number) => ffi::lua_pushnumber(state, number),
-            Result::Text(bytes, count) => {
-                ffi::lua_pushlstring(state, bytes.cast(), count);
-            }
+            Result::Text(bytes, count) => ffi::lua_pushlstring_(state, bytes.cast(), count),
             Result::False => ffi::lua_pushboolean(state, 0),
             Result::Nil => ffi::lua_pushnil(state),
             Result::Other => {
@@ -443,6 +524,9 @@ unsafe extern "C-unwind" fn quick(state: *mut lua_State) -> c_int {
         1
     }
 }
+
+/// Digits of a number that is an argument of a command.
+pub const ARGUMENT_PRECISION: usize = 17;
 
 /// Copies the arguments. False: they are none, or not only strings and numbers.
 unsafe fn take_arguments(state: *mut lua_State, count: c_int, desk: &Desk) -> bool {
@@ -461,7 +545,12 @@ unsafe fn take_arguments(state: *mut lua_State, count: c_int, desk: &Desk) -> bo
                 }
                 ffi::LUA_TNUMBER => {
                     let number = ffi::lua_tonumber(state, nth);
-                    arguments.push(&super::printing::general(number, 17));
+                    match printing::whole(number, ARGUMENT_PRECISION) {
+                        Some(number) => {
+                            arguments.push(itoa::Buffer::new().format(number).as_bytes())
+                        }
+                        None => arguments.push(&printing::general(number, ARGUMENT_PRECISION)),
+                    }
                 }
                 _ => return false,
             }

@@ -533,6 +533,102 @@ fn what_a_script_began_in_vain_is_undone() {
     }
 }
 
+/// What scripts may do to the tables of their keys and arguments.
+const SPOILERS: [&str; 12] = [
+    "KEYS.x = 'y'",
+    "KEYS[#KEYS+1] = 'more'",
+    "ARGV['1'] = 3 ARGV[-1] = 4",
+    "setmetatable(KEYS, {__index = function() return 'leak' end})",
+    "setmetatable(ARGV, {__len = 7, __newindex = error})",
+    "KEYS[1] = ARGV ARGV[1] = KEYS",
+    "for i = 1, #KEYS do KEYS[i] = nil end KEYS.x = 1 KEYS.x = nil",
+    "for i = 1, 999 do ARGV[i] = i end for i = 1, 999 do ARGV[i] = nil end",
+    "table.remove(KEYS) table.sort(ARGV, function(a, b) return a > b end)",
+    "for i = 2, 9 do KEYS[i] = i end KEYS[1] = nil",
+    "error(KEYS)",
+    "local k = KEYS redis.pcall('nope', k) return cjson.encode(ARGV) .. unpack(k, 1, #k)",
+];
+
+/// All that can be seen of these tables.
+const SEEN: &str = "local out = {tostring(KEYS == ARGV)} \
+    for _, row in ipairs({KEYS, ARGV}) do \
+        out[#out+1] = #row .. tostring(getmetatable(row)) \
+        for k, v in pairs(row) do out[#out+1] = type(k) .. k .. v end \
+    end return table.concat(out, ' ')";
+
+/// No script sees what another one has made of its keys and arguments, however many there are.
+#[test]
+fn keys_and_arguments_are_as_if_nobody_had_had_them_before() {
+    for server in servers() {
+        let mut client = server.client();
+        for spoiler in SPOILERS {
+            for (keys, arguments) in
+                [(1, 0), (0, 0), (1, 1), (2, 3), (0, 1), (4, 4), (1, 4), (9, 5)]
+            {
+                let count = keys.to_string();
+                let names: Vec<String> = (1..=keys).map(|n| format!("{{k}}{n}")).collect();
+                let values: Vec<String> = (1..=arguments).map(|n| format!("v{n}")).collect();
+                let mut words = vec![count.as_str()];
+                words.extend(names.iter().chain(&values).map(String::as_str));
+                let row = |row: &[String]| {
+                    let pairs = row.iter().zip(1..).map(|(word, n)| format!(" number{n}{word}"));
+                    format!("{}nil{}", row.len(), pairs.collect::<String>())
+                };
+                let expected = format!("false {} {}", row(&names), row(&values));
+                for _ in 0..2 {
+                    assert_eq!(eval(&mut client, SEEN, &words), Value::bulk(&*expected));
+                    eval(&mut client, spoiler, &words);
+                }
+            }
+            eval(&mut client, spoiler, &["1", "{k}1", "v1"]);
+            let seen = Value::bulk("false 1nil number1{k}2 1nil number1v2");
+            assert_eq!(eval(&mut client, SEEN, &["1", "{k}2", "v2"]), seen, "{spoiler}");
+        }
+    }
+}
+
+/// Nothing that is global can be changed, by whatever means and from however deep.
+#[test]
+fn globals_stay_as_they_are() {
+    let server = Server::start(&["--shards", "1", "--mode", "cache"]);
+    let mut client = server.client();
+    let readonly = "Attempt to modify a readonly table";
+    for script in [
+        "x = 1",
+        "redis = nil",
+        "KEYS = {}",
+        "function tostring() end",
+        "local function f() return function() ARGV = 1 end end f()()",
+        "local ok, why = pcall(function() redis = 1 end) error(why)",
+        "coroutine.wrap(function() pcall = 1 end)()",
+        "_G.redis = 1",
+        "_G.x = 1",
+        "redis.call = 1",
+        "redis.x = 1",
+        "local r = redis r.call = function() end",
+        "rawset(_G, 'redis', 1)",
+        "rawset(redis, 'call', 1)",
+        "setmetatable(_G, {})",
+        "setmetatable(redis, {})",
+        "table.insert(redis, 1)",
+        "string.format = 1",
+        "assert(loadstring('x = 1'))()",
+        "assert(loadstring('KEYS = 1'))()",
+    ] {
+        let error = eval(&mut client, script, &["0"]);
+        assert!(
+            matches!(&error, Value::Error(text) if text.contains(readonly)),
+            "{script}: {error:?}"
+        );
+        assert!(eval(&mut client, INCREMENT, &["1", "key"]).integer() > 0, "{script}");
+        let whole = "return tostring(_G.redis == redis and _G.KEYS == KEYS and KEYS[1] == 'key' and #ARGV == 0)";
+        assert_eq!(eval(&mut client, whole, &["1", "key"]), Value::bulk("true"), "{script}");
+        let absent = eval(&mut client, "return x", &["0"]);
+        let text = "Script attempted to access nonexistent global variable 'x'";
+        assert!(matches!(&absent, Value::Error(error) if error.contains(text)), "{absent:?}");
+    }
+}
+
 /// Where there is no log a script needs no entry, and what comes between scripts is in order all
 /// the same.
 #[test]

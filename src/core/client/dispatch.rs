@@ -50,9 +50,15 @@ impl Core {
         if self.coalesced.has(self.answers.connections.at(index).membership) {
             self.begin_joined();
         }
-        let looked_up = find_row(arguments.borrow());
         let connection = self.answers.connections.at_mut(index);
-        connection.last_command = None;
+        let looked_up = match connection.last_command {
+            Some(last) if last.is_script() && table::is_named(last, arguments.borrow().at(0)) => {
+                last.check_arity(arguments.borrow().count()).map(|()| last)
+            }
+            _ => find_row(arguments.borrow()),
+        };
+        // Who runs one script runs others.
+        connection.last_command = looked_up.as_ref().ok().copied().filter(|row| row.is_script());
         connection.last_row = looked_up.as_ref().ok().copied();
         let checked =
             looked_up.and_then(|command| self.check_gates(index, command, arguments.borrow()));
@@ -170,7 +176,7 @@ impl Core {
         if self.stop_sent && command.name != "shutdown" {
             return Err(Refusal::text("ERR the server is shutting down"));
         }
-        if session.wants_debugger && matches!(command.run, Run::Script(_)) {
+        if session.wants_debugger && command.is_script() {
             return Err(Refusal::text(NO_DEBUGGER));
         }
         if session.transaction.is_some() && command.flags.no_multi {

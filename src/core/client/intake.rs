@@ -147,7 +147,9 @@ impl Core {
                         Taken::Staged => {}
                         Taken::Copied => self.turn.spans.truncate(first),
                         Taken::No => {
-                            let arguments = self.copy_arguments(index, source, first);
+                            let spare = std::mem::take(&mut self.spare_run.arguments);
+                            let arguments =
+                                spare.replaced_by(self.arguments_at(index, source, first));
                             self.turn.spans.truncate(first);
                             self.dispatch(index, arguments);
                         }
@@ -214,7 +216,7 @@ impl Core {
     /// Keeps a request for COMMANDLOG that is large and known.
     #[cold]
     fn note_large_request(&mut self, index: u32, source: Source, first: usize, size: usize) {
-        let arguments = self.copy_arguments(index, source, first);
+        let arguments = OwnedArguments::copy(self.arguments_at(index, source, first));
         let Some(command) = table::resolve(arguments.borrow()).filter(|c| !c.flags.no_slowlog)
         else {
             return;
@@ -225,12 +227,12 @@ impl Core {
         log.add(command, now_ms, size as u64, arguments.borrow(), client);
     }
 
-    fn copy_arguments(&self, index: u32, source: Source, first: usize) -> OwnedArguments {
+    fn arguments_at(&self, index: u32, source: Source, first: usize) -> Arguments<'_> {
         let bytes = match source {
             Source::Buffer(buffer, length) => self.ring.buffer(buffer, usize::from(length)),
             _ => &self.answers.connections.at(index).input[..],
         };
-        OwnedArguments::copy(Arguments::new(bytes, &self.turn.spans[first..]))
+        Arguments::new(bytes, &self.turn.spans[first..])
     }
 
     /// Takes a request on the hot path, if it is of the kind for it.
@@ -245,7 +247,7 @@ impl Core {
         let arguments = Arguments::new(input, &self.turn.spans[first..]);
         let name = arguments.at(0);
         let command = match connection.last_command {
-            Some(last) if name.eq_ignore_ascii_case(last.name.as_bytes()) => last,
+            Some(last) if table::is_named(last, name) => last,
             _ => match table::find(name) {
                 Some(command) if !command.flags.internal => command,
                 _ => return Taken::No,

@@ -67,6 +67,7 @@ const GATHERED: Gathered = gather();
 static ROWS: [Command; NUMBERED.len()] = GATHERED.rows;
 static WORKS: [Work; NUMBERED.len()] = GATHERED.works;
 static PLACES: [Place; PLACE_COUNT] = index();
+static NAMES: [Place; NUMBERED.len()] = names();
 
 /// The row that runs a request: a subcommand's, when the second word names one of a container's.
 /// `None` when the first or the second word is unknown. A container without a second word is its
@@ -87,6 +88,13 @@ pub fn find(name: &[u8]) -> Option<&'static Command> {
     find_under(0, name)
 }
 
+/// Is a word the name of a row, in any case? Cost: as [`find`], less the look for the place.
+#[inline(always)]
+pub fn is_named(row: &Command, word: &[u8]) -> bool {
+    let name = &NAMES[usize::from(row.number)];
+    word.len() == row.name.len() && name.is(words_of(word), word)
+}
+
 /// `parent` is the container's number plus one, or 0.
 #[inline]
 fn find_under(parent: u16, name: &[u8]) -> Option<&'static Command> {
@@ -100,12 +108,7 @@ fn find_under(parent: u16, name: &[u8]) -> Option<&'static Command> {
         if place.size == 0 {
             return None;
         }
-        if place.head == head | place.head_letters
-            && place.tail == tail | place.tail_letters
-            && (place.size as usize, place.parent) == (name.len(), parent)
-            && (name.len() <= FOLDED_BYTES_MAX
-                || ROWS[place.number as usize].name.as_bytes().eq_ignore_ascii_case(name))
-        {
+        if place.parent == parent && place.is((head, tail), name) {
             return Some(&ROWS[place.number as usize]);
         }
         at = (at + 1) % PLACE_COUNT;
@@ -211,6 +214,25 @@ struct Place {
 
 const EMPTY: Place =
     Place { head: 0, tail: 0, head_letters: 0, tail_letters: 0, number: 0, parent: 0, size: 0 };
+
+impl Place {
+    /// A row's, whose name has these words.
+    const fn of(name: &[u8], number: u16, parent: u16) -> Place {
+        let (head, tail) = words_of(name);
+        let (head_letters, tail_letters) = (letters_of(head), letters_of(tail));
+        Place { head, tail, head_letters, tail_letters, number, parent, size: name.len() as u8 }
+    }
+
+    /// Is a word, which has these words of [`words_of`], the name that belongs here, in any case?
+    #[inline(always)]
+    fn is(&self, (head, tail): (u64, u64), word: &[u8]) -> bool {
+        self.head == head | self.head_letters
+            && self.tail == tail | self.tail_letters
+            && self.size as usize == word.len()
+            && (word.len() <= FOLDED_BYTES_MAX
+                || ROWS[self.number as usize].name.as_bytes().eq_ignore_ascii_case(word))
+    }
+}
 
 /// The name as two words that, with its length, are different for different names.
 #[inline(always)]
@@ -368,19 +390,22 @@ const fn index() -> [Place; PLACE_COUNT] {
             at = (at + 1) % PLACE_COUNT;
         }
         if !rows[number].flags.internal {
-            places[at] = Place {
-                head,
-                tail,
-                head_letters: letters_of(head),
-                tail_letters: letters_of(tail),
-                number: number as u16,
-                parent,
-                size: name.len() as u8,
-            };
+            places[at] = Place::of(name, number as u16, parent);
         }
         number += 1;
     }
     places
+}
+
+/// The names of all rows, by number; parents are of no meaning.
+const fn names() -> [Place; NUMBERED.len()] {
+    let mut names = [EMPTY; NUMBERED.len()];
+    let mut number = 0;
+    while number < names.len() {
+        names[number] = Place::of(ROWS[number].name.as_bytes(), number as u16, 0);
+        number += 1;
+    }
+    names
 }
 
 #[cfg(test)]
@@ -393,6 +418,26 @@ mod tests {
     fn found(words: &[&[u8]]) -> Option<&'static Command> {
         let owned: OwnedArguments = words.iter().copied().collect();
         resolve(owned.borrow())
+    }
+
+    #[test]
+    fn names_are_told_from_all_others() {
+        for row in rows() {
+            let mut words: Vec<Vec<u8>> = rows().iter().map(|row| row.name.into()).collect();
+            words.push(row.name.to_ascii_uppercase().into());
+            words.extend([b"".to_vec(), [row.name.as_bytes(), b"x"].concat()]);
+            for at in 0..row.name.len() {
+                for bit in 0..8 {
+                    let mut word = row.name.as_bytes().to_vec();
+                    word[at] ^= 1 << bit;
+                    words.push(word);
+                }
+            }
+            for word in words {
+                let same = word.eq_ignore_ascii_case(row.name.as_bytes());
+                assert_eq!(is_named(row, &word), same, "{}: {}", row.name, word.escape_ascii());
+            }
+        }
     }
 
     #[test]

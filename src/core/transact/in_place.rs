@@ -14,12 +14,14 @@ use crate::core::client::answers::Target;
 use crate::core::push::writer_of;
 use crate::core::shard::{LocalShard, seed_of};
 use crate::core::transact::everywhere::Sights;
-use crate::limits::{SCRIPT_AHEAD_TIME_MAX, SCRIPT_DETOURS, SCRIPT_REPLY_KEPT_BYTES};
+use crate::limits::{
+    SCRIPT_AHEAD_TIME_MAX, SCRIPT_ARGUMENTS_KEPT_BYTES, SCRIPT_DETOURS, SCRIPT_REPLY_KEPT_BYTES,
+};
 use crate::refusal::Refusal;
 use crate::resp::reply::Reply;
 use crate::script::call::{Done, Run};
 use crate::script::ground::{Draft, Ground, OwnItems, run_in_place};
-use crate::script::interpreter::{Job, RunEnded, Script};
+use crate::script::interpreter::{Job, Script};
 use crate::settings::values::Fsync;
 use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::batch::BatchBuilder;
@@ -37,6 +39,8 @@ use std::time::{Duration, Instant};
 pub struct Spare {
     run: Option<Box<Run>>,
     reply: Vec<u8>,
+    /// Of no meaning.
+    pub(in crate::core) arguments: OwnedArguments,
     /// Empty.
     pub(super) effects: BatchBuilder,
 }
@@ -235,7 +239,7 @@ impl Core {
         let protocol = self.answers.connections.at(index).session.protocol;
         let limit = self.settings.script_time_limit;
         let job = Job {
-            script: script.clone(),
+            script,
             arguments,
             key_count,
             protocol,
@@ -244,15 +248,14 @@ impl Core {
             patience: SCRIPT_AHEAD_TIME_MAX,
             began: clock,
         };
-        let interpreter = self.interpreter.take().expect("the script was compiled there");
-        let reply = std::mem::take(&mut self.spare_run.reply);
+        let mut reply = std::mem::take(&mut self.spare_run.reply);
         let keyspace: &mut Keyspace = &mut self.shards[local].server.keyspace;
         keyspace.begin_entry();
         let events = keyspace.event_count();
-        let ended = run_in_place(interpreter, job, run, reply, keyspace);
-        let RunEnded { interpreter, arguments, mut run, reply, outcome } = ended;
+        let interpreter = self.interpreter.as_mut().expect("the script was compiled there");
+        let (mut run, outcome) = run_in_place(interpreter, &job, run, &mut reply, keyspace);
         let was_stopped = interpreter.was_stopped();
-        self.interpreter = Some(interpreter);
+        let Job { script, arguments, .. } = job;
         std::mem::swap(&mut run.push, &mut self.push);
         let user = run.user.take();
         let is_killed = run.done.ended.is_some();
@@ -261,7 +264,7 @@ impl Core {
         self.turn.has_beforehand |= shard.has_beforehand();
         if !is_killed && (was_stopped || !has_room) {
             script.detours.set(SCRIPT_DETOURS);
-            self.keep_run(run, reply);
+            self.keep_run(run, reply, OwnedArguments::default());
             return Some((arguments, user));
         }
         self.tell_of(target, user.as_ref(), &mut run.done);
@@ -274,15 +277,19 @@ impl Core {
         }
         let ended = (reply, outcome);
         let reply = self.answer_script((index, target), command, &arguments, ended, clock);
-        self.keep_run(run, reply);
+        self.keep_run(run, reply, arguments);
         None
     }
 
-    fn keep_run(&mut self, mut run: Box<Run>, mut reply: Vec<u8>) {
+    fn keep_run(&mut self, mut run: Box<Run>, mut reply: Vec<u8>, arguments: OwnedArguments) {
         run.done.reset();
         reply.clear();
         reply.shrink_to(SCRIPT_REPLY_KEPT_BYTES);
-        (self.spare_run.run, self.spare_run.reply) = (Some(run), reply);
+        let spare = &mut self.spare_run;
+        (spare.run, spare.reply) = (Some(run), reply);
+        if arguments.room() <= SCRIPT_ARGUMENTS_KEPT_BYTES {
+            spare.arguments = arguments;
+        }
     }
 
     /// Answers a script that has ended, and counts it.

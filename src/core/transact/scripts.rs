@@ -76,7 +76,7 @@ impl Retry {
 impl Step {
     /// Does it run a script?
     pub(in crate::core) fn is_script(&self) -> bool {
-        matches!(self.command.run, RunKind::Script(_))
+        self.command.is_script()
     }
 
     /// Must nobody else read what it touches?
@@ -369,8 +369,8 @@ impl Core {
 
     /// A script has run to its end: its commands are counted, and who is to hear of them does.
     pub(super) fn tell_of(&mut self, target: Target, user: Option<&Arc<User>>, done: &mut Done) {
-        for ran in done.ran.drain(..) {
-            self.stats.count_span(ran.command, ran.count.into(), ran.nanoseconds());
+        for ran in done.ran.iter().filter(|ran| ran.count > 0) {
+            self.stats.count_span(ran.command, ran.count.into(), ran.nanoseconds);
             self.stats.commands[usize::from(ran.command.number)].failed += u64::from(ran.failed);
         }
         for (level, text) in done.logged.drain(..) {
