@@ -209,10 +209,14 @@ fn serve_all<H: Waits>(host: &mut H, key: &WaitKey) {
 /// Serves at keys that a transaction held, unless one still does.
 #[cold]
 pub fn serve_postponed<H: Waits>(host: &mut H) {
+    serve_postponed_keys(host);
+    try_untried(host);
+}
+
+fn serve_postponed_keys<H: Waits>(host: &mut H) {
     for key in std::mem::take(&mut host.server_mut().postponed) {
         serve_all(host, &key);
     }
-    try_untried(host);
 }
 
 fn gather<H: Waits>(host: &mut H, key: &[u8], declaration: Declaration) {
@@ -313,9 +317,7 @@ pub fn tend<H: Waits>(host: &mut H, time_ms: i64, ended: &mut Vec<Ended<H>>) -> 
     keys.sort_unstable();
     keys.dedup();
     keys.retain(|key| H::has(&host.server().keyspace.view(key.database, time_ms), key));
-    if !host.server().postponed.is_empty() {
-        serve_postponed(host);
-    }
+    serve_postponed_keys(host);
     for key in &keys {
         serve_all(host, key);
     }

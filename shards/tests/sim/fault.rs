@@ -1,6 +1,7 @@
 //! What breaks, when, and for how long.
 
 use ringraft_shards::disk::Disk;
+use ringraft_shards::meta::{Node, NodeState};
 
 use crate::counts::Count;
 use crate::node::Input;
@@ -265,7 +266,10 @@ impl World {
         let keeps_id = self.nodes[&node].is_founder() && self.faults.below(2) == 0;
         let is_member = self.core.registry.members().contains(&node);
         let is_member = is_member && (keeps_id || self.may_join());
-        if spoilt || healthy < 3 || is_early || !is_member {
+        // One that leaves counts no more: its replicas may be given up at any moment.
+        let leaves = |node: &Node| node.state == NodeState::Leaving;
+        let some_leave = self.core.registry.state.nodes.values().any(leaves);
+        if spoilt || healthy < 3 || is_early || !is_member || some_leave {
             return;
         }
         self.core.count(Count::Wipes);
