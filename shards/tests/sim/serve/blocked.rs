@@ -8,6 +8,7 @@ use ringraft_shards::ids::{DatabaseIndex, Index};
 use ringraft_shards::keyspace::{Edit, Key, KeyHash, View};
 use ringraft_shards::serve::waits::{self, Serving, Waits};
 use ringraft_shards::waiting::{Declared, Ending, Ticket, WaitKey, Waiters};
+use std::collections::BTreeSet;
 
 use super::{Who, answer};
 use crate::command::{Command, Reply};
@@ -42,6 +43,9 @@ pub struct Blocks {
     waiters: Waiters<u64, Blocked, ()>,
     arrivals: Vec<Arrival>,
     is_deposed: bool,
+    /// Where somebody could not be served because the disk was full: who takes less room than
+    /// those before may be served first then.
+    refused: BTreeSet<WaitKey>,
 }
 
 /// What an operation has served: ticket, element, and the queue where it was its turn. It takes
@@ -206,8 +210,10 @@ impl Running {
             // What commands that waited bring back to a queue that was served already is served by
             // the next entry.
             let was_moved = core.audit.served.was_moved(&element, origin.operation);
+            let was_refused = self.blocks.refused.contains(&at);
             if let Some(other) = before.into_iter().find(|one| one.keys.contains(&at))
                 && !was_moved
+                && !was_refused
             {
                 let (first, second) = (other.origin.operation, origin.operation);
                 core.audit.fail(|| format!("#{second} is served before #{first}, at {at:?}"));
@@ -229,6 +235,7 @@ impl Running {
         result: Result,
         outbox: &mut Outbox,
     ) {
+        self.blocks.refused.extend(WaitKey::decode(operation.at(1)));
         if let Some(Blocked { origin, .. }) = waits::refused(self, operation) {
             self.end_arrival(origin);
             answer(outbox, origin, result);
@@ -248,6 +255,7 @@ impl Running {
                 answer(outbox, origin, Result::Unknown);
             }
             self.blocks.arrivals.clear();
+            self.blocks.refused.clear();
             self.dissolve_readers(core, outbox);
         }
         self.serve_readers(core, outbox);
