@@ -289,13 +289,14 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
         (chosen, takers < count && following.next().is_some())
     }
 
-    /// Those whom an operation would serve that [`Waiters::declare`] is asked for next; the first
-    /// of them, or all, may have been declared for this key by the same round.
-    pub fn to_be_served(&self, key: &WaitKey, count: usize, round: Round) -> Vec<&W> {
+    /// Those whom an operation would serve that [`Waiters::declare`] is asked for next, with all
+    /// their keys: they take from the first that has something. The first of them, or all, may have
+    /// been declared for this key by the same round.
+    pub fn to_be_served(&self, key: &WaitKey, count: usize, round: Round) -> Vec<(&W, &[WaitKey])> {
         let Some(queue) = self.queues.get(key) else { return Vec::new() };
         let last = self.chosen(key, count, round).0.pop().or_else(|| queue.meant_in(round));
         let all = last.into_iter().flat_map(|last| queue.tickets.range(..=last));
-        all.map(|ticket| &self.open[ticket].what).collect()
+        all.map(|ticket| &self.open[ticket]).map(|one| (&one.what, &*one.keys)).collect()
     }
 
     /// Does [`Waiters::declare`] serve anybody for whom it was not asked before in this round?
@@ -582,11 +583,13 @@ mod tests {
         let tickets = [wait(&mut waiters, 1, &["a"]), wait(&mut waiters, 2, &["a"])];
         let round = waiters.next_round();
         assert!(waiters.serves_more(&key("a"), 9, round));
-        assert_eq!(waiters.to_be_served(&key("a"), 9, round), [&1, &2]);
+        let keys = [key("a")];
+        let both = [(&1, &keys[..]), (&2, &keys[..])];
+        assert_eq!(waiters.to_be_served(&key("a"), 9, round), both);
         assert_eq!(waiters.declare(&key("a"), 9, round), declaration(&tickets));
         // The first write may have had something for one of them.
         assert!(!waiters.serves_more(&key("a"), 1, round));
-        assert_eq!(waiters.to_be_served(&key("a"), 1, round), [&1, &2]);
+        assert_eq!(waiters.to_be_served(&key("a"), 1, round), both);
         let again = Declaration { tickets: vec![], last: tickets[1], is_behind: false };
         assert_eq!(waiters.declare(&key("a"), 1, round), Some(again));
         let other = waiters.next_round();

@@ -156,7 +156,7 @@ fn serve_key<H: Waits>(host: &mut H, key: &WaitKey, count: usize) {
     // Behind whom it was asked for before, it is followed up already.
     if host.waiters().serves_more(key, count, round) {
         let served = host.waiters().to_be_served(key, count, round);
-        filled.extend(served.into_iter().flat_map(|waiting| host.also_filled(waiting)));
+        filled.extend(served.into_iter().flat_map(|(waiting, _)| host.also_filled(waiting)));
     }
     let Some(declaration) = host.waiters_mut().declare(key, count, round) else { return };
     if declaration.is_behind {
@@ -169,16 +169,16 @@ fn serve_key<H: Waits>(host: &mut H, key: &WaitKey, count: usize) {
     }
 }
 
-/// Does a transaction hold what would be changed? What it has read there must be as it was until it
-/// is over.
+/// Does a transaction hold what may be changed, at this key or at others of those who are served?
+/// What it has read there must be as it was until it is over.
 fn is_taken<H: Waits>(host: &H, key: &WaitKey, count: usize, round: Round) -> bool {
     if host.server().participant.is_idle() {
         return false;
     }
     let served = host.waiters().to_be_served(key, count, round);
-    let filled: Vec<_> = served.into_iter().flat_map(|waiting| host.also_filled(waiting)).collect();
-    let filled = filled.iter().map(|(_, bytes)| &**bytes);
-    holds_any(host, std::iter::once(&*key.bytes).chain(filled))
+    let filled: Vec<_> = served.iter().flat_map(|(waiting, _)| host.also_filled(waiting)).collect();
+    let emptied = served.iter().flat_map(|(_, keys)| keys.iter()).map(|key| &*key.bytes);
+    holds_any(host, emptied.chain(filled.iter().map(|(_, bytes)| &**bytes)))
 }
 
 /// Does a transaction hold one of these keys?
