@@ -187,7 +187,10 @@ impl Running {
         }
         self.check_deadlines(core);
         self.mind_clock(core);
-        if self.server.may_propose() && self.shard != META && core.once_in(8) {
+        // Nothing is proposed while the clock has gone back again behind a turn under way.
+        let may_propose =
+            self.server.may_propose() && !self.server.clock.is_overtaken(self.wall_ms);
+        if may_propose && self.shard != META && core.once_in(8) {
             self.give_deadline(core);
         }
         self.stirred |= self.server.is_pressed();
