@@ -233,9 +233,11 @@ impl<A: Copy + Eq + Hash, W, E> Waiters<A, W, E> {
         self.untried.iter().copied()
     }
 
-    /// Does one that came before this one, and has not been tried, wait for a key?
-    pub fn is_behind_untried(&self, ticket: Ticket, key: &WaitKey) -> bool {
-        self.untried.range(..ticket).any(|before| self.open[before].keys.contains(key))
+    /// Has one that came before this one to make its first try at one of the same keys?
+    pub fn is_behind_untried(&self, ticket: Ticket) -> bool {
+        let keys = self.keys(ticket);
+        let shares = |before: &Ticket| self.keys(*before).iter().any(|key| keys.contains(key));
+        self.untried.range(..ticket).any(shares)
     }
 
     /// The keys of one that waits.
@@ -604,6 +606,7 @@ mod tests {
         let second = waiters.open(2, vec![key("a"), key("b")], 2);
         let third = wait(&mut waiters, 3, &["b"]);
         assert_eq!(waiters.untried().collect::<Vec<_>>(), [second]);
+        assert!(waiters.is_behind_untried(third) && !waiters.is_behind_untried(second));
         let round = waiters.next_round();
         assert_eq!(waiters.declare(&key("a"), 9, round), declaration(&[first]));
         assert_eq!(waiters.declare(&key("b"), 9, round), None, "the third came later");

@@ -65,15 +65,9 @@ pub fn begin<H: Waits>(host: &mut H, asker: H::Asker, keys: Vec<WaitKey>, waitin
     }
     let is_early = keys.iter().any(|key| is_overdue(host, key));
     let ticket = host.waiters_mut().open(asker, keys, waiting);
-    if !is_early && !is_behind_untried(host, ticket) {
+    if !is_early && !host.waiters().is_behind_untried(ticket) {
         try_first(host, ticket);
     }
-}
-
-/// Has one that came before to make its first try at one of the same keys?
-fn is_behind_untried<H: Waits>(host: &H, ticket: Ticket) -> bool {
-    let waiters = host.waiters();
-    waiters.keys(ticket).iter().any(|key| waiters.is_behind_untried(ticket, key))
 }
 
 /// Is somebody still to be served at a key, in an entry to come?
@@ -108,7 +102,7 @@ fn try_untried<H: Waits>(host: &mut H) {
     for ticket in untried {
         let keys = host.waiters().keys(ticket);
         let is_early = keys.iter().any(|key| is_overdue(host, key));
-        if is_early || is_behind_untried(host, ticket) {
+        if is_early || host.waiters().is_behind_untried(ticket) {
             continue;
         }
         let waiting = host.waiters().waiting(ticket).expect("it has not been tried");
@@ -184,9 +178,6 @@ fn is_taken<H: Waits>(host: &H, key: &WaitKey, count: usize, round: Round) -> bo
 /// Does a transaction hold one of these keys?
 fn holds_any<'k, H: Waits>(host: &H, mut keys: impl Iterator<Item = &'k [u8]>) -> bool {
     let Server { participant, wanted, keyspace, unread, .. } = host.server();
-    if participant.is_idle() {
-        return false;
-    }
     let mut unread = unread.clone();
     unread.extend(wanted.next.iter().filter_map(|next| match next {
         Next::Fetch(fetch) => Some(fetch.id),

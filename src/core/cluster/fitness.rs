@@ -12,7 +12,7 @@ use crate::core::shard::LocalShard;
 use crate::core::{Core, wall_clock_ms};
 use crate::limits::{
     CLOCK_NOTED_MS, CLOCK_UNFIT_MS, CONDITION_TICKS, DISK_HANGS_MS, DISK_SILENT_MS,
-    DISK_SLOW_TIMES, DISK_SLOW_US, LEVEL_ENTRIES, OUTDONE_TICKS, TRANSFER_TICKS,
+    DISK_SLOW_TIMES, DISK_SLOW_US, LEVEL_ENTRIES, OUTDONE_TICKS,
 };
 use ringraft_shards::ids::NodeId;
 use ringraft_shards::raft::{Group, PeerProgress, Role};
@@ -383,10 +383,7 @@ impl Core {
                 group.resign();
                 continue;
             }
-            if self.cluster.membership.may_hand_on(id, tick, TRANSFER_TICKS) {
-                // Refused only while another is under way.
-                let _ = group.transfer_leader(heir);
-            }
+            self.cluster.membership.hand_on(group, id, heir, tick);
         }
     }
 }

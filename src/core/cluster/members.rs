@@ -65,15 +65,15 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// May leadership of a group be handed on, so many ticks after the last time? Then that is
-    /// noted.
-    pub(super) fn may_hand_on(&mut self, shard: ShardId, tick: u64, ticks: u64) -> bool {
+    /// Hands the leadership of a shard's group on, [`TRANSFER_TICKS`] after the last time at the
+    /// earliest.
+    pub(super) fn hand_on(&mut self, group: &mut Group, shard: ShardId, heir: NodeId, tick: u64) {
         let handed = self.handed_on.entry(shard).or_default();
-        let may = *handed == 0 || tick >= *handed + ticks;
-        if may {
+        if *handed == 0 || tick >= *handed + TRANSFER_TICKS {
             *handed = tick;
+            // Refused only while another is under way.
+            let _ = group.transfer_leader(heir);
         }
-        may
     }
 }
 
@@ -424,10 +424,8 @@ impl Core {
                     leader.and_then(|leader| level_voter(group, leader, behind_max))
                 }
             };
-            let Some(heir) = heir else { continue };
-            if self.cluster.membership.may_hand_on(id, tick, TRANSFER_TICKS) {
-                // Refused only while another is under way.
-                let _ = group.transfer_leader(heir);
+            if let Some(heir) = heir {
+                self.cluster.membership.hand_on(group, id, heir, tick);
             }
         }
         self.follow_the_shards(led_elsewhere);
@@ -440,10 +438,8 @@ impl Core {
         let tick = self.cluster.ticks;
         for shard in &mut self.shards {
             let group = &mut shard.server.group;
-            let Some(heir) = next_level_voter(group, LEVEL_ENTRIES) else { continue };
-            if self.cluster.membership.may_hand_on(shard.server.id, tick, TRANSFER_TICKS) {
-                // Refused only while another is under way.
-                let _ = group.transfer_leader(heir);
+            if let Some(heir) = next_level_voter(group, LEVEL_ENTRIES) {
+                self.cluster.membership.hand_on(group, shard.server.id, heir, tick);
             }
         }
     }

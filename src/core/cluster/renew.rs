@@ -7,7 +7,7 @@
 //! place is a member of no group, and asks the node that leads, again and again, which one it is to
 //! be. That one has the meta group name another replica of the same node, once for each process
 //! that asks, and answers with its number; the group's leader does the rest, as for any learner.
-//! Asking twice costs a number, nothing else.
+//! What is agreed on twice has an effect once.
 
 use super::meta;
 use super::wire::NodeMessage;

@@ -152,7 +152,7 @@ impl LocalShard {
     pub(in crate::core) fn declare_behind(&mut self, request: &Request<'_>) {
         match request.command.run {
             Run::Record | Run::Serve => {}
-            _ if request.command.keys.exist() => self.serve_keys(request, 0),
+            _ if request.command.keys.exist() => self.serve_keys(request),
             _ => {
                 let origin = request.origin;
                 crate::core::transact::transaction::each_of(
@@ -161,10 +161,9 @@ impl LocalShard {
                     &mut |command, database, arguments| {
                         if command.run.writes() {
                             let first_key = KeyHash::default();
-                            self.serve_keys(
-                                &Request { command, origin, database, first_key, arguments },
-                                0,
-                            );
+                            let request =
+                                Request { command, origin, database, first_key, arguments };
+                            self.serve_keys(&request);
                         }
                     },
                 );
@@ -172,15 +171,15 @@ impl LocalShard {
         }
     }
 
-    /// Serves at the keys of a request, but for the first `skipped`.
-    fn serve_keys(&mut self, request: &Request<'_>, skipped: usize) {
+    /// Serves at the keys of a request.
+    fn serve_keys(&mut self, request: &Request<'_>) {
         let (command, arguments) = (request.command, request.arguments);
         let count = match command.flags.fill {
             Fill::Arguments => arguments.count(),
             Fill::One => 1,
             Fill::Nothing => return,
         };
-        for i in command.keys.positions(arguments).skip(skipped) {
+        for i in command.keys.positions(arguments) {
             let databases = match command.flags.crosses_databases {
                 true => 0..DATABASE_COUNT as u8,
                 false => request.database.0..request.database.0 + 1,
