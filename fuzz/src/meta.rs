@@ -113,8 +113,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
             MetaEntry::Describe { node: NodeId(1), facts: facts(3) },
             MetaEntry::Level(2),
             MetaEntry::Replicas(1),
-            MetaEntry::Renew { shard: ShardId(1), node: NodeId(1), generation: 0 },
-            MetaEntry::Renew { shard: META_SHARD, node: NodeId(1), generation: 0 },
+            MetaEntry::Renew { shard: ShardId(1), node: NodeId(1), generation: 0, asker: None },
+            MetaEntry::Renew { shard: META_SHARD, node: NodeId(1), generation: 0, asker: Some(7) },
         ],
     ];
     let row = |entries: &Vec<MetaEntry>| -> Vec<u8> {

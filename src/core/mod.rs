@@ -31,27 +31,25 @@ use crate::limits::{
     REPLIES_PREFETCHED_BYTES,
 };
 use crate::net;
-use crate::net::ring::{Completion, Operation, Ring, Wait};
-use crate::script::interpreter::Interpreter;
+use crate::net::ring::{Completion, Operation, Wait};
 use crate::script::library::Library;
 use crate::settings::Settings;
 use client::answers::Answers;
 use disk::storage::Storage;
 use disk::together::Ended;
-use mail::mailbox::{Mail, Mailbox, MailboxSender};
+use mail::mailbox::Mail;
 use mail::router::Router;
 use observe::latency::Event;
 use observe::stats::Stats;
+use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::prefetch;
 use ringraft_shards::raft::Output;
-use ringraft_shards::transaction::Overlay;
 use shard::LocalShard;
-use socket2::Socket;
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use turn::Turn;
+use turn::doors::{Doors, Listener};
 
 /// How far a core has come with its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,8 +150,6 @@ pub struct Pause {
 pub struct Core {
     /// Its number, from 0.
     pub id: u16,
-    /// The cpu it is pinned to.
-    pub cpu: usize,
     /// Its copy of the settings.
     pub settings: Settings,
     /// What all cores share.
@@ -178,10 +174,7 @@ pub struct Core {
     pub pause: Pause,
     /// DEBUG SET-ACTIVE-EXPIRE.
     pub active_expire: bool,
-    ring: Ring,
-    mailbox: Mailbox,
-    mailboxes: Vec<MailboxSender>,
-    listeners: Vec<(Socket, client::connection::Kind)>,
+    doors: Doors,
     turn: Turn,
     /// Connections with input left from an earlier turn.
     runnable: Vec<u32>,
@@ -193,8 +186,6 @@ pub struct Core {
     steady: turn::clock::SteadyClock,
     /// Has a tenth of a second passed since the last tick?
     tick_due: bool,
-    /// Listeners that found no descriptor for another connection.
-    silent_listeners: Vec<u32>,
     stop_sent: bool,
     /// Has this core said that it is through?
     stop_noted: bool,
@@ -202,30 +193,18 @@ pub struct Core {
     output: Output,
     /// Operations on files that have ended, while their shards are told.
     ended: Vec<Ended>,
-    /// Transactions over several shards that its connections began.
-    coordinator: transact::spread::Coordinator,
-    /// What they want done.
-    coordinated: transact::spread::Coordinated,
-    /// Messages of transactions for this core.
-    transactions: VecDeque<transact::participate::TransactionMessage>,
-    /// Where their commands run, while none of them has it.
-    spare_overlay: Option<Box<Overlay>>,
-    /// What a script on a shard's own items runs with, while none does.
-    spare_run: transact::in_place::Spare,
+    /// Transactions over several shards.
+    transactions: transact::spread::Transactions,
+    /// What runs leave for the next one.
+    spares: transact::Spares,
     /// Connections that MONITOR.
     monitors: std::collections::BTreeSet<u32>,
     /// Channels, patterns and their subscribers.
     pub push: push::Push,
     /// Who has read which key.
     pub tracking: push::TrackingTable,
-    /// What runs scripts, once there was one.
-    interpreter: Option<Box<Interpreter>>,
-    /// Scripts that have run for long and rest.
-    resting: Vec<transact::scripts::Rested>,
-    /// Their commands that wait for a reply, by number.
-    suspended: std::collections::HashMap<u64, Box<transact::steps::Steps>>,
-    /// The last of these numbers.
-    last_suspension: u64,
+    /// What runs scripts, and those that rest.
+    scripts: transact::scripts::Scripts,
     /// Requests of this turn that will be begun together.
     coalesced: transact::coalesce::Coalesced,
     /// Shards that move from or to it.
@@ -234,8 +213,6 @@ pub struct Core {
     governor: place::govern::Governor,
     /// Whether it looks for work before it sleeps.
     spinner: turn::spin::Spinner,
-    /// Which of its listeners listen.
-    listening: Vec<bool>,
     /// When syncs were started last, milliseconds since the process started.
     last_sync_ms: i64,
     /// When the ring and the memory were looked after last, milliseconds since the process
@@ -251,71 +228,6 @@ pub struct Core {
     migrations: migrate::Migrations,
     /// Its part in the cluster.
     cluster: cluster::Cluster,
-    /// Brings a shard from the directory.
-    recover: Recover,
-    /// What is done to the directory of a shard that is lost.
-    lost: Lost,
-}
-
-/// Brings a shard from the directory, or makes it there. Blocks until its data is read.
-pub type Recover =
-    Arc<dyn Fn(ringraft_shards::ids::ShardId) -> Result<LocalShard, String> + Send + Sync>;
-
-/// Sets a shard's directory aside for a reason; an empty one takes its place.
-pub type SetAside =
-    Arc<dyn Fn(ringraft_shards::ids::ShardId, &str) -> Result<(), String> + Send + Sync>;
-
-/// Writes down which member of its group a shard is.
-pub type NameReplica = Arc<
-    dyn Fn(ringraft_shards::ids::ShardId, ringraft_shards::ids::NodeId) -> Result<(), String>
-        + Send
-        + Sync,
->;
-
-/// What is done to the data directory when a shard is lost, and when others have it too. All of it
-/// blocks.
-#[derive(Clone)]
-pub struct Lost {
-    /// Sets a shard aside.
-    pub begin_anew: SetAside,
-    /// Says which replica it is.
-    pub name: NameReplica,
-    /// Writes down how many others have the shards.
-    pub note_companions: Arc<dyn Fn(usize) -> Result<(), String> + Send + Sync>,
-}
-
-/// What a core is made of.
-pub struct Parts {
-    /// Its number.
-    pub id: u16,
-    /// Its cpu.
-    pub cpu: usize,
-    /// Its settings.
-    pub settings: Settings,
-    /// What all share.
-    pub shared: Arc<Shared>,
-    /// The slot table.
-    pub router: Router,
-    /// Its shards, recovered.
-    pub shards: Vec<LocalShard>,
-    /// Files of its shards.
-    pub storage: Storage,
-    /// Its ring, made on its thread.
-    pub ring: Ring,
-    /// Its mailbox.
-    pub mailbox: Mailbox,
-    /// The ways to all cores, its own included.
-    pub mailboxes: Vec<MailboxSender>,
-    /// Its listening sockets.
-    pub listeners: Vec<(Socket, client::connection::Kind)>,
-    /// Random bits.
-    pub seed: u64,
-    /// Told when the core serves.
-    pub report: mpsc::Sender<Result<Stage, String>>,
-    /// Brings a shard from the directory.
-    pub recover: Recover,
-    /// What is done to the directory of a shard that is lost.
-    pub lost: Lost,
 }
 
 /// Between two ticks: Raft's clock, expiry, timeouts.
@@ -325,79 +237,85 @@ pub const TICK: Duration = Duration::from_millis(100);
 pub const CLUSTER_TICK: Duration = Duration::from_millis(50);
 
 impl Core {
-    /// A core that is ready to run.
-    pub fn new(mut parts: Parts) -> Core {
-        for shard in &mut parts.shards {
-            shard.lanes = parts.shared.lanes.clone();
-            shard.fitness = parts.shared.cluster.fitness.clone();
-        }
-        let core_count = parts.mailboxes.len();
-        let shard_count = parts.router.shard_count();
-        let listener_count = parts.listeners.len();
-        let started = parts.shared.started;
+    /// A core without shards; `seed`: random bits.
+    pub fn new(
+        id: u16,
+        settings: Settings,
+        shared: Arc<Shared>,
+        router: Router,
+        storage: Storage,
+        doors: Doors,
+        seed: u64,
+    ) -> Core {
         Core {
-            id: parts.id,
-            cpu: parts.cpu,
-            settings: parts.settings,
-            users: parts.shared.users.current(),
-            shared: parts.shared,
-            router: parts.router,
-            shards: parts.shards,
+            id,
+            settings,
+            users: shared.users.current(),
+            shards: Vec::new(),
             stats: Stats::default(),
-            answers: Answers::new(parts.id, core_count),
-            chance: Chance::new(parts.seed),
-            storage: parts.storage,
+            answers: Answers::new(id, doors.mailboxes.len()),
+            chance: Chance::new(seed),
+            storage,
             rates: observe::rates::Rates::default(),
             pause: Pause::default(),
             active_expire: true,
-            ring: parts.ring,
-            mailbox: parts.mailbox,
-            mailboxes: parts.mailboxes,
-            listeners: parts.listeners,
+            doors,
             turn: Turn::default(),
             runnable: Vec::new(),
             handshakes: Default::default(),
             gate_closed: false,
-            steady: turn::clock::SteadyClock::new(started),
+            steady: turn::clock::SteadyClock::new(shared.started),
             tick_due: true,
-            silent_listeners: Vec::new(),
             stop_sent: false,
             stop_noted: false,
             failure: None,
             output: Output::default(),
             ended: Vec::new(),
-            coordinator: transact::spread::Coordinator::new(parts.id.into(), parts.seed),
-            coordinated: transact::spread::Coordinated::default(),
-            transactions: VecDeque::new(),
-            spare_overlay: None,
-            spare_run: Default::default(),
+            transactions: transact::spread::Transactions::new(id, seed),
+            spares: Default::default(),
             monitors: Default::default(),
             push: Default::default(),
             tracking: Default::default(),
-            interpreter: None,
-            resting: Vec::new(),
-            suspended: Default::default(),
-            last_suspension: 0,
-            coalesced: transact::coalesce::Coalesced::new(shard_count),
+            scripts: Default::default(),
+            coalesced: transact::coalesce::Coalesced::new(router.shard_count()),
             moves: place::moving::Moves::default(),
             governor: place::govern::Governor::of_this_thread(),
             spinner: turn::spin::Spinner::default(),
-            listening: vec![false; listener_count],
             last_sync_ms: 0,
             rested_ms: 0,
             freeing: false,
-            report: Some(parts.report),
+            report: None,
             is_noted_as_serving: false,
             migrations: Default::default(),
             cluster: Default::default(),
-            recover: parts.recover,
-            lost: parts.lost,
+            shared,
+            router,
         }
+    }
+
+    /// Gives it the shards that it begins with.
+    pub fn begin_with(&mut self, shards: Vec<LocalShard>) {
+        assert!(self.shards.is_empty(), "it begins once");
+        self.shards = shards;
+        self.shards.iter_mut().for_each(|shard| shard.share(&self.shared));
+    }
+
+    /// Brings a shard from the directory, or makes it there. Blocks until its data is read.
+    #[cold]
+    fn recover(&self, id: ShardId) -> Result<LocalShard, String> {
+        let mut shard = self.storage.directory().recover(id)?;
+        shard.share(&self.shared);
+        Ok(shard)
+    }
+
+    /// The cpu that it is pinned to.
+    pub fn cpu(&self) -> usize {
+        self.shared.cpus[usize::from(self.id)]
     }
 
     /// Count of cores.
     pub fn core_count(&self) -> usize {
-        self.mailboxes.len()
+        self.doors.mailboxes.len()
     }
 
     /// The time of this turn, milliseconds since the Unix epoch.
@@ -410,9 +328,11 @@ impl Core {
         self.turn.steady_ms
     }
 
-    /// Runs turns until the process is to end. Returns why, if it is for a failure.
-    pub async fn run(&mut self) -> Result<(), String> {
-        self.ring.poll_wake(self.mailbox.bell().descriptor());
+    /// Runs turns until the process is to end; `report` is told how far it has come until it
+    /// serves. Returns why it ends, if it is for a failure.
+    pub async fn run(&mut self, report: mpsc::Sender<Result<Stage, String>>) -> Result<(), String> {
+        self.report = Some(report);
+        self.doors.ring.poll_wake(self.doors.mailbox.bell().descriptor());
         self.adopt_settings(self.settings.clone());
         let mut completions = Vec::new();
         while self.failure.is_none() {
@@ -424,7 +344,7 @@ impl Core {
                 self.end_sessions();
                 return Ok(());
             }
-            if !busy && !self.ring.has_work() {
+            if !busy && !self.doors.ring.has_work() {
                 self.sleep();
             }
         }
@@ -459,15 +379,15 @@ impl Core {
 
     /// Lets clients connect, where this core accepts any.
     fn open_listeners(&mut self) {
-        for listener in 0..self.listeners.len() {
-            let (socket, kind) = &self.listeners[listener];
-            if self.listening[listener] || !self.accepts(*kind) {
+        for listener in 0..self.doors.listeners.len() {
+            let Listener { socket, kind, listens } = &self.doors.listeners[listener];
+            if *listens || !self.accepts(*kind) {
                 continue;
             }
             if let Err(error) = net::listener::listen(socket) {
                 return self.fail(format!("cannot listen: {error}"));
             }
-            self.listening[listener] = true;
+            self.doors.listeners[listener].listens = true;
             self.arm_listener(listener as u32);
         }
     }
@@ -492,16 +412,16 @@ impl Core {
         if !time.is_zero() && self.spin(time) {
             return;
         }
-        if !self.mailbox.sleep() {
+        if !self.doors.mailbox.sleep() {
             return;
         }
         if self.storage.has_done() {
-            return self.mailbox.wake();
+            return self.doors.mailbox.wake();
         }
         let begin = Instant::now();
         self.end_turn(begin);
-        let result = self.ring.enter(Wait::ForCompletion);
-        self.mailbox.wake();
+        let result = self.doors.ring.enter(Wait::ForCompletion);
+        self.doors.mailbox.wake();
         self.spinner.slept(begin.elapsed());
         if let Err(error) = result {
             self.failure = Some(format!("the socket ring failed: {error}"));
@@ -516,7 +436,9 @@ impl Core {
         let (mut found, mut passed) = (false, Duration::ZERO);
         while !found && passed < time {
             std::hint::spin_loop();
-            found = self.ring.has_work() || !self.mailbox.is_empty() || self.storage.has_done();
+            found = self.doors.ring.has_work()
+                || !self.doors.mailbox.is_empty()
+                || self.storage.has_done();
             passed = start.elapsed();
         }
         self.governor.meter.spun(passed);
@@ -526,7 +448,7 @@ impl Core {
 
     /// One turn. True when there is more to do at once, whatever the ring and the mailbox have.
     fn turn(&mut self, completions: &mut Vec<Completion>) -> bool {
-        if let Err(error) = self.ring.enter(Wait::No) {
+        if let Err(error) = self.doors.ring.enter(Wait::No) {
             self.failure = Some(format!("the socket ring failed: {error}"));
             return false;
         }
@@ -536,11 +458,11 @@ impl Core {
             true => COMPLETIONS_PER_MOVING_TURN_MAX,
             false => COMPLETIONS_PER_TURN_MAX,
         };
-        self.ring.take(most, completions);
+        self.doors.ring.take(most, completions);
         for completion in completions.iter() {
             self.complete(completion);
         }
-        while let Some(mail) = self.mailbox.take() {
+        while let Some(mail) = self.doors.mailbox.take() {
             self.take_mail(mail);
         }
         if self.handshakes.has_work() {
@@ -565,11 +487,11 @@ impl Core {
             if self.wants_tick() {
                 // Its completion ends the sleep, should there be one then.
                 let is_clustered = self.shared.cluster.is_clustered();
-                self.ring.start_timer(if is_clustered { CLUSTER_TICK } else { TICK });
+                self.doors.ring.start_timer(if is_clustered { CLUSTER_TICK } else { TICK });
             }
             self.tick();
         }
-        if !self.resting.is_empty() {
+        if self.scripts.any_rests() {
             self.resume_scripts();
         }
         self.shed_shards();
@@ -603,7 +525,7 @@ impl Core {
             self.tend_moves();
         }
         unblocked
-            || !self.resting.is_empty()
+            || self.scripts.any_rests()
             || self.turn.has_new_work
             || !self.runnable.is_empty()
             || !self.answers.dirty.is_empty()
@@ -644,7 +566,7 @@ impl Core {
             Operation::Writable => self.writable(completion.token.index),
             Operation::Wake => {
                 if !completion.more {
-                    self.ring.poll_wake(self.mailbox.bell().descriptor());
+                    self.doors.ring.poll_wake(self.doors.mailbox.bell().descriptor());
                 }
             }
             Operation::Disk => self.disk_completed(completion),

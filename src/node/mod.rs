@@ -81,7 +81,7 @@ pub struct PeerFacts {
 }
 
 /// The newest feature level that this version knows.
-pub const LEVEL: u32 = 2;
+pub const LEVEL: u32 = 3;
 
 /// Checks the machine and opens the data directory. `now_ms` is the time since the Unix epoch.
 /// Errors: the first thing that stands in the way.

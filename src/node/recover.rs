@@ -7,6 +7,7 @@
 
 use crate::core::CLUSTER_TICK;
 use crate::core::cluster::META;
+use crate::core::disk::directory::ShardDirectory;
 use crate::core::disk::journal::{CoreJournal, journal_directory};
 use crate::core::disk::snapshots::ShardSnapshots;
 use crate::core::disk::storage::ShardFiles;
@@ -124,11 +125,14 @@ impl From<String> for Failure {
     }
 }
 
-impl Origins {
-    /// Brings one shard back. Blocks until its data is read. One that cannot be read is set aside
-    /// when others have it, and what is brought back is an empty replica, which gets everything
-    /// from them. Errors: one line that names the file, what is wrong and what to do.
-    pub fn recover(&self, shard: ShardId, seed: u64) -> Result<LocalShard, String> {
+impl ShardDirectory for Origins {
+    /// One that cannot be read is set aside when others have it, and what is brought back is an
+    /// empty replica, which gets everything from them.
+    fn recover(&self, shard: ShardId) -> Result<LocalShard, String> {
+        // Segments that are begun anew must not have the salts of those before: a journal may hold
+        // records of them.
+        let seed =
+            getrandom::u64().map_err(|error| format!("cannot read random bytes: {error}"))?;
         let Some(directory) = self.directory.as_deref().filter(|_| self.heals) else {
             return self.bring_back(shard, seed).map_err(Failure::text);
         };
@@ -147,9 +151,7 @@ impl Origins {
         self.bring_back(shard, seed).map_err(Failure::text)
     }
 
-    /// Sets aside what there is of a shard. It is lost from then on.
-    /// Errors: the directory cannot be written.
-    pub fn begin_anew(&self, shard: ShardId, cause: &str) -> Result<(), String> {
+    fn begin_anew(&self, shard: ShardId, cause: &str) -> Result<(), String> {
         let directory = self.directory.as_deref().expect("only a shard with files is lost");
         let aside = replica::set_aside(directory, shard, wall_clock_ms()).map_err(|error| {
             format!(
@@ -165,23 +167,21 @@ impl Origins {
         Ok(())
     }
 
-    /// The replica of a shard is this member of its group from now on.
-    /// Errors: the directory cannot be written.
-    pub fn name(&self, shard: ShardId, member: NodeId) -> Result<(), String> {
+    fn name(&self, shard: ShardId, member: NodeId) -> Result<(), String> {
         let directory = self.directory.as_deref().expect("only a shard with files is lost");
         replica::note_member(directory, shard, member).map_err(|error| {
             format!("cannot write to shard {shard} in {}: {error}", directory.display())
         })
     }
 
-    /// Others have the shards too, so many.
-    /// Errors: the directory cannot be written.
-    pub fn note_companions(&self, count: usize) -> Result<(), String> {
+    fn note_companions(&self, count: usize) -> Result<(), String> {
         let Some(directory) = &self.directory else { return Ok(()) };
         replica::note_companions(directory, count)
             .map_err(|error| format!("cannot write to {}: {error}", directory.display()))
     }
+}
 
+impl Origins {
     fn bring_back(&self, shard: ShardId, seed: u64) -> Result<LocalShard, Failure> {
         let member = match &self.directory {
             Some(directory) => replica::member(directory, shard, self.node)?,

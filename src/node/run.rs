@@ -10,13 +10,15 @@ use crate::core::client::evict::ClientMemory;
 use crate::core::cluster::members::PeerIdentity;
 use crate::core::cluster::{ClusterView, META};
 use crate::core::disk::background::Background;
+use crate::core::disk::directory::ShardDirectory;
 use crate::core::disk::full_disk::SnapshotTurn;
 use crate::core::disk::storage::Storage;
 use crate::core::mail::mailbox::{Mail, Mailbox, MailboxSender};
 use crate::core::mail::router::Router;
 use crate::core::place::board::Board;
 use crate::core::place::load::CpuTimes;
-use crate::core::{Core, Lost, Parts, Shared, Stage, wall_clock_ms};
+use crate::core::turn::doors::{Doors, Listener};
+use crate::core::{Core, Shared, Stage, wall_clock_ms};
 use crate::limits::{RING_MEMORY_PAUSE, RING_MEMORY_WAIT};
 use crate::net::listener;
 use crate::net::ring::{Features, Ring};
@@ -27,7 +29,6 @@ use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use ringraft_shards::ids::ShardId;
 use ringraft_shards::keyspace::KeyHasher;
 use ringraft_shards::peer::Identity as PeerProcess;
-use socket2::Socket;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
@@ -57,7 +58,7 @@ struct Seat {
     id: u16,
     cpu: usize,
     mailbox: Mailbox,
-    listeners: Vec<(Socket, connection::Kind)>,
+    listeners: Vec<Listener>,
 }
 
 impl Node {
@@ -224,16 +225,6 @@ impl Node {
     }
 }
 
-/// What cores may do to the directory.
-fn lost(origins: Arc<Origins>) -> Lost {
-    let (named, companions) = (origins.clone(), origins.clone());
-    Lost {
-        begin_anew: Arc::new(move |shard, cause| origins.begin_anew(shard, cause)),
-        name: Arc::new(move |shard, member| named.name(shard, member)),
-        note_companions: Arc::new(move |count| companions.note_companions(count)),
-    }
-}
-
 /// Shards that `--rejoin` gives up: all.
 fn given_up(plan: &Plan) -> BTreeSet<ShardId> {
     let all = (0..plan.identity.shard_count).map(ShardId).chain([META]);
@@ -285,7 +276,7 @@ fn listeners(
     plan: &Plan,
     core: usize,
     unix: Option<&UnixSocket>,
-) -> Result<Vec<(Socket, connection::Kind)>, Refusal> {
+) -> Result<Vec<Listener>, Refusal> {
     let settings = &plan.settings;
     let keepalive = u64::from(settings.tcp_keepalive);
     let mut listeners = Vec::new();
@@ -294,7 +285,7 @@ fn listeners(
             let address = SocketAddr::new(ip, port);
             let socket = listener::bind(address, keepalive)
                 .map_err(|error| checks::listening_refused(address, option, &error))?;
-            listeners.push((socket, kind));
+            listeners.push(Listener { socket, kind, listens: false });
         }
         Ok(())
     };
@@ -309,7 +300,8 @@ fn listeners(
     }
     if let Some(unix) = unix {
         let socket = unix.share().map_err(|error| unix_refused(&settings.unixsocket, &error))?;
-        listeners.push((socket, connection::Kind::Client));
+        let kind = connection::Kind::Client;
+        listeners.push(Listener { socket, kind, listens: false });
     }
     Ok(listeners)
 }
@@ -399,10 +391,10 @@ impl CoreStart {
         self.step(seat.id, "waiting for the helper thread of its core");
         let background = Background::start(seat.mailbox.bell().clone()).await;
         self.step(seat.id, "waiting for the shards before it");
-        let mut storage = Storage::new(background, journal);
+        let mut storage = Storage::new(background, journal, self.origins.clone());
         let mut recovered = Vec::new();
         for shard in shards {
-            match self.origins.recover(shard, seed ^ u64::from(shard.0)) {
+            match self.origins.recover(shard) {
                 Ok(shard) => recovered.push(shard),
                 Err(text) => {
                     storage.stop().await;
@@ -410,33 +402,13 @@ impl CoreStart {
                 }
             }
         }
-        let mut core = Core::new(Parts {
-            id: seat.id,
-            cpu: seat.cpu,
-            settings: self.settings,
-            shared: self.shared,
-            router: self.router,
-            shards: recovered,
-            storage,
-            ring,
-            mailbox: seat.mailbox,
-            mailboxes: self.mailboxes,
-            listeners: seat.listeners,
-            seed,
-            report: self.report,
-            recover: {
-                let origins = self.origins.clone();
-                Arc::new(move |shard| {
-                    // Segments that are begun anew must not have the salts of those before: a
-                    // journal may hold records of them.
-                    let seed = getrandom::u64()
-                        .map_err(|error| format!("cannot read random bytes: {error}"))?;
-                    origins.recover(shard, seed)
-                })
-            },
-            lost: lost(self.origins),
-        });
-        let result = core.run().await;
+        let mailboxes = self.mailboxes;
+        let (mailbox, listeners, silent) = (seat.mailbox, seat.listeners, Vec::new());
+        let doors = Doors { ring, mailbox, mailboxes, listeners, silent };
+        let (settings, shared, router) = (self.settings, self.shared, self.router);
+        let mut core = Core::new(seat.id, settings, shared, router, storage, doors, seed);
+        core.begin_with(recovered);
+        let result = core.run(self.report).await;
         if result.is_ok() {
             core.storage.stop().await;
         }

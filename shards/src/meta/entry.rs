@@ -15,6 +15,7 @@ const WISH: u8 = 5;
 const RENEW: u8 = 6;
 const LEVEL: u8 = 7;
 const REPLICAS: u8 = 8;
+const RENEW_FOR: u8 = 9;
 /// Longest address, and longest name of a zone.
 const TEXT_BYTES_MAX: usize = 255;
 
@@ -71,6 +72,9 @@ pub enum MetaEntry {
         node: NodeId,
         /// The replica that is lost; another one is there already when this does not fit.
         generation: u32,
+        /// Who has asked, of that node: remembered, so that whoever leads names it the same
+        /// replica. None where the feature level is less than [`super::ASKER_LEVEL`].
+        asker: Option<u64>,
     },
     /// The cluster may use what this feature level brings.
     Level(u32),
@@ -109,11 +113,12 @@ impl MetaEntry {
                 out.extend_from_slice(&(nodes.len() as u32).to_le_bytes());
                 nodes.iter().for_each(|node| out.extend_from_slice(&node.0.to_le_bytes()));
             }
-            MetaEntry::Renew { shard, node, generation } => {
-                out.push(RENEW);
+            MetaEntry::Renew { shard, node, generation, asker } => {
+                out.push(if asker.is_some() { RENEW_FOR } else { RENEW });
                 out.extend_from_slice(&shard.0.to_le_bytes());
                 out.extend_from_slice(&node.0.to_le_bytes());
                 out.extend_from_slice(&generation.to_le_bytes());
+                out.extend(asker.iter().flat_map(|asker| asker.to_le_bytes()));
             }
             MetaEntry::Level(level) => {
                 out.push(LEVEL);
@@ -149,10 +154,11 @@ impl MetaEntry {
                 let nodes = nodes.collect::<Result<_, Garbage>>()?;
                 MetaEntry::Wish { shard, version, nodes, leader }
             }
-            RENEW => MetaEntry::Renew {
+            kind @ (RENEW | RENEW_FOR) => MetaEntry::Renew {
                 shard: ShardId(input.u16()?),
                 node: NodeId(input.u64()?),
                 generation: input.u32()?,
+                asker: if kind == RENEW_FOR { Some(input.u64()?) } else { None },
             },
             LEVEL => MetaEntry::Level(input.u32()?),
             REPLICAS => MetaEntry::Replicas(input.u16()?),
@@ -208,7 +214,8 @@ mod tests {
                 nodes: vec![NodeId(1), NodeId(2)],
                 leader: Some(NodeId(2)),
             },
-            MetaEntry::Renew { shard: ShardId(7), node: NodeId(1), generation: 9 },
+            MetaEntry::Renew { shard: ShardId(7), node: NodeId(1), generation: 9, asker: None },
+            MetaEntry::Renew { shard: ShardId(7), node: NodeId(1), generation: 9, asker: Some(3) },
             MetaEntry::Level(3),
             MetaEntry::Replicas(5),
         ];

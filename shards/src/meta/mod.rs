@@ -41,7 +41,9 @@ pub use kept::{NotFounded, keep_entry, keep_founded, kept_state};
 pub use planner::{Absent, plan, plan_without};
 pub use removal::{Objection, gone, half_joined, object_to_removal, removals};
 pub use renewal::{Renewal, Renewals};
-pub use state::{META_SHARD, MetaState, Node, NodeState, Outcome, Rejection, Replica, Shard, Wish};
+pub use state::{
+    ASKER_LEVEL, META_SHARD, MetaState, Node, NodeState, Outcome, Rejection, Replica, Shard, Wish,
+};
 pub use steps::{Step, level_voter, next_level_voter, next_meta_step, next_step};
 pub use together::plan_together;
 pub use voters::{MetaWish, meta_seats, wish_meta};

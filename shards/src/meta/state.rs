@@ -12,6 +12,8 @@ use crate::wire::{Garbage, Reader};
 const REPLICAS_DEFAULT: u16 = 3;
 /// The number of the meta group, where a shard's number is asked for. Greater than any shard's.
 pub const META_SHARD: ShardId = ShardId(u16::MAX);
+/// The feature level from which on it is remembered who has asked for a replica.
+pub const ASKER_LEVEL: u32 = 3;
 /// The format of the state's bytes.
 const FORMAT: u8 = 1;
 
@@ -147,6 +149,9 @@ pub struct MetaState {
     /// Replicas that have lost their logs: which one a node has had of a shard since the last
     /// time. Kept for ever, so that no node is the same member of a group twice.
     pub renewed: BTreeMap<(ShardId, NodeId), u32>,
+    /// Who of a node has asked last for the replica of a shard, or of the meta group, that it has
+    /// got in the place of a lost one.
+    pub askers: BTreeMap<(ShardId, NodeId), u64>,
 }
 
 impl MetaState {
@@ -166,6 +171,7 @@ impl MetaState {
             level,
             replicas: REPLICAS_DEFAULT,
             renewed: BTreeMap::new(),
+            askers: BTreeMap::new(),
         }
     }
 
@@ -229,8 +235,12 @@ impl MetaState {
             MetaEntry::Wish { shard, version, nodes, leader } => {
                 self.wish(index, *shard, *version, nodes, *leader)
             }
-            MetaEntry::Renew { shard, node, generation } => {
-                self.renew(index, *shard, *node, *generation)
+            MetaEntry::Renew { shard, node, generation, asker } => {
+                let renewed = self.renew(index, *shard, *node, *generation);
+                if let (Ok(()), Some(asker)) = (renewed, asker) {
+                    self.askers.insert((*shard, *node), *asker);
+                }
+                renewed
             }
             MetaEntry::Level(level) => self.raise(*level),
             MetaEntry::Replicas(count @ 1..=15) => {
@@ -395,13 +405,21 @@ impl MetaState {
                 out.extend_from_slice(&replica.generation.to_le_bytes());
             }
         }
-        // Nothing, as long as no replica was lost.
-        if !self.renewed.is_empty() {
+        // Nothing, as long as no replica was lost; and no askers below their feature level.
+        if !self.renewed.is_empty() || !self.askers.is_empty() {
             out.extend_from_slice(&(self.renewed.len() as u32).to_le_bytes());
             for ((shard, node), generation) in &self.renewed {
                 out.extend_from_slice(&shard.0.to_le_bytes());
                 out.extend_from_slice(&node.0.to_le_bytes());
                 out.extend_from_slice(&generation.to_le_bytes());
+            }
+        }
+        if !self.askers.is_empty() {
+            out.extend_from_slice(&(self.askers.len() as u32).to_le_bytes());
+            for ((shard, node), asker) in &self.askers {
+                out.extend_from_slice(&shard.0.to_le_bytes());
+                out.extend_from_slice(&node.0.to_le_bytes());
+                out.extend_from_slice(&asker.to_le_bytes());
             }
         }
         out
@@ -415,8 +433,8 @@ impl MetaState {
             other => return Err(Reader::unknown("a format of meta snapshots", other)),
         }
         let (level, replicas) = (input.u32()?, input.u16()?);
-        let (nodes, shards, renewed) = Default::default();
-        let mut state = MetaState { nodes, shards, level, replicas, renewed };
+        let (nodes, shards, renewed, askers) = Default::default();
+        let mut state = MetaState { nodes, shards, level, replicas, renewed, askers };
         for _ in 0..input.count(43)? {
             let (id, directory) = (NodeId(input.u64()?), DirectoryId(input.u128()?));
             let node_state = match input.u8()? {
@@ -443,6 +461,12 @@ impl MetaState {
             for _ in 0..input.count(14)? {
                 let (shard, node) = (ShardId(input.u16()?), NodeId(input.u64()?));
                 state.renewed.insert((shard, node), input.u32()?);
+            }
+        }
+        if !input.is_at_end() {
+            for _ in 0..input.count(18)? {
+                let (shard, node) = (ShardId(input.u16()?), NodeId(input.u64()?));
+                state.askers.insert((shard, node), input.u64()?);
             }
         }
         input.end()?;
@@ -540,6 +564,7 @@ mod tests {
             shard: ShardId(0),
             node: NodeId(node),
             generation,
+            asker: None,
         };
         check(
             &mut state,

@@ -148,8 +148,10 @@ mod tests {
     #[test]
     fn who_has_lost_its_log_comes_back_as_another_member() {
         let mut state = state(&["", "", ""]);
-        let renew =
-            |generation| MetaEntry::Renew { shard: META_SHARD, node: NodeId(2), generation };
+        let renew = |generation| {
+            let (shard, node, asker) = (META_SHARD, NodeId(2), Some(7));
+            MetaEntry::Renew { shard, node, generation, asker }
+        };
         assert_eq!(state.apply(Index(9), &renew(0)), Outcome::Done);
         assert!(matches!(state.apply(Index(10), &renew(0)), Outcome::Rejected(_)));
         let voters = [1, 2, 3].map(NodeId).to_vec();

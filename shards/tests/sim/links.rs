@@ -6,7 +6,7 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 use ringraft_shards::ids::{DirectoryId, MonotonicTime, NodeId, ShardId};
-use ringraft_shards::meta::{MetaState, NodeState};
+use ringraft_shards::meta::{ASKER_LEVEL, MetaState, NodeState};
 use ringraft_shards::peer::{
     Identity, Item, Link, LinkError, LinkEvent, NONCE_BYTES, PeerCore, Peers, Purpose, Refusal,
     Secret, encode_items, take_all,
@@ -87,7 +87,7 @@ impl Links {
             directory,
             start: incarnation,
             process: chance.bits(),
-            level: 1,
+            level: ASKER_LEVEL,
             address: address(directory, incarnation),
         };
         let peers = Peers::new(identity, 0, chance.bits());

@@ -9,9 +9,9 @@ use ringraft_shards::arguments::OwnedArguments;
 use ringraft_shards::ids::{DirectoryId, Index, NodeId, ShardId};
 use ringraft_shards::keyspace::{KeyHash, Keyspace};
 use ringraft_shards::meta::{
-    Absent, MetaEntry, MetaState, NodeFacts, NodeState, NotAdmitted, Outcome, Renewal, Renewals,
-    Step, gone, half_joined, kept_state, level_voter, next_level_voter, next_meta_step, next_step,
-    object_to_removal, plan_together, removals, wish_meta,
+    ASKER_LEVEL, Absent, MetaEntry, MetaState, NodeFacts, NodeState, NotAdmitted, Outcome, Renewal,
+    Renewals, Step, gone, half_joined, kept_state, level_voter, next_level_voter, next_meta_step,
+    next_step, object_to_removal, plan_together, removals, wish_meta,
 };
 use ringraft_shards::raft::Role;
 use ringraft_shards::wire::{Garbage, Reader};
@@ -452,5 +452,5 @@ pub fn address(directory: DirectoryId, incarnation: u64) -> String {
 /// What a node says of itself at its first start.
 pub fn facts(directory: DirectoryId) -> NodeFacts {
     let zone = ["", "a", "b"][(directory.0 >> 32) as usize % 3].to_owned();
-    NodeFacts { address: address(directory, 1), zone, cores: 1, level: 1 }
+    NodeFacts { address: address(directory, 1), zone, cores: 1, level: ASKER_LEVEL }
 }

@@ -60,7 +60,7 @@ impl Core {
         if connection.unparsed() == 0 && self.may_parse(index) {
             self.parse(index, Source::Buffer(buffer, length as u16));
         } else {
-            let bytes = self.ring.buffer(buffer, length);
+            let bytes = self.doors.ring.buffer(buffer, length);
             let connection = self.answers.connections.at_mut(index);
             let missing = connection.parser.needed().saturating_sub(connection.unparsed());
             connection.input.reserve(missing.max(bytes.len()));
@@ -77,7 +77,7 @@ impl Core {
     /// Does another node speak? What it says begins as no request can.
     #[cold]
     fn is_of_a_node(&mut self, index: u32, buffer: u16, length: usize) -> bool {
-        let bytes = self.ring.buffer(buffer, length);
+        let bytes = self.doors.ring.buffer(buffer, length);
         let connection = self.answers.connections.at_mut(index);
         match connection.kind {
             Kind::Peer if connection.hold == Hold::Moving => {
@@ -132,7 +132,9 @@ impl Core {
                 unauthenticated: !connection.session.authenticated && self.users.ask_for_password(),
             };
             let input = match source {
-                Source::Buffer(buffer, length) => self.ring.buffer(buffer, usize::from(length)),
+                Source::Buffer(buffer, length) => {
+                    self.doors.ring.buffer(buffer, usize::from(length))
+                }
                 _ => &connection.input[..],
             };
             let first = self.turn.spans.len();
@@ -147,7 +149,7 @@ impl Core {
                         Taken::Staged => {}
                         Taken::Copied => self.turn.spans.truncate(first),
                         Taken::No => {
-                            let spare = std::mem::take(&mut self.spare_run.arguments);
+                            let spare = std::mem::take(&mut self.spares.run.arguments);
                             let arguments =
                                 spare.replaced_by(self.arguments_at(index, source, first));
                             self.turn.spans.truncate(first);
@@ -177,7 +179,7 @@ impl Core {
     fn put_before_rest(&mut self, index: u32, source: Source, end: usize, request: &[u8]) -> usize {
         let connection = self.answers.connections.at_mut(index);
         if let Source::Buffer(buffer, length) = source {
-            let rest = &self.ring.buffer(buffer, usize::from(length))[end..];
+            let rest = &self.doors.ring.buffer(buffer, usize::from(length))[end..];
             connection.input = [request, rest].concat();
             connection.input_start = 0;
         } else if let Some(start) = end.checked_sub(request.len()) {
@@ -195,7 +197,7 @@ impl Core {
         let Some(connection) = self.answers.connections.get_mut(index) else { return };
         match source {
             Source::Buffer(buffer, length) => {
-                let rest = &self.ring.buffer(buffer, usize::from(length))[position..];
+                let rest = &self.doors.ring.buffer(buffer, usize::from(length))[position..];
                 if !rest.is_empty() {
                     // Earlier requests of this turn may lie in the input: what comes is appended.
                     connection.input.reserve(connection.parser.needed().max(rest.len()));
@@ -229,7 +231,7 @@ impl Core {
 
     fn arguments_at(&self, index: u32, source: Source, first: usize) -> Arguments<'_> {
         let bytes = match source {
-            Source::Buffer(buffer, length) => self.ring.buffer(buffer, usize::from(length)),
+            Source::Buffer(buffer, length) => self.doors.ring.buffer(buffer, usize::from(length)),
             _ => &self.answers.connections.at(index).input[..],
         };
         Arguments::new(bytes, &self.turn.spans[first..])
@@ -241,7 +243,7 @@ impl Core {
         let connection = &mut **self.answers.connections.at_mut(index);
         connection.request_count += 1;
         let input = match source {
-            Source::Buffer(buffer, length) => self.ring.buffer(buffer, usize::from(length)),
+            Source::Buffer(buffer, length) => self.doors.ring.buffer(buffer, usize::from(length)),
             _ => &connection.input[..],
         };
         let arguments = Arguments::new(input, &self.turn.spans[first..]);
@@ -476,7 +478,7 @@ impl Core {
         let seeking = reads.iter().filter(|read| read.command.member_at > 0);
         fetch_members(seeking.map(|read| {
             let keyspace = &self.shards[usize::from(read.shard)].keyspace;
-            let arguments = read.arguments(&self.turn, &self.ring, &self.answers.connections);
+            let arguments = read.arguments(&self.turn, &self.doors.ring, &self.answers.connections);
             let StagedRead { command, database, first_key, .. } = *read;
             Seeking { keyspace, command, database, first_key, arguments }
         }));
@@ -489,7 +491,7 @@ impl Core {
         let time = shard.time(self.turn.now_ms);
         let seed = self.chance.bits();
         let spans = &self.turn.spans[read.spans.0 as usize..][..read.spans.1 as usize];
-        let (ring, mail) = (&self.ring, &self.turn.mail);
+        let (ring, mail) = (&self.doors.ring, &self.turn.mail);
         // A connection's own input is taken out while its reply is written beside it.
         let taken = match read.source {
             Source::Input(index) => {
@@ -546,7 +548,7 @@ impl Core {
         let (first, each) =
             if all { (0, took / reads.len() as u32) } else { (reads.len() - 1, took) };
         for read in &reads[first..] {
-            let arguments = read.arguments(&self.turn, &self.ring, &self.answers.connections);
+            let arguments = read.arguments(&self.turn, &self.doors.ring, &self.answers.connections);
             let (log, each_us) = (&mut self.stats.noted.slow, each.as_micros() as u64);
             log.note(read.command, now_ms, each_us, arguments, read.origin, &self.answers);
         }

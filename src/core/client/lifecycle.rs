@@ -37,7 +37,7 @@ impl Core {
     #[allow(unsafe_code)]
     pub(in crate::core) fn accepted(&mut self, completion: &Completion) {
         let listener = completion.token.index;
-        let kind = self.listeners[listener as usize].1;
+        let kind = self.doors.listeners[listener as usize].kind;
         if completion.result >= 0 {
             // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
             let socket = unsafe { Socket::from_raw_fd(completion.result) };
@@ -51,14 +51,14 @@ impl Core {
                 self.arm_listener(listener);
             } else {
                 // Accepting again at once would fail at once: the next tick tries.
-                self.silent_listeners.push(listener);
+                self.doors.silent.push(listener);
             }
         }
     }
 
     pub(in crate::core) fn arm_listener(&mut self, listener: u32) {
-        let socket = self.listeners[listener as usize].0.as_raw_fd();
-        self.ring.accept(socket, listener);
+        let socket = self.doors.listeners[listener as usize].socket.as_raw_fd();
+        self.doors.ring.accept(socket, listener);
     }
 
     fn admit_connection(&mut self, socket: Socket, kind: Kind) {
@@ -123,7 +123,7 @@ impl Core {
         let socket = connection.socket.as_raw_fd();
         let index = self.answers.connections.insert(connection);
         self.answers.connections.at_mut(index).receiving = true;
-        self.ring.receive(socket, index);
+        self.doors.ring.receive(socket, index);
         index
     }
 
@@ -224,10 +224,10 @@ impl Core {
         let socket = connection.socket.as_raw_fd();
         if full && connection.receiving && !connection.cancelling {
             connection.cancelling = true;
-            self.ring.cancel(Token::new(Operation::Receive, index));
+            self.doors.ring.cancel(Token::new(Operation::Receive, index));
         } else if !full && !connection.receiving {
             connection.receiving = true;
-            self.ring.receive(socket, index);
+            self.doors.ring.receive(socket, index);
         }
     }
 
@@ -330,7 +330,7 @@ impl Core {
         let _ = connection.socket.shutdown(Shutdown::Both);
         if connection.receiving && !connection.cancelling {
             connection.cancelling = true;
-            self.ring.cancel(Token::new(Operation::Receive, index));
+            self.doors.ring.cancel(Token::new(Operation::Receive, index));
         }
         self.unblock(index, End::Empty);
         self.stop_monitoring(index);
@@ -404,7 +404,7 @@ impl Core {
         connection.hold = Hold::Moving;
         if connection.receiving {
             connection.cancelling = true;
-            self.ring.cancel(Token::new(Operation::Receive, index));
+            self.doors.ring.cancel(Token::new(Operation::Receive, index));
         } else {
             self.finish_move(index);
         }

@@ -18,7 +18,7 @@ impl Core {
     pub(in crate::core) fn flush(&mut self) {
         let (outboxes, spares) = self.answers.sendable();
         for (core, outbox) in outboxes.iter_mut().enumerate() {
-            self.stats.messages += outbox.flush(&self.mailboxes[core], spares);
+            self.stats.messages += outbox.flush(&self.doors.mailboxes[core], spares);
         }
         let mut dirty = std::mem::take(&mut self.answers.dirty);
         for some in dirty.chunks(SENDS_TOGETHER_MAX) {
@@ -35,7 +35,7 @@ impl Core {
         }
         let mut used = std::mem::take(&mut self.turn.used_buffers);
         if !used.is_empty() {
-            self.ring.recycle(used.drain(..));
+            self.doors.ring.recycle(used.drain(..));
         }
         self.turn.used_buffers = used;
         for requests in self.turn.mail.drain(..) {
@@ -79,7 +79,8 @@ impl Core {
             (connection.socket.as_raw_fd(), connection.replies.unsent())
         });
         let sent = &mut self.turn.sent;
-        let outcome = self.ring.send_together(sends, |place, result| sent.push((place, result)));
+        let outcome =
+            self.doors.ring.send_together(sends, |place, result| sent.push((place, result)));
         for (place, result) in sent.drain(..) {
             if let Ok(count) = usize::try_from(result) {
                 self.stats.output_bytes += count as u64;
@@ -115,7 +116,7 @@ impl Core {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     connection.blocked = true;
                     let socket = connection.socket.as_raw_fd();
-                    self.ring.poll_writable(socket, index);
+                    self.doors.ring.poll_writable(socket, index);
                     return self.check_output_limits(index);
                 }
                 Err(_) => {

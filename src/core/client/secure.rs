@@ -94,7 +94,7 @@ impl Core {
     /// Takes records that a connection received into a provided buffer.
     #[cold]
     pub(in crate::core) fn received_records(&mut self, index: u32, buffer: u16, length: usize) {
-        let bytes = self.ring.buffer(buffer, length);
+        let bytes = self.doors.ring.buffer(buffer, length);
         let connection = self.answers.connections.at_mut(index);
         if connection.kind == Kind::Peer {
             let bytes = bytes.to_vec();
@@ -142,7 +142,7 @@ impl Core {
     /// Takes a connection's records, those kept and those just received, and parses what they hold.
     fn take_records(&mut self, index: u32, received: Option<(u16, usize)>) {
         let bytes = match received {
-            Some((buffer, length)) => self.ring.buffer(buffer, length),
+            Some((buffer, length)) => self.doors.ring.buffer(buffer, length),
             None => &[],
         };
         let connection = &mut **self.answers.connections.at_mut(index);
@@ -306,7 +306,7 @@ impl Core {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 connection.blocked = true;
                 let socket = connection.socket.as_raw_fd();
-                self.ring.poll_writable(socket, index);
+                self.doors.ring.poll_writable(socket, index);
                 self.check_output_limits(index);
                 false
             }

@@ -512,9 +512,9 @@ impl Core {
             NodeMessage::Condition { wall_ms, log_write_p99_us, unfit, hears } => {
                 self.heard_condition(from, wall_ms, log_write_p99_us, unfit, hears);
             }
-            NodeMessage::Lost { shard, process } => self.replica_is_lost(from, shard, process),
-            NodeMessage::Renewed { shard, process, generation } if self.router.knows(shard) => {
-                self.replica_is_named(shard, process, generation);
+            NodeMessage::Lost { shard, asker } => self.replica_is_lost(from, shard, asker),
+            NodeMessage::Renewed { shard, asker, generation } if self.router.knows(shard) => {
+                self.replica_is_named(shard, asker, generation);
             }
             NodeMessage::Renewed { .. } => {}
             NodeMessage::Ask { shard, number } if self.router.knows(shard) => {
@@ -752,7 +752,7 @@ impl Core {
         connection.blocked = true;
         let socket = connection.socket.as_raw_fd();
         let index = self.answers.connections.insert(Box::new(connection));
-        self.ring.poll_writable(socket, index);
+        self.doors.ring.poll_writable(socket, index);
         let links = self.cluster.links.as_mut().expect("just seen");
         links.open.insert(index, Open { link, number, dialled: true, since_ms });
         links.places.insert(number, index);

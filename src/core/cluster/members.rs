@@ -200,7 +200,7 @@ impl Core {
         };
         let own = (identity.node, identity.directory, facts);
         let state = MetaState::found(&[own], self.router.shard_count() as u16);
-        let shard = (self.recover)(META)?;
+        let shard = self.recover(META)?;
         tracing::info!("this node founds a cluster that others can join");
         self.router.put(META, self.shards.len());
         self.shards.push(shard);

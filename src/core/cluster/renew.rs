@@ -5,9 +5,9 @@
 //! runs, a group finds that its log has less than it had promised (an old copy was put back): it is
 //! set aside then, on the core where it lives, and the node's other shards go on. What takes its
 //! place is a member of no group, and asks the node that leads, again and again, which one it is to
-//! be. That one has the meta group name another replica of the same node, once for each process
-//! that asks, and answers with its number; the group's leader does the rest, as for any learner.
-//! What is agreed on twice has an effect once.
+//! be. That one has the meta group name another replica of the same node, once for each that asks
+//! (a process, and each loss while it runs), and answers with its number; the group's leader does
+//! the rest, as for any learner. What is agreed on twice has an effect once.
 
 use super::meta;
 use super::wire::NodeMessage;
@@ -31,6 +31,12 @@ pub struct Renewals {
     asked: ringraft_shards::meta::Renewals,
     /// How many others have the shards, as the directory says.
     companions: Option<usize>,
+}
+
+/// Who asks which replica a shard is to be: another one after each loss, so that no replica that
+/// was lost is named again.
+fn asker(process: u64, shard: &LocalShard) -> u64 {
+    process.wrapping_add(shard.losses)
 }
 
 /// Why a shard is set aside.
@@ -115,9 +121,12 @@ impl Core {
         }
         self.cluster.renewals.lost.remove(&id);
         let shard_count = self.router.shard_count();
-        let fresh = (self.lost.begin_anew)(id, CAUSE).and_then(|()| (self.recover)(id));
+        let losses = self.shards[local].losses + 1;
+        let fresh = self.storage.directory().begin_anew(id, CAUSE);
+        let fresh = fresh.and_then(|()| self.recover(id));
         let fresh = fresh.and_then(|mut fresh| {
             fresh.adopt_settings(&self.settings, shard_count).map_err(|error| error.to_string())?;
+            fresh.losses = losses;
             Ok(fresh)
         });
         match fresh {
@@ -139,27 +148,26 @@ impl Core {
             return;
         };
         let (own, state) = (shared.cluster.own(), shared.cluster.state());
-        // Or it was told a number that another leader has overtaken.
+        // Or another one was named since, for a question that came late.
         let is_overtaken = |shard: &&LocalShard| {
             let (id, member) = (shard.server.id, shard.group.config().node);
             let named = state.as_ref().map_or(0, |s| s.lasting_member(id, own).generation());
             member.is_lost_replica() || !shard.group.has_begun() && named > member.generation()
         };
         let lost = self.shards.iter().filter(is_overtaken);
-        let lost: Vec<ShardId> = lost.map(|shard| shard.server.id).collect();
-        for shard in lost {
-            let message = NodeMessage::Lost { shard, process: peer.identity.process };
-            self.send_message(leader, &message);
+        let lost = lost.map(|shard| (shard.server.id, asker(peer.identity.process, shard)));
+        for (shard, asker) in lost.collect::<Vec<(ShardId, u64)>>() {
+            self.send_message(leader, &NodeMessage::Lost { shard, asker });
         }
     }
 
     /// A node has lost its replica of a shard. On the core that has the links.
-    pub(super) fn replica_is_lost(&mut self, node: NodeId, shard: ShardId, process: u64) {
+    pub(super) fn replica_is_lost(&mut self, node: NodeId, shard: ShardId, asker: u64) {
         let Some(state) = self.shared.cluster.state().filter(|_| self.may_plan()) else { return };
-        match self.cluster.renewals.asked.ask(&state, shard, node, process) {
+        match self.cluster.renewals.asked.ask(&state, shard, node, asker) {
             Renewal::Wait => {}
             Renewal::Named(generation) => {
-                self.send_message(node, &NodeMessage::Renewed { shard, process, generation });
+                self.send_message(node, &NodeMessage::Renewed { shard, asker, generation });
             }
             Renewal::Propose(entry) => {
                 tracing::warn!("node {node} has lost shard {shard}: it gets it anew");
@@ -169,20 +177,20 @@ impl Core {
     }
 
     /// The node that leads says which replica of a shard this node has from now on.
-    pub(super) fn replica_is_named(&mut self, shard: ShardId, process: u64, generation: u32) {
-        if self.shared.peer.as_ref().is_none_or(|peer| peer.identity.process != process) {
+    pub(super) fn replica_is_named(&mut self, shard: ShardId, asked: u64, generation: u32) {
+        let Some(process) = self.shared.peer.as_ref().map(|peer| peer.identity.process) else {
             return;
-        }
+        };
         let member = self.shared.cluster.own().replica(generation);
         self.tell_shard(shard, move |core, local| {
             let shard = &mut core.shards[local];
             let id = shard.server.id;
             let known = shard.group.config().node;
             let is_older = known.is_lost_replica() || known.generation() < generation;
-            if shard.group.has_begun() || !is_older {
+            if asker(process, shard) != asked || shard.group.has_begun() || !is_older {
                 return;
             }
-            match (core.lost.name)(id, member) {
+            match core.storage.directory().name(id, member) {
                 Ok(()) => {
                     tracing::info!("shard {id} comes anew, as replica {generation} of this node");
                     shard.group.become_member(member);
@@ -204,13 +212,13 @@ impl Core {
         if self.cluster.renewals.companions.replace(count) == Some(count) {
             return;
         }
-        let note = self.lost.note_companions.clone();
+        let directory = self.storage.directory().clone();
         let report = |result: Result<(), String>| {
             if let Err(error) = result {
                 tracing::warn!("{error}");
             }
             Done::Nothing
         };
-        self.storage.in_background(move || note(count), report);
+        self.storage.in_background(move || directory.note_companions(count), report);
     }
 }

@@ -141,15 +141,15 @@ pub(super) enum NodeMessage {
     Lost {
         /// The shard.
         shard: ShardId,
-        /// Random bits of the process that asks.
-        process: u64,
+        /// Who asks: random bits of the process, and how often it has lost the shard, added.
+        asker: u64,
     },
     /// It has this one.
     Renewed {
         /// The shard.
         shard: ShardId,
-        /// Of the process that has asked.
-        process: u64,
+        /// Who has asked.
+        asker: u64,
         /// Which replica of its node it is.
         generation: u32,
     },
@@ -295,15 +295,15 @@ impl NodeMessage {
                 out.extend_from_slice(&(hears.len() as u32).to_le_bytes());
                 hears.iter().for_each(|node| out.extend_from_slice(&node.0.to_le_bytes()));
             }
-            NodeMessage::Lost { shard, process } => {
+            NodeMessage::Lost { shard, asker } => {
                 out.push(LOST);
                 out.extend_from_slice(&shard.0.to_le_bytes());
-                out.extend_from_slice(&process.to_le_bytes());
+                out.extend_from_slice(&asker.to_le_bytes());
             }
-            NodeMessage::Renewed { shard, process, generation } => {
+            NodeMessage::Renewed { shard, asker, generation } => {
                 out.push(RENEWED);
                 out.extend_from_slice(&shard.0.to_le_bytes());
-                out.extend_from_slice(&process.to_le_bytes());
+                out.extend_from_slice(&asker.to_le_bytes());
                 out.extend_from_slice(&generation.to_le_bytes());
             }
             NodeMessage::Ask { shard, number } => {
@@ -385,10 +385,10 @@ impl NodeMessage {
                 unfit: input.u8()?,
                 hears: take_nodes(&mut input)?,
             },
-            LOST => NodeMessage::Lost { shard: ShardId(input.u16()?), process: input.u64()? },
+            LOST => NodeMessage::Lost { shard: ShardId(input.u16()?), asker: input.u64()? },
             RENEWED => NodeMessage::Renewed {
                 shard: ShardId(input.u16()?),
-                process: input.u64()?,
+                asker: input.u64()?,
                 generation: input.u32()?,
             },
             ASK => NodeMessage::Ask { shard: ShardId(input.u16()?), number: input.u64()? },
@@ -516,8 +516,8 @@ mod tests {
             (NodeMessage::Replies { client, bytes: bytes.clone() }, 15),
             (NodeMessage::End { client, begun: 7 }, 23),
             (NodeMessage::Ended { client }, 15),
-            (NodeMessage::Lost { shard: ShardId(65535), process: 9 }, 11),
-            (NodeMessage::Renewed { shard: ShardId(1), process: 9, generation: 77 }, 15),
+            (NodeMessage::Lost { shard: ShardId(65535), asker: 9 }, 11),
+            (NodeMessage::Renewed { shard: ShardId(1), asker: 9, generation: 77 }, 15),
             (
                 NodeMessage::Condition {
                     wall_ms: -5,

@@ -1,6 +1,7 @@
 //! Files: what the log wants written, snapshots, and a disk that is full.
 
 pub mod background;
+pub mod directory;
 pub mod full_disk;
 pub mod journal;
 pub mod snapshots;

@@ -325,7 +325,7 @@ impl Core {
                 && ledger.prepared_count() == 0
                 && ledger.committed_count() == 0
         };
-        let is_free = self.coordinator.count() == 0
+        let is_free = self.transactions.coordinator.count() == 0
             && self.coalesced.is_empty()
             && self.shards.iter().all(is_free);
         if is_free {

@@ -32,6 +32,7 @@ use crate::core::client::slab::Slab;
 use crate::core::cluster::META;
 use crate::core::cluster::transfer::ReplicaDone;
 use crate::core::disk::background::Background;
+use crate::core::disk::directory::ShardDirectory;
 use crate::core::disk::journal::{self, Begun, CoreJournal, Frame, JournalFault};
 use crate::core::disk::snapshots::SnapshotDone;
 use crate::core::disk::times::WriteTimes;
@@ -196,12 +197,17 @@ pub struct Storage {
     /// `None` when nothing is stored.
     journal: Option<CoreJournal>,
     background: Background,
+    directory: Arc<dyn ShardDirectory>,
     times: WriteTimes,
 }
 
 impl Storage {
     /// Nothing yet; `background` does what blocks.
-    pub fn new(background: Background, journal: Option<CoreJournal>) -> Storage {
+    pub fn new(
+        background: Background,
+        journal: Option<CoreJournal>,
+        directory: Arc<dyn ShardDirectory>,
+    ) -> Storage {
         Storage {
             operations: Slab::default(),
             together: Together::default(),
@@ -211,8 +217,14 @@ impl Storage {
             writer: None,
             journal,
             background,
+            directory,
             times: WriteTimes::default(),
         }
+    }
+
+    /// Where its shards come from.
+    pub fn directory(&self) -> &Arc<dyn ShardDirectory> {
+        &self.directory
     }
 
     /// Is nothing under way?

@@ -123,7 +123,7 @@ impl Core {
         };
         CoreReport {
             core: self.id,
-            cpu: self.cpu,
+            cpu: self.cpu(),
             is_in_use: board.is_in_use(self.id),
             since_seconds: (self.steady_ms() - board.since_ms(self.id)) / 1000,
             busy: load.busy,
@@ -139,12 +139,12 @@ impl Core {
             pubsub_client_count: clients().filter(|c| c.session.subscriptions.is_some()).count(),
             watching_client_count: clients().filter(|c| !c.session.watched.is_empty()).count(),
             client_bytes: clients().map(|c| client_memory(c)).sum(),
-            script_bytes: self.interpreter.as_ref().map_or(0, |it| it.used_bytes()),
+            script_bytes: self.scripts.used_bytes(),
             largest_buffers: (
                 clients().map(|c| c.unparsed()).max().unwrap_or(0),
                 clients().map(|c| c.replies.waiting_bytes()).max().unwrap_or(0),
             ),
-            features: self.ring.features().to_string(),
+            features: self.doors.ring.features().to_string(),
         }
     }
 

@@ -246,7 +246,7 @@ impl Core {
     }
 
     fn own_mailbox(&self) -> MailboxSender {
-        self.mailboxes[usize::from(self.id)].clone()
+        self.doors.mailboxes[usize::from(self.id)].clone()
     }
 
     /// A carrier with a connection to the target, or a new one.
@@ -327,7 +327,7 @@ impl Core {
     /// What is to be done for MIGRATEs ten times a second.
     pub(in crate::core) fn tend_migrations(&mut self) {
         for id in self.migrations.running.keys() {
-            self.coordinator.keep(*id, &mut self.coordinated);
+            self.transactions.coordinator.keep(*id, &mut self.transactions.coordinated);
         }
         let steady_ms = self.turn.steady_ms;
         self.migrations.idle.retain(|idle| steady_ms - idle.since_ms < MIGRATE_LINES_KEPT_MS);

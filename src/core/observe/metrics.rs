@@ -39,7 +39,7 @@ impl Core {
     pub(in crate::core) fn take_metrics_request(&mut self, index: u32, source: Source) {
         let connection = self.answers.connections.at_mut(index);
         if let Source::Buffer(buffer, length) = source {
-            let bytes = self.ring.buffer(buffer, usize::from(length));
+            let bytes = self.doors.ring.buffer(buffer, usize::from(length));
             connection.input.extend_from_slice(bytes);
         }
         let asked = read_request(&connection.input[connection.input_start..]);

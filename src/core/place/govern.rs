@@ -368,10 +368,10 @@ impl Core {
             && self.answers.connections.count() == 0
             && self.answers.gathers.count() == 0
             && self.answers.blocks.count() == 0
-            && self.coordinator.count() == 0
+            && self.transactions.coordinator.count() == 0
             && !self.migrations.has_any()
             && self.storage.is_idle()
-            && self.silent_listeners.is_empty()
+            && self.doors.silent.is_empty()
             && !self.is_home()
             && !self.stop_sent
             && !self.moves.has_work()

@@ -278,7 +278,7 @@ impl Core {
         let Giving { wish, withheld, .. } = self.moves.giving.take().expect("the caller looked");
         let local = self.router.local(wish.shard).expect("it stays until it is handed over");
         assert!(
-            self.turn.reads.is_empty() && self.transactions.is_empty(),
+            self.turn.reads.is_empty() && self.transactions.messages.is_empty(),
             "a turn leaves nothing"
         );
         let mut shard = self.shards.swap_remove(local);

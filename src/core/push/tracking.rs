@@ -462,7 +462,7 @@ impl Core {
         for shard in &mut self.shards {
             shard.keyspace.listen(listening, events.hear_misses());
         }
-        if let Some(overlay) = &mut self.spare_overlay {
+        if let Some(overlay) = &mut self.spares.overlay {
             overlay.listen(listening);
         }
     }

@@ -59,10 +59,10 @@ impl Core {
                 break;
             }
         }
-        let homeless = self.storage.end_batch(&mut self.ring);
+        let homeless = self.storage.end_batch(&mut self.doors.ring);
         if !homeless.is_empty() {
             self.write_runs();
-            self.storage.sync_packed(&mut self.ring, homeless);
+            self.storage.sync_packed(&mut self.doors.ring, homeless);
         }
         if self.storage.has_journal_work(self.turn.steady_ms) {
             self.write_runs();
@@ -163,7 +163,7 @@ impl Core {
         for write in output.writes.drain(..) {
             let (ticket, sequence) = (write.ticket, write.sequence);
             let files = shard.files.as_mut().expect("only a shard with files has a log");
-            match self.storage.start_write(&mut self.ring, shard.server.id, files, write) {
+            match self.storage.start_write(&mut self.doors.ring, shard.server.id, files, write) {
                 Ok(None) => {}
                 Ok(Some((ticket, buffer))) => {
                     shard.group.written(ticket, buffer);
@@ -289,7 +289,7 @@ impl Core {
     pub(in crate::core) fn disk_completed(&mut self, completion: &Completion) {
         let (index, result) = (completion.token.index, completion.result);
         let mut ended = std::mem::take(&mut self.ended);
-        self.storage.complete(&mut self.ring, index, result, &mut ended);
+        self.storage.complete(&mut self.doors.ring, index, result, &mut ended);
         for operation in ended.drain(..) {
             match operation {
                 Ok(operation) => {
@@ -323,7 +323,8 @@ impl Core {
                 let mut result = Ok(());
                 for shard in &mut self.shards {
                     let Some(files) = &mut shard.files else { continue };
-                    let started = self.storage.start_syncs(&mut self.ring, shard.server.id, files);
+                    let started =
+                        self.storage.start_syncs(&mut self.doors.ring, shard.server.id, files);
                     result = result.and(started);
                 }
                 if let Err(error) = result {

@@ -53,7 +53,7 @@ impl Core {
             if shard.server.reads_in_place() {
                 return true;
             }
-            let arguments = read.arguments(&self.turn, &self.ring, &self.answers.connections);
+            let arguments = read.arguments(&self.turn, &self.doors.ring, &self.answers.connections);
             let request = Request {
                 command: read.command,
                 origin: read.origin,

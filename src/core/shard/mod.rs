@@ -19,6 +19,7 @@ mod run;
 
 use crate::commands::{Command, Run};
 use crate::core::Chance;
+use crate::core::Shared;
 use crate::core::client::answers::{Answers, Origin, Target};
 use crate::core::client::session::Watched;
 use crate::core::cluster::fitness::Fitness;
@@ -122,6 +123,8 @@ pub struct LocalShard {
     pub(in crate::core) fitness: Arc<Fitness>,
     /// When it was last handed over for lack of room, milliseconds since the Unix epoch.
     handed_over_ms: i64,
+    /// How often its replica was lost while the process runs.
+    pub(in crate::core) losses: u64,
     /// Has it ever had such a request?
     serves_sessions: bool,
     /// Answers to other nodes' questions, to be sent.
@@ -217,10 +220,17 @@ impl LocalShard {
             lanes: Arc::default(),
             fitness: Arc::default(),
             handed_over_ms: 0,
+            losses: 0,
             serves_sessions: false,
             told: Vec::new(),
             replication: None,
         }
+    }
+
+    /// Takes part in what all shards of the process share.
+    pub(in crate::core) fn share(&mut self, shared: &Shared) {
+        self.lanes = shared.lanes.clone();
+        self.fitness = shared.cluster.fitness.clone();
     }
 
     /// Random bits: for the leader's choices, which travel in the entry.

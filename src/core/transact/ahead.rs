@@ -281,7 +281,7 @@ impl Core {
                 return Tried::Done;
             }
         };
-        let interpreter = self.interpreter.take().expect("the script was compiled there");
+        let interpreter = self.scripts.interpreter.take().expect("the script was compiled there");
         let wanted = steps.retry.wanted.iter().map(|(database, key)| (*database, key.as_slice()));
         // Behind the look at memory, which may have begun to evict some of them.
         if !load_all(&self.shards[local], &mut run, steps, arguments.borrow(), wanted) {
@@ -339,7 +339,7 @@ impl Core {
     /// A script has run to its end.
     fn conclude_ahead(&mut self, local: usize, steps: &mut Steps) {
         let mut overlay = steps.overlay.take().expect("the run has given it back");
-        let effects = std::mem::take(&mut self.spare_run.effects);
+        let effects = std::mem::take(&mut self.spares.run.effects);
         let mut left = Left { effects, events: overlay.take_events(), ..Left::default() };
         left.published = std::mem::take(&mut steps.published);
         let mut bytes = 0;
@@ -363,7 +363,7 @@ impl Core {
             self.stats.refuse(failure, 0, &mut Reply::new(&mut reply, protocol));
         }
         if left.items.is_empty() {
-            self.spare_run.effects = std::mem::take(&mut left.effects);
+            self.spares.run.effects = std::mem::take(&mut left.effects);
         }
         let shard = &self.shards[local];
         let has_done = !left.items.is_empty() || !left.published.is_empty();
@@ -397,7 +397,7 @@ impl Core {
         let id = shard.ahead.begin(outcome, left.items);
         let effects = left.effects.encode(0, 0).into();
         left.effects.clear();
-        self.spare_run.effects = left.effects;
+        self.spares.run.effects = left.effects;
         let (participants, locks) = (vec![shard.id], LockSet::default());
         let record = Record::Prepare { id, participants, locks, effects }.arguments();
         let command = record_command();

@@ -188,7 +188,7 @@ impl Core {
             1 => 0..SLOT_COUNT,
             _ => self.router.first_slot(shard.id)..self.router.first_slot(ShardId(shard.id.0 + 1)),
         };
-        let mut run = self.spare_run.run.take().unwrap_or_else(|| {
+        let mut run = self.spares.run.run.take().unwrap_or_else(|| {
             Box::new(Run {
                 ground: Ground::Shard(Box::new(OwnItems::of(0..0))),
                 sights: Sights::default(),
@@ -248,11 +248,11 @@ impl Core {
             patience: SCRIPT_AHEAD_TIME_MAX,
             began: clock,
         };
-        let mut reply = std::mem::take(&mut self.spare_run.reply);
+        let mut reply = std::mem::take(&mut self.spares.run.reply);
         let keyspace: &mut Keyspace = &mut self.shards[local].server.keyspace;
         keyspace.begin_entry();
         let events = keyspace.event_count();
-        let interpreter = self.interpreter.as_mut().expect("the script was compiled there");
+        let interpreter = self.scripts.interpreter.as_mut().expect("the script was compiled there");
         let (mut run, outcome) = run_in_place(interpreter, &job, run, &mut reply, keyspace);
         let was_stopped = interpreter.was_stopped();
         let Job { script, arguments, .. } = job;
@@ -285,7 +285,7 @@ impl Core {
         run.done.reset();
         reply.clear();
         reply.shrink_to(SCRIPT_REPLY_KEPT_BYTES);
-        let spare = &mut self.spare_run;
+        let spare = &mut self.spares.run;
         (spare.run, spare.reply) = (Some(run), reply);
         if arguments.room() <= SCRIPT_ARGUMENTS_KEPT_BYTES {
             spare.arguments = arguments;

@@ -31,7 +31,7 @@ use ringraft_shards::arguments::{Arguments, OwnedArguments};
 use ringraft_shards::ids::DatabaseIndex;
 use ringraft_shards::keyspace::KeyHash;
 use ringraft_shards::transaction::{INSTALL, TransactionId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -96,6 +96,31 @@ pub struct Rested {
     resting: Box<Resting>,
 }
 
+/// What a core runs scripts with.
+#[derive(Default)]
+pub struct Scripts {
+    /// Once there was one.
+    pub(super) interpreter: Option<Box<Interpreter>>,
+    /// Scripts that have run for long and rest.
+    resting: Vec<Rested>,
+    /// Their commands that wait for a reply, by number.
+    pub(super) suspended: HashMap<u64, Box<Steps>>,
+    /// The last of these numbers.
+    pub(super) last_suspension: u64,
+}
+
+impl Scripts {
+    /// Does any rest?
+    pub fn any_rests(&self) -> bool {
+        !self.resting.is_empty()
+    }
+
+    /// Bytes that the interpreter uses.
+    pub fn used_bytes(&self) -> usize {
+        self.interpreter.as_ref().map_or(0, |it| it.used_bytes())
+    }
+}
+
 /// The count of a script's keys. Errors: it is none.
 fn key_count(arguments: Arguments<'_>, no_count: Refusal) -> Result<usize, Refusal> {
     let count = parse_integer(arguments.at(2)).ok_or(no_count)?;
@@ -109,13 +134,13 @@ fn key_count(arguments: Arguments<'_>, no_count: Refusal) -> Result<usize, Refus
 impl Core {
     /// The interpreter, made when the first script comes. Errors: no memory for it.
     pub fn interpreter(&mut self) -> Result<&mut Interpreter, Refusal> {
-        if self.interpreter.is_none() {
+        if self.scripts.interpreter.is_none() {
             let bytes_max = self.settings.script_memory as usize;
             let made = Interpreter::new(self.shared.scripts.clone(), bytes_max);
             let no_memory = |_| Refusal::text("ERR not enough memory for scripts: script-memory");
-            self.interpreter = Some(Box::new(made.map_err(no_memory)?));
+            self.scripts.interpreter = Some(Box::new(made.map_err(no_memory)?));
         }
-        let interpreter = self.interpreter.as_mut().expect("just made");
+        let interpreter = self.scripts.interpreter.as_mut().expect("just made");
         interpreter.set_memory_limit(self.settings.script_memory as usize);
         Ok(interpreter)
     }
@@ -154,7 +179,8 @@ impl Core {
         match self.prepare_script(steps, arguments.borrow()) {
             Ok((job, run)) => {
                 let job = Job { arguments, ..job };
-                let interpreter = self.interpreter.take().expect("the script was compiled there");
+                let interpreter =
+                    self.scripts.interpreter.take().expect("the script was compiled there");
                 self.script_came(steps, interpreter.start(job, run), clock)
             }
             Err(refusal) => {
@@ -170,9 +196,9 @@ impl Core {
             Came::Ended(ended) => self.script_ended(steps, *ended, clock),
             Came::Rests(mut resting) => {
                 resting.exchange_push(&mut self.push);
-                self.last_suspension += 1;
-                let suspension = self.last_suspension;
-                self.resting.push(Rested { suspension, clock, resting });
+                self.scripts.last_suspension += 1;
+                let suspension = self.scripts.last_suspension;
+                self.scripts.resting.push(Rested { suspension, clock, resting });
                 Progress::Waits
             }
         }
@@ -180,11 +206,11 @@ impl Core {
 
     /// Lets the scripts that rest go on for a while.
     pub(in crate::core) fn resume_scripts(&mut self) {
-        for rested in std::mem::take(&mut self.resting) {
+        for rested in std::mem::take(&mut self.scripts.resting) {
             let Rested { suspension, clock, mut resting } = rested;
-            let mut steps = self.suspended.remove(&suspension).expect("each has its steps");
+            let mut steps = self.scripts.suspended.remove(&suspension).expect("each has its steps");
             let id = steps.lock.expect("a script runs with locks");
-            let is_given_up = self.coordinator.payload(id).is_none();
+            let is_given_up = self.transactions.coordinator.payload(id).is_none();
             if is_given_up {
                 // It took too long: the locks are given up, and the client has been told.
                 resting.end();
@@ -192,8 +218,8 @@ impl Core {
             resting.exchange_push(&mut self.push);
             match self.script_came(&mut steps, resting.resume(), clock) {
                 Progress::Waits => {
-                    let resting = self.resting.last_mut().expect("just pushed");
-                    self.suspended.insert(resting.suspension, steps);
+                    let resting = self.scripts.resting.last_mut().expect("just pushed");
+                    self.scripts.suspended.insert(resting.suspension, steps);
                 }
                 _ if is_given_up => {}
                 Progress::Done => {
@@ -221,7 +247,7 @@ impl Core {
     ) -> Option<(Ended, Vec<u8>)> {
         let RunEnded { interpreter, arguments, run, reply, outcome } = ended;
         // While it rested another one may have been made.
-        self.interpreter.get_or_insert(interpreter);
+        self.scripts.interpreter.get_or_insert(interpreter);
         steps.current_mut().arguments = arguments;
         let lacks = run.lacks();
         let Run { ground, sights, push, mut done, answers, .. } = *run;
@@ -468,7 +494,7 @@ impl Core {
             overlay.take_events();
             overlay.drain(self.turn.now_ms, |_, _, _| {});
             if steps.sights.are_whole() {
-                self.spare_overlay = Some(overlay);
+                self.spares.overlay = Some(overlay);
             }
         }
         steps.rewind();

@@ -44,7 +44,7 @@ use ringraft_shards::stamp::{Answer, Stamped};
 use ringraft_shards::transaction::{
     self, Address, CoordinatorOutput, Event, LockKey, LockSet, Outcome, Part, TransactionId,
 };
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Instant;
 
 /// A core's transactions.
@@ -52,6 +52,27 @@ pub type Coordinator = transaction::Coordinator<Box<Ask>, Found, Work>;
 
 /// What comes out of them.
 pub type Coordinated = CoordinatorOutput<Box<Ask>, Found, Work>;
+
+/// A core's part in transactions over several shards.
+pub struct Transactions {
+    /// Those that its connections began.
+    pub(in crate::core) coordinator: Coordinator,
+    /// What they want done.
+    pub(in crate::core) coordinated: Coordinated,
+    /// Messages of transactions for this core.
+    pub(in crate::core) messages: VecDeque<TransactionMessage>,
+}
+
+impl Transactions {
+    /// Of a core; `seed`: random bits.
+    pub fn new(core: u16, seed: u64) -> Transactions {
+        Transactions {
+            coordinator: Coordinator::new(core.into(), seed),
+            coordinated: Coordinated::default(),
+            messages: VecDeque::new(),
+        }
+    }
+}
 
 /// Commands over several shards that are under way as one transaction.
 pub struct Work {
@@ -232,7 +253,11 @@ impl Core {
     /// Gives the locks of steps back, of which nothing has happened, and starts them again with
     /// what they turned out to need.
     pub(in crate::core) fn begin_again(&mut self, id: TransactionId, mut steps: Box<Steps>) {
-        let Some(mut work) = self.coordinator.give_up(id, &mut self.coordinated) else { return };
+        let Some(mut work) =
+            self.transactions.coordinator.give_up(id, &mut self.transactions.coordinated)
+        else {
+            return;
+        };
         let parts = self.needs_of(steps.list(), &work.watched, &steps.retry);
         steps.shards = parts.iter().map(|part| part.shard).collect();
         steps.lock = None;
@@ -245,13 +270,13 @@ impl Core {
         if matches!(work.job, Job::Overlay(_)) {
             self.coalesced.companions.note_all(parts.iter().map(|part| part.shard));
         }
-        let mut out = std::mem::take(&mut self.coordinated);
-        self.coordinator.begin(now_ns, parts, work, &mut out);
+        let mut out = std::mem::take(&mut self.transactions.coordinated);
+        self.transactions.coordinator.begin(now_ns, parts, work, &mut out);
         // At once: what the connection asks for next comes behind the locks.
         for message in out.messages.drain(..) {
             self.send_transaction(message, true);
         }
-        self.coordinated = out;
+        self.transactions.coordinated = out;
     }
 
     /// What the shards must lock and read for commands that run on the overlay.
@@ -366,7 +391,7 @@ impl Core {
         } else if at_once {
             self.take_transaction(message);
         } else {
-            self.transactions.push_back(message);
+            self.transactions.messages.push_back(message);
         }
     }
 
@@ -383,16 +408,16 @@ impl Core {
                 }
             }
             TransactionMessage::Coordinator(_, message) => {
-                self.coordinator.handle(message, &mut self.coordinated);
+                self.transactions.coordinator.handle(message, &mut self.transactions.coordinated);
             }
         }
     }
 
     /// Is there anything left to do for transactions?
     pub(in crate::core) fn has_transaction_work(&self) -> bool {
-        !self.transactions.is_empty()
-            || !self.coordinated.messages.is_empty()
-            || !self.coordinated.events.is_empty()
+        !self.transactions.messages.is_empty()
+            || !self.transactions.coordinated.messages.is_empty()
+            || !self.transactions.coordinated.events.is_empty()
             || self.shards.iter().any(|shard| !shard.wanted.is_empty())
     }
 
@@ -400,14 +425,14 @@ impl Core {
     pub(in crate::core) fn serve_transactions(&mut self) {
         let mut messages = Vec::new();
         while self.has_transaction_work() {
-            while let Some(message) = self.transactions.pop_front() {
+            while let Some(message) = self.transactions.messages.pop_front() {
                 self.take_transaction(message);
             }
             let mut turn = ShardTurn { answers: &mut self.answers, stats: &mut self.stats };
             for shard in &mut self.shards {
                 serve::transact(shard, &mut messages, &mut turn);
             }
-            let out = std::mem::take(&mut self.coordinated);
+            let out = std::mem::take(&mut self.transactions.coordinated);
             for message in messages.drain(..).chain(out.messages) {
                 self.send_transaction(message, false);
             }
@@ -423,7 +448,7 @@ impl Core {
     /// Everything is locked and read.
     fn run_work(&mut self, id: TransactionId, values: Vec<(ShardId, Found)>) {
         let clock = Instant::now();
-        let Some(work) = self.coordinator.payload(id) else { return };
+        let Some(work) = self.transactions.coordinator.payload(id) else { return };
         let mut members = std::mem::take(&mut work.members);
         let job = std::mem::replace(&mut work.job, Job::Run);
         let mut replies = Vec::new();
@@ -485,7 +510,7 @@ impl Core {
         changes: Effects,
     ) {
         // Else its locks were given up, and the client has been told.
-        let Some(work) = self.coordinator.payload(id) else { return };
+        let Some(work) = self.transactions.coordinator.payload(id) else { return };
         let (mut members, clock) = (std::mem::take(&mut work.members), work.began);
         members.iter_mut().for_each(|member| member.end = replies.len());
         self.ran(id, members, replies, changes, clock.expect("it has begun"));
@@ -499,7 +524,7 @@ impl Core {
         steps: Box<Steps>,
         changes: Option<Effects>,
     ) {
-        let work = self.coordinator.payload(id).expect("it holds its locks");
+        let work = self.transactions.coordinator.payload(id).expect("it holds its locks");
         let (mut members, clock) = (std::mem::take(&mut work.members), work.began);
         let (mut steps, mut replies) = (steps, Vec::new());
         work.published = std::mem::take(&mut steps.published);
@@ -543,12 +568,12 @@ impl Core {
                 clock = self.stats.count(command, same.len() as u64, clock);
             }
         }
-        if let Some(work) = self.coordinator.payload(id) {
+        if let Some(work) = self.transactions.coordinator.payload(id) {
             (work.members, work.replies) = (members, replies);
         }
         let encode = |(shard, mut batch): (ShardId, BatchBuilder)| (shard, batch.encode(0, 0));
         let changes = changes.into_iter().map(encode).collect();
-        self.coordinator.ran(id, changes, &mut self.coordinated);
+        self.transactions.coordinator.ran(id, changes, &mut self.transactions.coordinated);
     }
 
     /// Says in what a transaction does whose it is, and what they are answered, if other nodes have
@@ -561,7 +586,8 @@ impl Core {
         changes: &mut Effects,
     ) {
         let Some((_, first)) = changes.first_mut() else { return };
-        let is_whole = self.coordinator.payload(id).is_some_and(|work| work.rest.is_none());
+        let is_whole =
+            self.transactions.coordinator.payload(id).is_some_and(|work| work.rest.is_none());
         let mut start = 0;
         for member in members {
             let reply = &replies[start..member.end];

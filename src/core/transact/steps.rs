@@ -264,7 +264,7 @@ impl Steps {
 impl Core {
     /// An overlay that is empty.
     pub(in crate::core) fn take_overlay(&mut self) -> Box<Overlay> {
-        self.spare_overlay.take().unwrap_or_else(|| {
+        self.spares.overlay.take().unwrap_or_else(|| {
             let mut overlay = Box::new(Overlay::new(self.router.hasher()));
             overlay.set_limits(self.settings.limits);
             overlay.listen(self.listening());
@@ -274,7 +274,7 @@ impl Core {
 
     /// Keeps an overlay that is empty again for the next one.
     pub(in crate::core) fn give_overlay(&mut self, overlay: Box<Overlay>) {
-        self.spare_overlay = Some(overlay);
+        self.spares.overlay = Some(overlay);
     }
 
     /// Runs the commands whose keys are locked and read into the overlay.
@@ -307,7 +307,7 @@ impl Core {
             steps.push_effect(shard, (INSTALL, database, key.hash()), arguments);
         });
         if steps.sights.are_whole() {
-            self.spare_overlay = Some(overlay);
+            self.spares.overlay = Some(overlay);
         }
         let changes = std::mem::take(&mut steps.effects).into_iter().collect();
         steps.lock = None;
@@ -350,16 +350,16 @@ impl Core {
 
     /// Keeps steps until the reply of the one that waits has come.
     pub(in crate::core) fn suspend(&mut self, steps: Box<Steps>) {
-        self.suspended.insert(self.last_suspension, steps);
+        self.scripts.suspended.insert(self.scripts.last_suspension, steps);
     }
 
     /// A place for a reply that a step waits for, in so many parts.
     pub(in crate::core) fn step_gather(&mut self, protocol: Protocol, parts: usize) -> u32 {
-        self.last_suspension += 1;
+        self.scripts.last_suspension += 1;
         self.answers.gathers.insert(GatherState {
             target: Target::Nobody,
             protocol,
-            merge: Merge::Step(self.last_suspension),
+            merge: Merge::Step(self.scripts.last_suspension),
             parts: (0..parts).map(|_| Part::default()).collect(),
             missing: parts,
             arguments: OwnedArguments::default(),
@@ -369,8 +369,8 @@ impl Core {
 
     /// The reply that a step waited for has come.
     pub(in crate::core) fn resume_steps(&mut self, suspension: u64, parts: Vec<Part>) {
-        let mut steps = self.suspended.remove(&suspension).expect("each is resumed once");
-        if steps.lock.is_some_and(|id| self.coordinator.payload(id).is_none()) {
+        let mut steps = self.scripts.suspended.remove(&suspension).expect("each is resumed once");
+        if steps.lock.is_some_and(|id| self.transactions.coordinator.payload(id).is_none()) {
             // It took too long: the locks are given up, and the client has been told.
             return;
         }

@@ -19,13 +19,14 @@ impl Core {
             }
             shard.answer_synced(&mut self.answers);
         }
-        if let Some(overlay) = &mut self.spare_overlay {
+        if let Some(overlay) = &mut self.spares.overlay {
             overlay.set_limits(settings.limits);
         }
         self.stats.noted.configure(&settings);
         if settings.tcp_keepalive != self.settings.tcp_keepalive {
             let is_internet = |socket: &Socket| socket.domain().is_ok_and(|d| d != Domain::UNIX);
-            for (socket, _) in self.listeners.iter().filter(|(socket, _)| is_internet(socket)) {
+            let sockets = self.doors.listeners.iter().map(|listener| &listener.socket);
+            for socket in sockets.filter(|socket| is_internet(socket)) {
                 if let Err(error) = listener::keep_alive(socket, settings.tcp_keepalive.into()) {
                     tracing::warn!(%error, "tcp-keepalive could not be changed");
                 }

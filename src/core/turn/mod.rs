@@ -2,6 +2,7 @@
 
 pub(in crate::core) mod adopt;
 pub mod clock;
+pub mod doors;
 pub(in crate::core) mod spin;
 pub(in crate::core) mod tick;
 

@@ -28,15 +28,15 @@ impl Core {
         self.tend_shards();
         self.give_back_memory(SLABS_GIVEN_BACK_PER_TICK);
         self.tend_migrations();
-        self.coordinator.tick(&mut self.coordinated);
-        for listener in std::mem::take(&mut self.silent_listeners) {
+        self.transactions.coordinator.tick(&mut self.transactions.coordinated);
+        for listener in std::mem::take(&mut self.doors.silent) {
             self.arm_listener(listener);
         }
         self.rates.sample(steady_ms, &self.stats);
         self.govern();
         if steady_ms - self.rested_ms >= REST_INTERVAL_MS {
             self.rested_ms = steady_ms;
-            if self.ring.rest() {
+            if self.doors.ring.rest() {
                 crate::usage::decay();
             }
             if self.is_home() {
@@ -219,9 +219,9 @@ impl Core {
         self.refuse_wishes();
         self.stop_migrations();
         self.close_blocked();
-        for (socket, _) in &self.listeners {
+        for listener in &self.doors.listeners {
             // Ends the accept in the ring. A listener that is closed already is as good.
-            let _ = socket.shutdown(std::net::Shutdown::Both);
+            let _ = listener.socket.shutdown(std::net::Shutdown::Both);
         }
     }
 
@@ -254,7 +254,7 @@ impl Core {
                 && self.shards.iter().all(|shard| shard.is_quiet())
                 && self.answers.gathers.count() == 0
                 && self.answers.blocks.count() == 0
-                && self.coordinator.count() == 0
+                && self.transactions.coordinator.count() == 0
                 && self.answers.dirty.is_empty()
                 && self.answers.in_slices.is_empty()
                 && !self.has_unsent_mail()

@@ -261,7 +261,7 @@ impl Core {
         let Some(&(deadline, _)) = blocks.deadlines.first() else { return };
         if blocks.timer.is_none_or(|set| set > deadline || set <= now) {
             blocks.timer = Some(deadline);
-            self.ring.start_deadline(deadline - now.min(deadline));
+            self.doors.ring.start_deadline(deadline - now.min(deadline));
         }
     }
 

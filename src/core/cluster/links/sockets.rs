@@ -68,7 +68,7 @@ impl Core {
                         &error,
                         &connection.socket,
                         &mut connection.blocked,
-                        (index, &mut self.ring),
+                        (index, &mut self.doors.ring),
                     ) => {}
                 Err(_) => return,
             }
@@ -92,7 +92,7 @@ impl Core {
                             &error,
                             &connection.socket,
                             &mut connection.blocked,
-                            (index, &mut self.ring),
+                            (index, &mut self.doors.ring),
                         ) => {}
                     Err(_) => return,
                 }
@@ -169,7 +169,7 @@ impl Core {
             }
             let socket = connection.socket.as_raw_fd();
             connection.receiving = true;
-            self.ring.receive(socket, index);
+            self.doors.ring.receive(socket, index);
         }
         self.flush_link(index);
     }
