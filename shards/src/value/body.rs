@@ -8,7 +8,7 @@ use super::deadlines::Deadlines;
 use super::pack::{self, Pack, Record, Room};
 use super::scored::Scored;
 use super::stream::Content;
-use super::tree::{Number, Tree};
+use super::tree::Tree;
 use super::{Form, Limits};
 use crate::keyspace::KeyHasher;
 use std::cmp::Ordering;
@@ -425,23 +425,11 @@ pub(super) fn remove_small<const W: usize>(place: &mut impl Place, rank: u64, co
 pub(super) fn small_bytes<'r, const W: usize>(
     records: impl Iterator<Item = Record<'r, W>>,
 ) -> Vec<u8> {
-    let (mut bytes, mut count) = (Vec::new(), 0u32);
+    let (mut bytes, mut count) = (vec![0; size_of::<u32>()], 0u32);
     for record in records {
-        let end = bytes.len();
-        pack::insert(&mut bytes, end, &record);
+        pack::append(&mut bytes, &record);
         count += 1;
     }
-    [&count.to_le_bytes()[..], &bytes].concat()
-}
-
-/// A tree of these records, which come in its order.
-pub(super) fn tree_of<'r, const W: usize>(
-    records: impl Iterator<Item = Record<'r, W>>,
-    number: Number<'_, W>,
-) -> Tree<W> {
-    let mut tree = Tree::default();
-    for record in records {
-        tree.insert(tree.count(), &record, number);
-    }
-    tree
+    bytes[..size_of::<u32>()].copy_from_slice(&count.to_le_bytes());
+    bytes
 }

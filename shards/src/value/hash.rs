@@ -1,11 +1,10 @@
 //! Hashes: fields with values. Small ones in the order in which the fields came, large ones in that
 //! of their hashes.
 
-use super::body::{
-    Body, Place, Source, Stored, Trees, insert_small, remove_small, replace_small, tree_of,
-};
+use super::body::{Body, Place, Source, Stored, Trees, insert_small, remove_small, replace_small};
 use super::deadlines::Deadlines;
 use super::limits::PACK_BYTES_MAX;
+use super::tree::Tree;
 use super::{members, spot};
 
 /// A hash that is read.
@@ -245,8 +244,7 @@ impl<P: Place> HashMut<P> {
         }
         let hasher = self.place.member_hasher();
         let number = members::number(hasher);
-        let records = members::in_order(self.hash().source, hasher);
-        let tree = tree_of(records.into_iter(), &number);
+        let tree = Tree::of(members::sorted(self.hash().source.from(0), hasher), &number);
         self.place.grow(Body { hasher, trees: Trees::Fields(tree) });
     }
 }

@@ -58,6 +58,15 @@ impl<const W: usize> Leaf<W> {
         Leaf { bytes: Vec::new(), posts: [Post::default(); POST_COUNT] }
     }
 
+    /// Of the bytes of whole records.
+    pub(super) fn of(records: &[u8]) -> Leaf<W> {
+        let mut leaf = Leaf::new();
+        Room::resize(&mut leaf.bytes, records.len());
+        leaf.bytes.copy_from_slice(records);
+        leaf.set_posts();
+        leaf
+    }
+
     /// Bytes of its records.
     pub(super) fn size(&self) -> usize {
         self.bytes.len()
@@ -238,12 +247,9 @@ impl<const W: usize> Leaf<W> {
 
     /// Cuts it in two at a place.
     pub(super) fn split_off(&mut self, place: usize) -> Leaf<W> {
-        let mut right = Leaf::new();
-        Room::resize(&mut right.bytes, self.size() - place);
-        right.bytes.copy_from_slice(&self.bytes[place..]);
+        let right = Leaf::of(&self.bytes[place..]);
         Room::resize(&mut self.bytes, place);
         self.set_posts();
-        right.set_posts();
         right
     }
 

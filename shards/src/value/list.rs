@@ -2,9 +2,10 @@
 
 use super::body::{
     Body, Place, Source, Stored, Trees, free_tree, insert_small, remove_small, replace_small,
-    small_bytes, tree_of,
+    small_bytes,
 };
 use super::limits::PACK_BYTES_MAX;
+use super::tree::Tree;
 
 /// Which end of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +150,7 @@ impl<P: Place> ListMut<P> {
         if matches!(self.place.stored(), Stored::Tree(_)) {
             return;
         }
-        let tree = tree_of(self.list().source.from(0), &|_| 0);
+        let tree = Tree::of(self.list().source.from(0), &|_| 0);
         let body = Body { hasher: self.place.member_hasher(), trees: Trees::Elements(tree) };
         self.place.grow(body);
     }

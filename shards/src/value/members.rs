@@ -78,12 +78,13 @@ pub(super) fn scan<'a, const W: usize>(
     0
 }
 
-/// Records in the order in which a tree keeps them.
-pub(super) fn in_order<const W: usize>(
-    source: Source<'_, W>,
+/// Records in the order in which a tree keeps them. Cost: one hash for each.
+pub(super) fn sorted<'r, const W: usize>(
+    records: impl Iterator<Item = Record<'r, W>>,
     hasher: KeyHasher,
-) -> Vec<Record<'_, W>> {
-    let mut records: Vec<Record<'_, W>> = source.from(0).collect();
-    records.sort_by_cached_key(|record| (hasher.place(record[0]), record[0]));
-    records
+) -> Vec<Record<'r, W>> {
+    let placed = records.map(|record| (hasher.place(record[0]), record));
+    let mut placed: Vec<(u64, Record<'r, W>)> = placed.collect();
+    placed.sort_unstable_by(|one, other| (one.0, one.1[0]).cmp(&(other.0, other.1[0])));
+    placed.into_iter().map(|(_, record)| record).collect()
 }

@@ -185,6 +185,13 @@ fn write<const W: usize>(out: &mut [u8], record: &Record<'_, W>) {
     }
 }
 
+/// Puts a record behind all others.
+pub fn append<const W: usize>(bytes: &mut Vec<u8>, record: &Record<'_, W>) {
+    let end = bytes.len();
+    Vec::resize(bytes, end + record_bytes(record), 0);
+    write(&mut bytes[end..], record);
+}
+
 /// Bytes that can be made more or fewer: where a pack lies.
 pub trait Room {
     /// What is there.

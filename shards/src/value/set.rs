@@ -7,6 +7,7 @@ use super::body::{
 use super::integers::Integers;
 use super::kept::{self, keep};
 use super::limits::PACK_BYTES_MAX;
+use super::tree::Tree;
 use super::{Form, members, spot};
 use std::borrow::Cow;
 
@@ -271,9 +272,8 @@ impl<P: Place> SetMut<P> {
         let hasher = self.place.member_hasher();
         let number = members::number(hasher);
         let all: Vec<_> = self.set().members_from(0).collect();
-        let mut all: Vec<_> = all.iter().map(|member| keep(member)).collect();
-        all.sort_by_cached_key(|kept| (hasher.place(kept), kept.to_vec()));
-        let tree = super::body::tree_of(all.iter().map(|kept| [&kept[..]]), &number);
+        let all: Vec<_> = all.iter().map(|member| keep(member)).collect();
+        let tree = Tree::of(members::sorted(all.iter().map(|kept| [&kept[..]]), hasher), &number);
         self.place.grow(Body { hasher, trees: Trees::Elements(tree) });
     }
 }

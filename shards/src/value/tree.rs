@@ -84,6 +84,37 @@ impl<const W: usize> Default for Tree<W> {
 }
 
 impl<const W: usize> Tree<W> {
+    /// Of these records, which come in its order. Cost: they are written once, and `number` is asked
+    /// once for each leaf.
+    pub fn of<'r>(
+        records: impl IntoIterator<Item = Record<'r, W>>,
+        number: Number<'_, W>,
+    ) -> Tree<W> {
+        let (mut children, mut filling) = (Vec::new(), Filling::default());
+        for record in records {
+            if !filling.has_room_for(&record) {
+                children.push(filling.take(children.is_empty(), number));
+            }
+            filling.push(&record);
+        }
+        if children.is_empty() {
+            let (count, bytes) = (filling.count, filling.bytes.len() as u64);
+            return Tree { root: Node::Leaf(Leaf::of(&filling.bytes)), mark: 0, count, bytes };
+        }
+        children.push(filling.take(false, number));
+        let sum = |of: fn(&Child<W>) -> u64| children.iter().map(of).sum();
+        let (count, bytes) = (sum(|child| child.count), sum(|child| child.bytes));
+        while children.len() > CHILDREN_MAX {
+            let mut left = children.into_iter().peekable();
+            children = Vec::new();
+            while left.peek().is_some() {
+                let below: Vec<Child<W>> = left.by_ref().take(CHILDREN_MAX).collect();
+                children.push(parent_of(below, 0));
+            }
+        }
+        Tree { root: Node::Inner(children), mark: 0, count, bytes }
+    }
+
     /// Count of records.
     pub fn count(&self) -> u64 {
         self.count
@@ -380,6 +411,32 @@ impl<const W: usize> Tree<W> {
     }
 }
 
+/// The bytes of a leaf that is filled from front to end.
+#[derive(Default)]
+struct Filling {
+    bytes: Vec<u8>,
+    count: u64,
+}
+
+impl Filling {
+    fn has_room_for<const W: usize>(&self, record: &Record<'_, W>) -> bool {
+        self.count == 0 || self.bytes.len() + pack::record_bytes(record) <= LEAF_BYTES_MAX
+    }
+
+    fn push<const W: usize>(&mut self, record: &Record<'_, W>) {
+        pack::append(&mut self.bytes, record);
+        self.count += 1;
+    }
+
+    /// The leaf, and the next one begins. The first of a tree has no number.
+    fn take<const W: usize>(&mut self, is_first: bool, number: Number<'_, W>) -> Child<W> {
+        let leaf = Leaf::of(&self.bytes);
+        let least = if is_first { 0 } else { number(&leaf.record_at(0)) };
+        self.bytes.clear();
+        child_of_leaf(leaf, std::mem::take(&mut self.count), least, 0)
+    }
+}
+
 impl<const W: usize> Node<W> {
     fn first(&self) -> Record<'_, W> {
         let mut node = self;
@@ -637,10 +694,15 @@ fn split_inner<const W: usize>(
     let right_mark = places.number();
     set_all(children, 0, mark, places);
     set_all(&right, 0, right_mark, places);
-    let count = right.iter().map(|child| child.count).sum();
-    let bytes = right.iter().map(|child| child.bytes).sum();
-    let number = right[0].number;
-    Child { count, bytes, number, mark: right_mark, node: Arc::new(Node::Inner(right)) }
+    parent_of(right, right_mark)
+}
+
+/// An inner node, at least of one child, as a child.
+fn parent_of<const W: usize>(children: Vec<Child<W>>, mark: u32) -> Child<W> {
+    let count = children.iter().map(|child| child.count).sum();
+    let bytes = children.iter().map(|child| child.bytes).sum();
+    let number = children[0].number;
+    Child { count, bytes, number, mark, node: Arc::new(Node::Inner(children)) }
 }
 
 /// The eighth of the way from `least` to `most` in which a number between them lies.

@@ -10,10 +10,11 @@
 //! - `subscribe.rs`: subscriptions of a connection
 //! - `events.rs`: keyspace events as messages
 //! - `publish.rs`: a message on its way to its subscribers
-//! - `tracking.rs`: client-side caches
+//! - `tracking.rs`: client-side caches; `read_key.rs`: a key that was read, small
 
 mod events;
 mod publish;
+mod read_key;
 mod subscribe;
 mod topics;
 mod tracking;

@@ -11,14 +11,13 @@ use crate::core::Core;
 use crate::core::client::answers::Target;
 use crate::core::client::connection::Kind;
 use crate::core::mail::mailbox::Mail;
+use crate::core::push::read_key::ReadKey;
 use crate::refusal::Refusal;
 use crate::resp::reply::{Protocol, Reply};
 use ringraft_shards::arguments::Arguments;
 use ringraft_shards::keyspace::Listening;
 use smallvec::SmallVec;
-use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -77,45 +76,6 @@ type Reader = (u32, u64);
 
 /// Stands for the readers of a key that has several.
 const SEVERAL: u32 = u32::MAX;
-
-/// A key and its reader's number, in one allocation: there may be millions.
-#[derive(Debug)]
-struct ReadKey(Box<[u8]>);
-
-impl ReadKey {
-    fn new(key: &[u8], reader: u32) -> ReadKey {
-        ReadKey([&reader.to_le_bytes(), key].concat().into())
-    }
-
-    fn reader(&self) -> u32 {
-        let (number, _) = self.0.split_first_chunk().expect("begins with a number");
-        u32::from_le_bytes(*number)
-    }
-
-    fn key(&self) -> &[u8] {
-        &self.0[size_of::<u32>()..]
-    }
-}
-
-impl Borrow<[u8]> for ReadKey {
-    fn borrow(&self) -> &[u8] {
-        self.key()
-    }
-}
-
-impl Hash for ReadKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key().hash(state);
-    }
-}
-
-impl PartialEq for ReadKey {
-    fn eq(&self, other: &ReadKey) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for ReadKey {}
 
 /// What a core knows of its connections that track.
 #[derive(Debug, Default)]

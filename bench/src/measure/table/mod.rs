@@ -140,34 +140,18 @@ pub fn run(options: &Options) -> Result<(), String> {
     findings.bench.json.write(&stalls)?;
     let floor = stalls.text();
     println!("{control}\n{floor}\n");
+    let mut outcome = Ok(());
     for section in Section::value_variants() {
         if !options.section.is_empty() && !options.section.contains(section) {
             continue;
         }
         let before = findings.goals.len();
-        match section {
-            Section::Default => findings.default_start()?,
-            Section::Cores => findings.cores()?,
-            Section::Cache => findings.cache()?,
-            Section::Types => findings.types()?,
-            Section::TypeMemory => findings.type_memory()?,
-            Section::Large => findings.large()?,
-            Section::Push => findings.push()?,
-            Section::Script => findings.script()?,
-            Section::Tls => findings.tls()?,
-            Section::Hops => findings.hops()?,
-            Section::Multi => findings.multi()?,
-            Section::Store => findings.store()?,
-            Section::Memory => findings.memory()?,
-            Section::Restart => findings.restart()?,
-            Section::Snapshot => findings.snapshot()?,
-            Section::Open => findings.open()?,
-            Section::Fairness => findings.fairness()?,
-            Section::Growth => findings.growth()?,
-            Section::Cluster => findings.cluster()?,
-        }
-        // A part is shown when it is done, so that a run that is cut short has told what it knew.
+        outcome = findings.measure(*section);
+        // A part is shown when it is done, or has failed: it has told what it knew.
         println!("{section:?}\n{}", Goal::table(&findings.goals[before..]));
+        if outcome.is_err() {
+            break;
+        }
     }
     print!("All\n{}", Goal::table(&findings.goals));
     if !findings.compared.is_empty() {
@@ -185,10 +169,34 @@ pub fn run(options: &Options) -> Result<(), String> {
         std::fs::write(path, page).map_err(|error| format!("{}: {error}", path.display()))?;
         println!("report: {}", path.display());
     }
-    Ok(())
+    outcome
 }
 
 impl Findings<'_> {
+    fn measure(&mut self, section: Section) -> Result<(), String> {
+        match section {
+            Section::Default => self.default_start(),
+            Section::Cores => self.cores(),
+            Section::Cache => self.cache(),
+            Section::Types => self.types(),
+            Section::TypeMemory => self.type_memory(),
+            Section::Large => self.large(),
+            Section::Push => self.push(),
+            Section::Script => self.script(),
+            Section::Tls => self.tls(),
+            Section::Hops => self.hops(),
+            Section::Multi => self.multi(),
+            Section::Store => self.store(),
+            Section::Memory => self.memory(),
+            Section::Restart => self.restart(),
+            Section::Snapshot => self.snapshot(),
+            Section::Open => self.open(),
+            Section::Fairness => self.fairness(),
+            Section::Growth => self.growth(),
+            Section::Cluster => self.cluster(),
+        }
+    }
+
     fn ringraft(&self, name: &str, arguments: &str) -> Result<ServerCommand, String> {
         format!("{name}={} --log-level error {arguments}", self.options.ringraft).parse()
     }

@@ -21,6 +21,8 @@ const MANY: u64 = 1_000_000;
 
 /// Cases that work on the same values.
 struct Group {
+    /// Of the client.
+    connections: u32,
     /// What is done before, and how often.
     prepare: &'static [(&'static str, u64)],
     cases: &'static [Case],
@@ -54,6 +56,7 @@ const X64: &str = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
 
 const GROUPS: &[Group] = &[
     Group {
+        connections: 50,
         prepare: &[(X3, 60), ("RPUSH l m:{key}", MANY)],
         cases: &[
             case("rpush-lpop", &["RPUSH p X64", "LPOP p"], [0.90, 0.55]),
@@ -65,6 +68,7 @@ const GROUPS: &[Group] = &[
         ],
     },
     Group {
+        connections: 50,
         prepare: &[
             ("HSET h f:{key} 1234567890123456", MANY),
             ("HSET h1000 f:{key} 12345678", 1000),
@@ -84,6 +88,7 @@ const GROUPS: &[Group] = &[
         ],
     },
     Group {
+        connections: 50,
         prepare: &[("SADD s m:{key}", MANY), ("SADD s1000 m:{key}", 1000), (SET_OF_8, 100_000)],
         cases: &[
             case("sismember-1M", &["SISMEMBER s m:{key}"], [0.85, 0.38]),
@@ -95,6 +100,7 @@ const GROUPS: &[Group] = &[
         ],
     },
     Group {
+        connections: 50,
         prepare: &[("ZADD z {key} m:{same}", MANY), (ZSET_OF_8, 100_000)],
         cases: &[
             case("zscore-1M", &["ZSCORE z m:{key}"], [0.85, 0.35]),
@@ -111,6 +117,7 @@ const GROUPS: &[Group] = &[
         ],
     },
     Group {
+        connections: 50,
         prepare: &[("XADD st * field1 1234567890123456 field2 1234567890123456", 100_000)],
         cases: &[
             case("xrange-100", &["XRANGE st - + COUNT 100"], [0.45, 0.40]),
@@ -122,6 +129,8 @@ const GROUPS: &[Group] = &[
         ],
     },
     Group {
+        // Ten milliseconds each: more of them would wait for seconds.
+        connections: 2,
         prepare: &[
             ("SADD a m:{key}", 100_000),
             ("SADD b m:{key}", 50_000),
@@ -175,12 +184,13 @@ fn text_of(group: &Group, case: &Case, members: u64) -> String {
         let count = scaled(*count);
         let _ = writeln!(text, "[[prepare]]\ncommand = '{command}'\ncount = {count}");
     }
-    let _ = write!(text, "[[load]]\npipeline = {DEPTHS:?}\nconnections = 50\nmix = {{ ");
+    let connections = group.connections;
+    let _ = writeln!(text, "[[load]]\npipeline = {DEPTHS:?}\nconnections = {connections}");
     let lines = case.commands.iter().map(|command| {
         let command = command.replace("SMALL", "{key}").replace("X64", X64);
         format!("'{command}' = 1")
     });
-    let _ = writeln!(text, "{} }}", lines.collect::<Vec<String>>().join(", "));
+    let _ = writeln!(text, "mix = {{ {} }}", lines.collect::<Vec<String>>().join(", "));
     text
 }
 

@@ -119,3 +119,37 @@ fn a_change_copies_the_way_to_it_and_nothing_else() {
     drop(version);
     assert_eq!(all(&tree).len(), 100_000);
 }
+
+/// Of each child, from the top: records, bytes, number.
+fn shape(node: &Node<1>) -> Vec<(u64, u64, u64)> {
+    let Node::Inner(children) = node else { return Vec::new() };
+    let here = children.iter().map(|child| (child.count, child.bytes, child.number));
+    here.chain(children.iter().flat_map(|child| shape(&child.node))).collect()
+}
+
+/// What is built in one go is what comes from putting each record behind all others.
+#[test]
+fn a_tree_of_records_is_that_of_putting_them_in_one_by_one() {
+    for (seed, count) in (0..).zip([0, 1, 2, 100, 300, 12_000, 60_000]) {
+        let mut random = Random::new(seed);
+        let longest = [100, 9000][seed as usize % 2];
+        let elements = (0..count).map(|n: u64| {
+            let mut element = (n << 20).to_be_bytes().to_vec();
+            let length = if n % 64 == 5 { random.below(longest) } else { random.below(60) };
+            element.resize(8 + length as usize, b'x');
+            element
+        });
+        let elements: Vec<Vec<u8>> = elements.collect();
+        let mut tree = Tree::<1>::of(elements.iter().map(|element| [&element[..]]), &number);
+        let mut one_by_one = Tree::<1>::default();
+        elements.iter().for_each(|one| one_by_one.insert(one_by_one.count(), &[one], &number));
+        assert_eq!(check(&tree.root), (tree.count, tree.bytes), "{count}");
+        assert_eq!(shape(&tree.root), shape(&one_by_one.root), "{count}");
+        for n in (0..count).step_by(97) {
+            let found = tree.search(n << 20, &|record| number(record).cmp(&(n << 20)));
+            assert_eq!(found, Ok(n), "{count}");
+        }
+        (0..40).for_each(|_| change(&mut tree, &mut random));
+        assert_eq!(check(&tree.root), (tree.count, tree.bytes), "{count}");
+    }
+}
