@@ -11,6 +11,7 @@ use crate::numbers::parse_integer;
 use crate::resp::reply::Reply;
 use Arity::AtLeast;
 use ringraft_shards::keyspace::{Edit, View};
+use ringraft_shards::value::along::Along;
 use ringraft_shards::value::set::Set;
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -152,14 +153,16 @@ fn store(
 }
 
 /// The members that all sets share. Cost: the members of the smallest one, each looked up in the
-/// others.
+/// others; those that are not much larger are walked through.
 fn intersection<'v>(sets: &Sets<'v>) -> impl Iterator<Item = Cow<'v, [u8]>> + use<'v> {
     let all: Option<Vec<Set<'v>>> = sets.iter().copied().collect();
     let mut all = all.unwrap_or_default();
     all.sort_by_key(|set| set.count());
     let smallest = all.first().copied();
     let members = smallest.into_iter().flat_map(|set| set.members_from(0));
-    members.filter(move |member| all[1..].iter().all(|set| set.contains(member)))
+    let along = |set: &Set<'v>| Some(Along::new(*set, smallest?));
+    let mut others: Vec<Along<'v>> = all.iter().skip(1).filter_map(along).collect();
+    members.filter(move |member| others.iter_mut().all(|set| set.has(member)))
 }
 
 /// The members of any of the sets.
@@ -178,7 +181,9 @@ fn difference<'v>(sets: &Sets<'v>) -> Members<'v> {
     let members = first.members_from(0);
     let sum: u64 = others.iter().map(|set| set.count()).sum();
     if first.count().saturating_mul(others.len() as u64) <= sum {
-        return members.filter(|member| !others.iter().any(|set| set.contains(member))).collect();
+        let mut others: Vec<Along<'_>> =
+            others.iter().map(|set| Along::new(*set, *first)).collect();
+        return members.filter(|member| !others.iter_mut().any(|set| set.has(member))).collect();
     }
     let others = others.iter().flat_map(|set| set.members_from(0));
     let shared: HashSet<Cow<'_, [u8]>> = others.filter(|member| first.contains(member)).collect();
@@ -193,7 +198,8 @@ mod tests {
     type Model = BTreeSet<Vec<u8>>;
 
     fn add(runner: &mut Runner, key: &str, members: impl Iterator<Item = u64>) -> Model {
-        let model: Vec<String> = members.map(|n| n.to_string()).collect();
+        let text = |n: u64| if n % 1000 < 500 { n.to_string() } else { format!("text {n}") };
+        let model: Vec<String> = members.map(text).collect();
         let mut words = vec!["SADD", key];
         words.extend(model.iter().map(String::as_str));
         runner.run(&words);
@@ -210,12 +216,13 @@ mod tests {
 
     #[test]
     fn operations_are_those_of_sets() {
-        // A small first set and a large one, so that both ways to a difference are gone.
-        for size in [10, 300, 20_000] {
+        // A small first set and a large one, so that both ways to a difference are gone, and large
+        // ones alone, which are walked through.
+        for (size, end) in [(10, 90), (300, 90), (20_000, 90), (2500, 6000), (5000, 9000)] {
             let mut runner = Runner::default();
             let a = add(&mut runner, "a", 0..size);
             let b = add(&mut runner, "b", (0..3000).step_by(2));
-            let c = add(&mut runner, "c", (0..90).step_by(3));
+            let c = add(&mut runner, "c", (0..end).step_by(3));
             let shared: Model =
                 a.iter().filter(|m| b.contains(*m) && c.contains(*m)).cloned().collect();
             let any: Model = a.iter().chain(&b).chain(&c).cloned().collect();

@@ -147,6 +147,11 @@ impl KeyHasher {
     pub(crate) fn place(&self, key: &[u8]) -> u64 {
         rapidhash_v3_micro_inline::<true, false>(key, &self.secrets)
     }
+
+    /// Does another one place members alike?
+    pub(crate) fn places_like(self, other: KeyHasher) -> bool {
+        self.seed == other.seed
+    }
 }
 
 /// A key and its hash.

@@ -412,6 +412,30 @@ pub(super) fn replace_small<const W: usize>(
     pack::replace(&mut behind, start, end, record);
 }
 
+/// Puts a record in the place of the one of a small collection that begins with the same member, in
+/// front of the first of the others that is behind it. Cost: one walk.
+pub(super) fn move_small<const W: usize>(
+    place: &mut impl Place,
+    record: &Record<'_, W>,
+    is_behind: impl Fn(&Record<'_, W>) -> bool,
+) {
+    let mut behind = Behind(place);
+    let mut records = Pack::<W>::new(behind.bytes()).records();
+    let (mut own, mut to) = (None, None);
+    while own.is_none() || to.is_none() {
+        let start = records.place();
+        let Some(other) = records.next() else { break };
+        if own.is_none() && other[0] == record[0] {
+            own = Some((start, records.place()));
+        } else if to.is_none() && is_behind(&other) {
+            to = Some(start);
+        }
+    }
+    let own = own.expect("the member is there");
+    let to = to.unwrap_or(behind.bytes().len());
+    pack::relocate(&mut behind, own, to, record);
+}
+
 /// Takes records out of a small collection.
 pub(super) fn remove_small<const W: usize>(place: &mut impl Place, rank: u64, count: u64) {
     let mut behind = Behind(place);

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod along;
 pub mod body;
 mod deadlines;
 pub mod hash;

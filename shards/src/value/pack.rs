@@ -249,6 +249,39 @@ pub fn replace<const W: usize>(
     }
 }
 
+/// Takes out the record from `start` to `end`, and puts another one in at `to`, where one of the
+/// others begins, or at the end. The size changes once.
+pub fn relocate<const W: usize>(
+    room: &mut impl Room,
+    (start, end): (usize, usize),
+    to: usize,
+    record: &Record<'_, W>,
+) {
+    let (size, before, added) = (room.bytes().len(), end - start, record_bytes(record));
+    let grown = size + added - before;
+    if added > before {
+        room.resize(grown);
+    }
+    let bytes = room.bytes_mut();
+    // What is behind both stays there; what is between them makes room on its other side.
+    let last = end.max(to);
+    if added > before {
+        bytes.copy_within(last..size, last + added - before);
+    }
+    let at = if to <= start {
+        bytes.copy_within(to..start, to + added);
+        to
+    } else {
+        bytes.copy_within(end..last, start);
+        start + last - end
+    };
+    write(&mut bytes[at..at + added], record);
+    if added < before {
+        bytes.copy_within(last..size, last + added - before);
+        room.resize(grown);
+    }
+}
+
 /// Takes out the bytes from `start` to `end`: whole records.
 pub fn remove(room: &mut impl Room, start: usize, end: usize) {
     if start == end {
@@ -282,6 +315,27 @@ mod tests {
         while !pack.is_empty() {
             let end = Pack::<2>::new(&pack).place(1);
             remove(&mut pack, 0, end);
+        }
+    }
+
+    #[test]
+    fn records_go_elsewhere_and_get_other_sizes() {
+        for (from, to, length) in (0..5).flat_map(|from| {
+            (0..=5).flat_map(move |to| [0, 3, 5, 40, 300].map(|length| (from, to, length)))
+        }) {
+            let new = vec![b'n'; length];
+            let mut texts: Vec<Vec<u8>> =
+                (0..5_u8).map(|n| vec![b'a' + n; 3 + usize::from(n)]).collect();
+            let mut bytes = Vec::new();
+            texts.iter().for_each(|text| append::<1>(&mut bytes, &[text]));
+            let place = |n| Pack::<1>::new(&bytes).place(n);
+            let (own, at) = ((place(from), place(from + 1)), place(to));
+            relocate::<1>(&mut bytes, own, at, &[&new]);
+            texts.remove(from);
+            texts.insert(if to > from { to - 1 } else { to }, new);
+            let found: Vec<Vec<u8>> =
+                Pack::<1>::new(&bytes).records().map(|[text]| text.to_vec()).collect();
+            assert_eq!(found, texts, "{from} to {to}, {length}");
         }
     }
 }

@@ -3,7 +3,9 @@
 //! Large ones have a tree in that order, and an index that knows where in it each member is
 //! ([`super::scored`]).
 
-use super::body::{Body, Place, Source, Stored, Trees, free_tree, insert_small, remove_small};
+use super::body::{
+    Body, Place, Source, Stored, Trees, free_tree, insert_small, move_small, remove_small,
+};
 use super::limits::PACK_BYTES_MAX;
 use super::pack::Record;
 use super::score::Score;
@@ -166,13 +168,23 @@ impl<P: Place> SortedSetMut<P> {
 
     /// Gives a member that is there another score.
     fn move_to(&mut self, member: &[u8], before: f64, score: f64) {
-        let Stored::Tree(body) = self.place.stored() else {
-            self.take(member, before);
-            return self.put(member, score);
-        };
-        let hasher = body.hasher;
-        let scored = self.place.body_mut().trees.scored_mut();
-        scored.change(&hasher, member, before, score);
+        match self.place.stored() {
+            Stored::Tree(body) => {
+                let hasher = body.hasher;
+                let scored = self.place.body_mut().trees.scored_mut();
+                scored.change(&hasher, member, before, score);
+            }
+            Stored::Pack(bytes) if bytes.len() + size_of::<f64>() < PACK_BYTES_MAX => {
+                let is_behind = |other: &Record<'_, 2>| {
+                    compare((score_of(other), other[0]), (score, member)) == Ordering::Greater
+                };
+                move_small(&mut self.place, &[member, Score::new(score).bytes()], is_behind);
+            }
+            Stored::Pack(_) | Stored::Integers(_) => {
+                self.take(member, before);
+                self.put(member, score);
+            }
+        }
     }
 
     /// Takes out a member. Returns the score that it had.

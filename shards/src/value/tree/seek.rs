@@ -349,7 +349,12 @@ fn put_into_leaf<const W: usize>(
         return Put { before: None, right: Some(child_of_leaf(right, 1, seek.number(), mark)) };
     }
     leaf.insert(found.place, record);
-    places.put(record, here.mark, leaf.eighth_of(found.place));
+    let eighth = match is_behind_all {
+        // Where it will be when the leaf is full: nobody tells of it again before a split.
+        true => (found.place * 8 / LEAF_BYTES_MAX).min(7) as u8,
+        false => leaf.eighth_of(found.place),
+    };
+    places.put(record, here.mark, eighth);
     let right = split_leaf(leaf, here.mark, &|record| seek.number_of(record), places);
     Put { before: None, right }
 }
