@@ -18,6 +18,7 @@ use super::pack::Record;
 use super::score::{self, Score};
 use super::tree::{ByOrder, Places, Tree, WayBy};
 use crate::keyspace::KeyHasher;
+use smallvec::SmallVec;
 use std::cmp::Ordering;
 
 /// Members that are taken out of the index at once; of more only those at the ends, and the others
@@ -25,6 +26,8 @@ use std::cmp::Ordering;
 const REMOVED_AT_ONCE_MAX: u64 = 64;
 /// Members of a scan whose leaves are fetched together.
 const SCANNED_TOGETHER_MAX: usize = 64;
+/// Members of a leaf whose entries are fetched together when it is split or joined.
+const MOVED_TOGETHER: usize = 64;
 /// Bytes that a member counts for in the index, whatever its page makes of it.
 pub(super) const ENTRY_BYTES: u64 = 5;
 
@@ -60,6 +63,17 @@ pub(super) struct Scored {
 }
 
 impl Scored {
+    /// Of these members with their scores, which come in their order.
+    pub(super) fn of<'r>(
+        hasher: &KeyHasher,
+        records: impl Iterator<Item = Record<'r, 2>>,
+    ) -> Scored {
+        let mut scored = Scored::default();
+        let mut whereabouts = Whereabouts::new(hasher, &mut scored.index, &mut scored.nodes);
+        scored.order = Tree::known(records, &number, &mut whereabouts);
+        scored
+    }
+
     /// Of what was cut off an order, only to be shed.
     pub(super) fn gone(order: Tree<2>) -> Scored {
         Scored { order, ..Scored::default() }
@@ -326,6 +340,13 @@ impl<'s> Whereabouts<'s> {
     fn key_of(&self, record: &Record<'_, 2>) -> u32 {
         key_of(self.hasher.place(record[0]))
     }
+
+    /// Fetches the entries of up to [`MOVED_TOGETHER`] keys into the cache.
+    fn fetch(&self, moves: &[(u32, Lead)]) {
+        let pages = moves.iter().map(|(key, _)| self.index.page_ahead(*key));
+        let pages: SmallVec<[PageAhead<'_>; MOVED_TOGETHER]> = pages.collect();
+        pages.iter().for_each(PageAhead::fetch);
+    }
 }
 
 impl Places<2> for Whereabouts<'_> {
@@ -358,10 +379,17 @@ impl Places<2> for Whereabouts<'_> {
 
     fn moved(&mut self, records: &Leaf<2>, from: u32, to: u32) {
         let mut walk = records.records();
+        let mut moves: SmallVec<[(u32, Lead); MOVED_TOGETHER]> = SmallVec::new();
         loop {
             let eighth = records.eighth_of(walk.place());
-            let Some(record) = walk.next() else { return };
-            self.index.repoint(self.key_of(&record), from, Lead { leaf: to, eighth });
+            let Some(record) = walk.next() else { break };
+            moves.push((self.key_of(&record), Lead { leaf: to, eighth }));
+        }
+        for moves in moves.chunks(MOVED_TOGETHER) {
+            self.fetch(moves);
+            for (key, lead) in moves {
+                self.index.repoint(*key, from, *lead);
+            }
         }
     }
 }

@@ -252,10 +252,7 @@ impl<P: Place> SortedSetMut<P> {
             return;
         }
         let hasher = self.place.member_hasher();
-        let mut scored = Scored::default();
-        for (member, score) in self.sorted_set().members_from(0) {
-            scored.put(&hasher, member, score);
-        }
+        let scored = Scored::of(&hasher, self.sorted_set().source.from(0));
         self.place.grow(Body { hasher, trees: Trees::Scored(scored) });
     }
 }

@@ -476,14 +476,14 @@ impl Findings<'_> {
             compared: Vec::new(),
             servers: Vec::new(),
         };
-        measure(&mut findings)?;
+        let outcome = measure(&mut findings);
         let Findings { goals, compared, servers, .. } = findings;
         self.goals.extend(goals);
         self.compared.extend(compared);
         for server in servers {
             self.mention(server);
         }
-        Ok(())
+        outcome
     }
 }
 
