@@ -449,11 +449,11 @@ pub(super) fn remove_small<const W: usize>(place: &mut impl Place, rank: u64, co
 pub(super) fn small_bytes<'r, const W: usize>(
     records: impl Iterator<Item = Record<'r, W>>,
 ) -> Vec<u8> {
-    let (mut bytes, mut count) = (vec![0; size_of::<u32>()], 0u32);
+    let (mut bytes, mut count) = (vec![0; COUNT_BYTES], 0u32);
     for record in records {
         pack::append(&mut bytes, &record);
         count += 1;
     }
-    bytes[..size_of::<u32>()].copy_from_slice(&count.to_le_bytes());
+    bytes[..COUNT_BYTES].copy_from_slice(&count.to_le_bytes());
     bytes
 }

@@ -191,6 +191,15 @@ impl<const W: usize> Leaf<W> {
         self.posts.partition_point(|post| usize::from(post.place) <= place) as u8
     }
 
+    /// All records, each with its eighth of the leaf.
+    pub(super) fn records_in_eighths(&self) -> impl Iterator<Item = (Record<'_, W>, u8)> {
+        let mut records = self.records();
+        std::iter::from_fn(move || {
+            let eighth = self.eighth_of(records.place());
+            records.next().map(|record| (record, eighth))
+        })
+    }
+
     /// Where the record that begins at a place ends.
     pub(super) fn end_of(&self, place: usize) -> usize {
         let mut records = self.pack().records_at(place);

@@ -82,9 +82,9 @@ pub(super) fn scan<'a, const W: usize>(
 pub(super) fn sorted<'r, const W: usize>(
     records: impl Iterator<Item = Record<'r, W>>,
     hasher: KeyHasher,
-) -> Vec<Record<'r, W>> {
+) -> impl Iterator<Item = Record<'r, W>> {
     let placed = records.map(|record| (hasher.place(record[0]), record));
     let mut placed: Vec<(u64, Record<'r, W>)> = placed.collect();
     placed.sort_unstable_by(|one, other| (one.0, one.1[0]).cmp(&(other.0, other.1[0])));
-    placed.into_iter().map(|(_, record)| record).collect()
+    placed.into_iter().map(|(_, record)| record)
 }

@@ -378,13 +378,9 @@ impl Places<2> for Whereabouts<'_> {
     }
 
     fn moved(&mut self, records: &Leaf<2>, from: u32, to: u32) {
-        let mut walk = records.records();
-        let mut moves: SmallVec<[(u32, Lead); MOVED_TOGETHER]> = SmallVec::new();
-        loop {
-            let eighth = records.eighth_of(walk.place());
-            let Some(record) = walk.next() else { break };
-            moves.push((self.key_of(&record), Lead { leaf: to, eighth }));
-        }
+        let moves = records.records_in_eighths();
+        let moves = moves.map(|(record, eighth)| (self.key_of(&record), Lead { leaf: to, eighth }));
+        let moves: SmallVec<[(u32, Lead); MOVED_TOGETHER]> = moves.collect();
         for moves in moves.chunks(MOVED_TOGETHER) {
             self.fetch(moves);
             for (key, lead) in moves {

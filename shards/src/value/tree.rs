@@ -15,6 +15,7 @@
 //! changed meanwhile. A node that only one tree has is changed in place, at the cost of a look at
 //! its count.
 
+mod build;
 mod fetch;
 mod places;
 mod seek;
@@ -84,37 +85,6 @@ impl<const W: usize> Default for Tree<W> {
 }
 
 impl<const W: usize> Tree<W> {
-    /// Of these records, which come in its order. Cost: they are written once, and `number` is asked
-    /// once for each leaf.
-    pub fn of<'r>(
-        records: impl IntoIterator<Item = Record<'r, W>>,
-        number: Number<'_, W>,
-    ) -> Tree<W> {
-        let (mut children, mut filling) = (Vec::new(), Filling::default());
-        for record in records {
-            if !filling.has_room_for(&record) {
-                children.push(filling.take(children.is_empty(), number));
-            }
-            filling.push(&record);
-        }
-        if children.is_empty() {
-            let (count, bytes) = (filling.count, filling.bytes.len() as u64);
-            return Tree { root: Node::Leaf(Leaf::of(&filling.bytes)), mark: 0, count, bytes };
-        }
-        children.push(filling.take(false, number));
-        let sum = |of: fn(&Child<W>) -> u64| children.iter().map(of).sum();
-        let (count, bytes) = (sum(|child| child.count), sum(|child| child.bytes));
-        while children.len() > CHILDREN_MAX {
-            let mut left = children.into_iter().peekable();
-            children = Vec::new();
-            while left.peek().is_some() {
-                let below: Vec<Child<W>> = left.by_ref().take(CHILDREN_MAX).collect();
-                children.push(parent_of(below, 0));
-            }
-        }
-        Tree { root: Node::Inner(children), mark: 0, count, bytes }
-    }
-
     /// Count of records.
     pub fn count(&self) -> u64 {
         self.count
@@ -408,32 +378,6 @@ impl<const W: usize> Tree<W> {
             *self = Tree::default();
         }
         self.count > 0
-    }
-}
-
-/// The bytes of a leaf that is filled from front to end.
-#[derive(Default)]
-struct Filling {
-    bytes: Vec<u8>,
-    count: u64,
-}
-
-impl Filling {
-    fn has_room_for<const W: usize>(&self, record: &Record<'_, W>) -> bool {
-        self.count == 0 || self.bytes.len() + pack::record_bytes(record) <= LEAF_BYTES_MAX
-    }
-
-    fn push<const W: usize>(&mut self, record: &Record<'_, W>) {
-        pack::append(&mut self.bytes, record);
-        self.count += 1;
-    }
-
-    /// The leaf, and the next one begins. The first of a tree has no number.
-    fn take<const W: usize>(&mut self, is_first: bool, number: Number<'_, W>) -> Child<W> {
-        let leaf = Leaf::of(&self.bytes);
-        let least = if is_first { 0 } else { number(&leaf.record_at(0)) };
-        self.bytes.clear();
-        child_of_leaf(leaf, std::mem::take(&mut self.count), least, 0)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Nodes that are known by numbers: who knows them is told of all that comes, moves and goes, and
 //! finds a leaf again by its number.
 
-use super::{Child, Node, Number, Tree, child_of};
+use super::{Child, Node, Tree, child_of};
 use crate::keyspace::prefetch;
 use crate::value::index::Lead;
 use crate::value::leaf::Leaf;
@@ -67,18 +67,6 @@ fn step<'a, const W: usize>(
 }
 
 impl<const W: usize> Tree<W> {
-    /// Of these records, which come in its order. `places` is told of each node below the root,
-    /// which has the number 0, and of each record.
-    pub(in crate::value) fn known<'r>(
-        records: impl IntoIterator<Item = Record<'r, W>>,
-        number: Number<'_, W>,
-        places: &mut impl Places<W>,
-    ) -> Tree<W> {
-        let mut tree = Tree::of(records, number);
-        tree.root.tell(tree.mark, places);
-        tree
-    }
-
     /// The leaf with a number, if there is one.
     pub(in crate::value) fn leaf_by(&self, nodes: &Nodes, leaf: u32) -> Option<&Leaf<W>> {
         self.go_to_leaf(nodes, leaf, |_| ())
@@ -153,27 +141,6 @@ impl<const W: usize> Tree<W> {
 }
 
 impl<const W: usize> Node<W> {
-    /// Gives all nodes below this one, whose number is `mark`, numbers.
-    fn tell(&mut self, mark: u32, places: &mut impl Places<W>) {
-        match self {
-            Node::Leaf(leaf) => {
-                let mut records = leaf.records();
-                loop {
-                    let eighth = leaf.eighth_of(records.place());
-                    let Some(record) = records.next() else { break };
-                    places.put(&record, mark, eighth);
-                }
-            }
-            Node::Inner(children) => {
-                for child in children.iter_mut() {
-                    child.mark = places.number();
-                    Arc::make_mut(&mut child.node).tell(child.mark, places);
-                }
-                set_all(children, 0, mark, places);
-            }
-        }
-    }
-
     fn visit_nodes(&self, visit: &mut dyn FnMut(u32)) {
         if let Node::Inner(children) = self {
             for child in children {
