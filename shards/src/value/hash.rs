@@ -211,20 +211,22 @@ impl<P: Place> HashMut<P> {
 
     /// Takes out a field. Was there one?
     pub fn remove(&mut self, field: &[u8]) -> bool {
-        let hash = self.hash();
-        if members::record_of(hash.source, hash.stored, field).is_none() {
-            return false;
+        if let Stored::Tree(body) = self.place.stored() {
+            let (place, number) = (body.hasher.place(field), members::number(body.hasher));
+            let trace = body.fields().trace(field, place, &number);
+            if !trace.is_there() {
+                return false;
+            }
+            let had_ended = self.hash().has_ended(field);
+            self.persist(field);
+            self.place.body_mut().trees.fields_mut().take_traced(trace, &mut ());
+            return !had_ended;
         }
-        let had_ended = hash.has_ended(field);
-        self.persist(field);
-        if matches!(self.place.stored(), Stored::Tree(_)) {
-            let body = self.place.body_mut();
-            let (hash, number) = (body.hasher.place(field), members::number(body.hasher));
-            body.trees.fields_mut().take_member(field, hash, &number);
-        } else if let Ok(rank) = self.hash().find(field) {
+        let found = self.hash().find(field);
+        if let Ok(rank) = found {
             remove_small::<2>(&mut self.place, rank, 1);
         }
-        !had_ended
+        found.is_ok()
     }
 
     fn grow_for(&mut self, field: &[u8], value: &[u8]) {

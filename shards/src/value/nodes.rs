@@ -17,7 +17,7 @@ use triomphe::Arc;
 const CHUNK_NODES: usize = 512;
 /// Levels of a tree below its root. A root has two children or more, and every other inner node had
 /// half of [`CHILDREN_MAX`](super::tree) when it was made.
-const LEVELS_MAX: usize = 8;
+pub(super) const LEVELS_MAX: usize = 8;
 /// Numbers are below this, so that a lead of the index has room for them.
 const NUMBERS_MAX: u32 = 1 << 29;
 /// Where there is no number.

@@ -212,16 +212,25 @@ impl Room for Vec<u8> {
     }
 
     fn resize(&mut self, length: usize) {
-        /// Room is made in steps of so many bytes.
-        const STEP: usize = 64;
         if length > self.capacity() {
-            self.reserve_exact(length.next_multiple_of(STEP) - self.len());
+            self.reserve_exact(size_class(length) - self.len());
         }
         Vec::resize(self, length, 0);
-        if self.capacity() - length >= self.capacity() / 4 + STEP {
-            self.shrink_to(length.next_multiple_of(STEP));
+        if self.capacity() - length >= self.capacity() / 4 + SHRUNK_BYTES_MIN {
+            self.shrink_to(size_class(length));
         }
     }
+}
+
+/// Less is not worth being given back.
+const SHRUNK_BYTES_MIN: usize = 64;
+
+/// What the allocator makes of so many bytes: four sizes from one power of two to the next. Asking
+/// for all of it costs no memory, and the allocator is asked a few times while a leaf grows.
+fn size_class(bytes: usize) -> usize {
+    const STEP_MIN: usize = 16;
+    let power = 1 << bytes.saturating_sub(1).max(1).ilog2();
+    bytes.next_multiple_of((power / 4).max(STEP_MIN))
 }
 
 /// Puts a record in at a place.
@@ -295,6 +304,13 @@ pub fn remove(room: &mut impl Room, start: usize, end: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn size_classes_are_those_of_the_allocator() {
+        let asked = [0, 1, 16, 17, 128, 129, 160, 161, 1024, 1025, 1280, 1793, 2048, 2049, 2560];
+        let given = [0, 16, 16, 32, 128, 160, 160, 192, 1024, 1280, 1280, 2048, 2048, 2560, 2560];
+        assert_eq!(asked.map(size_class), given);
+    }
 
     #[test]
     fn records_of_all_lengths_go_in_and_out() {

@@ -16,7 +16,7 @@ use super::members::CURSOR_SHIFT;
 use super::nodes::Nodes;
 use super::pack::Record;
 use super::score::{self, Score};
-use super::tree::{ByOrder, Places, Tree, WayBy};
+use super::tree::{ByOrder, Places, Trace, Tree, WayBy};
 use crate::keyspace::KeyHasher;
 use smallvec::SmallVec;
 use std::cmp::Ordering;
@@ -178,18 +178,27 @@ impl Scored {
         put_into(order, &mut whereabouts, member, score);
     }
 
-    /// Takes out a member with a score, which is there.
-    pub(super) fn take(&mut self, hasher: &KeyHasher, member: &[u8], score: f64) {
+    /// Takes out a member, which is there.
+    pub(super) fn take(&mut self, hasher: &KeyHasher, member: &[u8]) {
+        let trace = self.trace_of(hasher, member);
         let (order, mut whereabouts) = self.order_mut(hasher);
-        take_from(order, &mut whereabouts, member, score);
+        order.take_traced(trace, &mut whereabouts);
     }
 
     /// Gives a member that is there another score.
-    pub(super) fn change(&mut self, hasher: &KeyHasher, member: &[u8], before: f64, score: f64) {
+    pub(super) fn change(&mut self, hasher: &KeyHasher, member: &[u8], score: f64) {
+        let trace = self.trace_of(hasher, member);
         let (order, mut whereabouts) = self.order_mut(hasher);
         whereabouts.on_the_way = OnTheWay::Expected;
-        take_from(order, &mut whereabouts, member, before);
+        order.take_traced(trace, &mut whereabouts);
         put_into(order, &mut whereabouts, member, score);
+    }
+
+    /// Where a member is in the order that is there.
+    fn trace_of(&self, hasher: &KeyHasher, member: &[u8]) -> Trace {
+        let mut leads = self.index.leads_of(key_of(hasher.place(member)));
+        let trace = leads.find_map(|lead| self.order.trace_by(&self.nodes, lead, member));
+        trace.expect("it is there")
     }
 
     /// Takes out some of its members, but not all. Returns what is to be freed of them; the leaves
@@ -305,14 +314,6 @@ fn put_into(order: &mut Tree<2>, places: &mut Whereabouts<'_>, member: &[u8], sc
     let seek = ByOrder { number: number_of(score), number_of: number, compare: &compare };
     let is_new = order.put_at(seek, &[member, bytes.bytes()], places);
     debug_assert!(is_new, "it was in the order");
-}
-
-/// Takes a member with a score out of the order, where it is.
-fn take_from(order: &mut Tree<2>, places: &mut Whereabouts<'_>, member: &[u8], score: f64) {
-    let compare = |other: &Record<'_, 2>| compare((score_of(other), other[0]), (score, member));
-    let seek = ByOrder { number: number_of(score), number_of: number, compare: &compare };
-    let was_there = order.take_at(seek, places);
-    debug_assert!(was_there, "it was not in the order");
 }
 
 /// What knows the nodes of the order by numbers.

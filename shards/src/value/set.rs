@@ -7,8 +7,9 @@ use super::body::{
 use super::integers::Integers;
 use super::kept::{self, keep};
 use super::limits::PACK_BYTES_MAX;
-use super::tree::Tree;
+use super::tree::{Trace, Tree};
 use super::{Form, members, spot};
+use crate::keyspace::KeyHasher;
 use std::borrow::Cow;
 
 /// A set that is read.
@@ -198,11 +199,11 @@ impl<P: Place> SetMut<P> {
     }
 
     fn add_bytes(&mut self, member: &[u8]) -> bool {
-        let set = self.set();
-        if set.contains(member) {
-            return false;
-        }
         if let Stored::Pack(bytes) = self.place.stored() {
+            let set = self.set();
+            if set.contains(member) {
+                return false;
+            }
             let limits = self.place.limits();
             let count = set.count();
             let fits = limits.set_fits(count + 1)
@@ -214,9 +215,27 @@ impl<P: Place> SetMut<P> {
             }
             self.grow();
         }
-        let (body, kept) = (self.place.body_mut(), keep(member));
-        let (hash, number) = (body.hasher.place(&kept), members::number(body.hasher));
-        body.trees.elements_mut().put_member(&[&kept], hash, &number)
+        self.add_kept(&keep(member))
+    }
+
+    fn add_kept(&mut self, kept: &[u8]) -> bool {
+        let (trace, hash, hasher) = self.trace(kept);
+        if trace.is_there() {
+            return false;
+        }
+        let elements = self.place.body_mut().trees.elements_mut();
+        elements.put_traced(trace, &[kept], hash, &members::number(hasher));
+        true
+    }
+
+    /// Where a member of a tree is, or would be, and its hash.
+    fn trace(&self, kept: &[u8]) -> (Trace, u64, KeyHasher) {
+        let Stored::Tree(body) = self.place.stored() else {
+            unreachable!("only trees keep members so");
+        };
+        let hash = body.hasher.place(kept);
+        let trace = body.elements().trace(kept, hash, &members::number(body.hasher));
+        (trace, hash, body.hasher)
     }
 
     /// Takes out a member. Was it one?
@@ -236,13 +255,11 @@ impl<P: Place> SetMut<P> {
     }
 
     fn remove_kept(&mut self, kept: &[u8]) -> bool {
-        let set = self.set();
-        if members::record_of(set.source(), set.stored, kept).is_none() {
-            return false;
+        let (trace, ..) = self.trace(kept);
+        if trace.is_there() {
+            self.place.body_mut().trees.elements_mut().take_traced(trace, &mut ());
         }
-        let body = self.place.body_mut();
-        let (hash, number) = (body.hasher.place(kept), members::number(body.hasher));
-        body.trees.elements_mut().take_member(kept, hash, &number)
+        trace.is_there()
     }
 
     /// Takes out up to `count` members from a rank on.

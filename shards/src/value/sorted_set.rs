@@ -161,18 +161,18 @@ impl<P: Place> SortedSetMut<P> {
             return;
         }
         match before {
-            Some(before) => self.move_to(member, before, score),
+            Some(_) => self.move_to(member, score),
             None => self.put(member, score),
         }
     }
 
     /// Gives a member that is there another score.
-    fn move_to(&mut self, member: &[u8], before: f64, score: f64) {
+    fn move_to(&mut self, member: &[u8], score: f64) {
         match self.place.stored() {
             Stored::Tree(body) => {
                 let hasher = body.hasher;
                 let scored = self.place.body_mut().trees.scored_mut();
-                scored.change(&hasher, member, before, score);
+                scored.change(&hasher, member, score);
             }
             Stored::Pack(bytes) if bytes.len() + size_of::<f64>() < PACK_BYTES_MAX => {
                 let is_behind = |other: &Record<'_, 2>| {
@@ -181,7 +181,7 @@ impl<P: Place> SortedSetMut<P> {
                 move_small(&mut self.place, &[member, Score::new(score).bytes()], is_behind);
             }
             Stored::Pack(_) | Stored::Integers(_) => {
-                self.take(member, before);
+                self.take(member);
                 self.put(member, score);
             }
         }
@@ -190,7 +190,7 @@ impl<P: Place> SortedSetMut<P> {
     /// Takes out a member. Returns the score that it had.
     pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
         let score = self.sorted_set().score(member)?;
-        self.take(member, score);
+        self.take(member);
         Some(score)
     }
 
@@ -214,13 +214,12 @@ impl<P: Place> SortedSetMut<P> {
         free_tree(&mut self.place, gone, |order| Trees::Scored(Scored::gone(order)));
     }
 
-    fn take(&mut self, member: &[u8], score: f64) {
+    fn take(&mut self, member: &[u8]) {
         if let Stored::Tree(_) = self.place.stored() {
             let body = self.place.body_mut();
-            return body.trees.scored_mut().take(&body.hasher, member, score);
+            return body.trees.scored_mut().take(&body.hasher, member);
         }
-        let found = self.sorted_set().find(member, score);
-        let rank = found.expect("it has this score");
+        let (rank, _) = self.sorted_set().rank(member).expect("it is there");
         self.remove_at(rank, 1);
     }
 

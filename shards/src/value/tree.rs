@@ -19,6 +19,7 @@ mod build;
 mod fetch;
 mod places;
 mod seek;
+mod trace;
 
 use super::leaf::{Found, Leaf};
 use super::pack::{self, Pack, Record, Records};
@@ -30,6 +31,7 @@ use places::set_all;
 pub(super) use places::{Places, WayBy};
 pub(super) use seek::ByOrder;
 use seek::{ByMember, Seek};
+pub(super) use trace::Trace;
 
 /// Bytes of a leaf; one record alone may have more.
 const LEAF_BYTES_MAX: usize = 2048;

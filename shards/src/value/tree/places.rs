@@ -87,7 +87,7 @@ impl<const W: usize> Tree<W> {
     }
 
     /// `pass` is told which children are passed on the way.
-    fn go_to_leaf(
+    pub(super) fn go_to_leaf(
         &self,
         nodes: &Nodes,
         leaf: u32,

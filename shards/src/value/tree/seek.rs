@@ -168,24 +168,6 @@ impl<const W: usize> Tree<W> {
         found.is_err()
     }
 
-    /// Takes out the record of a member, in such an order. Was there one?
-    pub(in crate::value) fn take_member(
-        &mut self,
-        member: &[u8],
-        number: u64,
-        number_of: &impl Fn(&Record<'_, W>) -> u64,
-    ) -> bool {
-        let seek = ByMember::new(member, number, number_of);
-        if let Some(was_there) = self.take(seek, &mut ()) {
-            return was_there;
-        }
-        let found = self.rank_of(member, number, number_of);
-        if let Ok(rank) = found {
-            self.remove(rank);
-        }
-        found.is_ok()
-    }
-
     /// Puts a record in its place in an order. Is it new?
     pub(in crate::value) fn put_at(
         &mut self,
@@ -196,18 +178,9 @@ impl<const W: usize> Tree<W> {
         self.put(place, record, places).expect("a comparison finds one leaf")
     }
 
-    /// Takes out the record of a place in an order. Was there one?
-    pub(in crate::value) fn take_at(
-        &mut self,
-        place: ByOrder<'_, W>,
-        places: &mut impl Places<W>,
-    ) -> bool {
-        self.take(place, places).expect("a comparison finds one leaf")
-    }
-
     /// Puts a record where it is or would be. Is it new? `None`, and nothing done, where it may be
     /// in several leaves.
-    fn put(
+    pub(super) fn put(
         &mut self,
         mut seek: impl Seek<W>,
         record: &Record<'_, W>,
@@ -225,7 +198,11 @@ impl<const W: usize> Tree<W> {
 
     /// Takes a record out. Was it there? `None`, and nothing done, where it may be in several
     /// leaves.
-    fn take(&mut self, mut seek: impl Seek<W>, places: &mut impl Places<W>) -> Option<bool> {
+    pub(super) fn take(
+        &mut self,
+        mut seek: impl Seek<W>,
+        places: &mut impl Places<W>,
+    ) -> Option<bool> {
         let gone = self.root.take(self.mark, &mut seek, places)?;
         if let Some(bytes) = gone {
             self.count -= 1;
@@ -436,12 +413,22 @@ mod tests {
                         Ok(rank) => model.replace(rank, &record, &number_of),
                         Err(rank) => model.insert(rank, &record, &number_of),
                     }
-                    assert_eq!(tree.put_member(&record, hash, &number_of), found.is_err());
+                    let trace = tree.trace(&name, hash, &number_of);
+                    assert_eq!(trace.is_there(), found.is_ok());
+                    if trace.is_there() || random.below(2) == 0 {
+                        assert_eq!(tree.put_member(&record, hash, &number_of), found.is_err());
+                    } else {
+                        tree.put_traced(trace, &record, hash, &number_of);
+                    }
                 } else {
                     if let Ok(rank) = found {
                         model.remove(rank);
                     }
-                    assert_eq!(tree.take_member(&name, hash, &number_of), found.is_ok());
+                    let trace = tree.trace(&name, hash, &number_of);
+                    assert_eq!(trace.is_there(), found.is_ok());
+                    if trace.is_there() {
+                        tree.take_traced(trace, &mut ());
+                    }
                 }
                 let there = tree.record_of(&name, hash, &number_of);
                 assert_eq!(there, model.record_of(&name, hash, &number_of));
