@@ -334,16 +334,13 @@ fn every_command_can_be_queued() {
     for server in servers() {
         let mut client = server.client();
         let commands = client.say("COMMAND LIST");
-        let mut names: Vec<String> = commands.elements().iter().map(Value::text).collect();
-        for parent in ["client", "config", "memory", "slowlog", "latency", "object", "pubsub"] {
-            let info = client.call(&["COMMAND", "INFO", parent]);
-            let subcommands = info.elements()[0].elements()[9].elements().to_vec();
-            names.extend(subcommands.iter().map(|sub| sub.elements()[0].text()));
-        }
+        let names: Vec<String> = commands.elements().iter().map(Value::text).collect();
+        assert!(names.contains(&"object|encoding".to_owned()));
         // They run at once, or end the server or the connection.
         let at_once =
             ["multi", "exec", "discard", "watch", "quit", "reset", "shutdown", "monitor", "debug"];
-        for name in names.iter().filter(|name| !at_once.contains(&name.as_str())) {
+        let parent = |name: &str| name.split('|').next().unwrap_or_default().to_owned();
+        for name in names.iter().filter(|name| !at_once.contains(&parent(name).as_str())) {
             let info = client.call(&["COMMAND", "INFO", name]);
             let arity = info.elements()[0].elements()[1].integer().unsigned_abs() as usize;
             let mut words: Vec<&str> = name.split('|').collect();

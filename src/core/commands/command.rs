@@ -362,17 +362,14 @@ fn list(call: &Call<'_>, reply: &mut Reply<'_>) -> Outcome {
         let all = commands().flat_map(|row| std::iter::once(row).chain(subcommands(row)));
         all.map(|row| (row, row.full_name()))
     };
-    if call.count() == 2 {
-        let all: Vec<_> = commands().collect();
-        reply.array(all.len());
-        all.iter().for_each(|row| reply.bulk(row.name.as_bytes()));
-        return Ok(());
-    }
-    if call.count() != 5 || !call.arguments.is(2, "filterby") {
+    let is_filtered = call.count() > 2;
+    if is_filtered && (call.count() != 5 || !call.arguments.is(2, "filterby")) {
         return Err(Refusal::Syntax);
     }
-    let wanted = call.at(4).to_ascii_lowercase();
-    let found: Vec<_> = if call.arguments.is(3, "module") {
+    let wanted = call.arguments.get(4).unwrap_or_default().to_ascii_lowercase();
+    let found: Vec<_> = if !is_filtered {
+        names().collect()
+    } else if call.arguments.is(3, "module") {
         Vec::new()
     } else if call.arguments.is(3, "aclcat") {
         let of = |row: &Command| categories(row).iter().any(|word| word.as_bytes() == wanted);
