@@ -43,11 +43,24 @@ impl Nodes {
     }
 
     /// Until all nodes are members that vote.
+    /// Errors: they do not; what each of them says of it is told.
     pub fn wait_for_votes(&self) -> Result<(), String> {
         let count = self.arms.len();
-        wait("all nodes vote", || {
+        let outcome = wait("all nodes vote", || {
             let members = self.arms[0].connect()?.call(&["MEMBER", "list"])?;
             Ok(members.matches("suffrage=0").count() == count)
+        });
+        outcome.map_err(|error| {
+            let says = |arm: &Arm| {
+                let mut caller = arm.connect()?;
+                let members = caller.call(&["MEMBER", "list"])?;
+                Ok(format!("{members}\n{}", caller.call(&["INFO", "replication"])?))
+            };
+            let said = self.arms.iter().map(|arm| {
+                let text = says(arm).unwrap_or_else(|error: String| error);
+                format!("\n{} says:\n{}", arm.address(), text.trim_end())
+            });
+            error + &said.collect::<String>()
         })
     }
 

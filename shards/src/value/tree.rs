@@ -35,6 +35,9 @@ pub(super) use trace::Trace;
 
 /// Bytes of a leaf; one record alone may have more.
 const LEAF_BYTES_MAX: usize = 2048;
+/// Bytes of a leaf that is filled from one end: a size that the allocator lays into pages without a
+/// rest, eight to one note of its own, where of leaves of 2048 bytes each two have one.
+const LEAF_BYTES_FULL: usize = 2560;
 /// A leaf below this joins a neighbour.
 const LEAF_BYTES_MIN: usize = 512;
 /// What two leaves may have together to become one.
@@ -227,10 +230,14 @@ impl<const W: usize> Tree<W> {
     /// Puts a record in at a rank. `number` knows the order.
     pub fn insert(&mut self, rank: u64, record: &Record<'_, W>, number: Number<'_, W>) {
         debug_assert!(rank <= self.count);
-        let is_last = rank == self.count;
+        let side = match rank {
+            _ if rank == self.count => Side::Back,
+            0 => Side::Front,
+            _ => Side::Inside,
+        };
         self.count += 1;
         self.bytes += pack::record_bytes(record) as u64;
-        if let Some(right) = self.root.insert(rank, record, number, is_last) {
+        if let Some(right) = self.root.insert(rank, record, number, side) {
             self.grow_root(right, &mut ());
         }
     }
@@ -383,6 +390,14 @@ impl<const W: usize> Tree<W> {
     }
 }
 
+/// Where in a tree a record is put in.
+#[derive(Clone, Copy)]
+enum Side {
+    Front,
+    Inside,
+    Back,
+}
+
 impl<const W: usize> Node<W> {
     fn first(&self) -> Record<'_, W> {
         let mut node = self;
@@ -400,23 +415,39 @@ impl<const W: usize> Node<W> {
         rank: u64,
         record: &Record<'_, W>,
         number: Number<'_, W>,
-        is_last: bool,
+        side: Side,
     ) -> Option<Child<W>> {
         match self {
             Node::Leaf(leaf) => {
-                let place = match is_last {
-                    true => leaf.size(),
-                    false => leaf.records_from(rank as usize).place(),
+                let place = match side {
+                    Side::Front => 0,
+                    Side::Inside => leaf.records_from(rank as usize).place(),
+                    Side::Back => leaf.size(),
                 };
                 let grown = leaf.size() + pack::record_bytes(record);
-                if is_last && grown > LEAF_BYTES_MAX && leaf.size() > 0 {
-                    // What is filled from front to end is filled to the brim.
-                    let mut right = Leaf::new();
-                    right.insert(0, record);
-                    return Some(child_of_leaf(right, 1, number(record), 0));
+                let is_full = grown > LEAF_BYTES_FULL && leaf.size() > 0;
+                // What is filled from one end is filled to the brim.
+                match side {
+                    Side::Front if is_full => {
+                        let right = std::mem::replace(leaf, Leaf::new());
+                        leaf.insert(0, record);
+                        let (count, least) = (right.records().count(), number(&right.record_at(0)));
+                        Some(child_of_leaf(right, count as u64, least, 0))
+                    }
+                    Side::Back if is_full => {
+                        let mut right = Leaf::new();
+                        right.insert(0, record);
+                        Some(child_of_leaf(right, 1, number(record), 0))
+                    }
+                    Side::Front | Side::Back => {
+                        leaf.insert(place, record);
+                        None
+                    }
+                    Side::Inside => {
+                        leaf.insert(place, record);
+                        split_leaf(leaf, 0, number, &mut ())
+                    }
                 }
-                leaf.insert(place, record);
-                split_leaf(leaf, 0, number, &mut ())
             }
             Node::Inner(children) => {
                 let (at, rank) = child_for_insert(children, rank, number(record));
@@ -426,14 +457,18 @@ impl<const W: usize> Node<W> {
                 if rank == 0 {
                     child.number = number(record);
                 }
-                let right = Arc::make_mut(&mut child.node).insert(rank, record, number, is_last)?;
+                let right = Arc::make_mut(&mut child.node).insert(rank, record, number, side)?;
                 child.count -= right.count;
                 child.bytes -= right.bytes;
                 children.insert(at + 1, right);
                 if children.len() <= CHILDREN_MAX {
                     return None;
                 }
-                let kept = if is_last { CHILDREN_MAX } else { children.len() / 2 };
+                let kept = match side {
+                    Side::Front => children.len() - CHILDREN_MAX,
+                    Side::Inside => children.len() / 2,
+                    Side::Back => CHILDREN_MAX,
+                };
                 Some(split_inner(children, kept, 0, &mut ()))
             }
         }
@@ -488,6 +523,7 @@ impl<const W: usize> Node<W> {
             Node::Inner(children) => {
                 let (first, mut rank) = child_of(children, rank);
                 let (mut at, mut left, mut gone) = (first, count, 0);
+                let had = children.len();
                 while left > 0 {
                     let child = &mut children[at];
                     let here = left.min(child.count - rank);
@@ -506,7 +542,9 @@ impl<const W: usize> Node<W> {
                     }
                     rank = 0;
                 }
-                set_all(children, first, mark, places);
+                if children.len() < had {
+                    set_all(children, first, mark, places);
+                }
                 for at in [first + 1, first] {
                     if at < children.len() {
                         join_small(children, at, mark, places);
@@ -637,6 +675,8 @@ fn split_inner<const W: usize>(
     places: &mut impl Places<W>,
 ) -> Child<W> {
     let right = children.split_off(kept);
+    // Room for the one too many doubled what it takes.
+    children.shrink_to(CHILDREN_MAX);
     let right_mark = places.number();
     set_all(children, 0, mark, places);
     set_all(&right, 0, right_mark, places);

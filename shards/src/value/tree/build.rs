@@ -2,7 +2,7 @@
 //! the other, and levels put above them.
 
 use super::places::{Places, set_all};
-use super::{CHILDREN_MAX, Child, LEAF_BYTES_MAX, Node, Number, Tree, child_of_leaf, parent_of};
+use super::{CHILDREN_MAX, Child, LEAF_BYTES_FULL, Node, Number, Tree, child_of_leaf, parent_of};
 use crate::value::leaf::Leaf;
 use crate::value::pack::{self, Record};
 use triomphe::Arc;
@@ -80,7 +80,7 @@ struct Filling {
 
 impl Filling {
     fn has_room_for<const W: usize>(&self, record: &Record<'_, W>) -> bool {
-        self.count == 0 || self.bytes.len() + pack::record_bytes(record) <= LEAF_BYTES_MAX
+        self.count == 0 || self.bytes.len() + pack::record_bytes(record) <= LEAF_BYTES_FULL
     }
 
     fn push<const W: usize>(&mut self, record: &Record<'_, W>) {

@@ -3,7 +3,7 @@
 
 use super::places::{Places, set_all};
 use super::{
-    CHILDREN_MAX, Child, LEAF_BYTES_MAX, Node, Tree, child_of_leaf, eighth_of, join_small,
+    CHILDREN_MAX, Child, LEAF_BYTES_FULL, Node, Tree, child_of_leaf, eighth_of, join_small,
     split_inner, split_leaf,
 };
 use crate::value::leaf::{Found, Leaf};
@@ -312,12 +312,16 @@ fn put_into_leaf<const W: usize>(
     let found = seek.find(leaf);
     if found.is_there {
         let end = leaf.end_of(found.place);
+        let before = end - found.place;
         leaf.replace(found.place, end, record);
-        let right = split_leaf(leaf, here.mark, &|record| seek.number_of(record), places);
-        return Put { before: Some((end - found.place) as u64), right };
+        let right = match pack::record_bytes(record) > before {
+            true => split_leaf(leaf, here.mark, &|record| seek.number_of(record), places),
+            false => None,
+        };
+        return Put { before: Some(before as u64), right };
     }
     let is_behind_all = here.is_last && found.place == leaf.size() && leaf.size() > 0;
-    if is_behind_all && leaf.size() + pack::record_bytes(record) > LEAF_BYTES_MAX {
+    if is_behind_all && leaf.size() + pack::record_bytes(record) > LEAF_BYTES_FULL {
         // What is filled from front to end is filled to the brim.
         let mut right = Leaf::new();
         right.insert(0, record);
@@ -326,12 +330,12 @@ fn put_into_leaf<const W: usize>(
         return Put { before: None, right: Some(child_of_leaf(right, 1, seek.number(), mark)) };
     }
     leaf.insert(found.place, record);
-    let eighth = match is_behind_all {
+    if is_behind_all {
         // Where it will be when the leaf is full: nobody tells of it again before a split.
-        true => (found.place * 8 / LEAF_BYTES_MAX).min(7) as u8,
-        false => leaf.eighth_of(found.place),
-    };
-    places.put(record, here.mark, eighth);
+        places.put(record, here.mark, (found.place * 8 / LEAF_BYTES_FULL).min(7) as u8);
+        return Put { before: None, right: None };
+    }
+    places.put(record, here.mark, leaf.eighth_of(found.place));
     let right = split_leaf(leaf, here.mark, &|record| seek.number_of(record), places);
     Put { before: None, right }
 }

@@ -112,7 +112,7 @@ fn a_change_copies_the_way_to_it_and_nothing_else() {
     }
     let version = tree.clone();
     assert_eq!(own_leaves(&tree, &version), 0);
-    tree.replace(50_000, &[&[&50_000_u64.to_be_bytes()[..], b"new"].concat()], &number);
+    tree.replace(50_000, &[&50_000_u64.to_be_bytes()], &number);
     tree.remove(7);
     tree.insert(99_999, &[&100_000_u64.to_be_bytes()], &number);
     assert_eq!(own_leaves(&tree, &version), 3);
@@ -151,5 +151,34 @@ fn a_tree_of_records_is_that_of_putting_them_in_one_by_one() {
         }
         (0..40).for_each(|_| change(&mut tree, &mut random));
         assert_eq!(check(&tree.root), (tree.count, tree.bytes), "{count}");
+    }
+}
+
+/// Bytes of each leaf, in order.
+fn leaf_sizes(node: &Node<1>) -> Vec<usize> {
+    match node {
+        Node::Leaf(leaf) => vec![leaf.size()],
+        Node::Inner(children) => children.iter().flat_map(|it| leaf_sizes(&it.node)).collect(),
+    }
+}
+
+#[test]
+fn what_is_filled_from_one_end_is_filled_to_the_brim() {
+    for from_front in [false, true] {
+        let mut tree = Tree::<1>::default();
+        let count = 60_000_u64;
+        for n in 0..count {
+            let (rank, number) = if from_front { (0, count - n) } else { (n, n) };
+            tree.insert(rank, &[&(number << 20).to_be_bytes()], &self::number);
+        }
+        assert_eq!(check(&tree.root), (tree.count, tree.bytes));
+        let sizes = leaf_sizes(&tree.root);
+        let full =
+            sizes.iter().filter(|size| (LEAF_BYTES_FULL - 8..=LEAF_BYTES_FULL).contains(size));
+        assert_eq!(full.count(), sizes.len() - 1);
+        // Who puts something into one of them finds it in two halves.
+        tree.insert(500, &[&(500_u64 << 20 | 1).to_be_bytes()], &self::number);
+        assert_eq!(leaf_sizes(&tree.root).len(), sizes.len() + 1);
+        assert_eq!(check(&tree.root), (tree.count, tree.bytes));
     }
 }
