@@ -147,10 +147,14 @@ pub fn frame_seeds() -> Vec<Vec<u8>> {
     entries.extend_from_slice(&[1, 0, 0, 0, 0]);
     entries.extend_from_slice(&[3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0]);
     entries.extend_from_slice(b"data");
+    // Of entries that would be counted beyond the last number: a finding.
+    let mut beyond = entries.clone();
+    beyond[16..24].fill(0xff);
     let mut snapshot = numbers(4);
     snapshot.extend_from_slice(&[0; 1 + 5 * 4]);
     let bodies = [
         item(1, &entries),
+        item(1, &beyond),
         item(2, &numbers(6)),
         item(3, &[&numbers(1)[..], &[5; 2], &[1, 0], &numbers(4)].concat()),
         item(4, &[&numbers(1)[..], &[5; 2], &[0, 0], &numbers(4)].concat()),

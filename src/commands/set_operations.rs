@@ -145,9 +145,7 @@ fn store(
     let key = call.key(1);
     edit.remove(&key);
     let mut set = edit.set_mut(&key)?;
-    members.iter().for_each(|member| {
-        set.add(member);
-    });
+    set.fill(&members);
     reply.integer(members.len() as i64);
     Ok(())
 }

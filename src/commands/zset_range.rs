@@ -335,9 +335,7 @@ pub(super) fn store_at(
     let key = call.key(at);
     edit.remove(&key);
     let mut set = edit.sorted_set_mut(&key)?;
-    members.iter().for_each(|(member, score)| {
-        set.set(member, *score);
-    });
+    set.fill(members);
     reply.integer(set.count() as i64);
     Ok(())
 }

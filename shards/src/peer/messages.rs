@@ -222,21 +222,21 @@ pub(super) fn take(
     message.msg_type = kind;
     message.from = ends.from.replica(input.u32()?).0;
     message.to = ends.to.replica(input.u32()?).0;
-    message.term = input.u64()?;
+    message.term = number(&mut input)?;
     match kind {
         MessageType::MsgAppend => {
-            (message.index, message.log_term) = (input.u64()?, input.u64()?);
-            message.commit = input.u64()?;
+            (message.index, message.log_term) = (number(&mut input)?, number(&mut input)?);
+            message.commit = number(&mut input)?;
             take_entries(&mut input, &mut message)?;
         }
         MessageType::MsgAppendResponse => {
-            (message.index, message.log_term) = (input.u64()?, input.u64()?);
-            (message.commit, message.reject_hint) = (input.u64()?, input.u64()?);
+            (message.index, message.log_term) = (number(&mut input)?, number(&mut input)?);
+            (message.commit, message.reject_hint) = (number(&mut input)?, number(&mut input)?);
             message.reject = flags & REJECTS != 0;
         }
         MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
-            (message.index, message.log_term) = (input.u64()?, input.u64()?);
-            (message.commit, message.commit_term) = (input.u64()?, input.u64()?);
+            (message.index, message.log_term) = (number(&mut input)?, number(&mut input)?);
+            (message.commit, message.commit_term) = (number(&mut input)?, number(&mut input)?);
             if flags & HANDED_OVER != 0 {
                 message.context = Bytes::from_static(TRANSFER);
             }
@@ -244,13 +244,24 @@ pub(super) fn take(
         MessageType::MsgSnapshot => message.set_snapshot(take_snapshot(&mut input)?),
         MessageType::MsgTimeoutNow => {}
         _ => {
-            (message.commit, message.commit_term) = (input.u64()?, input.u64()?);
+            (message.commit, message.commit_term) = (number(&mut input)?, number(&mut input)?);
             message.reject = flags & REJECTS != 0;
         }
     }
     input.end()?;
     item(Item::Raft { shard, message: PeerMessage(message) });
     Ok(())
+}
+
+/// Reads an index or a term: none is ever so large that counting on from it ends.
+fn number(input: &mut Reader) -> Result<u64, Garbage> {
+    const NUMBER_MAX: u64 = i64::MAX as u64;
+    match input.u64()? {
+        found if found > NUMBER_MAX => {
+            Err(Garbage::TooMuch { what: "an index or a term", found, bound: NUMBER_MAX })
+        }
+        found => Ok(found),
+    }
 }
 
 fn take_entries(input: &mut Reader, message: &mut Message) -> Result<(), Garbage> {
@@ -263,8 +274,8 @@ fn take_entries(input: &mut Reader, message: &mut Message) -> Result<(), Garbage
             2 => EntryType::EntryConfChangeV2,
             other => return Err(Reader::unknown("a kind of entry", other)),
         });
-        entry.term = input.u64()?;
-        entry.index = message.index.wrapping_add(1 + i as u64);
+        entry.term = number(input)?;
+        entry.index = message.index + 1 + i as u64;
         entry.data = input.string()?;
         entries.push(entry);
     }
@@ -275,7 +286,7 @@ fn take_entries(input: &mut Reader, message: &mut Message) -> Result<(), Garbage
 fn take_snapshot(input: &mut Reader) -> Result<Snapshot, Garbage> {
     let mut snapshot = Snapshot::default();
     let metadata = snapshot.mut_metadata();
-    (metadata.index, metadata.term) = (input.u64()?, input.u64()?);
+    (metadata.index, metadata.term) = (number(input)?, number(input)?);
     let mut members = Membership { auto_leave: input.u8()? != 0, ..Membership::default() };
     for list in [
         &mut members.voters,
@@ -309,7 +320,7 @@ fn take_heartbeats(
         let (shard, flags) = (ShardId(input.u16()?), input.u16()?);
         message.from = ends.from.replica(input.u32()?).0;
         message.to = ends.to.replica(input.u32()?).0;
-        (message.term, message.commit) = (input.u64()?, input.u64()?);
+        (message.term, message.commit) = (number(&mut input)?, number(&mut input)?);
         let read = input.array::<8>()?;
         let mut context = stamp.to_vec();
         match flags {
@@ -427,6 +438,28 @@ mod tests {
             assert_eq!(bytes.len(), item.bytes(), "{item:?}");
             assert_eq!(decode(bytes).as_deref(), Ok(one));
         }
+    }
+
+    /// One whose entries would be counted beyond the last number came from the fuzzer.
+    #[test]
+    fn indexes_and_terms_have_a_bound() {
+        use MessageType::*;
+        let stamped =
+            |message: Message| Message { context: Bytes::from_static(b"stamp--1"), ..message };
+        let all = [
+            Message { index: u64::MAX, ..message(MsgAppend) },
+            Message { term: u64::MAX, ..message(MsgRequestVote) },
+            Message { index: 1 << 63, ..message(MsgAppendResponse) },
+            Message { reject_hint: u64::MAX, ..message(MsgAppendResponse) },
+            stamped(Message { commit: u64::MAX, ..message(MsgHeartbeat) }),
+            Message { commit: u64::MAX, ..message(MsgRequestVoteResponse) },
+        ];
+        for message in all {
+            let refused = decode(encode(&[item(message.clone())]));
+            assert!(matches!(refused, Err(Garbage::TooMuch { .. })), "{message:?}: {refused:?}");
+        }
+        let most = Message { index: i64::MAX as u64, ..message(MsgAppendResponse) };
+        assert!(decode(encode(&[item(most)])).is_ok());
     }
 
     #[test]

@@ -172,6 +172,20 @@ impl<P: Place> SetMut<P> {
         self.add_bytes(member)
     }
 
+    /// Adds members, each of which comes once. Cost: into an empty one that will be large they are
+    /// sorted by their hashes, and written once.
+    pub fn fill(&mut self, members: &[impl AsRef<[u8]>]) {
+        let (count, limits) = (members.len() as u64, self.place.limits());
+        if self.count() > 0 || limits.set_fits(count) || count <= limits.set_integers {
+            members.iter().for_each(|member| {
+                self.add(member.as_ref());
+            });
+            return;
+        }
+        let hasher = self.place.member_hasher();
+        self.place.grow(body_of(hasher, members.iter().map(AsRef::as_ref)));
+    }
+
     fn add_integer(&mut self, n: i64) -> bool {
         let Stored::Integers(bytes) = self.place.stored() else {
             unreachable!("the caller looked");
@@ -287,10 +301,16 @@ impl<P: Place> SetMut<P> {
             return;
         }
         let hasher = self.place.member_hasher();
-        let number = members::number(hasher);
         let all: Vec<_> = self.set().members_from(0).collect();
-        let all: Vec<_> = all.iter().map(|member| keep(member)).collect();
-        let tree = Tree::of(members::sorted(all.iter().map(|kept| [&kept[..]]), hasher), &number);
-        self.place.grow(Body { hasher, trees: Trees::Elements(tree) });
+        let body = body_of(hasher, all.iter().map(|member| &member[..]));
+        self.place.grow(body);
     }
+}
+
+/// A tree of these members, each of which comes once.
+fn body_of<'m>(hasher: KeyHasher, members: impl Iterator<Item = &'m [u8]>) -> Body {
+    let number = members::number(hasher);
+    let kept: Vec<_> = members.map(keep).collect();
+    let tree = Tree::of(members::sorted(kept.iter().map(|kept| [&kept[..]]), hasher), &number);
+    Body { hasher, trees: Trees::Elements(tree) }
 }

@@ -329,3 +329,42 @@ fn a_scan_meets_what_stays() {
     assert_eq!(small.set().scan(0, 1, &mut |member| members.push(member.to_vec())), 0);
     assert_eq!(members, [b"a", b"b"]);
 }
+
+/// Small and large forms alike, at the limits and beyond, with what is too long for a small one.
+#[test]
+fn what_is_filled_in_one_go_is_as_if_one_by_one() {
+    let mut random = Random::new(3);
+    for count in [0, 1, 127, 128, 129, 512, 513, 3000] {
+        for kind in 0..3 {
+            let member = |n: usize| match kind {
+                0 => (n * 7).to_string().into_bytes(),
+                1 if n == 5 => vec![b'x'; 200],
+                _ => format!("member:{n}").into_bytes(),
+            };
+            let mut all: Vec<(Vec<u8>, f64)> = (0..count)
+                .map(|n| (member(n), random.below(count as u64 / 3 + 1) as f64))
+                .collect();
+            all.sort_by_cached_key(|_| random.bits());
+            let members: Vec<&[u8]> = all.iter().map(|(member, _)| &member[..]).collect();
+
+            let new = || SetMut::new(Alone::new(Limits::default()));
+            let [mut filled, mut one_by_one] = [new(), new()];
+            filled.fill(&members);
+            members.iter().for_each(|member| assert!(one_by_one.add(member)));
+            assert_eq!(filled.set().is_large(), one_by_one.set().is_large(), "{count} {kind}");
+            assert!(filled.set().members_from(0).eq(one_by_one.set().members_from(0)));
+            assert!(members.iter().all(|member| filled.set().contains(member)));
+
+            let new = || SortedSetMut::new(Alone::new(Limits::default()));
+            let [mut filled, mut one_by_one] = [new(), new()];
+            filled.fill(&all);
+            all.iter().for_each(|(member, score)| assert_eq!(one_by_one.set(member, *score), None));
+            let [sets, other] = [filled.sorted_set(), one_by_one.sorted_set()];
+            assert_eq!(sets.is_large(), other.is_large(), "{count} {kind}");
+            assert!(sets.members_from(0).eq(other.members_from(0)));
+            if sets.is_large() {
+                check_places(sets);
+            }
+        }
+    }
+}
