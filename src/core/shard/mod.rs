@@ -16,6 +16,8 @@ pub(in crate::core) mod reclaim;
 #[cfg(test)]
 mod replicas_tests;
 mod run;
+#[cfg(test)]
+mod twins_tests;
 
 use crate::commands::{Command, Run};
 use crate::core::Chance;
