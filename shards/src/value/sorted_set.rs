@@ -168,18 +168,17 @@ impl<P: Place> SortedSetMut<P> {
 
     /// Puts members in, each of which comes once. Cost: into an empty one that will be large they
     /// are sorted, and written once.
-    pub fn fill(&mut self, members: &[(impl AsRef<[u8]>, f64)]) {
+    pub fn fill<'m, B: AsRef<[u8]>>(&mut self, members: &'m [(B, f64)]) {
         if self.count() > 0 || self.place.limits().sorted_set_fits(members.len() as u64) {
             members.iter().for_each(|(member, score)| self.put(member.as_ref(), *score));
             return;
         }
         let hasher = self.place.member_hasher();
-        let mut members: Vec<(&[u8], f64)> =
-            members.iter().map(|(member, score)| (member.as_ref(), *score)).collect();
+        let with_bytes =
+            |(member, score): &'m (B, f64)| (member.as_ref(), *score, Score::new(*score));
+        let mut members: Vec<(&[u8], f64, Score)> = members.iter().map(with_bytes).collect();
         members.sort_unstable_by(|one, other| compare((one.1, one.0), (other.1, other.0)));
-        let members: Vec<(&[u8], Score)> =
-            members.into_iter().map(|(member, score)| (member, Score::new(score))).collect();
-        let records = members.iter().map(|(member, score)| [*member, score.bytes()]);
+        let records = members.iter().map(|(member, _, score)| [*member, score.bytes()]);
         let scored = Scored::of(&hasher, records);
         self.place.grow(Body { hasher, trees: Trees::Scored(scored) });
     }

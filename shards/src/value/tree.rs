@@ -18,17 +18,19 @@
 mod build;
 mod fetch;
 mod places;
+mod records;
 mod seek;
 mod trace;
 
 use super::leaf::{Found, Leaf};
-use super::pack::{self, Pack, Record, Records};
+use super::pack::{self, Record};
 use std::cmp::Ordering;
 use triomphe::Arc;
 
 pub(super) use fetch::Way;
 use places::set_all;
 pub(super) use places::{Places, WayBy};
+pub use records::TreeRecords;
 pub(super) use seek::ByOrder;
 use seek::{ByMember, Seek};
 pub(super) use trace::Trace;
@@ -110,23 +112,6 @@ impl<const W: usize> Tree<W> {
                 }
             }
         }
-    }
-
-    /// The records from a rank on.
-    pub fn records_from(&self, rank: u64) -> TreeRecords<'_, W> {
-        let mut records = TreeRecords { above: Vec::new(), leaf: Pack::new(&[]).records() };
-        let rank = rank.min(self.count);
-        records.descend(&self.root, rank);
-        records
-    }
-
-    /// The records from a rank on backwards, that one included.
-    pub fn records_back_from(&self, rank: u64) -> TreeRecordsBack<'_, W> {
-        let mut records = TreeRecordsBack { above: Vec::new(), leaf: Vec::new() };
-        if self.count > 0 {
-            records.descend(&self.root, rank.min(self.count - 1));
-        }
-        records
     }
 
     /// How many records come first for which `before` holds; it must hold for none after one for
@@ -545,11 +530,7 @@ impl<const W: usize> Node<W> {
                 if children.len() < had {
                     set_all(children, first, mark, places);
                 }
-                for at in [first + 1, first] {
-                    if at < children.len() {
-                        join_small(children, at, mark, places);
-                    }
-                }
+                join_around(children, first, mark, places);
                 gone
             }
         }
@@ -697,6 +678,20 @@ fn eighth_of(number: u64, least: u64, most: u64) -> usize {
     (number.saturating_sub(least) / step).min(7) as usize
 }
 
+/// Joins those children around a place that are small with neighbours.
+fn join_around<const W: usize>(
+    children: &mut Vec<Child<W>>,
+    at: usize,
+    mark: u32,
+    places: &mut impl Places<W>,
+) {
+    for at in [at + 1, at] {
+        if at < children.len() {
+            join_small(children, at, mark, places);
+        }
+    }
+}
+
 /// Joins a child with a neighbour, if it is small and they fit together. `mark` is their parent's
 /// number.
 fn join_small<const W: usize>(
@@ -735,118 +730,6 @@ fn join_small<const W: usize>(
     }
     places.gone(right.mark);
     set_all(children, left + 1, mark, places);
-}
-
-/// Records of a tree from one on.
-#[derive(Clone, Debug)]
-pub struct TreeRecords<'a, const W: usize> {
-    /// For each level what is still to come.
-    above: Vec<std::slice::Iter<'a, Child<W>>>,
-    leaf: Records<'a, W>,
-}
-
-impl<'a, const W: usize> TreeRecords<'a, W> {
-    fn descend(&mut self, mut node: &'a Node<W>, mut rank: u64) {
-        loop {
-            match node {
-                Node::Leaf(leaf) => {
-                    self.leaf = leaf.records_from(rank as usize);
-                    return;
-                }
-                Node::Inner(children) => {
-                    let mut rest = children.iter();
-                    let child = loop {
-                        let Some(child) = rest.next() else {
-                            // Behind the last one.
-                            self.leaf = Pack::new(&[]).records();
-                            return;
-                        };
-                        if rank < child.count {
-                            break child;
-                        }
-                        rank -= child.count;
-                    };
-                    self.above.push(rest);
-                    node = &child.node;
-                }
-            }
-        }
-    }
-}
-
-impl<'a, const W: usize> Iterator for TreeRecords<'a, W> {
-    type Item = Record<'a, W>;
-
-    fn next(&mut self) -> Option<Record<'a, W>> {
-        loop {
-            if let Some(record) = self.leaf.next() {
-                return Some(record);
-            }
-            let child = loop {
-                match self.above.last_mut()?.next() {
-                    Some(child) => break child,
-                    None => self.above.pop(),
-                };
-            };
-            self.descend(&child.node, 0);
-        }
-    }
-}
-
-/// Records of a tree from one on backwards.
-#[derive(Clone, Debug)]
-pub struct TreeRecordsBack<'a, const W: usize> {
-    /// For each level what is still to come, from its end.
-    above: Vec<&'a [Child<W>]>,
-    /// What is left of the leaf, from its end.
-    leaf: Vec<Record<'a, W>>,
-}
-
-impl<'a, const W: usize> TreeRecordsBack<'a, W> {
-    fn descend(&mut self, mut node: &'a Node<W>, mut rank: u64) {
-        loop {
-            match node {
-                Node::Leaf(leaf) => {
-                    let records = leaf.records();
-                    self.leaf = records.take((rank as usize).saturating_add(1)).collect();
-                    return;
-                }
-                Node::Inner(children) => {
-                    let mut at = 0;
-                    while at + 1 < children.len() && rank >= children[at].count {
-                        rank -= children[at].count;
-                        at += 1;
-                    }
-                    self.above.push(&children[..at]);
-                    node = &children[at].node;
-                }
-            }
-        }
-    }
-}
-
-impl<'a, const W: usize> Iterator for TreeRecordsBack<'a, W> {
-    type Item = Record<'a, W>;
-
-    fn next(&mut self) -> Option<Record<'a, W>> {
-        loop {
-            if let Some(record) = self.leaf.pop() {
-                return Some(record);
-            }
-            let child = loop {
-                let (last, rest) = match self.above.last()?.split_last() {
-                    Some(split) => split,
-                    None => {
-                        self.above.pop();
-                        continue;
-                    }
-                };
-                *self.above.last_mut()? = rest;
-                break last;
-            };
-            self.descend(&child.node, u64::MAX);
-        }
-    }
 }
 
 #[cfg(test)]

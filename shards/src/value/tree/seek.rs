@@ -3,8 +3,8 @@
 
 use super::places::{Places, set_all};
 use super::{
-    CHILDREN_MAX, Child, LEAF_BYTES_FULL, Node, Tree, child_of_leaf, eighth_of, join_small,
-    split_inner, split_leaf,
+    CHILDREN_MAX, Child, LEAF_BYTES_FULL, Node, Tree, child_of_leaf, eighth_of, split_inner,
+    split_leaf,
 };
 use crate::value::leaf::{Found, Leaf};
 use crate::value::pack::{self, Record};
@@ -195,22 +195,6 @@ impl<const W: usize> Tree<W> {
         }
         Some(before.is_none())
     }
-
-    /// Takes a record out. Was it there? `None`, and nothing done, where it may be in several
-    /// leaves.
-    pub(super) fn take(
-        &mut self,
-        mut seek: impl Seek<W>,
-        places: &mut impl Places<W>,
-    ) -> Option<bool> {
-        let gone = self.root.take(self.mark, &mut seek, places)?;
-        if let Some(bytes) = gone {
-            self.count -= 1;
-            self.bytes -= bytes;
-            self.shrink_root(places);
-        }
-        Some(gone.is_some())
-    }
 }
 
 /// Which node is changed.
@@ -257,46 +241,6 @@ impl<const W: usize> Node<W> {
                 let kept = if is_last { CHILDREN_MAX } else { children.len() / 2 };
                 let right = split_inner(children, kept, here.mark, places);
                 Some(Put { before, right: Some(right) })
-            }
-        }
-    }
-
-    /// Returns how many bytes the record had that is out now, if there was one.
-    fn take(
-        &mut self,
-        mark: u32,
-        seek: &mut impl Seek<W>,
-        places: &mut impl Places<W>,
-    ) -> Option<Option<u64>> {
-        match self {
-            Node::Leaf(leaf) => {
-                let found = seek.find(leaf);
-                if !found.is_there {
-                    return Some(None);
-                }
-                places.taken(&leaf.record_at(found.place), mark);
-                Some(Some(leaf.remove(found.rank, 1) as u64))
-            }
-            Node::Inner(children) => {
-                let at = seek.child(children)?;
-                let child = &mut children[at];
-                let node = Arc::make_mut(&mut child.node);
-                let Some(bytes) = node.take(child.mark, seek, places)? else {
-                    return Some(None);
-                };
-                child.count -= 1;
-                child.bytes -= bytes;
-                if child.count == 0 {
-                    let child = children.remove(at);
-                    places.gone(child.mark);
-                    set_all(children, at, mark, places);
-                }
-                for at in [at + 1, at] {
-                    if at < children.len() {
-                        join_small(children, at, mark, places);
-                    }
-                }
-                Some(Some(bytes))
             }
         }
     }

@@ -1,12 +1,13 @@
 //! Where a search ended, kept so that the change behind it needs no second one.
 
-use super::places::Places;
+use super::places::{Places, set_all};
 use super::seek::Seek;
-use super::{Child, Tree};
+use super::{Child, Node, Tree, join_around};
 use crate::value::index::Lead;
 use crate::value::leaf::{Found, Leaf};
 use crate::value::nodes::{LEVELS_MAX, Nodes};
 use crate::value::pack::Record;
+use triomphe::Arc;
 
 /// Where a record is, or would be, in a tree that has not changed since it was looked for.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +42,10 @@ impl Steps {
     fn push<const W: usize>(&mut self, passed: &[Child<W>]) {
         self.places[usize::from(self.count)] = passed.len() as u8;
         self.count += 1;
+    }
+
+    fn all(&self) -> &[u8] {
+        &self.places[..self.count.into()]
     }
 }
 
@@ -112,8 +117,7 @@ impl<const W: usize> Tree<W> {
         debug_assert!(!trace.is_there());
         match trace.0 {
             Place::Leaf(steps, found) => {
-                let steps = &steps.places[..steps.count.into()];
-                let seek = Traced { steps, found, number, number_of };
+                let seek = Traced { steps: steps.all(), found, number, number_of };
                 self.put(seek, record, &mut ()).expect("a trace leads to one leaf");
             }
             Place::Rank(Ok(rank) | Err(rank)) => self.insert(rank, record, number_of),
@@ -125,11 +129,39 @@ impl<const W: usize> Tree<W> {
         debug_assert!(trace.is_there());
         match trace.0 {
             Place::Leaf(steps, found) => {
-                let steps = &steps.places[..steps.count.into()];
-                let seek = Traced { steps, found, number: 0, number_of: &|_: &Record<'_, W>| 0 };
-                self.take(seek, places).expect("a trace leads to one leaf");
+                self.bytes -= self.root.take(self.mark, steps.all(), found, places);
+                self.count -= 1;
+                self.shrink_root(places);
             }
             Place::Rank(Ok(rank) | Err(rank)) => self.remove(rank),
+        }
+    }
+}
+
+impl<const W: usize> Node<W> {
+    /// Takes out the record to which these steps lead. Returns how many bytes it had. `mark` is the
+    /// node's number.
+    fn take(&mut self, mark: u32, steps: &[u8], found: Found, places: &mut impl Places<W>) -> u64 {
+        match self {
+            Node::Leaf(leaf) => {
+                places.taken(&leaf.record_at(found.place), mark);
+                leaf.remove(found.rank, 1) as u64
+            }
+            Node::Inner(children) => {
+                let (&at, steps) = steps.split_first().expect("a step for each level");
+                let at = usize::from(at);
+                let child = &mut children[at];
+                let bytes = Arc::make_mut(&mut child.node).take(child.mark, steps, found, places);
+                child.count -= 1;
+                child.bytes -= bytes;
+                if child.count == 0 {
+                    let child = children.remove(at);
+                    places.gone(child.mark);
+                    set_all(children, at, mark, places);
+                }
+                join_around(children, at, mark, places);
+                bytes
+            }
         }
     }
 }
