@@ -459,8 +459,17 @@ pub const HELD_FOR_LEADER_MS: i64 = 5000;
 /// How long a node that ends tries to hand leadership over.
 pub const HAND_OVER_MS: i64 = 2000;
 
-/// Entries that a learner may lack beside what comes in two ticks, and be level.
+/// Entries that a member may lack beside what has come lately, and be level.
 pub const LEVEL_ENTRIES: u64 = 64;
+
+/// A learner that is level lacks no more than has come in so many ticks, which is the time after
+/// which an election begins.
+pub const LEVEL_LEARNER_TICKS: usize = 8;
+
+/// One that shall lead no more than what has come in so many: while it gets that, nothing is
+/// written.
+pub const LEVEL_HEIR_TICKS: usize = 2;
+const _: () = assert!(LEVEL_HEIR_TICKS <= LEVEL_LEARNER_TICKS);
 
 /// Ticks between two attempts to hand the leadership of a group on.
 pub const TRANSFER_TICKS: u64 = 10;
@@ -487,6 +496,14 @@ pub const OLD_LEADER_TICKS: u64 = 2;
 
 /// How long a log write may be under way, until its disk counts as hanging: milliseconds.
 pub const DISK_HANGS_MS: u64 = 300;
+
+/// Before a leader hands over since its disk hangs, it hears for so long whether those of the others
+/// do as well, milliseconds.
+pub const DISK_HANGS_TOLD_MS: i64 = 100;
+
+/// A node whose disk has hung so short a time ago is no heir of one whose disk hangs: they may
+/// share it. Milliseconds.
+pub const DISK_HUNG_LATELY_MS: i64 = 2000;
 
 /// From then on a leader does not wait for its heir any more, but falls silent.
 pub const DISK_SILENT_MS: u64 = 600;

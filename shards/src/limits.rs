@@ -32,6 +32,10 @@ pub const SNAPSHOT_HEADER_BYTES_MAX: usize = 64 << 10;
 /// Most that is read of a snapshot's `meta.json`; a longer one is cut there and refused.
 pub const SNAPSHOT_META_BYTES_MAX: u64 = 1 << 20;
 
+/// Bytes of a snapshot that the disk is left to write at once: after so many it is synced. All at
+/// the end would hold up every log on the disk.
+pub const SNAPSHOT_SYNC_BYTES: u64 = 8 << 20;
+
 /// Complete snapshots that a shard keeps; older ones are removed once a new one is published.
 pub const SNAPSHOT_KEPT_COUNT: usize = 2;
 
@@ -184,6 +188,9 @@ pub const LOG_SHRINK_RESERVE_BYTES: u64 = 1 << 20;
 /// Free bytes that making a segment leaves on the disk: for small snapshots, and for the files of a
 /// start.
 pub const FREE_BYTES_LEFT_MIN: u64 = 1 << 20;
+
+/// Bytes of a log that are read back at once for a follower that lags, unless one record is longer.
+pub const LOG_READ_BYTES: usize = 1 << 20;
 
 /// Distance in the log between two remembered places of entries; reading an old entry scans at most
 /// that much.

@@ -1,6 +1,8 @@
 //! One journal for many logs: what was reported durable is there after a crash, whatever was in
 //! flight, and damage is refused.
 
+mod common;
+
 use std::sync::Arc;
 
 use raft::eraftpb::Entry;
@@ -446,7 +448,8 @@ fn entries_are_read_back_wherever_their_records_are() {
             let last = core.durable[shard];
             // Of those before, some may be given up.
             let low = last.saturating_sub(20).max(core.base[shard] + 1);
-            let read = |low, high| log.read(low, high, u64::MAX);
+            let disk = &core.disks[shard];
+            let read = |low, high| common::read_back(log, disk, (low, high), u64::MAX);
             let mut entries = Vec::new();
             while low + (entries.len() as u64) <= last {
                 let from = low + entries.len() as u64;

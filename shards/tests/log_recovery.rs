@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Node, options, recover_all};
+use common::{Node, options, read_back, recover_all};
 use ringraft_shards::disk::{Disk, MemoryDisk};
 use ringraft_shards::ids::{ClusterId, Index, NodeId, ShardId};
 use ringraft_shards::log::{
@@ -304,7 +304,7 @@ fn a_follower_that_replaced_its_end_recovers_the_new_one() {
         bare.log.written(write.ticket, write.buffer);
     }
     for low in 1..=5 {
-        let entries = bare.log.read(low, 6, u64::MAX).expect("durable");
+        let entries = read_back(&bare.log, &disk, (low, 6), u64::MAX).expect("durable");
         let terms: Vec<_> = entries.iter().map(|entry| (entry.term, entry.index)).collect();
         assert_eq!(terms, [(1, 1), (1, 2), (3, 3), (3, 4), (4, 5)][low as usize - 1..]);
     }
@@ -313,7 +313,7 @@ fn a_follower_that_replaced_its_end_recovers_the_new_one() {
     let terms: Vec<_> = recovered.entries.iter().map(|entry| entry.term).collect();
     assert_eq!(terms, [1, 1, 3, 3, 4]);
     assert_eq!(recovered.terms, [(0, 0), (1, 1), (3, 3), (5, 4)]);
-    let entries = recovered.log.read(2, 6, 500).expect("durable");
+    let entries = read_back(&recovered.log, &disk, (2, 6), 500).expect("durable");
     assert_eq!(entries.len(), 2, "bounded in bytes");
 }
 

@@ -1,15 +1,11 @@
-//! Where entries lie in the log, sparsely, and reading them back for a follower that lags far
-//! behind.
+//! Where entries lie in the log, sparsely, and entries as their fragments come.
 
 use std::collections::VecDeque;
 
 use raft::eraftpb::{Entry, EntryType};
 
 use super::files::segment_file_name;
-use super::format::{
-    Part, RECORD_HEADER_BYTES, RecordHeader, SegmentHeader, read_part, read_record,
-};
-use super::run::{Runs, places_behind};
+use super::format::{Part, RECORD_HEADER_BYTES, RecordHeader, SegmentHeader, read_record};
 use crate::disk::{Disk, DiskError};
 use crate::limits::{LOG_MARK_BYTES, LOG_RECORD_BYTES_MAX};
 
@@ -82,24 +78,6 @@ fn decode_entry_type(entry_type: u8) -> Option<EntryType> {
     }
 }
 
-/// Reading entries back failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadBackError {
-    /// The disk failed.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// What was written once cannot be read now.
-    #[error("{file} is damaged at offset {offset}: entry {index} of the log is not there any more")]
-    Damaged {
-        /// The segment.
-        file: String,
-        /// Where reading ended.
-        offset: u64,
-        /// Entry that was sought.
-        index: u64,
-    },
-}
-
 impl Marks {
     /// Notes that the entry `index` begins in this record and is the first one that does. Indexes
     /// that are not greater than noted ones truncate.
@@ -138,74 +116,18 @@ impl Marks {
         self.marks.front().map(|mark| mark.index)
     }
 
-    /// Reads entries from `low` up to and without `high`, at least one, else up to about
-    /// `bytes_max`. They must be durable. Cost: two reads per record, blocking.
-    pub(super) fn read(
-        &self,
-        (disk, runs): (&dyn Disk, &Runs),
-        segments: &VecDeque<SegmentHeader>,
-        low: u64,
-        high: u64,
-        bytes_max: u64,
-    ) -> Result<Vec<Entry>, ReadBackError> {
-        let first = self.marks.partition_point(|mark| mark.index <= low);
-        let mut region = first.checked_sub(1).expect("entries before the first mark are compacted");
-        let mut place = (self.marks[region].sequence, self.marks[region].offset);
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        let mut pending = None;
-        let mut record = Vec::new();
-        loop {
-            while self.marks.get(region + 1).is_some_and(|m| (m.sequence, m.offset) <= place) {
-                region += 1;
-            }
-            let dead_from = self.marks.get(region + 1).map_or(u64::MAX, |mark| mark.index);
-            let header = segments.iter().find(|header| header.sequence == place.0);
-            let wanted = low + entries.len() as u64;
-            let (sequence, offset) = place;
-            let damaged = || ReadBackError::Damaged {
-                file: format!("{}/{}", disk.place(), segment_file_name(sequence)),
-                offset,
-                index: wanted,
-            };
-            let header = header.ok_or_else(damaged)?;
-            let found = match runs.bytes(sequence, offset) {
-                Some(bytes) => read_record(bytes, header.salt).ok(),
-                None => read_one(disk, header, offset, &mut record)?,
-            };
-            let Some((_, mut parts)) = found else {
-                let [_, block] = places_behind(offset, header.block_bytes);
-                if block != offset {
-                    place.1 = block;
-                    continue;
-                }
-                // The end of this segment's records; the chain goes on in the next one.
-                let next = segments.iter().find(|header| header.sequence == place.0 + 1);
-                place = (place.0 + 1, u64::from(next.ok_or_else(damaged)?.block_bytes));
-                continue;
-            };
-            let end = offset + (RECORD_HEADER_BYTES + parts.len()) as u64;
-            [place.1, _] = places_behind(end, header.block_bytes);
-            while !parts.is_empty() {
-                let part = read_part(&mut parts).ok_or_else(damaged)?;
-                if PartialEntry::take(&mut pending, &part) != Some(true) {
-                    continue;
-                }
-                let entry = pending.take().expect("a last fragment ends something").finish();
-                let wanted = low + entries.len() as u64;
-                if entry.index != wanted || entry.index >= dead_from {
-                    continue;
-                }
-                bytes += entry.data.len() as u64;
-                if !entries.is_empty() && bytes > bytes_max {
-                    return Ok(entries);
-                }
-                entries.push(entry);
-                if wanted + 1 == high {
-                    return Ok(entries);
-                }
-            }
-        }
+    /// Segment and offset of a record that is not behind the entry `index`. None when it is
+    /// compacted.
+    pub(super) fn place_of(&self, index: u64) -> Option<(u64, u64)> {
+        let first = self.marks.partition_point(|mark| mark.index <= index);
+        let mark = self.marks[first.checked_sub(1)?];
+        Some((mark.sequence, mark.offset))
+    }
+
+    /// Of what lies at this place, entries with this index or a greater one were truncated.
+    pub(super) fn dead_behind(&self, place: (u64, u64)) -> u64 {
+        let next = self.marks.partition_point(|mark| (mark.sequence, mark.offset) <= place);
+        self.marks.get(next).map_or(u64::MAX, |mark| mark.index)
     }
 }
 

@@ -25,6 +25,7 @@ mod files;
 mod format;
 mod journal;
 mod marks;
+mod read_back;
 mod recover;
 mod redo;
 mod replay;
@@ -44,7 +45,7 @@ pub use journal::{
     FRAME_HEADER_BYTES, FrameTicket, JOURNAL_BLOCK_BYTES, Journal, JournalHeader, JournalWork,
     journal_file_name,
 };
-pub use marks::ReadBackError;
+pub use read_back::{LogRead, ReadBackError, Reading};
 pub use recover::{Cut, Founding, RecoveredLog, recover};
 pub use redo::{LogDisks, Redone, redo};
 pub use run::{Layout, LogRun, RECORD_ALIGNMENT};

@@ -85,6 +85,12 @@ impl Runs {
         self.spare = Some(buffer);
     }
 
+    /// Where the first one of a segment begins.
+    pub(super) fn first(&self, sequence: u64) -> Option<u64> {
+        let mut runs = self.closed.iter().chain(&self.open);
+        runs.find(|run| run.sequence == sequence).map(|run| run.offset)
+    }
+
     /// What lies from this place on, if it is in a run: to the run's end.
     pub(super) fn bytes(&self, sequence: u64, offset: u64) -> Option<&[u8]> {
         self.closed.iter().chain(&self.open).find_map(|run| {

@@ -18,7 +18,8 @@ use super::format::{
     ENTRY_HEADER_BYTES, PART_HEADER_BYTES, PartWriter, RECORD_HEADER_BYTES, RecordHeader,
     STATE_BYTES, SegmentHeader, StatePart, seal_record,
 };
-use super::marks::{Marks, ReadBackError};
+use super::marks::Marks;
+use super::read_back::{LogRead, ReadBackError, Reading, View};
 use super::run::{Layout, LogRun, Runs};
 use super::space::Space;
 use super::{AlignedBuffer, LogOptions, SyncPolicy};
@@ -342,9 +343,22 @@ impl Log {
         })
     }
 
-    /// Reads entries back from the disk; see [`Marks::read`].
-    pub fn read(&self, low: u64, high: u64, bytes_max: u64) -> Result<Vec<Entry>, ReadBackError> {
-        self.marks.read((&*self.disk, &self.runs), &self.headers, low, high, bytes_max)
+    /// Begins to read entries back from `low` up to and without `high`: at least one, else up to
+    /// about `bytes_max` of data, and no more than one [`LogRead`] holds. They must be durable.
+    /// Then call [`Log::go_on`].
+    pub fn read_back(&self, low: u64, high: u64, bytes_max: u64) -> Reading {
+        Reading::new(&self.marks, low, high, bytes_max)
+    }
+
+    /// Goes on reading back. Returns what is to be read and given to [`Reading::filled`] before the
+    /// next call; nothing at the end. Cost: one CRC and copy of what has been read.
+    pub fn go_on(&self, reading: &mut Reading) -> Result<Option<LogRead>, ReadBackError> {
+        reading.go_on(&View {
+            marks: &self.marks,
+            runs: &self.runs,
+            segments: &self.headers,
+            disk: &*self.disk,
+        })
     }
 
     /// The next piece of work on files, unless one is out or a failed one rests.

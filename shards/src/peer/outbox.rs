@@ -51,8 +51,17 @@ impl Queue {
     }
 }
 
-/// Appends of one group that are not answered: last index and bytes of each, in order.
-type Unanswered = VecDeque<(u64, usize)>;
+/// Appends of one group.
+#[derive(Debug, Default)]
+struct Group {
+    /// Of the last one that was to be sent.
+    term: u64,
+    /// Those that are not answered: last index and bytes of each, in order.
+    unanswered: VecDeque<(u64, usize)>,
+}
+
+/// A group, and which of its members gets the appends.
+type GroupId = (ShardId, u64);
 
 /// The sending half of a link.
 #[derive(Debug, Default)]
@@ -64,7 +73,7 @@ pub(super) struct Outbox {
     others: Queue,
     /// A long item on its way: what is left of it, its length, and how much has gone.
     parts: Option<(VecDeque<Bytes>, u64, u64)>,
-    unanswered: HashMap<(ShardId, u64), Unanswered>,
+    groups: HashMap<GroupId, Group>,
     unanswered_bytes: usize,
     /// When an append was answered last, or none was under way.
     answered: MonotonicTime,
@@ -76,9 +85,32 @@ impl Outbox {
     pub fn push(&mut self, item: Item) -> Result<(), Full> {
         match item.class() {
             Class::Urgent => self.urgent.push(item, LINK_URGENT_BYTES_MAX),
-            Class::Appends => self.appends.push(item, LINK_APPENDS_WAITING_BYTES_MAX),
+            Class::Appends => {
+                self.drop_older(&item);
+                self.appends.push(item, LINK_APPENDS_WAITING_BYTES_MAX)
+            }
             Class::Others => self.others.push(item, LINK_OTHERS_WAITING_BYTES_MAX),
         }
+    }
+
+    /// What waits of a group's earlier terms is of no use any more: its receiver knows of a later one,
+    /// or learns of it by this item. It must not wait behind them, nor for their answers, of which
+    /// there will be none.
+    fn drop_older(&mut self, item: &Item) {
+        let Item::Raft { shard, message } = item else { return };
+        let id = (*shard, message.0.to);
+        let group = self.groups.entry(id).or_default();
+        if message.0.term <= group.term {
+            return;
+        }
+        group.term = message.0.term;
+        self.unanswered_bytes -= group.unanswered.drain(..).map(|(_, bytes)| bytes).sum::<usize>();
+        let is_other = |item: &Item| match item {
+            Item::Raft { shard, message } => (*shard, message.0.to) != id,
+            _ => true,
+        };
+        self.appends.items.retain(is_other);
+        self.appends.bytes = self.appends.items.iter().map(Item::bytes).sum();
     }
 
     /// A message came in: an answer to appends makes room for more.
@@ -87,7 +119,8 @@ impl Outbox {
             return;
         }
         self.answered = now;
-        let Some(waiting) = self.unanswered.get_mut(&(shard, message.from)) else { return };
+        let Some(group) = self.groups.get_mut(&(shard, message.from)) else { return };
+        let waiting = &mut group.unanswered;
         // After a refusal raft-rs counts on nothing that it has sent.
         while let Some((last, bytes)) = waiting.front().copied()
             && (message.reject || last <= message.index)
@@ -118,7 +151,7 @@ impl Outbox {
         if self.unanswered_bytes == 0 {
             self.answered = now;
         } else if now.0.saturating_sub(self.answered.0) >= LINK_ANSWER_US {
-            self.unanswered.clear();
+            self.groups.values_mut().for_each(|group| group.unanswered.clear());
             (self.unanswered_bytes, self.answered) = (0, now);
         }
         loop {
@@ -180,14 +213,14 @@ impl Outbox {
             _ => None,
         };
         if let Some((group, first, _)) = place
-            && let Some(waiting) = self.unanswered.get_mut(&group)
+            && let Some(group) = self.groups.get_mut(&group)
         {
             // What is sent again takes the place of what was sent.
-            while let Some((index, bytes)) = waiting.back().copied()
+            while let Some((index, bytes)) = group.unanswered.back().copied()
                 && index >= first
             {
                 self.unanswered_bytes -= bytes;
-                waiting.pop_back();
+                group.unanswered.pop_back();
             }
         }
         let fits = self.unanswered_bytes == 0
@@ -196,7 +229,7 @@ impl Outbox {
             return self.others.pop();
         }
         if let Some((group, _, last)) = place {
-            self.unanswered.entry(group).or_default().push_back((last, bytes));
+            self.groups.entry(group).or_default().unanswered.push_back((last, bytes));
             self.unanswered_bytes += bytes;
         }
         self.appends.pop()

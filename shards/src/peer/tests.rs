@@ -542,6 +542,32 @@ fn appends_that_were_dropped_do_not_hold_up_others_for_ever() {
 }
 
 #[test]
+fn appends_of_an_earlier_term_do_not_hold_up_those_of_a_later_one() {
+    let (mut one, mut other) = up();
+    let large = LINK_UNANSWERED_BYTES_MAX * 3 / 4;
+    let append = |term, index, bytes| {
+        let Item::Raft { shard, mut message } = raft(MessageType::MsgAppend, index, bytes) else {
+            unreachable!("it makes one")
+        };
+        message.0.term = term;
+        Item::Raft { shard, message }
+    };
+    for index in [5, 6, 7] {
+        one.links.get_mut(&1).expect("up").send(append(3, index, large)).expect("there is room");
+    }
+    run(&mut one, &mut other);
+    assert_eq!(other.items.len(), 1, "the others wait for its answer");
+    one.links.get_mut(&1).expect("up").send(append(4, 5, large)).expect("there is room");
+    run(&mut one, &mut other);
+    assert_eq!(other.items.len(), 2, "what is of no use any more has gone");
+    let Some(Item::Raft { message, .. }) = other.items.last() else { panic!("it is an append") };
+    assert_eq!(message.0.term, 4);
+    let link = &one.links[&1];
+    assert_eq!(link.waiting_bytes(), 0);
+    assert!(link.unanswered_bytes() <= LINK_UNANSWERED_BYTES_MAX, "counted once");
+}
+
+#[test]
 fn what_finds_no_room_is_given_back() {
     let (mut one, _) = up();
     let link = one.links.get_mut(&1).expect("up");

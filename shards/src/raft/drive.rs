@@ -55,11 +55,12 @@ impl Group {
             log.build(&mut out.writes);
             out.file_action = log.take_file_action();
         }
+        self.node.mut_store().take_log_reads(&mut out.log_reads);
         if self.role() != Role::Leader {
             out.read_failed.append(&mut self.reads);
         }
         out.snapshot_wanted |= self.node.store().take_snapshot_wanted();
-        if let Some(message) = self.node.store().take_read_failure() {
+        if let Some(message) = self.node.mut_store().take_read_failure() {
             let failure = GroupFailure::LogRead { shard: self.config.shard.0, message };
             self.failure = Some(failure.clone());
             out.failure = Some(failure);

@@ -452,6 +452,14 @@ impl Group {
         }
     }
 
+    /// A piece of the log was read; then poll.
+    pub fn log_read_done(&mut self, id: u64, result: DiskResult<Vec<u8>>) {
+        if let Some(context) = self.node.mut_store().log_read_done(id, result) {
+            self.node.on_entries_fetched(context);
+            self.node.mut_store().forget_fetched();
+        }
+    }
+
     /// The driver has applied everything up to `index`, or installed a snapshot at it; then poll.
     /// Cost: constant per entry.
     #[inline]
@@ -784,6 +792,7 @@ impl Group {
             self.observed = now;
             self.alone = false;
             self.followers.clear();
+            self.node.mut_store().forget_reads();
             self.lease.clear(&self.memberships.back().expect("never empty").1);
             self.draw_timeout();
         }

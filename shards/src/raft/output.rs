@@ -5,7 +5,7 @@ use raft::eraftpb::{Message, MessageType};
 
 use super::membership::SnapshotPoint;
 use crate::ids::{Index, NodeId, Term};
-use crate::log::{FileAction, LogWrite};
+use crate::log::{FileAction, LogRead, LogWrite};
 use crate::snapshot::Membership;
 
 /// What the driver has to do after a poll, in the order of the fields. Reuse it: [`Output::clear`]
@@ -22,6 +22,9 @@ pub struct Output {
     pub writes: Vec<LogWrite>,
     /// Work on files to do where blocking is allowed. Report it with `file_action_done`.
     pub file_action: Option<FileAction>,
+    /// Pieces of the log to read where blocking is allowed, for followers that lag. Report each with
+    /// `log_read_done`.
+    pub log_reads: Vec<LogRead>,
     /// Load this snapshot, which takes the place of the state, before applying anything that
     /// follows; then report `applied` with its index.
     pub install: Option<SnapshotToInstall>,
@@ -52,6 +55,7 @@ impl Output {
         self.messages.clear();
         self.writes.clear();
         self.file_action = None;
+        self.log_reads.clear();
         self.install = None;
         self.committed.clear();
         self.membership_changed = false;

@@ -11,8 +11,9 @@ use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::membership::SnapshotPoint;
+use crate::disk::DiskResult;
 use crate::ids::NodeId;
-use crate::log::Log;
+use crate::log::{Log, LogRead, ReadBackError, Reading};
 
 /// raft-rs' storage.
 pub(super) struct Store {
@@ -31,7 +32,37 @@ pub(super) struct Store {
     /// The newest snapshot that can be sent, with the driver's bytes about it.
     snapshot: Option<(SnapshotPoint, bytes::Bytes)>,
     snapshot_wanted: Cell<bool>,
-    read_failure: RefCell<Option<String>>,
+    reads: RefCell<Reads>,
+}
+
+/// Entries that are read back for followers.
+#[derive(Default)]
+struct Reads {
+    /// So many were begun.
+    count: u64,
+    under_way: Vec<Fetch>,
+    /// What has come of one, while raft-rs is told.
+    fetched: Option<Vec<Entry>>,
+    failure: Option<String>,
+}
+
+/// One of them.
+struct Fetch {
+    reading: Reading,
+    /// What raft-rs is to be told at its end.
+    context: GetEntriesContext,
+    /// Its piece that is to be read next, by its number.
+    wanted: u64,
+    /// The same, until the driver takes it.
+    due: Option<LogRead>,
+}
+
+impl Reads {
+    fn numbered(&mut self, mut read: LogRead) -> LogRead {
+        self.count += 1;
+        read.id = self.count;
+        read
+    }
 }
 
 /// What the store begins with.
@@ -66,7 +97,7 @@ impl Store {
             terms: begin.terms,
             snapshot: None,
             snapshot_wanted: Cell::new(false),
-            read_failure: RefCell::new(None),
+            reads: RefCell::default(),
         }
     }
 
@@ -180,9 +211,90 @@ impl Store {
         self.snapshot_wanted.take()
     }
 
-    pub(super) fn take_read_failure(&self) -> Option<String> {
-        // A look first: this runs with every poll.
-        if self.read_failure.borrow().is_none() { None } else { self.read_failure.take() }
+    /// Did reading entries back fail since the last call?
+    pub(super) fn take_read_failure(&mut self) -> Option<String> {
+        self.reads.get_mut().failure.take()
+    }
+
+    /// Adds the pieces of the log that are to be read.
+    pub(super) fn take_log_reads(&mut self, out: &mut Vec<LogRead>) {
+        let under_way = &mut self.reads.get_mut().under_way;
+        out.extend(under_way.iter_mut().filter_map(|fetch| fetch.due.take()));
+    }
+
+    /// What is being read back is wanted no more. Before the log is cut back.
+    pub(super) fn forget_reads(&mut self) {
+        self.reads.get_mut().under_way.clear();
+    }
+
+    /// A piece of the log was read. Returns what raft-rs is to be told if it can go on: what has
+    /// come of it is there until [`Store::forget_fetched`].
+    pub(super) fn log_read_done(
+        &mut self,
+        id: u64,
+        result: DiskResult<Vec<u8>>,
+    ) -> Option<GetEntriesContext> {
+        let reads = self.reads.get_mut();
+        let at = reads.under_way.iter().position(|fetch| fetch.wanted == id)?;
+        let mut fetch = reads.under_way.swap_remove(at);
+        if fetch.reading.low() <= self.base.0 {
+            // What was read may have been written over since. A snapshot takes its place.
+            return Some(fetch.context);
+        }
+        let log = self.log.as_ref().expect("it was read");
+        let more = result.map_err(ReadBackError::from).and_then(|bytes| {
+            fetch.reading.filled(bytes);
+            log.go_on(&mut fetch.reading)
+        });
+        match more {
+            Err(error) => reads.failure = Some(error.to_string()),
+            Ok(Some(read)) => {
+                let read = reads.numbered(read);
+                (fetch.wanted, fetch.due) = (read.id, Some(read));
+                reads.under_way.push(fetch);
+            }
+            Ok(None) => {
+                reads.fetched = Some(fetch.reading.finish());
+                return Some(fetch.context);
+            }
+        }
+        None
+    }
+
+    /// raft-rs was told.
+    pub(super) fn forget_fetched(&mut self) {
+        self.reads.get_mut().fetched = None;
+    }
+
+    /// Entries that are not in memory, if they have been read by now; else that is begun.
+    fn read_back(
+        &self,
+        low: u64,
+        high: u64,
+        bytes_max: u64,
+        context: GetEntriesContext,
+    ) -> Option<Vec<Entry>> {
+        let reads = &mut *self.reads.borrow_mut();
+        let is_it = |entries: &mut Vec<Entry>| entries.first().is_some_and(|e| e.index == low);
+        if let Some(entries) = reads.fetched.take_if(is_it) {
+            return Some(entries);
+        }
+        if reads.under_way.iter().any(|fetch| fetch.reading.low() == low) {
+            return None;
+        }
+        let log = self.log.as_ref().expect("without a log on disk the base moves with the memory");
+        let mut reading = log.read_back(low, high, bytes_max);
+        match log.go_on(&mut reading) {
+            Ok(None) => return Some(reading.finish()),
+            Ok(Some(read)) => {
+                assert!(context.can_async(), "only sending reads the disk");
+                let read = reads.numbered(read);
+                let (wanted, due) = (read.id, Some(read));
+                reads.under_way.push(Fetch { reading, context, wanted, due });
+            }
+            Err(error) => reads.failure = Some(error.to_string()),
+        }
+        None
     }
 
     fn cached(&self, low: u64, high: u64, bytes_max: u64) -> Vec<Entry> {
@@ -221,12 +333,8 @@ impl Storage for Store {
         if low > self.cache_base {
             return Ok(self.cached(low, high, bytes_max));
         }
-        let log = self.log.as_ref().expect("without a log on disk the base moves with the memory");
-        log.read(low, high.min(self.cache_base + 1), bytes_max).map_err(|error| {
-            assert!(context.can_async(), "only sending reads the disk: {error}");
-            *self.read_failure.borrow_mut() = Some(error.to_string());
-            Error::Store(StorageError::LogTemporarilyUnavailable)
-        })
+        self.read_back(low, high.min(self.cache_base + 1), bytes_max, context)
+            .ok_or(Error::Store(StorageError::LogTemporarilyUnavailable))
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {

@@ -46,5 +46,5 @@ pub use receive::{AnswerTo, ReceiveWork, SnapshotReceiver};
 pub use send::{
     SendOutcome, SendStep, SnapshotOffer, SnapshotSender, TransferAnswer, TransferFrame, TransferId,
 };
-pub use transfer::{IncomingSnapshot, SnapshotFile};
+pub use transfer::{IncomingSnapshot, SnapshotFile, append_snapshot};
 pub use writer::SnapshotWriter;

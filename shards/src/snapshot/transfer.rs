@@ -4,7 +4,6 @@
 //! Only `state.ring` travels: `meta.json` is written anew from its header and footer.
 
 use std::fs::File;
-use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use super::footer::Footer;
 use super::header::Header;
 use super::meta::Meta;
 use super::reader::SnapshotReader;
+use crate::limits::SNAPSHOT_SYNC_BYTES;
 
 /// A complete snapshot, open. Stays readable when it is pruned meanwhile.
 #[derive(Debug)]
@@ -167,7 +167,8 @@ impl IncomingSnapshot {
             let found = self.received + bytes.len() as u64;
             return Err(self.not_as_announced("the size", found, self.size));
         }
-        self.file.write_all(bytes).map_err(SnapshotError::io("writing", &path()))?;
+        append_snapshot(&self.file, offset, bytes)
+            .map_err(SnapshotError::io("writing", &path()))?;
         self.received += bytes.len() as u64;
         Ok(())
     }
@@ -215,6 +216,17 @@ impl IncomingSnapshot {
         let path = self.pending.state_path();
         SnapshotError::NotAsAnnounced { path, what, found, expected }
     }
+}
+
+/// Appends to the state file of a snapshot, which has `offset` bytes. Cost: after each
+/// [`SNAPSHOT_SYNC_BYTES`] waits until the disk has them.
+pub fn append_snapshot(file: &File, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+    file.write_all_at(bytes, offset)?;
+    let end = offset + bytes.len() as u64;
+    if offset / SNAPSHOT_SYNC_BYTES != end / SNAPSHOT_SYNC_BYTES {
+        file.sync_data()?;
+    }
+    Ok(())
 }
 
 /// Reads a file by offset, so that the file's own position does not matter.

@@ -5,11 +5,12 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use raft::eraftpb::Entry;
 use ringraft_shards::disk::{MemoryDisk, WriteInFlight};
 use ringraft_shards::ids::{ClusterId, Index, MonotonicTime, NodeId, ShardId};
 use ringraft_shards::log::{
-    AlignedBuffer, FileAction, LogIdentity, LogOptions, RecoverError, RecoveredLog, WriteTicket,
-    recover,
+    AlignedBuffer, FileAction, Log, LogIdentity, LogOptions, LogRead, ReadBackError, RecoverError,
+    RecoveredLog, WriteTicket, recover,
 };
 use ringraft_shards::raft::{
     EntryKind, Group, GroupConfig, MembershipChange, OpenError, Output, PeerMessage, Proposal,
@@ -19,6 +20,20 @@ use ringraft_shards::random::Random;
 
 /// What a node has applied: index, term and data of every command.
 pub type State = Vec<(u64, u64, Vec<u8>)>;
+
+/// Entries from `low` up to and without `high`, read back from the disk.
+pub fn read_back(
+    log: &Log,
+    disk: &MemoryDisk,
+    (low, high): (u64, u64),
+    bytes_max: u64,
+) -> Result<Vec<Entry>, ReadBackError> {
+    let mut reading = log.read_back(low, high, bytes_max);
+    while let Some(read) = log.go_on(&mut reading)? {
+        reading.filled(read.run(disk)?);
+    }
+    Ok(reading.finish())
+}
 
 /// Options with small sizes.
 pub fn options(node: u64) -> LogOptions {
@@ -62,6 +77,7 @@ pub struct Node {
     pub snapshot: Option<(SnapshotPoint, State)>,
     pub writes: Vec<(WriteTicket, WriteInFlight, AlignedBuffer)>,
     pub file_action: Option<FileAction>,
+    pub log_reads: Vec<LogRead>,
     pub outbox: Vec<PeerMessage>,
     pub reads_ready: Vec<(u64, u64)>,
     pub reads_failed: Vec<u64>,
@@ -93,6 +109,7 @@ impl Node {
             snapshot: None,
             writes: Vec::new(),
             file_action: None,
+            log_reads: Vec::new(),
             outbox: Vec::new(),
             reads_ready: Vec::new(),
             reads_failed: Vec::new(),
@@ -133,6 +150,7 @@ impl Node {
         self.group = None;
         self.writes.clear();
         self.file_action = None;
+        self.log_reads.clear();
         self.outbox.clear();
         match power {
             Some(chance) => self.disk.crash(chance),
@@ -181,6 +199,7 @@ impl Node {
                 assert!(self.file_action.is_none(), "one at a time");
                 self.file_action = Some(action);
             }
+            self.log_reads.append(&mut self.out.log_reads);
             self.snapshot_wanted |= self.out.snapshot_wanted;
             for read in &self.out.read_ready {
                 self.reads_ready.push((read.context, read.index.0));
@@ -241,11 +260,23 @@ impl Node {
         }
     }
 
+    /// Does the reads of the log that are out.
+    pub fn finish_log_reads(&mut self) {
+        for read in std::mem::take(&mut self.log_reads) {
+            let result = read.run(&self.disk);
+            self.group().log_read_done(read.id, result);
+        }
+    }
+
     /// Ends all disk work, until there is none.
     pub fn settle(&mut self) {
         self.poll();
-        while !self.writes.is_empty() || self.file_action.is_some() {
+        let has_work = |node: &Node| {
+            !node.writes.is_empty() || node.file_action.is_some() || !node.log_reads.is_empty()
+        };
+        while has_work(self) {
             self.finish_file_action();
+            self.finish_log_reads();
             while !self.writes.is_empty() {
                 self.finish_write(0);
             }
@@ -514,6 +545,7 @@ impl Cluster {
             }
             70..75 if up => {
                 self.node(id).finish_file_action();
+                self.node(id).finish_log_reads();
                 self.poll(id);
             }
             75..89 if up => {

@@ -81,6 +81,7 @@ counts! {
     AskedInVain = "of these, refused or in doubt",
     Elections = "elections",
     Entries = "entries applied",
+    LogReads = "pieces of logs read back",
     Snapshots = "snapshots taken",
     SnapshotsSent = "snapshots sent",
     SnapshotChunks = "snapshot chunks",

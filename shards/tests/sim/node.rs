@@ -47,6 +47,11 @@ pub enum Input {
     FileWork {
         shard: u16,
     },
+    /// It is time to read a piece of the log.
+    LogRead {
+        shard: u16,
+        id: u64,
+    },
     /// It is time to write the snapshot that was cut.
     SnapshotWritten {
         shard: u16,
@@ -82,7 +87,11 @@ impl Input {
         use Input::*;
         matches!(
             self,
-            Written { .. } | FileWork { .. } | SnapshotWritten { .. } | PieceStored { .. }
+            Written { .. }
+                | FileWork { .. }
+                | LogRead { .. }
+                | SnapshotWritten { .. }
+                | PieceStored { .. }
         )
     }
 }
@@ -422,6 +431,7 @@ impl Node {
             Input::Ask { ticket, entry } => self.take_ask(ticket, &entry, outbox),
             Input::Written { shard, ticket } => replicas[shard].written(ticket),
             Input::FileWork { shard } => replicas[shard].finish_file_action(),
+            Input::LogRead { shard, id } => replicas[shard].finish_log_read(id, core),
             Input::SnapshotWritten { shard } => replicas[shard].write_snapshot(core),
             Input::PieceStored { shard, from, message } => {
                 replicas[shard].store_incoming(from, *message, core, outbox);

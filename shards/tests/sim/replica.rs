@@ -9,7 +9,7 @@ use ringraft_shards::disk::{Disk, MemoryDisk, WriteInFlight};
 use ringraft_shards::ids::{ClusterId, Index, MonotonicTime, NodeId, ShardId};
 use ringraft_shards::keyspace::{KeyHasher, Keyspace};
 use ringraft_shards::log::{
-    AlignedBuffer, FileAction, LogIdentity, LogOptions, RecoverError, WriteTicket, recover,
+    AlignedBuffer, FileAction, LogIdentity, LogOptions, LogRead, RecoverError, WriteTicket, recover,
 };
 use ringraft_shards::meta::MetaState;
 use ringraft_shards::raft::{
@@ -125,6 +125,7 @@ pub struct Running {
     writes: BTreeMap<u64, Write>,
     reported: u64,
     file_action: Option<FileAction>,
+    log_reads: BTreeMap<u64, LogRead>,
     /// Snapshots on the disk, oldest first.
     pub snapshots: Vec<(SnapshotPoint, Rc<Vec<u8>>)>,
     pub since_snapshot: u64,
@@ -222,6 +223,7 @@ impl Replica {
             writes: BTreeMap::new(),
             reported: 0,
             file_action: None,
+            log_reads: BTreeMap::new(),
             snapshots: stored.into_iter().collect(),
             since_snapshot: 0,
             snapshot_wanted: false,
@@ -304,6 +306,16 @@ impl Replica {
         let result = action.run(&self.disk);
         running.server.group.file_action_done(action.id, result);
         running.stirred = true;
+    }
+
+    /// A piece of the log is read now; the process hears of it at once.
+    pub fn finish_log_read(&mut self, id: u64, core: &mut Core) {
+        let Some(running) = &mut self.running else { return };
+        let Some(read) = running.log_reads.remove(&id) else { return };
+        let result = read.run(&self.disk);
+        running.server.group.log_read_done(id, result);
+        running.stirred = true;
+        core.count(Count::LogReads);
     }
 
     /// Polls until nothing comes, doing what is said. The error ends the process.
@@ -428,6 +440,11 @@ impl Replica {
             running.file_action = Some(action);
             let delay_us = core.around(4 * core.plan.disk_us);
             outbox.later.push((delay_us, Input::FileWork { shard: self.shard }));
+        }
+        for read in out.log_reads.drain(..) {
+            let delay_us = core.around(4 * core.plan.disk_us);
+            outbox.later.push((delay_us, Input::LogRead { shard: self.shard, id: read.id }));
+            running.log_reads.insert(read.id, read);
         }
     }
 }

@@ -11,15 +11,16 @@ use super::wire::NodeMessage;
 use crate::core::shard::LocalShard;
 use crate::core::{Core, wall_clock_ms};
 use crate::limits::{
-    CLOCK_NOTED_MS, CLOCK_UNFIT_MS, CONDITION_TICKS, DISK_HANGS_MS, DISK_SILENT_MS,
-    DISK_SLOW_TIMES, DISK_SLOW_US, LEVEL_ENTRIES, OUTDONE_TICKS,
+    CLOCK_NOTED_MS, CLOCK_UNFIT_MS, CONDITION_TICKS, DISK_HANGS_MS, DISK_HANGS_TOLD_MS,
+    DISK_HUNG_LATELY_MS, DISK_SILENT_MS, DISK_SLOW_TIMES, DISK_SLOW_US, LEVEL_ENTRIES,
+    OUTDONE_TICKS,
 };
 use ringraft_shards::ids::NodeId;
 use ringraft_shards::raft::{Group, PeerProgress, Role};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
 /// Why a node should not lead: any of some reasons.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,13 +41,17 @@ impl Unfit {
     /// It is cut off from a node that another one reaches: clients there would find no leader.
     pub const LACKS_LINK: Unfit = Unfit(32);
 
-    const REASONS: [(Unfit, &'static str); 6] = [
+    /// It was told to stop.
+    pub const STOPPING: Unfit = Unfit(64);
+
+    const REASONS: [(Unfit, &'static str); 7] = [
         (Unfit::DISK_HANGS, "its disk hangs"),
         (Unfit::DISK_FULL, "its disk is full"),
         (Unfit::DISK_SLOW, "its disk is slow"),
         (Unfit::CLOCK_OFF, "its clock is off"),
         (Unfit::LACKS_SHARD, "it gets a shard anew"),
         (Unfit::LACKS_LINK, "another node reaches more of the others"),
+        (Unfit::STOPPING, "it is stopping"),
     ];
 
     /// As another node has said it.
@@ -64,6 +69,11 @@ impl Unfit {
         self.0 != 0
     }
 
+    /// Is this among the reasons?
+    pub fn has(self, reason: Unfit) -> bool {
+        self.0 & reason.0 != 0
+    }
+
     fn when(self, applies: bool) -> Unfit {
         if applies { self } else { Unfit(0) }
     }
@@ -75,7 +85,7 @@ impl Unfit {
 
 impl std::fmt::Display for Unfit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let reasons = Unfit::REASONS.iter().filter(|(reason, _)| self.0 & reason.0 != 0);
+        let reasons = Unfit::REASONS.iter().filter(|(reason, _)| self.has(*reason));
         let words: Vec<&str> = reasons.map(|(_, words)| *words).collect();
         match words.as_slice() {
             [] if self.is_any() => f.write_str("it says so"),
@@ -108,12 +118,27 @@ struct Heard {
     /// message that was on its way for long makes it smaller: the greatest is the best.
     clock_ms: [i64; READINGS],
     count: usize,
+    /// When it has last said that its disk hangs or does no more, milliseconds since this process
+    /// started.
+    hung_ms: Option<i64>,
+}
+
+/// What a node says of itself.
+struct Said {
+    unfit: Unfit,
+    p99_us: u64,
+    /// As in [`Heard`], of this one message.
+    clock_ms: i64,
+    hears: Vec<NodeId>,
 }
 
 /// What is known of who is fit, for all cores of the process.
 #[derive(Debug, Default)]
 pub struct Fitness {
     own: AtomicU8,
+    /// Since when this node's disk hangs, as far as it does, milliseconds since the process
+    /// started.
+    hangs_since_ms: AtomicI64,
     cores: Mutex<BTreeMap<u16, CoreFacts>>,
     others: Mutex<BTreeMap<NodeId, Heard>>,
 }
@@ -139,6 +164,31 @@ impl Fitness {
     /// May a node lead, as far as is known?
     pub(in crate::core) fn is_fit(&self, node: NodeId) -> bool {
         self.of(node).is_some_and(|unfit| !unfit.is_any())
+    }
+
+    /// Notes why this node should not lead from `now_ms` on. Returns why it should not have.
+    fn note_own(&self, unfit: Unfit, now_ms: i64) -> Unfit {
+        let before = Unfit(self.own.swap(unfit.0, Ordering::Relaxed));
+        if !before.has(Unfit::DISK_HANGS) {
+            self.hangs_since_ms.store(now_ms, Ordering::Relaxed);
+        }
+        before
+    }
+
+    /// May a node lead in this one's place? Where only the disk hangs, others must have had the time
+    /// to say that theirs do as well: nodes that share a disk would hand each other what none of
+    /// them can do.
+    fn may_succeed(&self, node: NodeId, now_ms: i64) -> bool {
+        if !self.is_fit(node) {
+            return false;
+        }
+        if self.own() != Unfit::DISK_HANGS {
+            return true;
+        }
+        let others = self.others.lock().expect("nobody panics with it");
+        let hung_ms = others.get(&node).and_then(|heard| heard.hung_ms);
+        now_ms - self.hangs_since_ms.load(Ordering::Relaxed) >= DISK_HANGS_TOLD_MS
+            && hung_ms.is_none_or(|hung_ms| now_ms - hung_ms >= DISK_HUNG_LATELY_MS)
     }
 
     /// Is there a fit node that is connected with all that `own` is connected with, and with
@@ -173,7 +223,8 @@ impl Fitness {
     }
 
     /// Another node has said how it is.
-    fn heard(&self, node: NodeId, unfit: Unfit, p99_us: u64, clock_ms: i64, hears: Vec<NodeId>) {
+    fn heard(&self, node: NodeId, now_ms: i64, said: Said) {
+        let Said { unfit, p99_us, clock_ms, hears } = said;
         let mut others = self.others.lock().expect("nobody panics with it");
         let heard = others.entry(node).or_insert(Heard {
             unfit,
@@ -181,7 +232,11 @@ impl Fitness {
             hears: Vec::new(),
             clock_ms: [clock_ms; READINGS],
             count: 0,
+            hung_ms: None,
         });
+        if heard.unfit.has(Unfit::DISK_HANGS) || unfit.has(Unfit::DISK_HANGS) {
+            heard.hung_ms = Some(now_ms);
+        }
         (heard.unfit, heard.p99_us, heard.hears) = (unfit, p99_us, hears);
         heard.clock_ms[heard.count % READINGS] = clock_ms;
         heard.count += 1;
@@ -284,10 +339,11 @@ impl Core {
             .or(Unfit::DISK_SLOW.when(is_slow(facts.p99_us, &others_p99_us)))
             .or(Unfit::CLOCK_OFF.when(off_ms.abs() >= CLOCK_UNFIT_MS))
             .or(Unfit::LACKS_SHARD.when(facts.lacks_shard))
-            .or(Unfit::LACKS_LINK.when(self.cluster.outdone_ticks >= OUTDONE_TICKS));
+            .or(Unfit::LACKS_LINK.when(self.cluster.outdone_ticks >= OUTDONE_TICKS))
+            .or(Unfit::STOPPING.when(shared.stopping.load(Ordering::Relaxed)));
         self.note_clock(off_ms);
-        let before = Unfit(fitness.own.swap(unfit.0, Ordering::Relaxed));
-        if unfit != before {
+        let before = fitness.note_own(unfit, self.turn.steady_ms);
+        if unfit != before && !unfit.has(Unfit::STOPPING) {
             match unfit.is_any() {
                 true => {
                     tracing::warn!("this node shall lead nothing while another one can: {unfit}");
@@ -357,7 +413,8 @@ impl Core {
         hears: Vec<NodeId>,
     ) {
         let clock_ms = wall_ms.saturating_sub(self.steady_ms());
-        self.shared.cluster.fitness.heard(node, Unfit::of_bits(unfit), p99_us, clock_ms, hears);
+        let said = Said { unfit: Unfit::of_bits(unfit), p99_us, clock_ms, hears };
+        self.shared.cluster.fitness.heard(node, self.turn.steady_ms, said);
     }
 
     /// What this core leads goes to others that are fit. A disk that hangs may keep even that from
@@ -367,14 +424,15 @@ impl Core {
         let shared = self.shared.clone();
         let (fitness, own) = (&shared.cluster.fitness, shared.cluster.own());
         let is_silent = fitness.all_cores().oldest_ms >= DISK_SILENT_MS;
-        let tick = self.cluster.ticks;
+        let (tick, now_ms) = (self.cluster.ticks, self.turn.steady_ms);
+        let may_succeed = |node| fitness.may_succeed(node, now_ms);
         for shard in &mut self.shards {
             let id = shard.server.id;
             let group = &mut shard.server.group;
             if group.role() != Role::Leader {
                 continue;
             }
-            let Some(heir) = heir(&group.peers(), own, |node| fitness.is_fit(node)) else {
+            let Some(heir) = heir(&group.peers(), own, may_succeed) else {
                 continue;
             };
             self.turn.has_new_work = true;
@@ -413,14 +471,15 @@ mod tests {
     fn the_best_reading_of_a_clock_counts_and_a_late_message_does_not() {
         let fitness = Fitness::default();
         let node = NodeId(2);
-        fitness.heard(node, Unfit::default(), 0, 1000, vec![NodeId(3)]);
+        let said = |unfit, clock_ms, hears| Said { unfit, p99_us: 0, clock_ms, hears };
+        fitness.heard(node, 0, said(Unfit::default(), 1000, vec![NodeId(3)]));
         assert_eq!(fitness.hears(node, NodeId(3)), Some(true));
         assert_eq!(fitness.hears(NodeId(3), node), None);
         for late in 1..READINGS as i64 {
-            fitness.heard(node, Unfit::default(), 0, 1000 - late * 9000, Vec::new());
+            fitness.heard(node, 0, said(Unfit::default(), 1000 - late * 9000, Vec::new()));
             assert_eq!(fitness.others(1000).1, [0]);
         }
-        fitness.heard(node, Unfit::DISK_FULL, 0, -8000, Vec::new());
+        fitness.heard(node, 0, said(Unfit::DISK_FULL, -8000, Vec::new()));
         assert_eq!(fitness.others(1000).1, [-9000], "all say so by now");
         assert!(!fitness.is_fit(node) && !fitness.is_fit(NodeId(3)));
         fitness.forget(node);
@@ -428,11 +487,37 @@ mod tests {
     }
 
     #[test]
+    fn nodes_that_share_a_disk_do_not_hand_over_since_it_hangs() {
+        let fitness = Fitness::default();
+        let [near, far] = [2, 3].map(NodeId);
+        let say = |node, now_ms, unfit| {
+            let said = Said { unfit, p99_us: 0, clock_ms: 0, hears: Vec::new() };
+            fitness.heard(node, now_ms, said);
+        };
+        let may = |now_ms| [near, far].map(|node| fitness.may_succeed(node, now_ms));
+        say(near, 0, Unfit::default());
+        say(far, 0, Unfit::default());
+        fitness.note_own(Unfit::default(), 900);
+        fitness.note_own(Unfit::DISK_HANGS, 1000);
+        assert_eq!(may(1000), [false, false], "the others may be about to say the same");
+        say(near, 1050, Unfit::DISK_HANGS);
+        fitness.note_own(Unfit::DISK_HANGS, 1050);
+        assert_eq!(may(1000 + DISK_HANGS_TOLD_MS), [false, true]);
+        say(near, 1300, Unfit::default());
+        assert_eq!(may(1300), [false, true], "it has hung just now");
+        assert_eq!(may(1300 + DISK_HUNG_LATELY_MS), [true, true]);
+        fitness.note_own(Unfit::DISK_FULL, 1350);
+        assert_eq!(may(1350), [true, true], "that is no matter of a moment");
+        fitness.note_own(Unfit::DISK_HANGS, 1400);
+        assert_eq!(may(1400), [false, false], "it hangs anew");
+    }
+
+    #[test]
     fn who_is_connected_with_less_is_outdone() {
         let [own, middle, far] = [1, 2, 3].map(NodeId);
         let heard = |unfit, hears: &[NodeId]| {
             let fitness = Fitness::default();
-            fitness.heard(middle, unfit, 0, 0, hears.to_vec());
+            fitness.heard(middle, 0, Said { unfit, p99_us: 0, clock_ms: 0, hears: hears.to_vec() });
             fitness
         };
         let well = Unfit::default();

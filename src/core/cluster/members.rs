@@ -5,7 +5,7 @@
 //! leader, so that one node leads them all: it serves every command, whatever its keys, without a
 //! message to another node.
 
-use super::fitness::heir;
+use super::fitness::{Unfit, heir};
 use super::links::Links;
 use super::meta::{self, META};
 use super::view::GroupFacts;
@@ -13,7 +13,8 @@ use crate::core::Core;
 use crate::core::client::answers::Origin;
 use crate::core::shard::{Request, ShardTurn};
 use crate::limits::{
-    HAND_OVER_MS, HELD_FOR_LEADER_MS, LEADERS_APART_TICKS, LEVEL_ENTRIES, TRANSFER_TICKS,
+    HAND_OVER_MS, HELD_FOR_LEADER_MS, LEADERS_APART_TICKS, LEVEL_ENTRIES, LEVEL_HEIR_TICKS,
+    LEVEL_LEARNER_TICKS, TRANSFER_TICKS,
 };
 use crate::resp::reply::Reply;
 use ringraft_shards::arguments::OwnedArguments;
@@ -39,13 +40,34 @@ pub struct PeerIdentity {
     pub secret: Secret,
 }
 
+/// Where the log of a group ended at the last ticks, the newest first.
+#[derive(Default)]
+struct Growth([Index; LEVEL_LEARNER_TICKS + 1]);
+
+impl Growth {
+    /// A tick: the log ends here now.
+    fn note(&mut self, last: Index) {
+        if self.0[0] == Index(0) {
+            self.0 = [last; LEVEL_LEARNER_TICKS + 1];
+        }
+        self.0.rotate_right(1);
+        self.0[0] = last;
+    }
+
+    /// Entries that have come in the last `ticks`, [`LEVEL_LEARNER_TICKS`] at most. None where the
+    /// log was cut back.
+    fn within(&self, ticks: usize) -> u64 {
+        self.0[0].0.saturating_sub(self.0[ticks].0)
+    }
+}
+
 /// What a core remembers of members from tick to tick.
 #[derive(Default)]
 pub struct Membership {
     /// The last entry of the meta group that was taken in.
     meta_applied: Index,
-    /// Where each group's log ended at the last tick.
-    last: BTreeMap<ShardId, Index>,
+    /// How each group's log has grown.
+    growth: BTreeMap<ShardId, Growth>,
     /// When leadership of a group was handed on last, in ticks.
     handed_on: BTreeMap<ShardId, u64>,
     /// Since when requests wait for shards that this node does not serve, milliseconds since the
@@ -392,23 +414,23 @@ impl Core {
             let id = shard.server.id;
             let group = &mut shard.server.group;
             let me = group.config().node;
-            let last = group.last_index();
-            let before = self.cluster.membership.last.insert(id, last).unwrap_or(last);
+            let growth = self.cluster.membership.growth.entry(id).or_default();
+            growth.note(group.last_index());
             if group.role() != Role::Leader {
                 if id != META {
                     led_elsewhere = led_elsewhere.or(group.leader());
                 }
                 continue;
             }
-            // What two ticks bring, and a little.
-            let behind_max = 2 * last.0.saturating_sub(before.0) + LEVEL_ENTRIES;
+            let of_learner = growth.within(LEVEL_LEARNER_TICKS) + LEVEL_ENTRIES;
+            let of_heir = growth.within(LEVEL_HEIR_TICKS) + LEVEL_ENTRIES;
             let step = match id {
                 _ if !is_current => None,
                 META => {
                     let wish = wish_meta(&state, group.membership(), dead, gone);
-                    next_meta_step(group, me, &wish, behind_max)
+                    next_meta_step(group, me, &wish, of_learner)
                 }
-                _ => next_step(group, me, &state.lasting_wish(id), behind_max),
+                _ => next_step(group, me, &state.lasting_wish(id), of_learner),
             };
             let heir = match step {
                 Some(Step::Change(changes)) => {
@@ -421,7 +443,7 @@ impl Core {
                 Some(Step::HandOver(heir)) => Some(heir),
                 None => {
                     let leader = meta_leader.filter(|leader| id != META && *leader != own);
-                    leader.and_then(|leader| level_voter(group, leader, behind_max))
+                    leader.and_then(|leader| level_voter(group, leader, of_heir))
                 }
             };
             if let Some(heir) = heir {
@@ -590,7 +612,8 @@ impl Core {
             let own = self.shared.cluster.own();
             let (fitness, peers) = (&self.shared.cluster.fitness, group.peers());
             let is_fit = |node| fitness.of(node).is_none_or(|unfit| !unfit.is_any());
-            let heir = heir(&peers, own, is_fit).or_else(|| heir(&peers, own, |_| true));
+            let stays = |node| fitness.of(node).is_none_or(|unfit| !unfit.has(Unfit::STOPPING));
+            let heir = heir(&peers, own, is_fit).or_else(|| heir(&peers, own, stays));
             let Some(heir) = heir else { continue };
             leads = true;
             let _ = group.transfer_leader(heir);

@@ -23,10 +23,9 @@ use ringraft_shards::raft::SnapshotPoint;
 use ringraft_shards::snapshot::directory::SnapshotName;
 use ringraft_shards::snapshot::{
     Header, Meta, PendingSnapshot, SlotRange, SnapshotDirectory, SnapshotError, SnapshotReader,
-    SnapshotWriter,
+    SnapshotWriter, append_snapshot,
 };
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -478,7 +477,7 @@ impl Core {
             state.bytes_in_flight += bytes;
             let (file, path) = (file.clone(), path.clone());
             let work = move || {
-                file.write_all_at(&chunk, offset).map_err(|source| SnapshotError::Io {
+                append_snapshot(&file, offset, &chunk).map_err(|source| SnapshotError::Io {
                     action: "writing",
                     path,
                     source,

@@ -15,7 +15,7 @@ use crate::settings::values::Fsync;
 use ringraft_shards::disk::{Disk, DiskResult, RealDisk};
 use ringraft_shards::ids::{Index, ShardId};
 use ringraft_shards::log::{
-    AlignedBuffer, FileAction, JournalWork, Layout, LogRun, LogWrite, WriteTicket,
+    AlignedBuffer, FileAction, JournalWork, Layout, LogRead, LogRun, LogWrite, WriteTicket,
     segment_file_name,
 };
 use ringraft_shards::snapshot::SnapshotError;
@@ -134,6 +134,15 @@ pub enum Done {
         /// How it went.
         result: DiskResult<()>,
     },
+    /// A piece of a shard's log, for a follower that lags.
+    LogRead {
+        /// Which shard's.
+        shard: ShardId,
+        /// Which.
+        id: u64,
+        /// How it went.
+        result: DiskResult<Vec<u8>>,
+    },
     /// Work on a file of the core's journal.
     Journal(JournalWork, Result<(), JournalFault>),
     /// A step of a snapshot.
@@ -155,7 +164,9 @@ impl Done {
     /// The shard that it is about.
     pub fn shard(&self) -> Option<ShardId> {
         match self {
-            Done::FileAction { shard, .. } | Done::Relief { shard, .. } => Some(*shard),
+            Done::FileAction { shard, .. }
+            | Done::LogRead { shard, .. }
+            | Done::Relief { shard, .. } => Some(*shard),
             Done::Snapshot(done) => Some(done.shard()),
             Done::Replica(done) => Some(done.shard()),
             Done::Journal(..) | Done::Nothing => None,
@@ -322,6 +333,13 @@ impl Storage {
         let id = action.id;
         let work = move || action.run(&*disk as &dyn Disk);
         self.in_background(work, move |result| Done::FileAction { shard, id, result });
+    }
+
+    /// Reads a piece of a shard's log.
+    pub fn start_log_read(&mut self, shard: ShardId, files: &ShardFiles, read: LogRead) {
+        let (disk, id) = (files.disk.clone(), read.id);
+        let work = move || read.run(&*disk as &dyn Disk);
+        self.in_background(work, move |result| Done::LogRead { shard, id, result });
     }
 
     /// Decides how this turn's log writes are laid out. Does the core have several logs that are

@@ -30,6 +30,9 @@ impl Core {
             let Some(shard) = done.shard() else { continue };
             self.tell_shard(shard, move |core, local| match done {
                 Done::FileAction { id, result, .. } => core.file_action_done(local, id, result),
+                Done::LogRead { id, result, .. } => {
+                    core.shards[local].group.log_read_done(id, result);
+                }
                 Done::Snapshot(done) => core.snapshot_done(local, done),
                 Done::Relief { result, .. } => core.relieved(local, result),
                 Done::Replica(done) => core.replica_done(local, done),
@@ -179,6 +182,10 @@ impl Core {
         if let Some(action) = output.file_action.take() {
             let files = shard.files.as_mut().expect("only a shard with files has a log");
             self.storage.start_file_action(shard.server.id, files, action);
+        }
+        for read in output.log_reads.drain(..) {
+            let files = shard.files.as_ref().expect("only a shard with files has a log");
+            self.storage.start_log_read(shard.server.id, files, read);
         }
         serve::polled(shard, output, &mut turn);
         if let Some(install) = output.install.take() {

@@ -205,6 +205,8 @@ impl Core {
     pub fn stop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.shared.scripts.ends.store(true, Ordering::Relaxed);
+        // Others that stop as well must not hand over to this node.
+        self.judge_at_once();
         self.stop_in_order();
     }
 
