@@ -7,6 +7,7 @@ use common::{Cluster, Node};
 use raft::eraftpb::MessageType;
 use ringraft_shards::ids::{MonotonicTime, NodeId};
 use ringraft_shards::raft::{MembershipChange, PeerMessage, ProposeError, Role};
+use std::collections::VecDeque;
 
 /// A cluster with a leader, and the ids of the others.
 fn cluster(count: u64, seed: u64) -> (Cluster, u64, Vec<u64>) {
@@ -224,6 +225,95 @@ fn a_follower_far_behind_is_fed_while_writes_go_on_as_before() {
         assert!(rounds < 500, "it catches up");
     }
     cluster.converge();
+}
+
+/// A cluster whose first follower was away for 250 entries, and has answered its leader again, which
+/// has its disk to read: leader, and who was away.
+fn behind(seed: u64) -> (Cluster, u64, u64) {
+    let (mut cluster, leader, others) = cluster(3, seed);
+    cluster.crash(others[0], false);
+    for n in 0..250u8 {
+        cluster.propose(&[n; 400]);
+    }
+    cluster.start(others[0]);
+    // A heartbeat, its answer, and what the answer has the leader probe with: refused with a hint.
+    while cluster.node(leader).log_reads.is_empty() {
+        for link in [(leader, others[0]), (others[0], leader)] {
+            cluster.deliver(link);
+            cluster.node(others[0]).settle();
+            cluster.collect(others[0]);
+        }
+        if cluster.links.values().all(VecDeque::is_empty) {
+            cluster.node(leader).tick();
+            cluster.poll(leader);
+        }
+    }
+    (cluster, leader, others[0])
+}
+
+#[test]
+fn a_leader_does_not_wait_for_what_it_reads_back() {
+    let (mut cluster, leader, away) = behind(31);
+    assert_eq!(appends(&cluster, (leader, away)), (0, 0), "nothing is there yet");
+    // More that is to be sent does not have the same read again.
+    let last = cluster.node(leader).group().propose("more".as_bytes()).expect("it leads").index;
+    let reads = cluster.node(leader).log_reads.len();
+    cluster.poll(leader);
+    assert_eq!(cluster.node(leader).log_reads.len(), reads);
+    cluster.node(leader).finish_log_reads();
+    cluster.poll(leader);
+    assert!(appends(&cluster, (leader, away)).1 > 0, "what was read goes");
+    cluster.converge();
+    assert!(cluster.node(away).group().applied_index() >= last);
+    assert_eq!(cluster.node(away).installs, 0);
+}
+
+#[test]
+fn what_is_read_back_may_be_given_up_meanwhile() {
+    let (mut cluster, leader, away) = behind(32);
+    let reads = std::mem::take(&mut cluster.node(leader).log_reads);
+    // Who is away has not answered for long, and the log is not kept for it.
+    cut_off(&mut cluster, away);
+    for n in 0..60u8 {
+        cluster.propose(&[n; 400]);
+        cluster.tick();
+        cluster.settle();
+    }
+    let sent = cluster.node(leader).log_reads.len();
+    cluster.node(leader).take_snapshot();
+    for n in 0..200u8 {
+        cluster.propose(&[n; 400]);
+    }
+    assert!(cluster.node(leader).group().status().first_index.0 > 250, "its segments are others'");
+    for read in reads {
+        let result = read.run(&cluster.node(leader).disk);
+        cluster.node(leader).group().log_read_done(read.id, result);
+    }
+    assert_eq!((cluster.node(leader).failures.len(), sent), (0, 0));
+    cluster.cut.clear();
+    cluster.converge();
+    assert_eq!(cluster.node(away).installs, 1, "a snapshot takes its place");
+}
+
+#[test]
+fn what_a_deposed_leader_reads_back_is_nobodys() {
+    let (mut cluster, leader, away) = behind(33);
+    let reads = std::mem::take(&mut cluster.node(leader).log_reads);
+    cut_off(&mut cluster, leader);
+    cluster.run_until("another leader", |c| c.leader().is_some_and(|other| other != leader));
+    for _ in 0..20 {
+        cluster.tick();
+    }
+    assert!(!cluster.node(leader).is_leader());
+    for read in reads {
+        let result = read.run(&cluster.node(leader).disk);
+        cluster.node(leader).group().log_read_done(read.id, result);
+    }
+    cluster.poll(leader);
+    cluster.cut.clear();
+    cluster.converge();
+    assert_eq!(cluster.node(leader).failures, Vec::<String>::new());
+    assert_eq!(cluster.node(away).applied().len(), cluster.node(leader).applied().len());
 }
 
 #[test]
