@@ -537,7 +537,11 @@ pub const OUTDONE_TICKS: u64 = 3 * CONDITION_TICKS;
 /// Bytes of snapshots that go to one node in a second.
 pub const TRANSFER_TO_PEER_BYTES_PER_SECOND: u64 = 80 << 20;
 
-/// They go half as fast while the p99 of log writes is longer, microseconds.
+/// So many while the p99 of log writes is over [`TRANSFER_SLOWED_P99_US`], or there is a load, see
+/// [`SNAPSHOT_LOAD_PER_MS`].
+pub const TRANSFER_SLOWED_BYTES_PER_SECOND: u64 = 40 << 20;
+
+/// See [`TRANSFER_SLOWED_BYTES_PER_SECOND`]; microseconds.
 pub const TRANSFER_SLOWED_P99_US: u64 = 10_000;
 
 /// Ticks from the loss of a replica to its being set aside: what was under way for it on any core

@@ -1,11 +1,15 @@
 //! How fast snapshots go to other nodes: so that catching up leaves disk and network to the others.
 //!
-//! All transfers of the node share `transfer-rate`, those to one node a bound of their own; both
-//! are halved while writes of this node's logs take long. Each core says at each tick what it sends
+//! All transfers of the node share `transfer-rate`, those to one node a bound of their own, which is
+//! lower while writes of this node's logs take long, or clients ask the sending core for much: a
+//! longer transfer costs them less at a time. Each core says at each tick what it sends
 //! to whom, so a share is right within a tick.
 
 use crate::core::CLUSTER_TICK;
-use crate::limits::{TRANSFER_SLOWED_P99_US, TRANSFER_TO_PEER_BYTES_PER_SECOND};
+use crate::limits::{
+    SNAPSHOT_LOAD_PER_MS, TRANSFER_SLOWED_BYTES_PER_SECOND, TRANSFER_SLOWED_P99_US,
+    TRANSFER_TO_PEER_BYTES_PER_SECOND,
+};
 use ringraft_shards::ids::NodeId;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -27,19 +31,22 @@ impl Pace {
     }
 }
 
+/// Do others need what transfers would take? By the p99 of this node's log writes, and what the sending core
+/// serves.
+pub(super) fn is_slowed(log_write_p99_us: u64, commands_per_second: f64) -> bool {
+    log_write_p99_us > TRANSFER_SLOWED_P99_US
+        || commands_per_second > 1000.0 * SNAPSHOT_LOAD_PER_MS as f64
+}
+
 /// Bytes that a transfer to a node may send in a tick, beside all these others.
-pub(super) fn share(
-    bytes_per_second: u64,
-    log_write_p99_us: u64,
-    all: &[NodeId],
-    to: NodeId,
-) -> u64 {
+pub(super) fn share(bytes_per_second: u64, is_slowed: bool, all: &[NodeId], to: NodeId) -> u64 {
     let beside = all.iter().filter(|node| **node == to).count().max(1) as u64;
     let of_node = bytes_per_second / all.len().max(1) as u64;
-    let of_peer = TRANSFER_TO_PEER_BYTES_PER_SECOND / beside;
-    let per_second = of_node.min(of_peer);
-    let per_tick = per_second * CLUSTER_TICK.as_millis() as u64 / 1000;
-    if log_write_p99_us > TRANSFER_SLOWED_P99_US { per_tick / 2 } else { per_tick }
+    let of_peer = match is_slowed {
+        true => TRANSFER_SLOWED_BYTES_PER_SECOND,
+        false => TRANSFER_TO_PEER_BYTES_PER_SECOND,
+    };
+    of_node.min(of_peer / beside) * CLUSTER_TICK.as_millis() as u64 / 1000
 }
 
 #[cfg(test)]
@@ -49,15 +56,16 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn the_rate_is_shared_and_halved_while_the_log_is_slow() {
+    fn the_rate_is_shared_and_lower_while_others_need_it() {
         let nodes = [2, 2, 3].map(NodeId);
-        let second = |rate, p99_us, all: &[NodeId], to| 20 * share(rate, p99_us, all, NodeId(to));
-        assert_eq!(second(60 * MIB, 0, &nodes, 2), 20 * MIB);
-        assert_eq!(second(60 * MIB, 11_000, &nodes, 2), 10 * MIB);
-        assert_eq!(second(60 * MIB, 10_000, &nodes, 3), 20 * MIB);
-        assert_eq!(second(400 * MIB, 0, &nodes, 2), 40 * MIB, "two go there");
-        assert_eq!(second(400 * MIB, 0, &nodes, 3), 80 * MIB);
-        assert_eq!(second(400 * MIB, 0, &[], 3), 80 * MIB);
+        let second = |rate, slowed, all: &[NodeId], to| 20 * share(rate, slowed, all, NodeId(to));
+        assert_eq!(second(60 * MIB, false, &nodes, 2), 20 * MIB);
+        assert_eq!(second(400 * MIB, true, &nodes, 2), 20 * MIB);
+        assert_eq!(second(400 * MIB, true, &nodes, 3), 40 * MIB);
+        assert_eq!(second(400 * MIB, false, &nodes, 2), 40 * MIB, "two go there");
+        assert_eq!(second(400 * MIB, false, &nodes, 3), 80 * MIB);
+        assert_eq!(second(400 * MIB, false, &[], 3), 80 * MIB);
+        assert!(is_slowed(11_000, 0.0) && is_slowed(0, 5001.0) && !is_slowed(10_000, 5000.0));
     }
 
     #[test]

@@ -288,14 +288,15 @@ impl Core {
         let to = to.collect();
         let shared = self.shared.clone();
         let all = shared.cluster.pace.note(self.id, to);
-        let (rate, p99_us) =
-            (self.settings.transfer_rate, shared.cluster.fitness.log_write_p99_us());
+        let rate = self.settings.transfer_rate;
+        let p99_us = shared.cluster.fitness.log_write_p99_us();
+        let is_slowed = pace::is_slowed(p99_us, self.rates.rate().commands);
         for local in 0..self.shards.len() {
             let Some(replication) = &mut self.shards[local].replication else { continue };
             replication.receiver.tick();
             let nodes: Vec<NodeId> = replication.outgoing.keys().copied().collect();
             for (member, outgoing) in &mut replication.outgoing {
-                outgoing.sender.set_pace(pace::share(rate, p99_us, &all, member.node()));
+                outgoing.sender.set_pace(pace::share(rate, is_slowed, &all, member.node()));
                 outgoing.sender.tick();
             }
             for node in nodes {
