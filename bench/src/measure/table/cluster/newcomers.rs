@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::{Findings, Limit};
 use super::NODES;
@@ -32,6 +32,9 @@ const MEANWHILE: f64 = 0.85;
 
 /// The load meanwhile comes in runs of so many seconds: it ends soon after what it waits for.
 const RUN_SECONDS: f64 = 1.0;
+
+/// The load without the event, for comparison: longer than the machine's own ups and downs.
+const BEFORE: Duration = Duration::from_secs(6);
 
 impl Findings<'_> {
     pub(super) fn who_was_away(&mut self) -> Result<(), String> {
@@ -77,7 +80,11 @@ impl Findings<'_> {
             self.fill_with(keys, VALUE_BYTES, address)?;
             let load = self.load_meanwhile()?;
             let cpus = self.bench.setup.client_cpu.clone();
-            let alone = under_load(&load, address, &cpus, || Ok(0.0))?.1;
+            let before = || {
+                thread::sleep(BEFORE);
+                Ok(0.0)
+            };
+            let alone = under_load(&load, address, &cpus, before)?.1;
             let (took, meanwhile) = under_load(&load, address, &cpus, || {
                 let begin = Instant::now();
                 nodes.join()?;
