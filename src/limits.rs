@@ -463,11 +463,11 @@ pub const HAND_OVER_MS: i64 = 2000;
 pub const LEVEL_ENTRIES: u64 = 64;
 
 /// A learner that is level lacks no more than has come in so many ticks, which is the time after
-/// which an election begins.
+/// which an election begins; so does who takes over from a leader that has no place any more.
 pub const LEVEL_LEARNER_TICKS: usize = 8;
 
-/// One that shall lead no more than what has come in so many: while it gets that, nothing is
-/// written.
+/// Who leads the meta group and shall lead a shard lacks no more than what has come in so many:
+/// while it gets that, nothing is written.
 pub const LEVEL_HEIR_TICKS: usize = 2;
 const _: () = assert!(LEVEL_HEIR_TICKS <= LEVEL_LEARNER_TICKS);
 
@@ -497,8 +497,8 @@ pub const OLD_LEADER_TICKS: u64 = 2;
 /// How long a log write may be under way, until its disk counts as hanging: milliseconds.
 pub const DISK_HANGS_MS: u64 = 300;
 
-/// Before a leader hands over since its disk hangs, it hears for so long whether those of the others
-/// do as well, milliseconds.
+/// Before a leader hands over since its disk hangs, it hears for so long whether those of the
+/// others do as well, milliseconds.
 pub const DISK_HANGS_TOLD_MS: i64 = 100;
 
 /// A node whose disk has hung so short a time ago is no heir of one whose disk hangs: they may

@@ -98,6 +98,13 @@ impl Cluster {
         })
     }
 
+    /// The term of shard 0's group, as a node knows it.
+    pub fn term(&self, node: usize) -> u64 {
+        let line = self.servers[node].info("raft0");
+        let term = line.split(',').find_map(|field| field.strip_prefix("term="));
+        term.and_then(|term| term.parse().ok()).expect("a term")
+    }
+
     /// A node that is up and does not lead.
     pub fn follower(&self) -> usize {
         let leader = self.leader();

@@ -56,12 +56,7 @@ fn a_leader_that_ends_in_order_hands_over_first_and_no_request_fails() {
 #[test]
 fn nodes_that_end_at_once_do_not_hand_leadership_to_one_another() {
     let mut cluster = Cluster::form(2, &[]);
-    let term = |cluster: &Cluster| {
-        let line = cluster.servers[0].info("raft0");
-        let term = line.split(',').find_map(|field| field.strip_prefix("term="));
-        term.and_then(|term| term.parse::<u64>().ok()).expect("a term")
-    };
-    let before = term(&cluster);
+    let before = cluster.term(0);
     for server in &cluster.servers {
         system::send_signal(server.pid(), libc::SIGTERM);
     }
@@ -75,7 +70,8 @@ fn nodes_that_end_at_once_do_not_hand_leadership_to_one_another() {
     cluster.settle();
     // Once from the one to the other, before that has said that it ends; an election at the start,
     // which two may stand for.
-    assert!(term(&cluster) - before <= 5, "{before} and {}", term(&cluster));
+    let after = cluster.term(0);
+    assert!(after - before <= 5, "{before} and {after}");
 }
 
 #[test]

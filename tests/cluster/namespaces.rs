@@ -54,13 +54,6 @@ impl Scene {
         ports(&self.cluster, nodes.iter().copied())
     }
 
-    /// The term of shard 0's group, as a node knows it.
-    fn term(&self, node: usize) -> u64 {
-        let line = self.cluster.servers[node].info("raft0");
-        let term = line.split(',').find_map(|field| field.strip_prefix("term="));
-        term.and_then(|term| term.parse().ok()).expect("a term")
-    }
-
     /// So much time passes, as a server that is not asked for anything else measures it.
     fn pass(&self, node: usize, time: Duration) {
         let seconds = time.as_secs_f64().to_string();
@@ -135,7 +128,7 @@ fn what_is_cut_in_one_direction_is_soon_whole_again_or_led_by_another() {
 fn of_one_wire_of_three_nobody_notices_anything_as_the_one_leads_whom_all_reach() {
     let Some(scene) = Scene::new() else { return };
     let (leader, cut, other) = scene.roles();
-    let term = scene.term(leader);
+    let term = scene.cluster.term(leader);
     let seen = append(&scene.ports(&[leader, cut, other]), 2, 50, || {
         scene.network.part(leader, cut);
         eventually("the one in the middle leads", || {
@@ -147,13 +140,13 @@ fn of_one_wire_of_three_nobody_notices_anything_as_the_one_leads_whom_all_reach(
         assert_eq!(scene.cluster.client(cut).say("SET key value"), Value::ok());
         scene.pass(leader, Duration::from_secs(4));
         // Once, and again when the machine stands still for as long as an election waits.
-        let risen = scene.term(other) - term;
+        let risen = scene.cluster.term(other) - term;
         assert!((1..=3).contains(&risen), "handed over {risen} times");
     });
     // What was under way over the wire, the memory of the next leader may have pushed out.
     in_doubt_at_most(&seen, 1);
     scene.check(&seen);
-    let risen = scene.term(other) - term;
+    let risen = scene.cluster.term(other) - term;
     assert!(risen <= 4, "led anew {risen} times");
     eventually("the other one may lead again", || {
         (scene.cluster.servers[leader].info("fit_to_lead") == "yes").then_some(())
@@ -164,7 +157,7 @@ fn of_one_wire_of_three_nobody_notices_anything_as_the_one_leads_whom_all_reach(
 fn wires_that_flap_hold_nobody_up_who_has_a_majority() {
     let Some(scene) = Scene::new() else { return };
     let (leader, flaps, other) = scene.roles();
-    let term = scene.term(leader);
+    let term = scene.cluster.term(leader);
     let seen = append(&scene.ports(&[leader, other]), 2, 50, || {
         for _ in 0..10 {
             scene.network.part(flaps, leader);
@@ -176,7 +169,7 @@ fn wires_that_flap_hold_nobody_up_who_has_a_majority() {
     });
     assert!(seen.iter().all(|one| one.errors.is_empty()), "{seen:?}");
     scene.check(&seen);
-    let risen = scene.term(leader) - term;
+    let risen = scene.cluster.term(leader) - term;
     assert!(risen <= 1, "handed over {risen} times to the one that reaches the third");
 }
 

@@ -1,8 +1,8 @@
 //! Reading entries back for a follower that lags far behind, without waiting for the disk.
 //!
 //! The one idea: a reading knows its place in the log and goes on by itself as far as what it has
-//! been given reaches; then it says what it wants next, a piece of a segment, which the driver reads
-//! where blocking is allowed.
+//! been given reaches; then it says what it wants next, a piece of a segment, which the driver
+//! reads where blocking is allowed.
 
 use std::collections::VecDeque;
 
@@ -86,9 +86,16 @@ enum Found<'a> {
     Unread(usize),
 }
 
+impl<'a> Found<'a> {
+    /// What lies there was read in full.
+    fn of(bytes: &'a [u8], segment: &SegmentHeader) -> Found<'a> {
+        read_record(bytes, segment.salt).map_or(Found::Nothing, |(_, parts)| Found::Parts(parts))
+    }
+}
+
 impl Reading {
-    /// Of entries from `low` up to and without `high`: at least one, else up to about `bytes_max` of
-    /// data, and no more than one piece of the log holds.
+    /// Of entries from `low` up to and without `high`: at least one, else up to about `bytes_max`
+    /// of data, and no more than one piece of the log holds.
     pub(super) fn new(marks: &Marks, low: u64, high: u64, bytes_max: u64) -> Reading {
         let place = marks.place_of(low).expect("entries before the first mark are compacted");
         Reading {
@@ -133,10 +140,7 @@ impl Reading {
             let header = log.segments.iter().find(|header| header.sequence == sequence);
             let header = header.ok_or_else(damaged)?;
             let mut found = match log.runs.bytes(sequence, offset) {
-                Some(bytes) => match read_record(bytes, header.salt) {
-                    Ok((_, parts)) => Found::Parts(parts),
-                    Err(_) => Found::Nothing,
-                },
+                Some(bytes) => Found::of(bytes, header),
                 None => find(&self.piece, &self.piece_bytes, header, offset),
             };
             if let Found::Unread(bytes) = found {
@@ -212,9 +216,6 @@ fn find<'a>(piece: &LogRead, bytes: &'a [u8], segment: &SegmentHeader, offset: u
     }
     match bytes.get(..length) {
         None => Found::Unread(length.max(LOG_READ_BYTES)),
-        Some(record) => match read_record(record, segment.salt) {
-            Ok((_, parts)) => Found::Parts(parts),
-            Err(_) => Found::Nothing,
-        },
+        Some(record) => Found::of(record, segment),
     }
 }

@@ -93,9 +93,9 @@ impl Outbox {
         }
     }
 
-    /// What waits of a group's earlier terms is of no use any more: its receiver knows of a later one,
-    /// or learns of it by this item. It must not wait behind them, nor for their answers, of which
-    /// there will be none.
+    /// What waits of a group's earlier terms is of no use any more: its receiver knows of a later
+    /// one, or learns of it by this item. It must not wait behind them, nor for their answers, of
+    /// which there will be none.
     fn drop_older(&mut self, item: &Item) {
         let Item::Raft { shard, message } = item else { return };
         let id = (*shard, message.0.to);

@@ -22,8 +22,8 @@ pub struct Output {
     pub writes: Vec<LogWrite>,
     /// Work on files to do where blocking is allowed. Report it with `file_action_done`.
     pub file_action: Option<FileAction>,
-    /// Pieces of the log to read where blocking is allowed, for followers that lag. Report each with
-    /// `log_read_done`.
+    /// Pieces of the log to read where blocking is allowed, for followers that lag. Report each
+    /// with `log_read_done`.
     pub log_reads: Vec<LogRead>,
     /// Load this snapshot, which takes the place of the state, before applying anything that
     /// follows; then report `applied` with its index.

@@ -175,9 +175,9 @@ impl Fitness {
         before
     }
 
-    /// May a node lead in this one's place? Where only the disk hangs, others must have had the time
-    /// to say that theirs do as well: nodes that share a disk would hand each other what none of
-    /// them can do.
+    /// May a node lead in this one's place? Where only the disk hangs, others must have had the
+    /// time to say that theirs do as well: nodes that share a disk would hand each other what none
+    /// of them can do.
     fn may_succeed(&self, node: NodeId, now_ms: i64) -> bool {
         if !self.is_fit(node) {
             return false;

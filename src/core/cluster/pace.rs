@@ -1,9 +1,9 @@
 //! How fast snapshots go to other nodes: so that catching up leaves disk and network to the others.
 //!
-//! All transfers of the node share `transfer-rate`, those to one node a bound of their own, which is
-//! lower while writes of this node's logs take long, or clients ask the sending core for much: a
-//! longer transfer costs them less at a time. Each core says at each tick what it sends
-//! to whom, so a share is right within a tick.
+//! All transfers of the node share `transfer-rate`, those to one node a bound of their own, which
+//! is lower while writes of this node's logs take long, or clients ask the sending core for much:
+//! a longer transfer costs them less at a time. Each core says at each tick what it sends to whom,
+//! so a share is right within a tick.
 
 use crate::core::CLUSTER_TICK;
 use crate::limits::{
@@ -31,8 +31,8 @@ impl Pace {
     }
 }
 
-/// Do others need what transfers would take? By the p99 of this node's log writes, and what the sending core
-/// serves.
+/// Do others need what transfers would take? By the p99 of this node's log writes, and what the
+/// sending core serves.
 pub(super) fn is_slowed(log_write_p99_us: u64, commands_per_second: f64) -> bool {
     log_write_p99_us > TRANSFER_SLOWED_P99_US
         || commands_per_second > 1000.0 * SNAPSHOT_LOAD_PER_MS as f64
